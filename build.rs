@@ -1,0 +1,49 @@
+//! Compiles the contract in `proto/` to Rust, without an installed protoc.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+use prost::Message as _;
+
+/// Messages that carry a secret, a prompt or an answer: their `Debug` is written by hand and shows none of it.
+const WITHOUT_DEBUG: [&str; 6] = [
+    ".switchboard.registry.v1.Model",
+    ".switchboard.registry.v1.GetModelCredentialResponse",
+    ".switchboard.router.v1.InferRequest",
+    ".switchboard.router.v1.Part",
+    ".switchboard.router.v1.Delta",
+    ".switchboard.router.v1.InferOptions",
+];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let root = Path::new("proto");
+    println!("cargo::rerun-if-changed=proto");
+    let mut files = Vec::new();
+    collect(root, &mut files)?;
+    files.sort();
+
+    let descriptors = protox::compile(&files, [root])?;
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
+    fs::write(out.join("contract.binpb"), descriptors.encode_to_vec())?;
+
+    // The contract carries messages and stubs; who dials or listens picks the transport.
+    tonic_prost_build::configure()
+        .build_transport(false)
+        .skip_debug(WITHOUT_DEBUG)
+        .compile_fds(descriptors)?;
+    Ok(())
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            collect(&path, files)?;
+        } else if path.extension().is_some_and(|extension| extension == "proto") {
+            files.push(path);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,331 @@
+//! The resources as they are stored, streamed and hashed, at one revision, with the digests of the revisions before.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    sync::{Arc, PoisonError, RwLock},
+    time::SystemTime,
+};
+
+use bytes::Bytes;
+use switchboard::{
+    digest::{ChainChange, ChainDigest, ItemDigest, ItemParts, StateDigest},
+    history::{Cursor, Incarnation, View},
+    names::{ResourceName, Revision, StoreId},
+};
+
+/// One resource with the bytes by which it is stored and hashed. Nobody encodes it again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// Its name.
+    pub name: ResourceName,
+    /// The same as text: what digests and snapshots are ordered by.
+    pub key: Arc<str>,
+    /// The revision at which this life of the name began.
+    pub create_revision: Revision,
+    /// The revision that last changed it.
+    pub revision: Revision,
+    /// Type URL of the payload.
+    pub type_url: &'static str,
+    /// The payload.
+    pub value: Bytes,
+    /// Its digest.
+    pub digest: ItemDigest,
+}
+
+impl Item {
+    /// Makes an item and hashes it.
+    #[must_use]
+    pub fn new(
+        name: ResourceName,
+        create_revision: Revision,
+        revision: Revision,
+        type_url: &'static str,
+        value: Bytes,
+    ) -> Self {
+        let key: Arc<str> = name.to_string().into();
+        let digest = ItemDigest::of(&ItemParts {
+            name: &key,
+            create_revision,
+            revision,
+            type_url,
+            value: &value,
+            requires: &[],
+        });
+        Self {
+            name,
+            key,
+            create_revision,
+            revision,
+            type_url,
+            value,
+            digest,
+        }
+    }
+
+    /// Whether `view` shows it. All kinds that exist so far are in both views.
+    #[must_use]
+    pub const fn is_in(&self, _view: View) -> bool {
+        true
+    }
+}
+
+/// What is remembered of a revision to judge a cursor by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Past {
+    /// The revision.
+    pub revision: Revision,
+    /// The history up to it.
+    pub chain: ChainDigest,
+    /// The state of the view CONFIG at it.
+    pub config: StateDigest,
+    /// The state of the view ROUTER at it.
+    pub router: StateDigest,
+    /// When it was committed. For people.
+    pub commit_time: SystemTime,
+}
+
+impl Past {
+    /// The state of a view at it.
+    #[must_use]
+    pub const fn state(&self, view: View) -> StateDigest {
+        match view {
+            View::Config => self.config,
+            View::Router => self.router,
+        }
+    }
+}
+
+/// All resources at one revision of one store's history.
+///
+/// A clone is a snapshot: it shares the items, and shares the list of past revisions, of which it only reads those up to
+/// its own.
+#[derive(Debug, Clone)]
+pub struct Items {
+    store: StoreId,
+    incarnation: Incarnation,
+    head: Past,
+    by_name: BTreeMap<Arc<str>, Arc<Item>>,
+    by_revision: BTreeSet<(Revision, Arc<str>)>,
+    /// Every revision of this incarnation that is kept, oldest first, without holes.
+    past: Arc<RwLock<Vec<Past>>>,
+}
+
+impl Items {
+    /// The state before the first revision of a new store.
+    #[must_use]
+    pub fn empty(store: StoreId, incarnation: Incarnation) -> Self {
+        let chain = ChainDigest::of_life(ChainDigest::NONE, store, incarnation.number, incarnation.id);
+        let head = Past {
+            revision: Revision::ZERO,
+            chain,
+            config: StateDigest::EMPTY,
+            router: StateDigest::EMPTY,
+            commit_time: SystemTime::UNIX_EPOCH,
+        };
+        Self {
+            store,
+            incarnation,
+            head,
+            by_name: BTreeMap::new(),
+            by_revision: BTreeSet::new(),
+            past: Arc::default(),
+        }
+    }
+
+    /// Takes in the changes of the next revision: each item is the resource as that revision leaves it, once.
+    ///
+    /// Returns what is to be remembered of the revision. A clone made before shows the old state still.
+    pub fn advance(&mut self, mut changes: Vec<Item>, commit_time: SystemTime) -> Past {
+        changes.sort_by(|a, b| a.key.cmp(&b.key));
+        let revision = self.head.revision.next();
+        debug_assert!(
+            changes.iter().all(|item| item.revision == revision),
+            "a change is of its own revision"
+        );
+        let chain = self
+            .head
+            .chain
+            .extended(revision, changes.iter().map(|item| ChainChange::Upsert(item.digest)));
+        let (mut config, mut router) = (self.head.config, self.head.router);
+        for item in changes {
+            if item.is_in(View::Config) {
+                config = config.plus(item.digest);
+            }
+            if item.is_in(View::Router) {
+                router = router.plus(item.digest);
+            }
+            self.by_revision.insert((item.revision, Arc::clone(&item.key)));
+            if let Some(old) = self.by_name.insert(Arc::clone(&item.key), Arc::new(item)) {
+                self.by_revision.remove(&(old.revision, Arc::clone(&old.key)));
+                if old.is_in(View::Config) {
+                    config = config.minus(old.digest);
+                }
+                if old.is_in(View::Router) {
+                    router = router.minus(old.digest);
+                }
+            }
+        }
+        self.head = Past {
+            revision,
+            chain,
+            config,
+            router,
+            commit_time,
+        };
+        let mut past = self.past.write().unwrap_or_else(PoisonError::into_inner);
+        // A batch that was rolled back may have left revisions behind that nobody has seen.
+        past.retain(|known| known.revision < revision);
+        past.push(self.head);
+        self.head
+    }
+
+    /// The store.
+    #[must_use]
+    pub const fn store(&self) -> StoreId {
+        self.store
+    }
+
+    /// The life of the store.
+    #[must_use]
+    pub const fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// The newest revision.
+    #[must_use]
+    pub const fn revision(&self) -> Revision {
+        self.head.revision
+    }
+
+    /// What is remembered of the newest revision.
+    #[must_use]
+    pub const fn head(&self) -> &Past {
+        &self.head
+    }
+
+    /// The newest revision as a cursor of `view`.
+    #[must_use]
+    pub const fn cursor(&self, view: View) -> Cursor {
+        Cursor {
+            store: self.store,
+            incarnation: self.incarnation,
+            revision: self.head.revision,
+            chain: self.head.chain,
+            view,
+            state: self.head.state(view),
+        }
+    }
+
+    /// The oldest revision from which deltas can be served.
+    #[must_use]
+    pub fn oldest_resumable(&self) -> Revision {
+        let past = self.past.read().unwrap_or_else(PoisonError::into_inner);
+        past.first().map_or(self.head.revision, |oldest| oldest.revision)
+    }
+
+    /// What is remembered of a revision up to the newest.
+    #[must_use]
+    pub fn past(&self, revision: Revision) -> Option<Past> {
+        if revision > self.head.revision {
+            return None;
+        }
+        let past = self.past.read().unwrap_or_else(PoisonError::into_inner);
+        let oldest = past.first()?.revision;
+        let place = usize::try_from(revision.get().checked_sub(oldest.get())?).ok()?;
+        past.get(place).copied()
+    }
+
+    /// All items of a view, ordered by the bytes of their names.
+    pub fn all(&self, view: View) -> impl Iterator<Item = &Arc<Item>> {
+        self.by_name.values().filter(move |item| item.is_in(view))
+    }
+
+    /// The items of a view that changed after `revision`, each as it is now, ordered by revision.
+    pub fn changed_after(&self, view: View, revision: Revision) -> impl Iterator<Item = &Arc<Item>> {
+        // No name sorts before the empty one.
+        let from: (Revision, Arc<str>) = (revision.next(), Arc::from(""));
+        self.by_revision
+            .range((Bound::Included(from), Bound::Unbounded))
+            .filter_map(|(_, key)| self.by_name.get(key))
+            .filter(move |item| item.is_in(view))
+    }
+
+    /// The item of a name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Arc<Item>> {
+        self.by_name.get(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use switchboard::names::IncarnationId;
+
+    use super::*;
+
+    fn item(name: &str, revision: i64, value: &'static str) -> Item {
+        let revision = Revision::new(revision).unwrap();
+        Item::new(
+            ResourceName::parse(name).unwrap(),
+            revision,
+            revision,
+            "t",
+            Bytes::from_static(value.as_bytes()),
+        )
+    }
+
+    fn items() -> Items {
+        let incarnation = Incarnation {
+            number: 1,
+            id: IncarnationId::random(),
+        };
+        Items::empty(StoreId::random(), incarnation)
+    }
+
+    #[test]
+    fn a_state_is_the_sum_of_what_is_live() {
+        let mut items = items();
+        items.advance(
+            vec![item("models/b", 1, "1"), item("models/a", 1, "1")],
+            SystemTime::UNIX_EPOCH,
+        );
+        items.advance(vec![item("models/a", 2, "2")], SystemTime::UNIX_EPOCH);
+        let sum = items
+            .all(View::Router)
+            .fold(StateDigest::EMPTY, |sum, item| sum.plus(item.digest));
+        assert_eq!(items.cursor(View::Router).state, sum);
+        let names: Vec<_> = items.all(View::Config).map(|item| &*item.key).collect();
+        assert_eq!(names, ["models/a", "models/b"]);
+    }
+
+    #[test]
+    fn changes_after_a_revision_are_each_told_once() {
+        let mut items = items();
+        for (name, revision) in [("models/a", 1), ("models/b", 2), ("models/a", 3)] {
+            items.advance(vec![item(name, revision, "x")], SystemTime::UNIX_EPOCH);
+        }
+        let after = |revision| {
+            let revision = Revision::new(revision).unwrap();
+            items
+                .changed_after(View::Router, revision)
+                .map(|item| item.key.to_string())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(after(0), ["models/b", "models/a"]);
+        assert_eq!(after(2), ["models/a"]);
+        assert!(after(3).is_empty());
+    }
+
+    #[test]
+    fn an_older_clone_knows_nothing_of_what_came_later() {
+        let mut items = items();
+        items.advance(vec![item("models/a", 1, "x")], SystemTime::UNIX_EPOCH);
+        let old = items.clone();
+        let second = items.advance(vec![item("models/a", 2, "y")], SystemTime::UNIX_EPOCH);
+        assert_eq!(old.past(second.revision), None);
+        assert_eq!(items.past(second.revision), Some(second));
+        assert_eq!(old.get("models/a").unwrap().revision.get(), 1);
+        assert_eq!(items.oldest_resumable().get(), 1);
+    }
+}

@@ -1,0 +1,5 @@
+//! The registry: owns model and feature configuration, serves it, and streams its changes to routers.
+
+pub mod domain;
+pub mod pulse;
+pub mod status;

@@ -1,0 +1,1 @@
+//! The registry's own errors as they go to callers: the only place that picks a reason.

@@ -1,0 +1,67 @@
+//! The catalog in use: loaded once by each call, swapped whole by the subscription.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use arc_swap::ArcSwapOption;
+use tokio::{sync::watch, time::Instant};
+
+use crate::catalog::Catalog;
+
+/// The catalog in use, and when the registry was last heard.
+#[derive(Debug)]
+pub struct Current {
+    catalog: ArcSwapOption<Catalog>,
+    contact: Mutex<Option<Instant>>,
+    ready: watch::Sender<bool>,
+}
+
+impl Default for Current {
+    fn default() -> Self {
+        Self {
+            catalog: ArcSwapOption::empty(),
+            contact: Mutex::default(),
+            ready: watch::Sender::new(false),
+        }
+    }
+}
+
+impl Current {
+    /// The catalog in use. `None` until the first has come.
+    #[must_use]
+    pub fn load(&self) -> Option<Arc<Catalog>> {
+        self.catalog.load_full()
+    }
+
+    /// Puts a catalog in use: calls that begin from now on see it.
+    pub fn swap(&self, catalog: Arc<Catalog>) {
+        self.catalog.store(Some(catalog));
+    }
+
+    /// Says that the router may take calls: it has a catalog, and has tried once for each credential that it needs.
+    pub fn set_ready(&self) {
+        self.ready.send_if_modified(|ready| !std::mem::replace(ready, true));
+    }
+
+    /// Whether the router may take calls; once true it stays so.
+    #[must_use]
+    pub fn ready(&self) -> watch::Receiver<bool> {
+        self.ready.subscribe()
+    }
+
+    /// Notes that the registry was heard just now.
+    pub fn touch(&self) {
+        *self.contact.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// How long ago the registry was heard last. `None`: never.
+    #[must_use]
+    pub fn age(&self) -> Option<Duration> {
+        self.contact
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .map(|contact| contact.elapsed())
+    }
+}

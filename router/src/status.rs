@@ -1,0 +1,1 @@
+//! The router's own errors as they go to callers: the only place that picks a reason.

@@ -1,0 +1,241 @@
+//! Facts about GitLab's AI-powered features and the approved families of models, as data.
+//!
+//! Both services carry the same facts: they change with a release, not with a revision, and so never travel on the change
+//! stream. Prompt formats are the router's own.
+
+use std::{collections::HashMap, sync::LazyLock};
+
+use serde::Deserialize;
+
+use crate::names::FeatureName;
+
+/// How far a family or a feature has come at GitLab.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Stage {
+    /// Generally available.
+    Ga,
+    /// In beta: newly assigned only while beta is on.
+    Beta,
+    /// An experiment: as beta.
+    Experiment,
+}
+
+impl Stage {
+    /// Whether it is newly assigned only while beta is on.
+    #[must_use]
+    pub const fn needs_beta(self) -> bool {
+        match self {
+            Self::Ga => false,
+            Self::Beta | Self::Experiment => true,
+        }
+    }
+}
+
+/// An approved family of models.
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Family {
+    /// Machine name, for example `mistral`.
+    pub machine_name: String,
+    /// The name that people see.
+    pub display_name: String,
+    /// How far it has come.
+    pub stage: Stage,
+    /// How many tokens its context holds. For information.
+    pub context_tokens: i32,
+    /// The most tokens of an answer. `None`: the server decides.
+    pub max_output_tokens: Option<i32>,
+    /// Sampling temperature where the call gives none. `None`: the server decides.
+    pub temperature: Option<f64>,
+    /// Whether it takes chats; one that does not only completes text.
+    #[serde(default = "yes")]
+    pub chat: bool,
+}
+
+/// An AI-powered feature of GitLab.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Feature {
+    /// Its resource name; the id is the machine name.
+    pub name: FeatureName,
+    /// The name that people see.
+    pub display_name: String,
+    /// The group under which GitLab lists it.
+    pub group: String,
+    /// How far it has come.
+    pub stage: Stage,
+    /// Machine names of the families that may serve it.
+    pub families: Vec<String>,
+    /// Further names by which it may be asked for.
+    pub unit_primitives: Vec<String>,
+    /// The feature whose setting is used while this one is unassigned.
+    pub parent: Option<FeatureName>,
+}
+
+impl Feature {
+    /// Whether models of this family may serve it.
+    #[must_use]
+    pub fn fits(&self, family: &Family) -> bool {
+        self.families.contains(&family.machine_name)
+    }
+}
+
+/// All features and families.
+#[derive(Debug)]
+pub struct Catalogue {
+    features: Vec<Feature>,
+    families: Vec<Family>,
+    /// Every name by which a feature may be asked for, to its place in `features`.
+    names: HashMap<String, usize>,
+}
+
+impl Catalogue {
+    /// The catalogue of this build.
+    ///
+    /// # Panics
+    ///
+    /// Never in a build that has passed its tests: the data is compiled in.
+    #[must_use]
+    pub fn get() -> &'static Self {
+        #[expect(clippy::expect_used, reason = "the data is compiled in, and a test reads it")]
+        static CATALOGUE: LazyLock<Catalogue> =
+            LazyLock::new(|| Catalogue::read().expect("the catalogue's data files are well formed"));
+        &CATALOGUE
+    }
+
+    /// All features, in the order in which they are listed.
+    #[must_use]
+    pub fn features(&self) -> &[Feature] {
+        &self.features
+    }
+
+    /// All families, in the order in which they are listed.
+    #[must_use]
+    pub fn families(&self) -> &[Family] {
+        &self.families
+    }
+
+    /// The family of a machine name.
+    #[must_use]
+    pub fn family(&self, machine_name: &str) -> Option<&Family> {
+        self.families.iter().find(|family| family.machine_name == machine_name)
+    }
+
+    /// The feature of a resource name.
+    #[must_use]
+    pub fn feature(&self, name: &FeatureName) -> Option<&Feature> {
+        self.called(name.id()).filter(|feature| feature.name == *name)
+    }
+
+    /// The feature that a caller means: by machine name, else by unit primitive, else by the name of a chat tool.
+    #[must_use]
+    pub fn called(&self, name: &str) -> Option<&Feature> {
+        self.names.get(name).and_then(|&place| self.features.get(place))
+    }
+
+    fn read() -> Result<Self, Box<dyn std::error::Error>> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Features {
+            feature: Vec<FeatureRow>,
+        }
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct FeatureRow {
+            machine_name: String,
+            display_name: String,
+            group: String,
+            stage: Stage,
+            parent: Option<String>,
+            families: Vec<String>,
+            #[serde(default)]
+            unit_primitives: Vec<String>,
+            #[serde(default)]
+            chat_tools: Vec<String>,
+        }
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Families {
+            family: Vec<Family>,
+        }
+
+        let rows = toml::from_str::<Features>(include_str!("catalogue/features.toml"))?.feature;
+        let families = toml::from_str::<Families>(include_str!("catalogue/families.toml"))?.family;
+
+        let mut names: HashMap<String, usize> = rows
+            .iter()
+            .enumerate()
+            .map(|(place, row)| (row.machine_name.clone(), place))
+            .collect();
+        for (place, row) in rows.iter().enumerate() {
+            for name in row.unit_primitives.iter().chain(&row.chat_tools) {
+                names.entry(name.clone()).or_insert(place);
+            }
+        }
+        let features = rows
+            .into_iter()
+            .map(|row| {
+                Ok(Feature {
+                    name: FeatureName::from_id(&row.machine_name)?,
+                    display_name: row.display_name,
+                    group: row.group,
+                    stage: row.stage,
+                    families: row.families,
+                    unit_primitives: row.unit_primitives,
+                    parent: row.parent.as_deref().map(FeatureName::from_id).transpose()?,
+                })
+            })
+            .collect::<Result<_, crate::names::NameError>>()?;
+        Ok(Self {
+            features,
+            families,
+            names,
+        })
+    }
+}
+
+const fn yes() -> bool {
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn the_data_files_agree_with_each_other() {
+        let catalogue = Catalogue::get();
+        assert_eq!(catalogue.features().len(), 21);
+        assert_eq!(catalogue.families().len(), 13);
+        let unique: HashSet<_> = catalogue.families().iter().map(|family| &family.machine_name).collect();
+        assert_eq!(unique.len(), 13);
+        for feature in catalogue.features() {
+            assert!(!feature.families.is_empty(), "{}", feature.name);
+            for family in &feature.families {
+                assert!(
+                    catalogue.family(family).is_some(),
+                    "{} names family {family}",
+                    feature.name
+                );
+            }
+            if let Some(parent) = &feature.parent {
+                let parent = catalogue.feature(parent).expect("a parent is a feature");
+                assert_eq!(parent.parent, None, "parents have no parents");
+            }
+        }
+    }
+
+    #[test]
+    fn a_feature_answers_to_its_machine_name_first() {
+        let called = |name| Catalogue::get().called(name).map(|feature| feature.name.id());
+        assert_eq!(called("duo_chat"), Some("duo_chat"));
+        assert_eq!(called("code_suggestions"), Some("code_completions"));
+        assert_eq!(called("duo_agent_platform"), Some("duo_agent_platform"));
+        assert_eq!(called("duo_chat_issue_reader"), Some("duo_chat"));
+        assert_eq!(called("nothing"), None);
+        let tool = FeatureName::from_id("duo_chat_issue_reader").unwrap();
+        assert_eq!(Catalogue::get().feature(&tool), None);
+    }
+}

@@ -1,0 +1,240 @@
+//! Base URLs of model servers, and the origins that API tokens are bound to.
+//!
+//! Pure text: whether an address may be dialled is another room's question.
+
+use std::fmt;
+
+use http::{Uri, uri::PathAndQuery};
+
+use crate::reason::FieldReason;
+
+/// Why a text is not an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum EndpointError {
+    /// More than [`EndpointUri::LENGTH_MAX`] characters.
+    #[error("must have at most {} characters", EndpointUri::LENGTH_MAX)]
+    TooLong,
+    /// No scheme, or one that is neither http nor https.
+    #[error("must begin with `http://` or `https://`, for example `http://gpu1.example.com:8000`")]
+    Scheme,
+    /// A user or a password stands before the host.
+    #[error("must not have a user or a password in it; give the API token as `api_token`")]
+    Userinfo,
+    /// A query stands behind the path.
+    #[error("must not have a query (`?…`)")]
+    Query,
+    /// A fragment stands behind the path.
+    #[error("must not have a fragment (`#…`)")]
+    Fragment,
+    /// No URL for another cause: no host, a bad port, a path with `..`, a character that must be escaped.
+    #[error("must be a URL such as `http://gpu1.example.com:8000/v1`")]
+    Malformed,
+}
+
+impl EndpointError {
+    /// The reason that a violation with this error has.
+    #[must_use]
+    pub const fn reason(self) -> FieldReason {
+        match self {
+            Self::TooLong => FieldReason::ValueOutOfRange,
+            Self::Scheme => FieldReason::EndpointSchemeUnsupported,
+            Self::Userinfo => FieldReason::EndpointHasUserinfo,
+            Self::Query => FieldReason::EndpointHasQuery,
+            Self::Fragment => FieldReason::EndpointHasFragment,
+            Self::Malformed => FieldReason::EndpointMalformed,
+        }
+    }
+}
+
+/// The base URL of a model server, as it was given.
+///
+/// ```
+/// use switchboard::endpoint::EndpointUri;
+/// let endpoint = EndpointUri::parse("http://gpu1:8000/v1/")?;
+/// assert_eq!(endpoint.as_str(), "http://gpu1:8000/v1/");
+/// assert_eq!(endpoint.call("/v1/chat/completions").to_string(), "http://gpu1:8000/v1/chat/completions");
+/// assert_eq!(endpoint.origin().to_string(), "http://gpu1:8000");
+/// # Ok::<(), switchboard::endpoint::EndpointError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct EndpointUri {
+    given: Box<str>,
+    uri: Uri,
+}
+
+impl EndpointUri {
+    /// The most characters that an endpoint may have.
+    pub const LENGTH_MAX: usize = 2048;
+
+    /// Parses a base URL. A trailing slash and a trailing `/v1` make no difference.
+    ///
+    /// # Errors
+    ///
+    /// [`EndpointError`], the first that fits.
+    pub fn parse(text: &str) -> Result<Self, EndpointError> {
+        if text.chars().count() > Self::LENGTH_MAX {
+            return Err(EndpointError::TooLong);
+        }
+        let lower = text.get(..8).unwrap_or(text).to_ascii_lowercase();
+        let rest = if lower.starts_with("http://") {
+            text.get(7..)
+        } else if lower.starts_with("https://") {
+            text.get(8..)
+        } else {
+            return Err(EndpointError::Scheme);
+        };
+        let rest = rest.unwrap_or_default();
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        if authority.contains('@') {
+            return Err(EndpointError::Userinfo);
+        }
+        if rest.contains('#') {
+            return Err(EndpointError::Fragment);
+        }
+        if rest.contains('?') {
+            return Err(EndpointError::Query);
+        }
+        let uri: Uri = text.parse().map_err(|_malformed| EndpointError::Malformed)?;
+        let is_whole = uri.host().is_some_and(|host| !host.is_empty())
+            && uri.port_u16() != Some(0)
+            && (uri.port().is_some() || !authority.rsplit(']').next().unwrap_or_default().contains(':'))
+            && !uri.path().split('/').any(|segment| matches!(segment, "." | ".."));
+        if !is_whole {
+            return Err(EndpointError::Malformed);
+        }
+        Ok(Self {
+            given: text.into(),
+            uri,
+        })
+    }
+
+    /// The text as it was given.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.given
+    }
+
+    /// Scheme, host and port.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        let is_tls = self.uri.scheme_str() == Some("https");
+        let default = if is_tls { 443 } else { 80 };
+        Origin {
+            is_tls,
+            host: self.uri.host().unwrap_or_default().to_ascii_lowercase().into(),
+            port: self.uri.port_u16().unwrap_or(default),
+        }
+    }
+
+    /// The URL of one call: `path` begins with `/v1`, which the base URL may have too.
+    ///
+    /// # Panics
+    ///
+    /// Never for a `path` that is a constant of this program.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "both halves were parsed as paths")]
+    pub fn call(&self, path: &'static str) -> Uri {
+        let base = self.uri.path().trim_end_matches('/');
+        let base = base.strip_suffix("/v1").unwrap_or(base);
+        let mut parts = self.uri.clone().into_parts();
+        let path = PathAndQuery::try_from(format!("{base}{path}")).expect("two paths joined are a path");
+        parts.path_and_query = Some(path);
+        Uri::from_parts(parts).expect("scheme and authority were parsed before")
+    }
+}
+
+/// Scheme, host and port of a model server: what an API token is bound to.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Origin {
+    is_tls: bool,
+    host: Box<str>,
+    port: u16,
+}
+
+impl Origin {
+    /// Parses `scheme://host:port`, as [`fmt::Display`] writes it.
+    ///
+    /// # Errors
+    ///
+    /// [`EndpointError`] when it is anything else.
+    pub fn parse(text: &str) -> Result<Self, EndpointError> {
+        let origin = EndpointUri::parse(text)?.origin();
+        if origin.to_string() == text {
+            Ok(origin)
+        } else {
+            Err(EndpointError::Malformed)
+        }
+    }
+
+    /// Host and port, as a person would type them.
+    #[must_use]
+    pub fn host_and_port(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.is_tls { "https" } else { "http" };
+        write!(f, "{scheme}://{}:{}", self.host, self.port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_url_may_end_in_v1_or_not() {
+        for base in ["http://h:1", "http://h:1/", "http://h:1/v1", "http://h:1/v1/"] {
+            let uri = EndpointUri::parse(base).unwrap();
+            assert_eq!(
+                uri.call("/v1/chat/completions").to_string(),
+                "http://h:1/v1/chat/completions",
+                "{base}"
+            );
+        }
+        let below = EndpointUri::parse("https://h/llm/v1").unwrap();
+        assert_eq!(
+            below.call("/v1/completions").to_string(),
+            "https://h/llm/v1/completions"
+        );
+    }
+
+    #[test]
+    fn what_is_no_endpoint_is_told_by_its_cause() {
+        use EndpointError as E;
+        let long = format!("http://h/{}", "a".repeat(3000));
+        for (text, error) in [
+            ("gpu1:8000", E::Scheme),
+            ("", E::Scheme),
+            ("ftp://h", E::Scheme),
+            ("http://u:p@h:1", E::Userinfo),
+            ("http://h:1?x=1", E::Query),
+            ("http://h:1/v1#x", E::Fragment),
+            ("http://", E::Malformed),
+            ("http://:80", E::Malformed),
+            ("http://h:", E::Malformed),
+            ("http://h:0", E::Malformed),
+            ("http://h:99999", E::Malformed),
+            ("http://h/../admin", E::Malformed),
+            ("http://h/a b", E::Malformed),
+            ("http://h\r\nx: y", E::Malformed),
+            (long.as_str(), E::TooLong),
+        ] {
+            assert_eq!(EndpointUri::parse(text), Err(error), "{text:.40}");
+        }
+    }
+
+    #[test]
+    fn an_origin_is_scheme_host_and_port() {
+        let origin = |text: &str| EndpointUri::parse(text).unwrap().origin();
+        assert_eq!(origin("http://GPU1/v1"), origin("http://gpu1:80"));
+        assert_eq!(origin("https://gpu1"), origin("https://gpu1:443/x"));
+        assert_ne!(origin("http://gpu1:443"), origin("https://gpu1:443"));
+        assert_eq!(origin("http://[::1]:8000").to_string(), "http://[::1]:8000");
+        assert_eq!(Origin::parse("http://gpu1:80"), Ok(origin("http://gpu1")));
+        assert!(Origin::parse("http://gpu1").is_err());
+        assert!(Origin::parse("http://gpu1:80/v1").is_err());
+    }
+}

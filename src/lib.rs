@@ -1,0 +1,17 @@
+//! What the registry and the router share: the contract, its names and reasons, the facts of the catalogue, and, behind
+//! the feature `service`, what stands around the handlers of both.
+//!
+//! Nothing here knows how a resource is stored, changed or selected: that is the services' own.
+
+pub mod catalogue;
+pub mod digest;
+pub mod endpoint;
+pub mod failure;
+pub mod history;
+pub mod names;
+pub mod pb;
+pub mod reason;
+pub mod secret;
+#[cfg(feature = "service")]
+pub mod service;
+pub mod violation;

@@ -1,0 +1,310 @@
+//! Resource names and ids: the spelling rules that both services share.
+//!
+//! A value of these types is well spelled; whether such a resource exists is another question.
+
+use std::{fmt, str::FromStr};
+
+use aws_lc_rs::rand;
+
+/// Why a text is not a name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// The text does not begin with the collection that it should.
+    #[error("must be written `{collection}/…`")]
+    Collection {
+        /// The collection that was expected, `models` or `features`.
+        collection: &'static str,
+    },
+    /// The part behind the collection is not 1 to 63 allowed characters.
+    #[error("must have 1 to 63 {allowed} in its id")]
+    Id {
+        /// The characters that are allowed, in words.
+        allowed: &'static str,
+    },
+}
+
+/// Why a text is not a random id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("must be 32 lower-case hexadecimal characters")]
+pub struct RandomIdError;
+
+macro_rules! resource_name {
+    ($(#[$doc:meta])* $name:ident, $collection:literal, $allowed:literal, $is_allowed:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Box<str>);
+
+        impl $name {
+            /// The collection, the part before the slash.
+            pub const COLLECTION: &'static str = $collection;
+
+            /// Parses the whole name, collection included.
+            ///
+            /// # Errors
+            ///
+            /// [`NameError`] when the collection is another or the id is misspelled.
+            pub fn parse(text: &str) -> Result<Self, NameError> {
+                let id = text
+                    .strip_prefix(concat!($collection, "/"))
+                    .ok_or(NameError::Collection { collection: $collection })?;
+                Self::from_id(id)
+            }
+
+            /// Parses the id alone, the part behind the slash.
+            ///
+            /// # Errors
+            ///
+            /// [`NameError::Id`] when it is misspelled.
+            pub fn from_id(id: &str) -> Result<Self, NameError> {
+                let is_allowed: fn(u8) -> bool = $is_allowed;
+                if id.is_empty() || id.len() > 63 || !id.bytes().all(is_allowed) {
+                    return Err(NameError::Id { allowed: $allowed });
+                }
+                Ok(Self(id.into()))
+            }
+
+            /// The id, the part behind the slash.
+            #[must_use]
+            pub fn id(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($collection, "/{}"), self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NameError;
+
+            fn from_str(text: &str) -> Result<Self, NameError> {
+                Self::parse(text)
+            }
+        }
+    };
+}
+
+resource_name! {
+    /// The name of a model, `models/{id}`.
+    ///
+    /// ```
+    /// use switchboard::names::ModelName;
+    /// assert_eq!(ModelName::parse("models/mistral")?.id(), "mistral");
+    /// assert!(ModelName::parse("mistral").is_err());
+    /// # Ok::<(), switchboard::names::NameError>(())
+    /// ```
+    ModelName, "models", "lower-case letters, digits and hyphens",
+    |byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-'
+}
+
+resource_name! {
+    /// The name of a feature, `features/{machine_name}`.
+    FeatureName, "features", "lower-case letters, digits and underscores",
+    |byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'
+}
+
+/// The name of anything that has a place on the change stream.
+///
+/// The order is that of the names' bytes, which digests and snapshots go by.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ResourceName {
+    /// A model.
+    Model(ModelName),
+    /// A feature.
+    Feature(FeatureName),
+    /// The settings.
+    Settings,
+}
+
+impl ResourceName {
+    /// The name of the settings.
+    pub const SETTINGS: &'static str = "settings";
+
+    /// Parses the whole name; `None` for a name of a kind that this build does not know, or that is misspelled.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if text == Self::SETTINGS {
+            return Some(Self::Settings);
+        }
+        ModelName::parse(text)
+            .map(Self::Model)
+            .or_else(|_| FeatureName::parse(text).map(Self::Feature))
+            .ok()
+    }
+}
+
+impl fmt::Display for ResourceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Model(name) => name.fmt(f),
+            Self::Feature(name) => name.fmt(f),
+            Self::Settings => f.write_str(Self::SETTINGS),
+        }
+    }
+}
+
+impl From<ModelName> for ResourceName {
+    fn from(name: ModelName) -> Self {
+        Self::Model(name)
+    }
+}
+
+impl From<FeatureName> for ResourceName {
+    fn from(name: FeatureName) -> Self {
+        Self::Feature(name)
+    }
+}
+
+/// The registry's change counter, from 1; 0 stands for "before everything".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Revision(i64);
+
+impl Revision {
+    /// Before the first revision.
+    pub const ZERO: Self = Self(0);
+
+    /// Makes a revision of a number; `None` when it is negative.
+    #[must_use]
+    pub const fn new(number: i64) -> Option<Self> {
+        if number < 0 { None } else { Some(Self(number)) }
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> i64 {
+        self.0
+    }
+
+    /// The revision after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+macro_rules! random_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name([u8; 16]);
+
+        impl $name {
+            /// Draws a new id from the system's random source.
+            ///
+            /// # Panics
+            ///
+            /// When the system has no random source: nothing safe can be done then.
+            #[must_use]
+            pub fn random() -> Self {
+                let mut bytes = [0; 16];
+                rand::fill(&mut bytes).expect("the system's random source works");
+                Self(bytes)
+            }
+
+            /// Parses 32 lower-case hexadecimal characters.
+            ///
+            /// # Errors
+            ///
+            /// [`RandomIdError`] for anything else.
+            pub fn parse(text: &str) -> Result<Self, RandomIdError> {
+                parse_hex(text).map(Self).ok_or(RandomIdError)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self)
+            }
+        }
+    };
+}
+
+random_id! {
+    /// The id of one registry's database; it survives a restore.
+    StoreId
+}
+
+random_id! {
+    /// The id of one life of a registry's database; a restore starts a new one.
+    IncarnationId
+}
+
+random_id! {
+    /// The id of one API token, new at each set.
+    CredentialId
+}
+
+random_id! {
+    /// The id of one start of a router process.
+    InstanceId
+}
+
+fn parse_hex(text: &str) -> Option<[u8; 16]> {
+    fn digit(byte: u8) -> Option<u8> {
+        match byte {
+            b'0'..=b'9' => Some(byte - b'0'),
+            b'a'..=b'f' => Some(byte - b'a' + 10),
+            _ => None,
+        }
+    }
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    if pairs.len() != 16 || !rest.is_empty() {
+        return None;
+    }
+    let mut bytes = [0; 16];
+    for (byte, &[high, low]) in bytes.iter_mut().zip(pairs) {
+        *byte = digit(high)? << 4 | digit(low)?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn model_ids_are_short_and_plain() {
+        assert!(ModelName::parse("models/a").is_ok());
+        assert!(ModelName::parse(&format!("models/{}", "a".repeat(63))).is_ok());
+        for bad in [
+            "",
+            "models/",
+            "models/A",
+            "models/a_b",
+            "models/a/b",
+            "model/a",
+            "models/ä",
+        ] {
+            assert!(ModelName::parse(bad).is_err(), "{bad}");
+        }
+        assert!(ModelName::parse(&format!("models/{}", "a".repeat(64))).is_err());
+    }
+
+    #[test]
+    fn random_ids_are_written_as_they_are_read() {
+        let id = StoreId::random();
+        assert_eq!(StoreId::parse(&id.to_string()), Ok(id));
+        for bad in [
+            "",
+            "0",
+            "0123456789ABCDEF0123456789ABCDEF",
+            "0123456789abcdef0123456789abcdef0",
+        ] {
+            assert_eq!(StoreId::parse(bad), Err(RandomIdError), "{bad}");
+        }
+    }
+}

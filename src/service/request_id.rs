@@ -1,0 +1,78 @@
+//! The correlation id of a call: in its logs, its errors and its answer.
+
+use std::{fmt, sync::Arc};
+
+use http::{HeaderMap, HeaderValue};
+
+use crate::{
+    names::InstanceId,
+    reason::header::{CORRELATION_ID, REQUEST_ID},
+};
+
+/// The correlation id of one call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestId(Arc<str>);
+
+impl RequestId {
+    /// The most characters that are taken from a caller; a longer id is replaced.
+    pub const LENGTH_MAX: usize = 128;
+
+    /// The id that the caller gave as `x-request-id`, else as `x-gitlab-correlation-id`, else a new one.
+    #[must_use]
+    pub fn from_headers(headers: &HeaderMap) -> Self {
+        [REQUEST_ID, CORRELATION_ID]
+            .into_iter()
+            .filter_map(|name| headers.get(name)?.to_str().ok())
+            .find(|text| {
+                (1..=Self::LENGTH_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+            })
+            .map_or_else(Self::random, |text| Self(text.into()))
+    }
+
+    /// The id of the call that `request` belongs to.
+    #[must_use]
+    pub fn of<T>(request: &tonic::Request<T>) -> Self {
+        request.extensions().get().cloned().unwrap_or_else(Self::random)
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The text as a header.
+    #[must_use]
+    pub fn to_header(&self) -> Option<HeaderValue> {
+        HeaderValue::from_str(&self.0).ok()
+    }
+
+    fn random() -> Self {
+        Self(InstanceId::random().to_string().into())
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_callers_id_is_kept_when_it_is_short_and_plain() {
+        let with = |name: &'static str, value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, HeaderValue::from_str(value).unwrap());
+            RequestId::from_headers(&headers)
+        };
+        assert_eq!(with(REQUEST_ID, "abc").as_str(), "abc");
+        assert_eq!(with(CORRELATION_ID, "01HX").as_str(), "01HX");
+        assert_ne!(with(REQUEST_ID, "a b").as_str(), "a b");
+        assert_eq!(with(REQUEST_ID, &"x".repeat(129)).as_str().len(), 32);
+        assert_eq!(RequestId::from_headers(&HeaderMap::new()).as_str().len(), 32);
+    }
+}
