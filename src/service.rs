@@ -2,4 +2,14 @@
 //!
 //! It knows no resource, no SQL and no catalogue.
 
+pub mod admin;
+pub mod call;
+pub mod chain;
+pub mod flags;
+pub mod health;
+pub mod listener;
+pub mod logs;
+pub mod ready_file;
 pub mod request_id;
+pub mod serve;
+pub mod signals;

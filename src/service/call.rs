@@ -1,0 +1,219 @@
+//! What happens around every call: its correlation id, its span, one log line at its end, and a reason for every failure.
+//!
+//! tonic itself answers some failures before a handler sees the call, and knows nothing of our reasons: they are given one
+//! here, so that no status goes out without.
+
+use std::{
+    any::Any,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, HeaderName, Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::Instant;
+use tonic::{Code, Status};
+use tower::{Layer, Service};
+use tower_http::catch_panic::{CatchPanic, CatchPanicLayer};
+use tracing::{Instrument as _, Span};
+
+use super::request_id::RequestId;
+use crate::{
+    failure::Failure,
+    reason::{Reason, header, key},
+};
+
+/// Wraps all handlers of a service.
+#[derive(Debug, Clone)]
+pub struct CallLayer {
+    /// The largest message that the service takes, in bytes: what `MESSAGE_TOO_LARGE` tells.
+    message_bytes_max: usize,
+}
+
+impl CallLayer {
+    /// For a service that takes messages of at most `message_bytes_max` bytes.
+    #[must_use]
+    pub const fn new(message_bytes_max: usize) -> Self {
+        Self { message_bytes_max }
+    }
+}
+
+type PanicHandler = fn(Box<dyn Any + Send>) -> Response<tonic::body::Body>;
+
+impl<S> Layer<S> for CallLayer {
+    type Service = CallService<CatchPanic<S, PanicHandler>>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        let inner = CatchPanicLayer::custom(answer_to_a_panic as PanicHandler).layer(inner);
+        CallService {
+            inner,
+            message_bytes_max: self.message_bytes_max,
+        }
+    }
+}
+
+/// The panic's own text is not told: it may hold anything.
+fn answer_to_a_panic(_panic: Box<dyn Any + Send>) -> Response<tonic::body::Body> {
+    tracing::error!("a handler panicked");
+    Status::internal("a mistake of this service's own").into_http()
+}
+
+/// Handlers, wrapped.
+#[derive(Debug, Clone)]
+pub struct CallService<S> {
+    inner: S,
+    message_bytes_max: usize,
+}
+
+impl<S, B> Service<Request<B>> for CallService<S>
+where
+    S: Service<Request<B>>,
+    S::Response: IntoTonicResponse,
+    S::Future: Send + 'static,
+{
+    type Response = Response<tonic::body::Body>;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<Self::Response, S::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let request_id = RequestId::from_headers(request.headers());
+        let span = tracing::info_span!("call", method = request.uri().path(), request_id = request_id.as_str());
+        request.extensions_mut().insert(request_id.clone());
+        let started = Instant::now();
+        let message_bytes_max = self.message_bytes_max;
+        let answer = self.inner.call(request).instrument(span.clone());
+        Box::pin(async move {
+            let mut response = answer.await?.into_tonic_response();
+            give_a_reason(response.headers_mut(), &request_id, message_bytes_max);
+            if let Some(value) = request_id.to_header() {
+                response
+                    .headers_mut()
+                    .insert(HeaderName::from_static(header::REQUEST_ID), value);
+            }
+            let end = CallEnd {
+                span,
+                started,
+                code: code_of(response.headers()),
+            };
+            Ok(response.map(|body| tonic::body::Body::new(CallBody { inner: body, end })))
+        })
+    }
+}
+
+/// The answers that the wrapped handlers give.
+pub trait IntoTonicResponse {
+    /// The answer with tonic's own body.
+    fn into_tonic_response(self) -> Response<tonic::body::Body>;
+}
+
+impl<B> IntoTonicResponse for Response<B>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn into_tonic_response(self) -> Response<tonic::body::Body> {
+        self.map(tonic::body::Body::new)
+    }
+}
+
+/// Gives a failure that tonic itself answered the details that ours have.
+fn give_a_reason(headers: &mut HeaderMap, request_id: &RequestId, message_bytes_max: usize) {
+    if headers.contains_key("grpc-status-details-bin") {
+        return;
+    }
+    let Some(status) = Status::from_header_map(headers) else {
+        return;
+    };
+    let failure = match status.code() {
+        Code::Ok => return,
+        // The only status without a message: there is no such service or method.
+        Code::Unimplemented if status.message().is_empty() => Failure::new(
+            Reason::MethodUnknown,
+            "this service has no such method; reflection lists those that it has",
+        ),
+        Code::OutOfRange => Failure::new(
+            Reason::MessageTooLarge,
+            format!("the request is larger than the {message_bytes_max} bytes that are taken"),
+        )
+        .with(key::LIMIT, message_bytes_max),
+        Code::Internal => Failure::new(
+            Reason::InternalError,
+            "the request could not be read, or the service failed",
+        ),
+        _ => return,
+    };
+    for name in ["grpc-status", "grpc-message"] {
+        headers.remove(name);
+    }
+    // Only a message with characters that no header can carry fails here, and ours have none.
+    drop(failure.into_status(request_id.as_str()).add_header(headers));
+}
+
+fn code_of(headers: &HeaderMap) -> Option<Code> {
+    headers
+        .get("grpc-status")
+        .map(|value| Code::from_bytes(value.as_bytes()))
+}
+
+/// Tells the end of a call once, however it comes.
+struct CallEnd {
+    span: Span,
+    started: Instant,
+    code: Option<Code>,
+}
+
+impl Drop for CallEnd {
+    fn drop(&mut self) {
+        let duration_ms = millis(self.started.elapsed());
+        let _entered = self.span.enter();
+        match self.code {
+            Some(Code::Ok) => tracing::debug!(duration_ms, "call answered"),
+            Some(code) => tracing::info!(duration_ms, code = ?code, "call failed"),
+            None => tracing::info!(duration_ms, "call left by its caller"),
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+struct CallBody {
+    inner: tonic::body::Body,
+    end: CallEnd,
+}
+
+impl Body for CallBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let span = self.end.span.clone();
+        let frame = span.in_scope(|| Pin::new(&mut self.inner).poll_frame(context));
+        let frame = ready!(frame);
+        if let Some(Ok(frame)) = &frame
+            && let Some(trailers) = frame.trailers_ref()
+        {
+            self.end.code = code_of(trailers);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

@@ -1,0 +1,163 @@
+//! The command line of both services: the flags that they share, and how a wrong one is told.
+
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::{Args, Parser, error::ErrorKind};
+
+/// The exit code of a wrong flag or environment variable.
+pub const USAGE_EXIT_CODE: u8 = 2;
+
+/// Flags that both services have.
+#[derive(Debug, Clone, Args)]
+pub struct SharedFlags {
+    /// Write the bound addresses to this file once serving, as JSON; removed at the end
+    #[arg(long, value_name = "PATH")]
+    pub ready_file: Option<PathBuf>,
+
+    /// Accept calls from other machines although callers are not authenticated yet
+    #[arg(long)]
+    pub insecure_no_auth: bool,
+
+    /// Serve gRPC reflection also where other machines can connect; on loopback it is always served
+    #[arg(long)]
+    pub reflection: bool,
+
+    /// What is logged: error, warn, info, debug, trace, or directives such as `info,switchboard_router=debug`
+    #[arg(long, value_name = "FILTER", default_value = "info")]
+    pub log_level: String,
+
+    /// How log lines are written to standard output
+    #[arg(long, value_name = "FORMAT", value_enum, default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+impl SharedFlags {
+    /// Whether reflection is served on this address.
+    #[must_use]
+    pub const fn serves_reflection(&self, listen_addr: &SocketAddr) -> bool {
+        self.reflection || listen_addr.ip().is_loopback()
+    }
+
+    /// Refuses an address that other machines can reach, unless that was asked for.
+    ///
+    /// # Errors
+    ///
+    /// One line that says which flag is wrong and what would be right.
+    pub fn check_exposure(&self, listen_addr: &SocketAddr) -> Result<(), String> {
+        if listen_addr.ip().is_loopback() || self.insecure_no_auth {
+            return Ok(());
+        }
+        Err(format!(
+            "--listen-addr {listen_addr} can be reached from other machines, and callers are not authenticated yet: use a \
+             loopback address such as 127.0.0.1, or accept the risk with --insecure-no-auth"
+        ))
+    }
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A duration such as `10s`, `1m 30s` or `250ms`, for clap.
+///
+/// # Errors
+///
+/// What was wrong with the text.
+pub fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
+    humantime::parse_duration(text)
+}
+
+/// Parses the command line. Every flag also has an environment variable: `prefix`, then the flag's name in capitals.
+///
+/// Without a subcommand `serve` is meant.
+///
+/// # Errors
+///
+/// The exit code, after help, version or what is wrong has been printed: a wrong value is one line on standard error.
+pub fn parse<T: Parser>(prefix: &str, args: impl IntoIterator<Item = OsString>) -> Result<T, ExitCode> {
+    let command = with_environment(T::command(), prefix);
+    let args = with_default_subcommand(&command, args.into_iter().collect());
+    let result = command
+        .try_get_matches_from(args)
+        .and_then(|mut matches| T::from_arg_matches_mut(&mut matches));
+    result.map_err(|error| {
+        if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+            // Nothing can be done about an output that is closed.
+            drop(error.print());
+            return ExitCode::SUCCESS;
+        }
+        let text = error.to_string();
+        let lines: Vec<&str> = text
+            .lines()
+            .map(str::trim)
+            .take_while(|line| !line.is_empty())
+            .collect();
+        usage_error(lines.join(" ").trim_start_matches("error: "))
+    })
+}
+
+/// Prints a mistake in flags or environment as one line, and returns the exit code that goes with it.
+#[must_use]
+#[expect(clippy::print_stderr, reason = "logs are not set up before the flags are read")]
+pub fn usage_error(message: &str) -> ExitCode {
+    eprintln!("error: {message}");
+    ExitCode::from(USAGE_EXIT_CODE)
+}
+
+fn with_environment(command: clap::Command, prefix: &str) -> clap::Command {
+    command
+        .mut_args(|arg| {
+            if arg.get_long().is_none() || matches!(arg.get_id().as_str(), "help" | "version") {
+                return arg;
+            }
+            let name = format!("{prefix}{}", arg.get_id().as_str().to_ascii_uppercase());
+            arg.env(name)
+        })
+        .mut_subcommands(|command| with_environment(command, prefix))
+}
+
+fn with_default_subcommand(command: &clap::Command, mut args: Vec<OsString>) -> Vec<OsString> {
+    let first = args.get(1).and_then(|arg| arg.to_str()).unwrap_or_default();
+    let names_one = command
+        .get_subcommands()
+        .any(|subcommand| subcommand.get_name() == first);
+    if !names_one && !matches!(first, "--version" | "-V" | "help") {
+        args.insert(args.len().min(1), OsString::from("serve"));
+    }
+    args
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(insecure_no_auth: bool) -> SharedFlags {
+        SharedFlags {
+            ready_file: None,
+            insecure_no_auth,
+            reflection: false,
+            log_level: "info".to_owned(),
+            log_format: LogFormat::Text,
+        }
+    }
+
+    #[test]
+    fn only_loopback_is_served_without_authentication() {
+        for (address, allowed) in [
+            ("127.0.0.1:1", true),
+            ("[::1]:1", true),
+            ("0.0.0.0:1", false),
+            ("10.0.0.1:1", false),
+        ] {
+            let address = address.parse().unwrap();
+            assert_eq!(flags(false).check_exposure(&address).is_ok(), allowed, "{address}");
+            assert!(flags(true).check_exposure(&address).is_ok());
+            assert_eq!(flags(true).serves_reflection(&address), allowed, "{address}");
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Health and reflection: what a platform asks before anything else.
+
+use tonic::service::Routes;
+use tonic_health::{ServingStatus, server::HealthReporter};
+use tonic_reflection::server::{Builder, Error as ReflectionError};
+
+use crate::pb;
+
+/// Tells by `grpc.health.v1` which services serve.
+#[derive(Debug, Clone)]
+pub struct Health {
+    reporter: HealthReporter,
+    services: &'static [&'static str],
+}
+
+impl Health {
+    /// Adds the health service to `routes`. Nothing serves yet. `services` are full names; the empty name stands for all.
+    pub async fn add_to(routes: Routes, services: &'static [&'static str]) -> (Self, Routes) {
+        let (reporter, server) = tonic_health::server::health_reporter();
+        let health = Self { reporter, services };
+        health.set_serving(false).await;
+        (health, routes.add_service(server))
+    }
+
+    /// Says whether all services serve.
+    pub async fn set_serving(&self, is_serving: bool) {
+        let status = if is_serving {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
+        };
+        for service in self.services.iter().chain(&[""]) {
+            self.reporter.set_service_status(service, status).await;
+        }
+    }
+}
+
+/// Adds reflection, v1 and v1alpha, with the comments of the contract and the error details.
+///
+/// # Errors
+///
+/// When the compiled-in descriptors are damaged, which a test rules out.
+pub fn add_reflection(routes: Routes, services: &[&str]) -> Result<Routes, ReflectionError> {
+    let builder = || {
+        let builder = Builder::configure()
+            .register_encoded_file_descriptor_set(pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+            .with_service_name("grpc.health.v1.Health");
+        services
+            .iter()
+            .fold(builder, |builder, service| builder.with_service_name(*service))
+    };
+    let v1 = builder()
+        .with_service_name("grpc.reflection.v1.ServerReflection")
+        .build_v1()?;
+    let v1alpha = builder()
+        .with_service_name("grpc.reflection.v1alpha.ServerReflection")
+        .build_v1alpha()?;
+    Ok(routes.add_service(v1).add_service(v1alpha))
+}
