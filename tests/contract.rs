@@ -4,6 +4,11 @@
 //! `buf` compares with what has landed (`.ci/run contract`); the listing beside this file is for the reader of a change.
 //! After a deliberate edit: `SWITCHBOARD_UPDATE_LISTING=1 cargo test --test contract`.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "what cannot be read must fail the test, in helpers too"
+)]
+
 use std::{collections::HashMap, env, fs, path::Path};
 
 use prost::Message as _;
