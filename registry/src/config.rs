@@ -1,0 +1,134 @@
+//! The command line of the registry. Nothing else reads flags or the environment.
+
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+use switchboard::service::{
+    flags::{self, LogFormat, SharedFlags},
+    logs::LogFilter,
+};
+
+/// Before the name of every environment variable that stands for a flag.
+pub const ENV_PREFIX: &str = "SWITCHBOARD_REGISTRY_";
+
+/// What the registry runs with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where gRPC is served. Port 0: a free one.
+    pub listen_addr: SocketAddr,
+    /// Where liveness and readiness are served. Port 0: a free one.
+    pub admin_addr: SocketAddr,
+    /// The database file. It is made, and seeded, when it is missing.
+    pub database: PathBuf,
+    /// How long calls that run may go on after the registry was told to stop.
+    pub drain_timeout: Duration,
+    /// How often a follower of the change stream gets a bookmark, give or take a tenth.
+    pub heartbeat: Duration,
+    /// Whether gRPC reflection is served.
+    pub reflection: bool,
+    /// Where to tell the bound addresses once serving.
+    pub ready_file: Option<PathBuf>,
+}
+
+impl Config {
+    /// A registry on free loopback ports that ends at once, for tests.
+    #[must_use]
+    pub fn for_testing(database: PathBuf) -> Self {
+        Self {
+            listen_addr: ([127, 0, 0, 1], 0).into(),
+            admin_addr: ([127, 0, 0, 1], 0).into(),
+            database,
+            drain_timeout: Duration::from_secs(1),
+            heartbeat: HEARTBEAT,
+            reflection: true,
+            ready_file: None,
+        }
+    }
+}
+
+/// What a process that serves was told: the configuration, and how to log.
+#[derive(Debug)]
+pub struct Serve {
+    /// What the registry runs with.
+    pub config: Config,
+    /// What is logged.
+    pub log_filter: LogFilter,
+    /// How it is logged.
+    pub log_format: LogFormat,
+}
+
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// Reads flags and environment.
+///
+/// # Errors
+///
+/// The exit code, after help or one line that says which flag is wrong was printed.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Serve, ExitCode> {
+    let Cli { command: Command::Serve(flags) } = flags::parse(ENV_PREFIX, args)?;
+    serve(flags).map_err(|message| flags::usage_error(&message))
+}
+
+fn serve(flags: ServeFlags) -> Result<Serve, String> {
+    flags.shared.check_exposure(&flags.listen_addr)?;
+    let log_filter = LogFilter::parse(&flags.shared.log_level)
+        .map_err(|error| format!("invalid value `{}` for --log-level: {error}", flags.shared.log_level))?;
+    Ok(Serve {
+        log_filter,
+        log_format: flags.shared.log_format,
+        config: Config {
+            reflection: flags.shared.serves_reflection(&flags.listen_addr),
+            listen_addr: flags.listen_addr,
+            admin_addr: flags.admin_addr,
+            database: flags.database_url,
+            drain_timeout: flags.drain_timeout,
+            heartbeat: HEARTBEAT,
+            ready_file: flags.shared.ready_file,
+        },
+    })
+}
+
+fn database_url(text: &str) -> Result<PathBuf, String> {
+    match text.strip_prefix("sqlite://") {
+        Some(path) if !path.is_empty() && !path.contains('?') => Ok(PathBuf::from(path)),
+        _ => Err("must be `sqlite://` and the path of a file, for example `sqlite:///var/lib/switchboard.db`".to_owned()),
+    }
+}
+
+/// Owns model and feature configuration, serves it over gRPC, and streams its changes to routers.
+///
+/// Every flag can also be given by the environment variable that its help names.
+#[derive(Debug, Parser)]
+#[command(name = "switchboard-registry", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the registry; the default
+    Serve(ServeFlags),
+}
+
+#[derive(Debug, Args)]
+struct ServeFlags {
+    /// Serve gRPC on this address; port 0 picks a free port
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:50051")]
+    listen_addr: SocketAddr,
+
+    /// Serve liveness (/healthz) and readiness (/readyz) over plain HTTP on this address; port 0 picks a free port
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9051")]
+    admin_addr: SocketAddr,
+
+    /// Keep the configuration in this SQLite file, on a local disk; made when it is missing
+    #[arg(long, value_name = "URL", default_value = "sqlite://switchboard.db", value_parser = database_url)]
+    database_url: PathBuf,
+
+    /// After SIGTERM, let calls that run go on for at most this long, for example `10s` or `1m`
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = flags::duration)]
+    drain_timeout: Duration,
+
+    #[command(flatten)]
+    shared: SharedFlags,
+}

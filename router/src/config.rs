@@ -1,0 +1,161 @@
+//! The command line of the router. Nothing else reads flags or the environment.
+
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+use http::Uri;
+use switchboard::service::{
+    flags::{self, LogFormat, SharedFlags},
+    logs::LogFilter,
+};
+
+/// Before the name of every environment variable that stands for a flag.
+pub const ENV_PREFIX: &str = "SWITCHBOARD_ROUTER_";
+
+/// What the router runs with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where gRPC is served. Port 0: a free one.
+    pub listen_addr: SocketAddr,
+    /// Where liveness and readiness are served. Port 0: a free one.
+    pub admin_addr: SocketAddr,
+    /// Base URLs of the registry, tried in order.
+    pub registry_addrs: Vec<Uri>,
+    /// The router's stable name, 1 to 255 visible ASCII characters.
+    pub router_id: String,
+    /// How long calls that run may go on after the router was told to stop.
+    pub drain_timeout: Duration,
+    /// Whether gRPC reflection is served.
+    pub reflection: bool,
+    /// Where to tell the bound addresses once serving.
+    pub ready_file: Option<PathBuf>,
+}
+
+impl Config {
+    /// A router on free loopback ports that ends at once, for tests.
+    #[must_use]
+    pub fn for_testing(registry_addr: Uri) -> Self {
+        Self {
+            listen_addr: ([127, 0, 0, 1], 0).into(),
+            admin_addr: ([127, 0, 0, 1], 0).into(),
+            registry_addrs: vec![registry_addr],
+            router_id: "test".to_owned(),
+            drain_timeout: Duration::from_secs(1),
+            reflection: true,
+            ready_file: None,
+        }
+    }
+}
+
+/// What a process that serves was told: the configuration, and how to log.
+#[derive(Debug)]
+pub struct Serve {
+    /// What the router runs with.
+    pub config: Config,
+    /// What is logged.
+    pub log_filter: LogFilter,
+    /// How it is logged.
+    pub log_format: LogFormat,
+}
+
+/// Reads flags and environment.
+///
+/// # Errors
+///
+/// The exit code, after help or one line that says which flag is wrong was printed.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Serve, ExitCode> {
+    let Cli { command: Command::Serve(flags) } = flags::parse(ENV_PREFIX, args)?;
+    serve(flags).map_err(|message| flags::usage_error(&message))
+}
+
+fn serve(flags: ServeFlags) -> Result<Serve, String> {
+    flags.shared.check_exposure(&flags.listen_addr)?;
+    let log_filter = LogFilter::parse(&flags.shared.log_level)
+        .map_err(|error| format!("invalid value `{}` for --log-level: {error}", flags.shared.log_level))?;
+    let router_id = match flags.router_id {
+        Some(given) => given,
+        None => host_name().and_then(|name| router_id(&name)).map_err(|error| format!("--router-id {error}"))?,
+    };
+    Ok(Serve {
+        log_filter,
+        log_format: flags.shared.log_format,
+        config: Config {
+            reflection: flags.shared.serves_reflection(&flags.listen_addr),
+            listen_addr: flags.listen_addr,
+            admin_addr: flags.admin_addr,
+            registry_addrs: flags.registry_addr,
+            router_id,
+            drain_timeout: flags.drain_timeout,
+            ready_file: flags.shared.ready_file,
+        },
+    })
+}
+
+fn host_name() -> Result<String, String> {
+    gethostname::gethostname().into_string().map_err(|_name| "must be given: the host name is no text".to_owned())
+}
+
+fn router_id(text: &str) -> Result<String, String> {
+    if (1..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(text.to_owned())
+    } else {
+        Err("must have 1 to 255 visible ASCII characters".to_owned())
+    }
+}
+
+fn registry_addr(text: &str) -> Result<Uri, String> {
+    let uri: Uri = text.parse().map_err(|error| format!("{error}"))?;
+    let is_plain = uri.scheme_str() == Some("http")
+        && uri.host().is_some_and(|host| !host.is_empty())
+        && matches!(uri.path(), "" | "/")
+        && uri.query().is_none();
+    if is_plain { Ok(uri) } else { Err("must be `http://` with a host and a port, for example `http://127.0.0.1:50051`".to_owned()) }
+}
+
+/// Follows the registry, selects the self-hosted model behind a feature for each call, and streams its answer back.
+///
+/// Every flag can also be given by the environment variable that its help names.
+#[derive(Debug, Parser)]
+#[command(name = "switchboard-router", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the router; the default
+    Serve(ServeFlags),
+}
+
+#[derive(Debug, Args)]
+struct ServeFlags {
+    /// Serve gRPC on this address; port 0 picks a free port
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:50052")]
+    listen_addr: SocketAddr,
+
+    /// Serve liveness (/healthz) and readiness (/readyz) over plain HTTP on this address; port 0 picks a free port
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9052")]
+    admin_addr: SocketAddr,
+
+    /// Follow the registry at this URL; give several (or separate them by commas) to try them in order
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "http://127.0.0.1:50051",
+        value_delimiter = ',',
+        value_parser = registry_addr
+    )]
+    registry_addr: Vec<Uri>,
+
+    /// The name by which the registry knows this router, 1 to 255 visible ASCII characters [default: the host name]
+    #[arg(long, value_name = "ID", value_parser = router_id)]
+    router_id: Option<String>,
+
+    /// After SIGTERM, let calls that run go on for at most this long, for example `110s` or `2m`
+    #[arg(long, value_name = "DURATION", default_value = "110s", value_parser = flags::duration)]
+    drain_timeout: Duration,
+
+    #[command(flatten)]
+    shared: SharedFlags,
+}
