@@ -132,6 +132,8 @@ reasons! {
     StreamProtocolViolation = "STREAM_PROTOCOL_VIOLATION", InvalidArgument;
     /// The reader of the change stream does not read.
     WatchTooSlow = "WATCH_TOO_SLOW", ResourceExhausted;
+    /// There are as many readers of the change stream as there may be.
+    WatchLimitReached = "WATCH_LIMIT_REACHED", ResourceExhausted;
     /// The router has no configuration yet.
     ConfigNotLoaded = "CONFIG_NOT_LOADED", Unavailable;
     /// The router has no usable version of the model yet.

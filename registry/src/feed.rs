@@ -1,0 +1,205 @@
+//! The change stream: a snapshot, then every change, to anybody who follows.
+//!
+//! It serves from the published state alone and keeps nothing per follower but a cursor. It does not know how a state
+//! comes about, nor what it means.
+
+pub mod credential;
+pub mod follower;
+pub mod frame;
+pub mod stream;
+pub mod welcome;
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use switchboard::history::View;
+use tokio::{
+    select,
+    sync::{Semaphore, watch},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{Instrument as _, Span};
+
+use self::{
+    follower::Follower,
+    frame::Frame,
+    stream::{Downlink, Frames, Outlet},
+    welcome::{Mode, Resume, ResumeError, Welcome},
+};
+use crate::{
+    domain::state::State,
+    fleet::{
+        Fleet, FleetFull,
+        report::Hello,
+        uplink::{self, Messages, UplinkError},
+    },
+    pulse::Pulse,
+};
+
+/// The most watchers at a time. They are people and dashboards; one more is refused, so that they leave the routers room.
+const WATCHERS_MAX: usize = 1_024;
+
+/// Why a stream is refused, or ends out of order.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FeedError {
+    /// The cursor cannot be resumed from without a snapshot.
+    #[error(transparent)]
+    Resume(#[from] ResumeError),
+    /// The router broke a rule.
+    #[error(transparent)]
+    Uplink(#[from] UplinkError),
+    /// Too many routers.
+    #[error(transparent)]
+    FleetFull(#[from] FleetFull),
+    /// Too many watchers.
+    #[error("{WATCHERS_MAX} watchers are connected already")]
+    TooManyWatchers,
+    /// The reader does not read.
+    #[error("the stream is not read")]
+    TooSlow,
+    /// The registry shuts down.
+    #[error("the registry shuts down")]
+    Draining,
+    /// The stream's own task failed.
+    #[error("the stream broke off")]
+    Broken,
+}
+
+/// Serves streams of the published state.
+#[derive(Debug, Clone)]
+pub struct Feed {
+    published: watch::Receiver<Arc<State>>,
+    pulse: Arc<Pulse>,
+    fleet: Arc<Fleet>,
+    heartbeat: Duration,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+    watchers: Arc<Semaphore>,
+}
+
+impl Feed {
+    /// A feed of what is published.
+    ///
+    /// Bookmarks come every `heartbeat`, give or take 10 %. Each stream is a task of `tasks`; within about a second of
+    /// `shutdown` all have said goodbye or given up.
+    #[must_use]
+    pub fn new(
+        published: watch::Receiver<Arc<State>>,
+        pulse: Arc<Pulse>,
+        fleet: Arc<Fleet>,
+        heartbeat: Duration,
+        tasks: TaskTracker,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Self {
+            published,
+            pulse,
+            fleet,
+            heartbeat,
+            tasks,
+            shutdown,
+            watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
+        }
+    }
+
+    /// The newest published state.
+    #[must_use]
+    pub fn state(&self) -> Arc<State> {
+        Arc::clone(&self.published.borrow())
+    }
+
+    /// Streams to a watcher.
+    ///
+    /// # Errors
+    ///
+    /// [`FeedError`] when the stream cannot begin: the cursor cannot be resumed from without the snapshot that was
+    /// refused, there are too many watchers, or the registry shuts down.
+    pub fn watch(&self, resume: Resume, include_snapshot: bool) -> Result<Frames, FeedError> {
+        if self.shutdown.is_cancelled() {
+            return Err(FeedError::Draining);
+        }
+        let place = Arc::clone(&self.watchers)
+            .try_acquire_owned()
+            .map_err(|_none_left| FeedError::TooManyWatchers)?;
+        let welcome = welcome::for_watcher(resume, include_snapshot, &self.state().items)?;
+        let downlink = self.downlink(CancellationToken::new());
+        let (first, follower) = self.begin(welcome, View::Config);
+        Ok(self.spawn(async move |outlet| {
+            let _place = place;
+            downlink.run(first, follower, outlet).await
+        }))
+    }
+
+    /// Streams to the router that `messages` come from. Whatever is wrong with it is told at the end of the stream.
+    #[must_use]
+    pub fn subscribe(&self, messages: Messages) -> Frames {
+        let feed = self.clone();
+        self.spawn(async move |outlet| feed.serve(messages, outlet).await)
+    }
+
+    async fn serve(self, mut messages: Messages, outlet: Outlet) -> Result<(), FeedError> {
+        let hello = select! {
+            hello = uplink::greeting(&mut messages) => hello?,
+            () = self.shutdown.cancelled() => return Err(FeedError::Draining),
+            () = outlet.closed() => None,
+        };
+        let Some(hello) = hello else {
+            return Ok(());
+        };
+        let Hello {
+            resume, want_snapshot, ..
+        } = hello;
+        let welcome = welcome::for_router(resume, want_snapshot, &self.state().items);
+        let member = self.fleet.join(hello, welcome.mode)?;
+        let judged = (!matches!(welcome.mode, Mode::Withheld(_))).then(|| self.published.clone());
+        let silence_max = self.heartbeat.mul_f64(2.5);
+        let (first, follower) = self.begin(welcome, View::Router);
+        let downlink = self.downlink(member.replaced());
+        // Neither side waits for the other; the first to end ends the stream.
+        select! {
+            end = downlink.run(first, follower, outlet) => end,
+            end = uplink::listen(&mut messages, &member, judged, silence_max) => Ok(end?),
+        }
+    }
+
+    const fn begin(&self, welcome: Welcome, view: View) -> (Frame, Follower) {
+        let follower = Follower::new(view, welcome.mode);
+        let heartbeat = self.heartbeat;
+        (Frame::Welcome { welcome, heartbeat }, follower)
+    }
+
+    fn downlink(&self, replaced: CancellationToken) -> Downlink {
+        Downlink {
+            published: self.published.clone(),
+            pulse: Arc::clone(&self.pulse),
+            heartbeat: self.heartbeat,
+            shutdown: self.shutdown.clone(),
+            replaced,
+        }
+    }
+
+    /// Drives a stream by a task of its own. It is best effort: when it fails, the follower comes back.
+    fn spawn<Driver>(&self, drive: impl FnOnce(Outlet) -> Driver) -> Frames
+    where
+        Driver: Future<Output = Result<(), FeedError>> + Send + 'static,
+    {
+        let (outlet, ended, frames) = Frames::channel();
+        let driver = drive(outlet);
+        let task = async move {
+            let end = driver.await;
+            match &end {
+                // A connection that breaks off is unreadable too, and is nothing to warn of.
+                Ok(()) | Err(FeedError::Uplink(UplinkError::Unreadable)) => {}
+                Err(error) => tracing::warn!(%error, "a change stream ends out of order"),
+            }
+            // The reader may have gone already.
+            drop(ended.send(end));
+        };
+        self.tasks.spawn(task.instrument(Span::current()));
+        frames
+    }
+}

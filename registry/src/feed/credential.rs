@@ -1,0 +1,84 @@
+//! Hands out what the stream names but never carries: a model's API token.
+
+use switchboard::names::{CredentialId, ModelName};
+
+use crate::domain::{
+    credential::{Credential, SetCredential},
+    state::State,
+};
+
+/// Why a credential is not handed out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CredentialError {
+    /// There is no such model.
+    #[error("`{0}` does not exist")]
+    UnknownModel(ModelName),
+    /// The model's credential is another one by now, or none.
+    #[error("the credential of `{model}` is another one by now")]
+    Superseded {
+        /// The model.
+        model: ModelName,
+        /// Its credential, if it has one.
+        current: Option<CredentialId>,
+    },
+}
+
+/// The credential of `model`, if it is exactly `id`.
+///
+/// # Errors
+///
+/// [`CredentialError`] when there is no such model, or its credential is another one.
+pub fn find<'a>(state: &'a State, model: &ModelName, id: CredentialId) -> Result<&'a SetCredential, CredentialError> {
+    if state.items.get(&model.to_string()).is_none() {
+        return Err(CredentialError::UnknownModel(model.clone()));
+    }
+    let current = match state.credentials.get(model) {
+        Some(Credential::Set(set)) if set.id == id => return Ok(set),
+        Some(Credential::Set(set)) => Some(set.id),
+        Some(Credential::None | Credential::Dropped) | None => None,
+    };
+    Err(CredentialError::Superseded {
+        model: model.clone(),
+        current,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use switchboard::secret::ApiToken;
+
+    use super::*;
+    use crate::feed::testing::History;
+
+    #[test]
+    fn only_exactly_the_credential_that_is_asked_for_is_handed_out() {
+        let history = History::with_revisions(1);
+        let mut state = (*history.state()).clone();
+        let model = ModelName::parse("models/a").unwrap();
+        let (id, other) = (CredentialId::random(), CredentialId::random());
+        let superseded = |current| CredentialError::Superseded {
+            model: model.clone(),
+            current,
+        };
+
+        assert_eq!(find(&state, &model, id).unwrap_err(), superseded(None));
+        state.credentials.insert(model.clone(), Credential::Dropped);
+        assert_eq!(find(&state, &model, id).unwrap_err(), superseded(None));
+        let set = SetCredential {
+            id,
+            origins: BTreeSet::new(),
+            token: ApiToken::parse("sk-1".to_owned()).unwrap(),
+        };
+        state.credentials.insert(model.clone(), Credential::Set(set));
+        assert_eq!(find(&state, &model, id).unwrap().token.expose(), "sk-1");
+        assert_eq!(find(&state, &model, other).unwrap_err(), superseded(Some(id)));
+
+        let unknown = ModelName::parse("models/b").unwrap();
+        assert_eq!(
+            find(&state, &unknown, id).unwrap_err(),
+            CredentialError::UnknownModel(unknown)
+        );
+    }
+}

@@ -1,0 +1,3 @@
+//! The handlers: each parses, calls and converts, and decides nothing.
+
+pub mod config;

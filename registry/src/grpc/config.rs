@@ -1,0 +1,264 @@
+//! `ConfigService`: the change stream, and the API tokens that it names.
+
+use futures_util::{StreamExt as _, stream::BoxStream};
+use switchboard::{
+    failure::Failure,
+    pb::registry::{self, config_service_server::ConfigService},
+    service::request_id::RequestId,
+};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{
+    feed::{Feed, credential, frame::Frame, stream::Frames},
+    fleet::{report::Message, uplink::UplinkError},
+    wire::{self, credential::CredentialKey},
+};
+
+/// The service as tonic serves it.
+#[derive(Debug)]
+pub struct ConfigApi {
+    feed: Feed,
+}
+
+impl ConfigApi {
+    /// Serves `feed`.
+    #[must_use]
+    pub const fn new(feed: Feed) -> Self {
+        Self { feed }
+    }
+}
+
+#[tonic::async_trait]
+impl ConfigService for ConfigApi {
+    type WatchStream = BoxStream<'static, Result<registry::WatchResponse, Status>>;
+    type SubscribeStream = BoxStream<'static, Result<registry::SubscribeResponse, Status>>;
+
+    async fn watch(&self, request: Request<registry::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let request_id = RequestId::of(&request);
+        let registry::WatchRequest {
+            resume,
+            include_snapshot,
+        } = request.into_inner();
+        let resume = wire::change::resume(resume.as_ref());
+        let frames = tracing::info_span!("watch", %request_id)
+            .in_scope(|| self.feed.watch(resume, include_snapshot.unwrap_or(true)))
+            .map_err(|error| Failure::from(error).into_status(request_id.as_str()))?;
+        Ok(Response::new(responses(frames, request_id)))
+    }
+
+    async fn subscribe(
+        &self,
+        request: Request<Streaming<registry::SubscribeRequest>>,
+    ) -> Result<Response<Self::SubscribeStream>, Status> {
+        let request_id = RequestId::of(&request);
+        let messages = request.into_inner().map(|message| match message {
+            Ok(message) => Message::try_from(message),
+            Err(_status) => Err(UplinkError::Unreadable),
+        });
+        // The answer begins before the hello has come: some clients send nothing until they have its head.
+        let frames = tracing::info_span!("subscribe", %request_id).in_scope(|| self.feed.subscribe(messages.boxed()));
+        Ok(Response::new(responses(frames, request_id)))
+    }
+
+    async fn get_model_credential(
+        &self,
+        request: Request<registry::GetModelCredentialRequest>,
+    ) -> Result<Response<registry::GetModelCredentialResponse>, Status> {
+        let request_id = RequestId::of(&request);
+        let key = CredentialKey::try_from(request.get_ref())
+            .map_err(|violations| Failure::invalid(&violations).into_status(request_id.as_str()))?;
+        let state = self.feed.state();
+        let credential = credential::find(&state, &key.model, key.id)
+            .map_err(|error| Failure::from(error).into_status(request_id.as_str()))?;
+        tracing::info!(
+            model = %key.model, credential_id = %key.id, %request_id,
+            "the API token of `{}` is handed out", key.model
+        );
+        Ok(Response::new(wire::credential::response(credential)))
+    }
+}
+
+fn responses<M: From<Frame> + 'static>(frames: Frames, request_id: RequestId) -> BoxStream<'static, Result<M, Status>> {
+    frames
+        .map(move |frame| {
+            frame
+                .map(M::from)
+                .map_err(|error| Failure::from(error).into_status(request_id.as_str()))
+        })
+        .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+    use switchboard::{
+        history::View,
+        names::{CredentialId, InstanceId, ModelName},
+        pb::registry::{
+            config_service_client::ConfigServiceClient, config_service_server::ConfigServiceServer, subscribe_request,
+            subscribe_response, watch_response,
+        },
+        secret::ApiToken,
+    };
+    use tokio::sync::watch;
+    use tokio_stream::wrappers::ReceiverStream;
+    use tokio_util::{sync::CancellationToken, task::TaskTracker};
+    use tonic::Code;
+    use tonic_types::StatusExt as _;
+
+    use super::*;
+    use crate::{
+        domain::{
+            credential::{Credential, SetCredential},
+            state::State,
+        },
+        feed::testing::History,
+        fleet::Fleet,
+        pulse::Pulse,
+    };
+
+    type Client = ConfigServiceClient<ConfigServiceServer<ConfigApi>>;
+
+    /// The client talks to the service without a connection between them.
+    fn client(published: watch::Receiver<Arc<State>>) -> Client {
+        let feed = Feed::new(
+            published,
+            Arc::new(Pulse::default()),
+            Arc::new(Fleet::default()),
+            Duration::from_secs(15),
+            TaskTracker::new(),
+            CancellationToken::new(),
+        );
+        ConfigServiceClient::new(ConfigServiceServer::new(ConfigApi::new(feed)))
+    }
+
+    fn reason(status: &Status) -> String {
+        status.get_error_details().error_info().unwrap().reason.clone()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_without_fields_begins_with_a_snapshot() {
+        use watch_response::Kind;
+
+        let history = History::with_revisions(1);
+        let mut client = client(history.published());
+        let mut stream = client
+            .watch(registry::WatchRequest::default())
+            .await
+            .unwrap()
+            .into_inner();
+        let mut kinds = Vec::new();
+        for _ in 0..5 {
+            kinds.push(stream.message().await.unwrap().unwrap().kind.unwrap());
+        }
+        let [
+            Kind::Welcome(welcome),
+            Kind::SnapshotBegin(begin),
+            Kind::SnapshotPart(part),
+            Kind::SnapshotEnd(end),
+            Kind::Bookmark(bookmark),
+        ] = &kinds[..]
+        else {
+            panic!("{kinds:?}")
+        };
+        assert_eq!(welcome.mode(), registry::Mode::Snapshot);
+        assert_eq!((begin.resources, part.resources.len()), (1, 1));
+        assert_eq!(begin.at, end.at);
+        assert_eq!(bookmark.at, end.at);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_cannot_be_resumed_fails_at_once() {
+        let history = History::with_revisions(1);
+        let mut client = client(history.published());
+        let request = registry::WatchRequest {
+            resume: Some(switchboard::pb::types::Cursor::default()),
+            include_snapshot: Some(false),
+        };
+        let status = client.watch(request).await.unwrap_err();
+        assert_eq!(
+            (status.code(), &*reason(&status)),
+            (Code::InvalidArgument, "CURSOR_INVALID")
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_router_is_answered_and_a_bad_report_ends_its_stream() {
+        use subscribe_request::Kind;
+
+        let history = History::with_revisions(1);
+        let mut client = client(history.published());
+        let (up, messages) = tokio::sync::mpsc::channel(1);
+        let mut stream = client
+            .subscribe(ReceiverStream::new(messages))
+            .await
+            .unwrap()
+            .into_inner();
+        let hello = registry::Hello {
+            router_id: "router".to_owned(),
+            instance: InstanceId::random().to_string(),
+            resume: Some((&history.cursor_at(1, View::Router)).into()),
+            ..Default::default()
+        };
+        let say = async |kind| up.send(registry::SubscribeRequest { kind: Some(kind) }).await.unwrap();
+        say(Kind::Hello(hello)).await;
+        let welcome = stream.message().await.unwrap().unwrap().kind.unwrap();
+        let subscribe_response::Kind::Welcome(welcome) = welcome else {
+            panic!("{welcome:?}")
+        };
+        assert_eq!(welcome.mode(), registry::Mode::Resumed);
+        say(Kind::Report(registry::Report {
+            held_total: -1,
+            ..Default::default()
+        }))
+        .await;
+        let status = loop {
+            match stream.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("a bad report is no end in order"),
+                Err(status) => break status,
+            }
+        };
+        assert_eq!(status.code(), Code::InvalidArgument);
+        let details = status.get_error_details();
+        assert_eq!(
+            details.bad_request().unwrap().field_violations[0].field,
+            "report.held_total"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_credential_is_answered_from_the_published_state() {
+        let history = History::with_revisions(1);
+        let mut state = (*history.state()).clone();
+        let id = CredentialId::random();
+        let set = SetCredential {
+            id,
+            origins: BTreeSet::new(),
+            token: ApiToken::parse("sk-1".to_owned()).unwrap(),
+        };
+        let model = ModelName::parse("models/a").unwrap();
+        state.credentials.insert(model, Credential::Set(set));
+        let published = watch::Sender::new(Arc::new(state));
+        let mut client = client(published.subscribe());
+        let mut ask = async |model: &str, credential_id: String| {
+            let model = model.to_owned();
+            let request = registry::GetModelCredentialRequest { model, credential_id };
+            client.get_model_credential(request).await
+        };
+        let answer = ask("models/a", id.to_string()).await.unwrap().into_inner();
+        assert_eq!(
+            (answer.api_token, answer.credential_id),
+            ("sk-1".to_owned(), id.to_string())
+        );
+        let refusals = [
+            ("models/a", CredentialId::random().to_string(), "CREDENTIAL_SUPERSEDED"),
+            ("models/b", id.to_string(), "MODEL_NOT_FOUND"),
+            ("a", id.to_string(), "VALIDATION_FAILED"),
+        ];
+        for (model, id, expected) in refusals {
+            assert_eq!(reason(&ask(model, id).await.unwrap_err()), expected);
+        }
+    }
+}

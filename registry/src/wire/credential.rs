@@ -1,0 +1,122 @@
+//! Requests for the API token of a model.
+
+use switchboard::{
+    names::{CredentialId, ModelName},
+    pb::registry,
+    reason::FieldReason,
+    violation::Violations,
+};
+
+use crate::domain::credential::SetCredential;
+
+/// Which credential of which model is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CredentialKey {
+    /// The model.
+    pub model: ModelName,
+    /// The credential.
+    pub id: CredentialId,
+}
+
+impl TryFrom<&registry::GetModelCredentialRequest> for CredentialKey {
+    type Error = Violations;
+
+    fn try_from(wire: &registry::GetModelCredentialRequest) -> Result<Self, Violations> {
+        let mut violations = Violations::new();
+        let model = required(&wire.model, "model", ModelName::parse, &mut violations);
+        let id = required(
+            &wire.credential_id,
+            "credential_id",
+            CredentialId::parse,
+            &mut violations,
+        );
+        match (model, id) {
+            (Some(model), Some(id)) => Ok(Self { model, id }),
+            _ => Err(violations),
+        }
+    }
+}
+
+/// The answer with the token in it.
+#[must_use]
+pub fn response(credential: &SetCredential) -> registry::GetModelCredentialResponse {
+    registry::GetModelCredentialResponse {
+        credential_id: credential.id.to_string(),
+        origins: sorted(&credential.origins),
+        api_token: credential.token.expose().to_owned(),
+    }
+}
+
+/// As text and sorted as text, which is another order than that of the parts.
+fn sorted<'a>(origins: impl IntoIterator<Item = &'a switchboard::endpoint::Origin>) -> Vec<String> {
+    let mut texts: Vec<String> = origins.into_iter().map(ToString::to_string).collect();
+    texts.sort_unstable();
+    texts
+}
+
+fn required<T, E: std::fmt::Display>(
+    text: &str,
+    field: &'static str,
+    parse: impl Fn(&str) -> Result<T, E>,
+    violations: &mut Violations,
+) -> Option<T> {
+    if text.is_empty() {
+        violations.push(field, FieldReason::FieldRequired, "is required");
+        return None;
+    }
+    match parse(text) {
+        Ok(value) => Some(value),
+        Err(error) => {
+            violations.push(field, FieldReason::ValueMalformed, error.to_string());
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use switchboard::{endpoint::Origin, secret::ApiToken};
+
+    use super::*;
+
+    #[test]
+    fn everything_that_is_wrong_is_said_at_once() {
+        let reasons = |model: &str, id: &str| -> Vec<(String, FieldReason)> {
+            let request = registry::GetModelCredentialRequest {
+                model: model.to_owned(),
+                credential_id: id.to_owned(),
+            };
+            let violations = CredentialKey::try_from(&request).unwrap_err();
+            let bad = violations.as_slice().iter();
+            bad.map(|bad| (bad.field.clone(), bad.reason)).collect()
+        };
+        let (model, id) = ("model".to_owned(), "credential_id".to_owned());
+        assert_eq!(
+            reasons("", "x"),
+            [
+                (model.clone(), FieldReason::FieldRequired),
+                (id.clone(), FieldReason::ValueMalformed)
+            ]
+        );
+        assert_eq!(
+            reasons("mistral", ""),
+            [(model, FieldReason::ValueMalformed), (id, FieldReason::FieldRequired)]
+        );
+    }
+
+    #[test]
+    fn origins_are_sorted_as_text() {
+        let texts = ["http://b:9", "http://b:10", "https://a:443"];
+        let origins: BTreeSet<Origin> = texts.iter().map(|text| Origin::parse(text).unwrap()).collect();
+        let credential = SetCredential {
+            id: CredentialId::random(),
+            origins,
+            token: ApiToken::parse("sk-1".to_owned()).unwrap(),
+        };
+        let response = response(&credential);
+        assert_eq!(response.origins, ["http://b:10", "http://b:9", "https://a:443"]);
+        assert_eq!(response.api_token, "sk-1");
+    }
+}
