@@ -3,3 +3,5 @@
 pub mod catalog;
 pub mod current;
 pub mod status;
+pub mod subscription;
+pub mod wire;

@@ -1,0 +1,81 @@
+//! Follows the registry's change stream and keeps the catalog in use up to date.
+//!
+//! It serves no calls and writes nothing to the registry. The one hard idea: what is received, what is compiled from it and
+//! what is reported move at their own pace, each always from the newest of the one before; so a slow step skips states, and
+//! never holds up the stream.
+
+mod apply;
+pub mod compile;
+mod credentials;
+mod link;
+pub mod received;
+pub mod resource;
+pub mod session;
+
+use std::sync::Arc;
+
+use switchboard::names::InstanceId;
+use tokio::{sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, error, info_span};
+
+pub use self::apply::Applied;
+use self::{apply::Applier, link::Link};
+use crate::current::Current;
+
+/// Whom to follow, and as whom.
+#[derive(Debug, Clone)]
+pub struct SubscriptionConfig {
+    /// The registries' base addresses, `http://host:port`, one at least: tried in turn.
+    pub registry_addrs: Vec<http::Uri>,
+    /// The router's stable id, 1 to 255 visible ASCII characters.
+    pub router_id: String,
+    /// The id of this start of the process.
+    pub instance: InstanceId,
+    /// The version of this program, for people.
+    pub build: String,
+}
+
+/// The router's side of the change stream.
+#[derive(Debug)]
+pub struct Subscription {
+    config: Arc<SubscriptionConfig>,
+    current: Arc<Current>,
+}
+
+impl Subscription {
+    /// A subscription that puts its catalogs into `current`. Nothing happens before [`Self::run`].
+    #[must_use]
+    pub fn new(config: SubscriptionConfig, current: Arc<Current>) -> Self {
+        Self {
+            config: Arc::new(config),
+            current,
+        }
+    }
+
+    /// Follows the registry until it is cancelled, then ends the stream in order, within about a second.
+    ///
+    /// Essential: it ends earlier only by a mistake of its own, which is logged; the last catalog stays in use then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it ends all its tasks at once.
+    pub async fn run(self, cancel: CancellationToken) {
+        let (received, received_out) = watch::channel(None);
+        let (channel, channel_out) = watch::channel(None);
+        let (applied, applied_out) = watch::channel(Applied::default());
+        let link = Link::new(self.config, Arc::clone(&self.current), received, channel, applied_out);
+        let applier = Applier::new(self.current, received_out, channel_out, applied);
+        let span = info_span!("subscription");
+        let mut tasks = JoinSet::new();
+        tasks.spawn(link.run(cancel.clone()).instrument(span.clone()));
+        tasks.spawn(applier.run(cancel).instrument(span));
+        // Each is useless without the other.
+        while let Some(ended) = tasks.join_next().await {
+            if let Err(error) = ended {
+                error!(%error, "the subscription to the registry broke off");
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Turns what was received into the catalog in use: compiles aside, fetches credentials, swaps, and says what is in use.
+//!
+//! It always takes the newest state; those that came while it was busy are skipped. Nothing here holds up the stream.
+
+use std::{sync::Arc, time::Duration};
+
+use switchboard::history::Cursor;
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use tracing::{debug, info, warn};
+
+use super::{
+    compile::{Compiled, Held, Used, compile},
+    credentials::Credentials,
+    received::Received,
+};
+use crate::current::Current;
+
+/// How long credentials are waited for before the first catalog counts as ready, or a new life of the store is used.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is in use.
+#[derive(Debug, Clone, Default)]
+pub struct Applied {
+    /// The state that the catalog in use was compiled from, less what is held. `None`: there is none yet.
+    pub cursor: Option<Cursor>,
+    /// Items whose newest version is not in use.
+    pub held: Arc<[Held]>,
+    /// How long compiling and swapping in took.
+    pub duration: Duration,
+}
+
+/// What the applier is connected to.
+pub(super) struct Applier {
+    current: Arc<Current>,
+    received: watch::Receiver<Option<Arc<Received>>>,
+    channel: watch::Receiver<Option<Channel>>,
+    applied: watch::Sender<Applied>,
+    credentials: Credentials,
+    used: Arc<Used>,
+    compiling: JoinSet<(Compiled, Duration)>,
+    /// Something has changed since the last compiling began.
+    is_stale: bool,
+    /// Until when the credentials of a new life of the store are waited for.
+    new_life: Option<Instant>,
+    readiness: Readiness,
+}
+
+enum Readiness {
+    NoCatalog,
+    Until(Instant),
+    Ready,
+}
+
+impl Applier {
+    pub(super) fn new(
+        current: Arc<Current>,
+        received: watch::Receiver<Option<Arc<Received>>>,
+        channel: watch::Receiver<Option<Channel>>,
+        applied: watch::Sender<Applied>,
+    ) -> Self {
+        Self {
+            current,
+            received,
+            channel,
+            applied,
+            credentials: Credentials::new(),
+            used: Arc::default(),
+            compiling: JoinSet::new(),
+            is_stale: false,
+            new_life: None,
+            readiness: Readiness::NoCatalog,
+        }
+    }
+
+    /// Runs until it is cancelled, or nothing more can be received.
+    pub(super) async fn run(mut self, cancel: CancellationToken) {
+        loop {
+            self.compile_newest();
+            self.judge_readiness();
+            let channel = self.channel.borrow().clone();
+            if let Some(channel) = &channel {
+                self.credentials.start(channel);
+            }
+            let wake = self.wake_at(channel.is_some());
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                changed = self.received.changed() => match changed {
+                    Ok(()) => self.is_stale = true,
+                    Err(_closed) => return,
+                },
+                changed = self.channel.changed() => match changed {
+                    Ok(()) => self.credentials.reconsider(),
+                    Err(_closed) => return,
+                },
+                Some(compiled) = self.compiling.join_next() => match compiled {
+                    Ok((compiled, duration)) => self.install(compiled, duration),
+                    Err(error) => {
+                        warn!(%error, "compiling the configuration failed: the catalog in use stays");
+                    }
+                },
+                () = self.credentials.ended() => self.is_stale = true,
+                () = sleep_or_never(wake) => self.is_stale |= self.new_life.is_some_and(|until| until <= Instant::now()),
+            }
+        }
+    }
+
+    fn compile_newest(&mut self) {
+        if !self.is_stale || !self.compiling.is_empty() {
+            return;
+        }
+        self.is_stale = false;
+        let Some(received) = self.received.borrow_and_update().clone() else {
+            return;
+        };
+        let used = Arc::clone(&self.used);
+        let credentials = self.credentials.cache().clone();
+        // Ten thousand models take longer than a worker of the runtime may be kept busy.
+        self.compiling.spawn_blocking(move || {
+            let begin = Instant::now();
+            (compile(&received, &used, &credentials), begin.elapsed())
+        });
+    }
+
+    fn install(&mut self, compiled: Compiled, compile_duration: Duration) {
+        let begin = Instant::now();
+        let Compiled {
+            catalog,
+            used,
+            held,
+            wanted,
+        } = compiled;
+        self.credentials.want(&wanted);
+        let is_new_life = self.used.life().is_some_and(|life| used.life() != Some(life));
+        if is_new_life {
+            // Nothing is held over: what worked so far should not fail for want of a credential that only has to be fetched.
+            let until = *self.new_life.get_or_insert(begin + PATIENCE);
+            if begin < until && !self.credentials.all_tried() {
+                return;
+            }
+        }
+        self.new_life = None;
+        self.credentials.keep(&used.credentials(), &wanted);
+        let cursor = catalog.cursor;
+        let is_first = self.used.life().is_none();
+        self.used = Arc::new(used);
+        self.current.swap(Arc::new(catalog));
+        if is_first {
+            self.readiness = Readiness::Until(begin + PATIENCE);
+        }
+        self.log(&cursor, is_first, &held);
+        // Only now: what is reported as applied is in use.
+        self.applied.send_replace(Applied {
+            cursor: Some(cursor),
+            held: held.into(),
+            duration: compile_duration + begin.elapsed(),
+        });
+    }
+
+    fn judge_readiness(&mut self) {
+        if let Readiness::Until(until) = self.readiness
+            && (self.credentials.all_tried() || until <= Instant::now())
+        {
+            self.readiness = Readiness::Ready;
+            self.current.set_ready();
+        }
+    }
+
+    fn wake_at(&self, has_channel: bool) -> Option<Instant> {
+        let fetch = self.credentials.due_at().filter(|_| has_channel);
+        let ready = match self.readiness {
+            Readiness::Until(until) => Some(until),
+            Readiness::NoCatalog | Readiness::Ready => None,
+        };
+        // While it compiles nothing else can be done about a new life.
+        let new_life = self.new_life.filter(|_| self.compiling.is_empty());
+        [fetch, ready, new_life].into_iter().flatten().min()
+    }
+
+    fn log(&self, cursor: &Cursor, is_first: bool, held: &[Held]) {
+        let revision = cursor.revision;
+        if is_first {
+            info!(%revision, "the first catalog is in use, revision {revision}");
+        } else {
+            debug!(%revision, "revision {revision} is in use");
+        }
+        let before = &self.applied.borrow().held;
+        for held in held.iter().filter(|held| !before.contains(held)) {
+            let Held {
+                name,
+                revision,
+                why,
+                used_revision,
+            } = held;
+            warn!(resource = %name, %revision, %used_revision, "{name} is held at its last good version: {why}");
+        }
+        for healed in before
+            .iter()
+            .filter(|gone| held.iter().all(|held| held.name != gone.name))
+        {
+            let name = &healed.name;
+            info!(resource = %name, "{name} is no longer held");
+        }
+    }
+}
+
+async fn sleep_or_never(until: Option<Instant>) {
+    match until {
+        Some(until) => sleep_until(until).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,369 @@
+//! From what was received to the catalog: which version of each item is used, which is held, what has to be fetched.
+//!
+//! Pure. An item whose newest version cannot be used keeps the last one that could, with that version's own credential, as
+//! long as it is the same life of the name. What takes something away is never held: it acts at once, also from an item
+//! that is refused otherwise.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
+
+use switchboard::{
+    history::Incarnation,
+    names::{CredentialId, FeatureName, ModelName, ResourceName, Revision},
+    reason::FieldReason,
+};
+
+use super::{
+    received::Received,
+    resource::{Content, CredentialRef, CredentialSpec, ModelContent, ModelSpec, Raw, Refusal, Resource},
+};
+use crate::catalog::{Catalog, Credential, Model, ModelState, Setting};
+
+/// Credentials by their ids.
+pub type Credentials = HashMap<CredentialId, Arc<Credential>>;
+
+/// What compiling gives.
+#[derive(Debug)]
+pub struct Compiled {
+    /// The catalog.
+    pub catalog: Catalog,
+    /// The versions in use, for the next time.
+    pub used: Used,
+    /// Items whose newest version is not in use, ordered by name.
+    pub held: Vec<Held>,
+    /// Credentials that calls need and that are not there.
+    pub wanted: Vec<Wanted>,
+}
+
+/// The versions in use.
+#[derive(Debug, Default)]
+pub struct Used {
+    life: Option<Incarnation>,
+    models: HashMap<ModelName, UsedModel>,
+    features: HashMap<FeatureName, UsedFeature>,
+}
+
+#[derive(Debug, Clone)]
+struct UsedModel {
+    create_revision: Revision,
+    revision: Revision,
+    model: Arc<Model>,
+    /// The credential was dropped.
+    lacks_credential: bool,
+}
+
+#[derive(Debug, Clone)]
+struct UsedFeature {
+    create_revision: Revision,
+    revision: Revision,
+    setting: Setting,
+}
+
+/// An item whose newest version is not in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// The item.
+    pub name: ResourceName,
+    /// Its newest revision.
+    pub revision: Revision,
+    /// Why it is held.
+    pub why: HeldWhy,
+    /// The revision of the version in use instead. 0: none is.
+    pub used_revision: Revision,
+}
+
+/// Why the newest version of an item is not in use.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HeldWhy {
+    /// It is unreadable or invalid for this router.
+    #[error("it is refused: {0}")]
+    Refused(Refusal),
+    /// It needs a capability that this router lacks.
+    #[error("it needs the capability `{0}`")]
+    CapabilityMissing(String),
+    /// Its credential has not been fetched yet.
+    #[error("its credential has not been fetched yet")]
+    CredentialPending,
+    /// It names a model that has no usable version.
+    #[error("`{0}` has no usable version")]
+    Dependency(ModelName),
+}
+
+/// A credential that has to be fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Whose it is.
+    pub model: ModelName,
+    /// Which one, and where it may be sent.
+    pub credential: CredentialRef,
+}
+
+impl Used {
+    /// The life of the store that the versions are of. `None`: there are none.
+    #[must_use]
+    pub const fn life(&self) -> Option<Incarnation> {
+        self.life
+    }
+
+    /// Whether a version in use has this credential.
+    #[must_use]
+    pub fn credentials(&self) -> HashSet<CredentialId> {
+        let credentials = self.models.values().filter_map(|used| used.model.credential.as_ref());
+        credentials.map(|credential| credential.id).collect()
+    }
+}
+
+/// Compiles a state, with what was in use before it.
+#[must_use]
+pub fn compile(received: &Received, before: &Used, credentials: &Credentials) -> Compiled {
+    let nothing = Used::default();
+    let life = received.cursor().incarnation;
+    // Across lives of the store nothing is held over: it may have been taken back on purpose.
+    let before = if before.life == Some(life) { before } else { &nothing };
+    let mut step = Step {
+        before,
+        credentials,
+        reachable: reachable(received, before),
+        states: HashMap::new(),
+        used: Used {
+            life: Some(life),
+            ..Used::default()
+        },
+        held: BTreeMap::new(),
+        wanted: Vec::new(),
+    };
+    for resource in received.resources().values() {
+        if let Content::Model(name, content) = &resource.content {
+            step.model(resource, name, content);
+        }
+    }
+    // Features come second: which setting is used depends on the models.
+    for resource in received.resources().values() {
+        if let Content::Feature(name, setting) = &resource.content {
+            step.feature(resource, name, setting.as_ref());
+        }
+    }
+    let features = step.used.features.iter();
+    Compiled {
+        catalog: Catalog {
+            cursor: *received.cursor(),
+            features: features
+                .map(|(name, used)| (name.clone(), used.setting.clone()))
+                .collect(),
+            models: step.states,
+        },
+        used: step.used,
+        held: step.held.into_values().collect(),
+        wanted: step.wanted,
+    }
+}
+
+/// The models that a feature names, in its newest version or in the one in use.
+fn reachable<'a>(received: &'a Received, before: &'a Used) -> BTreeSet<&'a ModelName> {
+    let newest = received
+        .resources()
+        .values()
+        .filter_map(|resource| match &resource.content {
+            Content::Feature(_, Ok(setting)) => Some(setting),
+            Content::Feature(_, Err(_)) | Content::Model(..) | Content::Other => None,
+        });
+    let in_use = before.features.values().map(|used| &used.setting);
+    newest
+        .chain(in_use)
+        .filter_map(|setting| match setting {
+            Setting::SelfHosted(model) => Some(model),
+            Setting::Unassigned | Setting::Disabled | Setting::Vendored => None,
+        })
+        .collect()
+}
+
+struct Step<'a> {
+    before: &'a Used,
+    credentials: &'a Credentials,
+    reachable: BTreeSet<&'a ModelName>,
+    states: HashMap<ModelName, ModelState>,
+    used: Used,
+    held: BTreeMap<&'a str, Held>,
+    wanted: Vec<Wanted>,
+}
+
+/// What the newest version of a model comes to.
+enum Newest {
+    Usable(UsedModel),
+    Held(HeldWhy),
+    /// Its credential is not there, and no call needs it.
+    Idle,
+}
+
+impl<'a> Step<'a> {
+    fn model(&mut self, resource: &'a Resource, name: &ModelName, content: &ModelContent) {
+        let raw = &resource.raw;
+        let before = self.before.models.get(name);
+        let before = before.filter(|used| used.create_revision == raw.create_revision);
+        let newest = self.newest(raw, name, content, before);
+        let is_idle = matches!(newest, Newest::Idle);
+        let used = match newest {
+            Newest::Usable(used) => Some(used),
+            Newest::Held(why) => {
+                let used_revision = before.map_or(Revision::ZERO, |used| used.revision);
+                self.hold(raw, name.clone().into(), why, used_revision);
+                before.map(|used| without_what_was_taken(used, content.credential.as_ref()))
+            }
+            Newest::Idle => before.cloned(),
+        };
+        let state = match &used {
+            _ if content.disabled => ModelState::Disabled,
+            _ if is_idle => ModelState::NotReady,
+            Some(used) if used.lacks_credential => ModelState::CredentialMissing,
+            None if content.credential == Some(CredentialSpec::Dropped) => ModelState::CredentialMissing,
+            Some(used) => ModelState::Ready(Arc::clone(&used.model)),
+            None => ModelState::NotReady,
+        };
+        self.states.insert(name.clone(), state);
+        if let Some(used) = used {
+            self.used.models.insert(name.clone(), used);
+        }
+    }
+
+    fn newest(&mut self, raw: &Raw, name: &ModelName, content: &ModelContent, before: Option<&UsedModel>) -> Newest {
+        if let Some(why) = missing_capability(raw) {
+            return Newest::Held(why);
+        }
+        let spec = match &content.spec {
+            Ok(spec) => spec,
+            Err(refusal) => return Newest::Held(HeldWhy::Refused(refusal.clone())),
+        };
+        if let Some(before) = before.filter(|before| before.revision == raw.revision) {
+            return Newest::Usable(before.clone());
+        }
+        let usable = |credential, lacks_credential| {
+            Newest::Usable(UsedModel {
+                create_revision: raw.create_revision,
+                revision: raw.revision,
+                model: Arc::new(callable(name, spec, credential)),
+                lacks_credential,
+            })
+        };
+        match &content.credential {
+            Some(CredentialSpec::None) => usable(None, false),
+            Some(CredentialSpec::Dropped) => usable(None, true),
+            Some(CredentialSpec::Set(wanted)) => match self.credentials.get(&wanted.id) {
+                Some(credential) => usable(Some(Arc::clone(credential)), false),
+                None if content.disabled || !self.reachable.contains(name) => Newest::Idle,
+                None => {
+                    self.wanted.push(Wanted {
+                        model: name.clone(),
+                        credential: wanted.clone(),
+                    });
+                    Newest::Held(HeldWhy::CredentialPending)
+                }
+            },
+            None => Newest::Held(HeldWhy::Refused(Refusal::new(
+                "credential",
+                FieldReason::ValueMalformed,
+                "cannot be read",
+            ))),
+        }
+    }
+
+    fn feature(&mut self, resource: &'a Resource, name: &FeatureName, newest: Result<&Setting, &Refusal>) {
+        let raw = &resource.raw;
+        let before = self.before.features.get(name);
+        let before = before.filter(|used| used.create_revision == raw.create_revision);
+        let why = missing_capability(raw).or_else(|| match newest {
+            Ok(Setting::SelfHosted(model)) if self.must_wait_for(model, before) => {
+                Some(HeldWhy::Dependency(model.clone()))
+            }
+            Ok(_) => None,
+            Err(refusal) => Some(HeldWhy::Refused(refusal.clone())),
+        });
+        let used_revision = if why.is_none() {
+            raw.revision
+        } else {
+            before.map_or(Revision::ZERO, |used| used.revision)
+        };
+        let setting = match (newest, &why) {
+            (Ok(setting), None) => Some(setting),
+            (Ok(taken @ (Setting::Disabled | Setting::Unassigned | Setting::Vendored)), Some(_)) => Some(taken),
+            (Ok(Setting::SelfHosted(_)) | Err(_), Some(_)) | (Err(_), None) => before.map(|used| &used.setting),
+        };
+        if let Some(setting) = setting {
+            self.used.features.insert(
+                name.clone(),
+                UsedFeature {
+                    create_revision: raw.create_revision,
+                    revision: used_revision,
+                    setting: setting.clone(),
+                },
+            );
+        }
+        if let Some(why) = why {
+            self.hold(raw, name.clone().into(), why, used_revision);
+        }
+    }
+
+    /// Whether a model has no usable version while the setting in use can go on.
+    fn must_wait_for(&self, model: &ModelName, before: Option<&UsedFeature>) -> bool {
+        let is_usable = |model| !matches!(self.states.get(model), Some(ModelState::NotReady) | None);
+        let goes_on = |before: &UsedFeature| match &before.setting {
+            Setting::SelfHosted(model) => matches!(self.states.get(model), Some(ModelState::Ready(_))),
+            Setting::Unassigned | Setting::Disabled | Setting::Vendored => true,
+        };
+        !is_usable(model) && before.is_some_and(goes_on)
+    }
+
+    fn hold(&mut self, raw: &'a Raw, name: ResourceName, why: HeldWhy, used_revision: Revision) {
+        let held = Held {
+            name,
+            revision: raw.revision,
+            why,
+            used_revision,
+        };
+        self.held.insert(&raw.name, held);
+    }
+}
+
+/// This build has no capabilities yet: whatever needs one is not for it.
+fn missing_capability(raw: &Raw) -> Option<HeldWhy> {
+    raw.requires.first().cloned().map(HeldWhy::CapabilityMissing)
+}
+
+fn callable(name: &ModelName, spec: &ModelSpec, credential: Option<Arc<Credential>>) -> Model {
+    Model {
+        name: name.clone(),
+        family: spec.family,
+        identifier: spec.identifier.clone(),
+        endpoints: spec.endpoints.clone(),
+        credential,
+    }
+}
+
+/// The version in use, less the credential where the newest version has none or lost it. It does not come back with a
+/// later version that is refused too.
+fn without_what_was_taken(used: &UsedModel, newest: Option<&CredentialSpec>) -> UsedModel {
+    let lacks_credential = match newest {
+        Some(CredentialSpec::None) => false,
+        Some(CredentialSpec::Dropped) => true,
+        Some(CredentialSpec::Set(_)) | None => return used.clone(),
+    };
+    let Model {
+        name,
+        family,
+        identifier,
+        endpoints,
+        credential: _,
+    } = &*used.model;
+    UsedModel {
+        model: Arc::new(Model {
+            name: name.clone(),
+            family,
+            identifier: identifier.clone(),
+            endpoints: endpoints.clone(),
+            credential: None,
+        }),
+        lacks_credential,
+        ..used.clone()
+    }
+}

@@ -1,0 +1,221 @@
+//! Fetches the API tokens that calls need, and keeps them as long as a version in use names them.
+//!
+//! A credential that was replaced meanwhile is not asked for again: the change that names the new one is on its way.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use switchboard::{
+    endpoint::Origin,
+    names::CredentialId,
+    pb::registry::{self, config_service_client::ConfigServiceClient},
+    reason::Reason,
+    secret::ApiToken,
+};
+use tokio::time::{Instant, timeout};
+use tonic::{Code, transport::Channel};
+use tonic_types::StatusExt as _;
+use tracing::{debug, warn};
+
+use super::{
+    compile::{self, Wanted},
+    session::Backoff,
+};
+use crate::catalog::Credential;
+
+/// How many are fetched at a time: a cold start must not flood the registry.
+const RUNNING_MAX: usize = 16;
+const FETCH_MAX: Duration = Duration::from_secs(5);
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(10);
+
+/// Why a credential was not had.
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    #[error("the model has another credential by now")]
+    Superseded,
+    #[error("the registry did not answer in time")]
+    Timeout,
+    /// Its message is not told: the code says enough, and nothing secret can be in it.
+    #[error("the registry answered {0:?}")]
+    Refused(Code),
+    #[error("the registry answered with another credential than was asked for")]
+    Other,
+}
+
+type Fetched = (CredentialId, Result<Credential, FetchError>);
+
+/// The credentials that are there, and those on their way.
+pub(super) struct Credentials {
+    cache: compile::Credentials,
+    plans: HashMap<CredentialId, Plan>,
+    running: FuturesUnordered<BoxFuture<'static, Fetched>>,
+    random: fastrand::Rng,
+}
+
+struct Plan {
+    wanted: Wanted,
+    was_tried: bool,
+    backoff: Backoff,
+    next: Next,
+}
+
+enum Next {
+    At(Instant),
+    Running,
+    /// The change with the new id is awaited.
+    Superseded,
+}
+
+impl Credentials {
+    pub(super) fn new() -> Self {
+        Self {
+            cache: HashMap::new(),
+            plans: HashMap::new(),
+            running: FuturesUnordered::new(),
+            random: fastrand::Rng::new(),
+        }
+    }
+
+    /// Those that are there.
+    pub(super) const fn cache(&self) -> &compile::Credentials {
+        &self.cache
+    }
+
+    /// Plans to fetch what is wanted and not there, and nothing else any longer.
+    pub(super) fn want(&mut self, wanted: &[Wanted]) {
+        let mut plans = HashMap::with_capacity(wanted.len());
+        for wanted in wanted {
+            let id = wanted.credential.id;
+            // One may have come while the state that wants it was compiled.
+            if self.cache.contains_key(&id) {
+                continue;
+            }
+            let plan = self.plans.remove(&id).unwrap_or_else(|| Plan {
+                wanted: wanted.clone(),
+                was_tried: false,
+                backoff: Backoff::new(RETRY_MIN, RETRY_MAX),
+                next: Next::At(Instant::now()),
+            });
+            plans.insert(id, plan);
+        }
+        self.plans = plans;
+    }
+
+    /// Forgets those that no version in use names, and no version that waits for them.
+    pub(super) fn keep(&mut self, used: &HashSet<CredentialId>, wanted: &[Wanted]) {
+        let is_wanted = |id| wanted.iter().any(|wanted| wanted.credential.id == id);
+        self.cache.retain(|id, _| used.contains(id) || is_wanted(*id));
+    }
+
+    /// Asks again for what was superseded: another stream may be to another registry.
+    pub(super) fn reconsider(&mut self) {
+        for plan in self.plans.values_mut() {
+            if matches!(plan.next, Next::Superseded) {
+                plan.next = Next::At(Instant::now());
+            }
+        }
+    }
+
+    /// Whether each that is wanted has been asked for once.
+    pub(super) fn all_tried(&self) -> bool {
+        self.plans.values().all(|plan| plan.was_tried)
+    }
+
+    /// Begins to fetch what is due.
+    pub(super) fn start(&mut self, channel: &Channel) {
+        let now = Instant::now();
+        for (id, plan) in &mut self.plans {
+            if self.running.len() >= RUNNING_MAX {
+                return;
+            }
+            if matches!(plan.next, Next::At(at) if at <= now) {
+                plan.next = Next::Running;
+                let (id, fetch) = (*id, fetch(channel.clone(), plan.wanted.clone()));
+                self.running.push(Box::pin(async move { (id, fetch.await) }));
+            }
+        }
+    }
+
+    /// When [`Self::start`] has something to do. `None`: not before a running one ends.
+    pub(super) fn due_at(&self) -> Option<Instant> {
+        if self.running.len() >= RUNNING_MAX {
+            return None;
+        }
+        let due = self.plans.values().filter_map(|plan| match plan.next {
+            Next::At(at) => Some(at),
+            Next::Running | Next::Superseded => None,
+        });
+        due.min()
+    }
+
+    /// Waits until one has ended, for ever when none is running.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a fetch goes on when it is waited for again.
+    pub(super) async fn ended(&mut self) {
+        let Some((id, result)) = self.running.next().await else {
+            return std::future::pending().await;
+        };
+        // One that nobody wants any longer is not kept.
+        let Some(plan) = self.plans.get_mut(&id) else {
+            return;
+        };
+        let model = &plan.wanted.model;
+        plan.was_tried = true;
+        plan.next = match result {
+            Ok(credential) => {
+                debug!(model.name = %model, credential.id = %id, "fetched the credential of {model}");
+                self.cache.insert(id, Arc::new(credential));
+                self.plans.remove(&id);
+                return;
+            }
+            Err(FetchError::Superseded) => {
+                debug!(model.name = %model, credential.id = %id, "the credential of {model} was replaced meanwhile");
+                Next::Superseded
+            }
+            Err(error) => {
+                let wait = plan.backoff.next(&mut self.random);
+                warn!(model.name = %model, credential.id = %id, %error, "cannot fetch the credential of {model} yet");
+                Next::At(Instant::now() + wait)
+            }
+        };
+    }
+}
+
+async fn fetch(channel: Channel, wanted: Wanted) -> Result<Credential, FetchError> {
+    let request = registry::GetModelCredentialRequest {
+        model: wanted.model.to_string(),
+        credential_id: wanted.credential.id.to_string(),
+    };
+    let mut client = ConfigServiceClient::new(channel);
+    let answer = timeout(FETCH_MAX, client.get_model_credential(request))
+        .await
+        .map_err(|_elapsed| FetchError::Timeout)?
+        .map_err(|status| {
+            let details = status.get_error_details();
+            let reason = details.error_info().map(|info| info.reason.as_str());
+            if reason == Some(Reason::CredentialSuperseded.as_str()) {
+                FetchError::Superseded
+            } else {
+                FetchError::Refused(status.code())
+            }
+        })?
+        .into_inner();
+    let origins: Result<BTreeSet<Origin>, _> = answer.origins.iter().map(|origin| Origin::parse(origin)).collect();
+    let is_asked_for = answer.credential_id == wanted.credential.id.to_string()
+        && origins.is_ok_and(|origins| origins == wanted.credential.origins);
+    if !is_asked_for {
+        return Err(FetchError::Other);
+    }
+    Ok(Credential {
+        id: wanted.credential.id,
+        origins: wanted.credential.origins,
+        token: ApiToken::parse(answer.api_token).map_err(|_unusable| FetchError::Other)?,
+    })
+}

@@ -1,0 +1,4 @@
+//! The contract's messages to and from the router's own types.
+
+pub mod change;
+pub mod resource;
