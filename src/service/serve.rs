@@ -3,19 +3,33 @@
 //! tonic hands hyper an explicit "no limit" for what is not set, and so switches hyper's own defences off: every limit is
 //! set here. Its graceful end waits without limit for open streams: here the wait has one.
 
-use std::time::Duration;
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use tokio::time::sleep;
+use tokio::{sync::watch, task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     service::Routes,
-    transport::{Error, Server},
+    transport::{self, Server},
 };
 
-use super::{call::CallLayer, listener::Listener};
+use super::{
+    admin,
+    call::CallLayer,
+    health::{self, Health},
+    listener::Listener,
+    ready_file::ReadyFile,
+};
 
 /// How long streams may take to end once they were told to.
 pub const END_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Connections to the admin port: probes and people.
+const ADMIN_CONNECTIONS: usize = 64;
 
 /// What a service takes at most.
 #[derive(Debug, Clone, Copy)]
@@ -31,7 +45,7 @@ pub struct Limits {
 /// How a service ends.
 #[derive(Debug)]
 pub struct Shutdown {
-    /// Cancelled from outside: no new connections, no new calls.
+    /// Cancelled from outside: not serving in health, no new connections, no new calls.
     pub stop: CancellationToken,
     /// How long calls that run may go on.
     pub grace: Duration,
@@ -39,14 +53,170 @@ pub struct Shutdown {
     pub end: CancellationToken,
 }
 
-/// Serves `routes` until `shutdown.stop` is cancelled and the calls that run have ended or were ended.
+/// An address is taken, or not this machine's.
+#[derive(Debug, thiserror::Error)]
+#[error("listen on {addr}")]
+pub struct BindError {
+    addr: SocketAddr,
+    #[source]
+    source: io::Error,
+}
+
+/// Why a service could not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The transport failed for good.
+    #[error("serve gRPC")]
+    Transport(#[source] transport::Error),
+    /// The ready file cannot be written.
+    #[error("write the ready file {}", path.display())]
+    ReadyFile {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The compiled-in descriptors are damaged.
+    #[error("serve reflection")]
+    Reflection(#[source] tonic_reflection::server::Error),
+}
+
+/// The two ports of a service, bound.
+#[derive(Debug)]
+pub struct Ports {
+    listener: Listener,
+    admin: Listener,
+}
+
+impl Ports {
+    /// Binds both; port 0 picks a free one.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`] names the address that cannot be had.
+    pub async fn bind(listen_addr: SocketAddr, admin_addr: SocketAddr, limits: Limits) -> Result<Self, BindError> {
+        let bind = async |addr, connections| {
+            Listener::bind(addr, connections)
+                .await
+                .map_err(|source| BindError { addr, source })
+        };
+        Ok(Self {
+            listener: bind(listen_addr, limits.connections).await?,
+            admin: bind(admin_addr, ADMIN_CONNECTIONS).await?,
+        })
+    }
+
+    /// Where gRPC is served.
+    #[must_use]
+    pub const fn listen_addr(&self) -> SocketAddr {
+        self.listener.local_addr()
+    }
+
+    /// Where liveness and readiness are served.
+    #[must_use]
+    pub const fn admin_addr(&self) -> SocketAddr {
+        self.admin.local_addr()
+    }
+}
+
+/// What is served.
+#[derive(Debug)]
+pub struct Services {
+    /// The services themselves; health and reflection come on top.
+    pub routes: Routes,
+    /// Their full names.
+    pub names: &'static [&'static str],
+    /// Whether reflection is served.
+    pub reflection: bool,
+    /// Whether the services can take calls: what health and readiness tell.
+    pub ready: watch::Receiver<bool>,
+}
+
+/// Serves until `shutdown.stop` is cancelled and the calls that run have ended or were ended.
 ///
-/// Returns at the latest `grace` and two [`END_TIMEOUT`]s after `stop`, whatever clients do.
+/// Returns at the latest `grace` and two [`END_TIMEOUT`]s after `stop`, whatever clients do. The ready file is there while
+/// calls are taken.
 ///
 /// # Errors
 ///
-/// When the transport fails for good.
-pub async fn serve(routes: Routes, listener: Listener, limits: Limits, shutdown: Shutdown) -> Result<(), Error> {
+/// [`ServeError`] when it cannot begin, or the transport fails for good.
+///
+/// # Cancel safety
+///
+/// Dropped, it closes all connections.
+pub async fn serve(
+    ports: Ports,
+    services: Services,
+    limits: Limits,
+    ready_file: Option<&Path>,
+    shutdown: Shutdown,
+) -> Result<(), ServeError> {
+    let Ports { listener, admin } = ports;
+    let Services {
+        routes,
+        names,
+        reflection,
+        ready,
+    } = services;
+    let (health, mut routes) = Health::add_to(routes, names).await;
+    if reflection {
+        routes = health::add_reflection(routes, names).map_err(ServeError::Reflection)?;
+    }
+
+    let (serving, is_serving) = watch::channel(false);
+    let (listen_addr, admin_addr) = (listener.local_addr(), admin.local_addr());
+    let mut helpers = JoinSet::new();
+    // Best effort: without them probes fail, and calls go on.
+    helpers.spawn(tell_health(health, ready, serving, shutdown.stop.clone()));
+    helpers.spawn(admin::serve(admin, is_serving));
+
+    let ready_file = match ready_file {
+        Some(path) => {
+            Some(
+                ReadyFile::write(path, listen_addr, admin_addr).map_err(|source| ServeError::ReadyFile {
+                    path: path.to_owned(),
+                    source,
+                })?,
+            )
+        }
+        None => None,
+    };
+    tracing::info!(%listen_addr, %admin_addr, "serving");
+    let result = transport(routes, listener, limits, shutdown).await;
+    drop(ready_file);
+    result.map_err(ServeError::Transport)
+}
+
+/// Keeps health and readiness true to `ready`, and says no once the service stops.
+async fn tell_health(
+    health: Health,
+    mut ready: watch::Receiver<bool>,
+    serving: watch::Sender<bool>,
+    stop: CancellationToken,
+) {
+    loop {
+        let is_serving = *ready.borrow_and_update() && !stop.is_cancelled();
+        serving.send_replace(is_serving);
+        health.set_serving(is_serving).await;
+        tokio::select! {
+            biased; // Once stopped, what `ready` says no longer counts.
+            () = stop.cancelled() => break,
+            changed = ready.changed() => if changed.is_err() { stop.cancelled().await },
+        }
+    }
+    serving.send_replace(false);
+    health.set_serving(false).await;
+    // Readiness is asked until the end.
+    serving.closed().await;
+}
+
+async fn transport(
+    routes: Routes,
+    listener: Listener,
+    limits: Limits,
+    shutdown: Shutdown,
+) -> Result<(), transport::Error> {
     let Shutdown { stop, grace, end } = shutdown;
     let kill = CancellationToken::new();
     // Whoever leaves this function, also by dropping it, takes the connections along.

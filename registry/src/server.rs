@@ -1,0 +1,169 @@
+//! The registry as a whole: bound, then run to its end.
+//!
+//! The end, in order: not serving in health; no new connections, and silent ones closed; followers of the change stream
+//! get a goodbye and OK; calls that run finish within the drain time; what is open still is cut; the ready file goes; the
+//! writer finishes its queue; the database closes.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use switchboard::{
+    pb::registry::{
+        config_service_server::ConfigServiceServer, feature_service_server::FeatureServiceServer,
+        model_service_server::ModelServiceServer, settings_service_server::SettingsServiceServer,
+    },
+    service::serve::{self, BindError, END_TIMEOUT, Limits, Ports, ServeError, Services, Shutdown},
+};
+use tokio::{
+    sync::watch,
+    task::{JoinError, JoinSet},
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{server::NamedService as _, service::Routes};
+
+use crate::{
+    commit::{self, Commit, OpenError, Writer},
+    config::Config,
+    feed::Feed,
+    fleet::Fleet,
+    grpc::{config::ConfigApi, feature::FeatureApi, model::ModelApi, settings::SettingsApi},
+    store::WriteFailure,
+};
+
+const LIMITS: Limits = Limits {
+    streams_per_connection: 256,
+    connections: 2048,
+    message_bytes: 1024 * 1024,
+};
+
+const SERVICES: &[&str] = &[
+    ModelServiceServer::<ModelApi>::NAME,
+    FeatureServiceServer::<FeatureApi>::NAME,
+    SettingsServiceServer::<SettingsApi>::NAME,
+    ConfigServiceServer::<ConfigApi>::NAME,
+];
+
+/// Why the registry cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A port cannot be had.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The database cannot be used.
+    #[error("open database {path}")]
+    Open {
+        /// The file.
+        path: String,
+        /// The cause.
+        #[source]
+        source: OpenError,
+    },
+}
+
+/// Why the registry ended otherwise than it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// It could not serve.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// What is in memory and in the database may differ: a new start reads the truth.
+    #[error("write to the database")]
+    Write(#[source] WriteFailure),
+    /// The writer panicked.
+    #[error("run the writer")]
+    Writer(#[source] JoinError),
+}
+
+/// A registry that has its ports and its database, and does not serve yet.
+#[derive(Debug)]
+pub struct Server {
+    config: Config,
+    ports: Ports,
+    writer: Writer,
+    commit: Commit,
+}
+
+impl Server {
+    /// Binds both ports, then opens the database, in this order: a taken port fails before anything is done.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] says which of them failed.
+    pub async fn bind(config: Config) -> Result<Self, StartError> {
+        let ports = Ports::bind(config.listen_addr, config.admin_addr, LIMITS).await?;
+        let (writer, commit) = commit::open(&config.database)
+            .await
+            .map_err(|source| StartError::Open { path: config.database.display().to_string(), source })?;
+        Ok(Self { config, ports, writer, commit })
+    }
+
+    /// Where gRPC is served, with the port that was picked.
+    #[must_use]
+    pub const fn local_addr(&self) -> SocketAddr {
+        self.ports.listen_addr()
+    }
+
+    /// Serves until `stop` is cancelled and all has ended in order.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] when a part ended by itself.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: cancel `stop` and wait, so that the writer finishes and the database closes.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), RunError> {
+        let Self { config, ports, writer, commit } = self;
+        tracing::info!(?config, revision = %commit.state().items.revision(), "starting");
+        // The writer's failure stops the rest, and leaves whoever called untouched.
+        let stop = stop.child_token();
+        let streams = TaskTracker::new();
+        let feed = Feed::new(
+            commit.published(),
+            commit.pulse(),
+            Arc::new(Fleet::default()),
+            config.heartbeat,
+            streams.clone(),
+            stop.clone(),
+        );
+        let size = LIMITS.message_bytes;
+        let routes = Routes::default()
+            .add_service(ModelServiceServer::new(ModelApi::new(commit.clone())).max_decoding_message_size(size))
+            .add_service(FeatureServiceServer::new(FeatureApi::new(commit.clone())).max_decoding_message_size(size))
+            .add_service(SettingsServiceServer::new(SettingsApi::new(commit)).max_decoding_message_size(size))
+            .add_service(ConfigServiceServer::new(ConfigApi::new(feed)).max_decoding_message_size(size));
+        // Open for reading and writing from the first moment on.
+        let (_ready, ready) = watch::channel(true);
+        let services = Services { routes, names: SERVICES, reflection: config.reflection, ready };
+
+        let writer_stop = CancellationToken::new();
+        let mut writing = JoinSet::new();
+        // Essential: without it nothing can be changed, and memory may differ from the database.
+        writing.spawn(writer.run(writer_stop.clone()));
+        let shutdown = Shutdown { stop: stop.clone(), grace: config.drain_timeout, end: CancellationToken::new() };
+        let mut serving = std::pin::pin!(serve::serve(ports, services, LIMITS, config.ready_file.as_deref(), shutdown));
+
+        let (served, written) = tokio::select! {
+            served = &mut serving => (served, None),
+            written = writing.join_next() => {
+                stop.cancel();
+                (serving.await, written)
+            }
+        };
+        streams.close();
+        if timeout(END_TIMEOUT, streams.wait()).await.is_err() {
+            tracing::warn!("followers of the change stream did not end in time");
+        }
+        writer_stop.cancel();
+        let written = match written {
+            None => writing.join_next().await,
+            ended => ended,
+        };
+        if let Some(written) = written {
+            written.map_err(RunError::Writer)?.map_err(RunError::Write)?;
+        }
+        served?;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}

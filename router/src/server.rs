@@ -1,0 +1,120 @@
+//! The router as a whole: bound, then run to its end.
+//!
+//! The end, in order: not serving in health; no new connections, and silent ones closed; calls that run finish within the
+//! drain time, and end with `SERVER_DRAINING` after it; what is open still is cut; the ready file goes; the subscription to
+//! the registry ends.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use switchboard::{
+    names::InstanceId,
+    pb::router::inference_service_server::InferenceServiceServer,
+    service::serve::{self, BindError, END_TIMEOUT, Limits, Ports, ServeError, Services, Shutdown},
+};
+use tokio::{task::JoinSet, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{server::NamedService as _, service::Routes};
+
+use crate::{
+    call,
+    config::Config,
+    current::Current,
+    grpc::inference::InferenceApi,
+    subscription::{Subscription, SubscriptionConfig},
+    upstream::{self, Upstream},
+};
+
+const LIMITS: Limits = Limits {
+    streams_per_connection: 1024,
+    connections: 4096,
+    message_bytes: 4 * 1024 * 1024,
+};
+
+const SERVICES: &[&str] = &[InferenceServiceServer::<InferenceApi>::NAME];
+
+/// Why the router cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A port cannot be had.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// TLS towards model servers cannot be set up.
+    #[error("set up TLS")]
+    Tls(#[source] rustls::Error),
+}
+
+/// A router that has its ports, and does not serve yet.
+#[derive(Debug)]
+pub struct Server {
+    config: Config,
+    ports: Ports,
+    upstream: Upstream,
+}
+
+impl Server {
+    /// Binds both ports and builds the client of the model servers.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] says which of them failed.
+    pub async fn bind(config: Config) -> Result<Self, StartError> {
+        let ports = Ports::bind(config.listen_addr, config.admin_addr, LIMITS).await?;
+        let upstream = Upstream::new(upstream::CONNECT_TIMEOUT).map_err(StartError::Tls)?;
+        Ok(Self { config, ports, upstream })
+    }
+
+    /// Where gRPC is served, with the port that was picked.
+    #[must_use]
+    pub const fn local_addr(&self) -> SocketAddr {
+        self.ports.listen_addr()
+    }
+
+    /// Serves until `stop` is cancelled and all has ended in order.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError`] when it cannot begin, or the transport fails for good.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it ends all at once.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), ServeError> {
+        let Self { config, ports, upstream } = self;
+        tracing::info!(?config, "starting");
+        let current = Arc::new(Current::default());
+        let subscription = Subscription::new(
+            SubscriptionConfig {
+                registry_addrs: config.registry_addrs,
+                router_id: config.router_id,
+                instance: InstanceId::random(),
+                build: env!("CARGO_PKG_VERSION").to_owned(),
+            },
+            Arc::clone(&current),
+        );
+        let following_stop = CancellationToken::new();
+        let mut following = JoinSet::new();
+        // Best effort: without it the last catalog stays in use, as it does while the registry is away.
+        following.spawn(subscription.run(following_stop.clone()));
+
+        let (calls, drain) = (TaskTracker::new(), CancellationToken::new());
+        let ready = current.ready();
+        let inference = InferenceApi::new(current, upstream, call::Limits::default(), calls.clone(), drain.clone());
+        let routes = Routes::default()
+            .add_service(InferenceServiceServer::new(inference).max_decoding_message_size(LIMITS.message_bytes));
+        let services = Services { routes, names: SERVICES, reflection: config.reflection, ready };
+        let shutdown = Shutdown { stop, grace: config.drain_timeout, end: drain };
+        let served = serve::serve(ports, services, LIMITS, config.ready_file.as_deref(), shutdown).await;
+
+        calls.close();
+        if timeout(END_TIMEOUT, calls.wait()).await.is_err() {
+            tracing::warn!("calls did not end in time");
+        }
+        following_stop.cancel();
+        if timeout(2 * END_TIMEOUT, following.join_next()).await.is_err() {
+            tracing::warn!("the subscription to the registry did not end in time");
+        }
+        served?;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
