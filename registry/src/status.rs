@@ -1,1 +1,3 @@
 //! The registry's own errors as they go to callers: the only place that picks a reason.
+
+pub mod write;
