@@ -21,7 +21,8 @@ pub struct Failure {
     reason: Reason,
     message: String,
     metadata: Vec<(&'static str, String)>,
-    details: ErrorDetails,
+    /// Boxed: a failure is returned by value, and the details are large.
+    details: Box<ErrorDetails>,
 }
 
 impl Failure {
@@ -33,7 +34,7 @@ impl Failure {
             reason,
             message: message.into(),
             metadata: Vec::new(),
-            details: ErrorDetails::new(),
+            details: Box::new(ErrorDetails::new()),
         }
     }
 
@@ -127,7 +128,7 @@ impl Failure {
             .collect();
         self.details.set_error_info(self.reason.as_str(), DOMAIN, metadata);
         let pushback = self.details.retry_info().and_then(|info| info.retry_delay);
-        let mut status = Status::with_error_details(self.code, self.message, self.details);
+        let mut status = Status::with_error_details(self.code, self.message, *self.details);
         // gRPC clients with a retry policy read this trailer; it says the same as `RetryInfo`.
         if let Some(delay) = pushback
             && let Ok(value) = delay.as_millis().to_string().parse()

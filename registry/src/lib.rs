@@ -1,9 +1,13 @@
 //! The registry: owns model and feature configuration, serves it, and streams its changes to routers.
 
+pub mod commit;
+pub mod config;
 pub mod domain;
 pub mod feed;
 pub mod fleet;
 pub mod grpc;
 pub mod pulse;
+pub mod server;
 pub mod status;
+pub mod store;
 pub mod wire;

@@ -1,3 +1,4 @@
 //! The registry's own errors as they go to callers: the only place that picks a reason.
 
 pub mod feed;
+pub mod write;

@@ -133,6 +133,23 @@ impl Items {
         }
     }
 
+    /// The state that was stored: the live items, and what is remembered of each revision, oldest first.
+    ///
+    /// Whoever stored them has to have checked that they belong together.
+    #[must_use]
+    pub fn restored(store: StoreId, incarnation: Incarnation, past: Vec<Past>, live: Vec<Item>) -> Self {
+        let mut items = Self::empty(store, incarnation);
+        if let Some(&head) = past.last() {
+            items.head = head;
+        }
+        for item in live {
+            items.by_revision.insert((item.revision, Arc::clone(&item.key)));
+            items.by_name.insert(Arc::clone(&item.key), Arc::new(item));
+        }
+        items.past = Arc::new(RwLock::new(past));
+        items
+    }
+
     /// Takes in the changes of the next revision: each item is the resource as that revision leaves it, once.
     ///
     /// Returns what is to be remembered of the revision. A clone made before shows the old state still.

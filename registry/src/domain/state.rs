@@ -1,10 +1,17 @@
 //! The whole configuration at one revision: what readers, followers and the writer's checks go by.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
-use switchboard::names::ModelName;
+use bytes::Bytes;
+use switchboard::names::{FeatureName, ModelName, ResourceName, Revision};
 
-use super::{credential::Credential, items::Items};
+use super::{
+    credential::Credential,
+    feature::Feature,
+    items::{Item, Items, Past},
+    model::Model,
+    settings::Settings,
+};
 
 /// The whole configuration at one revision.
 ///
@@ -15,4 +22,208 @@ pub struct State {
     pub items: Items,
     /// The credential of each model.
     pub credentials: BTreeMap<ModelName, Credential>,
+    /// When each credential was set, cleared or dropped last. Absent: never.
+    pub token_update_times: BTreeMap<ModelName, SystemTime>,
+    /// The models.
+    pub models: BTreeMap<ModelName, Arc<Recorded<Model>>>,
+    /// The settings of the features.
+    pub features: BTreeMap<FeatureName, Arc<Recorded<Feature>>>,
+    /// The settings of the instance.
+    pub settings: Recorded<Settings>,
+}
+
+/// A resource with what is recorded of its life.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recorded<T> {
+    /// What it is.
+    pub value: T,
+    /// What is recorded of it.
+    pub record: Record,
+}
+
+/// When a resource came to be and was changed last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record {
+    /// The revision at which it was created.
+    pub create_revision: Revision,
+    /// The revision that last changed it.
+    pub revision: Revision,
+    /// When it was created. For people.
+    pub create_time: SystemTime,
+    /// When it was changed last. For people.
+    pub update_time: SystemTime,
+}
+
+impl Record {
+    /// Whether nobody has changed it since it was created.
+    #[must_use]
+    pub fn is_as_created(&self) -> bool {
+        self.revision == self.create_revision
+    }
+}
+
+/// One resource as a revision leaves it.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// A model.
+    Model {
+        /// The model.
+        model: Model,
+        /// The credential that it has now.
+        credential: Credential,
+        /// Whether the credential was set, cleared or dropped by this change.
+        is_token_touched: bool,
+    },
+    /// A feature.
+    Feature(Feature),
+    /// The settings.
+    Settings(Settings),
+}
+
+impl Change {
+    /// The resource that it is about.
+    #[must_use]
+    pub fn name(&self) -> ResourceName {
+        match self {
+            Self::Model { model, .. } => model.name.clone().into(),
+            Self::Feature(feature) => feature.name.clone().into(),
+            Self::Settings(_) => ResourceName::Settings,
+        }
+    }
+}
+
+/// What a revision did, for the store to keep.
+#[derive(Debug, Clone)]
+pub struct Applied {
+    /// What is remembered of the revision.
+    pub past: Past,
+    /// The resources that it changed.
+    pub items: Vec<Item>,
+    /// The credentials that it set, cleared or dropped.
+    pub credentials: Vec<(ModelName, Credential)>,
+}
+
+impl State {
+    /// A state without any resource known but as bytes; they are then given by [`Self::restore`].
+    #[must_use]
+    pub fn new(items: Items) -> Self {
+        let never = Record {
+            create_revision: Revision::ZERO,
+            revision: Revision::ZERO,
+            create_time: SystemTime::UNIX_EPOCH,
+            update_time: SystemTime::UNIX_EPOCH,
+        };
+        Self {
+            items,
+            credentials: BTreeMap::new(),
+            token_update_times: BTreeMap::new(),
+            models: BTreeMap::new(),
+            features: BTreeMap::new(),
+            settings: Recorded {
+                value: Settings::default(),
+                record: never,
+            },
+        }
+    }
+
+    /// Makes the next revision of these changes, each with the bytes by which it is stored, streamed and hashed.
+    pub fn apply(&mut self, changes: Vec<(Change, Bytes)>, now: SystemTime) -> Applied {
+        let revision = self.items.revision().next();
+        let mut items = Vec::with_capacity(changes.len());
+        let mut credentials = Vec::new();
+        for (change, value) in changes {
+            let name = change.name();
+            let record = self.next_record(&name, revision, now);
+            items.push(Item::new(
+                name.clone(),
+                record.create_revision,
+                revision,
+                type_url(&name),
+                value,
+            ));
+            if let Change::Model {
+                model,
+                credential,
+                is_token_touched: true,
+            } = &change
+            {
+                self.token_update_times.insert(model.name.clone(), now);
+                credentials.push((model.name.clone(), credential.clone()));
+            }
+            self.restore(change, record);
+        }
+        let past = self.items.advance(items.clone(), now);
+        Applied {
+            past,
+            items,
+            credentials,
+        }
+    }
+
+    /// Takes in one resource as it stands, without making a revision.
+    pub fn restore(&mut self, change: Change, record: Record) {
+        match change {
+            Change::Model { model, credential, .. } => {
+                self.credentials.insert(model.name.clone(), credential);
+                let name = model.name.clone();
+                self.models.insert(name, Arc::new(Recorded { value: model, record }));
+            }
+            Change::Feature(feature) => {
+                let name = feature.name.clone();
+                self.features
+                    .insert(name, Arc::new(Recorded { value: feature, record }));
+            }
+            Change::Settings(settings) => {
+                self.settings = Recorded {
+                    value: settings,
+                    record,
+                }
+            }
+        }
+    }
+
+    /// The credential of a model.
+    #[must_use]
+    pub fn credential(&self, model: &ModelName) -> &Credential {
+        self.credentials.get(model).unwrap_or(&Credential::None)
+    }
+
+    /// The features that name a model, in the order of their names.
+    pub fn features_of<'a>(&'a self, model: &'a ModelName) -> impl Iterator<Item = &'a Feature> {
+        self.features
+            .values()
+            .map(|feature| &feature.value)
+            .filter(move |feature| feature.setting.model() == Some(model))
+    }
+
+    fn next_record(&self, name: &ResourceName, revision: Revision, now: SystemTime) -> Record {
+        let known = match name {
+            ResourceName::Model(name) => self.models.get(name).map(|model| model.record),
+            ResourceName::Feature(name) => self.features.get(name).map(|feature| feature.record),
+            ResourceName::Settings => {
+                Some(self.settings.record).filter(|record| record.create_revision > Revision::ZERO)
+            }
+        };
+        let created = Record {
+            create_revision: revision,
+            revision,
+            create_time: now,
+            update_time: now,
+        };
+        known.map_or(created, |known| Record {
+            revision,
+            update_time: now,
+            ..known
+        })
+    }
+}
+
+/// The type URL of the payload that a resource of this name has.
+#[must_use]
+pub const fn type_url(name: &ResourceName) -> &'static str {
+    match name {
+        ResourceName::Model(_) => "type.googleapis.com/switchboard.registry.v1.ModelEntry",
+        ResourceName::Feature(_) => "type.googleapis.com/switchboard.registry.v1.Feature",
+        ResourceName::Settings => "type.googleapis.com/switchboard.registry.v1.Settings",
+    }
 }

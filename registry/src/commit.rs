@@ -1,0 +1,271 @@
+//! The one writer: takes queued writes, decides them, makes them durable, publishes the new state, then answers.
+//!
+//! Nobody sees a revision before it is durable, and nobody else writes. A caller that goes away does not interrupt its
+//! write: the writer runs every round to its end. Readers never come here: they read the published state.
+
+mod job;
+mod load;
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use switchboard::{history::Incarnation, names::Revision};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use self::job::{Job, Typed};
+use crate::{
+    domain::{
+        state::State,
+        write::{Write, WriteError},
+    },
+    pulse::Pulse,
+    store::{Actor, Kind, Store, StoreError, WriteFailure},
+    wire::stored::StoredError,
+};
+
+/// How many writes wait at most: four rounds. When it is full, callers wait in front of it until their deadlines.
+const QUEUE: usize = 1024;
+
+/// How many writes one round makes durable with one sync of the disk.
+const ROUND: usize = 256;
+
+/// The writer. It does nothing until it runs.
+#[derive(Debug)]
+pub struct Writer {
+    store: Store,
+    state: Arc<State>,
+    queue: mpsc::Receiver<Box<dyn Job>>,
+    published: watch::Sender<Arc<State>>,
+    pulse: Arc<Pulse>,
+}
+
+/// Hands writes to the writer, and shows what it has published.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    queue: mpsc::Sender<Box<dyn Job>>,
+    published: watch::Receiver<Arc<State>>,
+    pulse: Arc<Pulse>,
+}
+
+/// A write that was made, or that had nothing to change.
+#[derive(Debug, Clone)]
+pub struct Written<V> {
+    /// The resource as the write left it.
+    pub view: V,
+    /// The revision that last changed the resource.
+    pub revision: Revision,
+    /// The life of the store in which it counts.
+    pub incarnation: Incarnation,
+}
+
+/// Why a write was not made.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CommitError {
+    /// It cannot be made.
+    #[error("refuse the write")]
+    Refused(#[source] WriteError),
+    /// It could not be stored.
+    #[error("store the write")]
+    Store(#[source] Arc<StoreError>),
+    /// Whether it was stored is not known.
+    #[error("whether the write was stored is not known")]
+    OutcomeUnknown,
+    /// The writer has ended: the registry shuts down.
+    #[error("the writer has ended")]
+    Ended,
+}
+
+/// Why the registry cannot begin with a database.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The database cannot be used.
+    #[error("open the configuration's database")]
+    Store(#[from] StoreError),
+    /// A resource cannot be understood.
+    #[error("read `{name}` from the database")]
+    Resource {
+        /// Its name.
+        name: String,
+        /// The cause.
+        source: StoredError,
+    },
+    /// The resources that every registry has could not be written.
+    #[error("write the first revision")]
+    Seed(#[source] WriteFailure),
+}
+
+/// Opens the database at `path`, makes a new one there if there is none, and gives every feature of the catalogue its
+/// place in it.
+///
+/// # Errors
+///
+/// [`OpenError`] when the database cannot be used.
+pub async fn open(path: &Path) -> Result<(Writer, Commit), OpenError> {
+    let (mut store, loaded) = Store::open(path).await?;
+    let mut state = load::state(loaded)?;
+    let seed = load::seed(&state);
+    if !seed.is_empty() {
+        let applied = state.apply(seed, now());
+        store.write(&[applied], Actor::System).await.map_err(OpenError::Seed)?;
+    }
+    let state = Arc::new(state);
+    let (sender, queue) = mpsc::channel(QUEUE);
+    let (publisher, published) = watch::channel(Arc::clone(&state));
+    let pulse = Arc::new(Pulse::default());
+    let commit = Commit {
+        queue: sender,
+        published,
+        pulse: Arc::clone(&pulse),
+    };
+    let writer = Writer {
+        store,
+        state,
+        queue,
+        published: publisher,
+        pulse,
+    };
+    Ok((writer, commit))
+}
+
+impl Commit {
+    /// Has a write made. What it answers is durable and published.
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError`] when it was not made, or when that is not known.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped early, the write is made or not; it is never made in part.
+    pub async fn submit<W: Write>(&self, write: W) -> Result<Written<W::View>, CommitError> {
+        let (reply, answer) = oneshot::channel();
+        let job = Box::new(Typed::new(write, reply));
+        self.queue.send(job).await.map_err(|_ended| CommitError::Ended)?;
+        // A writer that is gone in the middle of a round cannot tell how far it came.
+        answer.await.unwrap_or(Err(CommitError::OutcomeUnknown))
+    }
+
+    /// The newest published state, and a bell for the next.
+    #[must_use]
+    pub fn published(&self) -> watch::Receiver<Arc<State>> {
+        self.published.clone()
+    }
+
+    /// The newest published state.
+    #[must_use]
+    pub fn state(&self) -> Arc<State> {
+        Arc::clone(&self.published.borrow())
+    }
+
+    /// Whether the writer finishes its rounds.
+    #[must_use]
+    pub fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&self.pulse)
+    }
+}
+
+impl Writer {
+    /// Writes until `shutdown` is cancelled; what is queued by then is still written. Essential: without it the registry
+    /// cannot go on, and a new start has to read the database again.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteFailure`] when what is in memory and in the database may differ.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: cancel `shutdown` and wait.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), WriteFailure> {
+        let mut jobs = Vec::with_capacity(ROUND);
+        loop {
+            tokio::select! {
+                taken = self.queue.recv_many(&mut jobs, ROUND) => {
+                    if taken == 0 {
+                        break;
+                    }
+                }
+                // After this the queue takes nothing new, and the arm above empties it.
+                () = shutdown.cancelled(), if !self.queue.is_closed() => self.queue.close(),
+            }
+            self.pulse.begin();
+            let outcome = self.round(&mut jobs).await;
+            self.pulse.end();
+            if let Err(failure) = outcome {
+                // Also those that were refused: they may have been judged by what is now in doubt.
+                jobs.drain(..).for_each(|job| job.fail(CommitError::OutcomeUnknown));
+                self.queue.close();
+                while let Ok(job) = self.queue.try_recv() {
+                    job.fail(CommitError::Ended);
+                }
+                return Err(failure);
+            }
+        }
+        if let Err(error) = self.store.close().await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "database was not closed in order"
+            );
+        }
+        Ok(())
+    }
+
+    /// Makes all jobs durable together; if that fails, one by one, so that only the guilty ones fail.
+    async fn round(&mut self, jobs: &mut Vec<Box<dyn Job>>) -> Result<(), WriteFailure> {
+        match self.attempt(jobs).await {
+            Ok(()) => answer(jobs.drain(..)),
+            // Who holds the database would have every single write wait for it in turn.
+            Err(WriteFailure::RolledBack(error)) if jobs.len() == 1 || error.kind() == Kind::Busy => {
+                let error = CommitError::Store(Arc::new(error));
+                jobs.drain(..).for_each(|job| job.fail(error.clone()));
+            }
+            Err(WriteFailure::RolledBack(_)) => {
+                while !jobs.is_empty() {
+                    match self.attempt(&mut jobs[..1]).await {
+                        Ok(()) => answer(jobs.drain(..1)),
+                        Err(WriteFailure::RolledBack(error)) => {
+                            let error = CommitError::Store(Arc::new(error));
+                            jobs.drain(..1).for_each(|job| job.fail(error.clone()));
+                        }
+                        Err(fatal) => return Err(fatal),
+                    }
+                }
+            }
+            Err(fatal) => return Err(fatal),
+        }
+        Ok(())
+    }
+
+    /// Judges each job by the state that the ones before it leave, makes the revisions durable, and publishes.
+    async fn attempt(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<(), WriteFailure> {
+        let mut draft = State::clone(&self.state);
+        let now = now();
+        let revisions: Vec<_> = jobs.iter_mut().filter_map(|job| job.judge(&mut draft, now)).collect();
+        if revisions.is_empty() {
+            return Ok(());
+        }
+        self.store.write(&revisions, Actor::Anonymous).await?;
+        self.state = Arc::new(draft);
+        self.published.send_replace(Arc::clone(&self.state));
+        Ok(())
+    }
+}
+
+fn answer(jobs: impl Iterator<Item = Box<dyn Job>>) {
+    jobs.for_each(Job::answer);
+}
+
+/// The time, as exactly as it is stored: a state that is read back is the state that was written.
+fn now() -> SystemTime {
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let micros = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
+    SystemTime::UNIX_EPOCH + Duration::from_micros(micros)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,60 @@
+//! The state that a stored configuration makes, and what a store has to have from the start.
+
+use bytes::Bytes;
+use switchboard::{catalogue::Catalogue, history::View, names::ResourceName};
+
+use super::OpenError;
+use crate::{
+    domain::{
+        credential::Credential,
+        feature::{Feature, Setting},
+        settings::Settings,
+        state::{Change, State},
+    },
+    store::Loaded,
+    wire::stored,
+};
+
+/// Understands what was stored as bytes.
+pub(super) fn state(loaded: Loaded) -> Result<State, OpenError> {
+    let mut state = State::new(loaded.items.clone());
+    for item in loaded.items.all(View::Router) {
+        let stored = match &item.name {
+            ResourceName::Model(name) => loaded.credentials.get(name),
+            ResourceName::Feature(_) | ResourceName::Settings => None,
+        };
+        let credential = stored.map_or(&Credential::None, |stored| &stored.credential);
+        let change = stored::decode(&item.name, &item.value, credential).map_err(|source| OpenError::Resource {
+            name: item.name.to_string(),
+            source,
+        })?;
+        if let Some(record) = loaded.records.get(&item.name) {
+            state.restore(change, *record);
+        }
+    }
+    state.token_update_times = loaded
+        .credentials
+        .into_iter()
+        .map(|(name, stored)| (name, stored.update_time))
+        .collect();
+    Ok(state)
+}
+
+/// What every registry has, as far as it is missing: the settings, and the features of the catalogue, unassigned. For a
+/// new store that is all; later it is the features that a new release brings.
+pub(super) fn seed(state: &State) -> Vec<(Change, Bytes)> {
+    let features = Catalogue::get().features().iter().map(|facts| {
+        Change::Feature(Feature {
+            name: facts.name.clone(),
+            setting: Setting::Unassigned,
+        })
+    });
+    features
+        .chain([Change::Settings(Settings::default())])
+        .filter(|change| state.items.get(&change.name().to_string()).is_none())
+        .map(|change| {
+            let value = stored::encode(&change);
+            (change, value)
+        })
+        .collect()
+}

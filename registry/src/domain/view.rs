@@ -1,0 +1,140 @@
+//! Resources as their readers see them: what was set, with everything that follows from the rest of the state.
+
+use std::{sync::Arc, time::SystemTime};
+
+use switchboard::{
+    catalogue::{self, Catalogue},
+    names::{FeatureName, ModelName, ResourceName},
+};
+
+use super::{
+    credential::Credential,
+    etag::Etag,
+    feature::Feature,
+    model::Model,
+    settings::Settings,
+    state::{Record, Recorded, State},
+};
+
+/// A model as its readers see it.
+#[derive(Debug, Clone)]
+pub struct ModelView {
+    /// The model.
+    pub model: Arc<Recorded<Model>>,
+    /// Whether an API token is stored.
+    pub is_token_set: bool,
+    /// Whether the API token was dropped because an origin was added.
+    pub is_token_dropped: bool,
+    /// When the API token was set, cleared or dropped last.
+    pub token_update_time: Option<SystemTime>,
+    /// The features that name it.
+    pub features: Vec<FeatureName>,
+    /// Whether its family is in beta while beta is off.
+    pub is_kept_without_beta: bool,
+    /// Its etag.
+    pub etag: Etag,
+}
+
+/// A feature as its readers see it.
+#[derive(Debug, Clone)]
+pub struct FeatureView {
+    /// What the catalogue says of it.
+    pub facts: &'static catalogue::Feature,
+    /// Its setting.
+    pub feature: Arc<Recorded<Feature>>,
+    /// Whether it can be newly assigned now.
+    pub is_assignable: bool,
+    /// Whether it is assigned although it, or its model's family, is in beta and beta is off.
+    pub is_kept_without_beta: bool,
+    /// Its etag.
+    pub etag: Etag,
+}
+
+/// The settings as their readers see them.
+#[derive(Debug, Clone)]
+pub struct SettingsView {
+    /// The settings.
+    pub settings: Recorded<Settings>,
+    /// Their etag.
+    pub etag: Etag,
+}
+
+/// What every view of a resource can tell.
+pub trait View {
+    /// What is recorded of the resource.
+    fn record(&self) -> Record;
+}
+
+impl View for ModelView {
+    fn record(&self) -> Record {
+        self.model.record
+    }
+}
+
+impl View for FeatureView {
+    fn record(&self) -> Record {
+        self.feature.record
+    }
+}
+
+impl View for SettingsView {
+    fn record(&self) -> Record {
+        self.settings.record
+    }
+}
+
+impl State {
+    /// A model as its readers see it; `None` when there is none of this name.
+    #[must_use]
+    pub fn model(&self, name: &ModelName) -> Option<ModelView> {
+        let model = self.models.get(name)?;
+        let credential = self.credential(name);
+        Some(ModelView {
+            model: Arc::clone(model),
+            is_token_set: matches!(credential, Credential::Set(_)),
+            is_token_dropped: matches!(credential, Credential::Dropped),
+            token_update_time: self.token_update_times.get(name).copied(),
+            features: self.features_of(name).map(|feature| feature.name.clone()).collect(),
+            is_kept_without_beta: model.value.family.stage.needs_beta() && !self.is_beta_enabled(),
+            etag: self.etag(&name.clone().into(), model.record),
+        })
+    }
+
+    /// A feature as its readers see it; `None` when neither catalogue nor store know it.
+    #[must_use]
+    pub fn feature(&self, name: &FeatureName) -> Option<FeatureView> {
+        let facts = Catalogue::get().feature(name)?;
+        let feature = self.features.get(name)?;
+        let needs_beta = facts.stage.needs_beta();
+        let model = feature.value.setting.model().and_then(|model| self.models.get(model));
+        let is_kept = model.is_some_and(|model| needs_beta || model.value.family.stage.needs_beta());
+        Some(FeatureView {
+            facts,
+            feature: Arc::clone(feature),
+            is_assignable: !needs_beta || self.is_beta_enabled(),
+            is_kept_without_beta: is_kept && !self.is_beta_enabled(),
+            etag: self.etag(&name.clone().into(), feature.record),
+        })
+    }
+
+    /// The settings as their readers see them.
+    #[must_use]
+    pub fn settings(&self) -> SettingsView {
+        SettingsView {
+            settings: self.settings.clone(),
+            etag: self.etag(&ResourceName::Settings, self.settings.record),
+        }
+    }
+
+    /// Whether families and features in beta may be newly assigned.
+    #[must_use]
+    pub const fn is_beta_enabled(&self) -> bool {
+        self.settings.value.beta_enabled
+    }
+
+    /// The etag of a resource with this record.
+    #[must_use]
+    pub fn etag(&self, name: &ResourceName, record: Record) -> Etag {
+        Etag::of(self.items.incarnation(), name, record.revision)
+    }
+}

@@ -1,0 +1,138 @@
+//! `ModelService`.
+
+use std::ops::Bound;
+
+use switchboard::{
+    catalogue::Catalogue,
+    failure::Failure,
+    names::ModelName,
+    pb::registry::{self, model_service_server::ModelService},
+    service::request_id::RequestId,
+};
+use tonic::{Request, Response, Status};
+
+use super::{count, failure, invalid, written};
+use crate::{
+    commit::Commit,
+    domain::{state::State, view::ModelView},
+    status::write::not_found,
+    wire::{self, page::Page},
+};
+
+/// Serves `ModelService`.
+#[derive(Debug, Clone)]
+pub struct ModelApi {
+    commit: Commit,
+}
+
+impl ModelApi {
+    /// Reads and writes through `commit`.
+    #[must_use]
+    pub const fn new(commit: Commit) -> Self {
+        Self { commit }
+    }
+
+    fn read(&self, request: &registry::GetModelRequest) -> Result<registry::Model, Failure> {
+        let name = wire::model::get(request).map_err(invalid)?;
+        let view = self.commit.state().model(&name);
+        view.map(|view| wire::model::answer(&view))
+            .ok_or_else(|| not_found(&name.into()))
+    }
+
+    fn list(&self, request: &registry::ListModelsRequest) -> Result<registry::ListModelsResponse, Failure> {
+        let page = Page::parse("ListModels", request.page_size, &request.page_token).map_err(invalid)?;
+        let after = page.after().map(ModelName::from_id).transpose();
+        let after = after.map_err(|_misspelled| invalid(Page::unknown_token()))?;
+        let state = self.commit.state();
+        let (models, next_page_token) = page.cut(models_after(&state, after), |view| view.model.value.name.id());
+        Ok(registry::ListModelsResponse {
+            models: models.iter().map(wire::model::answer).collect(),
+            next_page_token,
+            total_size: count(state.models.len()),
+            revision: state.items.revision().get(),
+        })
+    }
+
+    fn list_families(
+        &self,
+        request: &registry::ListModelFamiliesRequest,
+    ) -> Result<registry::ListModelFamiliesResponse, Failure> {
+        let page = Page::parse("ListModelFamilies", request.page_size, &request.page_token).map_err(invalid)?;
+        let (families, next_page_token) = page
+            .cut_slice(Catalogue::get().families(), |family| &family.machine_name)
+            .map_err(invalid)?;
+        let state = self.commit.state();
+        Ok(registry::ListModelFamiliesResponse {
+            families: families
+                .iter()
+                .map(|family| wire::model::family(family, &state))
+                .collect(),
+            next_page_token,
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl ModelService for ModelApi {
+    async fn create_model(
+        &self,
+        request: Request<registry::CreateModelRequest>,
+    ) -> Result<Response<registry::Model>, Status> {
+        let id = RequestId::of(&request);
+        let write = wire::model::create(request.into_inner());
+        match self.commit.submit(write).await {
+            Ok(done) => Ok(written(done, wire::model::answer)),
+            Err(error) => Err(failure(error).into_status(id.as_str())),
+        }
+    }
+
+    async fn get_model(
+        &self,
+        request: Request<registry::GetModelRequest>,
+    ) -> Result<Response<registry::Model>, Status> {
+        let id = RequestId::of(&request);
+        self.read(request.get_ref())
+            .map(Response::new)
+            .map_err(|failure| failure.into_status(id.as_str()))
+    }
+
+    async fn list_models(
+        &self,
+        request: Request<registry::ListModelsRequest>,
+    ) -> Result<Response<registry::ListModelsResponse>, Status> {
+        let id = RequestId::of(&request);
+        self.list(request.get_ref())
+            .map(Response::new)
+            .map_err(|failure| failure.into_status(id.as_str()))
+    }
+
+    async fn update_model(
+        &self,
+        request: Request<registry::UpdateModelRequest>,
+    ) -> Result<Response<registry::Model>, Status> {
+        let id = RequestId::of(&request);
+        let write = wire::model::update(request.into_inner());
+        match self.commit.submit(write).await {
+            Ok(done) => Ok(written(done, wire::model::answer)),
+            Err(error) => Err(failure(error).into_status(id.as_str())),
+        }
+    }
+
+    async fn list_model_families(
+        &self,
+        request: Request<registry::ListModelFamiliesRequest>,
+    ) -> Result<Response<registry::ListModelFamiliesResponse>, Status> {
+        let id = RequestId::of(&request);
+        self.list_families(request.get_ref())
+            .map(Response::new)
+            .map_err(|failure| failure.into_status(id.as_str()))
+    }
+}
+
+fn models_after(state: &State, after: Option<ModelName>) -> impl Iterator<Item = ModelView> {
+    let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+    state
+        .models
+        .range((start, Bound::Unbounded))
+        .filter_map(|(name, _)| state.model(name))
+}

@@ -1,0 +1,137 @@
+//! The database file: the only place with SQL.
+//!
+//! One connection reads at start and writes from then on; readers are served from memory. Whoever holds a [`Store`] holds
+//! the lock file beside the database, so that no second registry writes the same file. What a resource's bytes mean is not
+//! known here, only that they are the bytes that the digests were computed from.
+
+mod error;
+mod load;
+mod open;
+mod rows;
+mod verify;
+
+use std::{fs::File, time::SystemTime};
+
+use sqlx::{Connection as _, SqliteConnection};
+use switchboard::{digest::ChainDigest, names::Revision};
+
+pub use self::{
+    error::{Kind, StoreError},
+    load::{Loaded, StoredCredential},
+    open::path_of,
+};
+use crate::domain::{credential::Credential, state::Applied};
+
+/// The open database.
+#[derive(Debug)]
+pub struct Store {
+    connection: SqliteConnection,
+    head: Head,
+    /// Held for life: the system gives the lock back when the process ends, however it ends.
+    _lock: File,
+}
+
+/// The newest revision that this store has written or read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Head {
+    revision: Revision,
+    chain: ChainDigest,
+}
+
+/// Who made a revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Actor {
+    /// The registry itself: the seed.
+    System,
+    /// Somebody who did not say who it is.
+    Anonymous,
+}
+
+/// Why nothing, or perhaps something, was written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteFailure {
+    /// Nothing was written, and the store can be written again.
+    #[error("roll back the revisions")]
+    RolledBack(#[source] StoreError),
+    /// The commit failed: the revisions may be there after the next start or not. The store must not be used any more.
+    #[error("commit the revisions")]
+    OutcomeUnknown(#[source] StoreError),
+    /// Somebody else has written to the database. Nothing was written, and the store must not be used any more.
+    #[error("the database was written by another process: its head is not revision {0}")]
+    ForeignWriter(Revision),
+}
+
+impl Store {
+    /// Writes revisions that follow the newest one, all or none; when it returns they are durable.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteFailure`], which says whether the store can still be used.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: dropped before the end, what is in memory and in the file may differ.
+    pub async fn write(&mut self, revisions: &[Applied], actor: Actor) -> Result<(), WriteFailure> {
+        let begun = self.connection.begin_with("BEGIN IMMEDIATE").await;
+        let mut transaction =
+            begun.map_err(|error| WriteFailure::RolledBack(StoreError::sql("begin to write", error)))?;
+        let written = rows::write(&mut transaction, self.head, revisions, actor).await;
+        if let Err(failure) = written {
+            // A connection that cannot even roll back is in a state that nobody knows.
+            transaction
+                .rollback()
+                .await
+                .map_err(|error| WriteFailure::OutcomeUnknown(StoreError::sql("roll back", error)))?;
+            return Err(failure);
+        }
+        transaction
+            .commit()
+            .await
+            .map_err(|error| WriteFailure::OutcomeUnknown(StoreError::sql("commit", error)))?;
+        if let Some(last) = revisions.last() {
+            self.head = Head {
+                revision: last.past.revision,
+                chain: last.past.chain,
+            };
+        }
+        Ok(())
+    }
+
+    /// Closes the database in order: what is in its write-ahead log goes to the file.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when that fails; nothing is lost then, the next start reads the log.
+    pub async fn close(self) -> Result<(), StoreError> {
+        self.connection
+            .close()
+            .await
+            .map_err(|error| StoreError::sql("close the database", error))
+    }
+}
+
+impl Actor {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::Anonymous => "anonymous",
+        }
+    }
+}
+
+const fn credential_state(credential: &Credential) -> &'static str {
+    match credential {
+        Credential::None => "none",
+        Credential::Set(_) => "set",
+        Credential::Dropped => "dropped",
+    }
+}
+
+/// A time as it is stored: whole microseconds.
+fn micros(time: SystemTime) -> i64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+//! What can be wrong with the database.
+
+use std::{io, path::PathBuf};
+
+use sqlx::migrate::MigrateError;
+
+/// What is wrong with the database.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The address is not one of a database file.
+    #[error("`{0}` is no database address; write `sqlite://` and the path of a file")]
+    Address(String),
+    /// Another registry runs on the same file.
+    #[error("another registry holds `{}`; stop it, or choose another database", .0.display())]
+    Locked(PathBuf),
+    /// A file could not be opened, made or locked.
+    #[error("open `{}`", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The SQLite of this build is too old to be trusted.
+    #[error("SQLite {0} is too old: 3.51.3 or newer is needed, since older ones can damage a database in WAL mode")]
+    SqliteTooOld(String),
+    /// The database was written by a newer registry.
+    #[error("the database has schema {0}, which is newer than this program; start the newer one")]
+    SchemaTooNew(i64),
+    /// The schema could not be brought up to date.
+    #[error("migrate the database")]
+    Migrate(#[source] MigrateError),
+    /// The file's contents contradict themselves.
+    #[error("the database is damaged: {0}; restore it from a backup")]
+    Damaged(String),
+    /// A statement failed.
+    #[error("{during}")]
+    Sql {
+        /// What the statement was for.
+        during: &'static str,
+        /// What kind of failure it was.
+        kind: Kind,
+        /// The cause.
+        source: sqlx::Error,
+    },
+}
+
+/// Kinds of failure that callers are told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The disk is full.
+    Full,
+    /// Somebody else holds the database.
+    Busy,
+    /// The file is damaged.
+    Corrupt,
+    /// The file cannot be written.
+    ReadOnly,
+    /// Anything else.
+    Other,
+}
+
+impl StoreError {
+    pub(super) fn sql(during: &'static str, source: sqlx::Error) -> Self {
+        let kind = Kind::of(&source);
+        Self::Sql { during, kind, source }
+    }
+
+    pub(super) fn damaged(what: impl Into<String>) -> Self {
+        Self::Damaged(what.into())
+    }
+
+    /// What kind of failure it is.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Sql { kind, .. } => *kind,
+            Self::Damaged(_) => Kind::Corrupt,
+            Self::Locked(_) => Kind::Busy,
+            Self::Address(_) | Self::File { .. } | Self::SqliteTooOld(_) | Self::SchemaTooNew(_) | Self::Migrate(_) => {
+                Kind::Other
+            }
+        }
+    }
+}
+
+impl From<MigrateError> for StoreError {
+    fn from(error: MigrateError) -> Self {
+        match error {
+            MigrateError::VersionMissing(version) => Self::SchemaTooNew(version),
+            other => Self::Migrate(other),
+        }
+    }
+}
+
+impl Kind {
+    fn of(error: &sqlx::Error) -> Self {
+        let code = error.as_database_error().and_then(|error| error.code());
+        let code: Option<i32> = code.and_then(|code| code.parse().ok());
+        Self::of_code(code.unwrap_or_default())
+    }
+
+    /// SQLite's result code: its low byte is the kind, the rest tells it more exactly.
+    const fn of_code(code: i32) -> Self {
+        match code & 0xff {
+            5 | 6 => Self::Busy,
+            8 => Self::ReadOnly,
+            11 | 26 => Self::Corrupt,
+            13 => Self::Full,
+            _ => Self::Other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sqlite_codes_are_told_apart_by_their_low_byte() {
+        for (code, kind) in [
+            (5, Kind::Busy),
+            (261, Kind::Busy),
+            (6, Kind::Busy),
+            (13, Kind::Full),
+            (11, Kind::Corrupt),
+            (26, Kind::Corrupt),
+            (8, Kind::ReadOnly),
+            (1032, Kind::ReadOnly),
+            (10, Kind::Other),
+            (2067, Kind::Other),
+            (0, Kind::Other),
+        ] {
+            assert_eq!(Kind::of_code(code), kind, "{code}");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Opening the database: lock, file, settings, schema, and the check that it is whole.
+
+use std::{
+    ffi::OsString,
+    fs::{File, OpenOptions, TryLockError},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use sqlx::{
+    ConnectOptions as _, SqliteConnection,
+    migrate::Migrator,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
+};
+use switchboard::{
+    history::Incarnation,
+    names::{IncarnationId, StoreId},
+};
+
+use super::{Head, Loaded, Store, StoreError, load};
+
+static MIGRATOR: Migrator = sqlx::migrate!();
+
+/// Older ones can damage the write-ahead log when it is reset.
+const SQLITE_MIN: [u32; 3] = [3, 51, 3];
+
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The file that a database address such as `sqlite://switchboard.db` names.
+///
+/// # Errors
+///
+/// [`StoreError::Address`] for anything else, a database in memory included: it would forget the configuration.
+pub fn path_of(address: &str) -> Result<PathBuf, StoreError> {
+    let path = address
+        .strip_prefix("sqlite://")
+        .or_else(|| address.strip_prefix("sqlite:"))
+        .filter(|path| !path.is_empty() && !path.starts_with(':') && !path.contains('?'));
+    path.map(PathBuf::from)
+        .ok_or_else(|| StoreError::Address(address.to_owned()))
+}
+
+impl Store {
+    /// Opens the database at `path`, or makes a new one there, and reads what it holds.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when it cannot be opened, when another registry holds it, when its schema is newer than this
+    /// program, or when it is damaged.
+    pub async fn open(path: &Path) -> Result<(Self, Loaded), StoreError> {
+        create_private(path)?;
+        // One file has one lock, by whatever path it was reached.
+        let path = path.canonicalize().map_err(|source| file_error(path, source))?;
+        let lock = take_lock(&path)?;
+
+        let mut connection = connect(&path).await?;
+        check_sqlite(&mut connection).await?;
+        quick_check(&mut connection).await?;
+        MIGRATOR.run_direct(None, &mut connection, false).await?;
+        introduce(&mut connection).await?;
+        let loaded = load::load(&mut connection).await?;
+        let head = Head {
+            revision: loaded.items.revision(),
+            chain: loaded.items.head().chain,
+        };
+        let store = Self {
+            connection,
+            head,
+            _lock: lock,
+        };
+        Ok((store, loaded))
+    }
+}
+
+async fn connect(path: &Path) -> Result<SqliteConnection, StoreError> {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .foreign_keys(true)
+        .busy_timeout(BUSY_TIMEOUT)
+        .journal_mode(SqliteJournalMode::Wal)
+        // A revision that was announced must survive a power cut.
+        .synchronous(SqliteSynchronous::Full)
+        .pragma("trusted_schema", "OFF")
+        .pragma("cell_size_check", "ON")
+        .connect()
+        .await
+        .map_err(|error| StoreError::sql("open the database", error))
+}
+
+async fn check_sqlite(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    let version: String = sqlx::query_scalar("SELECT sqlite_version()")
+        .fetch_one(connection)
+        .await
+        .map_err(|error| StoreError::sql("ask for the version of SQLite", error))?;
+    if is_new_enough(&version) {
+        Ok(())
+    } else {
+        Err(StoreError::SqliteTooOld(version))
+    }
+}
+
+fn is_new_enough(version: &str) -> bool {
+    let parts: Result<Vec<u32>, _> = version.split('.').map(str::parse).collect();
+    parts.is_ok_and(|parts| parts.as_slice() >= SQLITE_MIN.as_slice())
+}
+
+async fn quick_check(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    let found: Vec<String> = sqlx::query_scalar("PRAGMA quick_check(1)")
+        .fetch_all(connection)
+        .await
+        .map_err(|error| StoreError::sql("check the database", error))?;
+    match found.first().map(String::as_str) {
+        Some("ok") => Ok(()),
+        Some(problem) => Err(StoreError::damaged(problem)),
+        None => Err(StoreError::damaged("the check gave no answer")),
+    }
+}
+
+/// Gives a new database its ids.
+async fn introduce(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    let store = StoreId::random().to_string();
+    let incarnation = Incarnation {
+        number: 1,
+        id: IncarnationId::random(),
+    };
+    let id = incarnation.id.to_string();
+    sqlx::query!(
+        "INSERT INTO store (singleton, store_id, incarnation_number, incarnation_id) VALUES (1, ?, ?, ?)
+         ON CONFLICT DO NOTHING",
+        store,
+        incarnation.number,
+        id
+    )
+    .execute(connection)
+    .await
+    .map_err(|error| StoreError::sql("name the new store", error))?;
+    Ok(())
+}
+
+/// Makes the file if there is none, readable to nobody else; the log files beside it take over its mode.
+fn create_private(path: &Path) -> Result<File, StoreError> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(|source| file_error(path, source))
+}
+
+fn take_lock(database: &Path) -> Result<File, StoreError> {
+    let mut path = OsString::from(database);
+    path.push(".lock");
+    let path = PathBuf::from(path);
+    let lock = create_private(&path)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked(database.to_owned())),
+        Err(TryLockError::Error(source)) => Err(file_error(&path, source)),
+    }
+}
+
+fn file_error(path: &Path, source: std::io::Error) -> StoreError {
+    StoreError::File {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_names_a_file() {
+        for (address, path) in [
+            ("sqlite://switchboard.db", "switchboard.db"),
+            ("sqlite:///var/lib/switchboard.db", "/var/lib/switchboard.db"),
+            ("sqlite:x.db", "x.db"),
+        ] {
+            assert_eq!(path_of(address).unwrap(), PathBuf::from(path));
+        }
+        for bad in [
+            "",
+            "sqlite://",
+            "sqlite::memory:",
+            "sqlite://:memory:",
+            "postgres://h/db",
+            "sqlite://a?mode=ro",
+        ] {
+            assert!(matches!(path_of(bad), Err(StoreError::Address(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_old_sqlite_is_told_by_its_version() {
+        for (version, is_enough) in [
+            ("3.51.3", true),
+            ("3.52.0", true),
+            ("4.0.0", true),
+            ("3.51.2", false),
+            ("3.9.99", false),
+            ("new", false),
+        ] {
+            assert_eq!(is_new_enough(version), is_enough, "{version}");
+        }
+    }
+}

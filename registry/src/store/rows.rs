@@ -1,0 +1,144 @@
+//! Writing revisions within a transaction.
+
+use sqlx::SqliteConnection;
+use switchboard::names::ModelName;
+
+use super::{Actor, Head, StoreError, WriteFailure, credential_state, micros};
+use crate::domain::{
+    credential::Credential,
+    items::{Item, Past},
+    state::Applied,
+};
+
+pub(super) async fn write(
+    connection: &mut SqliteConnection,
+    head: Head,
+    revisions: &[Applied],
+    actor: Actor,
+) -> Result<(), WriteFailure> {
+    if !is_head(connection, head).await.map_err(WriteFailure::RolledBack)? {
+        return Err(WriteFailure::ForeignWriter(head.revision));
+    }
+    for revision in revisions {
+        write_one(connection, revision, actor)
+            .await
+            .map_err(|error| WriteFailure::RolledBack(StoreError::sql("write a revision", error)))?;
+    }
+    Ok(())
+}
+
+async fn is_head(connection: &mut SqliteConnection, head: Head) -> Result<bool, StoreError> {
+    let stored = sqlx::query!("SELECT revision, chain FROM revisions ORDER BY revision DESC LIMIT 1")
+        .fetch_optional(connection)
+        .await
+        .map_err(|error| StoreError::sql("read the newest revision", error))?;
+    Ok(match stored {
+        None => head.revision.get() == 0,
+        Some(row) => row.revision == head.revision.get() && row.chain == head.chain.as_bytes(),
+    })
+}
+
+async fn write_one(connection: &mut SqliteConnection, revision: &Applied, actor: Actor) -> Result<(), sqlx::Error> {
+    let past = &revision.past;
+    write_revision(connection, past, actor).await?;
+    for item in &revision.items {
+        write_item(connection, item, past).await?;
+    }
+    for (model, credential) in &revision.credentials {
+        write_credential(connection, model, credential, past).await?;
+    }
+    Ok(())
+}
+
+async fn write_revision(connection: &mut SqliteConnection, past: &Past, actor: Actor) -> Result<(), sqlx::Error> {
+    let (revision, commit_time) = (past.revision.get(), micros(past.commit_time));
+    let (chain, config, router) = (
+        past.chain.as_bytes().as_slice(),
+        past.config.as_bytes().as_slice(),
+        past.router.as_bytes().as_slice(),
+    );
+    let actor = actor.as_str();
+    sqlx::query!(
+        "INSERT INTO revisions (revision, chain, config_state, router_state, actor, commit_time)
+         VALUES (?, ?, ?, ?, ?, ?)",
+        revision,
+        chain,
+        config,
+        router,
+        actor,
+        commit_time
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn write_item(connection: &mut SqliteConnection, item: &Item, past: &Past) -> Result<(), sqlx::Error> {
+    let (name, time) = (&*item.key, micros(past.commit_time));
+    let (create_revision, revision) = (item.create_revision.get(), item.revision.get());
+    let (value, digest) = (&*item.value, item.digest.as_bytes().as_slice());
+    sqlx::query!(
+        "INSERT INTO resources (name, create_revision, revision, type_url, value, create_time, update_time)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)
+         ON CONFLICT (name) DO UPDATE
+         SET revision = excluded.revision, value = excluded.value, update_time = excluded.update_time",
+        name,
+        create_revision,
+        revision,
+        item.type_url,
+        value,
+        time
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "INSERT INTO changes (revision, name, item) VALUES (?, ?, ?)",
+        revision,
+        name,
+        digest
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn write_credential(
+    connection: &mut SqliteConnection,
+    model: &ModelName,
+    credential: &Credential,
+    past: &Past,
+) -> Result<(), sqlx::Error> {
+    let (model, state, time) = (
+        model.to_string(),
+        credential_state(credential),
+        micros(past.commit_time),
+    );
+    let set = match credential {
+        Credential::Set(set) => Some(set),
+        Credential::None | Credential::Dropped => None,
+    };
+    let id = set.map(|set| set.id.to_string());
+    let origins = set.map(|set| {
+        set.origins
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(" ")
+    });
+    let token = set.map(|set| set.token.expose());
+    sqlx::query!(
+        "INSERT INTO credentials (model, state, credential_id, origins, token, update_time) VALUES (?, ?, ?, ?, ?, ?)
+         ON CONFLICT (model) DO UPDATE
+         SET state = excluded.state, credential_id = excluded.credential_id, origins = excluded.origins,
+             token = excluded.token, update_time = excluded.update_time",
+        model,
+        state,
+        id,
+        origins,
+        token,
+        time
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
