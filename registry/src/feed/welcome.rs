@@ -1,6 +1,6 @@
 //! What the registry answers to a cursor: whether a stream resumes, begins with a snapshot, or gets no configuration.
 //!
-//! [`judge`] finds the one row of the decision table that fits; [`for_router`] and [`for_watcher`] are its two columns. A
+//! `judge` finds the one row of the decision table that fits; [`for_router`] and [`for_watcher`] are its two columns. A
 //! router keeps its last good state and must not be talked into a history that contradicts it, so it is withheld from
 //! what a watcher, who only shows, simply gets anew.
 

@@ -84,6 +84,13 @@ async fn bookmarks_come_amid_a_snapshot_that_is_read_slowly() {
         }
     }
     assert!(early >= 3, "{early}");
+    // That the follower is up to date is told at once all the same.
+    let start = Instant::now();
+    assert_eq!(
+        bookmark(&mut frames).await.at,
+        Some(bench.history.cursor_at(3, View::Config))
+    );
+    assert_eq!(start.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
@@ -164,20 +171,23 @@ async fn a_slow_watcher_is_cut_off_and_can_resume() {
 
 #[tokio::test(start_paused = true)]
 async fn a_goodbye_that_nobody_reads_is_given_up() {
-    let bench = Bench::new();
-    let mut frames = bench.watcher().await;
-    for _ in 0..3 {
-        bench.history.commit([("models/b", 1)]);
-        tokio::task::yield_now().await;
+    // With room for it in the queue, and without.
+    for commits in [0, 3] {
+        let bench = Bench::new();
+        let mut frames = bench.watcher().await;
+        for _ in 0..commits {
+            bench.history.commit([("models/b", 1)]);
+            tokio::task::yield_now().await;
+        }
+        bench.shutdown.cancel();
+        let took = bench.ended().await;
+        assert!(is_about(took, Duration::from_secs(1)), "{took:?}");
+        let mut last = None;
+        while let Some(frame) = frames.next().await {
+            last = Some(frame);
+        }
+        assert_eq!(last.unwrap().unwrap_err(), FeedError::TooSlow);
     }
-    bench.shutdown.cancel();
-    let took = bench.ended().await;
-    assert!(is_about(took, Duration::from_secs(1)), "{took:?}");
-    let mut last = None;
-    while let Some(frame) = frames.next().await {
-        last = Some(frame);
-    }
-    assert_eq!(last.unwrap().unwrap_err(), FeedError::TooSlow);
 }
 
 #[tokio::test(start_paused = true)]
