@@ -1,0 +1,238 @@
+//! What every follower is promised.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_gets_a_snapshot_a_bookmark_and_every_change() {
+    let bench = Bench::new();
+    let mut frames = bench.feed.watch(Resume::Nothing, true).unwrap();
+    assert_eq!(welcome(&mut frames).await.mode, Mode::Snapshot(SnapshotWhy::First));
+    let mut mirror = Mirror::default();
+    for _ in 0..3 {
+        mirror.apply(&frame(&mut frames).await);
+    }
+    mirror.assert_equals(&bench.history.state(), View::Config);
+    let start = Instant::now();
+    assert_eq!(bookmark(&mut frames).await.at, mirror.at());
+    bench.history.commit([("models/b", 1)]);
+    mirror.apply(&frame(&mut frames).await);
+    mirror.assert_equals(&bench.history.state(), View::Config);
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_without_snapshot_and_cursor_gets_only_what_is_new() {
+    let bench = Bench::new();
+    let mut frames = bench.feed.watch(Resume::Nothing, false).unwrap();
+    welcome(&mut frames).await;
+    assert_eq!(
+        bookmark(&mut frames).await.at,
+        Some(bench.history.cursor_at(2, View::Config))
+    );
+    bench.history.commit([("models/b", 1)]);
+    let Frame::Delta(delta) = frame(&mut frames).await else {
+        panic!("a change comes as a delta")
+    };
+    assert_eq!((delta.from.get(), delta.upserts.len()), (2, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cursor_that_needs_the_snapshot_that_was_refused_fails_the_call() {
+    let bench = Bench::new();
+    let mut cursor = bench.history.cursor_at(2, View::Config);
+    cursor.store = StoreId::random();
+    let error = bench.feed.watch(Resume::At(cursor), false).unwrap_err();
+    assert!(
+        matches!(error, FeedError::Resume(ResumeError::OtherHistory { .. })),
+        "{error:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bookmark_comes_every_heartbeat_and_tells_when_the_writer_is_stuck() {
+    let bench = Bench::new();
+    let mut frames = bench.watcher().await;
+    for probe in 2..10 {
+        let start = Instant::now();
+        let bookmark = bookmark(&mut frames).await;
+        assert!(is_about(start.elapsed(), HEARTBEAT), "{:?}", start.elapsed());
+        assert_eq!((bookmark.probe, bookmark.stalled), (probe, false));
+    }
+    bench.pulse.begin();
+    bookmark(&mut frames).await;
+    assert!(bookmark(&mut frames).await.stalled);
+    bench.pulse.end();
+    assert!(!bookmark(&mut frames).await.stalled);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bookmarks_come_amid_a_snapshot_that_is_read_slowly() {
+    let bench = Bench::new();
+    let names: Vec<String> = (0..20).map(|id| format!("models/{id}")).collect();
+    bench.history.commit(names.iter().map(|name| (&**name, 60_000)));
+    let mut frames = bench.feed.watch(Resume::Nothing, true).unwrap();
+    let mut early = 0;
+    loop {
+        advance(HEARTBEAT / 4).await;
+        match frame(&mut frames).await {
+            Frame::Bookmark(bookmark) => {
+                assert_eq!(bookmark.at, None);
+                early += 1;
+            }
+            Frame::SnapshotEnd { .. } => break,
+            _ => {}
+        }
+    }
+    assert!(early >= 3, "{early}");
+    // That the follower is up to date is told at once all the same.
+    let start = Instant::now();
+    assert_eq!(
+        bookmark(&mut frames).await.at,
+        Some(bench.history.cursor_at(3, View::Config))
+    );
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_rotates_at_about_half_an_hour() {
+    let bench = Bench::new();
+    let start = Instant::now();
+    let mut frames = bench.watcher().await;
+    let goodbye = goodbye(&mut frames).await;
+    assert_eq!((goodbye.why, goodbye.min_wait), (GoodbyeWhy::Rotation, Duration::ZERO));
+    assert!(is_about(start.elapsed(), 30 * MINUTE), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_shutdown_all_streams_say_goodbye() {
+    let bench = Bench::new();
+    let mut watcher = bench.watcher().await;
+    let (mut router, _) = Router::with(&bench, bench.history.cursor_at(2, View::Router)).await;
+    bench.shutdown.cancel();
+    for frames in [&mut watcher, &mut router.down] {
+        let goodbye = goodbye(frames).await;
+        assert_eq!(goodbye.why, GoodbyeWhy::Drain);
+        assert!(goodbye.spread > Duration::ZERO);
+    }
+    assert_eq!(bench.ended().await, Duration::ZERO);
+    assert_eq!(
+        bench.feed.watch(Resume::Nothing, true).unwrap_err(),
+        FeedError::Draining
+    );
+    let late = Router::join(&bench, hello(Resume::Nothing)).await;
+    let mut down = late.down;
+    match down.next().await {
+        Some(Err(error)) => assert_eq!(error, FeedError::Draining),
+        // The hello may be taken before the shutdown is seen: then the stream has a welcome before its goodbye.
+        Some(Ok(Frame::Welcome { .. })) => assert_eq!(goodbye(&mut down).await.why, GoodbyeWhy::Drain),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_that_is_gone_ends_the_streams() {
+    let bench = Bench::new();
+    let mut frames = bench.watcher().await;
+    drop(bench.history);
+    assert_eq!(goodbye(&mut frames).await.why, GoodbyeWhy::Drain);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_watcher_is_cut_off_and_can_resume() {
+    let bench = Bench::new();
+    let mut frames = bench.watcher().await;
+    for _ in 0..100 {
+        bench.history.commit([("models/b", 1)]);
+    }
+    let took = bench.ended().await;
+    assert!((5 * MINUTE..6 * MINUTE).contains(&took), "{took:?}");
+    let mut queued = 0;
+    let end = loop {
+        match frames.next().await.unwrap() {
+            Ok(_) => queued += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(queued <= 2, "{queued}");
+    assert_eq!(end, FeedError::TooSlow);
+    assert!(frames.next().await.is_none());
+
+    let at = bench.history.cursor_at(2, View::Config);
+    let mut frames = bench.feed.watch(Resume::At(at), false).unwrap();
+    welcome(&mut frames).await;
+    let Frame::Delta(delta) = frame(&mut frames).await else {
+        panic!("what was missed comes as a delta")
+    };
+    assert_eq!(
+        (delta.from, delta.to),
+        (at.revision, bench.history.cursor_at(102, View::Config))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_goodbye_that_nobody_reads_is_given_up() {
+    // With room for it in the queue, and without.
+    for commits in [0, 3] {
+        let bench = Bench::new();
+        let mut frames = bench.watcher().await;
+        for _ in 0..commits {
+            bench.history.commit([("models/b", 1)]);
+            tokio::task::yield_now().await;
+        }
+        bench.shutdown.cancel();
+        let took = bench.ended().await;
+        assert!(is_about(took, Duration::from_secs(1)), "{took:?}");
+        let mut last = None;
+        while let Some(frame) = frames.next().await {
+            last = Some(frame);
+        }
+        assert_eq!(last.unwrap().unwrap_err(), FeedError::TooSlow);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stalled_reader_holds_up_nobody_else() {
+    let bench = Bench::new();
+    let _stalled = bench.watcher().await;
+    let mut frames = bench.watcher().await;
+    for _ in 0..10 {
+        bench.history.commit([("models/b", 1)]);
+        let start = Instant::now();
+        let Frame::Delta(delta) = frame(&mut frames).await else {
+            panic!("a change comes as a delta")
+        };
+        assert_eq!(delta.to, bench.history.state().items.cursor(View::Config));
+        assert_eq!(start.elapsed(), Duration::ZERO);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_goes_ends_its_stream() {
+    let bench = Bench::new();
+    let (router, _) = Router::with(&bench, bench.history.cursor_at(2, View::Router)).await;
+    let Router { up, down } = router;
+    drop((down, bench.watcher().await));
+    assert_eq!(bench.ended().await, Duration::ZERO);
+    drop(up);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_driver_that_fails_does_not_look_like_an_end_in_order() {
+    let (outlet, ended, mut frames) = Frames::channel();
+    drop((outlet, ended));
+    assert_eq!(frames.next().await.unwrap().unwrap_err(), FeedError::Broken);
+    assert!(frames.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn watchers_are_limited() {
+    let bench = Bench::new();
+    let mut watchers: Vec<_> = (0..WATCHERS_MAX)
+        .map(|_| bench.feed.watch(Resume::Nothing, true).unwrap())
+        .collect();
+    let refused = bench.feed.watch(Resume::Nothing, true).unwrap_err();
+    assert_eq!(refused, FeedError::TooManyWatchers);
+    watchers.clear();
+    assert_eq!(bench.ended().await, Duration::ZERO);
+    assert!(bench.feed.watch(Resume::Nothing, true).is_ok());
+}

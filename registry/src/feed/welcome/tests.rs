@@ -1,0 +1,228 @@
+//! One test for each row of the table, in its order.
+
+use switchboard::{
+    digest::{ChainDigest, StateDigest},
+    names::{IncarnationId, StoreId},
+};
+
+use super::*;
+use crate::feed::testing::History;
+
+/// A cursor of revision 2 of 3, spoilt, and what each column answers.
+struct Case {
+    spoil: fn(&mut Cursor),
+    router: Mode,
+    watcher: SnapshotWhy,
+    refusal: fn(&Items) -> ResumeError,
+}
+
+fn check(case: &Case) {
+    let history = History::with_revisions(3);
+    let items = &history.state().items;
+    let answer = |view| {
+        let mut cursor = history.cursor_at(2, view);
+        (case.spoil)(&mut cursor);
+        Resume::At(cursor)
+    };
+    let router = for_router(answer(View::Router), false, items);
+    assert_eq!(router.mode, case.router);
+    assert_eq!(router.head, items.cursor(View::Router));
+    let watcher = for_watcher(answer(View::Config), true, items).unwrap();
+    assert_eq!(watcher.mode, Mode::Snapshot(case.watcher));
+    assert_eq!(
+        for_watcher(answer(View::Config), false, items),
+        Err((case.refusal)(items))
+    );
+}
+
+fn other_history(items: &Items) -> ResumeError {
+    ResumeError::OtherHistory {
+        incarnation: items.incarnation(),
+    }
+}
+
+#[test]
+fn without_a_cursor_everything_comes_or_only_what_is_new() {
+    let history = History::with_revisions(3);
+    let items = &history.state().items;
+    let first = Mode::Snapshot(SnapshotWhy::First);
+    for want_snapshot in [false, true] {
+        assert_eq!(for_router(Resume::Nothing, want_snapshot, items).mode, first);
+    }
+    assert_eq!(for_watcher(Resume::Nothing, true, items).unwrap().mode, first);
+    assert_eq!(
+        for_watcher(Resume::Nothing, false, items).unwrap().mode,
+        Mode::Resumed(items.cursor(View::Config))
+    );
+}
+
+#[test]
+fn an_unreadable_cursor_gets_a_snapshot() {
+    let history = History::with_revisions(3);
+    let items = &history.state().items;
+    let unreadable = Mode::Snapshot(SnapshotWhy::CursorUnreadable);
+    assert_eq!(for_router(Resume::Unreadable, false, items).mode, unreadable);
+    assert_eq!(for_watcher(Resume::Unreadable, true, items).unwrap().mode, unreadable);
+    assert_eq!(
+        for_watcher(Resume::Unreadable, false, items),
+        Err(ResumeError::Invalid(CursorFault::Unreadable))
+    );
+}
+
+#[test]
+fn another_store_is_withheld() {
+    check(&Case {
+        spoil: |cursor| cursor.store = StoreId::random(),
+        router: Mode::Withheld(WithheldWhy::OtherStore),
+        watcher: SnapshotWhy::Fork,
+        refusal: other_history,
+    });
+}
+
+#[test]
+fn a_newer_life_is_withheld() {
+    check(&Case {
+        spoil: |cursor| cursor.incarnation.number += 1,
+        router: Mode::Withheld(WithheldWhy::StaleHistory),
+        watcher: SnapshotWhy::Fork,
+        refusal: other_history,
+    });
+}
+
+#[test]
+fn another_life_with_the_same_number_is_withheld() {
+    check(&Case {
+        spoil: |cursor| cursor.incarnation.id = IncarnationId::random(),
+        router: Mode::Withheld(WithheldWhy::StaleHistory),
+        watcher: SnapshotWhy::Fork,
+        refusal: other_history,
+    });
+}
+
+#[test]
+fn an_older_life_gets_a_snapshot_of_the_fork() {
+    check(&Case {
+        spoil: |cursor| {
+            cursor.incarnation.number -= 1;
+            cursor.incarnation.id = IncarnationId::random();
+            cursor.revision = Revision::new(1_000).unwrap();
+        },
+        router: Mode::Snapshot(SnapshotWhy::Fork),
+        watcher: SnapshotWhy::Fork,
+        refusal: other_history,
+    });
+}
+
+#[test]
+fn a_revision_that_is_not_yet_is_withheld() {
+    check(&Case {
+        spoil: |cursor| cursor.revision = Revision::new(4).unwrap(),
+        router: Mode::Withheld(WithheldWhy::Ahead),
+        watcher: SnapshotWhy::Ahead,
+        refusal: |_| ResumeError::Ahead {
+            oldest: Revision::new(1).unwrap(),
+            newest: Revision::new(3).unwrap(),
+        },
+    });
+}
+
+#[test]
+fn another_past_is_withheld() {
+    check(&Case {
+        spoil: |cursor| {
+            cursor.chain = ChainDigest::NONE;
+            // A history that diverged has another state too; what counts is the history.
+            cursor.state = StateDigest::EMPTY;
+        },
+        router: Mode::Withheld(WithheldWhy::Diverged),
+        watcher: SnapshotWhy::Fork,
+        refusal: other_history,
+    });
+}
+
+#[test]
+fn what_is_no_longer_kept_comes_as_a_snapshot() {
+    check(&Case {
+        spoil: |cursor| cursor.revision = Revision::ZERO,
+        router: Mode::Snapshot(SnapshotWhy::Compacted),
+        watcher: SnapshotWhy::Compacted,
+        refusal: |_| ResumeError::Compacted {
+            oldest: Revision::new(1).unwrap(),
+            newest: Revision::new(3).unwrap(),
+        },
+    });
+}
+
+#[test]
+fn a_cursor_of_another_view_gets_a_snapshot() {
+    check(&Case {
+        spoil: |cursor| {
+            cursor.view = match cursor.view {
+                View::Config => View::Router,
+                View::Router => View::Config,
+            }
+        },
+        router: Mode::Snapshot(SnapshotWhy::View),
+        watcher: SnapshotWhy::View,
+        refusal: |_| ResumeError::Invalid(CursorFault::View),
+    });
+}
+
+#[test]
+fn a_wrong_state_gets_a_snapshot() {
+    check(&Case {
+        spoil: |cursor| cursor.state = StateDigest::EMPTY,
+        router: Mode::Snapshot(SnapshotWhy::StateMismatch),
+        watcher: SnapshotWhy::StateMismatch,
+        refusal: |_| ResumeError::Invalid(CursorFault::State),
+    });
+}
+
+#[test]
+fn a_router_that_wants_a_snapshot_gets_it_but_not_of_a_history_that_contradicts_it() {
+    let history = History::with_revisions(3);
+    let items = &history.state().items;
+    let mut cursor = history.cursor_at(2, View::Router);
+    assert_eq!(
+        for_router(Resume::At(cursor), true, items).mode,
+        Mode::Snapshot(SnapshotWhy::StateMismatch)
+    );
+    cursor.store = StoreId::random();
+    assert_eq!(
+        for_router(Resume::At(cursor), true, items).mode,
+        Mode::Withheld(WithheldWhy::OtherStore)
+    );
+}
+
+#[test]
+fn a_cursor_of_this_history_resumes() {
+    let history = History::with_revisions(3);
+    let items = &history.state().items;
+    for revision in 1..=3 {
+        let cursor = history.cursor_at(revision, View::Router);
+        assert_eq!(for_router(Resume::At(cursor), false, items).mode, Mode::Resumed(cursor));
+        let cursor = history.cursor_at(revision, View::Config);
+        for include_snapshot in [false, true] {
+            let welcome = for_watcher(Resume::At(cursor), include_snapshot, items).unwrap();
+            assert_eq!(welcome.mode, Mode::Resumed(cursor));
+        }
+    }
+}
+
+#[test]
+fn only_what_can_be_true_has_been() {
+    let history = History::with_revisions(3);
+    let items = &history.state().items;
+    let has_been = |spoil: fn(&mut Cursor)| {
+        let mut cursor = history.cursor_at(2, View::Router);
+        spoil(&mut cursor);
+        has_been_at(&cursor, items)
+    };
+    assert!(has_been(|_| ()));
+    assert!(has_been(|cursor| cursor.incarnation.number -= 1));
+    assert!(has_been(|cursor| cursor.state = StateDigest::EMPTY));
+    assert!(!has_been(|cursor| cursor.store = StoreId::random()));
+    assert!(!has_been(|cursor| cursor.incarnation.number += 1));
+    assert!(!has_been(|cursor| cursor.chain = ChainDigest::NONE));
+    assert!(!has_been(|cursor| cursor.revision = Revision::new(4).unwrap()));
+}

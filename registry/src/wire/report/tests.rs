@@ -1,0 +1,204 @@
+//! What is read and what is refused, field by field.
+
+use switchboard::history::View;
+
+use super::*;
+use crate::{feed::testing::History, feed::welcome::Resume};
+
+fn hello() -> registry::Hello {
+    registry::Hello {
+        router_id: "router-1".to_owned(),
+        instance: InstanceId::random().to_string(),
+        build: "1.2.3".to_owned(),
+        resume: None,
+        want_snapshot: true,
+    }
+}
+
+fn held() -> registry::Held {
+    registry::Held {
+        item: Some(types::Refusal {
+            resource: "models/a".to_owned(),
+            field: "model.family".to_owned(),
+            reason: "VALUE_UNKNOWN".to_owned(),
+            message: "x".repeat(10_000),
+            revision: 7,
+        }),
+        why: registry::HeldWhy::Dependency.into(),
+        used_revision: 5,
+    }
+}
+
+fn report() -> registry::Report {
+    let at = History::with_revisions(3).cursor_at(3, View::Router);
+    registry::Report {
+        applied: Some((&at).into()),
+        received: Some((&at).into()),
+        held: vec![held()],
+        held_total: 1,
+        history_refusal: Some(registry::HistoryRefusal {
+            why: registry::HistoryRefusalWhy::StoreChanged.into(),
+            offered: Some((&at).into()),
+        }),
+        probe: 3,
+        apply_duration: prost_types::Duration::try_from(Duration::from_millis(20)).ok(),
+    }
+}
+
+fn bad_fields<T: std::fmt::Debug>(parsed: Result<T, Violations>) -> Vec<(String, FieldReason)> {
+    let violations = parsed.unwrap_err();
+    let bad = violations.as_slice().iter();
+    bad.map(|bad| (bad.field.clone(), bad.reason)).collect()
+}
+
+#[test]
+fn a_hello_is_read() {
+    let wire = hello();
+    let read = Hello::try_from(&wire).unwrap();
+    assert_eq!(read.router.to_string(), wire.router_id);
+    assert_eq!(read.instance.to_string(), wire.instance);
+    assert_eq!((&*read.build, read.want_snapshot), ("1.2.3", true));
+    assert_eq!(read.resume, Resume::Nothing);
+}
+
+#[test]
+fn a_hello_with_a_cursor_that_cannot_be_read_is_no_mistake() {
+    let wire = registry::Hello {
+        resume: Some(types::Cursor::default()),
+        ..hello()
+    };
+    assert_eq!(Hello::try_from(&wire).unwrap().resume, Resume::Unreadable);
+}
+
+#[test]
+fn every_bad_field_of_a_hello_is_named() {
+    let wire = registry::Hello {
+        router_id: "a b".to_owned(),
+        instance: "X".to_owned(),
+        build: "b".repeat(256),
+        ..hello()
+    };
+    let expected = [
+        ("hello.router_id".to_owned(), FieldReason::ValueMalformed),
+        ("hello.instance".to_owned(), FieldReason::ValueMalformed),
+        ("hello.build".to_owned(), FieldReason::ValueOutOfRange),
+    ];
+    assert_eq!(bad_fields(Hello::try_from(&wire)), expected);
+}
+
+#[test]
+fn a_report_is_read() {
+    let wire = report();
+    let read = Report::try_from(&wire).unwrap();
+    assert_eq!(read.applied.unwrap().revision.get(), 3);
+    assert_eq!(read.received, read.applied);
+    assert_eq!(read.held_total, 1);
+    assert_eq!(read.apply_duration, Duration::from_millis(20));
+    let [held] = &read.held[..] else { panic!("{read:?}") };
+    assert_eq!(
+        (&*held.resource, &*held.field, &*held.reason),
+        ("models/a", "model.family", "VALUE_UNKNOWN")
+    );
+    assert_eq!((held.revision.get(), held.used_revision.get()), (7, 5));
+    assert_eq!(held.why, HeldWhy::Dependency);
+    let refusal = read.history_refusal.unwrap();
+    assert_eq!(
+        (refusal.why, refusal.offered),
+        (HistoryRefusalWhy::StoreChanged, read.applied)
+    );
+    assert_eq!(Report::try_from(&registry::Report::default()), Ok(Report::default()));
+}
+
+#[test]
+fn every_bad_field_of_a_report_is_named() {
+    let spoilt = |spoil: fn(&mut registry::Report)| {
+        let mut wire = report();
+        spoil(&mut wire);
+        bad_fields(Report::try_from(&wire))
+    };
+    fn item(report: &mut registry::Report) -> &mut types::Refusal {
+        report.held[0].item.as_mut().unwrap()
+    }
+    type Row = (fn(&mut registry::Report), &'static str, FieldReason);
+    let rows: [Row; 14] = [
+        (
+            |r| r.applied = Some(types::Cursor::default()),
+            "report.applied",
+            FieldReason::ValueMalformed,
+        ),
+        (
+            |r| r.received = Some(types::Cursor::default()),
+            "report.received",
+            FieldReason::ValueMalformed,
+        ),
+        (|r| r.held_total = 0, "report.held_total", FieldReason::ValueOutOfRange),
+        (|r| r.held_total = -1, "report.held_total", FieldReason::ValueOutOfRange),
+        (
+            |r| r.held[0].item = None,
+            "report.held[0].item",
+            FieldReason::FieldRequired,
+        ),
+        (|r| r.held[0].why = 0, "report.held[0].why", FieldReason::ValueUnknown),
+        (
+            |r| r.held[0].used_revision = -1,
+            "report.held[0].used_revision",
+            FieldReason::ValueOutOfRange,
+        ),
+        (
+            |r| item(r).revision = -1,
+            "report.held[0].item.revision",
+            FieldReason::ValueOutOfRange,
+        ),
+        (
+            |r| item(r).resource = "m".repeat(256),
+            "report.held[0].item.resource",
+            FieldReason::ValueOutOfRange,
+        ),
+        (
+            |r| item(r).field = "a\nb".to_owned(),
+            "report.held[0].item.field",
+            FieldReason::ValueMalformed,
+        ),
+        (
+            |r| item(r).reason = "R".repeat(64),
+            "report.held[0].item.reason",
+            FieldReason::ValueOutOfRange,
+        ),
+        (
+            |r| r.history_refusal = Some(registry::HistoryRefusal::default()),
+            "report.history_refusal.why",
+            FieldReason::ValueUnknown,
+        ),
+        (
+            |r| r.history_refusal.as_mut().unwrap().offered = Some(types::Cursor::default()),
+            "report.history_refusal.offered",
+            FieldReason::ValueMalformed,
+        ),
+        (
+            |r| r.apply_duration = Some(prost_types::Duration { seconds: -1, nanos: 0 }),
+            "report.apply_duration",
+            FieldReason::ValueOutOfRange,
+        ),
+    ];
+    for (spoil, field, reason) in rows {
+        assert_eq!(spoilt(spoil), [(field.to_owned(), reason)]);
+    }
+}
+
+#[test]
+fn a_report_lists_at_most_256_held_items() {
+    let listing = |count: usize| registry::Report {
+        held: vec![held(); count],
+        held_total: 300,
+        ..report()
+    };
+    assert_eq!(Report::try_from(&listing(256)).unwrap().held.len(), 256);
+    let expected = [("report.held".to_owned(), FieldReason::ValueOutOfRange)];
+    assert_eq!(bad_fields(Report::try_from(&listing(257))), expected);
+}
+
+#[test]
+fn a_message_of_no_known_kind_is_refused() {
+    let message = Message::try_from(registry::SubscribeRequest { kind: None });
+    assert_eq!(message, Err(UplinkError::UnknownMessage));
+}
