@@ -54,7 +54,10 @@ impl Store {
     pub(crate) fn write(&mut self, changes: Vec<(&str, prost_types::Any)>) {
         let next = self.cursor.revision.next();
         for (name, payload) in changes {
-            let create_revision = self.resources.get(name).map_or(next.get(), |old| old.create_revision);
+            let create_revision = self
+                .resources
+                .get(name)
+                .map_or_else(|| next.get(), |old| old.create_revision);
             let resource = registry::Resource {
                 name: name.to_owned(),
                 create_revision,
