@@ -221,3 +221,165 @@ impl Catalog {
         self.features.get(feature).unwrap_or(&Setting::Unassigned)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use switchboard::{
+        digest::{ChainDigest, StateDigest},
+        history::{Incarnation, View},
+        names::{IncarnationId, StoreId},
+    };
+
+    use super::*;
+
+    /// A parent and its child.
+    const CHAT: &str = "duo_chat";
+    const EXPLAIN: &str = "duo_chat_explain_code";
+
+    fn name(model: &str) -> ModelName {
+        ModelName::from_id(model).unwrap()
+    }
+
+    fn ready(model: &str) -> ModelState {
+        ModelState::Ready(Arc::new(Model {
+            name: name(model),
+            family: Catalogue::get().family("llama3").unwrap(),
+            identifier: model.to_owned(),
+            endpoints: vec![Endpoint {
+                uri: EndpointUri::parse("http://gpu1:8000").unwrap(),
+                weight: 1,
+            }],
+            credential: None,
+        }))
+    }
+
+    /// A catalog with one model in every state, each under the state's name.
+    fn catalog(settings: &[(&str, Setting)]) -> Catalog {
+        let models = [
+            ("ready", ready("ready")),
+            ("other", ready("other")),
+            ("disabled", ModelState::Disabled),
+            ("dropped", ModelState::CredentialMissing),
+            ("pending", ModelState::NotReady),
+        ];
+        Catalog {
+            cursor: Cursor {
+                store: StoreId::random(),
+                incarnation: Incarnation {
+                    number: 1,
+                    id: IncarnationId::random(),
+                },
+                revision: Revision::new(7).unwrap(),
+                chain: ChainDigest::NONE,
+                view: View::Router,
+                state: StateDigest::EMPTY,
+            },
+            features: settings
+                .iter()
+                .map(|(feature, setting)| (FeatureName::from_id(feature).unwrap(), setting.clone()))
+                .collect(),
+            models: models.map(|(model, state)| (name(model), state)).into(),
+        }
+    }
+
+    fn on(model: &str) -> Setting {
+        Setting::SelfHosted(name(model))
+    }
+
+    #[test]
+    fn a_feature_is_answered_by_the_model_that_it_names() {
+        let catalog = catalog(&[(CHAT, on("other")), (EXPLAIN, on("ready"))]);
+        for asked in [EXPLAIN, "features/duo_chat_explain_code"] {
+            let selection = catalog.resolve(asked).unwrap();
+            assert_eq!(selection.model.name, name("ready"));
+            assert_eq!(selection.feature.id(), EXPLAIN);
+            assert_eq!(selection.source_feature.id(), EXPLAIN);
+            assert_eq!(selection.reason, SelectionReason::Assigned);
+            assert_eq!(selection.revision.get(), 7);
+        }
+        let by_other_name = catalog.resolve("chat").unwrap();
+        assert_eq!(by_other_name.feature.id(), CHAT);
+    }
+
+    #[test]
+    fn an_unassigned_feature_asks_its_parent() {
+        for settings in [
+            &[(CHAT, on("ready")), (EXPLAIN, Setting::Unassigned)][..],
+            &[(CHAT, on("ready"))][..],
+        ] {
+            let catalog = catalog(settings);
+            let selection = catalog.resolve(EXPLAIN).unwrap();
+            assert_eq!(selection.feature.id(), EXPLAIN);
+            assert_eq!(selection.source_feature.id(), CHAT);
+            assert_eq!(selection.reason, SelectionReason::ParentFeature);
+        }
+        let nobody = catalog(&[]).resolve(EXPLAIN).unwrap_err();
+        assert!(matches!(nobody, ResolveError::FeatureUnassigned { feature } if feature.id() == EXPLAIN));
+        let without_parent = catalog(&[(EXPLAIN, on("ready"))]).resolve(CHAT).unwrap_err();
+        assert!(matches!(without_parent, ResolveError::FeatureUnassigned { feature } if feature.id() == CHAT));
+    }
+
+    #[test]
+    fn a_feature_that_is_switched_off_or_vendored_asks_no_parent() {
+        let off = catalog(&[(CHAT, on("ready")), (EXPLAIN, Setting::Disabled)]);
+        assert!(matches!(
+            off.resolve(EXPLAIN),
+            Err(ResolveError::FeatureDisabled { feature }) if feature.id() == EXPLAIN
+        ));
+        let vendored = catalog(&[(CHAT, on("ready")), (EXPLAIN, Setting::Vendored)]);
+        assert!(matches!(
+            vendored.resolve(EXPLAIN),
+            Err(ResolveError::FeatureVendored { feature }) if feature.id() == EXPLAIN
+        ));
+    }
+
+    #[test]
+    fn what_the_parent_says_is_told_with_the_parents_name() {
+        let off = catalog(&[(CHAT, Setting::Disabled)]);
+        assert!(matches!(
+            off.resolve(EXPLAIN),
+            Err(ResolveError::FeatureDisabled { feature }) if feature.id() == CHAT
+        ));
+        let vendored = catalog(&[(CHAT, Setting::Vendored)]);
+        assert!(matches!(
+            vendored.resolve(EXPLAIN),
+            Err(ResolveError::FeatureVendored { feature }) if feature.id() == CHAT
+        ));
+    }
+
+    #[test]
+    fn a_model_that_cannot_be_called_is_told_by_its_state() {
+        let resolve = |model| catalog(&[(CHAT, on(model))]).resolve(EXPLAIN).map(|_| ()).unwrap_err();
+        let feature = &Catalogue::get().called(EXPLAIN).unwrap().name;
+        let model = name;
+        assert_eq!(
+            resolve("disabled"),
+            ResolveError::ModelDisabled {
+                feature,
+                model: model("disabled")
+            }
+        );
+        assert_eq!(
+            resolve("dropped"),
+            ResolveError::CredentialMissing {
+                feature,
+                model: model("dropped")
+            }
+        );
+        for not_ready in ["pending", "unheard-of"] {
+            assert_eq!(
+                resolve(not_ready),
+                ResolveError::ModelNotReady {
+                    feature,
+                    model: model(not_ready)
+                }
+            );
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_is_repeated_only_so_far() {
+        let error = catalog(&[]).resolve(&"ä".repeat(1000)).map(|_| ()).unwrap_err();
+        assert_eq!(error, ResolveError::UnknownFeature { name: "ä".repeat(128) });
+    }
+}

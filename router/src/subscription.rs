@@ -7,6 +7,8 @@
 mod apply;
 pub mod compile;
 mod credentials;
+#[cfg(test)]
+mod fixture;
 mod link;
 pub mod received;
 pub mod resource;
@@ -79,3 +81,6 @@ impl Subscription {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -367,3 +367,6 @@ fn without_what_was_taken(used: &UsedModel, newest: Option<&CredentialSpec>) -> 
         ..used.clone()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -219,3 +219,78 @@ async fn fetch(channel: Channel, wanted: Wanted) -> Result<Credential, FetchErro
         token: ApiToken::parse(answer.api_token).map_err(|_unusable| FetchError::Other)?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use switchboard::names::ModelName;
+
+    use super::*;
+    use crate::subscription::resource::CredentialRef;
+
+    fn wanted(number: u8) -> Wanted {
+        Wanted {
+            model: ModelName::parse("models/a").unwrap(),
+            credential: CredentialRef {
+                id: CredentialId::parse(&format!("{number:032x}")).unwrap(),
+                origins: BTreeSet::new(),
+            },
+        }
+    }
+
+    /// What is left to do after a fetch has ended so.
+    async fn after(result: Result<Credential, FetchError>) -> Credentials {
+        let mut credentials = Credentials::new();
+        let wanted = wanted(1);
+        credentials.want(std::slice::from_ref(&wanted));
+        assert!(!credentials.all_tried());
+        let end: Fetched = (wanted.credential.id, result);
+        credentials.running.push(Box::pin(std::future::ready(end)));
+        credentials.ended().await;
+        assert!(credentials.all_tried());
+        credentials
+    }
+
+    fn credential(number: u8) -> Credential {
+        Credential {
+            id: wanted(number).credential.id,
+            origins: BTreeSet::new(),
+            token: ApiToken::parse("sk-1".to_owned()).unwrap(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failed_fetch_is_repeated_and_a_superseded_one_only_on_another_stream() {
+        assert!(after(Err(FetchError::Timeout)).await.due_at().is_some());
+        let mut credentials = after(Err(FetchError::Superseded)).await;
+        assert_eq!(credentials.due_at(), None);
+        credentials.reconsider();
+        assert!(credentials.due_at().is_some());
+    }
+
+    #[tokio::test]
+    async fn what_came_is_kept_while_it_is_used_or_waited_for() {
+        let id = wanted(1).credential.id;
+        let mut credentials = after(Ok(credential(1))).await;
+        credentials.want(&[wanted(1)]);
+        assert_eq!(credentials.due_at(), None, "it is there already");
+        credentials.keep(&HashSet::new(), &[wanted(1)]);
+        credentials.keep(&[id].into(), &[]);
+        assert!(credentials.cache().contains_key(&id));
+        credentials.keep(&HashSet::new(), &[wanted(2)]);
+        assert!(credentials.cache().is_empty());
+    }
+
+    #[tokio::test]
+    async fn only_so_many_are_fetched_at_a_time() {
+        let channel = tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+        let mut credentials = Credentials::new();
+        let all: Vec<_> = (0..20).map(wanted).collect();
+        credentials.want(&all);
+        credentials.start(&channel);
+        assert_eq!(credentials.running.len(), RUNNING_MAX);
+        assert_eq!(credentials.due_at(), None);
+        credentials.ended().await;
+        credentials.start(&channel);
+        assert_eq!(credentials.running.len(), RUNNING_MAX);
+    }
+}

@@ -236,11 +236,10 @@ impl Link {
 
     /// Warns once until the registry is back.
     fn lost(&mut self, why: &str) {
-        if self.contact == Contact::Lost {
-            debug!("still without the registry: {why}");
-        } else {
-            self.contact = Contact::Lost;
-            warn!("lost the registry, the last catalog stays in use: {why}");
+        match std::mem::replace(&mut self.contact, Contact::Lost) {
+            Contact::Lost => debug!("still without the registry: {why}"),
+            Contact::Held => warn!("lost the registry, the last catalog stays in use: {why}"),
+            Contact::None => warn!("cannot reach the registry: {why}"),
         }
     }
 }

@@ -421,3 +421,6 @@ impl Session {
         self.received.as_ref().map(|received| received.cursor())
     }
 }
+
+#[cfg(test)]
+mod tests;

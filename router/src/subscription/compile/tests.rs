@@ -1,0 +1,349 @@
+use switchboard::{
+    endpoint::Origin,
+    pb::{
+        registry::{self, CredentialState},
+        types::Provider,
+    },
+    secret::ApiToken,
+};
+
+use super::*;
+use crate::{
+    catalog::{ResolveError, Selection},
+    subscription::fixture::{
+        Store, TOKEN_A, TOKEN_B, assigned, credential, feature, model, model_with_token, revision,
+    },
+};
+
+const CHAT: &str = "features/duo_chat";
+const A: &str = "models/a";
+const B: &str = "models/b";
+
+/// A store and a router that compiles each of its revisions.
+struct Case {
+    store: Store,
+    used: Used,
+    cache: Credentials,
+    last: Option<Compiled>,
+}
+
+impl Case {
+    fn new() -> Self {
+        Self {
+            store: Store::new(),
+            used: Used::default(),
+            cache: Credentials::new(),
+            last: None,
+        }
+    }
+
+    /// A chat feature that model a answers, with token A, fetched.
+    fn with_chat() -> Self {
+        let mut case = Self::new();
+        case.fetched(TOKEN_A);
+        case.write(vec![(A, model_with_token(TOKEN_A)), (CHAT, assigned(A))]);
+        assert_eq!(case.held(), []);
+        case
+    }
+
+    fn write(&mut self, changes: Vec<(&str, prost_types::Any)>) {
+        self.store.write(changes);
+        self.compile();
+    }
+
+    fn compile(&mut self) {
+        let mut compiled = compile(&self.store.received(), &self.used, &self.cache);
+        self.used = std::mem::take(&mut compiled.used);
+        self.last = Some(compiled);
+    }
+
+    fn fetched(&mut self, id: &str) {
+        let id = CredentialId::parse(id).unwrap();
+        let credential = Credential {
+            id,
+            origins: [Origin::parse("http://gpu1:8000").unwrap()].into(),
+            token: ApiToken::parse("sk-1".to_owned()).unwrap(),
+        };
+        self.cache.insert(id, Arc::new(credential));
+    }
+
+    fn last(&self) -> &Compiled {
+        self.last.as_ref().unwrap()
+    }
+
+    /// What is held, with the revision that is used instead.
+    fn held(&self) -> Vec<(String, &'static str, i64)> {
+        let held = self.last().held.iter().map(|held| {
+            let why = match held.why {
+                HeldWhy::Refused(_) => "refused",
+                HeldWhy::CapabilityMissing(_) => "capability",
+                HeldWhy::CredentialPending => "pending",
+                HeldWhy::Dependency(_) => "dependency",
+            };
+            (held.name.to_string(), why, held.used_revision.get())
+        });
+        held.collect()
+    }
+
+    fn wanted(&self) -> Vec<String> {
+        let wanted = self.last().wanted.iter();
+        wanted.map(|wanted| wanted.credential.id.to_string()).collect()
+    }
+
+    fn chat(&self) -> Result<Selection<'_>, ResolveError> {
+        self.last().catalog.resolve("duo_chat")
+    }
+
+    /// The credential that a chat would carry.
+    fn chat_token(&self) -> Option<String> {
+        let model = self.chat().unwrap().model;
+        model.credential.as_ref().map(|credential| credential.id.to_string())
+    }
+}
+
+fn held(name: &str, why: &'static str, used: i64) -> Vec<(String, &'static str, i64)> {
+    vec![(name.to_owned(), why, used)]
+}
+
+#[test]
+fn a_usable_model_is_called_as_it_is_stored() {
+    let mut case = Case::new();
+    let platform = model(|entry| entry.model.as_mut().unwrap().identifier = Some("custom_openai/m:1".to_owned()));
+    case.write(vec![(A, model(|_| ())), (B, platform), (CHAT, assigned(A))]);
+    assert_eq!(case.held(), []);
+    let selection = case.chat().unwrap();
+    assert_eq!(selection.model.identifier, "a", "without an identifier it is the id");
+    assert_eq!(selection.model.family.machine_name, "llama3");
+    assert_eq!(selection.revision, revision(2));
+    assert_eq!(selection.model.endpoints[0].weight, 1);
+    let ModelState::Ready(b) = &case.last().catalog.models[&ModelName::parse(B).unwrap()] else {
+        panic!("b is usable");
+    };
+    assert_eq!(b.identifier, "m:1", "the platform is not sent");
+}
+
+#[test]
+fn a_refused_model_keeps_its_last_version_with_that_versions_credential() {
+    let mut case = Case::with_chat();
+    case.fetched(TOKEN_B);
+    let unknown_family = model(|entry| {
+        entry.model.as_mut().unwrap().family = Some("llama99".to_owned());
+        entry.credential = Some(credential(CredentialState::Set, TOKEN_B));
+    });
+    case.write(vec![(A, unknown_family)]);
+    assert_eq!(case.held(), held(A, "refused", 2));
+    assert_eq!(case.chat_token().as_deref(), Some(TOKEN_A));
+    case.write(vec![(A, model_with_token(TOKEN_B))]);
+    assert_eq!(case.held(), [], "a later version heals it");
+    assert_eq!(case.chat_token().as_deref(), Some(TOKEN_B));
+}
+
+#[test]
+fn what_cannot_be_read_is_refused_by_name_and_field() {
+    let endpoint = |uri: &str, weight| {
+        let uri = uri.to_owned();
+        model(move |entry| {
+            let endpoint = &mut entry.model.as_mut().unwrap().endpoints[0];
+            (endpoint.uri, endpoint.weight) = (uri, weight);
+        })
+    };
+    let garbage = prost_types::Any {
+        value: vec![0xff],
+        ..model(|_| ())
+    };
+    let other_type = prost_types::Any {
+        type_url: "type.googleapis.com/switchboard.registry.v1.Feature".to_owned(),
+        ..model(|_| ())
+    };
+    let mut elsewhere = credential(CredentialState::Set, TOKEN_A);
+    elsewhere.origins = vec!["http://gpu2:8000".to_owned()];
+    let rows = [
+        (garbage, ""),
+        (other_type, ""),
+        (endpoint("ftp://gpu1", None), "model.endpoints[0].uri"),
+        (endpoint("http://gpu1:8000", Some(1001)), "model.endpoints[0].weight"),
+        (endpoint("http://gpu1:8000", Some(0)), "model.endpoints"),
+        (model(|entry| entry.model = None), "model.family"),
+        (model(|entry| entry.credential = Some(elsewhere)), "credential.origins"),
+        (model_with_token("short"), "credential.id"),
+        (
+            model(|entry| entry.credential.as_mut().unwrap().state = 9),
+            "credential.state",
+        ),
+    ];
+    for (payload, field) in rows {
+        let mut case = Case::new();
+        case.write(vec![(A, payload), (CHAT, assigned(A))]);
+        let held = &case.last().held[0];
+        assert_eq!(held.name.to_string(), A);
+        assert_eq!(held.used_revision, Revision::ZERO);
+        let HeldWhy::Refused(refusal) = &held.why else {
+            panic!("{field}: {:?}", held.why);
+        };
+        assert_eq!(refusal.field, field);
+        assert!(matches!(case.chat(), Err(ResolveError::ModelNotReady { .. })));
+    }
+}
+
+#[test]
+fn an_item_that_needs_a_capability_is_held() {
+    let mut case = Case::with_chat();
+    case.store.write(vec![(A, model_with_token(TOKEN_A))]);
+    case.store
+        .spoil(A, |resource| resource.requires = vec!["rules".to_owned()]);
+    case.compile();
+    assert_eq!(case.held(), held(A, "capability", 2));
+    assert!(case.chat().is_ok());
+}
+
+#[test]
+fn a_model_waits_for_its_credential_with_its_last_version() {
+    let mut case = Case::with_chat();
+    case.write(vec![(A, model_with_token(TOKEN_B))]);
+    assert_eq!(case.held(), held(A, "pending", 2));
+    assert_eq!(case.wanted(), [TOKEN_B]);
+    assert_eq!(case.chat_token().as_deref(), Some(TOKEN_A));
+    case.fetched(TOKEN_B);
+    case.compile();
+    assert_eq!(case.held(), []);
+    assert_eq!(case.chat_token().as_deref(), Some(TOKEN_B));
+}
+
+#[test]
+fn nothing_is_fetched_for_a_model_that_no_call_can_reach() {
+    let mut case = Case::new();
+    let disabled = model(|entry| {
+        entry.credential = Some(credential(CredentialState::Set, TOKEN_A));
+        entry.model.as_mut().unwrap().disabled = Some(true);
+    });
+    case.write(vec![
+        (A, disabled),
+        (B, model_with_token(TOKEN_B)),
+        (CHAT, assigned(A)),
+        ("features/duo_chat_explain_code", feature(Provider::Disabled, Some(B))),
+    ]);
+    assert!(case.wanted().is_empty());
+    assert_eq!(case.held(), []);
+    assert!(matches!(case.chat(), Err(ResolveError::ModelDisabled { .. })));
+}
+
+#[test]
+fn a_new_life_of_a_name_or_of_the_store_inherits_nothing() {
+    let mut case = Case::with_chat();
+    case.store.write(vec![(A, model_with_token(TOKEN_B))]);
+    case.store.spoil(A, |resource| resource.create_revision = 3);
+    case.compile();
+    assert_eq!(case.held(), held(A, "pending", 0));
+    assert!(matches!(case.chat(), Err(ResolveError::ModelNotReady { .. })));
+
+    let mut case = Case::with_chat();
+    case.store.write(vec![(A, model_with_token(TOKEN_B))]);
+    case.store.restore();
+    case.compile();
+    assert_eq!(case.held(), held(A, "pending", 0));
+    assert_eq!(case.used.life(), Some(case.store.cursor.incarnation));
+}
+
+#[test]
+fn what_takes_away_acts_at_once_even_from_a_refused_model() {
+    let refused = |change: fn(&mut registry::ModelEntry)| {
+        model(move |entry| {
+            entry.model.as_mut().unwrap().family = None;
+            entry.credential = Some(credential(CredentialState::Set, TOKEN_A));
+            change(entry);
+        })
+    };
+    let mut case = Case::with_chat();
+    case.write(vec![(
+        A,
+        refused(|entry| entry.model.as_mut().unwrap().disabled = Some(true)),
+    )]);
+    assert!(matches!(case.chat(), Err(ResolveError::ModelDisabled { .. })));
+
+    let mut case = Case::with_chat();
+    case.write(vec![(
+        A,
+        refused(|entry| entry.credential.as_mut().unwrap().state = CredentialState::Dropped.into()),
+    )]);
+    assert!(matches!(case.chat(), Err(ResolveError::CredentialMissing { .. })));
+    case.write(vec![(A, refused(|_| ()))]);
+    assert!(
+        matches!(case.chat(), Err(ResolveError::CredentialMissing { .. })),
+        "what was dropped does not come back with a refused version"
+    );
+
+    let mut case = Case::with_chat();
+    case.write(vec![(A, refused(|entry| entry.credential = None))]);
+    assert_eq!(case.held(), held(A, "refused", 2));
+    assert_eq!(case.chat_token(), None);
+}
+
+#[test]
+fn what_takes_away_acts_at_once_even_from_a_refused_feature() {
+    for (provider, error) in [
+        (Provider::Disabled, "switched off"),
+        (Provider::Vendored, "own cloud"),
+        (Provider::Unassigned, "assigned to nobody"),
+    ] {
+        let mut case = Case::with_chat();
+        case.store.write(vec![(CHAT, feature(provider, Some(A)))]);
+        case.store
+            .spoil(CHAT, |resource| resource.requires = vec!["rules".to_owned()]);
+        case.compile();
+        assert_eq!(case.held(), held(CHAT, "capability", 2));
+        let text = case.chat().unwrap_err().to_string();
+        assert!(text.contains(error), "{text}");
+    }
+}
+
+#[test]
+fn a_refused_feature_keeps_its_last_setting() {
+    let mut case = Case::with_chat();
+    let unknown_provider = prost_types::Any {
+        value: vec![0x10, 9],
+        ..assigned(A)
+    };
+    case.write(vec![(CHAT, unknown_provider)]);
+    assert_eq!(case.held(), held(CHAT, "refused", 2));
+    assert!(case.chat().is_ok());
+}
+
+#[test]
+fn a_feature_goes_to_its_new_model_once_that_is_usable() {
+    let mut case = Case::with_chat();
+    case.write(vec![(B, model_with_token(TOKEN_B)), (CHAT, assigned(B))]);
+    assert_eq!(
+        case.held(),
+        [held(CHAT, "dependency", 2), held(B, "pending", 0)].concat()
+    );
+    assert_eq!(case.chat().unwrap().model.name.id(), "a");
+    case.fetched(TOKEN_B);
+    case.compile();
+    assert_eq!(case.held(), []);
+    assert_eq!(case.chat().unwrap().model.name.id(), "b");
+}
+
+#[test]
+fn a_feature_whose_old_model_is_gone_does_not_wait() {
+    let mut case = Case::with_chat();
+    let disabled = model(|entry| entry.model.as_mut().unwrap().disabled = Some(true));
+    case.write(vec![(A, disabled), (B, model_with_token(TOKEN_B)), (CHAT, assigned(B))]);
+    assert_eq!(case.held(), held(B, "pending", 0));
+    assert!(matches!(case.chat(), Err(ResolveError::ModelNotReady { .. })));
+}
+
+#[test]
+fn a_kind_or_a_feature_of_a_later_build_is_left_alone() {
+    let mut case = Case::with_chat();
+    let unknown = || prost_types::Any {
+        type_url: "t".to_owned(),
+        value: vec![1],
+    };
+    case.write(vec![
+        ("gadgets/x", unknown()),
+        ("features/of_next_year", unknown()),
+        ("settings", unknown()),
+    ]);
+    assert_eq!(case.held(), []);
+    assert!(case.chat().is_ok());
+}

@@ -1,0 +1,483 @@
+//! The table of the protocol, row by row; [`property`] plays whole histories.
+
+mod property;
+
+use switchboard::names::StoreId;
+
+use super::*;
+use crate::subscription::{
+    fixture::{Store, assigned, incarnation, model, revision},
+    resource::Resource,
+};
+
+const HEARTBEAT: Duration = Duration::from_secs(4);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn store() -> Store {
+    let mut store = Store::new();
+    store.write(vec![
+        ("models/a", model(|_| ())),
+        ("features/duo_chat", assigned("models/a")),
+    ]);
+    store
+}
+
+fn welcome(head: &Cursor, mode: Mode) -> Event {
+    Event::Message(Message::Welcome(Welcome {
+        head: *head,
+        heartbeat: HEARTBEAT,
+        mode,
+    }))
+}
+
+fn snapshot_of(store: &Store) -> Vec<Event> {
+    let at = store.cursor;
+    let resources = store.all();
+    [
+        Message::SnapshotBegin(SnapshotBegin {
+            at,
+            resources: resources.len(),
+        }),
+        Message::SnapshotPart(SnapshotPart { part: 0, resources }),
+        Message::SnapshotEnd(at),
+    ]
+    .map(Event::Message)
+    .into()
+}
+
+fn delta(from: &Cursor, to: &Store) -> Delta {
+    Delta {
+        from: from.revision,
+        to: to.cursor,
+        upserts: to.changed_after(from.revision),
+        part: 0,
+        more: false,
+    }
+}
+
+fn bookmark(at: Option<Cursor>, probe: i64) -> Event {
+    Event::Message(Message::Bookmark(Bookmark { at, probe }))
+}
+
+/// A session and its clock.
+struct Case {
+    session: Session,
+    now: Duration,
+}
+
+impl Case {
+    fn new(addresses: usize) -> Self {
+        Self {
+            session: Session::new(addresses, 7),
+            now: Duration::ZERO,
+        }
+    }
+
+    /// Follows `store`, proven by a bookmark.
+    fn following(store: &Store) -> Self {
+        let mut case = Self::new(1);
+        case.dial();
+        case.step(welcome(&store.cursor, Mode::Snapshot { is_fork: false }));
+        case.all(snapshot_of(store));
+        assert_eq!(case.step(bookmark(Some(store.cursor), 1)), []);
+        assert_eq!(case.received(), Some(store.cursor));
+        case
+    }
+
+    fn step(&mut self, event: Event) -> Vec<Action> {
+        self.session.step(self.now, event)
+    }
+
+    fn all(&mut self, events: Vec<Event>) -> Vec<Action> {
+        events.into_iter().flat_map(|event| self.step(event)).collect()
+    }
+
+    /// Waits until the timer is due.
+    fn wait(&mut self) -> Duration {
+        let waited = self.session.wake_at().saturating_sub(self.now);
+        self.now += waited;
+        waited
+    }
+
+    fn dial(&mut self) -> Action {
+        self.wait();
+        let mut actions = self.step(Event::Timer);
+        assert_eq!(actions.len(), 1);
+        let action = actions.remove(0);
+        assert!(matches!(action, Action::Dial { .. }), "{action:?}");
+        action
+    }
+
+    fn received(&self) -> Option<Cursor> {
+        self.session.standing().received
+    }
+
+    fn refusal(&self) -> Option<RefusalWhy> {
+        self.session.standing().refusal.map(|refusal| refusal.why)
+    }
+}
+
+fn closed(why: Closed) -> Vec<Action> {
+    vec![Action::Close(why)]
+}
+
+#[test]
+fn the_first_snapshot_is_installed_when_it_is_whole() {
+    let store = store();
+    let mut case = Case::new(1);
+    let hello = case.dial();
+    assert_eq!(
+        hello,
+        Action::Dial {
+            address: 0,
+            resume: None,
+            want_snapshot: false
+        }
+    );
+    let mode = Mode::Snapshot { is_fork: false };
+    assert_eq!(case.step(welcome(&store.cursor, mode)), [Action::Opened(mode)]);
+    let mut events = snapshot_of(&store);
+    let end = events.pop().unwrap();
+    assert_eq!(case.all(events), []);
+    assert_eq!(case.step(bookmark(None, 5)), [], "a sign of life amid a snapshot");
+    assert_eq!(case.session.standing().probe, 5);
+    assert_eq!(case.received(), None);
+    assert_eq!(case.step(end), [Action::Install(Arc::new(store.received()))]);
+}
+
+#[test]
+fn deltas_move_the_state_and_repeated_ones_do_not() {
+    let mut store = store();
+    let mut case = Case::following(&store);
+    let from = store.cursor;
+    store.write(vec![("models/b", model(|_| ()))]);
+    let change = delta(&from, &store);
+    let repeated = Event::Message(Message::Delta(change.clone()));
+    assert_eq!(
+        case.step(Event::Message(Message::Delta(change))),
+        [Action::Install(Arc::new(store.received()))]
+    );
+    assert_eq!(case.step(repeated), [Action::Repeated(store.cursor.revision)]);
+    assert_eq!(case.received(), Some(store.cursor));
+}
+
+#[test]
+fn the_parts_of_a_delta_are_applied_at_once() {
+    let mut store = store();
+    let mut case = Case::following(&store);
+    let from = store.cursor;
+    store.write(vec![("models/b", model(|_| ())), ("models/c", model(|_| ()))]);
+    let whole = delta(&from, &store);
+    let part = |part: u32, more| {
+        Event::Message(Message::Delta(Delta {
+            upserts: vec![whole.upserts[part as usize].clone()],
+            part,
+            more,
+            ..whole.clone()
+        }))
+    };
+    assert_eq!(case.step(part(0, true)), []);
+    assert_eq!(case.step(bookmark(Some(from), 2)), []);
+    assert_eq!(case.received(), Some(from));
+    assert_eq!(case.step(part(1, false)), [Action::Install(Arc::new(store.received()))]);
+
+    let mut case = Case::following(&self::store());
+    assert_eq!(
+        case.step(part(1, false)),
+        closed(Closed::Gap),
+        "the first part is missing"
+    );
+}
+
+#[test]
+fn what_does_not_go_on_from_the_received_state_is_not_applied() {
+    let mut store = store();
+    let start = store.clone();
+    store.write(vec![("models/b", model(|_| ()))]);
+    let skipped = store.cursor;
+    store.write(vec![("models/c", model(|_| ()))]);
+    let other_life = {
+        let mut store = store.clone();
+        store.restore();
+        store
+    };
+    for (event, why) in [
+        (Event::Message(Message::Delta(delta(&skipped, &store))), Closed::Gap),
+        (bookmark(Some(store.cursor), 1), Closed::Gap),
+        (bookmark(None, 1), Closed::Gap),
+        (
+            Event::Message(Message::Delta(delta(&start.cursor, &other_life))),
+            Closed::Protocol,
+        ),
+        (
+            welcome(&start.cursor, Mode::Snapshot { is_fork: false }),
+            Closed::Protocol,
+        ),
+        (Event::Message(Message::SnapshotEnd(start.cursor)), Closed::Protocol),
+        (Event::Unreadable, Closed::Protocol),
+    ] {
+        let mut case = Case::following(&start);
+        assert_eq!(case.step(event), closed(why));
+        assert_eq!(case.received(), Some(start.cursor));
+        assert_eq!(
+            case.dial(),
+            Action::Dial {
+                address: 0,
+                resume: Some(start.cursor),
+                want_snapshot: false
+            }
+        );
+    }
+}
+
+#[test]
+fn a_wrong_digest_is_reported_until_a_right_snapshot_has_come() {
+    let mut store = store();
+    let mut case = Case::following(&store);
+    let from = store.cursor;
+    store.write(vec![("models/b", model(|_| ()))]);
+    let mut wrong = delta(&from, &store);
+    wrong.upserts.clear();
+    assert_eq!(
+        case.step(Event::Message(Message::Delta(wrong))),
+        closed(Closed::Mismatch)
+    );
+    assert_eq!(case.received(), Some(from), "the last good state stays");
+    assert_eq!(case.refusal(), Some(RefusalWhy::StateMismatch));
+    assert_eq!(
+        case.dial(),
+        Action::Dial {
+            address: 0,
+            resume: Some(from),
+            want_snapshot: true
+        }
+    );
+    case.step(welcome(&store.cursor, Mode::Snapshot { is_fork: false }));
+    assert_eq!(case.refusal(), Some(RefusalWhy::StateMismatch));
+    case.all(snapshot_of(&store));
+    assert_eq!(case.refusal(), None);
+    assert_eq!(case.received(), Some(store.cursor));
+    case.step(Event::Ended(End::Failed));
+    assert!(matches!(
+        case.dial(),
+        Action::Dial {
+            want_snapshot: false,
+            ..
+        }
+    ));
+}
+
+#[test]
+fn a_snapshot_that_is_not_what_it_claims_is_dropped() {
+    let store = store();
+    let spoilt: [fn(&mut Vec<Event>); 4] = [
+        |events| {
+            let Event::Message(Message::SnapshotBegin(begin)) = &mut events[0] else {
+                panic!("begins");
+            };
+            begin.resources += 1;
+        },
+        |events| {
+            let Event::Message(Message::SnapshotPart(part)) = &mut events[1] else {
+                panic!("has a part");
+            };
+            part.resources[0] = part.resources[1].clone();
+        },
+        |events| {
+            let Event::Message(Message::SnapshotPart(part)) = &mut events[1] else {
+                panic!("has a part");
+            };
+            let mut raw = part.resources[0].raw.clone();
+            raw.value = "another".into();
+            let content = part.resources[0].content.clone();
+            part.resources[0] = Resource::new(raw, content);
+        },
+        |events| {
+            events.remove(1);
+        },
+    ];
+    for (row, spoil) in spoilt.into_iter().enumerate() {
+        let mut case = Case::new(1);
+        case.dial();
+        case.step(welcome(&store.cursor, Mode::Snapshot { is_fork: false }));
+        let mut events = snapshot_of(&store);
+        spoil(&mut events);
+        assert_eq!(case.all(events), closed(Closed::Mismatch), "row {row}");
+        assert_eq!(case.received(), None);
+        assert_eq!(case.refusal(), Some(RefusalWhy::StateMismatch));
+    }
+}
+
+#[test]
+fn the_wait_after_wrong_digests_grows_to_a_minute() {
+    let store = store();
+    let mut case = Case::new(1);
+    let mut longest = Duration::ZERO;
+    for _ in 0..60 {
+        case.dial();
+        case.step(welcome(&store.cursor, Mode::Snapshot { is_fork: false }));
+        case.step(bookmark(None, 1));
+        let mut events = snapshot_of(&store);
+        events.remove(1);
+        case.all(events);
+        longest = longest.max(case.session.wake_at() - case.now);
+    }
+    assert!(longest > RETRY_MAX && longest <= MISMATCH_MAX, "{longest:?}");
+}
+
+#[test]
+fn the_router_judges_a_history_by_itself() {
+    let store = store();
+    let own = store.cursor;
+    let with = |change: fn(&mut Cursor)| {
+        let mut offered = own;
+        change(&mut offered);
+        offered
+    };
+    let (resumed, snapshot) = (Mode::Resumed, Mode::Snapshot { is_fork: false });
+    let fork = Mode::Snapshot { is_fork: true };
+    let other_store = with(|c| c.store = StoreId::parse(&"6".repeat(32)).unwrap());
+    let regressed = with(|c| c.revision = revision(1));
+    let other_life = with(|c| c.incarnation.id = incarnation(9).id);
+    let older_life = with(|c| c.incarnation.number = 0);
+    for (offered, mode, why) in [
+        (other_store, snapshot, RefusalWhy::StoreChanged),
+        (other_store, resumed, RefusalWhy::StoreChanged),
+        (regressed, snapshot, RefusalWhy::RevisionRegressed),
+        (regressed, resumed, RefusalWhy::RevisionRegressed),
+        (other_life, snapshot, RefusalWhy::RevisionRegressed),
+        (older_life, fork, RefusalWhy::RevisionRegressed),
+        (own, Mode::Withheld { other_store: true }, RefusalWhy::StoreChanged),
+        (
+            own,
+            Mode::Withheld { other_store: false },
+            RefusalWhy::RevisionRegressed,
+        ),
+    ] {
+        let mut case = Case::following(&store);
+        case.step(Event::Ended(End::Failed));
+        case.dial();
+        assert_eq!(case.step(welcome(&offered, mode)), [Action::Opened(mode)]);
+        assert_eq!(case.refusal(), Some(why));
+        assert_eq!(case.session.standing().refusal.unwrap().offered, offered);
+        // It stays to report, takes nothing, and answers probes.
+        case.all(snapshot_of(&store));
+        assert_eq!(case.step(bookmark(None, 8)), []);
+        assert_eq!(case.session.standing().probe, 8);
+        assert_eq!(case.received(), Some(own));
+    }
+}
+
+#[test]
+fn a_new_life_comes_only_as_a_forks_snapshot() {
+    let mut store = store();
+    let before = store.clone();
+    store.restore();
+    let reconnected = || {
+        let mut case = Case::following(&before);
+        case.step(Event::Ended(End::Failed));
+        case.dial();
+        case
+    };
+    for mode in [Mode::Resumed, Mode::Snapshot { is_fork: false }] {
+        assert_eq!(
+            reconnected().step(welcome(&store.cursor, mode)),
+            closed(Closed::Protocol)
+        );
+    }
+    let mut case = reconnected();
+    case.step(welcome(&store.cursor, Mode::Snapshot { is_fork: true }));
+    case.all(snapshot_of(&store));
+    assert_eq!(case.received(), Some(store.cursor));
+}
+
+#[test]
+fn a_snapshot_that_falls_behind_its_welcome_is_refused() {
+    let mut store = store();
+    let old = store.clone();
+    store.write(vec![("models/b", model(|_| ()))]);
+    let mut case = Case::following(&store);
+    case.step(Event::Ended(End::Failed));
+    case.dial();
+    case.step(welcome(&store.cursor, Mode::Snapshot { is_fork: false }));
+    assert_eq!(case.all(snapshot_of(&old)), []);
+    assert_eq!(case.refusal(), Some(RefusalWhy::RevisionRegressed));
+    assert_eq!(case.received(), Some(store.cursor));
+}
+
+#[test]
+fn another_registry_is_asked_after_a_heartbeat_when_the_history_is_refused() {
+    let store = store();
+    let withheld = Mode::Withheld { other_store: false };
+    let mut case = Case::new(2);
+    case.dial();
+    case.step(welcome(&store.cursor, withheld));
+    assert_eq!(case.wait(), HEARTBEAT);
+    assert_eq!(case.step(Event::Timer), closed(Closed::Refused));
+    assert!(matches!(case.dial(), Action::Dial { address: 1, .. }));
+
+    let mut alone = Case::new(1);
+    alone.dial();
+    alone.step(welcome(&store.cursor, withheld));
+    assert_eq!(alone.wait(), HEARTBEAT * 5 / 2);
+    assert_eq!(alone.step(Event::Timer), closed(Closed::Silent));
+}
+
+#[test]
+fn a_silent_registry_is_left() {
+    let mut case = Case::new(1);
+    case.dial();
+    assert_eq!(case.wait(), OPENING_MAX);
+    assert_eq!(case.step(Event::Timer), closed(Closed::Opening));
+
+    let store = store();
+    let mut case = Case::following(&store);
+    case.now += SECOND;
+    case.step(bookmark(Some(store.cursor), 2));
+    assert_eq!(case.step(Event::Timer), [], "too early");
+    assert_eq!(case.wait(), HEARTBEAT * 5 / 2);
+    assert_eq!(case.step(Event::Timer), closed(Closed::Silent));
+}
+
+#[test]
+fn a_goodbye_says_how_long_to_wait() {
+    let store = store();
+    let mut case = Case::following(&store);
+    let goodbye = |min_wait, spread| Event::Message(Message::Goodbye(Goodbye { min_wait, spread }));
+    assert_eq!(case.step(goodbye(3 * SECOND, 2 * SECOND)), closed(Closed::Goodbye));
+    let waited = case.wait();
+    assert!((3 * SECOND..5 * SECOND).contains(&waited), "{waited:?}");
+
+    let mut case = Case::following(&store);
+    case.step(goodbye(Duration::MAX, Duration::MAX));
+    assert!(case.wait() <= 2 * GOODBYE_MAX);
+}
+
+#[test]
+fn only_a_bookmark_ends_the_growth_of_the_wait() {
+    let store = store();
+    let mut case = Case::new(3);
+    let mut waits = Vec::new();
+    for round in 0..40 {
+        assert!(matches!(case.dial(), Action::Dial { address, .. } if address == round % 3));
+        case.step(welcome(&store.cursor, Mode::Snapshot { is_fork: false }));
+        // Not even an orderly end, since nothing was proved before it.
+        case.step(Event::Ended(End::Ok));
+        waits.push(case.session.wake_at() - case.now);
+    }
+    assert!(waits[0] <= RETRY_MIN);
+    assert!(waits.iter().all(|wait| *wait <= RETRY_MAX));
+    assert!(waits[10..].iter().max() > Some(&(RETRY_MAX / 2)));
+
+    case.dial();
+    case.step(welcome(&store.cursor, Mode::Snapshot { is_fork: false }));
+    case.step(bookmark(None, 1));
+    case.step(Event::Ended(End::Failed));
+    assert!(case.session.wake_at() - case.now <= RETRY_MIN);
+
+    case.dial();
+    case.step(welcome(&store.cursor, Mode::Snapshot { is_fork: false }));
+    case.step(bookmark(None, 1));
+    case.step(Event::Ended(End::Ok));
+    assert_eq!(case.wait(), Duration::ZERO, "an orderly end is no failure");
+}

@@ -1,0 +1,308 @@
+//! Whatever a registry sends, what was received is a state that existed, and never an older one.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::subscription::resource::Resource;
+
+/// One thing that the registry or the network does.
+#[derive(Debug, Clone)]
+enum Act {
+    /// The store changes.
+    Write(u8),
+    /// A new life of the store begins.
+    Restore,
+    /// An older copy of the store is served from now on, or the newest again.
+    Serve(prop::sample::Index),
+    /// The next honest message of this stream, at most so many resources in one.
+    Honest(usize),
+    /// The honest message, spoilt.
+    Spoilt(Spoil),
+    /// The message before, once more.
+    Again,
+    /// A message is lost.
+    Lose,
+    /// The stream breaks.
+    Cut,
+    /// Time passes.
+    Wait,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Spoil {
+    DropResource,
+    TwinResource,
+    OtherBytes,
+    OtherState,
+    LaterRevision,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let spoil = prop::sample::select(vec![
+        Spoil::DropResource,
+        Spoil::TwinResource,
+        Spoil::OtherBytes,
+        Spoil::OtherState,
+        Spoil::LaterRevision,
+    ]);
+    prop_oneof![
+        4 => (0_u8..6).prop_map(Act::Write),
+        1 => Just(Act::Restore),
+        1 => any::<prop::sample::Index>().prop_map(Act::Serve),
+        30 => (1_usize..4).prop_map(Act::Honest),
+        3 => spoil.prop_map(Act::Spoilt),
+        2 => Just(Act::Again),
+        1 => Just(Act::Lose),
+        2 => Just(Act::Cut),
+        6 => Just(Act::Wait),
+    ]
+}
+
+/// A registry that serves one of the states of a history, as the contract says.
+struct Registry {
+    history: Vec<Store>,
+    served: usize,
+    /// What is still to be sent on the open stream, and the cursor when it is.
+    queue: Vec<Message>,
+    at: Option<Cursor>,
+    last: Option<Message>,
+}
+
+impl Registry {
+    fn new() -> Self {
+        Self {
+            history: vec![store()],
+            served: 0,
+            queue: Vec::new(),
+            at: None,
+            last: None,
+        }
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut Store)) {
+        let mut next = self.history.last().unwrap().clone();
+        change(&mut next);
+        self.history.push(next);
+        self.served = self.history.len() - 1;
+    }
+
+    fn open(&mut self, resume: Option<Cursor>, want_snapshot: bool) {
+        let store = &self.history[self.served];
+        let is_known = |cursor: &Cursor| {
+            cursor.incarnation == store.cursor.incarnation && cursor.revision <= store.cursor.revision
+        };
+        let mode = match resume {
+            Some(cursor) if is_known(&cursor) && !want_snapshot => Mode::Resumed,
+            // It is so wrong as to send an older history too: the router has to judge by itself.
+            Some(cursor) => Mode::Snapshot {
+                is_fork: cursor.incarnation != store.cursor.incarnation,
+            },
+            None => Mode::Snapshot { is_fork: false },
+        };
+        self.at = resume.filter(|_| mode == Mode::Resumed);
+        self.queue = vec![Message::Welcome(Welcome {
+            head: store.cursor,
+            heartbeat: HEARTBEAT,
+            mode,
+        })];
+    }
+
+    /// The next message, with at most `most` resources in it.
+    fn next(&mut self, most: usize) -> Message {
+        if self.queue.is_empty() {
+            self.queue = self.more(most);
+            self.queue.reverse();
+        }
+        let message = self.queue.pop().unwrap();
+        self.last = Some(message.clone());
+        message
+    }
+
+    fn more(&mut self, most: usize) -> Vec<Message> {
+        let store = &self.history[self.served];
+        let to = store.cursor;
+        let parts = |resources: Vec<_>| -> Vec<Vec<_>> {
+            let parts: Vec<_> = resources.chunks(most).map(<[_]>::to_vec).collect();
+            if parts.is_empty() { vec![Vec::new()] } else { parts }
+        };
+        match self.at {
+            None => {
+                let resources = store.all();
+                let begin = Message::SnapshotBegin(SnapshotBegin {
+                    at: to,
+                    resources: resources.len(),
+                });
+                let parts = parts(resources).into_iter().zip(0..);
+                let parts = parts.map(|(resources, part)| Message::SnapshotPart(SnapshotPart { part, resources }));
+                self.at = Some(to);
+                [begin]
+                    .into_iter()
+                    .chain(parts)
+                    .chain([Message::SnapshotEnd(to)])
+                    .collect()
+            }
+            Some(from) if from.incarnation == to.incarnation && from.revision < to.revision => {
+                let parts = parts(store.changed_after(from.revision));
+                let last = parts.len() - 1;
+                self.at = Some(to);
+                let deltas = parts.into_iter().enumerate().map(|(place, upserts)| {
+                    Message::Delta(Delta {
+                        from: from.revision,
+                        to,
+                        upserts,
+                        part: u32::try_from(place).unwrap(),
+                        more: place < last,
+                    })
+                });
+                deltas.collect()
+            }
+            at => vec![Message::Bookmark(Bookmark { at, probe: 1 })],
+        }
+    }
+}
+
+fn spoil(message: &mut Message, spoil: Spoil) {
+    if let Message::Delta(Delta { to: cursor, .. })
+    | Message::SnapshotBegin(SnapshotBegin { at: cursor, .. })
+    | Message::SnapshotEnd(cursor)
+    | Message::Welcome(Welcome { head: cursor, .. }) = message
+    {
+        match spoil {
+            Spoil::OtherState => {
+                let resource = store().all().remove(0);
+                cursor.state = cursor.state.plus(resource.digest);
+            }
+            Spoil::LaterRevision => cursor.revision = cursor.revision.next(),
+            Spoil::DropResource | Spoil::TwinResource | Spoil::OtherBytes => {}
+        }
+    }
+    if let Message::Delta(Delta { upserts: resources, .. }) | Message::SnapshotPart(SnapshotPart { resources, .. }) =
+        message
+        && let Some(last) = resources.pop()
+    {
+        match spoil {
+            Spoil::DropResource => {}
+            Spoil::TwinResource => resources.extend([last.clone(), last]),
+            Spoil::OtherBytes => {
+                let mut raw = last.raw;
+                raw.value = [&raw.value[..], b"x"].concat().into();
+                resources.push(Resource::new(raw, last.content));
+            }
+            Spoil::OtherState | Spoil::LaterRevision => resources.push(last),
+        }
+    }
+}
+
+/// Plays a script and checks after each step.
+struct Play {
+    registry: Registry,
+    case: Case,
+    is_open: bool,
+    installed: Option<Cursor>,
+}
+
+impl Play {
+    fn act(&mut self, act: Act) {
+        let event = match act {
+            Act::Write(place) => {
+                let name = format!("models/m{place}");
+                self.registry.change(|store| store.write(vec![(&name, model(|_| ()))]));
+                return;
+            }
+            Act::Restore => return self.registry.change(Store::restore),
+            Act::Serve(index) => {
+                self.registry.served = index.index(self.registry.history.len());
+                return;
+            }
+            Act::Wait => {
+                self.case.wait();
+                Event::Timer
+            }
+            Act::Honest(_) | Act::Spoilt(_) | Act::Again | Act::Lose | Act::Cut if !self.is_open => return,
+            Act::Honest(most) => Event::Message(self.registry.next(most)),
+            Act::Spoilt(how) => {
+                let mut message = self.registry.next(9);
+                spoil(&mut message, how);
+                Event::Message(message)
+            }
+            Act::Again => match self.registry.last.clone() {
+                Some(message) => Event::Message(message),
+                None => return,
+            },
+            Act::Lose => {
+                self.registry.next(9);
+                return;
+            }
+            Act::Cut => {
+                self.is_open = false;
+                Event::Ended(End::Failed)
+            }
+        };
+        for action in self.case.step(event) {
+            match action {
+                Action::Dial {
+                    resume, want_snapshot, ..
+                } => {
+                    assert_eq!(resume, self.installed, "it resumes from what was installed last");
+                    self.registry.last = None;
+                    self.registry.open(resume, want_snapshot);
+                    self.is_open = true;
+                }
+                Action::Close(_) => self.is_open = false,
+                Action::Install(received) => self.check(&received),
+                Action::Opened(_) | Action::Repeated(_) => {}
+            }
+        }
+    }
+
+    fn check(&mut self, received: &Received) {
+        let cursor = *received.cursor();
+        let history = &self.registry.history;
+        let original = history
+            .iter()
+            .find(|store| store.cursor.state == cursor.state)
+            .expect("a state that was installed existed");
+        assert_eq!(received.resources(), original.received().resources());
+        if let Some(before) = self.installed {
+            let place = |cursor: &Cursor| (cursor.incarnation.number, cursor.revision);
+            assert!(place(&before) <= place(&cursor), "{before:?} then {cursor:?}");
+        }
+        self.installed = Some(cursor);
+        assert_eq!(self.case.received(), self.installed);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn what_is_received_existed_and_never_goes_backwards(script in prop::collection::vec(act(), 1..120)) {
+        let mut play = Play { registry: Registry::new(), case: Case::new(1), is_open: false, installed: None };
+        for act in script {
+            play.act(act);
+        }
+    }
+
+    #[test]
+    fn a_router_catches_up_once_the_registry_is_honest(script in prop::collection::vec(act(), 1..60)) {
+        let mut play = Play { registry: Registry::new(), case: Case::new(1), is_open: false, installed: None };
+        let honest = script.into_iter().filter(|act| !matches!(act, Act::Spoilt(Spoil::LaterRevision)));
+        for act in honest {
+            play.act(act);
+        }
+        // A registry that serves another state than before has been restarted.
+        play.act(Act::Cut);
+        play.registry.served = play.registry.history.len() - 1;
+        let head = play.registry.history.last().unwrap().cursor;
+        for _ in 0..50 {
+            if play.case.received() == Some(head) {
+                return Ok(());
+            }
+            if !play.is_open {
+                play.act(Act::Wait);
+            }
+            play.act(Act::Honest(3));
+        }
+        prop_assert_eq!(play.case.received(), Some(head));
+    }
+}

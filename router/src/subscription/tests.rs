@@ -1,0 +1,267 @@
+//! The subscription as a whole, against a scripted registry.
+
+mod registry;
+
+use std::{net::SocketAddr, time::Duration};
+
+use switchboard::pb::registry::{HeldWhy, HistoryRefusalWhy, Mode};
+use tokio::time::timeout;
+
+use self::registry::{Answer, Registry, RouterStream};
+use super::{
+    fixture::{Store, TOKEN_A, TOKEN_B, assigned, model, model_with_token},
+    *,
+};
+
+const CHAT: &str = "features/duo_chat";
+const A: &str = "models/a";
+const TOKEN_C: &str = "cccccccccccccccccccccccccccccccc";
+
+/// A router that follows a scripted registry.
+struct Case {
+    registry: Registry,
+    current: Arc<Current>,
+    cancel: CancellationToken,
+    router: JoinSet<()>,
+}
+
+impl Case {
+    async fn start() -> Self {
+        let registry = Registry::start(SocketAddr::from(([127, 0, 0, 1], 0))).await;
+        let current = Arc::<Current>::default();
+        let config = SubscriptionConfig {
+            registry_addrs: vec![format!("http://{}", registry.addr).parse().unwrap()],
+            router_id: "router-1".to_owned(),
+            instance: InstanceId::random(),
+            build: "test".to_owned(),
+        };
+        let cancel = CancellationToken::new();
+        let mut router = JoinSet::new();
+        router.spawn(Subscription::new(config, Arc::clone(&current)).run(cancel.clone()));
+        Self {
+            registry,
+            current,
+            cancel,
+            router,
+        }
+    }
+
+    /// A router that has applied `store`.
+    async fn following(store: &Store) -> (Self, RouterStream) {
+        let mut case = Self::start().await;
+        let mut stream = case.registry.accept().await;
+        stream.snapshot(store).await;
+        stream.applied(store).await;
+        (case, stream)
+    }
+
+    /// The model that answers a chat now, and the token that it carries.
+    fn chat(&self) -> Option<(String, Option<String>)> {
+        let catalog = self.current.load()?;
+        let model = catalog.resolve("duo_chat").ok()?.model;
+        let token = model.credential.as_ref();
+        let token = token.map(|credential| credential.token.expose().to_owned());
+        Some((model.identifier.clone(), token))
+    }
+
+    async fn ready(&self) {
+        let mut ready = self.current.ready();
+        let ready = ready.wait_for(|ready| *ready);
+        timeout(Duration::from_secs(4), ready).await.unwrap().unwrap();
+    }
+
+    async fn stop(mut self) {
+        self.cancel.cancel();
+        let ended = timeout(Duration::from_secs(3), self.router.join_next()).await;
+        ended.expect("it ends promptly").unwrap().unwrap();
+    }
+}
+
+fn store() -> Store {
+    let mut store = Store::new();
+    store.write(vec![(A, model(|_| ())), (CHAT, assigned(A))]);
+    store
+}
+
+/// A chat's answer without a token.
+fn plain(identifier: &str) -> Option<(String, Option<String>)> {
+    Some((identifier.to_owned(), None))
+}
+
+fn with_token(token: &str) -> Option<(String, Option<String>)> {
+    Some(("a".to_owned(), Some(token.to_owned())))
+}
+
+fn rename(store: &mut Store, identifier: &str) {
+    let payload = model(|entry| entry.model.as_mut().unwrap().identifier = Some(identifier.to_owned()));
+    store.write(vec![(A, payload)]);
+}
+
+#[tokio::test]
+async fn a_router_that_was_cut_off_resumes_without_a_snapshot() {
+    let mut store = store();
+    let mut case = Case::start().await;
+    let mut stream = case.registry.accept().await;
+    assert_eq!(stream.hello.router_id, "router-1");
+    assert_eq!(stream.hello.resume, None);
+    stream.report(|report| report.received.is_none()).await;
+    assert!(case.current.load().is_none());
+    stream.snapshot(&store).await;
+    stream.applied(&store).await;
+    assert_eq!(case.chat(), plain("a"));
+    assert!(case.current.age().is_some());
+    case.ready().await;
+
+    let from = store.cursor;
+    rename(&mut store, "second");
+    stream.delta(&from, &store).await;
+    stream.applied(&store).await;
+    assert_eq!(case.chat(), plain("second"));
+    stream.bookmark(&store, 77).await;
+    stream.report(|report| report.probe == 77).await;
+
+    stream.cut().await;
+    let mut stream = case.registry.accept().await;
+    assert_eq!(stream.hello.resume, Some((&store.cursor).into()));
+    assert!(!stream.hello.want_snapshot);
+    stream.applied(&store).await;
+    stream.welcome(&store.cursor, Mode::Resumed).await;
+    let from = store.cursor;
+    rename(&mut store, "third");
+    stream.delta(&from, &store).await;
+    stream.applied(&store).await;
+    assert_eq!(case.chat(), plain("third"));
+    case.stop().await;
+}
+
+#[tokio::test]
+async fn a_wrong_digest_is_reported_and_asks_for_a_snapshot() {
+    let mut store = store();
+    let (mut case, mut stream) = Case::following(&store).await;
+    let from = store.cursor;
+    rename(&mut store, "second");
+    let mut wrong = store.clone();
+    wrong.cursor.state = from.state;
+    stream.delta(&from, &wrong).await;
+    let refused = |report: &switchboard::pb::registry::Report| {
+        let why = report.history_refusal.as_ref().map(|refusal| refusal.why());
+        why == Some(HistoryRefusalWhy::StateMismatch)
+    };
+    let report = stream.report(refused).await;
+    assert_eq!(report.received, Some((&from).into()));
+    assert_eq!(case.chat(), plain("a"), "the last good catalog stays");
+
+    let mut stream = case.registry.accept().await;
+    assert!(stream.hello.want_snapshot);
+    stream.report(refused).await;
+    stream.snapshot(&store).await;
+    let report = stream.applied(&store).await;
+    assert_eq!(report.history_refusal, None);
+    assert_eq!(case.chat(), plain("second"));
+    case.stop().await;
+}
+
+#[tokio::test]
+async fn credentials_are_fetched_by_id_and_a_superseded_one_waits_for_its_change() {
+    let mut store = store();
+    store.write(vec![(A, model_with_token(TOKEN_A))]);
+    let mut case = Case::start().await;
+    case.registry.answer(TOKEN_A, Answer::Token("sk-a"));
+    case.registry.answer(TOKEN_B, Answer::Superseded);
+    case.registry.answer(TOKEN_C, Answer::Token("sk-c"));
+    let mut stream = case.registry.accept().await;
+    stream.snapshot(&store).await;
+    let nothing_held = |report: &switchboard::pb::registry::Report| report.applied.is_some() && report.held.is_empty();
+    stream.report(nothing_held).await;
+    assert_eq!(case.chat(), with_token("sk-a"));
+    case.ready().await;
+
+    let from = store.cursor;
+    store.write(vec![(A, model_with_token(TOKEN_B))]);
+    stream.delta(&from, &store).await;
+    let report = stream.applied(&store).await;
+    assert_eq!(report.held_total, 1);
+    let held = &report.held[0];
+    let item = held.item.as_ref().unwrap();
+    assert_eq!(
+        (item.resource.as_str(), item.revision),
+        (A, store.cursor.revision.get())
+    );
+    assert_eq!(held.why(), HeldWhy::CredentialPending);
+    assert_eq!(held.used_revision, from.revision.get());
+    assert_eq!(case.chat(), with_token("sk-a"), "the old version serves on");
+
+    let from = store.cursor;
+    store.write(vec![(A, model_with_token(TOKEN_C))]);
+    stream.delta(&from, &store).await;
+    stream.report(nothing_held).await;
+    assert_eq!(case.chat(), with_token("sk-c"));
+    case.stop().await;
+}
+
+#[tokio::test]
+async fn a_credential_for_other_origins_is_not_used_and_one_that_fails_is_asked_for_again() {
+    for wrong in [Answer::Elsewhere, Answer::Unavailable] {
+        let mut store = store();
+        store.write(vec![(A, model_with_token(TOKEN_A))]);
+        let mut case = Case::start().await;
+        case.registry.answer(TOKEN_A, wrong);
+        let mut stream = case.registry.accept().await;
+        stream.snapshot(&store).await;
+        let report = stream.applied(&store).await;
+        assert_eq!(report.held_total, 1);
+        case.ready().await;
+        assert_eq!(case.chat(), None);
+        assert!(!case.registry.asked().is_empty(), "ready after one try");
+
+        case.registry.answer(TOKEN_A, Answer::Token("sk-a"));
+        stream.report(|report| report.held.is_empty()).await;
+        assert_eq!(case.chat(), with_token("sk-a"));
+        case.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_new_life_of_the_store_is_used_once_its_credentials_are_there() {
+    let mut store = store();
+    let (mut case, stream) = Case::following(&store).await;
+    stream.cut().await;
+    store.restore();
+    store.write(vec![(A, model_with_token(TOKEN_A))]);
+    case.registry.answer(TOKEN_A, Answer::Token("sk-a"));
+    let mut stream = case.registry.accept().await;
+    stream.fork(&store).await;
+    // The first report of the new life already comes without anything held.
+    let report = stream.applied(&store).await;
+    assert_eq!(report.held, []);
+    assert_eq!(case.chat(), with_token("sk-a"));
+    case.stop().await;
+}
+
+#[tokio::test]
+async fn the_last_catalog_serves_while_the_registry_is_gone() {
+    let mut store = store();
+    let (mut case, stream) = Case::following(&store).await;
+    let addr = case.registry.addr;
+    stream.cut().await;
+    case.registry.stop().await;
+    assert_eq!(case.chat(), plain("a"));
+    case.registry = Registry::start(addr).await;
+    let mut stream = case.registry.accept().await;
+    assert_eq!(stream.hello.resume, Some((&store.cursor).into()));
+    stream.welcome(&store.cursor, Mode::Resumed).await;
+    let from = store.cursor;
+    rename(&mut store, "back");
+    stream.delta(&from, &store).await;
+    stream.applied(&store).await;
+    assert_eq!(case.chat(), plain("back"));
+    case.stop().await;
+}
+
+#[tokio::test]
+async fn a_router_that_stops_ends_its_stream_in_order() {
+    let (case, mut stream) = Case::following(&store()).await;
+    case.cancel.cancel();
+    stream.half_closed().await;
+    case.stop().await;
+}

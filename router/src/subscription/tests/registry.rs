@@ -1,0 +1,269 @@
+//! A scripted registry on a loopback port: it speaks the real protocol, and the test says every word.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use switchboard::{
+    failure::Failure,
+    history::Cursor,
+    pb::registry::{
+        self, SubscribeResponse,
+        config_service_server::{ConfigService, ConfigServiceServer},
+        subscribe_request,
+        subscribe_response::Kind,
+    },
+    reason::Reason,
+};
+use tokio::{net::TcpListener, sync::mpsc, task::JoinSet, time::timeout};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::subscription::fixture::Store;
+
+const BOUND: Duration = Duration::from_secs(10);
+
+/// What is answered to who asks for a credential.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Answer {
+    Token(&'static str),
+    /// Bound to another origin than the model says.
+    Elsewhere,
+    Superseded,
+    Unavailable,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Credentials {
+    answers: HashMap<String, Answer>,
+    asked: Vec<String>,
+}
+
+pub(super) struct Registry {
+    pub(super) addr: SocketAddr,
+    streams: mpsc::Receiver<RouterStream>,
+    credentials: Arc<Mutex<Credentials>>,
+    server: JoinSet<()>,
+}
+
+/// The registry's end of one stream.
+#[derive(Debug)]
+pub(super) struct RouterStream {
+    pub(super) hello: registry::Hello,
+    upward: Streaming<registry::SubscribeRequest>,
+    downward: mpsc::Sender<Result<SubscribeResponse, Status>>,
+}
+
+impl Registry {
+    pub(super) async fn start(addr: SocketAddr) -> Self {
+        let listener = TcpListener::bind(addr).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (streams_in, streams) = mpsc::channel(4);
+        let credentials = Arc::<Mutex<Credentials>>::default();
+        let service = Service {
+            streams: streams_in,
+            credentials: Arc::clone(&credentials),
+        };
+        let mut server = JoinSet::new();
+        server.spawn(async move {
+            let server = tonic::transport::Server::builder().add_service(ConfigServiceServer::new(service));
+            server
+                .serve_with_incoming(TcpListenerStream::new(listener))
+                .await
+                .unwrap();
+        });
+        Self {
+            addr,
+            streams,
+            credentials,
+            server,
+        }
+    }
+
+    /// Stops listening.
+    pub(super) async fn stop(&mut self) {
+        self.server.shutdown().await;
+    }
+
+    /// The next stream that the router opens.
+    pub(super) async fn accept(&mut self) -> RouterStream {
+        timeout(BOUND, self.streams.recv()).await.unwrap().unwrap()
+    }
+
+    pub(super) fn answer(&self, id: &str, answer: Answer) {
+        self.credentials.lock().unwrap().answers.insert(id.to_owned(), answer);
+    }
+
+    /// The ids that were asked for.
+    pub(super) fn asked(&self) -> Vec<String> {
+        self.credentials.lock().unwrap().asked.clone()
+    }
+}
+
+impl RouterStream {
+    pub(super) async fn send(&self, kind: Kind) {
+        self.downward
+            .send(Ok(SubscribeResponse { kind: Some(kind) }))
+            .await
+            .unwrap();
+    }
+
+    pub(super) async fn welcome(&self, head: &Cursor, mode: registry::Mode) {
+        self.welcome_because(head, mode, registry::ModeReason::Unspecified)
+            .await;
+    }
+
+    async fn welcome_because(&self, head: &Cursor, mode: registry::Mode, reason: registry::ModeReason) {
+        self.send(Kind::Welcome(registry::Welcome {
+            head: Some(head.into()),
+            oldest_resumable: 1,
+            heartbeat: Some(prost_types::Duration { seconds: 5, nanos: 0 }),
+            mode: mode.into(),
+            reason: reason.into(),
+        }))
+        .await;
+    }
+
+    /// A welcome and a whole snapshot.
+    pub(super) async fn snapshot(&self, store: &Store) {
+        self.snapshot_because(store, registry::ModeReason::First).await;
+    }
+
+    /// The same, of a new life of the store.
+    pub(super) async fn fork(&self, store: &Store) {
+        self.snapshot_because(store, registry::ModeReason::Fork).await;
+    }
+
+    async fn snapshot_because(&self, store: &Store, reason: registry::ModeReason) {
+        let at = Some((&store.cursor).into());
+        self.welcome_because(&store.cursor, registry::Mode::Snapshot, reason)
+            .await;
+        let resources: Vec<_> = store.resources.values().cloned().collect();
+        self.send(Kind::SnapshotBegin(registry::SnapshotBegin {
+            at: at.clone(),
+            resources: i64::try_from(resources.len()).unwrap(),
+            bytes: 0,
+        }))
+        .await;
+        self.send(Kind::SnapshotPart(registry::SnapshotPart { part: 0, resources }))
+            .await;
+        self.send(Kind::SnapshotEnd(registry::SnapshotEnd { at })).await;
+        self.bookmark(store, 1).await;
+    }
+
+    /// What has changed in `store` after `from`.
+    pub(super) async fn delta(&self, from: &Cursor, store: &Store) {
+        let upserts = store.resources.values();
+        let upserts = upserts.filter(|resource| resource.revision > from.revision.get());
+        self.send(Kind::Delta(registry::Delta {
+            from_revision: from.revision.get(),
+            to: Some((&store.cursor).into()),
+            upserts: upserts.cloned().collect(),
+            ..Default::default()
+        }))
+        .await;
+    }
+
+    pub(super) async fn bookmark(&self, store: &Store, probe: i64) {
+        self.send(Kind::Bookmark(registry::Bookmark {
+            at: Some((&store.cursor).into()),
+            head_revision: store.cursor.revision.get(),
+            probe,
+            stalled: false,
+        }))
+        .await;
+    }
+
+    /// Breaks the stream off.
+    pub(super) async fn cut(self) {
+        self.downward.send(Err(Status::unavailable("cut"))).await.unwrap();
+    }
+
+    /// The first report from now on that fits.
+    pub(super) async fn report(&mut self, fits: impl Fn(&registry::Report) -> bool) -> registry::Report {
+        let found = async {
+            loop {
+                let message = self.upward.message().await.unwrap().unwrap();
+                if let Some(subscribe_request::Kind::Report(report)) = message.kind
+                    && fits(&report)
+                {
+                    return report;
+                }
+            }
+        };
+        timeout(BOUND, found).await.expect("a report that fits")
+    }
+
+    /// The report of a catalog in use that was compiled from this state.
+    pub(super) async fn applied(&mut self, store: &Store) -> registry::Report {
+        let cursor = Some((&store.cursor).into());
+        self.report(|report| report.applied == cursor).await
+    }
+
+    /// Waits until the router has ended its direction.
+    pub(super) async fn half_closed(&mut self) {
+        let ended = async { while let Ok(Some(_)) = self.upward.message().await {} };
+        timeout(BOUND, ended).await.expect("the router ends the stream");
+    }
+}
+
+struct Service {
+    streams: mpsc::Sender<RouterStream>,
+    credentials: Arc<Mutex<Credentials>>,
+}
+
+#[tonic::async_trait]
+impl ConfigService for Service {
+    type WatchStream = ReceiverStream<Result<registry::WatchResponse, Status>>;
+    type SubscribeStream = ReceiverStream<Result<SubscribeResponse, Status>>;
+
+    async fn watch(&self, _: Request<registry::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented("no router watches"))
+    }
+
+    async fn subscribe(
+        &self,
+        request: Request<Streaming<registry::SubscribeRequest>>,
+    ) -> Result<Response<Self::SubscribeStream>, Status> {
+        let mut upward = request.into_inner();
+        let Some(subscribe_request::Kind::Hello(hello)) = upward.message().await?.and_then(|first| first.kind) else {
+            return Err(Status::invalid_argument("hello comes first"));
+        };
+        let (downward, stream) = mpsc::channel(16);
+        let stream_of_router = RouterStream {
+            hello,
+            upward,
+            downward,
+        };
+        self.streams
+            .send(stream_of_router)
+            .await
+            .map_err(|_gone| Status::unavailable("gone"))?;
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn get_model_credential(
+        &self,
+        request: Request<registry::GetModelCredentialRequest>,
+    ) -> Result<Response<registry::GetModelCredentialResponse>, Status> {
+        let id = request.into_inner().credential_id;
+        let mut credentials = self.credentials.lock().unwrap();
+        credentials.asked.push(id.clone());
+        let given = |origin: &str, token: &str| {
+            Ok(Response::new(registry::GetModelCredentialResponse {
+                credential_id: id.clone(),
+                origins: vec![origin.to_owned()],
+                api_token: token.to_owned(),
+            }))
+        };
+        match credentials.answers.get(&id) {
+            Some(Answer::Token(token)) => given("http://gpu1:8000", token),
+            Some(Answer::Elsewhere) => given("http://elsewhere:80", "sk-wrong"),
+            Some(Answer::Superseded) => Err(Failure::new(Reason::CredentialSuperseded, "another").into_status("r")),
+            Some(Answer::Unavailable) | None => Err(Status::unavailable("not now")),
+        }
+    }
+}
