@@ -27,7 +27,7 @@ impl History {
             number: 2,
             id: IncarnationId::random(),
         };
-        let state = state_of(Items::empty(StoreId::random(), incarnation));
+        let state = State::new(Items::empty(StoreId::random(), incarnation));
         Self {
             published: watch::Sender::new(Arc::new(state)),
         }
@@ -77,12 +77,6 @@ impl History {
     }
 }
 
-fn state_of(items: Items) -> State {
-    State {
-        items,
-        credentials: BTreeMap::new(),
-    }
-}
 
 /// What a careful follower makes of the frames: it panics at the first that breaks a rule of the stream.
 #[derive(Debug, Default)]
