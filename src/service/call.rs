@@ -16,6 +16,7 @@ use http::{HeaderMap, HeaderName, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 use tower::{Layer, Service};
 use tower_http::catch_panic::{CatchPanic, CatchPanicLayer};
 use tracing::{Instrument as _, Span};
@@ -100,7 +101,7 @@ where
             let end = CallEnd {
                 span,
                 started,
-                code: code_of(response.headers()),
+                outcome: Outcome::of(response.headers()),
             };
             Ok(response.map(|body| tonic::body::Body::new(CallBody { inner: body, end })))
         })
@@ -125,7 +126,7 @@ where
 
 /// Gives a failure that tonic itself answered the details that ours have.
 fn give_a_reason(headers: &mut HeaderMap, request_id: &RequestId, message_bytes_max: usize) {
-    if headers.contains_key("grpc-status-details-bin") {
+    if headers.contains_key(Status::GRPC_STATUS_DETAILS) {
         return;
     }
     let Some(status) = Status::from_header_map(headers) else {
@@ -149,33 +150,46 @@ fn give_a_reason(headers: &mut HeaderMap, request_id: &RequestId, message_bytes_
         ),
         _ => return,
     };
-    for name in ["grpc-status", "grpc-message"] {
+    for name in [Status::GRPC_STATUS, Status::GRPC_MESSAGE] {
         headers.remove(name);
     }
     // Only a message with characters that no header can carry fails here, and ours have none.
     drop(failure.into_status(request_id.as_str()).add_header(headers));
 }
 
-fn code_of(headers: &HeaderMap) -> Option<Code> {
-    headers
-        .get("grpc-status")
-        .map(|value| Code::from_bytes(value.as_bytes()))
+/// How a call ended, as its headers or trailers say.
+enum Outcome {
+    Answered,
+    Failed { code: Code, reason: String },
+}
+
+impl Outcome {
+    /// `None`: the call goes on.
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        let code = Code::from_bytes(headers.get(Status::GRPC_STATUS)?.as_bytes());
+        if code == Code::Ok {
+            return Some(Self::Answered);
+        }
+        let details = Status::from_header_map(headers)?.get_error_details();
+        let reason = details.error_info().map(|info| info.reason.clone()).unwrap_or_default();
+        Some(Self::Failed { code, reason })
+    }
 }
 
 /// Tells the end of a call once, however it comes.
 struct CallEnd {
     span: Span,
     started: Instant,
-    code: Option<Code>,
+    outcome: Option<Outcome>,
 }
 
 impl Drop for CallEnd {
     fn drop(&mut self) {
         let duration_ms = millis(self.started.elapsed());
         let _entered = self.span.enter();
-        match self.code {
-            Some(Code::Ok) => tracing::debug!(duration_ms, "call answered"),
-            Some(code) => tracing::info!(duration_ms, code = ?code, "call failed"),
+        match &self.outcome {
+            Some(Outcome::Answered) => tracing::debug!(duration_ms, "call answered"),
+            Some(Outcome::Failed { code, reason }) => tracing::info!(duration_ms, ?code, reason, "call failed"),
             None => tracing::info!(duration_ms, "call left by its caller"),
         }
     }
@@ -204,7 +218,7 @@ impl Body for CallBody {
         if let Some(Ok(frame)) = &frame
             && let Some(trailers) = frame.trailers_ref()
         {
-            self.end.code = code_of(trailers);
+            self.end.outcome = Outcome::of(trailers);
         }
         Poll::Ready(frame)
     }
