@@ -1,0 +1,3 @@
+//! The contract's messages made into what the router knows, and back.
+
+pub mod inference;
