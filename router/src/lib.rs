@@ -1,7 +1,15 @@
 //! The router: follows the registry, selects the model behind a feature for each call, and streams the answer back.
 
+pub mod balance;
+pub mod call;
 pub mod catalog;
+pub mod config;
 pub mod current;
+pub mod grpc;
+pub mod prompt;
+pub mod relay;
+pub mod server;
 pub mod status;
 pub mod subscription;
+pub mod upstream;
 pub mod wire;

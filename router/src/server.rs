@@ -4,7 +4,7 @@
 //! drain time, and end with `SERVER_DRAINING` after it; what is open still is cut; the ready file goes; the subscription to
 //! the registry ends.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use switchboard::{
     names::InstanceId,
@@ -21,7 +21,7 @@ use crate::{
     current::Current,
     grpc::inference::InferenceApi,
     subscription::{Subscription, SubscriptionConfig},
-    upstream::{self, Upstream},
+    upstream::Upstream,
 };
 
 const LIMITS: Limits = Limits {
@@ -29,6 +29,9 @@ const LIMITS: Limits = Limits {
     connections: 4096,
     message_bytes: 4 * 1024 * 1024,
 };
+
+/// For dialling a model server: name, connection and TLS handshake together.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 const SERVICES: &[&str] = &[InferenceServiceServer::<InferenceApi>::NAME];
 
@@ -59,7 +62,7 @@ impl Server {
     /// [`StartError`] says which of them failed.
     pub async fn bind(config: Config) -> Result<Self, StartError> {
         let ports = Ports::bind(config.listen_addr, config.admin_addr, LIMITS).await?;
-        let upstream = Upstream::new(upstream::CONNECT_TIMEOUT).map_err(StartError::Tls)?;
+        let upstream = Upstream::new(CONNECT_TIMEOUT).map_err(StartError::Tls)?;
         Ok(Self { config, ports, upstream })
     }
 

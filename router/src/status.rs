@@ -1,1 +1,163 @@
 //! The router's own errors as they go to callers: the only place that picks a reason.
+#![warn(clippy::wildcard_enum_match_arm)]
+
+use std::time::Duration;
+
+use switchboard::{
+    failure::Failure,
+    names::{FeatureName, ModelName},
+    reason::{FieldReason, Reason, key},
+    violation::Violations,
+};
+
+use crate::{
+    call::{CallError, CallFailure, Context},
+    catalog::ResolveError,
+    upstream::{
+        UpstreamError,
+        connector::DialError,
+        dialect::{Blamed, Rejection},
+    },
+};
+
+/// When to come back where nothing tells how long it will take.
+const RETRY: Duration = Duration::from_secs(1);
+
+impl From<CallFailure> for Failure {
+    fn from(CallFailure { error, context, sent }: CallFailure) -> Self {
+        let is_partial = sent > 0;
+        // Nothing that has begun is repeated, so nothing partial says when to.
+        let may_retry = |failure: Self, delay| {
+            if is_partial {
+                failure
+            } else {
+                failure.retry_after(delay)
+            }
+        };
+        let message = error.to_string();
+        let failure = match error {
+            CallError::ConfigNotLoaded => may_retry(Self::new(Reason::ConfigNotLoaded, message), RETRY),
+            CallError::Resolve(error) => unresolved(&error, &context),
+            CallError::InputNotSupported(_) => {
+                let subject = context.model.as_ref().map(ToString::to_string).unwrap_or_default();
+                Self::new(Reason::InputNotSupported, message.clone()).with_precondition(subject, message)
+            }
+            CallError::DeadlineTooShort(_) => Self::new(Reason::DeadlineBudgetTooSmall, message),
+            CallError::DeadlinePassed => {
+                let stage = if is_partial { "stream" } else { "first_token" };
+                Self::new(Reason::DeadlineExceeded, message).with(key::STAGE, stage)
+            }
+            CallError::CallerGone => Self::new(Reason::CallerCancelled, message),
+            CallError::CallerTooSlow(_) => Self::new(Reason::ClientTooSlow, message),
+            CallError::Draining => may_retry(Self::new(Reason::ServerDraining, message), RETRY),
+            CallError::Upstream(UpstreamError::RateLimited(delay)) => {
+                may_retry(Self::new(Reason::UpstreamRateLimited, message), delay.unwrap_or(RETRY))
+            }
+            CallError::Upstream(error) => upstream(&error, message, context.input_field),
+            CallError::Internal => Self::new(Reason::InternalError, message),
+        };
+        let failure = match context.feature {
+            Some(feature) => failure.with(key::FEATURE, feature),
+            None => failure,
+        };
+        let failure = match context.model {
+            Some(model) => failure.with(key::MODEL, model),
+            None => failure,
+        };
+        if is_partial {
+            failure.with(key::PARTIAL, true).with(key::TOKENS_SENT, sent)
+        } else {
+            failure
+        }
+    }
+}
+
+/// No model can be selected.
+fn unresolved(error: &ResolveError, context: &Context) -> Failure {
+    let message = error.to_string();
+    let feature_off = |reason, feature: &FeatureName| {
+        Failure::new(reason, message.clone())
+            .with_precondition(feature.to_string(), message.clone())
+            .with(key::FEATURE, feature)
+    };
+    let model_off = |reason, feature: &FeatureName, model: &ModelName| {
+        Failure::new(reason, message.clone())
+            .with_precondition(model.to_string(), message.clone())
+            .with(key::FEATURE, feature)
+            .with(key::MODEL, model)
+    };
+    match error {
+        ResolveError::UnknownFeature { .. } => {
+            let mut failure = Failure::new(Reason::FeatureUnknown, message.clone());
+            if let Some(revision) = context.revision {
+                failure = failure.with(key::REVISION, revision);
+            }
+            if let Some(age) = context.config_age {
+                failure = failure.with(key::CONFIG_AGE, age.as_secs());
+            }
+            failure
+        }
+        ResolveError::FeatureDisabled { feature } => feature_off(Reason::FeatureDisabled, feature),
+        ResolveError::FeatureUnassigned { feature } => feature_off(Reason::FeatureUnassigned, feature),
+        ResolveError::FeatureVendored { feature } => feature_off(Reason::FeatureVendored, feature),
+        ResolveError::ModelDisabled { feature, model } => model_off(Reason::ModelDisabled, feature, model),
+        ResolveError::CredentialMissing { feature, model } => model_off(Reason::ModelCredentialMissing, feature, model),
+        ResolveError::ModelNotReady { feature, model } => Failure::new(Reason::ModelNotReady, message.clone())
+            .with(key::FEATURE, feature)
+            .with(key::MODEL, model)
+            .retry_after(RETRY),
+    }
+}
+
+/// The model server's fault, or its verdict on the request; never the caller's unless the server blames the request.
+fn upstream(error: &UpstreamError, message: String, input_field: &'static str) -> Failure {
+    let told = |reason, status: u16| Failure::new(reason, message.clone()).with(key::UPSTREAM_STATUS, status);
+    let plain = |reason| Failure::new(reason, message.clone());
+    match error {
+        UpstreamError::Dial(error) => Failure::new(dial(error), error.to_string()),
+        UpstreamError::FirstTokenTimeout(_) => plain(Reason::UpstreamFirstByteTimeout),
+        UpstreamError::IdleTimeout(_) => plain(Reason::UpstreamIdleTimeout),
+        UpstreamError::Truncated => plain(Reason::UpstreamStreamTruncated),
+        UpstreamError::Server(Some(status)) => told(Reason::UpstreamServerError, *status),
+        UpstreamError::Server(None) => plain(Reason::UpstreamServerError),
+        UpstreamError::RateLimited(_) => plain(Reason::UpstreamRateLimited),
+        UpstreamError::CredentialRejected(status) => told(Reason::UpstreamCredentialRejected, *status),
+        UpstreamError::NotFound => plain(Reason::UpstreamModelNotFound),
+        UpstreamError::Rejected { status, rejection } => {
+            rejected(*rejection, input_field).with(key::UPSTREAM_STATUS, status)
+        }
+        UpstreamError::Redirected(status) => told(Reason::UpstreamRedirectRefused, *status),
+        UpstreamError::UnexpectedContentType => plain(Reason::UpstreamUnexpectedContentType),
+        UpstreamError::UnexpectedStatus(status) => told(Reason::UpstreamProtocolError, *status),
+        UpstreamError::Protocol => plain(Reason::UpstreamProtocolError),
+        UpstreamError::InvalidUtf8 => plain(Reason::UpstreamInvalidUtf8),
+        UpstreamError::TooLarge(limit) => plain(Reason::UpstreamResponseTooLarge).with(key::LIMIT, limit),
+    }
+}
+
+const fn dial(error: &DialError) -> Reason {
+    match error {
+        DialError::Dns(_) => Reason::UpstreamDnsFailed,
+        DialError::Connect(_) | DialError::TimedOut(_) => Reason::UpstreamConnectFailed,
+        DialError::Untrusted(_) => Reason::UpstreamTlsUntrusted,
+        DialError::Handshake(_) => Reason::UpstreamTlsHandshakeFailed,
+    }
+}
+
+fn rejected(rejection: Rejection, input_field: &'static str) -> Failure {
+    let field = match rejection.blamed {
+        Blamed::Input => input_field,
+        Blamed::MaxOutputTokens => "options.max_output_tokens",
+    };
+    let (reason, description) = if rejection.is_too_long {
+        (FieldReason::ContextLengthExceeded, "does not fit the model's context")
+    } else {
+        (
+            FieldReason::UpstreamRejectedRequest,
+            "is not accepted by the model server",
+        )
+    };
+    let mut violations = Violations::new();
+    violations.push(field, reason, description);
+    Failure::invalid(&violations)
+}

@@ -1,0 +1,3 @@
+//! Thin handlers of the router's services: read the request, make the call, write the answer.
+
+pub mod inference;

@@ -1,0 +1,125 @@
+//! `switchboard.router.v1.InferenceService`.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{Stream, StreamExt as _, stream::BoxStream};
+use switchboard::{
+    failure::Failure,
+    pb::router::{self, inference_service_server::InferenceService},
+    reason::{FieldReason, header},
+    service::request_id::RequestId,
+    violation::Violations,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{
+    Response, Status,
+    metadata::{MetadataMap, MetadataValue},
+};
+
+use crate::{
+    call::{Answering, Calls, Limits, Selected, deadline},
+    catalog::SelectionReason,
+    current::Current,
+    prompt::Request,
+    upstream::Upstream,
+};
+
+/// The handlers of the inference service.
+#[derive(Debug)]
+pub struct InferenceApi {
+    calls: Calls,
+}
+
+impl InferenceApi {
+    /// Handlers whose calls select from `current` and run as tasks of `tasks`. When `drain` is cancelled, new calls are
+    /// refused and running ones end with `SERVER_DRAINING`: cancel it when the grace for streams is over.
+    #[must_use]
+    pub const fn new(
+        current: Arc<Current>,
+        upstream: Upstream,
+        limits: Limits,
+        tasks: TaskTracker,
+        drain: CancellationToken,
+    ) -> Self {
+        Self {
+            calls: Calls::new(current, upstream, limits, tasks, drain),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl InferenceService for InferenceApi {
+    type StreamInferStream = BoxStream<'static, Result<router::StreamInferResponse, Status>>;
+
+    async fn stream_infer(
+        &self,
+        request: tonic::Request<router::InferRequest>,
+    ) -> Result<Response<Self::StreamInferStream>, Status> {
+        let request_id = RequestId::of(&request);
+        let status = |failure: Failure| failure.into_status(request_id.as_str());
+
+        let timeout = timeout(request.metadata());
+        let (timeout, request) = match (timeout, Request::try_from(request.into_inner())) {
+            (Ok(timeout), Ok(request)) => (timeout, request),
+            (timeout, request) => {
+                let mut violations = timeout.err().unwrap_or_default();
+                violations.append(request.err().unwrap_or_default());
+                return Err(status(Failure::invalid(&violations)));
+            }
+        };
+        let answering = self
+            .calls
+            .stream(request, timeout, &request_id)
+            .await
+            .map_err(|failure| status(failure.into()))?;
+        let metadata = metadata(answering.selected());
+        let mut response = Response::new(messages(answering, request_id).boxed());
+        *response.metadata_mut() = metadata;
+        Ok(response)
+    }
+}
+
+/// What the caller allows for the whole call. `None`: it does not say.
+fn timeout(metadata: &MetadataMap) -> Result<Option<Duration>, Violations> {
+    const FIELD: &str = "grpc-timeout";
+    let Some(value) = metadata.get(FIELD) else {
+        return Ok(None);
+    };
+    deadline::parse(value.as_bytes()).map(Some).map_err(|error| {
+        let mut violations = Violations::new();
+        violations.push(FIELD, FieldReason::ValueMalformed, error.to_string());
+        violations
+    })
+}
+
+fn metadata(selected: &Selected) -> MetadataMap {
+    let reason = match selected.reason {
+        SelectionReason::Assigned => "ASSIGNED",
+        SelectionReason::ParentFeature => "PARENT_FEATURE",
+    };
+    let mut metadata = MetadataMap::new();
+    metadata.insert(header::REVISION, selected.revision.get().into());
+    metadata.insert(header::REASON, MetadataValue::from_static(reason));
+    // A model's name is plain ASCII.
+    if let Ok(model) = selected.model.name.to_string().parse() {
+        metadata.insert(header::MODEL, model);
+    }
+    metadata
+}
+
+/// Exactly one selection, any number of deltas, and one completion or one failure.
+fn messages(
+    mut answering: Answering,
+    request_id: RequestId,
+) -> impl Stream<Item = Result<router::StreamInferResponse, Status>> + Send {
+    async_stream::stream! {
+        yield Ok(answering.selected().into());
+        while let Some(delta) = answering.delta().await {
+            yield Ok(delta.into());
+        }
+        yield match answering.end().await {
+            Ok(completion) => Ok(completion.into()),
+            Err(failure) => Err(Failure::from(failure).into_status(request_id.as_str())),
+        };
+    }
+}

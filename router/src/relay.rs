@@ -1,0 +1,132 @@
+//! The answer of a model on its way to the caller.
+//!
+//! It knows neither HTTP nor gRPC: events come in, pieces go out, and what has been sent is written down, so that an end at
+//! any point can be told truthfully.
+
+use std::time::Duration;
+
+use tokio::{sync::mpsc, time::timeout};
+
+use crate::upstream::{
+    UpstreamError,
+    answer::Answer,
+    dialect::{Delta, Event, FinishReason, Usage},
+};
+
+/// How many pieces of an answer wait for the caller: enough that one read of the network goes out together. When they are
+/// that many, the model's answer is not read any further.
+pub const PENDING_MAX: usize = 32;
+
+/// How long the relay waits.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Between two events of the model, not counting while the caller does not read.
+    pub idle: Duration,
+    /// For the caller to take a piece.
+    pub slow_caller: Duration,
+    /// For usage and the end of the stream, once the answer is complete.
+    pub finish: Duration,
+}
+
+/// How far an answer has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// How many pieces were sent: near enough to tokens, since servers send about one at a time.
+    pub sent: u64,
+    /// Why the answer ended. From then on it is complete, whatever happens to the connection.
+    pub finish: Option<FinishReason>,
+    /// What it cost, as far as the server told.
+    pub usage: Option<Usage>,
+}
+
+/// Why an answer was not relayed to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum RelayError {
+    /// The model server's fault.
+    #[error("read the model's answer")]
+    Upstream(#[from] UpstreamError),
+    /// The caller took nothing for this long.
+    #[error("the caller took nothing for {0:?}")]
+    CallerTooSlow(Duration),
+    /// The caller is gone.
+    #[error("the caller is gone")]
+    CallerGone,
+}
+
+/// Waits for the first token: the first event that is a piece of the answer, or its end.
+///
+/// # Errors
+///
+/// [`UpstreamError`], also when the body ends before.
+///
+/// # Cancel safety
+///
+/// Nothing is lost.
+pub async fn first_token(answer: &mut Answer, progress: &mut Progress) -> Result<Event, UpstreamError> {
+    loop {
+        match answer.next().await?.ok_or(UpstreamError::Truncated)? {
+            // What a prompt costs is often told before anything is generated: no reason to believe that the model answers.
+            Event::Usage(usage) => progress.usage = Some(usage),
+            event @ (Event::Delta(_) | Event::Finish(_) | Event::Done) => return Ok(event),
+        }
+    }
+}
+
+/// Relays an answer from its first token to its end, one event in, one piece out.
+///
+/// # Errors
+///
+/// [`RelayError`]. Once `progress` has a finish reason there are none.
+///
+/// # Cancel safety
+///
+/// It may be dropped anywhere; `progress` tells how far it came.
+pub async fn relay(
+    answer: &mut Answer,
+    first: Event,
+    caller: &mpsc::Sender<Delta>,
+    patience: Patience,
+    progress: &mut Progress,
+) -> Result<(), RelayError> {
+    let mut event = first;
+    loop {
+        match event {
+            Event::Delta(delta) => {
+                caller
+                    .send_timeout(delta, patience.slow_caller)
+                    .await
+                    .map_err(|error| match error {
+                        mpsc::error::SendTimeoutError::Timeout(_) => RelayError::CallerTooSlow(patience.slow_caller),
+                        mpsc::error::SendTimeoutError::Closed(_) => RelayError::CallerGone,
+                    })?;
+                progress.sent += 1;
+            }
+            Event::Usage(usage) => progress.usage = Some(usage),
+            Event::Finish(reason) => {
+                progress.finish = Some(reason);
+                // What still comes is welcome, not needed.
+                timeout(patience.finish, epilogue(answer, progress)).await.ok();
+                return Ok(());
+            }
+            Event::Done => {
+                progress.finish = Some(FinishReason::Other);
+                return Ok(());
+            }
+        }
+        event = timeout(patience.idle, answer.next())
+            .await
+            .map_err(|_elapsed| UpstreamError::IdleTimeout(patience.idle))??
+            .ok_or(UpstreamError::Truncated)?;
+    }
+}
+
+/// Reads what servers send behind the finish reason: usage, and the mark of the end.
+async fn epilogue(answer: &mut Answer, progress: &mut Progress) {
+    while let Ok(Some(event)) = answer.next().await {
+        match event {
+            Event::Usage(usage) => progress.usage = Some(usage),
+            Event::Done => return,
+            Event::Delta(_) | Event::Finish(_) => {}
+        }
+    }
+}

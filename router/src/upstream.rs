@@ -1,0 +1,355 @@
+//! Calls of model servers: one request out, one stream of events back.
+//!
+//! It knows one endpoint and one attempt; which endpoint, and whether there is another attempt, others decide. The one
+//! hard idea is the stale connection: servers close idle connections, some after each answer and without saying so. A
+//! *reused* connection that ends before any byte of the answer is therefore no failure: the request goes out once more,
+//! on a fresh connection.
+
+pub mod answer;
+pub mod connector;
+pub mod dialect;
+pub mod sse;
+
+use std::{
+    error::Error as StdError,
+    fmt,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode, Uri,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, USER_AGENT},
+};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_util::{
+    client::legacy::{self, Client, connect::Connected},
+    rt::{TokioExecutor, TokioTimer},
+};
+use switchboard::{endpoint::EndpointUri, reason::header, service::request_id::RequestId};
+use tokio::time::Instant;
+
+use self::{
+    answer::Answer,
+    connector::{Connector, DialError, Marker},
+    dialect::{
+        DialectError, Rejection,
+        openai::{self, Post},
+    },
+    sse::SseError,
+};
+use crate::catalog::Credential;
+
+/// How long a connection may lie unused: less than the 5 s after which common servers close theirs.
+const IDLE: Duration = Duration::from_secs(4);
+/// The most bytes of a response's header.
+const HEADER_BYTES_MAX: usize = 64 * 1024;
+/// The most bytes that are read of a refusal, to tell its kind, and for how long.
+const REFUSAL_BYTES_MAX: usize = 64 * 1024;
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why a model server gave no answer, or no whole one. Repeats nothing of what it sent.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// It could not be dialled.
+    #[error("dial the model server")]
+    Dial(#[source] DialError),
+    /// It took longer than this to the first token.
+    #[error("no token came within {0:?}")]
+    FirstTokenTimeout(Duration),
+    /// It was silent for longer than this within its answer.
+    #[error("no event came for {0:?}")]
+    IdleTimeout(Duration),
+    /// The connection ended before the answer did.
+    #[error("the connection ended before the answer did")]
+    Truncated,
+    /// It failed, with this HTTP status if it told one.
+    #[error("the model server failed")]
+    Server(Option<u16>),
+    /// It has too much to do, and asks to be left alone for this long.
+    #[error("the model server has too much to do")]
+    RateLimited(Option<Duration>),
+    /// It does not accept the credential.
+    #[error("the model server does not accept the credential")]
+    CredentialRejected(u16),
+    /// It does not know the model, or the path.
+    #[error("the model server does not know the model or the path")]
+    NotFound,
+    /// It does not accept the request.
+    #[error("the model server does not accept the request")]
+    Rejected {
+        /// The HTTP status.
+        status: u16,
+        /// What it is about.
+        rejection: Rejection,
+    },
+    /// It answered with a redirect, which is never followed.
+    #[error("the model server answers with a redirect, which is not followed")]
+    Redirected(u16),
+    /// It answered with this HTTP status, which says nothing that is known here.
+    #[error("the model server answers with an unexpected HTTP status")]
+    UnexpectedStatus(u16),
+    /// What it sent is no stream of events.
+    #[error("the model server answers with another content type than `text/event-stream`")]
+    UnexpectedContentType,
+    /// What it sent is malformed.
+    #[error("the model server's answer is malformed")]
+    Protocol,
+    /// What it sent is not UTF-8.
+    #[error("the model server's answer is not UTF-8")]
+    InvalidUtf8,
+    /// What it sent is larger than this many bytes.
+    #[error("the model server's answer is larger than {0} bytes")]
+    TooLarge(usize),
+}
+
+impl From<SseError> for UpstreamError {
+    fn from(error: SseError) -> Self {
+        match error {
+            SseError::TooLarge => Self::TooLarge(sse::EVENT_BYTES_MAX),
+            SseError::InvalidUtf8 => Self::InvalidUtf8,
+        }
+    }
+}
+
+impl From<DialectError> for UpstreamError {
+    fn from(error: DialectError) -> Self {
+        match error {
+            DialectError::Malformed => Self::Protocol,
+            DialectError::Reported { status, rejection } => match status {
+                Some(status @ (400 | 413 | 422)) => Self::Rejected { status, rejection },
+                Some(status @ (401 | 403)) => Self::CredentialRejected(status),
+                Some(404) => Self::NotFound,
+                Some(429) => Self::RateLimited(None),
+                status => Self::Server(status),
+            },
+        }
+    }
+}
+
+/// One call, ready to go out.
+#[derive(Debug, Clone, Copy)]
+pub struct Outgoing<'a> {
+    /// The server.
+    pub endpoint: &'a EndpointUri,
+    /// Its credential; it goes along only to the origins that it is bound to.
+    pub credential: Option<&'a Credential>,
+    /// The correlation id of the call.
+    pub request_id: &'a RequestId,
+}
+
+/// The client of all model servers, with its pool of connections. Cheap to clone.
+#[derive(Clone)]
+pub struct Upstream {
+    pooled: Client<Connector, Full<Bytes>>,
+    /// Dials for each call, and keeps nothing.
+    fresh: Client<Connector, Full<Bytes>>,
+}
+
+impl Upstream {
+    /// A client whose dialling (name, connection and TLS handshake together) may take `connect_timeout`.
+    ///
+    /// # Errors
+    ///
+    /// What TLS says when it cannot be set up at all.
+    pub fn new(connect_timeout: Duration) -> Result<Self, rustls::Error> {
+        let connector = Connector::new(connect_timeout)?;
+        // Connections are tasks of the pool's own: they end with it, or with the call that is dropped.
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder
+            .http1_max_buf_size(HEADER_BYTES_MAX)
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE);
+        let pooled = builder.build(connector.clone());
+        let fresh = builder.pool_max_idle_per_host(0).build(connector);
+        Ok(Self { pooled, fresh })
+    }
+
+    /// Posts a call and waits for the response's header.
+    ///
+    /// # Errors
+    ///
+    /// [`UpstreamError`], also for every response that is no stream of events.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future, and later the answer, closes the connection at once.
+    pub async fn post(&self, call: Outgoing<'_>, post: &Post) -> Result<Answer, UpstreamError> {
+        let uri = call.endpoint.call(post.path);
+        let body = &post.body;
+        let begun = Instant::now();
+        let response = match self.pooled.request(request(call, &uri, body)).await {
+            Err(error) if is_stale(&error, begun) => {
+                tracing::debug!(upstream.addr = %call.endpoint.origin().host_and_port(), "a pooled connection was stale");
+                self.fresh.request(request(call, &uri, body)).await
+            }
+            first => first,
+        };
+        let response = response.map_err(request_error)?;
+        check(response).await.map(Answer::new)
+    }
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upstream").finish_non_exhaustive()
+    }
+}
+
+fn request(call: Outgoing<'_>, uri: &Uri, body: &Bytes) -> Request<Full<Bytes>> {
+    const AGENT: &str = concat!("switchboard/", env!("CARGO_PKG_VERSION"));
+    let mut request = Request::new(Full::new(body.clone()));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = uri.clone();
+    let headers = request.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+    headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+    if let Some(id) = call.request_id.to_header() {
+        headers.insert(header::REQUEST_ID, id);
+    }
+    let origin = call.endpoint.origin();
+    let credential = call
+        .credential
+        .filter(|credential| credential.origins.contains(&origin));
+    if let Some(credential) = credential
+        && let Ok(mut value) = HeaderValue::try_from(format!("Bearer {}", credential.token.expose()))
+    {
+        value.set_sensitive(true);
+        headers.insert(AUTHORIZATION, value);
+    }
+    request
+}
+
+fn is_stale(error: &legacy::Error, begun: Instant) -> bool {
+    error
+        .connect_info()
+        .and_then(marker)
+        .is_some_and(|marker| marker.was_stale(begun))
+}
+
+fn marker(connection: &Connected) -> Option<Marker> {
+    let mut extras = http::Extensions::new();
+    connection.get_extras(&mut extras);
+    extras.remove()
+}
+
+fn request_error(error: legacy::Error) -> UpstreamError {
+    let source = error.source();
+    if let Some(dial) = source.and_then(|source| source.downcast_ref::<DialError>()) {
+        return UpstreamError::Dial(dial.clone());
+    }
+    match source.and_then(|source| source.downcast_ref::<hyper::Error>()) {
+        Some(http) if http.is_parse_too_large() => UpstreamError::TooLarge(HEADER_BYTES_MAX),
+        Some(http) if http.is_parse() => UpstreamError::Protocol,
+        _ => UpstreamError::Truncated,
+    }
+}
+
+/// The response itself, when it is a stream of events.
+async fn check(response: Response<Incoming>) -> Result<Response<Incoming>, UpstreamError> {
+    let status = response.status();
+    let code = status.as_u16();
+    match status {
+        StatusCode::OK if is_event_stream(&response) => Ok(response),
+        StatusCode::OK => Err(UpstreamError::UnexpectedContentType),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(UpstreamError::CredentialRejected(code)),
+        StatusCode::NOT_FOUND => Err(UpstreamError::NotFound),
+        StatusCode::TOO_MANY_REQUESTS => Err(UpstreamError::RateLimited(retry_after(&response))),
+        StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY => {
+            let body = answer::beginning(response.into_body(), REFUSAL_BYTES_MAX, REFUSAL_TIMEOUT).await;
+            Err(UpstreamError::Rejected {
+                status: code,
+                rejection: openai::rejection(&body),
+            })
+        }
+        _ if status.is_redirection() => Err(UpstreamError::Redirected(code)),
+        _ if status.is_server_error() => Err(UpstreamError::Server(Some(code))),
+        _ => Err(UpstreamError::UnexpectedStatus(code)),
+    }
+}
+
+fn is_event_stream(response: &Response<Incoming>) -> bool {
+    let text = |name| {
+        response
+            .headers()
+            .get(name)
+            .map(|value| value.to_str().unwrap_or_default())
+    };
+    let is_plain = text(CONTENT_ENCODING).is_none_or(|encoding| encoding.eq_ignore_ascii_case("identity"));
+    let kind = text(CONTENT_TYPE)
+        .unwrap_or_default()
+        .split(';')
+        .next()
+        .unwrap_or_default();
+    is_plain && kind.trim().eq_ignore_ascii_case("text/event-stream")
+}
+
+/// How long the server asks to be left alone.
+fn retry_after(response: &Response<Incoming>) -> Option<Duration> {
+    let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
+    parse_retry_after(text.trim(), SystemTime::now())
+}
+
+/// Seconds or a date, brought within 0 to 60 s however absurd they are. `None`: neither.
+fn parse_retry_after(text: &str, now: SystemTime) -> Option<Duration> {
+    const MAX: Duration = Duration::from_secs(60);
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let delay = if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        if digits.len() < text.len() {
+            Duration::ZERO
+        } else {
+            digits.parse().map_or(MAX, Duration::from_secs)
+        }
+    } else {
+        let date = httpdate::parse_http_date(text).ok()?;
+        date.duration_since(now).unwrap_or_default()
+    };
+    Some(delay.min(MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_within_a_minute() {
+        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+        for (text, seconds) in [
+            ("0", Some(0)),
+            ("5", Some(5)),
+            ("61", Some(60)),
+            ("99999999999999999999999", Some(60)),
+            ("-5", Some(0)),
+            ("Sun, 06 Nov 1994 08:49:47 GMT", Some(10)),
+            ("Sun, 06 Nov 1994 09:49:37 GMT", Some(60)),
+            ("Sun, 06 Nov 1994 07:49:37 GMT", Some(0)),
+            ("soon", None),
+            ("-", None),
+            ("", None),
+            ("1.5", None),
+        ] {
+            assert_eq!(parse_retry_after(text, now), seconds.map(Duration::from_secs), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_error_within_the_stream_means_what_the_same_status_would() {
+        let reported = |status| {
+            UpstreamError::from(DialectError::Reported {
+                status,
+                rejection: openai::rejection(b""),
+            })
+        };
+        assert!(matches!(reported(None), UpstreamError::Server(None)));
+        assert!(matches!(reported(Some(503)), UpstreamError::Server(Some(503))));
+        assert!(matches!(reported(Some(429)), UpstreamError::RateLimited(None)));
+        assert!(matches!(reported(Some(401)), UpstreamError::CredentialRejected(401)));
+        assert!(matches!(reported(Some(404)), UpstreamError::NotFound));
+        assert!(matches!(
+            reported(Some(422)),
+            UpstreamError::Rejected { status: 422, .. }
+        ));
+    }
+}

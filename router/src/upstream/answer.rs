@@ -1,0 +1,121 @@
+//! The body of a response, as events.
+
+use std::{collections::VecDeque, error::Error as StdError, fmt, io, time::Duration};
+
+use bytes::Bytes;
+use http::Response;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+
+use super::{
+    UpstreamError,
+    dialect::{Event, openai},
+    sse,
+};
+
+/// The most bytes of a whole answer.
+const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// An answer that is being read. Dropping it before its end closes the connection.
+pub struct Answer {
+    body: Incoming,
+    received: usize,
+    lines: sse::Decoder,
+    events: VecDeque<Event>,
+}
+
+impl Answer {
+    pub(super) fn new(response: Response<Incoming>) -> Self {
+        Self {
+            body: response.into_body(),
+            received: 0,
+            lines: sse::Decoder::default(),
+            events: VecDeque::new(),
+        }
+    }
+
+    /// The next event that says something. `None`: the body ended, whether or not the answer was whole.
+    ///
+    /// # Errors
+    ///
+    /// [`UpstreamError`], behind all events that came before it; then the answer must not be read again.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub async fn next(&mut self) -> Result<Option<Event>, UpstreamError> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Ok(Some(event));
+            }
+            while let Some(data) = self.lines.next()? {
+                self.events.extend(openai::decode(&data)?);
+                if !self.events.is_empty() {
+                    break;
+                }
+            }
+            if self.events.is_empty() {
+                match self.chunk().await? {
+                    Some(bytes) => self.lines.push(&bytes),
+                    None => return Ok(None),
+                }
+            }
+        }
+    }
+
+    /// Reads to the end of the body, so that the connection can carry another call; gives up after `limit`.
+    pub async fn drain(mut self, limit: Duration) {
+        let rest = async { while let Ok(Some(_)) = self.chunk().await {} };
+        // Whatever happens, the answer is complete: at worst the connection is closed.
+        tokio::time::timeout(limit, rest).await.ok();
+    }
+
+    async fn chunk(&mut self) -> Result<Option<Bytes>, UpstreamError> {
+        while let Some(frame) = self.body.frame().await {
+            let frame = frame.map_err(|error| body_error(&error))?;
+            // Trailers say nothing that is of use here.
+            let Ok(bytes) = frame.into_data() else { continue };
+            self.received += bytes.len();
+            if self.received > ANSWER_BYTES_MAX {
+                return Err(UpstreamError::TooLarge(ANSWER_BYTES_MAX));
+            }
+            return Ok(Some(bytes));
+        }
+        Ok(None)
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer")
+            .field("received", &self.received)
+            .finish_non_exhaustive()
+    }
+}
+
+/// At most the first `bytes_max` of a body, and what of them comes within `limit`.
+pub(super) async fn beginning(mut body: Incoming, bytes_max: usize, limit: Duration) -> Vec<u8> {
+    let mut beginning = Vec::new();
+    let reading = async {
+        while let Some(Ok(frame)) = body.frame().await
+            && beginning.len() < bytes_max
+        {
+            if let Ok(bytes) = frame.into_data() {
+                let room = bytes_max - beginning.len();
+                beginning.extend_from_slice(&bytes[..bytes.len().min(room)]);
+            }
+        }
+    };
+    // What came in time is enough to go by.
+    tokio::time::timeout(limit, reading).await.ok();
+    beginning
+}
+
+/// Bytes that break HTTP's own rules are told from a connection that breaks off.
+fn body_error(error: &hyper::Error) -> UpstreamError {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    match cause.map(io::Error::kind) {
+        Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => UpstreamError::Protocol,
+        _ => UpstreamError::Truncated,
+    }
+}
