@@ -18,7 +18,12 @@ use switchboard::{
     },
     reason::Reason,
 };
-use tokio::{net::TcpListener, sync::mpsc, task::JoinSet, time::timeout};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::timeout,
+};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -30,6 +35,8 @@ const BOUND: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Answer {
     Token(&'static str),
+    /// The same, once the gate is opened.
+    TokenBehindGate(&'static str),
     /// Bound to another origin than the model says.
     Elsewhere,
     Superseded,
@@ -37,15 +44,17 @@ pub(super) enum Answer {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Credentials {
-    answers: HashMap<String, Answer>,
-    asked: Vec<String>,
+struct Credentials {
+    answers: Mutex<HashMap<String, Answer>>,
+    /// How often a credential was asked for.
+    asked: watch::Sender<usize>,
+    is_open: watch::Sender<bool>,
 }
 
 pub(super) struct Registry {
     pub(super) addr: SocketAddr,
     streams: mpsc::Receiver<RouterStream>,
-    credentials: Arc<Mutex<Credentials>>,
+    credentials: Arc<Credentials>,
     server: JoinSet<()>,
 }
 
@@ -62,7 +71,7 @@ impl Registry {
         let listener = TcpListener::bind(addr).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (streams_in, streams) = mpsc::channel(4);
-        let credentials = Arc::<Mutex<Credentials>>::default();
+        let credentials = Arc::<Credentials>::default();
         let service = Service {
             streams: streams_in,
             credentials: Arc::clone(&credentials),
@@ -94,12 +103,20 @@ impl Registry {
     }
 
     pub(super) fn answer(&self, id: &str, answer: Answer) {
-        self.credentials.lock().unwrap().answers.insert(id.to_owned(), answer);
+        self.credentials.answers.lock().unwrap().insert(id.to_owned(), answer);
     }
 
-    /// The ids that were asked for.
-    pub(super) fn asked(&self) -> Vec<String> {
-        self.credentials.lock().unwrap().asked.clone()
+    /// Waits until a credential has been asked for.
+    pub(super) async fn asked(&self) {
+        let mut asked = self.credentials.asked.subscribe();
+        timeout(BOUND, asked.wait_for(|asked| *asked > 0))
+            .await
+            .unwrap()
+            .unwrap();
+    }
+
+    pub(super) fn open_gate(&self) {
+        self.credentials.is_open.send_replace(true);
     }
 }
 
@@ -212,7 +229,7 @@ impl RouterStream {
 
 struct Service {
     streams: mpsc::Sender<RouterStream>,
-    credentials: Arc<Mutex<Credentials>>,
+    credentials: Arc<Credentials>,
 }
 
 #[tonic::async_trait]
@@ -250,8 +267,12 @@ impl ConfigService for Service {
         request: Request<registry::GetModelCredentialRequest>,
     ) -> Result<Response<registry::GetModelCredentialResponse>, Status> {
         let id = request.into_inner().credential_id;
-        let mut credentials = self.credentials.lock().unwrap();
-        credentials.asked.push(id.clone());
+        self.credentials.asked.send_modify(|asked| *asked += 1);
+        let answer = self.credentials.answers.lock().unwrap().get(&id).copied();
+        if matches!(answer, Some(Answer::TokenBehindGate(_))) {
+            let mut gate = self.credentials.is_open.subscribe();
+            gate.wait_for(|is_open| *is_open).await.unwrap();
+        }
         let given = |origin: &str, token: &str| {
             Ok(Response::new(registry::GetModelCredentialResponse {
                 credential_id: id.clone(),
@@ -259,8 +280,8 @@ impl ConfigService for Service {
                 api_token: token.to_owned(),
             }))
         };
-        match credentials.answers.get(&id) {
-            Some(Answer::Token(token)) => given("http://gpu1:8000", token),
+        match answer {
+            Some(Answer::Token(token) | Answer::TokenBehindGate(token)) => given("http://gpu1:8000", token),
             Some(Answer::Elsewhere) => given("http://elsewhere:80", "sk-wrong"),
             Some(Answer::Superseded) => Err(Failure::new(Reason::CredentialSuperseded, "another").into_status("r")),
             Some(Answer::Unavailable) | None => Err(Status::unavailable("not now")),
