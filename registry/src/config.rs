@@ -65,7 +65,9 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 ///
 /// The exit code, after help or one line that says which flag is wrong was printed.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Serve, ExitCode> {
-    let Cli { command: Command::Serve(flags) } = flags::parse(ENV_PREFIX, args)?;
+    let Cli {
+        command: Command::Serve(flags),
+    } = flags::parse(ENV_PREFIX, args)?;
     serve(flags).map_err(|message| flags::usage_error(&message))
 }
 
@@ -91,7 +93,9 @@ fn serve(flags: ServeFlags) -> Result<Serve, String> {
 fn database_url(text: &str) -> Result<PathBuf, String> {
     match text.strip_prefix("sqlite://") {
         Some(path) if !path.is_empty() && !path.contains('?') => Ok(PathBuf::from(path)),
-        _ => Err("must be `sqlite://` and the path of a file, for example `sqlite:///var/lib/switchboard.db`".to_owned()),
+        _ => {
+            Err("must be `sqlite://` and the path of a file, for example `sqlite:///var/lib/switchboard.db`".to_owned())
+        }
     }
 }
 

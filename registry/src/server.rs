@@ -93,8 +93,16 @@ impl Server {
         let ports = Ports::bind(config.listen_addr, config.admin_addr, LIMITS).await?;
         let (writer, commit) = commit::open(&config.database)
             .await
-            .map_err(|source| StartError::Open { path: config.database.display().to_string(), source })?;
-        Ok(Self { config, ports, writer, commit })
+            .map_err(|source| StartError::Open {
+                path: config.database.display().to_string(),
+                source,
+            })?;
+        Ok(Self {
+            config,
+            ports,
+            writer,
+            commit,
+        })
     }
 
     /// Where gRPC is served, with the port that was picked.
@@ -113,7 +121,12 @@ impl Server {
     ///
     /// Not cancel safe: cancel `stop` and wait, so that the writer finishes and the database closes.
     pub async fn run(self, stop: CancellationToken) -> Result<(), RunError> {
-        let Self { config, ports, writer, commit } = self;
+        let Self {
+            config,
+            ports,
+            writer,
+            commit,
+        } = self;
         tracing::info!(?config, revision = %commit.state().items.revision(), "starting");
         // The writer's failure stops the rest, and leaves whoever called untouched.
         let stop = stop.child_token();
@@ -134,14 +147,29 @@ impl Server {
             .add_service(ConfigServiceServer::new(ConfigApi::new(feed)).max_decoding_message_size(size));
         // Open for reading and writing from the first moment on.
         let (_ready, ready) = watch::channel(true);
-        let services = Services { routes, names: SERVICES, reflection: config.reflection, ready };
+        let services = Services {
+            routes,
+            names: SERVICES,
+            reflection: config.reflection,
+            ready,
+        };
 
         let writer_stop = CancellationToken::new();
         let mut writing = JoinSet::new();
         // Essential: without it nothing can be changed, and memory may differ from the database.
         writing.spawn(writer.run(writer_stop.clone()));
-        let shutdown = Shutdown { stop: stop.clone(), grace: config.drain_timeout, end: CancellationToken::new() };
-        let mut serving = std::pin::pin!(serve::serve(ports, services, LIMITS, config.ready_file.as_deref(), shutdown));
+        let shutdown = Shutdown {
+            stop: stop.clone(),
+            grace: config.drain_timeout,
+            end: CancellationToken::new(),
+        };
+        let mut serving = std::pin::pin!(serve::serve(
+            ports,
+            services,
+            LIMITS,
+            config.ready_file.as_deref(),
+            shutdown
+        ));
 
         let (served, written) = tokio::select! {
             served = &mut serving => (served, None),

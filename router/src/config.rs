@@ -64,7 +64,9 @@ pub struct Serve {
 ///
 /// The exit code, after help or one line that says which flag is wrong was printed.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Serve, ExitCode> {
-    let Cli { command: Command::Serve(flags) } = flags::parse(ENV_PREFIX, args)?;
+    let Cli {
+        command: Command::Serve(flags),
+    } = flags::parse(ENV_PREFIX, args)?;
     serve(flags).map_err(|message| flags::usage_error(&message))
 }
 
@@ -74,7 +76,9 @@ fn serve(flags: ServeFlags) -> Result<Serve, String> {
         .map_err(|error| format!("invalid value `{}` for --log-level: {error}", flags.shared.log_level))?;
     let router_id = match flags.router_id {
         Some(given) => given,
-        None => host_name().and_then(|name| router_id(&name)).map_err(|error| format!("--router-id {error}"))?,
+        None => host_name()
+            .and_then(|name| router_id(&name))
+            .map_err(|error| format!("--router-id {error}"))?,
     };
     Ok(Serve {
         log_filter,
@@ -92,7 +96,9 @@ fn serve(flags: ServeFlags) -> Result<Serve, String> {
 }
 
 fn host_name() -> Result<String, String> {
-    gethostname::gethostname().into_string().map_err(|_name| "must be given: the host name is no text".to_owned())
+    gethostname::gethostname()
+        .into_string()
+        .map_err(|_name| "must be given: the host name is no text".to_owned())
 }
 
 fn router_id(text: &str) -> Result<String, String> {
@@ -109,7 +115,11 @@ fn registry_addr(text: &str) -> Result<Uri, String> {
         && uri.host().is_some_and(|host| !host.is_empty())
         && matches!(uri.path(), "" | "/")
         && uri.query().is_none();
-    if is_plain { Ok(uri) } else { Err("must be `http://` with a host and a port, for example `http://127.0.0.1:50051`".to_owned()) }
+    if is_plain {
+        Ok(uri)
+    } else {
+        Err("must be `http://` with a host and a port, for example `http://127.0.0.1:50051`".to_owned())
+    }
 }
 
 /// Follows the registry, selects the self-hosted model behind a feature for each call, and streams its answer back.

@@ -63,7 +63,11 @@ impl Server {
     pub async fn bind(config: Config) -> Result<Self, StartError> {
         let ports = Ports::bind(config.listen_addr, config.admin_addr, LIMITS).await?;
         let upstream = Upstream::new(CONNECT_TIMEOUT).map_err(StartError::Tls)?;
-        Ok(Self { config, ports, upstream })
+        Ok(Self {
+            config,
+            ports,
+            upstream,
+        })
     }
 
     /// Where gRPC is served, with the port that was picked.
@@ -82,7 +86,11 @@ impl Server {
     ///
     /// Dropped, it ends all at once.
     pub async fn run(self, stop: CancellationToken) -> Result<(), ServeError> {
-        let Self { config, ports, upstream } = self;
+        let Self {
+            config,
+            ports,
+            upstream,
+        } = self;
         tracing::info!(?config, "starting");
         let current = Arc::new(Current::default());
         let subscription = Subscription::new(
@@ -104,8 +112,17 @@ impl Server {
         let inference = InferenceApi::new(current, upstream, call::Limits::default(), calls.clone(), drain.clone());
         let routes = Routes::default()
             .add_service(InferenceServiceServer::new(inference).max_decoding_message_size(LIMITS.message_bytes));
-        let services = Services { routes, names: SERVICES, reflection: config.reflection, ready };
-        let shutdown = Shutdown { stop, grace: config.drain_timeout, end: drain };
+        let services = Services {
+            routes,
+            names: SERVICES,
+            reflection: config.reflection,
+            ready,
+        };
+        let shutdown = Shutdown {
+            stop,
+            grace: config.drain_timeout,
+            end: drain,
+        };
         let served = serve::serve(ports, services, LIMITS, config.ready_file.as_deref(), shutdown).await;
 
         calls.close();

@@ -77,7 +77,6 @@ impl History {
     }
 }
 
-
 /// What a careful follower makes of the frames: it panics at the first that breaks a rule of the stream.
 #[derive(Debug, Default)]
 pub(crate) struct Mirror {

@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn pages_follow_one_another_to_the_end() {
         let mut token = String::new();
-        let mut seen = Vec::new();
+        let mut seen: Vec<&&str> = Vec::new();
         for _ in 0..2 {
             let page = Page::parse("List", 2, &token).unwrap();
             let (entries, next) = page.cut_slice(&LIST, |entry| entry).unwrap();
