@@ -4,7 +4,7 @@
 //! write: the writer runs every round to its end. Readers never come here: they read the published state.
 
 mod job;
-mod load;
+pub(crate) mod load;
 
 use std::{
     path::Path,

@@ -47,3 +47,6 @@ fn invalid(violations: Violations) -> Failure {
 fn count(entries: usize) -> i32 {
     i32::try_from(entries).unwrap_or(i32::MAX)
 }
+
+#[cfg(test)]
+mod tests;

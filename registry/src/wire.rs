@@ -107,3 +107,6 @@ const fn stage(stage: Stage) -> registry::ReleaseStage {
 fn timestamp(time: SystemTime) -> prost_types::Timestamp {
     prost_types::Timestamp::from(time.max(UNIX_EPOCH))
 }
+
+#[cfg(test)]
+mod tests;

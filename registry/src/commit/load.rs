@@ -42,7 +42,7 @@ pub(super) fn state(loaded: Loaded) -> Result<State, OpenError> {
 
 /// What every registry has, as far as it is missing: the settings, and the features of the catalogue, unassigned. For a
 /// new store that is all; later it is the features that a new release brings.
-pub(super) fn seed(state: &State) -> Vec<(Change, Bytes)> {
+pub(crate) fn seed(state: &State) -> Vec<(Change, Bytes)> {
     let features = Catalogue::get().features().iter().map(|facts| {
         Change::Feature(Feature {
             name: facts.name.clone(),

@@ -1,9 +1,6 @@
 //! A self-hosted model as it was registered, in parts that are valid once they exist.
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    fmt,
-};
+use std::collections::{BTreeSet, HashSet};
 
 use switchboard::{
     catalogue::Family,
@@ -89,7 +86,11 @@ impl ModelPartError {
 
 /// The name that people see, as it was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DisplayName(Box<str>);
+pub struct DisplayName {
+    given: Box<str>,
+    /// What makes it the same name to people. Kept: every write compares it with all models' names.
+    folded: Box<str>,
+}
 
 impl DisplayName {
     /// The most characters that it may have.
@@ -107,19 +108,22 @@ impl DisplayName {
         if text.chars().count() > Self::LENGTH_MAX {
             return Err(ModelPartError::DisplayNameTooLong);
         }
-        Ok(Self(text.into()))
+        Ok(Self {
+            given: text.into(),
+            folded: text.trim().to_lowercase().into(),
+        })
     }
 
     /// The text as it was given.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.given
     }
 
     /// Whether both are the same name to people: blanks around it and case do not count.
     #[must_use]
     pub fn is_taken_by(&self, other: &Self) -> bool {
-        self.0.trim().to_lowercase() == other.0.trim().to_lowercase()
+        self.folded == other.folded
     }
 
     /// The id that follows from the name, before it is known whether it is free: lower case, one hyphen for each run of
@@ -134,7 +138,7 @@ impl DisplayName {
     #[must_use]
     pub fn to_id(&self) -> String {
         let mut id = String::new();
-        for letter in self.0.to_lowercase().chars() {
+        for letter in self.folded.chars() {
             if letter.is_ascii_lowercase() || letter.is_ascii_digit() {
                 id.push(letter);
             } else if !id.is_empty() && !id.ends_with('-') {
@@ -144,12 +148,6 @@ impl DisplayName {
         id.truncate(63);
         let id = id.trim_end_matches('-');
         if id.is_empty() { "model" } else { id }.to_owned()
-    }
-}
-
-impl fmt::Display for DisplayName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 

@@ -132,6 +132,3 @@ fn are(subjects: &[String]) -> String {
     let verb = if subjects.len() == 1 { "is" } else { "are" };
     format!("{} {verb}", subjects.join(" and "))
 }
-
-#[cfg(test)]
-mod tests;

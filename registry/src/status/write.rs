@@ -94,3 +94,137 @@ const fn kind(name: &ResourceName) -> &'static str {
         ResourceName::Settings => SETTINGS,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use switchboard::{
+        names::{ModelName, Revision},
+        reason::FieldReason,
+        violation::Violations,
+    };
+    use tonic::Code;
+    use tonic_types::StatusExt as _;
+
+    use super::*;
+
+    fn status(failure: impl Into<Failure>) -> tonic::Status {
+        failure.into().into_status("r1")
+    }
+
+    fn reason(status: &tonic::Status) -> String {
+        status.get_error_details().error_info().unwrap().reason.clone()
+    }
+
+    #[test]
+    fn every_refusal_has_its_row_of_the_error_table() {
+        let model = ModelName::parse("models/a").unwrap();
+        let mut violations = Violations::new();
+        violations.push("model.family", FieldReason::FamilyUnknown, "is not in the catalogue");
+        for (error, code, expected) in [
+            (WriteError::Invalid(violations), Code::InvalidArgument, "FAMILY_UNKNOWN"),
+            (
+                WriteError::NotFound(model.clone().into()),
+                Code::NotFound,
+                "MODEL_NOT_FOUND",
+            ),
+            (
+                WriteError::NotFound(ResourceName::parse("features/x").unwrap()),
+                Code::NotFound,
+                "FEATURE_NOT_FOUND",
+            ),
+            (
+                WriteError::Conflict {
+                    name: model.clone().into(),
+                    revision: Revision::ZERO,
+                },
+                Code::Aborted,
+                "REVISION_CONFLICT",
+            ),
+            (
+                WriteError::NameTaken {
+                    field: "model_id",
+                    holder: model,
+                },
+                Code::AlreadyExists,
+                "MODEL_NAME_TAKEN",
+            ),
+            (
+                WriteError::BetaNotEnabled(vec!["family `qwen`".to_owned()]),
+                Code::FailedPrecondition,
+                "BETA_NOT_ENABLED",
+            ),
+        ] {
+            let status = status(CommitError::Refused(error));
+            assert_eq!((status.code(), reason(&status).as_str()), (code, expected));
+        }
+    }
+
+    #[test]
+    fn refusals_say_what_they_are_about() {
+        let model = ModelName::parse("models/a").unwrap();
+        let taken = status(WriteError::NameTaken {
+            field: "model.display_name",
+            holder: model.clone(),
+        });
+        let details = taken.get_error_details();
+        assert_eq!(details.error_info().unwrap().metadata["field"], "model.display_name");
+        assert_eq!(details.resource_info().unwrap().resource_name, "models/a");
+
+        let conflict = status(WriteError::Conflict {
+            name: model.into(),
+            revision: Revision::new(7).unwrap(),
+        });
+        assert_eq!(
+            conflict.get_error_details().error_info().unwrap().metadata["revision"],
+            "7"
+        );
+
+        let subjects = vec!["feature `x`".to_owned(), "family `qwen`".to_owned()];
+        let beta = status(WriteError::BetaNotEnabled(subjects));
+        assert!(beta.message().starts_with("feature `x` and family `qwen` are in beta"));
+        let details = beta.get_error_details();
+        let conditions = &details.precondition_failure().unwrap().violations;
+        assert_eq!((conditions.len(), conditions[0].subject.as_str()), (2, "feature `x`"));
+    }
+
+    #[test]
+    fn a_failing_store_is_told_by_kind_and_whether_to_try_again() {
+        let failing = |kind| {
+            CommitError::Store(Arc::new(StoreError::Sql {
+                during: "commit",
+                kind,
+                source: sqlx::Error::WorkerCrashed,
+            }))
+        };
+        for (error, code, expected, is_retried) in [
+            (failing(Kind::Full), Code::ResourceExhausted, "STORAGE_FULL", false),
+            (failing(Kind::Busy), Code::Unavailable, "STORAGE_BUSY", true),
+            (failing(Kind::Corrupt), Code::DataLoss, "STORAGE_CORRUPT", false),
+            (
+                failing(Kind::ReadOnly),
+                Code::FailedPrecondition,
+                "STORAGE_READ_ONLY",
+                false,
+            ),
+            (failing(Kind::Other), Code::Internal, "INTERNAL_ERROR", false),
+            (
+                CommitError::OutcomeUnknown,
+                Code::Unavailable,
+                "WRITE_OUTCOME_UNKNOWN",
+                true,
+            ),
+            (CommitError::Ended, Code::Unavailable, "SERVER_DRAINING", true),
+        ] {
+            let status = status(error);
+            assert_eq!((status.code(), reason(&status).as_str()), (code, expected));
+            assert_eq!(
+                status.get_error_details().retry_info().is_some(),
+                is_retried,
+                "{expected}"
+            );
+            assert!(!status.message().contains("worker"), "a cause stays inside");
+        }
+    }
+}

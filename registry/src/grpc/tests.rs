@@ -1,0 +1,215 @@
+use switchboard::pb::registry::{
+    self, feature_service_server::FeatureService as _, model_service_server::ModelService as _,
+    settings_service_server::SettingsService as _,
+};
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Request};
+use tonic_types::StatusExt as _;
+
+use super::{feature::FeatureApi, model::ModelApi, settings::SettingsApi};
+use crate::commit::{self, Commit};
+
+/// The handlers, on a writer that runs until the test ends.
+struct Running {
+    _folder: TempDir,
+    _tasks: JoinSet<()>,
+    commit: Commit,
+}
+
+impl Running {
+    async fn start() -> Self {
+        let folder = TempDir::new().unwrap();
+        let (writer, commit) = commit::open(&folder.path().join("switchboard.db")).await.unwrap();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move { writer.run(CancellationToken::new()).await.unwrap() });
+        Self {
+            _folder: folder,
+            _tasks: tasks,
+            commit,
+        }
+    }
+
+    fn models(&self) -> ModelApi {
+        ModelApi::new(self.commit.clone())
+    }
+
+    fn features(&self) -> FeatureApi {
+        FeatureApi::new(self.commit.clone())
+    }
+
+    async fn create(&self, display_name: &str) -> tonic::Response<registry::Model> {
+        let request = registry::CreateModelRequest {
+            model: Some(registry::Model {
+                display_name: Some(display_name.to_owned()),
+                family: Some("mistral".to_owned()),
+                endpoint: Some("http://gpu1:8000".to_owned()),
+                api_token: Some("canary-4f1c".to_owned()),
+                ..Default::default()
+            }),
+            model_id: String::new(),
+        };
+        self.models().create_model(Request::new(request)).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_write_tells_its_revision_and_incarnation() {
+    let running = Running::start().await;
+    let created = running.create("Mistral").await;
+    let metadata = created.metadata();
+    assert_eq!(metadata.get("x-switchboard-revision").unwrap(), "2");
+    let incarnation = running.commit.state().items.incarnation().id.to_string();
+    assert_eq!(metadata.get("x-switchboard-incarnation").unwrap(), incarnation.as_str());
+    assert_eq!(created.get_ref().revision, 2);
+}
+
+#[tokio::test]
+async fn a_model_is_read_as_it_was_written_and_without_its_token() {
+    let running = Running::start().await;
+    let created = running.create("Mistral").await.into_inner();
+    let get = |name: &str| registry::GetModelRequest { name: name.to_owned() };
+    let read = running
+        .models()
+        .get_model(Request::new(get("models/mistral")))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(read, created);
+    assert!(read.api_token_set && read.api_token.is_none());
+
+    for (name, code, reason) in [
+        ("models/other", Code::NotFound, "MODEL_NOT_FOUND"),
+        ("mistral", Code::InvalidArgument, "VALIDATION_FAILED"),
+        ("", Code::InvalidArgument, "VALIDATION_FAILED"),
+    ] {
+        let status = running.models().get_model(Request::new(get(name))).await.unwrap_err();
+        assert_eq!(status.code(), code, "{name}");
+        assert_eq!(
+            status.get_error_details().error_info().unwrap().reason,
+            reason,
+            "{name}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn models_are_listed_by_name_page_by_page() {
+    let running = Running::start().await;
+    for display_name in ["C", "A", "B"] {
+        running.create(display_name).await;
+    }
+    let mut names = Vec::new();
+    let mut page_token = String::new();
+    for _page in 0..2 {
+        let request = registry::ListModelsRequest {
+            page_size: 2,
+            page_token: page_token.clone(),
+        };
+        let page = running
+            .models()
+            .list_models(Request::new(request))
+            .await
+            .unwrap()
+            .into_inner();
+        assert_eq!((page.total_size, page.revision), (3, 4));
+        names.extend(page.models.into_iter().map(|model| model.name));
+        page_token = page.next_page_token;
+    }
+    assert_eq!(names, ["models/a", "models/b", "models/c"]);
+    assert_eq!(page_token, "");
+}
+
+#[tokio::test]
+async fn families_and_features_are_listed_in_the_catalogues_order() {
+    let running = Running::start().await;
+    let request = registry::ListModelFamiliesRequest::default();
+    let families = running
+        .models()
+        .list_model_families(Request::new(request))
+        .await
+        .unwrap()
+        .into_inner()
+        .families;
+    assert_eq!((families.len(), families[0].family.as_str()), (13, "mistral"));
+    assert!(families[0].assignable && families[0].features.contains(&"features/duo_chat".to_owned()));
+    assert!(families.iter().any(|family| !family.assignable), "beta is off");
+
+    let first = registry::ListFeaturesRequest {
+        page_size: 20,
+        ..Default::default()
+    };
+    let first = running
+        .features()
+        .list_features(Request::new(first))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!((first.features.len(), first.total_size), (20, 21));
+    assert_eq!(first.features[0].name, "features/code_generations");
+    let rest = registry::ListFeaturesRequest {
+        page_size: 20,
+        page_token: first.next_page_token.clone(),
+    };
+    let rest = running
+        .features()
+        .list_features(Request::new(rest))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!((rest.features.len(), rest.next_page_token.as_str()), (1, ""));
+
+    let elsewhere = registry::ListModelsRequest {
+        page_size: 20,
+        page_token: first.next_page_token,
+    };
+    let status = running.models().list_models(Request::new(elsewhere)).await.unwrap_err();
+    let fields = status
+        .get_error_details()
+        .bad_request()
+        .unwrap()
+        .field_violations
+        .clone();
+    assert_eq!(fields[0].reason, "PAGE_TOKEN_INVALID");
+}
+
+#[tokio::test]
+async fn a_refused_write_names_every_bad_field_and_the_call() {
+    let running = Running::start().await;
+    let request = registry::CreateModelRequest {
+        model: Some(registry::Model {
+            family: Some("mistrel".to_owned()),
+            api_token: Some("canary 4f1c".to_owned()),
+            ..Default::default()
+        }),
+        model_id: String::new(),
+    };
+    let status = running.models().create_model(Request::new(request)).await.unwrap_err();
+    let details = status.get_error_details();
+    let fields = &details.bad_request().unwrap().field_violations;
+    assert_eq!(fields.len(), 4);
+    assert!(!details.error_info().unwrap().metadata["request_id"].is_empty());
+    assert!(!format!("{status:?}").contains("canary"));
+}
+
+#[tokio::test]
+async fn settings_are_read_as_they_were_written() {
+    let running = Running::start().await;
+    let api = SettingsApi::new(running.commit.clone());
+    let request = registry::UpdateSettingsRequest {
+        settings: Some(registry::Settings {
+            beta_enabled: Some(true),
+            ..Default::default()
+        }),
+        update_mask: None,
+    };
+    let written = api.update_settings(Request::new(request)).await.unwrap();
+    assert_eq!(written.metadata().get("x-switchboard-revision").unwrap(), "2");
+    let read = api
+        .get_settings(Request::new(registry::GetSettingsRequest {}))
+        .await
+        .unwrap();
+    assert_eq!(read.get_ref(), written.get_ref());
+    assert_eq!(read.get_ref().beta_enabled, Some(true));
+}

