@@ -222,7 +222,7 @@ impl Calls {
             ended,
             completion: None,
         };
-        let span = tracing::info_span!("call", %request_id, model.name = %plan.selected.model.name);
+        let span = tracing::info_span!("infer", model.name = %plan.selected.model.name);
         let run = Run {
             calls: self.clone(),
             plan,

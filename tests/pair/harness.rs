@@ -115,7 +115,11 @@ impl Drop for Service {
             drop(self.child.kill());
             drop(self.child.wait());
             if std::thread::panicking() {
-                eprintln!("--- {} wrote:\n{}", self.name, self.log());
+                eprintln!(
+                    "--- {} wrote:\n{}",
+                    self.name,
+                    fs::read_to_string(&self.log).unwrap_or_default()
+                );
             }
         }
     }
@@ -124,9 +128,10 @@ impl Drop for Service {
 /// A registry and a router that follows it.
 #[derive(Debug)]
 pub(crate) struct Pair {
-    pub(crate) folder: TempDir,
     registry: Option<Service>,
     pub(crate) router: Service,
+    /// Last, since the processes write into it until they have ended.
+    pub(crate) folder: TempDir,
 }
 
 impl Pair {

@@ -44,11 +44,15 @@ async fn calls_go_on_while_the_registry_is_dead_and_the_router_resumes_without_a
     }
     let log = pair.router.log();
     assert_eq!(
-        log.matches("mode=SNAPSHOT").count(),
+        log.matches("a snapshot follows").count(),
         1,
         "one snapshot, at the start:\n{log}"
     );
-    assert_eq!(log.matches("mode=RESUMED").count(), 1, "then a resume:\n{log}");
+    assert_eq!(
+        log.matches("again: following where the router was").count(),
+        1,
+        "then a resume:\n{log}"
+    );
     pair.finish().await;
 }
 

@@ -184,9 +184,9 @@ async fn the_limit_of_streams_is_announced() {
 
 #[tokio::test]
 async fn a_client_that_provokes_resets_is_cut_off() {
-    // A request to `/` on stream 1, and a window update of 0, which has to be answered by a reset of the stream.
+    // A request to `/`, and a window that grows past its maximum, which has to be answered by a reset of the stream.
     const HEADERS: [u8; 12] = [0, 0, 3, 1, 4, 0, 0, 0, 0, 0x83, 0x86, 0x84];
-    const WINDOW_UPDATE: [u8; 13] = [0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    const WINDOW_UPDATE: [u8; 13] = [0, 0, 4, 8, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff];
 
     let pair = Pair::start().await;
     for addr in [pair.registry().listen_addr, pair.router.listen_addr] {
@@ -286,9 +286,10 @@ async fn both_end_inside_a_bound_with_open_streams_and_a_silent_client() {
     use crate::fake_upstream::{FakeUpstream, Script};
 
     let pair = Pair::start().await;
-    let upstream = FakeUpstream::always(Script::stream().text("a word").hang()).await;
+    let upstream = FakeUpstream::start().await;
     pair.configure(&upstream.url(), None).await;
     pair.wait_until_routed("code_generations").await;
+    upstream.then(Script::stream().text("a word").hang());
 
     let _silent = [
         TcpStream::connect(pair.registry().listen_addr),

@@ -163,11 +163,11 @@ impl Report {
             (old, Some(new)) if old.map(|old| old.why) != Some(new.why) => news.push(News::RefusesHistory(new)),
             (None | Some(_), Some(_)) | (None, None) => {}
         }
-        let known: BTreeSet<_> = before.held.iter().map(Held::identity).collect();
-        if let Some(first) = self.held.iter().find(|held| !known.contains(&held.identity())) {
+        let known: BTreeSet<_> = before.lasting().map(Held::identity).collect();
+        if let Some(first) = self.lasting().find(|held| !known.contains(&held.identity())) {
             news.push(News::Holds(first));
         }
-        if self.held_total == 0 && before.held_total > 0 {
+        if !known.is_empty() && self.lasting().next().is_none() {
             news.push(News::HoldsNothing);
         }
         if let Some(applied) = &self.applied
@@ -176,6 +176,15 @@ impl Report {
             news.push(News::Applied(applied));
         }
         news
+    }
+
+    /// The items that will not heal by themselves in a moment.
+    fn lasting(&self) -> impl Iterator<Item = &Held> {
+        self.held.iter().filter(|held| match held.why {
+            HeldWhy::Refused | HeldWhy::CapabilityMissing => true,
+            // A step on the way of every new API token; a router whose fetch fails says so itself.
+            HeldWhy::CredentialPending | HeldWhy::Dependency => false,
+        })
     }
 }
 
@@ -230,6 +239,12 @@ mod tests {
         assert_eq!(one.news_since(&none), [News::Holds(&a)]);
         assert!(one.news_since(&one).is_empty());
         assert_eq!(two.news_since(&one), [News::Holds(&b)]);
+        let pending = holding(&[Held {
+            why: HeldWhy::CredentialPending,
+            ..a.clone()
+        }]);
+        assert_eq!(pending.news_since(&none), []);
+        assert_eq!(none.news_since(&pending), []);
         assert!(one.news_since(&two).is_empty());
         assert_eq!(none.news_since(&one), [News::HoldsNothing]);
 

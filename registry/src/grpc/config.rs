@@ -40,8 +40,9 @@ impl ConfigService for ConfigApi {
             include_snapshot,
         } = request.into_inner();
         let resume = wire::change::resume(resume.as_ref());
-        let frames = tracing::info_span!("watch", %request_id)
-            .in_scope(|| self.feed.watch(resume, include_snapshot.unwrap_or(true)))
+        let frames = self
+            .feed
+            .watch(resume, include_snapshot.unwrap_or(true))
             .map_err(|error| Failure::from(error).into_status(request_id.as_str()))?;
         Ok(Response::new(responses(frames, request_id)))
     }
@@ -56,7 +57,7 @@ impl ConfigService for ConfigApi {
             Err(_status) => Err(UplinkError::Unreadable),
         });
         // The answer begins before the hello has come: some clients send nothing until they have its head.
-        let frames = tracing::info_span!("subscribe", %request_id).in_scope(|| self.feed.subscribe(messages.boxed()));
+        let frames = self.feed.subscribe(messages.boxed());
         Ok(Response::new(responses(frames, request_id)))
     }
 
@@ -71,7 +72,7 @@ impl ConfigService for ConfigApi {
         let credential = credential::find(&state, &key.model, key.id)
             .map_err(|error| Failure::from(error).into_status(request_id.as_str()))?;
         tracing::info!(
-            model = %key.model, credential_id = %key.id, %request_id,
+            model = %key.model, credential_id = %key.id,
             "the API token of `{}` is handed out", key.model
         );
         Ok(Response::new(wire::credential::response(credential)))

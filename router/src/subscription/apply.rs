@@ -190,20 +190,21 @@ impl Applier {
             debug!(%revision, "revision {revision} is in use");
         }
         let before = &self.applied.borrow().held;
-        for held in held.iter().filter(|held| !before.contains(held)) {
+        for new in held.iter().filter(|held| !before.contains(held)) {
             let Held {
                 name,
                 revision,
                 why,
                 used_revision,
-            } = held;
-            warn!(resource = %name, %revision, %used_revision, "{name} is held at its last good version: {why}");
+            } = new;
+            if why.is_lasting() {
+                warn!(resource = %name, %revision, %used_revision, "{name} is held at its last good version: {why}");
+            } else {
+                debug!(resource = %name, %revision, %used_revision, "{name} waits: {why}");
+            }
         }
-        for healed in before
-            .iter()
-            .filter(|gone| held.iter().all(|held| held.name != gone.name))
-        {
-            let name = &healed.name;
+        let healed = |old: &&Held| old.why.is_lasting() && held.iter().all(|held| held.name != old.name);
+        for Held { name, .. } in before.iter().filter(healed) {
             info!(resource = %name, "{name} is no longer held");
         }
     }

@@ -91,6 +91,17 @@ pub enum HeldWhy {
     Dependency(ModelName),
 }
 
+impl HeldWhy {
+    /// Whether it will not heal by itself in a moment, as a credential does that is being fetched.
+    #[must_use]
+    pub const fn is_lasting(&self) -> bool {
+        match self {
+            Self::Refused(_) | Self::CapabilityMissing(_) => true,
+            Self::CredentialPending | Self::Dependency(_) => false,
+        }
+    }
+}
+
 /// A credential that has to be fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
