@@ -1,0 +1,363 @@
+//! A model server that does what a script says, fault by fault, and writes down what it was asked.
+//!
+//! It speaks HTTP/1.1 over a plain socket by hand, so that it can break every rule of it. Each request takes the next
+//! script; without one it answers `hello` and all is well.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a harness fails by panicking")]
+#![allow(dead_code, clippy::allow_attributes, reason = "each test binary uses a part of it")]
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt::Write as _,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+    time::timeout,
+};
+
+/// How long a test waits for something that should happen soon.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the server does with one request.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Script(Vec<Step>);
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// Bytes as they are.
+    Raw(Vec<u8>),
+    /// One chunk of a chunked body.
+    Chunk(Vec<u8>),
+    /// Nothing, for so long.
+    Pause(Duration),
+    /// Nothing, until the peer closes.
+    Hang,
+    /// The end of the connection, said or not: an orderly close.
+    Close,
+    /// The end of the connection by a reset.
+    Reset,
+    /// The same bytes again and again, until the peer closes.
+    Flood(Vec<u8>),
+}
+
+impl Script {
+    /// A whole answer of these pieces, with a finish reason, usage and `[DONE]`.
+    pub(crate) fn answer<'a>(pieces: impl IntoIterator<Item = &'a str>) -> Self {
+        let begun = pieces.into_iter().fold(Self::stream(), Self::text);
+        begun.finish("stop").usage(3, 2).done().end()
+    }
+
+    /// The header of an answer that streams events, and nothing yet.
+    pub(crate) fn stream() -> Self {
+        Self::head(
+            200,
+            &[("content-type", "text/event-stream"), ("transfer-encoding", "chunked")],
+        )
+    }
+
+    /// A response's header.
+    pub(crate) fn head(status: u16, headers: &[(&str, &str)]) -> Self {
+        let mut head = format!("HTTP/1.1 {status} Scripted\r\n");
+        for (name, value) in headers {
+            write!(head, "{name}: {value}\r\n").unwrap();
+        }
+        head.push_str("\r\n");
+        Self::default().raw(head)
+    }
+
+    /// A whole response that is no stream.
+    pub(crate) fn response(status: u16, headers: &[(&str, &str)], body: &str) -> Self {
+        let length = body.len().to_string();
+        let mut all = vec![("content-length", length.as_str())];
+        all.extend_from_slice(headers);
+        Self::head(status, &all).raw(body)
+    }
+
+    /// Nothing at all, until the peer closes.
+    pub(crate) fn silence() -> Self {
+        Self::default().hang()
+    }
+
+    /// The connection ends without a word.
+    pub(crate) fn closed() -> Self {
+        Self::default().close()
+    }
+
+    /// The connection is reset without a word.
+    pub(crate) fn broken() -> Self {
+        Self::default().reset()
+    }
+
+    /// A piece of text, as a chat's chunk.
+    pub(crate) fn text(self, text: &str) -> Self {
+        let text = json_string(text);
+        self.event(&format!(
+            r#"{{"choices":[{{"index":0,"delta":{{"content":{text}}}}}]}}"#
+        ))
+    }
+
+    /// A finish reason.
+    pub(crate) fn finish(self, reason: &str) -> Self {
+        self.event(&format!(
+            r#"{{"choices":[{{"index":0,"delta":{{}},"finish_reason":"{reason}"}}]}}"#
+        ))
+    }
+
+    /// A usage chunk.
+    pub(crate) fn usage(self, input: u32, output: u32) -> Self {
+        self.event(&format!(
+            r#"{{"choices":[],"usage":{{"prompt_tokens":{input},"completion_tokens":{output}}}}}"#
+        ))
+    }
+
+    /// The mark of the end.
+    pub(crate) fn done(self) -> Self {
+        self.event("[DONE]")
+    }
+
+    /// One event with this data.
+    pub(crate) fn event(self, data: &str) -> Self {
+        self.chunk(format!("data: {data}\n\n"))
+    }
+
+    /// One chunk of the body.
+    pub(crate) fn chunk(self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.step(Step::Chunk(bytes.into()))
+    }
+
+    /// Bytes outside all rules.
+    pub(crate) fn raw(self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.step(Step::Raw(bytes.into()))
+    }
+
+    /// The orderly end of a chunked body; the connection stays.
+    pub(crate) fn end(self) -> Self {
+        self.raw("0\r\n\r\n")
+    }
+
+    /// A pause.
+    pub(crate) fn pause(self, pause: Duration) -> Self {
+        self.step(Step::Pause(pause))
+    }
+
+    /// Nothing more, until the peer closes.
+    pub(crate) fn hang(self) -> Self {
+        self.step(Step::Hang)
+    }
+
+    /// The connection is closed here.
+    pub(crate) fn close(self) -> Self {
+        self.step(Step::Close)
+    }
+
+    /// The connection is reset here.
+    pub(crate) fn reset(self) -> Self {
+        self.step(Step::Reset)
+    }
+
+    /// This chunk without end.
+    pub(crate) fn flood(self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.step(Step::Flood(bytes.into()))
+    }
+
+    fn step(mut self, step: Step) -> Self {
+        self.0.push(step);
+        self
+    }
+}
+
+/// A request as it came.
+#[derive(Debug, Clone)]
+pub(crate) struct Received {
+    /// The number of the connection that it came on, from 0.
+    pub(crate) connection: usize,
+    /// Method and path.
+    pub(crate) line: String,
+    /// Headers, names in lower case.
+    pub(crate) headers: BTreeMap<String, String>,
+    /// The body.
+    pub(crate) body: String,
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    requests: Vec<Received>,
+    /// Whether each connection is closed.
+    connections: Vec<bool>,
+}
+
+/// The server. It ends when it is dropped.
+#[derive(Debug)]
+pub(crate) struct FakeUpstream {
+    port: u16,
+    scripts: Arc<Mutex<VecDeque<Script>>>,
+    log: watch::Sender<Log>,
+    _server: JoinSet<()>,
+}
+
+impl FakeUpstream {
+    /// Starts a server on a port of its own.
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let scripts = Arc::<Mutex<VecDeque<Script>>>::default();
+        let log = watch::Sender::new(Log::default());
+        let mut server = JoinSet::new();
+        server.spawn(serve(listener, Arc::clone(&scripts), log.clone()));
+        Self {
+            port,
+            scripts,
+            log,
+            _server: server,
+        }
+    }
+
+    /// Lines up a script for the next request that has none yet.
+    pub(crate) fn then(&self, script: Script) -> &Self {
+        self.scripts.lock().unwrap().push_back(script);
+        self
+    }
+
+    /// The base URL.
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}/v1", self.port)
+    }
+
+    /// All requests so far.
+    pub(crate) fn requests(&self) -> Vec<Received> {
+        self.log.borrow().requests.clone()
+    }
+
+    /// The request of a number, from 0, once it has come.
+    pub(crate) async fn request(&self, number: usize) -> Received {
+        let mut log = self.log.subscribe();
+        let seen = timeout(PATIENCE, log.wait_for(|log| log.requests.len() > number)).await;
+        seen.expect("the request should come").unwrap().requests[number].clone()
+    }
+
+    /// Waits until the connection of a number, from 0, is closed by the peer or by the script.
+    pub(crate) async fn closed(&self, connection: usize) {
+        let mut log = self.log.subscribe();
+        let is_closed = |log: &Log| log.connections.get(connection).copied().unwrap_or_default();
+        let seen = timeout(PATIENCE, log.wait_for(is_closed)).await;
+        seen.expect("the connection should be closed").unwrap();
+    }
+}
+
+async fn serve(listener: TcpListener, scripts: Arc<Mutex<VecDeque<Script>>>, log: watch::Sender<Log>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let (socket, _) = listener.accept().await.unwrap();
+        let mut number = 0;
+        log.send_modify(|log| {
+            number = log.connections.len();
+            log.connections.push(false);
+        });
+        let (scripts, log) = (Arc::clone(&scripts), log.clone());
+        connections.spawn(async move {
+            // Whoever ended it, and however: here it only matters that it ended.
+            converse(socket, number, &scripts, &log).await.ok();
+            log.send_modify(|log| log.connections[number] = true);
+        });
+    }
+}
+
+async fn converse(
+    mut socket: TcpStream,
+    connection: usize,
+    scripts: &Mutex<VecDeque<Script>>,
+    log: &watch::Sender<Log>,
+) -> std::io::Result<()> {
+    socket.set_nodelay(true)?;
+    let mut unread = Vec::new();
+    while let Some(request) = receive(&mut socket, &mut unread, connection).await? {
+        let script = scripts.lock().unwrap().pop_front();
+        log.send_modify(|log| log.requests.push(request));
+        for step in script.unwrap_or_else(|| Script::answer(["hello"])).0 {
+            match step {
+                Step::Raw(bytes) => socket.write_all(&bytes).await?,
+                Step::Chunk(bytes) => socket.write_all(&framed(&bytes)).await?,
+                Step::Pause(pause) => {
+                    // A peer that goes meanwhile is noticed at once.
+                    if let Ok(gone) = timeout(pause, hang(&mut socket)).await {
+                        return gone;
+                    }
+                }
+                Step::Hang => return hang(&mut socket).await,
+                Step::Close => return Ok(()),
+                Step::Reset => return socket.set_zero_linger(),
+                Step::Flood(bytes) => loop {
+                    socket.write_all(&framed(&bytes)).await?;
+                },
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Waits until the peer closes.
+async fn hang(socket: &mut TcpStream) -> std::io::Result<()> {
+    let mut nothing = [0; 64];
+    while socket.read(&mut nothing).await? > 0 {}
+    Ok(())
+}
+
+fn framed(bytes: &[u8]) -> Vec<u8> {
+    let mut frame = format!("{:x}\r\n", bytes.len()).into_bytes();
+    frame.extend_from_slice(bytes);
+    frame.extend_from_slice(b"\r\n");
+    frame
+}
+
+/// The next request. `None`: the peer closed.
+async fn receive(socket: &mut TcpStream, unread: &mut Vec<u8>, connection: usize) -> std::io::Result<Option<Received>> {
+    let head_end = loop {
+        if let Some(end) = unread.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+            break end + 4;
+        }
+        if socket.read_buf(unread).await? == 0 {
+            return Ok(None);
+        }
+    };
+    let head: Vec<u8> = unread.drain(..head_end).collect();
+    let head = String::from_utf8(head).expect("a request's header is text");
+    let mut lines = head.trim_end().split("\r\n");
+    let line = lines.next().unwrap_or_default().to_owned();
+    let headers: BTreeMap<String, String> = lines
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+        .collect();
+    let length: usize = headers
+        .get("content-length")
+        .map_or(0, |length| length.parse().unwrap());
+    while unread.len() < length {
+        if socket.read_buf(unread).await? == 0 {
+            return Ok(None);
+        }
+    }
+    let body = String::from_utf8(unread.drain(..length).collect()).expect("a request's body is text");
+    Ok(Some(Received {
+        connection,
+        line,
+        headers,
+        body,
+    }))
+}
+
+fn json_string(text: &str) -> String {
+    let mut json = String::from('"');
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => json.extend(['\\', character]),
+            _ if character.is_control() => write!(json, "\\u{:04x}", u32::from(character)).unwrap(),
+            _ => json.push(character),
+        }
+    }
+    json.push('"');
+    json
+}
