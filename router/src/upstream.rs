@@ -45,6 +45,8 @@ use crate::catalog::Credential;
 const IDLE: Duration = Duration::from_secs(4);
 /// The most bytes of a response's header.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
+/// The most bytes that one read of the network takes. The header's size is only looked at between two reads.
+const READ_BYTES_MAX: usize = HEADER_BYTES_MAX / 2;
 /// The most bytes that are read of a refusal, to tell its kind, and for how long.
 const REFUSAL_BYTES_MAX: usize = 64 * 1024;
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -158,7 +160,7 @@ impl Upstream {
         // Connections are tasks of the pool's own: they end with it, or with the call that is dropped.
         let mut builder = Client::builder(TokioExecutor::new());
         builder
-            .http1_max_buf_size(HEADER_BYTES_MAX)
+            .http1_max_buf_size(READ_BYTES_MAX)
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE);
         let pooled = builder.build(connector.clone());

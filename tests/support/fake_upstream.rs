@@ -1,7 +1,7 @@
 //! A model server that does what a script says, fault by fault, and writes down what it was asked.
 //!
 //! It speaks HTTP/1.1 over a plain socket by hand, so that it can break every rule of it. Each request takes the next
-//! script; without one it answers `hello` and all is well.
+//! script, else the usual one, which answers `hello` unless another was given.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a harness fails by panicking")]
 #![allow(dead_code, clippy::allow_attributes, reason = "each test binary uses a part of it")]
 

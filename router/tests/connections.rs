@@ -1,0 +1,223 @@
+//! Connections to model servers: which are used again, what travels on them, and when they are closed.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use crate::{
+    fake_upstream::{FakeUpstream, Script},
+    harness::{Answer, Setup, TOKEN, event, prompt},
+};
+
+/// Within this time a caller's going away reaches the model server.
+const AT_ONCE: Duration = Duration::from_millis(100);
+
+#[tokio::test]
+async fn a_connection_carries_one_call_after_another() {
+    let upstream = FakeUpstream::start().await;
+    let router = Setup::at(upstream.url()).start().await;
+    for _ in 0..3 {
+        assert_eq!(router.ask(prompt("hi")).await.text, "hello");
+        // The connection goes back to the pool when the call's task has read its body to the end.
+        router.tasks.close();
+        router.tasks.wait().await;
+        router.tasks.reopen();
+    }
+    let connections: Vec<usize> = upstream.requests().iter().map(|request| request.connection).collect();
+    assert_eq!(connections, [0, 0, 0]);
+}
+
+#[tokio::test]
+async fn a_stale_connection_is_no_failure() {
+    for stale in [Script::closed(), Script::broken()] {
+        let upstream = FakeUpstream::start().await;
+        let router = Setup::at(upstream.url()).start().await;
+        router.ask(prompt("first")).await;
+        router.tasks.close();
+        router.tasks.wait().await;
+        router.tasks.reopen();
+
+        upstream.then(stale);
+        let answer = router.ask(prompt("second")).await;
+        assert_eq!(answer.text, "hello", "{:?}", answer.failure);
+        let requests = upstream.requests();
+        let connections: Vec<usize> = requests.iter().map(|request| request.connection).collect();
+        assert_eq!(
+            connections,
+            [0, 0, 1],
+            "the second call was sent once more, on a fresh connection"
+        );
+        assert_eq!(requests[1].body, requests[2].body);
+    }
+}
+
+#[tokio::test]
+async fn a_reused_connection_that_breaks_within_an_answer_is_a_failure() {
+    let upstream = FakeUpstream::start().await;
+    let router = Setup::at(upstream.url()).start().await;
+    router.ask(prompt("first")).await;
+    router.tasks.close();
+    router.tasks.wait().await;
+    router.tasks.reopen();
+
+    upstream.then(Script::default().raw("HTTP/1.1 200").close());
+    let told = router.ask(prompt("second")).await.told();
+    assert_eq!(told.reason, "UPSTREAM_STREAM_TRUNCATED");
+    assert_eq!(upstream.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn a_request_that_fails_twice_is_not_sent_a_third_time() {
+    let upstream = FakeUpstream::start().await;
+    let router = Setup::at(upstream.url()).start().await;
+    router.ask(prompt("first")).await;
+    router.tasks.close();
+    router.tasks.wait().await;
+    router.tasks.reopen();
+
+    upstream.then(Script::closed()).then(Script::closed());
+    let told = router.ask(prompt("second")).await.told();
+    assert_eq!(told.reason, "UPSTREAM_STREAM_TRUNCATED");
+    assert_eq!(upstream.requests().len(), 3);
+}
+
+#[tokio::test]
+async fn a_server_that_closes_after_each_answer_without_saying_so_is_called_back_to_back() {
+    let upstream = FakeUpstream::start().await;
+    let router = Setup::at(upstream.url()).start().await;
+    for round in 0..100 {
+        upstream.then(Script::answer(["hello"]).close());
+        let answer = router.ask(prompt("hi")).await;
+        assert_eq!(answer.text, "hello", "round {round}: {:?}", answer.failure);
+    }
+}
+
+#[tokio::test]
+async fn a_token_goes_only_to_the_origins_that_it_is_bound_to() {
+    let (own, other) = (FakeUpstream::start().await, FakeUpstream::start().await);
+    let router = Setup::at(own.url()).token_for(&[&own.url()]).start().await;
+    router.ask(prompt("hi")).await;
+    assert_eq!(own.request(0).await.headers["authorization"], format!("Bearer {TOKEN}"));
+
+    let router = Setup::at(own.url()).token_for(&[&other.url()]).start().await;
+    router.ask(prompt("hi")).await;
+    assert_eq!(own.request(1).await.headers.get("authorization"), None);
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed() {
+    let (first, second) = (FakeUpstream::start().await, FakeUpstream::start().await);
+    first.then(Script::response(308, &[("location", &second.url())], ""));
+    let router = Setup::at(first.url()).token_for(&[&first.url()]).start().await;
+    assert_eq!(
+        router.ask(prompt("hi")).await.told().reason,
+        "UPSTREAM_REDIRECT_REFUSED"
+    );
+    assert_eq!(second.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_before_the_first_token_closes_the_connection_to_the_model() {
+    let upstream = FakeUpstream::start().await;
+    let router = Setup::at(upstream.url()).start().await;
+    for (number, script) in [Script::silence(), Script::stream().hang()].into_iter().enumerate() {
+        upstream.then(script);
+        let mut client = router.client.clone();
+        let call = client.stream_infer(prompt("hi"));
+        tokio::select! {
+            _ = call => panic!("nothing is answered"),
+            _ = upstream.request(number) => {}
+        }
+        let gone = Instant::now();
+        upstream.closed(number).await;
+        assert!(gone.elapsed() < AT_ONCE, "{:?}", gone.elapsed());
+    }
+    router.idle().await;
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_mid_stream_closes_the_connection_to_the_model() {
+    let upstream = FakeUpstream::start().await;
+    upstream.then(Script::stream().text("one").hang());
+    let router = Setup::at(upstream.url()).start().await;
+    let stream = router.begin().await;
+    let gone = Instant::now();
+    drop(stream);
+    upstream.closed(0).await;
+    assert!(gone.elapsed() < AT_ONCE, "{:?}", gone.elapsed());
+    router.idle().await;
+}
+
+#[tokio::test]
+async fn a_caller_that_does_not_read_frees_the_model_and_is_told_so() {
+    let piece = format!(
+        r#"{{"choices":[{{"index":0,"delta":{{"content":"{}"}}}}]}}"#,
+        "x".repeat(8000)
+    );
+    let upstream = FakeUpstream::start().await;
+    upstream.then(Script::stream().text("one").flood(format!("data: {piece}\n\n")));
+    let router = Setup::at(upstream.url())
+        .limits(|limits| limits.patience.slow_caller = Duration::from_millis(300))
+        .start()
+        .await;
+    let stream = router.begin().await;
+    upstream.closed(0).await;
+
+    let mut answer = Answer {
+        selection: Some(Default::default()),
+        ..Answer::default()
+    };
+    answer.read(stream).await;
+    let told = answer.told();
+    assert_eq!(
+        (told.code, told.reason.as_str()),
+        (tonic::Code::ResourceExhausted, "CLIENT_TOO_SLOW")
+    );
+    assert_eq!(told.metadata["partial"], "true");
+}
+
+#[tokio::test]
+async fn running_calls_end_when_the_router_shuts_down() {
+    let upstream = FakeUpstream::start().await;
+    upstream
+        .then(Script::stream().text("one").hang())
+        .then(Script::silence());
+    let router = Setup::at(upstream.url()).start().await;
+    let mut streaming = router.begin().await;
+    let waiting = router.ask(prompt("hi"));
+    let drained = async {
+        upstream.request(1).await;
+        router.drain.cancel();
+    };
+    let (waiting, ()) = tokio::join!(waiting, drained);
+
+    let told = waiting.told();
+    assert_eq!(
+        (told.code, told.reason.as_str()),
+        (tonic::Code::Unavailable, "SERVER_DRAINING")
+    );
+    assert!(told.retry.is_some());
+    let status = streaming.message().await.unwrap_err();
+    let told = crate::harness::Told::of(&status);
+    assert_eq!(told.reason, "SERVER_DRAINING");
+    assert_eq!((told.metadata["partial"].as_str(), told.retry), ("true", None));
+    assert_eq!(
+        router.ask(prompt("hi")).await.told().reason,
+        "SERVER_DRAINING",
+        "nor is a new one taken"
+    );
+    upstream.closed(0).await;
+    upstream.closed(1).await;
+    router.idle().await;
+}
+
+#[tokio::test]
+async fn a_slow_epilogue_does_not_keep_the_caller() {
+    let upstream = FakeUpstream::start().await;
+    upstream.then(Script::stream().text("one").finish("stop").hang());
+    let router = Setup::at(upstream.url()).start().await;
+    let mut stream = router.begin().await;
+    let completion = timeout(Duration::from_secs(1), event(&mut stream)).await;
+    completion.expect("usage and the mark of the end are waited for only half a second");
+    upstream.closed(0).await;
+}

@@ -1,0 +1,315 @@
+//! A router with a configuration made by hand, on a port of its own.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a harness fails by panicking")]
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use switchboard::{
+    catalogue::Catalogue,
+    digest::{ChainDigest, StateDigest},
+    endpoint::EndpointUri,
+    history::{Cursor, Incarnation, View},
+    names::{CredentialId, FeatureName, IncarnationId, ModelName, Revision, StoreId},
+    pb::router::{
+        self, inference_service_client::InferenceServiceClient, inference_service_server::InferenceServiceServer,
+        stream_infer_response::Event,
+    },
+    secret::ApiToken,
+};
+use switchboard_router::{
+    call::Limits,
+    catalog::{Catalog, Credential, Endpoint, Model, ModelState, Setting},
+    current::Current,
+    grpc::inference::InferenceApi,
+    upstream::Upstream,
+};
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{
+    Status, Streaming,
+    transport::{Channel, Server, server::TcpIncoming},
+};
+use tonic_types::StatusExt as _;
+
+/// The revision of the hand-made configuration.
+pub(crate) const REVISION: i64 = 7;
+/// The model's API token; it must be seen nowhere but in one header.
+pub(crate) const TOKEN: &str = "sk-canary-7d1e";
+
+/// A hand-made configuration: one model, which answers `duo_chat`.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    family: &'static str,
+    endpoint: String,
+    token_origins: Option<Vec<String>>,
+    settings: Vec<(&'static str, Setting)>,
+    state: Option<ModelState>,
+    limits: Limits,
+}
+
+impl Setup {
+    /// A model of family `mistral` at this base URL, without a token.
+    pub(crate) fn at(endpoint: impl Into<String>) -> Self {
+        Self {
+            family: "mistral",
+            endpoint: endpoint.into(),
+            token_origins: None,
+            settings: Vec::new(),
+            state: None,
+            limits: Limits::default(),
+        }
+    }
+
+    pub(crate) fn family(mut self, family: &'static str) -> Self {
+        self.family = family;
+        self
+    }
+
+    /// With an API token that is bound to these origins.
+    pub(crate) fn token_for(mut self, origins: &[&str]) -> Self {
+        self.token_origins = Some(origins.iter().map(|&origin| origin.to_owned()).collect());
+        self
+    }
+
+    /// With a feature's setting of its own.
+    pub(crate) fn setting(mut self, feature: &'static str, setting: Setting) -> Self {
+        self.settings.push((feature, setting));
+        self
+    }
+
+    /// With the model in this state instead of ready.
+    pub(crate) fn state(mut self, state: ModelState) -> Self {
+        self.state = Some(state);
+        self
+    }
+
+    /// With other limits.
+    pub(crate) fn limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
+        change(&mut self.limits);
+        self
+    }
+
+    /// Starts the router.
+    pub(crate) async fn start(self) -> Router {
+        let limits = self.limits;
+        let current = Arc::new(Current::default());
+        current.swap(Arc::new(self.catalog()));
+        Router::start(current, limits).await
+    }
+
+    fn catalog(self) -> Catalog {
+        let origin = |text: &String| EndpointUri::parse(text).unwrap().origin();
+        let credential = self.token_origins.map(|origins| {
+            Arc::new(Credential {
+                id: CredentialId::random(),
+                origins: origins.iter().map(origin).collect(),
+                token: ApiToken::parse(TOKEN.to_owned()).unwrap(),
+            })
+        });
+        let model = Model {
+            name: model_name(),
+            family: Catalogue::get().family(self.family).expect("the family exists"),
+            identifier: "org/model".to_owned(),
+            endpoints: vec![Endpoint {
+                uri: EndpointUri::parse(&self.endpoint).unwrap(),
+                weight: 1,
+            }],
+            credential,
+        };
+        let mut features = HashMap::from([(feature("duo_chat"), Setting::SelfHosted(model_name()))]);
+        features.extend(
+            self.settings
+                .into_iter()
+                .map(|(name, setting)| (feature(name), setting)),
+        );
+        let state = self.state.unwrap_or_else(|| ModelState::Ready(Arc::new(model)));
+        Catalog {
+            cursor: Cursor {
+                store: StoreId::random(),
+                incarnation: Incarnation {
+                    number: 1,
+                    id: IncarnationId::random(),
+                },
+                revision: Revision::new(REVISION).unwrap(),
+                chain: ChainDigest::NONE,
+                view: View::Router,
+                state: StateDigest::EMPTY,
+            },
+            features,
+            models: HashMap::from([(model_name(), state)]),
+        }
+    }
+}
+
+pub(crate) fn model_name() -> ModelName {
+    ModelName::parse("models/m").unwrap()
+}
+
+fn feature(name: &str) -> FeatureName {
+    FeatureName::from_id(name).unwrap()
+}
+
+/// A router on a port of its own, and a client of it. It ends when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Router {
+    pub(crate) client: InferenceServiceClient<Channel>,
+    pub(crate) drain: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+    _server: JoinSet<()>,
+}
+
+impl Router {
+    /// Starts a router whose configuration is `current`.
+    pub(crate) async fn start(current: Arc<Current>, limits: Limits) -> Self {
+        let (tasks, drain) = (TaskTracker::new(), CancellationToken::new());
+        let upstream = Upstream::new(Duration::from_secs(2)).unwrap();
+        let api = InferenceApi::new(current, upstream, limits, tasks.clone(), drain.clone());
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut server = JoinSet::new();
+        server.spawn(async move {
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            let server = Server::builder().add_service(InferenceServiceServer::new(api));
+            server.serve_with_incoming(incoming).await.unwrap();
+        });
+        let channel = Channel::from_shared(format!("http://{address}")).unwrap();
+        Self {
+            client: InferenceServiceClient::new(channel.connect().await.unwrap()),
+            drain,
+            tasks,
+            _server: server,
+        }
+    }
+
+    /// Makes a call and reads its answer to the end.
+    pub(crate) async fn ask(&self, request: impl tonic::IntoRequest<router::InferRequest>) -> Answer {
+        let mut answer = Answer::default();
+        match self.client.clone().stream_infer(request).await {
+            Ok(response) => {
+                answer.metadata = Some(response.metadata().clone());
+                answer.read(response.into_inner()).await;
+            }
+            Err(status) => answer.failure = Some(status),
+        }
+        answer
+    }
+
+    /// Begins a call, and takes its selection and its first piece.
+    pub(crate) async fn begin(&self) -> Streaming<router::StreamInferResponse> {
+        let mut stream = self
+            .client
+            .clone()
+            .stream_infer(prompt("hi"))
+            .await
+            .unwrap()
+            .into_inner();
+        assert!(matches!(event(&mut stream).await, Event::Selection(_)));
+        assert!(matches!(event(&mut stream).await, Event::Delta(_)));
+        stream
+    }
+
+    /// Waits until every call's task has ended.
+    pub(crate) async fn idle(self) {
+        self.tasks.close();
+        let ended = tokio::time::timeout(Duration::from_secs(10), self.tasks.wait()).await;
+        ended.expect("no task is left");
+    }
+}
+
+/// The next event of an answer that has one.
+pub(crate) async fn event(stream: &mut Streaming<router::StreamInferResponse>) -> Event {
+    let message = stream.message().await.unwrap().expect("another event comes");
+    message.event.expect("an event is set")
+}
+
+/// A call of `duo_chat` with plain text.
+pub(crate) fn prompt(text: &str) -> router::InferRequest {
+    router::InferRequest {
+        feature: "duo_chat".to_owned(),
+        input: Some(router::infer_request::Input::Prompt(text.to_owned())),
+        options: None,
+    }
+}
+
+/// All that a caller got.
+#[derive(Debug, Default)]
+pub(crate) struct Answer {
+    pub(crate) metadata: Option<tonic::metadata::MetadataMap>,
+    pub(crate) selection: Option<router::Selection>,
+    pub(crate) text: String,
+    pub(crate) reasoning: String,
+    pub(crate) deltas: usize,
+    pub(crate) completion: Option<router::Completion>,
+    pub(crate) failure: Option<Status>,
+}
+
+impl Answer {
+    /// Reads to the end, and checks the order of events.
+    pub(crate) async fn read(&mut self, mut stream: Streaming<router::StreamInferResponse>) {
+        loop {
+            let event = match stream.message().await {
+                Ok(Some(message)) => message.event.expect("an event is set"),
+                Ok(None) => break assert!(self.completion.is_some(), "OK comes with a completion only"),
+                Err(status) => {
+                    assert_eq!(self.completion, None, "a failure comes instead of a completion");
+                    self.failure = Some(status);
+                    break;
+                }
+            };
+            assert_eq!(self.completion, None, "nothing follows the completion");
+            match event {
+                Event::Selection(selection) => {
+                    assert_eq!(self.selection, None, "there is one selection");
+                    assert_eq!(self.deltas, 0, "the selection comes first");
+                    self.selection = Some(selection);
+                }
+                Event::Delta(delta) => {
+                    self.deltas += 1;
+                    match delta.kind.expect("a delta has a kind") {
+                        router::delta::Kind::Text(text) => self.text.push_str(&text),
+                        router::delta::Kind::Reasoning(text) => self.reasoning.push_str(&text),
+                    }
+                }
+                Event::Completion(completion) => self.completion = Some(completion),
+            }
+        }
+        assert!(
+            self.selection.is_some() || self.metadata.is_none(),
+            "an answer has a selection"
+        );
+    }
+
+    /// The failure as callers match on it.
+    pub(crate) fn told(&self) -> Told {
+        Told::of(self.failure.as_ref().expect("the call fails"))
+    }
+}
+
+/// A failure as callers match on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) code: tonic::Code,
+    pub(crate) reason: String,
+    pub(crate) metadata: HashMap<String, String>,
+    pub(crate) fields: Vec<String>,
+    pub(crate) retry: Option<Duration>,
+}
+
+impl Told {
+    pub(crate) fn of(status: &Status) -> Self {
+        let details = status.get_error_details();
+        let info = details.error_info().expect("every failure has its reason");
+        assert_eq!(info.domain, "switchboard");
+        assert!(info.metadata.contains_key("request_id"));
+        let fields = details
+            .bad_request()
+            .map(|bad| bad.field_violations.as_slice())
+            .unwrap_or_default();
+        Self {
+            code: status.code(),
+            reason: info.reason.clone(),
+            metadata: info.metadata.clone(),
+            fields: fields.iter().map(|violation| violation.field.clone()).collect(),
+            retry: details.retry_info().and_then(|info| info.retry_delay),
+        }
+    }
+}
