@@ -8,6 +8,8 @@ use switchboard::service::{
     logs::LogFilter,
 };
 
+use crate::store;
+
 /// Before the name of every environment variable that stands for a flag.
 pub const ENV_PREFIX: &str = "SWITCHBOARD_REGISTRY_";
 
@@ -90,15 +92,6 @@ fn serve(flags: ServeFlags) -> Result<Serve, String> {
     })
 }
 
-fn database_url(text: &str) -> Result<PathBuf, String> {
-    match text.strip_prefix("sqlite://") {
-        Some(path) if !path.is_empty() && !path.contains('?') => Ok(PathBuf::from(path)),
-        _ => {
-            Err("must be `sqlite://` and the path of a file, for example `sqlite:///var/lib/switchboard.db`".to_owned())
-        }
-    }
-}
-
 /// Owns model and feature configuration, serves it over gRPC, and streams its changes to routers.
 ///
 /// Every flag can also be given by the environment variable that its help names.
@@ -126,7 +119,7 @@ struct ServeFlags {
     admin_addr: SocketAddr,
 
     /// Keep the configuration in this SQLite file, on a local disk; made when it is missing
-    #[arg(long, value_name = "URL", default_value = "sqlite://switchboard.db", value_parser = database_url)]
+    #[arg(long, value_name = "URL", default_value = "sqlite://switchboard.db", value_parser = store::path_of)]
     database_url: PathBuf,
 
     /// After SIGTERM, let calls that run go on for at most this long, for example `10s` or `1m`

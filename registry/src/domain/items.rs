@@ -192,7 +192,8 @@ impl Items {
         };
         let mut past = self.past.write().unwrap_or_else(PoisonError::into_inner);
         // A batch that was rolled back may have left revisions behind that nobody has seen.
-        past.retain(|known| known.revision < revision);
+        let kept = past.partition_point(|known| known.revision < revision);
+        past.truncate(kept);
         past.push(self.head);
         self.head
     }

@@ -241,7 +241,7 @@ mod tests {
         assert_eq!(two.news_since(&one), [News::Holds(&b)]);
         let pending = holding(&[Held {
             why: HeldWhy::CredentialPending,
-            ..a.clone()
+            ..a
         }]);
         assert_eq!(pending.news_since(&none), []);
         assert_eq!(none.news_since(&pending), []);
