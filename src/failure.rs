@@ -26,6 +26,9 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// The most bad fields that are listed: a status travels in headers, and some clients take only 8 KiB of them.
+    pub const FIELDS_MAX: usize = 16;
+
     /// A failure with the code of its reason.
     #[must_use]
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
@@ -65,12 +68,13 @@ impl Failure {
         failure
     }
 
-    /// Adds bad fields to the details.
+    /// Adds bad fields to the details: the first [`Self::FIELDS_MAX`] of them.
     #[must_use]
     pub fn with_fields(mut self, violations: &Violations) -> Self {
         let fields: Vec<FieldViolation> = violations
             .as_slice()
             .iter()
+            .take(Self::FIELDS_MAX)
             .map(|violation| FieldViolation {
                 field: violation.field.clone(),
                 description: violation.description.clone(),
@@ -179,6 +183,20 @@ mod tests {
             status.get_error_details().bad_request().unwrap().field_violations.len(),
             2
         );
+    }
+
+    #[test]
+    fn a_request_with_very_many_bad_fields_still_fits_into_a_header() {
+        let mut violations = Violations::new();
+        for place in 0..1000 {
+            let field = format!("chat.messages[{place}].role");
+            violations.push(field, FieldReason::ValueUnknown, "must be a role");
+        }
+        let status = Failure::invalid(&violations).into_status("r1");
+        let fields = status.get_error_details().bad_request().unwrap().field_violations.len();
+        assert_eq!(fields, Failure::FIELDS_MAX);
+        assert!(status.details().len() < 2048, "{}", status.details().len());
+        assert!(status.message().ends_with("(and 999 more, see the details)"));
     }
 
     #[test]

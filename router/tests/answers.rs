@@ -21,9 +21,7 @@ async fn an_answer_is_one_selection_its_text_and_one_completion() {
     upstream.then(Script::answer(["Hel", "lo ", "wörld 🦀"]));
     let router = Setup::at(upstream.url()).start().await;
 
-    let mut request = tonic::Request::new(prompt("hi"));
-    request.metadata_mut().insert("x-other", "1".parse().unwrap());
-    let answer = router.ask(request).await;
+    let answer = router.ask(prompt("hi")).await;
 
     assert_eq!(answer.text, "Hello wörld 🦀");
     assert_eq!(answer.deltas, 3);
@@ -62,23 +60,32 @@ async fn an_answer_is_one_selection_its_text_and_one_completion() {
             "stream": true,
         })
     );
-    router.idle().await;
+    router.settled().await;
 }
 
 #[tokio::test]
 async fn an_unassigned_feature_is_answered_by_its_parents_model() {
     let upstream = FakeUpstream::start().await;
     let router = Setup::at(upstream.url()).start().await;
-    let mut request = prompt("hi");
-    request.feature = "features/explain_code".to_owned();
-    request.feature = request.feature.replace("features/", "");
-    let answer = router.ask(request).await;
-    let selection = answer.selection.unwrap();
-    assert_eq!(selection.feature, "features/duo_chat_explain_code");
-    assert_eq!(selection.source_feature, "features/duo_chat");
-    assert_eq!(selection.reason(), router::SelectionReason::ParentFeature);
-    let metadata = answer.metadata.unwrap();
-    assert_eq!(metadata.get("x-switchboard-reason").unwrap(), "PARENT_FEATURE");
+    for name in [
+        "duo_chat_explain_code",
+        "features/duo_chat_explain_code",
+        "explain_code",
+    ] {
+        let mut request = prompt("hi");
+        request.feature = name.to_owned();
+        let answer = router.ask(request).await;
+        let selection = answer.selection.unwrap();
+        assert_eq!(selection.feature, "features/duo_chat_explain_code", "{name}");
+        assert_eq!(selection.source_feature, "features/duo_chat", "{name}");
+        assert_eq!(selection.reason(), router::SelectionReason::ParentFeature, "{name}");
+        let metadata = answer.metadata.unwrap();
+        assert_eq!(
+            metadata.get("x-switchboard-reason").unwrap(),
+            "PARENT_FEATURE",
+            "{name}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     fake_upstream::{FakeUpstream, Script},
-    harness::{Answer, Setup, TOKEN, event, prompt},
+    harness::{Answer, Setup, TOKEN, Told, event, prompt},
 };
 
 /// Within this time a caller's going away reaches the model server.
@@ -18,10 +18,7 @@ async fn a_connection_carries_one_call_after_another() {
     let router = Setup::at(upstream.url()).start().await;
     for _ in 0..3 {
         assert_eq!(router.ask(prompt("hi")).await.text, "hello");
-        // The connection goes back to the pool when the call's task has read its body to the end.
-        router.tasks.close();
-        router.tasks.wait().await;
-        router.tasks.reopen();
+        router.settled().await;
     }
     let connections: Vec<usize> = upstream.requests().iter().map(|request| request.connection).collect();
     assert_eq!(connections, [0, 0, 0]);
@@ -33,9 +30,7 @@ async fn a_stale_connection_is_no_failure() {
         let upstream = FakeUpstream::start().await;
         let router = Setup::at(upstream.url()).start().await;
         router.ask(prompt("first")).await;
-        router.tasks.close();
-        router.tasks.wait().await;
-        router.tasks.reopen();
+        router.settled().await;
 
         upstream.then(stale);
         let answer = router.ask(prompt("second")).await;
@@ -56,9 +51,7 @@ async fn a_reused_connection_that_breaks_within_an_answer_is_a_failure() {
     let upstream = FakeUpstream::start().await;
     let router = Setup::at(upstream.url()).start().await;
     router.ask(prompt("first")).await;
-    router.tasks.close();
-    router.tasks.wait().await;
-    router.tasks.reopen();
+    router.settled().await;
 
     upstream.then(Script::default().raw("HTTP/1.1 200").close());
     let told = router.ask(prompt("second")).await.told();
@@ -71,9 +64,7 @@ async fn a_request_that_fails_twice_is_not_sent_a_third_time() {
     let upstream = FakeUpstream::start().await;
     let router = Setup::at(upstream.url()).start().await;
     router.ask(prompt("first")).await;
-    router.tasks.close();
-    router.tasks.wait().await;
-    router.tasks.reopen();
+    router.settled().await;
 
     upstream.then(Script::closed()).then(Script::closed());
     let told = router.ask(prompt("second")).await.told();
@@ -132,7 +123,7 @@ async fn a_caller_that_goes_before_the_first_token_closes_the_connection_to_the_
         upstream.closed(number).await;
         assert!(gone.elapsed() < AT_ONCE, "{:?}", gone.elapsed());
     }
-    router.idle().await;
+    router.settled().await;
 }
 
 #[tokio::test]
@@ -145,7 +136,7 @@ async fn a_caller_that_goes_mid_stream_closes_the_connection_to_the_model() {
     drop(stream);
     upstream.closed(0).await;
     assert!(gone.elapsed() < AT_ONCE, "{:?}", gone.elapsed());
-    router.idle().await;
+    router.settled().await;
 }
 
 #[tokio::test]
@@ -198,7 +189,7 @@ async fn running_calls_end_when_the_router_shuts_down() {
     );
     assert!(told.retry.is_some());
     let status = streaming.message().await.unwrap_err();
-    let told = crate::harness::Told::of(&status);
+    let told = Told::of(&status);
     assert_eq!(told.reason, "SERVER_DRAINING");
     assert_eq!((told.metadata["partial"].as_str(), told.retry), ("true", None));
     assert_eq!(
@@ -208,7 +199,7 @@ async fn running_calls_end_when_the_router_shuts_down() {
     );
     upstream.closed(0).await;
     upstream.closed(1).await;
-    router.idle().await;
+    router.settled().await;
 }
 
 #[tokio::test]

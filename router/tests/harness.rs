@@ -30,12 +30,10 @@ use tonic::{
 };
 use tonic_types::StatusExt as _;
 
-/// The revision of the hand-made configuration.
-pub(crate) const REVISION: i64 = 7;
 /// The model's API token; it must be seen nowhere but in one header.
 pub(crate) const TOKEN: &str = "sk-canary-7d1e";
 
-/// A hand-made configuration: one model, which answers `duo_chat`.
+/// A hand-made configuration of revision 7: one model, `models/m`, which answers `duo_chat`.
 #[derive(Debug)]
 pub(crate) struct Setup {
     family: &'static str,
@@ -129,7 +127,7 @@ impl Setup {
                     number: 1,
                     id: IncarnationId::random(),
                 },
-                revision: Revision::new(REVISION).unwrap(),
+                revision: Revision::new(7).unwrap(),
                 chain: ChainDigest::NONE,
                 view: View::Router,
                 state: StateDigest::EMPTY,
@@ -153,7 +151,7 @@ fn feature(name: &str) -> FeatureName {
 pub(crate) struct Router {
     pub(crate) client: InferenceServiceClient<Channel>,
     pub(crate) drain: CancellationToken,
-    pub(crate) tasks: TaskTracker,
+    tasks: TaskTracker,
     _server: JoinSet<()>,
 }
 
@@ -207,11 +205,12 @@ impl Router {
         stream
     }
 
-    /// Waits until every call's task has ended.
-    pub(crate) async fn idle(self) {
+    /// Waits until every call's task has ended: then each body was read to its end, or its connection closed.
+    pub(crate) async fn settled(&self) {
         self.tasks.close();
         let ended = tokio::time::timeout(Duration::from_secs(10), self.tasks.wait()).await;
         ended.expect("no task is left");
+        self.tasks.reopen();
     }
 }
 
