@@ -9,6 +9,7 @@ pub mod flags;
 pub mod health;
 pub mod listener;
 pub mod logs;
+pub mod process;
 pub mod ready_file;
 pub mod request_id;
 pub mod serve;

@@ -4,8 +4,8 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode, time
 
 use clap::{Args, Parser, Subcommand};
 use switchboard::service::{
-    flags::{self, LogFormat, SharedFlags},
-    logs::LogFilter,
+    flags::{self, SharedFlags},
+    process::Serve,
 };
 
 use crate::store;
@@ -48,17 +48,6 @@ impl Config {
     }
 }
 
-/// What a process that serves was told: the configuration, and how to log.
-#[derive(Debug)]
-pub struct Serve {
-    /// What the registry runs with.
-    pub config: Config,
-    /// What is logged.
-    pub log_filter: LogFilter,
-    /// How it is logged.
-    pub log_format: LogFormat,
-}
-
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// Reads flags and environment.
@@ -66,20 +55,17 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 /// # Errors
 ///
 /// The exit code, after help or one line that says which flag is wrong was printed.
-pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Serve, ExitCode> {
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Serve<Config>, ExitCode> {
     let Cli {
         command: Command::Serve(flags),
     } = flags::parse(ENV_PREFIX, args)?;
     serve(flags).map_err(|message| flags::usage_error(&message))
 }
 
-fn serve(flags: ServeFlags) -> Result<Serve, String> {
+fn serve(flags: ServeFlags) -> Result<Serve<Config>, String> {
     flags.shared.check_exposure(&flags.listen_addr)?;
-    let log_filter = LogFilter::parse(&flags.shared.log_level)
-        .map_err(|error| format!("invalid value `{}` for --log-level: {error}", flags.shared.log_level))?;
     Ok(Serve {
-        log_filter,
-        log_format: flags.shared.log_format,
+        logging: flags.shared.logging()?,
         config: Config {
             reflection: flags.shared.serves_reflection(&flags.listen_addr),
             listen_addr: flags.listen_addr,

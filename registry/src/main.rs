@@ -1,49 +1,15 @@
-//! The process of the registry: flags, logs, signals, exit code.
+//! The process of the registry.
 
 use std::process::ExitCode;
 
-use switchboard::service::{chain::Chain, logs, signals::Signals};
-use switchboard_registry::{
-    config::{self, Config},
-    server::Server,
-};
-use tokio_util::sync::CancellationToken;
+use switchboard::service::process::{self, Serve};
+use switchboard_registry::{config, server::Server};
 
 fn main() -> ExitCode {
-    let serve = match config::parse(std::env::args_os()) {
-        Ok(serve) => serve,
-        Err(code) => return code,
-    };
-    logs::init(serve.log_filter, serve.log_format);
-    match run(serve.config) {
-        Ok(code) => code,
-        Err(error) => {
-            tracing::error!(error = %Chain(error.as_ref()), "registry failed");
-            ExitCode::FAILURE
+    match config::parse(std::env::args_os()) {
+        Ok(Serve { config, logging }) => {
+            process::run(logging, async |stop| Ok(Server::bind(config).await?.run(stop).await?))
         }
-    }
-}
-
-#[tokio::main]
-async fn run(config: Config) -> anyhow::Result<ExitCode> {
-    let mut signals = Signals::listen()?;
-    let server = Server::bind(config).await?;
-    let stop = CancellationToken::new();
-    let mut running = std::pin::pin!(server.run(stop.clone()));
-    tokio::select! {
-        result = &mut running => {
-            result?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        () = signals.next() => {}
-    }
-    tracing::info!("stopping; a second signal ends the process at once");
-    stop.cancel();
-    tokio::select! {
-        result = running => {
-            result?;
-            Ok(ExitCode::SUCCESS)
-        }
-        () = signals.next() => Ok(ExitCode::FAILURE),
+        Err(code) => code,
     }
 }

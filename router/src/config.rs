@@ -5,8 +5,8 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode, time
 use clap::{Args, Parser, Subcommand};
 use http::Uri;
 use switchboard::service::{
-    flags::{self, LogFormat, SharedFlags},
-    logs::LogFilter,
+    flags::{self, SharedFlags},
+    process::Serve,
 };
 
 /// Before the name of every environment variable that stands for a flag.
@@ -47,33 +47,20 @@ impl Config {
     }
 }
 
-/// What a process that serves was told: the configuration, and how to log.
-#[derive(Debug)]
-pub struct Serve {
-    /// What the router runs with.
-    pub config: Config,
-    /// What is logged.
-    pub log_filter: LogFilter,
-    /// How it is logged.
-    pub log_format: LogFormat,
-}
-
 /// Reads flags and environment.
 ///
 /// # Errors
 ///
 /// The exit code, after help or one line that says which flag is wrong was printed.
-pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Serve, ExitCode> {
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Serve<Config>, ExitCode> {
     let Cli {
         command: Command::Serve(flags),
     } = flags::parse(ENV_PREFIX, args)?;
     serve(flags).map_err(|message| flags::usage_error(&message))
 }
 
-fn serve(flags: ServeFlags) -> Result<Serve, String> {
+fn serve(flags: ServeFlags) -> Result<Serve<Config>, String> {
     flags.shared.check_exposure(&flags.listen_addr)?;
-    let log_filter = LogFilter::parse(&flags.shared.log_level)
-        .map_err(|error| format!("invalid value `{}` for --log-level: {error}", flags.shared.log_level))?;
     let router_id = match flags.router_id {
         Some(given) => given,
         None => host_name()
@@ -81,8 +68,7 @@ fn serve(flags: ServeFlags) -> Result<Serve, String> {
             .map_err(|error| format!("--router-id {error}"))?,
     };
     Ok(Serve {
-        log_filter,
-        log_format: flags.shared.log_format,
+        logging: flags.shared.logging()?,
         config: Config {
             reflection: flags.shared.serves_reflection(&flags.listen_addr),
             listen_addr: flags.listen_addr,

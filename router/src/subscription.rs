@@ -4,7 +4,7 @@
 //! what is reported move at their own pace, each always from the newest of the one before; so a slow step skips states, and
 //! never holds up the stream.
 
-mod apply;
+pub mod apply;
 pub mod compile;
 mod credentials;
 #[cfg(test)]
@@ -21,8 +21,10 @@ use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, error, info_span};
 
-pub use self::apply::Applied;
-use self::{apply::Applier, link::Link};
+use self::{
+    apply::{Applied, Applier},
+    link::Link,
+};
 use crate::current::Current;
 
 /// Whom to follow, and as whom.

@@ -4,6 +4,8 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode, time
 
 use clap::{Args, Parser, error::ErrorKind};
 
+use super::logs::Logging;
+
 /// The exit code of a wrong flag or environment variable.
 pub const USAGE_EXIT_CODE: u8 = 2;
 
@@ -36,6 +38,16 @@ impl SharedFlags {
     #[must_use]
     pub const fn serves_reflection(&self, listen_addr: &SocketAddr) -> bool {
         self.reflection || listen_addr.ip().is_loopback()
+    }
+
+    /// What is logged, and how.
+    ///
+    /// # Errors
+    ///
+    /// One line that says what is wrong with `--log-level`.
+    pub fn logging(&self) -> Result<Logging, String> {
+        Logging::parse(&self.log_level, self.log_format)
+            .map_err(|error| format!("invalid value '{}' for '--log-level <FILTER>': {error}", self.log_level))
     }
 
     /// Refuses an address that other machines can reach, unless that was asked for.

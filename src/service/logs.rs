@@ -6,27 +6,33 @@ use tracing_subscriber::{EnvFilter, filter::ParseError, layer::SubscriberExt as 
 
 use super::flags::LogFormat;
 
-/// A log filter that was read.
+/// What is logged, and how.
 #[derive(Debug)]
-pub struct LogFilter(EnvFilter);
+pub struct Logging {
+    filter: EnvFilter,
+    format: LogFormat,
+}
 
-impl LogFilter {
-    /// Reads `info`, or directives such as `info,switchboard_router=debug`.
+impl Logging {
+    /// Reads what is to be logged: `info`, or directives such as `info,switchboard_router=debug`.
     ///
     /// # Errors
     ///
     /// What was wrong with the text.
-    pub fn parse(text: &str) -> Result<Self, ParseError> {
-        EnvFilter::try_new(text).map(Self)
+    pub fn parse(filter: &str, format: LogFormat) -> Result<Self, ParseError> {
+        Ok(Self {
+            filter: EnvFilter::try_new(filter)?,
+            format,
+        })
     }
 }
 
 /// Sends what is logged from now on to standard output. Only the first call of a process has an effect.
-pub fn init(filter: LogFilter, format: LogFormat) {
-    let registry = tracing_subscriber::registry().with(filter.0);
+pub fn init(logging: Logging) {
+    let registry = tracing_subscriber::registry().with(logging.filter);
     let layer = tracing_subscriber::fmt::layer().with_writer(io::stdout);
     // A second call fails, as it should: the first one's output goes on.
-    drop(match format {
+    drop(match logging.format {
         LogFormat::Text => registry.with(layer.with_ansi(false)).try_init(),
         LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
     });

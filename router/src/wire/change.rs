@@ -11,7 +11,7 @@ use switchboard::{
 };
 
 use crate::subscription::{
-    Applied,
+    apply::Applied,
     compile::{Held, HeldWhy},
     resource::Resource,
     session::{
