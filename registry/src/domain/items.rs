@@ -70,6 +70,44 @@ impl Item {
     }
 }
 
+/// What a revision does to one name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ItemChange {
+    /// The resource is there now, as this item.
+    Put(Item),
+    /// The resource is gone.
+    Delete(Tombstone),
+}
+
+impl ItemChange {
+    /// The name, as text.
+    #[must_use]
+    pub const fn key(&self) -> &Arc<str> {
+        match self {
+            Self::Put(item) => &item.key,
+            Self::Delete(tombstone) => &tombstone.key,
+        }
+    }
+
+    /// The revision that makes it.
+    #[must_use]
+    pub const fn revision(&self) -> Revision {
+        match self {
+            Self::Put(item) => item.revision,
+            Self::Delete(tombstone) => tombstone.revision,
+        }
+    }
+}
+
+/// What is left of a resource that was deleted, until its name is used again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tombstone {
+    /// Its name, as text.
+    pub key: Arc<str>,
+    /// The revision that deleted it.
+    pub revision: Revision,
+}
+
 /// What is remembered of a revision to judge a cursor by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Past {
@@ -106,6 +144,8 @@ pub struct Items {
     incarnation: Incarnation,
     head: Past,
     by_name: BTreeMap<Arc<str>, Arc<Item>>,
+    deleted: BTreeMap<Arc<str>, Revision>,
+    /// Each live or deleted name under the revision that changed it last.
     by_revision: BTreeSet<(Revision, Arc<str>)>,
     /// Every revision of this incarnation that is kept, oldest first, without holes.
     past: Arc<RwLock<Vec<Past>>>,
@@ -128,6 +168,7 @@ impl Items {
             incarnation,
             head,
             by_name: BTreeMap::new(),
+            deleted: BTreeMap::new(),
             by_revision: BTreeSet::new(),
             past: Arc::default(),
         }
@@ -137,7 +178,13 @@ impl Items {
     ///
     /// Whoever stored them has to have checked that they belong together.
     #[must_use]
-    pub fn restored(store: StoreId, incarnation: Incarnation, past: Vec<Past>, live: Vec<Item>) -> Self {
+    pub fn restored(
+        store: StoreId,
+        incarnation: Incarnation,
+        past: Vec<Past>,
+        live: Vec<Item>,
+        deleted: Vec<Tombstone>,
+    ) -> Self {
         let mut items = Self::empty(store, incarnation);
         if let Some(&head) = past.last() {
             items.head = head;
@@ -146,40 +193,59 @@ impl Items {
             items.by_revision.insert((item.revision, Arc::clone(&item.key)));
             items.by_name.insert(Arc::clone(&item.key), Arc::new(item));
         }
+        for Tombstone { key, revision } in deleted {
+            items.by_revision.insert((revision, Arc::clone(&key)));
+            items.deleted.insert(key, revision);
+        }
         items.past = Arc::new(RwLock::new(past));
         items
     }
 
-    /// Takes in the changes of the next revision: each item is the resource as that revision leaves it, once.
+    /// Takes in the changes of the next revision: each name once, as that revision leaves it.
     ///
     /// Returns what is to be remembered of the revision. A clone made before shows the old state still.
-    pub fn advance(&mut self, mut changes: Vec<Item>, commit_time: SystemTime) -> Past {
-        changes.sort_by(|a, b| a.key.cmp(&b.key));
+    pub fn advance(&mut self, mut changes: Vec<ItemChange>, commit_time: SystemTime) -> Past {
+        changes.sort_by(|a, b| a.key().cmp(b.key()));
         let revision = self.head.revision.next();
         debug_assert!(
-            changes.iter().all(|item| item.revision == revision),
+            changes.iter().all(|change| change.revision() == revision),
             "a change is of its own revision"
         );
-        let chain = self
-            .head
-            .chain
-            .extended(revision, changes.iter().map(|item| ChainChange::Upsert(item.digest)));
+        let chain = self.head.chain.extended(
+            revision,
+            changes.iter().map(|change| match change {
+                ItemChange::Put(item) => ChainChange::Upsert(item.digest),
+                ItemChange::Delete(tombstone) => ChainChange::Delete(&tombstone.key),
+            }),
+        );
         let (mut config, mut router) = (self.head.config, self.head.router);
-        for item in changes {
-            if item.is_in(View::Config) {
-                config = config.plus(item.digest);
-            }
-            if item.is_in(View::Router) {
-                router = router.plus(item.digest);
-            }
-            self.by_revision.insert((item.revision, Arc::clone(&item.key)));
-            if let Some(old) = self.by_name.insert(Arc::clone(&item.key), Arc::new(item)) {
-                self.by_revision.remove(&(old.revision, Arc::clone(&old.key)));
+        for change in changes {
+            let key = Arc::clone(change.key());
+            if let Some(old) = self.by_name.remove(&key) {
+                self.by_revision.remove(&(old.revision, Arc::clone(&key)));
                 if old.is_in(View::Config) {
                     config = config.minus(old.digest);
                 }
                 if old.is_in(View::Router) {
                     router = router.minus(old.digest);
+                }
+            }
+            if let Some(deleted) = self.deleted.remove(&key) {
+                self.by_revision.remove(&(deleted, Arc::clone(&key)));
+            }
+            self.by_revision.insert((revision, Arc::clone(&key)));
+            match change {
+                ItemChange::Put(item) => {
+                    if item.is_in(View::Config) {
+                        config = config.plus(item.digest);
+                    }
+                    if item.is_in(View::Router) {
+                        router = router.plus(item.digest);
+                    }
+                    self.by_name.insert(key, Arc::new(item));
+                }
+                ItemChange::Delete(_) => {
+                    self.deleted.insert(key, revision);
                 }
             }
         }
@@ -261,12 +327,26 @@ impl Items {
 
     /// The items of a view that changed after `revision`, each as it is now, ordered by revision.
     pub fn changed_after(&self, view: View, revision: Revision) -> impl Iterator<Item = &Arc<Item>> {
-        // No name sorts before the empty one.
-        let from: (Revision, Arc<str>) = (revision.next(), Arc::from(""));
-        self.by_revision
-            .range((Bound::Included(from), Bound::Unbounded))
+        self.touched_after(revision)
             .filter_map(|(_, key)| self.by_name.get(key))
             .filter(move |item| item.is_in(view))
+    }
+
+    /// The names that were deleted after `revision` and are not in use again, ordered by revision. All views show them:
+    /// a delete of a name that a follower does not know changes nothing.
+    pub fn deleted_after(&self, revision: Revision) -> impl Iterator<Item = Tombstone> {
+        self.touched_after(revision)
+            .filter(|(_, key)| self.deleted.contains_key(key))
+            .map(|(revision, key)| Tombstone {
+                key: Arc::clone(key),
+                revision: *revision,
+            })
+    }
+
+    fn touched_after(&self, revision: Revision) -> impl Iterator<Item = &(Revision, Arc<str>)> {
+        // No name sorts before the empty one.
+        let from: (Revision, Arc<str>) = (revision.next(), Arc::from(""));
+        self.by_revision.range((Bound::Included(from), Bound::Unbounded))
     }
 
     /// The item of a name.
@@ -282,15 +362,23 @@ mod tests {
 
     use super::*;
 
-    fn item(name: &str, revision: i64, value: &'static str) -> Item {
+    fn put(name: &str, revision: i64, value: &'static str) -> ItemChange {
         let revision = Revision::new(revision).unwrap();
-        Item::new(
-            ResourceName::parse(name).unwrap(),
+        let name = ResourceName::parse(name).unwrap();
+        ItemChange::Put(Item::new(
+            name,
             revision,
             revision,
             "t",
             Bytes::from_static(value.as_bytes()),
-        )
+        ))
+    }
+
+    fn delete(name: &str, revision: i64) -> ItemChange {
+        ItemChange::Delete(Tombstone {
+            key: name.into(),
+            revision: Revision::new(revision).unwrap(),
+        })
     }
 
     fn items() -> Items {
@@ -305,10 +393,10 @@ mod tests {
     fn a_state_is_the_sum_of_what_is_live() {
         let mut items = items();
         items.advance(
-            vec![item("models/b", 1, "1"), item("models/a", 1, "1")],
+            vec![put("models/b", 1, "1"), put("models/a", 1, "1")],
             SystemTime::UNIX_EPOCH,
         );
-        items.advance(vec![item("models/a", 2, "2")], SystemTime::UNIX_EPOCH);
+        items.advance(vec![put("models/a", 2, "2")], SystemTime::UNIX_EPOCH);
         let sum = items
             .all(View::Router)
             .fold(StateDigest::EMPTY, |sum, item| sum.plus(item.digest));
@@ -321,7 +409,7 @@ mod tests {
     fn changes_after_a_revision_are_each_told_once() {
         let mut items = items();
         for (name, revision) in [("models/a", 1), ("models/b", 2), ("models/a", 3)] {
-            items.advance(vec![item(name, revision, "x")], SystemTime::UNIX_EPOCH);
+            items.advance(vec![put(name, revision, "x")], SystemTime::UNIX_EPOCH);
         }
         let after = |revision| {
             let revision = Revision::new(revision).unwrap();
@@ -336,11 +424,35 @@ mod tests {
     }
 
     #[test]
+    fn a_deleted_name_is_told_until_it_is_used_again() {
+        let mut items = items();
+        let none = items.cursor(View::Router).state;
+        items.advance(vec![put("models/a", 1, "x")], SystemTime::UNIX_EPOCH);
+        items.advance(vec![delete("models/a", 2)], SystemTime::UNIX_EPOCH);
+        assert_eq!(items.get("models/a"), None);
+        assert_eq!(items.cursor(View::Router).state, none);
+        let revision = |number| Revision::new(number).unwrap();
+        let deleted: Vec<_> = items.deleted_after(revision(1)).collect();
+        assert_eq!(
+            deleted,
+            [Tombstone {
+                key: "models/a".into(),
+                revision: revision(2)
+            }]
+        );
+        assert_eq!(items.deleted_after(revision(2)).count(), 0);
+
+        items.advance(vec![put("models/a", 3, "y")], SystemTime::UNIX_EPOCH);
+        assert_eq!(items.deleted_after(revision(0)).count(), 0);
+        assert_eq!(items.changed_after(View::Router, revision(0)).count(), 1);
+    }
+
+    #[test]
     fn an_older_clone_knows_nothing_of_what_came_later() {
         let mut items = items();
-        items.advance(vec![item("models/a", 1, "x")], SystemTime::UNIX_EPOCH);
+        items.advance(vec![put("models/a", 1, "x")], SystemTime::UNIX_EPOCH);
         let old = items.clone();
-        let second = items.advance(vec![item("models/a", 2, "y")], SystemTime::UNIX_EPOCH);
+        let second = items.advance(vec![put("models/a", 2, "y")], SystemTime::UNIX_EPOCH);
         assert_eq!(old.past(second.revision), None);
         assert_eq!(items.past(second.revision), Some(second));
         assert_eq!(old.get("models/a").unwrap().revision.get(), 1);

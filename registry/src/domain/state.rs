@@ -8,7 +8,7 @@ use switchboard::names::{FeatureName, ModelName, ResourceName, Revision};
 use super::{
     credential::Credential,
     feature::Feature,
-    items::{Item, Items, Past},
+    items::{Item, ItemChange, Items, Past},
     model::Model,
     settings::Settings,
 };
@@ -152,7 +152,9 @@ impl State {
             }
             self.restore(change, record);
         }
-        let past = self.items.advance(items.clone(), now);
+        let past = self
+            .items
+            .advance(items.iter().cloned().map(ItemChange::Put).collect(), now);
         Applied {
             past,
             items,

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::frame::Frame;
 use crate::domain::{
-    items::{Item, Items},
+    items::{Item, ItemChange, Items},
     state::State,
 };
 
@@ -50,9 +50,9 @@ impl History {
             let created = state.items.get(name).map_or(revision, |item| item.create_revision);
             let name = ResourceName::parse(name).unwrap();
             let value = Bytes::from(vec![b'x'; bytes]);
-            Item::new(name, created, revision, "type.googleapis.com/test", value)
+            ItemChange::Put(Item::new(name, created, revision, "type.googleapis.com/test", value))
         });
-        let changes: Vec<Item> = changes.collect();
+        let changes: Vec<ItemChange> = changes.collect();
         state.items.advance(changes, SystemTime::UNIX_EPOCH);
         self.published.send_replace(Arc::new(state));
     }

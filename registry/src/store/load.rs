@@ -57,7 +57,7 @@ pub(super) async fn load(connection: &mut SqliteConnection) -> Result<Loaded, St
     }
     verify::verify(store, incarnation, &past, &changes, &live)?;
     Ok(Loaded {
-        items: Items::restored(store, incarnation, past, live),
+        items: Items::restored(store, incarnation, past, live, Vec::new()),
         records,
         credentials: credentials(connection).await?,
     })
