@@ -8,13 +8,21 @@ use std::{
 use prost::Message as _;
 
 /// Messages that carry a secret, a prompt or an answer: their `Debug` is written by hand and shows none of it.
-const WITHOUT_DEBUG: [&str; 6] = [
+const WITHOUT_DEBUG: [&str; 14] = [
     ".switchboard.registry.v1.Model",
     ".switchboard.registry.v1.GetModelCredentialResponse",
     ".switchboard.router.v1.InferRequest",
     ".switchboard.router.v1.Part",
     ".switchboard.router.v1.Delta",
     ".switchboard.router.v1.InferOptions",
+    ".switchboard.router.v1.ToolCall",
+    ".switchboard.router.v1.ToolResult",
+    ".switchboard.router.v1.Reasoning",
+    ".switchboard.router.v1.InfillInput",
+    ".switchboard.router.v1.InfillContext",
+    ".switchboard.router.v1.Tool",
+    ".switchboard.router.v1.ResponseFormat",
+    ".switchboard.router.v1.ToolCallDelta",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -77,6 +77,7 @@ impl fmt::Debug for router::infer_request::Input {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Chat(chat) => f.debug_struct("Chat").field("messages", &chat.messages.len()).finish(),
+            Self::Infill(_) => f.debug_tuple("Infill").field(&Withheld).finish(),
             Self::Prompt(_) => f.debug_tuple("Prompt").field(&Withheld).finish(),
         }
     }
@@ -99,9 +100,13 @@ impl fmt::Debug for router::Part {
 
 impl fmt::Debug for router::part::Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Text(_) => f.debug_tuple("Text").field(&Withheld).finish(),
-        }
+        let name = match self {
+            Self::Text(_) => "Text",
+            Self::ToolCall(_) => "ToolCall",
+            Self::ToolResult(_) => "ToolResult",
+            Self::Reasoning(_) => "Reasoning",
+        };
+        f.debug_tuple(name).field(&Withheld).finish()
     }
 }
 
@@ -116,8 +121,72 @@ impl fmt::Debug for router::delta::Kind {
         let name = match self {
             Self::Text(_) => "Text",
             Self::Reasoning(_) => "Reasoning",
+            Self::ToolCall(_) => "ToolCall",
+            Self::ReasoningSignature(_) => "ReasoningSignature",
         };
         f.debug_tuple(name).field(&Withheld).finish()
+    }
+}
+
+impl fmt::Debug for router::ToolCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ToolCall")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for router::ToolResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ToolResult")
+            .field("tool_call_id", &self.tool_call_id)
+            .field("is_error", &self.is_error)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for router::Reasoning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reasoning").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for router::InfillInput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InfillInput")
+            .field("language", &self.language)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for router::InfillContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InfillContext").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for router::Tool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tool").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for router::ResponseFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFormat")
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for router::ToolCallDelta {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ToolCallDelta")
+            .field("index", &self.index)
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -137,7 +206,7 @@ mod tests {
                         api_token: Some(text()),
                         ..Default::default()
                     }),
-                    model_id: String::new(),
+                    ..Default::default()
                 }
             ),
             format!(

@@ -225,7 +225,7 @@ pub(crate) fn prompt(text: &str) -> router::InferRequest {
     router::InferRequest {
         feature: "duo_chat".to_owned(),
         input: Some(router::infer_request::Input::Prompt(text.to_owned())),
-        options: None,
+        ..Default::default()
     }
 }
 
@@ -266,6 +266,7 @@ impl Answer {
                     match delta.kind.expect("a delta has a kind") {
                         router::delta::Kind::Text(text) => self.text.push_str(&text),
                         router::delta::Kind::Reasoning(text) => self.reasoning.push_str(&text),
+                        router::delta::Kind::ToolCall(_) | router::delta::Kind::ReasoningSignature(_) => {}
                     }
                 }
                 Event::Completion(completion) => self.completion = Some(completion),

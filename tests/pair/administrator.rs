@@ -277,7 +277,7 @@ async fn bad_models_are_refused_field_by_field_and_change_nothing() {
         let shown = format!("{model:?}");
         let request = CreateModelRequest {
             model: Some(model),
-            model_id: String::new(),
+            ..Default::default()
         };
         let status = pair.models().create_model(request).await.unwrap_err();
         assert_eq!(told(&status), expected, "{shown}");
@@ -346,7 +346,7 @@ async fn bad_assignments_are_refused_and_change_nothing() {
         let shown = format!("{feature:?}");
         let request = UpdateFeatureRequest {
             feature: Some(feature),
-            update_mask: None,
+            ..Default::default()
         };
         let status = pair.features().update_feature(request).await.unwrap_err();
         assert_eq!(told(&status), expected, "{shown}");
@@ -379,7 +379,7 @@ async fn beta_is_allowed_by_one_switch_and_keeps_what_was_assigned() {
         pair.settings()
             .update_settings(UpdateSettingsRequest {
                 settings,
-                update_mask: None,
+                ..Default::default()
             })
             .await
             .unwrap()
@@ -393,6 +393,7 @@ async fn beta_is_allowed_by_one_switch_and_keeps_what_was_assigned() {
     let request = CreateModelRequest {
         model: Some(beta),
         model_id: "gemma".to_owned(),
+            ..Default::default()
     };
     let created = pair.models().create_model(request).await.unwrap().into_inner();
     assert!(!created.kept_without_beta);

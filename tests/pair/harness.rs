@@ -217,7 +217,7 @@ impl Pair {
         };
         let request = registry::CreateModelRequest {
             model: Some(model),
-            model_id: String::new(),
+            ..Default::default()
         };
         let model = self.models().create_model(request).await.unwrap().into_inner();
         self.assign("code_generations", &model.name).await
@@ -232,7 +232,7 @@ impl Pair {
         };
         let request = registry::UpdateFeatureRequest {
             feature: Some(feature),
-            update_mask: None,
+            ..Default::default()
         };
         self.features().update_feature(request).await.unwrap().into_inner()
     }
@@ -245,7 +245,7 @@ impl Pair {
         };
         let request = registry::UpdateModelRequest {
             model: Some(model),
-            update_mask: None,
+            ..Default::default()
         };
         self.models()
             .update_model(request)
@@ -341,7 +341,7 @@ pub(crate) async fn infer(
     let request = router::InferRequest {
         feature: feature.to_owned(),
         input: Some(router::infer_request::Input::Prompt(prompt.to_owned())),
-        options: None,
+        ..Default::default()
     };
     let (mut selection, mut text, mut completion) = (None, String::new(), None);
     let mut stream = client.stream_infer(request).await?.into_inner();

@@ -79,7 +79,7 @@ async fn what_was_acknowledged_survives_a_kill_at_any_moment() {
                 };
                 let request = switchboard::pb::registry::UpdateModelRequest {
                     model: Some(model),
-                    update_mask: None,
+                    ..Default::default()
                 };
                 match client.update_model(request).await {
                     Ok(answer) => acknowledged = Some((number, answer.into_inner().revision)),

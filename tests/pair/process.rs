@@ -299,7 +299,7 @@ async fn both_end_inside_a_bound_with_open_streams_and_a_silent_client() {
     let request = InferRequest {
         feature: "code_generations".to_owned(),
         input: Some(Input::Prompt("go on for ever".to_owned())),
-        options: None,
+        ..Default::default()
     };
     let mut answer = pair.inference().stream_infer(request).await.unwrap().into_inner();
 

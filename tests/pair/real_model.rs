@@ -142,6 +142,7 @@ fn chat(question: &str, max_output_tokens: i32) -> InferRequest {
             max_output_tokens: Some(max_output_tokens),
             ..Default::default()
         }),
+        ..Default::default()
     }
 }
 

@@ -89,6 +89,7 @@ pub fn answer(view: &FeatureView) -> registry::Feature {
         revision: changed.map_or(0, |record| record.revision.get()),
         update_time: changed.map(|record| timestamp(record.update_time)),
         kept_without_beta: view.is_kept_without_beta,
+        ..Default::default()
     }
 }
 

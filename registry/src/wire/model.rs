@@ -121,6 +121,7 @@ pub fn answer(view: &ModelView) -> registry::Model {
         create_time: Some(timestamp(record.create_time)),
         update_time: Some(timestamp(record.update_time)),
         kept_without_beta: view.is_kept_without_beta,
+        ..Default::default()
     }
 }
 

@@ -56,5 +56,6 @@ pub fn answer(view: &SettingsView) -> registry::Settings {
         etag: view.etag.to_string(),
         revision: changed.map_or(0, |record| record.revision.get()),
         update_time: changed.map(|record| timestamp(record.update_time)),
+        ..Default::default()
     }
 }

@@ -55,7 +55,7 @@ fn input(wire: Option<infer_request::Input>, violations: &mut Violations) -> Inp
             check_length("prompt", text.chars().count(), violations);
             Input::Prompt(text.into())
         }
-        None => {
+        Some(infer_request::Input::Infill(_)) | None => {
             violations.push(
                 "input",
                 FieldReason::FieldRequired,
@@ -98,7 +98,7 @@ fn message(wire: router::Message, place: usize, violations: &mut Violations) -> 
         router::Role::System => Role::System,
         router::Role::User => Role::User,
         router::Role::Assistant => Role::Assistant,
-        router::Role::Unspecified => {
+        router::Role::Tool | router::Role::Unspecified => {
             violations.push(
                 format!("chat.messages[{place}].role"),
                 FieldReason::ValueUnknown,
@@ -118,11 +118,12 @@ fn message(wire: router::Message, place: usize, violations: &mut Violations) -> 
     for (part, wire) in wire.parts.into_iter().enumerate() {
         match wire.kind {
             Some(part::Kind::Text(piece)) => text.push_str(&piece),
-            None => violations.push(
-                format!("chat.messages[{place}].parts[{part}]"),
-                FieldReason::FieldRequired,
-                "give `text`; other kinds are not known here",
-            ),
+            Some(part::Kind::ToolCall(_) | part::Kind::ToolResult(_) | part::Kind::Reasoning(_)) | None => violations
+                .push(
+                    format!("chat.messages[{place}].parts[{part}]"),
+                    FieldReason::FieldRequired,
+                    "give `text`; other kinds are not known here",
+                ),
         }
     }
     Message {
@@ -225,6 +226,7 @@ impl From<&Selected> for router::StreamInferResponse {
                 endpoint: selected.endpoint.uri.origin().host_and_port(),
                 reason: reason.into(),
                 config_revision: selected.revision.get(),
+                ..Default::default()
             })),
         }
     }
