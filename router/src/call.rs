@@ -10,11 +10,11 @@
 pub mod deadline;
 mod failure;
 
-use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use switchboard::{
     names::{FeatureName, Revision},
-    service::request_id::RequestId,
+    service::{chain::Chain, request_id::RequestId},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -360,20 +360,5 @@ impl Run {
             .unwrap_or(Err(UpstreamError::FirstTokenTimeout(limits.first_token)))?;
         relay::relay(&mut answer, first, &self.caller, limits.patience, progress).await?;
         Ok(answer)
-    }
-}
-
-/// An error with its causes, on one line.
-struct Chain<'a>(&'a dyn StdError);
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut next = self.0.source();
-        while let Some(cause) = next {
-            write!(f, ": {cause}")?;
-            next = cause.source();
-        }
-        Ok(())
     }
 }
