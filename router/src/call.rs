@@ -4,11 +4,13 @@
 //! lies in pure rooms beside it.
 //!
 //! The one hard idea: the transport polls a response only while the caller reads. So each call has a task of its own, which
-//! holds the deadline and the connection to the model; the caller's side only takes from a small queue. When the caller
-//! goes, the queue closes, and the task drops the connection.
+//! holds the deadline and the connection to the model; the caller's side only takes from a buffer. When the caller goes, the
+//! buffer closes, and the task drops the connection. Once the buffer has all, the model is free, and the task only waits for
+//! the caller.
 
 pub mod deadline;
 mod failure;
+mod unary;
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,19 +19,25 @@ use switchboard::{
     service::{chain::Chain, request_id::RequestId},
 };
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::oneshot,
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
-pub use self::failure::{CallError, CallFailure, Context};
+pub use self::{
+    failure::{CallError, CallFailure, Context},
+    unary::Answered,
+};
 use crate::{
     balance,
     catalog::{Endpoint, Model, SelectionReason},
     current::Current,
-    prompt::{self, Request},
-    relay::{self, PENDING_MAX, Patience, Progress},
+    prompt::{self, Request, Target},
+    relay::{
+        self, Patience, Progress, RelayError,
+        pending::{PendingLimits, Pool, Receiver, Sender},
+    },
     upstream::{
         Outgoing, Upstream, UpstreamError,
         answer::Answer,
@@ -49,6 +57,8 @@ pub struct Limits {
     pub first_token: Duration,
     /// Between events of the model, and for the caller to take them.
     pub patience: Patience,
+    /// What of answers waits for callers.
+    pub pending: PendingLimits,
     /// For reading a body to its end behind the answer, so that the connection can carry another call.
     pub drain: Duration,
 }
@@ -63,6 +73,7 @@ impl Default for Limits {
                 slow_caller: Duration::from_secs(30),
                 finish: Duration::from_millis(500),
             },
+            pending: PendingLimits::default(),
             drain: Duration::from_millis(100),
         }
     }
@@ -99,8 +110,8 @@ pub struct Completion {
 pub struct Answering {
     selected: Selected,
     context: Context,
-    first: Option<Delta>,
-    deltas: mpsc::Receiver<Delta>,
+    first: Option<(Delta, u64)>,
+    deltas: Receiver,
     taken: u64,
     ended: oneshot::Receiver<Result<Completion, CallFailure>>,
     completion: Option<Completion>,
@@ -113,12 +124,12 @@ impl Answering {
     ///
     /// Nothing is lost.
     pub async fn delta(&mut self) -> Option<Delta> {
-        let delta = match self.first.take() {
-            Some(first) => Some(first),
-            None => self.deltas.recv().await,
+        let (delta, events) = match self.first.take() {
+            Some(first) => first,
+            None => self.deltas.recv().await?,
         };
-        self.taken += u64::from(delta.is_some());
-        delta
+        self.taken += events;
+        Some(delta)
     }
 
     /// How the answer ended. To be asked when no piece is left, and not again after an error.
@@ -135,7 +146,11 @@ impl Answering {
             return Ok(completion);
         }
         let completion = match (&mut self.ended).await {
-            Ok(result) => result?,
+            // What was handed over and not taken is not sent.
+            Ok(result) => result.map_err(|failure| CallFailure {
+                sent: self.taken,
+                ..failure
+            })?,
             // Only a panic leaves a call without an end.
             Err(_gone) => {
                 return Err(CallFailure {
@@ -162,6 +177,7 @@ pub struct Calls {
     current: Arc<Current>,
     upstream: Upstream,
     limits: Limits,
+    pending: Pool,
     tasks: TaskTracker,
     drain: CancellationToken,
 }
@@ -169,7 +185,7 @@ pub struct Calls {
 impl Calls {
     /// Calls that select from `current`, run as tasks of `tasks`, and end when `drain` is cancelled.
     #[must_use]
-    pub const fn new(
+    pub fn new(
         current: Arc<Current>,
         upstream: Upstream,
         limits: Limits,
@@ -180,6 +196,7 @@ impl Calls {
             current,
             upstream,
             limits,
+            pending: Pool::new(limits.pending),
             tasks,
             drain,
         }
@@ -201,7 +218,7 @@ impl Calls {
         request_id: &RequestId,
     ) -> Result<Answering, CallFailure> {
         let mut context = Context::new(request.input.field());
-        let plan = match self.plan(request, timeout, &mut context) {
+        let plan = match self.plan(&request, timeout, &mut context) {
             Ok(plan) => plan,
             Err(error) => {
                 return Err(CallFailure {
@@ -211,7 +228,7 @@ impl Calls {
                 });
             }
         };
-        let (caller, deltas) = mpsc::channel(PENDING_MAX);
+        let (caller, deltas) = self.pending.answer();
         let (end, ended) = oneshot::channel();
         let mut answering = Answering {
             selected: plan.selected.clone(),
@@ -242,7 +259,7 @@ impl Calls {
     }
 
     /// All that is decided before the model is called.
-    fn plan(&self, request: Request, timeout: Option<Duration>, context: &mut Context) -> Result<Plan, CallError> {
+    fn plan(&self, request: &Request, timeout: Option<Duration>, context: &mut Context) -> Result<Plan, CallError> {
         // Admit.
         if self.drain.is_cancelled() {
             return Err(CallError::Draining);
@@ -269,9 +286,14 @@ impl Calls {
         };
 
         // Render.
-        let family = selected.model.family;
-        let prompt = prompt::render(request.input, request.options, family)?;
-        let post = openai::encode(&prompt, &selected.model.identifier, &family.machine_name)
+        let model = &selected.model;
+        let target = Target {
+            family: model.family,
+            infill_mode: model.infill_mode,
+            max_output_tokens: None,
+        };
+        let prompt = prompt::render(request, selected.feature, &target)?;
+        let post = openai::encode(&prompt, &model.identifier, &model.family.machine_name)
             .map_err(|_unserializable| CallError::Internal)?;
         Ok(Plan {
             deadline,
@@ -294,7 +316,7 @@ struct Run {
     plan: Plan,
     context: Context,
     request_id: RequestId,
-    caller: mpsc::Sender<Delta>,
+    caller: Sender,
 }
 
 impl Run {
@@ -305,9 +327,7 @@ impl Run {
         let outcome = tokio::select! {
             // In this order: a model that always has more to say must not keep the others from being asked.
             biased;
-            () = self.caller.closed() => Err(CallError::CallerGone),
-            () = self.calls.drain.cancelled() => Err(CallError::Draining),
-            () = sleep_until(self.plan.deadline) => Err(CallError::DeadlinePassed),
+            error = self.interrupted() => Err(error),
             outcome = self.attempt(&mut progress) => outcome,
         };
         // The connection to the model is closed by now, unless its answer was read to the end.
@@ -321,24 +341,61 @@ impl Run {
                 finish,
                 usage: progress.usage,
             }),
-            None => Err(CallFailure {
-                error,
-                context: self.context,
-                sent: progress.sent,
-            }),
+            None => Err(error),
         };
-        tracing::debug!(
-            upstream.addr = %self.plan.selected.endpoint.uri.origin().host_and_port(),
-            duration_ms = begun.elapsed().as_millis(),
-            pieces = progress.sent,
-            error = result.as_ref().err().map(|failure| tracing::field::display(Chain(&failure.error))),
-            "the call has ended"
-        );
-        // A caller that has gone does not ask how it ended.
-        end.send(result).ok();
-        drop(self.caller);
-        if let Some(answer) = answer {
-            answer.drain(self.calls.limits.drain).await;
+        let drain = self.calls.limits.drain;
+        let drained = async move {
+            if let Some(answer) = answer {
+                answer.drain(drain).await;
+            }
+        };
+        let told = async {
+            let result = self.taken(result).await;
+            tracing::debug!(
+                upstream.addr = %self.plan.selected.endpoint.uri.origin().host_and_port(),
+                duration_ms = begun.elapsed().as_millis(),
+                pieces = progress.sent,
+                error = result.as_ref().err().map(|error| tracing::field::display(Chain(error))),
+                "the call has ended"
+            );
+            let result = result.map_err(|error| CallFailure {
+                error,
+                context: self.context.clone(),
+                sent: progress.sent,
+            });
+            // A caller that has gone does not ask how it ended.
+            end.send(result).ok();
+            drop(self.caller);
+        };
+        tokio::join!(told, drained);
+    }
+
+    /// Waits until the caller has taken what there is of the answer. The model is free meanwhile.
+    async fn taken(&self, result: Result<Completion, CallError>) -> Result<Completion, CallError> {
+        if matches!(result, Err(CallError::CallerTooSlow(_))) {
+            self.caller.discard();
+            return result;
+        }
+        let slow_caller = self.calls.limits.patience.slow_caller;
+        let flushed = tokio::select! {
+            // In this order: an answer that was taken is not spoilt by its deadline.
+            biased;
+            flushed = self.caller.flushed(slow_caller) => flushed.map_err(|error| RelayError::from(error).into()),
+            error = self.interrupted() => Err(error),
+        };
+        if flushed.is_err() {
+            self.caller.discard();
+        }
+        result.and_then(|completion| flushed.map(|()| completion))
+    }
+
+    /// Waits for what ends a call whatever the model does.
+    async fn interrupted(&self) -> CallError {
+        tokio::select! {
+            biased;
+            () = self.caller.closed() => CallError::CallerGone,
+            () = self.calls.drain.cancelled() => CallError::Draining,
+            () = sleep_until(self.plan.deadline) => CallError::DeadlinePassed,
         }
     }
 

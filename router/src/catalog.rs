@@ -66,6 +66,22 @@ pub struct Model {
     pub endpoints: Vec<Endpoint>,
     /// Its credential. `None`: calls carry none.
     pub credential: Option<Arc<Credential>>,
+    /// How it completes code.
+    pub infill_mode: InfillMode,
+}
+
+/// How a model completes code between a prefix and a suffix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum InfillMode {
+    /// As its family does.
+    #[default]
+    FamilyDefault,
+    /// With the family's marks, as text to go on from.
+    Completions,
+    /// With a suffix beside the text, for servers that put in the marks themselves.
+    Suffix,
+    /// By chat.
+    Chat,
 }
 
 /// One server of a model.
@@ -250,6 +266,7 @@ mod tests {
                 weight: 1,
             }],
             credential: None,
+            infill_mode: InfillMode::FamilyDefault,
         }))
     }
 

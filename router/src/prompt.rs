@@ -1,227 +1,160 @@
-//! What is sent to a model: a request and the family of the model that answers it, made into one prompt.
+//! What is sent to a model: a request and the model that answers it, made into one prompt.
 //!
 //! Pure: no I/O, no clock. It knows families, not servers: how a prompt is spelled as JSON is the dialect's business.
 
-use std::fmt;
+mod format;
+mod infill;
+mod request;
+mod text;
 
-use switchboard::catalogue::Family;
+use std::borrow::Cow;
 
-/// A piece of a prompt or of an answer: never printed.
-#[derive(Clone, PartialEq, Eq, Default)]
-pub struct Text(String);
+use switchboard::{catalogue::Family, names::FeatureName};
 
-impl Text {
-    /// The text itself. Only for the wire, in either direction.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
+use self::format::{Defaults, Format};
+pub use self::{
+    request::{
+        Infill, Input, Message, Options, ReasoningEffort, Request, ResponseFormat, Snippet, Tool, ToolCall, ToolChoice,
+        ToolResult, Tools, Turn,
+    },
+    text::{JsonObject, NoJsonObject, Text},
+};
+use crate::catalog::InfillMode;
 
-    /// The text itself, given away.
-    #[must_use]
-    pub fn into_string(self) -> String {
-        self.0
-    }
-}
+/// The feature whose every call writes code by instruction.
+const CODE_GENERATIONS: &str = "code_generations";
 
-impl From<String> for Text {
-    fn from(text: String) -> Self {
-        Self(text)
-    }
-}
-
-impl fmt::Debug for Text {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-/// One call of a feature, checked.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Request {
-    /// The feature, as the caller named it.
-    pub feature: String,
-    /// What to answer.
-    pub input: Input,
-    /// How to answer.
-    pub options: Options,
-}
-
-/// What to answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Input {
-    /// A conversation, oldest message first.
-    Chat(Vec<Message>),
-    /// Plain text.
-    Prompt(Text),
-}
-
-impl Input {
-    /// The field of a request that holds this kind of input.
-    #[must_use]
-    pub const fn field(&self) -> &'static str {
-        match self {
-            Self::Chat(_) => "chat.messages",
-            Self::Prompt(_) => "prompt",
-        }
-    }
-}
-
-/// One message of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
-    /// Who speaks.
-    pub role: Role,
-    /// What is said.
-    pub text: Text,
-}
-
-/// Who speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// Instructions to the model.
-    System,
-    /// Who asks.
-    User,
-    /// The model.
-    Assistant,
-}
-
-/// How to answer. What is `None` or empty is left to the server.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Options {
-    /// The most tokens that the answer may have.
+/// For which model a prompt is made.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// Its family.
+    pub family: &'static Family,
+    /// How it completes code.
+    pub infill_mode: InfillMode,
+    /// The most tokens that its answers may have. `None`: the family's.
     pub max_output_tokens: Option<i32>,
-    /// Sampling temperature, 0 to 2.
-    pub temperature: Option<f64>,
-    /// Nucleus sampling, above 0, up to 1.
-    pub top_p: Option<f64>,
-    /// Texts at which the answer ends.
-    pub stop: Vec<Text>,
-    /// Makes sampling repeatable.
-    pub seed: Option<i64>,
-    /// Lowers the chance of tokens that have appeared, -2 to 2.
-    pub presence_penalty: Option<f64>,
-    /// Lowers the chance of tokens by how often they have appeared, -2 to 2.
-    pub frequency_penalty: Option<f64>,
-    /// Samples from this many of the likeliest tokens.
-    pub top_k: Option<i32>,
 }
 
 /// What is sent to a model.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Prompt {
-    /// The text.
-    pub form: Form,
+pub struct Prompt<'a> {
+    /// What is gone on from.
+    pub form: Form<'a>,
+    /// Functions that the model may ask to be called.
+    pub tools: &'a Tools,
+    /// What form the answer has. `None`: text.
+    pub response_format: Option<&'a ResponseFormat>,
     /// The caller's options, filled up with the family's.
     pub options: Options,
 }
 
 /// The two shapes that a prompt has on the wire.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Form {
+pub enum Form<'a> {
     /// Messages, for models that chat.
-    Chat(Vec<Message>),
-    /// Text to go on from, for models that only complete.
-    Completion(Text),
+    Chat(Cow<'a, [Message]>),
+    /// Text to go on from.
+    Completion {
+        /// The text.
+        prompt: Cow<'a, Text>,
+        /// What follows the answer, for servers that put in the model's marks themselves.
+        suffix: Option<&'a Text>,
+    },
 }
 
-/// The family cannot take this kind of input.
+/// The model cannot take what the call brings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("family `{family}` only completes text; give a `prompt` instead of a chat")]
-pub struct InputNotSupported {
-    /// Machine name of the family.
-    pub family: &'static str,
+pub enum InputNotSupported {
+    /// A chat to a family that only completes text.
+    #[error("family `{family}` only completes text; give a `prompt`, or an `infill` without `instruction`")]
+    Chat {
+        /// Machine name of the family.
+        family: &'static str,
+    },
+    /// A completion by marks to a family that has none.
+    #[error("family `{family}` has no infill tokens; choose another infill mode for the model")]
+    NoTokens {
+        /// Machine name of the family.
+        family: &'static str,
+    },
+    /// Tools without a chat.
+    #[error("this input is sent to family `{family}` as text to complete, which takes no `tools`")]
+    Tools {
+        /// Machine name of the family.
+        family: &'static str,
+    },
+    /// A response format without a chat.
+    #[error("this input is sent to family `{family}` as text to complete, which takes no `response_format`")]
+    ResponseFormat {
+        /// Machine name of the family.
+        family: &'static str,
+    },
 }
 
-/// Makes the prompt for a model of `family`.
+/// Makes the prompt of a call of `feature` for one model.
 ///
 /// # Errors
 ///
-/// [`InputNotSupported`] for a chat to a family that only completes text.
-pub fn render(input: Input, mut options: Options, family: &'static Family) -> Result<Prompt, InputNotSupported> {
-    options.max_output_tokens = match (options.max_output_tokens, family.max_output_tokens) {
-        (Some(asked), Some(most)) => Some(asked.min(most)),
-        (asked, most) => asked.or(most),
+/// [`InputNotSupported`] for what this model cannot take.
+pub fn render<'a>(
+    request: &'a Request,
+    feature: &FeatureName,
+    target: &Target,
+) -> Result<Prompt<'a>, InputNotSupported> {
+    let family = &target.family.machine_name;
+    let format = Format::of(target.family);
+    let form = match &request.input {
+        Input::Chat(messages) => Form::Chat(Cow::Borrowed(messages)),
+        Input::Prompt(text) if target.family.chat => Form::Chat(Cow::Owned(vec![Message::User(text.clone())])),
+        Input::Prompt(text) => Form::Completion {
+            prompt: Cow::Borrowed(text),
+            suffix: None,
+        },
+        Input::Infill(infill) => infill::form(infill, format, target)?,
     };
-    options.temperature = options.temperature.or(family.temperature);
-    let form = match input {
-        Input::Chat(messages) if family.chat => Form::Chat(messages),
-        Input::Chat(_) => {
-            return Err(InputNotSupported {
-                family: &family.machine_name,
-            });
+    match form {
+        Form::Chat(_) if !target.family.chat => return Err(InputNotSupported::Chat { family }),
+        Form::Completion { .. } if !request.tools.list.is_empty() => return Err(InputNotSupported::Tools { family }),
+        Form::Completion { .. } if request.response_format.is_some() => {
+            return Err(InputNotSupported::ResponseFormat { family });
         }
-        Input::Prompt(text) if family.chat => Form::Chat(vec![Message { role: Role::User, text }]),
-        Input::Prompt(text) => Form::Completion(text),
+        Form::Chat(_) | Form::Completion { .. } => {}
+    }
+    Ok(Prompt {
+        form,
+        tools: &request.tools,
+        response_format: request.response_format.as_ref(),
+        options: options(request, feature, format, target),
+    })
+}
+
+/// The caller's options, else those of the kind of task, else the family's; never more tokens than the model may write.
+fn options(request: &Request, feature: &FeatureName, format: &Format, target: &Target) -> Options {
+    let is_completion = matches!(&request.input, Input::Infill(infill) if infill.instruction.is_empty());
+    let is_generation =
+        !is_completion && (feature.id() == CODE_GENERATIONS || matches!(request.input, Input::Infill(_)));
+    let task = if is_completion {
+        format.infill
+    } else if is_generation {
+        format.generation
+    } else {
+        Defaults::default()
     };
-    Ok(Prompt { form, options })
+    let mut options = request.options.clone();
+    let most = target.max_output_tokens.or(target.family.max_output_tokens);
+    let tokens = options.max_output_tokens.or(task.max_output_tokens).or(most);
+    options.max_output_tokens = tokens.map(|tokens| most.map_or(tokens, |most| tokens.min(most)));
+    options.temperature = options.temperature.or(task.temperature).or(target.family.temperature);
+    if is_completion {
+        for stop in &format.stop {
+            let stop = Text::from(stop.clone());
+            if !options.stop.contains(&stop) {
+                options.stop.push(stop);
+            }
+        }
+    }
+    options
 }
 
 #[cfg(test)]
-mod tests {
-    use switchboard::catalogue::Catalogue;
-
-    use super::*;
-
-    fn family(name: &str) -> &'static Family {
-        Catalogue::get().family(name).unwrap()
-    }
-
-    fn text(text: &str) -> Text {
-        Text::from(text.to_owned())
-    }
-
-    #[test]
-    fn a_prompt_is_one_user_message_to_a_family_that_chats() {
-        let prompt = render(Input::Prompt(text("hi")), Options::default(), family("mistral")).unwrap();
-        let only = Message {
-            role: Role::User,
-            text: text("hi"),
-        };
-        assert_eq!(prompt.form, Form::Chat(vec![only]));
-    }
-
-    #[test]
-    fn a_family_that_only_completes_gets_text_and_no_chat() {
-        let starcoder = family("starcoder");
-        let prompt = render(Input::Prompt(text("def f")), Options::default(), starcoder).unwrap();
-        assert_eq!(prompt.form, Form::Completion(text("def f")));
-        let refused = render(Input::Chat(Vec::new()), Options::default(), starcoder);
-        assert_eq!(refused, Err(InputNotSupported { family: "starcoder" }));
-    }
-
-    #[test]
-    fn the_callers_options_win_over_the_familys() {
-        let rendered = |options, name| {
-            let prompt = render(Input::Prompt(text("x")), options, family(name)).unwrap();
-            (prompt.options.max_output_tokens, prompt.options.temperature)
-        };
-        let asked = |tokens, temperature| Options {
-            max_output_tokens: tokens,
-            temperature,
-            ..Options::default()
-        };
-        assert_eq!(rendered(asked(None, None), "mistral"), (Some(4096), Some(0.0)));
-        assert_eq!(rendered(asked(Some(7), Some(1.5)), "mistral"), (Some(7), Some(1.5)));
-        assert_eq!(
-            rendered(asked(Some(5000), Some(0.0)), "gemini"),
-            (Some(5000), Some(0.0))
-        );
-        assert_eq!(rendered(asked(Some(5000), None), "mistral"), (Some(4096), Some(0.0)));
-        assert_eq!(rendered(asked(None, None), "gpt"), (None, None));
-    }
-
-    #[test]
-    fn a_request_prints_nothing_of_its_text() {
-        let request = Request {
-            feature: "duo_chat".to_owned(),
-            input: Input::Prompt(text("canary")),
-            options: Options {
-                stop: vec![text("canary")],
-                ..Options::default()
-            },
-        };
-        assert!(!format!("{request:?}").contains("canary"));
-    }
-}
+mod tests;

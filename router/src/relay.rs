@@ -3,19 +3,19 @@
 //! It knows neither HTTP nor gRPC: events come in, pieces go out, and what has been sent is written down, so that an end at
 //! any point can be told truthfully.
 
+pub mod coalesce;
+pub mod pending;
+
 use std::time::Duration;
 
-use tokio::{sync::mpsc, time::timeout};
+use tokio::time::timeout;
 
+use self::pending::{PendingError, Sender};
 use crate::upstream::{
     UpstreamError,
     answer::Answer,
-    dialect::{Delta, Event, FinishReason, Usage},
+    dialect::{Event, FinishReason, Usage},
 };
-
-/// How many pieces of an answer wait for the caller: enough that one read of the network goes out together. When they are
-/// that many, the model's answer is not read any further.
-pub const PENDING_MAX: usize = 32;
 
 /// How long the relay waits.
 #[derive(Debug, Clone, Copy)]
@@ -31,7 +31,7 @@ pub struct Patience {
 /// How far an answer has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Progress {
-    /// How many pieces were sent: near enough to tokens, since servers send about one at a time.
+    /// How many pieces were handed over: near enough to tokens, since servers send about one at a time.
     pub sent: u64,
     /// Why the answer ended. From then on it is complete, whatever happens to the connection.
     pub finish: Option<FinishReason>,
@@ -53,6 +53,15 @@ pub enum RelayError {
     CallerGone,
 }
 
+impl From<PendingError> for RelayError {
+    fn from(error: PendingError) -> Self {
+        match error {
+            PendingError::Gone => Self::CallerGone,
+            PendingError::TooSlow(limit) => Self::CallerTooSlow(limit),
+        }
+    }
+}
+
 /// Waits for the first token: the first event that is a piece of the answer, or its end.
 ///
 /// # Errors
@@ -72,7 +81,7 @@ pub async fn first_token(answer: &mut Answer, progress: &mut Progress) -> Result
     }
 }
 
-/// Relays an answer from its first token to its end, one event in, one piece out.
+/// Relays an answer from its first token to its end. The model's server is read as long as the buffer has room.
 ///
 /// # Errors
 ///
@@ -84,7 +93,7 @@ pub async fn first_token(answer: &mut Answer, progress: &mut Progress) -> Result
 pub async fn relay(
     answer: &mut Answer,
     first: Event,
-    caller: &mpsc::Sender<Delta>,
+    caller: &Sender,
     patience: Patience,
     progress: &mut Progress,
 ) -> Result<(), RelayError> {
@@ -92,13 +101,8 @@ pub async fn relay(
     loop {
         match event {
             Event::Delta(delta) => {
-                caller
-                    .send_timeout(delta, patience.slow_caller)
-                    .await
-                    .map_err(|error| match error {
-                        mpsc::error::SendTimeoutError::Timeout(_) => RelayError::CallerTooSlow(patience.slow_caller),
-                        mpsc::error::SendTimeoutError::Closed(_) => RelayError::CallerGone,
-                    })?;
+                // The model's silence is not counted while it is we who do not read.
+                caller.push(delta, patience.slow_caller).await?;
                 progress.sent += 1;
             }
             Event::Usage(usage) => progress.usage = Some(usage),

@@ -1,4 +1,4 @@
-//! Calls of model servers: one request out, one stream of events back.
+//! Calls of model servers: one request out, one stream of events or one whole answer back.
 //!
 //! It knows one endpoint and one attempt; which endpoint, and whether there is another attempt, others decide. The one
 //! hard idea is the stale connection: servers close idle connections, some after each answer and without saying so. A
@@ -11,8 +11,10 @@ pub mod dialect;
 pub mod sse;
 
 use std::{
+    collections::HashSet,
     error::Error as StdError,
     fmt,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -34,8 +36,8 @@ use self::{
     answer::Answer,
     connector::{Connector, DialError, Marker},
     dialect::{
-        DialectError, Rejection,
-        openai::{self, Post},
+        DialectError, Rejection, Whole,
+        openai::{self, Post, Reply},
     },
     sse::SseError,
 };
@@ -50,6 +52,10 @@ const READ_BYTES_MAX: usize = HEADER_BYTES_MAX / 2;
 /// The most bytes that are read of a refusal, to tell its kind, and for how long.
 const REFUSAL_BYTES_MAX: usize = 64 * 1024;
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+const EVENT_STREAM: &str = "text/event-stream";
+const JSON: &str = "application/json";
+/// The most servers that are remembered for what they do not know. Beyond it they are asked again.
+const REMEMBERED_MAX: usize = 1024;
 
 /// Why a model server gave no answer, or no whole one. Repeats nothing of what it sent.
 #[derive(Debug, thiserror::Error)]
@@ -92,8 +98,8 @@ pub enum UpstreamError {
     /// It answered with this HTTP status, which says nothing that is known here.
     #[error("the model server answers with an unexpected HTTP status")]
     UnexpectedStatus(u16),
-    /// What it sent is no stream of events.
-    #[error("the model server answers with another content type than `text/event-stream`")]
+    /// What it sent is of another kind than was asked for.
+    #[error("the model server answers with another content type than was asked for")]
     UnexpectedContentType,
     /// What it sent is malformed.
     #[error("the model server's answer is malformed")]
@@ -119,6 +125,7 @@ impl From<DialectError> for UpstreamError {
     fn from(error: DialectError) -> Self {
         match error {
             DialectError::Malformed => Self::Protocol,
+            DialectError::InvalidUtf8 => Self::InvalidUtf8,
             DialectError::Reported { status, rejection } => match status {
                 Some(status @ (400 | 413 | 422)) => Self::Rejected { status, rejection },
                 Some(status @ (401 | 403)) => Self::CredentialRejected(status),
@@ -147,6 +154,8 @@ pub struct Upstream {
     pooled: Client<Connector, Full<Bytes>>,
     /// Dials for each call, and keeps nothing.
     fresh: Client<Connector, Full<Bytes>>,
+    /// Servers that refuse to be asked for usage.
+    without_usage: Arc<Mutex<HashSet<EndpointUri>>>,
 }
 
 impl Upstream {
@@ -165,10 +174,14 @@ impl Upstream {
             .pool_idle_timeout(IDLE);
         let pooled = builder.build(connector.clone());
         let fresh = builder.pool_max_idle_per_host(0).build(connector);
-        Ok(Self { pooled, fresh })
+        Ok(Self {
+            pooled,
+            fresh,
+            without_usage: Arc::default(),
+        })
     }
 
-    /// Posts a call and waits for the response's header.
+    /// Posts a call, to be answered as the model writes, and waits for the response's header.
     ///
     /// # Errors
     ///
@@ -178,18 +191,60 @@ impl Upstream {
     ///
     /// Dropping the future, and later the answer, closes the connection at once.
     pub async fn post(&self, call: Outgoing<'_>, post: &Post) -> Result<Answer, UpstreamError> {
+        let asks_usage = !self.remembered().contains(call.endpoint);
+        let mut response = self.send(call, post, Reply::Stream { asks_usage }).await;
+        if let Err(UpstreamError::Rejected { status: 400, rejection }) = response
+            && asks_usage
+            && rejection.names_usage
+        {
+            response = self.send(call, post, Reply::Stream { asks_usage: false }).await;
+            // Only what helped is remembered: a refusal may name anything that the request holds.
+            if response.is_ok() {
+                let mut remembered = self.remembered();
+                if remembered.len() >= REMEMBERED_MAX {
+                    remembered.clear();
+                }
+                remembered.insert(call.endpoint.clone());
+            }
+        }
+        response.map(Answer::new)
+    }
+
+    /// Posts a call, to be answered whole, and waits for the answer.
+    ///
+    /// # Errors
+    ///
+    /// [`UpstreamError`], also for an answer that is cut or too large: there are no shorter answers.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the connection at once.
+    pub async fn ask(&self, call: Outgoing<'_>, post: &Post) -> Result<Whole, UpstreamError> {
+        let response = self.send(call, post, Reply::Whole).await?;
+        let body = answer::whole(response.into_body()).await?;
+        Ok(openai::whole(&body)?)
+    }
+
+    async fn send(&self, call: Outgoing<'_>, post: &Post, reply: Reply) -> Result<Response<Incoming>, UpstreamError> {
         let uri = call.endpoint.call(post.path);
-        let body = &post.body;
+        let body = post.body(reply);
+        let kind = match reply {
+            Reply::Stream { .. } => EVENT_STREAM,
+            Reply::Whole => JSON,
+        };
         let begun = Instant::now();
-        let response = match self.pooled.request(request(call, &uri, body)).await {
+        let response = match self.pooled.request(request(call, &uri, &body, kind)).await {
             Err(error) if is_stale(&error, begun) => {
                 tracing::debug!(upstream.addr = %call.endpoint.origin().host_and_port(), "a pooled connection was stale");
-                self.fresh.request(request(call, &uri, body)).await
+                self.fresh.request(request(call, &uri, &body, kind)).await
             }
             first => first,
         };
-        let response = response.map_err(request_error)?;
-        check(response).await.map(Answer::new)
+        check(response.map_err(request_error)?, kind).await
+    }
+
+    fn remembered(&self) -> std::sync::MutexGuard<'_, HashSet<EndpointUri>> {
+        self.without_usage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -199,14 +254,14 @@ impl fmt::Debug for Upstream {
     }
 }
 
-fn request(call: Outgoing<'_>, uri: &Uri, body: &Bytes) -> Request<Full<Bytes>> {
+fn request(call: Outgoing<'_>, uri: &Uri, body: &Bytes, accepts: &'static str) -> Request<Full<Bytes>> {
     const AGENT: &str = concat!("switchboard/", env!("CARGO_PKG_VERSION"));
     let mut request = Request::new(Full::new(body.clone()));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = uri.clone();
     let headers = request.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+    headers.insert(ACCEPT, HeaderValue::from_static(accepts));
     headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
     if let Some(id) = call.request_id.to_header() {
         headers.insert(header::REQUEST_ID, id);
@@ -249,12 +304,12 @@ fn request_error(error: legacy::Error) -> UpstreamError {
     }
 }
 
-/// The response itself, when it is a stream of events.
-async fn check(response: Response<Incoming>) -> Result<Response<Incoming>, UpstreamError> {
+/// The response itself, when it is an answer of this kind.
+async fn check(response: Response<Incoming>, kind: &str) -> Result<Response<Incoming>, UpstreamError> {
     let status = response.status();
     let code = status.as_u16();
     match status {
-        StatusCode::OK if is_event_stream(&response) => Ok(response),
+        StatusCode::OK if is_of_kind(&response, kind) => Ok(response),
         StatusCode::OK => Err(UpstreamError::UnexpectedContentType),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(UpstreamError::CredentialRejected(code)),
         StatusCode::NOT_FOUND => Err(UpstreamError::NotFound),
@@ -272,7 +327,7 @@ async fn check(response: Response<Incoming>) -> Result<Response<Incoming>, Upstr
     }
 }
 
-fn is_event_stream(response: &Response<Incoming>) -> bool {
+fn is_of_kind(response: &Response<Incoming>, kind: &str) -> bool {
     let text = |name| {
         response
             .headers()
@@ -280,12 +335,12 @@ fn is_event_stream(response: &Response<Incoming>) -> bool {
             .map(|value| value.to_str().unwrap_or_default())
     };
     let is_plain = text(CONTENT_ENCODING).is_none_or(|encoding| encoding.eq_ignore_ascii_case("identity"));
-    let kind = text(CONTENT_TYPE)
+    let given = text(CONTENT_TYPE)
         .unwrap_or_default()
         .split(';')
         .next()
         .unwrap_or_default();
-    is_plain && kind.trim().eq_ignore_ascii_case("text/event-stream")
+    is_plain && given.trim().eq_ignore_ascii_case(kind)
 }
 
 /// How long the server asks to be left alone.

@@ -1,5 +1,10 @@
 //! A router with a configuration made by hand, on a port of its own.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a harness fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a harness fails by panicking"
+)]
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -17,7 +22,7 @@ use switchboard::{
 };
 use switchboard_router::{
     call::Limits,
-    catalog::{Catalog, Credential, Endpoint, Model, ModelState, Setting},
+    catalog::{Catalog, Credential, Endpoint, InfillMode, Model, ModelState, Setting},
     current::Current,
     grpc::inference::InferenceApi,
     upstream::Upstream,
@@ -25,7 +30,7 @@ use switchboard_router::{
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{
-    Status, Streaming,
+    Response, Status, Streaming,
     transport::{Channel, Server, server::TcpIncoming},
 };
 use tonic_types::StatusExt as _;
@@ -41,6 +46,7 @@ pub(crate) struct Setup {
     token_origins: Option<Vec<String>>,
     settings: Vec<(&'static str, Setting)>,
     state: Option<ModelState>,
+    infill_mode: InfillMode,
     limits: Limits,
 }
 
@@ -53,6 +59,7 @@ impl Setup {
             token_origins: None,
             settings: Vec::new(),
             state: None,
+            infill_mode: InfillMode::FamilyDefault,
             limits: Limits::default(),
         }
     }
@@ -77,6 +84,12 @@ impl Setup {
     /// With the model in this state instead of ready.
     pub(crate) fn state(mut self, state: ModelState) -> Self {
         self.state = Some(state);
+        self
+    }
+
+    /// With the model completing code in this way.
+    pub(crate) fn infill_mode(mut self, mode: InfillMode) -> Self {
+        self.infill_mode = mode;
         self
     }
 
@@ -112,6 +125,7 @@ impl Setup {
                 weight: 1,
             }],
             credential,
+            infill_mode: self.infill_mode,
         };
         let mut features = HashMap::from([(feature("duo_chat"), Setting::SelfHosted(model_name()))]);
         features.extend(
@@ -191,6 +205,12 @@ impl Router {
         answer
     }
 
+    /// Makes a call whose answer comes whole.
+    pub(crate) async fn infer(&self, request: router::InferRequest) -> Result<Response<router::InferResponse>, Told> {
+        let answered = self.client.clone().infer(request).await;
+        answered.map_err(|status| Told::of(&status))
+    }
+
     /// Begins a call, and takes its selection and its first piece.
     pub(crate) async fn begin(&self) -> Streaming<router::StreamInferResponse> {
         let mut stream = self
@@ -236,6 +256,7 @@ pub(crate) struct Answer {
     pub(crate) selection: Option<router::Selection>,
     pub(crate) text: String,
     pub(crate) reasoning: String,
+    pub(crate) calls: Vec<router::ToolCallDelta>,
     pub(crate) deltas: usize,
     pub(crate) completion: Option<router::Completion>,
     pub(crate) failure: Option<Status>,
@@ -266,7 +287,8 @@ impl Answer {
                     match delta.kind.expect("a delta has a kind") {
                         router::delta::Kind::Text(text) => self.text.push_str(&text),
                         router::delta::Kind::Reasoning(text) => self.reasoning.push_str(&text),
-                        router::delta::Kind::ToolCall(_) | router::delta::Kind::ReasoningSignature(_) => {}
+                        router::delta::Kind::ToolCall(call) => self.calls.push(call),
+                        router::delta::Kind::ReasoningSignature(_) => panic!("no server here gives one"),
                     }
                 }
                 Event::Completion(completion) => self.completion = Some(completion),

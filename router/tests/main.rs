@@ -8,3 +8,6 @@ mod answers;
 mod connections;
 mod deadlines;
 mod faults;
+mod inputs;
+mod slow_callers;
+mod whole_answers;

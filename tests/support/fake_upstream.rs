@@ -78,6 +78,20 @@ impl Script {
         Self::head(status, &all).raw(body)
     }
 
+    /// A whole answer that is no stream, as a chat's.
+    pub(crate) fn whole(text: &str) -> Self {
+        let text = json_string(text);
+        let body = format!(
+            r#"{{"choices":[{{"index":0,"message":{{"content":{text}}},"finish_reason":"stop"}}],"usage":{{"prompt_tokens":3,"completion_tokens":2}}}}"#
+        );
+        Self::json(&body)
+    }
+
+    /// A whole response of JSON.
+    pub(crate) fn json(body: &str) -> Self {
+        Self::response(200, &[("content-type", "application/json")], body)
+    }
+
     /// Nothing at all, until the peer closes.
     pub(crate) fn silence() -> Self {
         Self::default().hang()

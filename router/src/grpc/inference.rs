@@ -34,7 +34,7 @@ impl InferenceApi {
     /// Handlers whose calls select from `current` and run as tasks of `tasks`. When `drain` is cancelled, new calls are
     /// refused and running ones end with `SERVER_DRAINING`: cancel it when the grace for streams is over.
     #[must_use]
-    pub const fn new(
+    pub fn new(
         current: Arc<Current>,
         upstream: Upstream,
         limits: Limits,
@@ -49,6 +49,24 @@ impl InferenceApi {
 
 #[tonic::async_trait]
 impl InferenceService for InferenceApi {
+    async fn infer(
+        &self,
+        request: tonic::Request<router::InferRequest>,
+    ) -> Result<Response<router::InferResponse>, Status> {
+        let request_id = RequestId::of(&request);
+        let status = |failure: Failure| failure.into_status(request_id.as_str());
+        let (timeout, request) = checked(request).map_err(status)?;
+        let answered = self
+            .calls
+            .infer(request, timeout, &request_id)
+            .await
+            .map_err(|failure| status(failure.into()))?;
+        let metadata = metadata(&answered.selected);
+        let mut response = Response::new(answered.into());
+        *response.metadata_mut() = metadata;
+        Ok(response)
+    }
+
     type StreamInferStream = BoxStream<'static, Result<router::StreamInferResponse, Status>>;
 
     async fn stream_infer(
@@ -57,16 +75,7 @@ impl InferenceService for InferenceApi {
     ) -> Result<Response<Self::StreamInferStream>, Status> {
         let request_id = RequestId::of(&request);
         let status = |failure: Failure| failure.into_status(request_id.as_str());
-
-        let timeout = timeout(request.metadata());
-        let (timeout, request) = match (timeout, Request::try_from(request.into_inner())) {
-            (Ok(timeout), Ok(request)) => (timeout, request),
-            (timeout, request) => {
-                let mut violations = timeout.err().unwrap_or_default();
-                violations.append(request.err().unwrap_or_default());
-                return Err(status(Failure::invalid(&violations)));
-            }
-        };
+        let (timeout, request) = checked(request).map_err(status)?;
         let answering = self
             .calls
             .stream(request, timeout, &request_id)
@@ -76,6 +85,19 @@ impl InferenceService for InferenceApi {
         let mut response = Response::new(messages(answering, request_id).boxed());
         *response.metadata_mut() = metadata;
         Ok(response)
+    }
+}
+
+/// What the caller allows for the whole call, and what it asks for; or all that is wrong with both.
+fn checked(request: tonic::Request<router::InferRequest>) -> Result<(Option<Duration>, Request), Failure> {
+    let timeout = timeout(request.metadata());
+    match (timeout, Request::try_from(request.into_inner())) {
+        (Ok(timeout), Ok(request)) => Ok((timeout, request)),
+        (timeout, request) => {
+            let mut violations = timeout.err().unwrap_or_default();
+            violations.append(request.err().unwrap_or_default());
+            Err(Failure::invalid(&violations))
+        }
     }
 }
 

@@ -348,6 +348,7 @@ fn callable(name: &ModelName, spec: &ModelSpec, credential: Option<Arc<Credentia
         identifier: spec.identifier.clone(),
         endpoints: spec.endpoints.clone(),
         credential,
+        infill_mode: spec.infill_mode,
     }
 }
 
@@ -365,6 +366,7 @@ fn without_what_was_taken(used: &UsedModel, newest: Option<&CredentialSpec>) -> 
         identifier,
         endpoints,
         credential: _,
+        infill_mode,
     } = &*used.model;
     UsedModel {
         model: Arc::new(Model {
@@ -373,6 +375,7 @@ fn without_what_was_taken(used: &UsedModel, newest: Option<&CredentialSpec>) -> 
             identifier: identifier.clone(),
             endpoints: endpoints.clone(),
             credential: None,
+            infill_mode: *infill_mode,
         }),
         lacks_credential,
         ..used.clone()

@@ -13,7 +13,7 @@ use switchboard::{
     reason::FieldReason,
 };
 
-use crate::catalog::{Endpoint, Setting};
+use crate::catalog::{Endpoint, InfillMode, Setting};
 
 /// A resource as the registry sent it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +74,8 @@ pub struct ModelSpec {
     pub identifier: String,
     /// Its servers, one at least with a weight above 0.
     pub endpoints: Vec<Endpoint>,
+    /// How it completes code.
+    pub infill_mode: InfillMode,
 }
 
 // `Family` holds no number that is not equal to itself.

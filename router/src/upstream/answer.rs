@@ -9,18 +9,21 @@ use hyper::body::Incoming;
 
 use super::{
     UpstreamError,
-    dialect::{Event, openai},
+    dialect::{Event, openai::Decoder},
     sse,
 };
 
 /// The most bytes of a whole answer.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The most bytes of an answer that comes whole: as many as a gRPC client takes in one message.
+const WHOLE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// An answer that is being read. Dropping it before its end closes the connection.
 pub struct Answer {
     body: Incoming,
     received: usize,
     lines: sse::Decoder,
+    dialect: Decoder,
     events: VecDeque<Event>,
 }
 
@@ -30,6 +33,7 @@ impl Answer {
             body: response.into_body(),
             received: 0,
             lines: sse::Decoder::default(),
+            dialect: Decoder::default(),
             events: VecDeque::new(),
         }
     }
@@ -49,7 +53,7 @@ impl Answer {
                 return Ok(Some(event));
             }
             while let Some(data) = self.lines.next()? {
-                self.events.extend(openai::decode(&data)?);
+                self.events.extend(self.dialect.decode(&data)?);
                 if !self.events.is_empty() {
                     break;
                 }
@@ -91,6 +95,20 @@ impl fmt::Debug for Answer {
             .field("received", &self.received)
             .finish_non_exhaustive()
     }
+}
+
+/// A body of at most [`WHOLE_BYTES_MAX`], to its end.
+pub(super) async fn whole(mut body: Incoming) -> Result<Vec<u8>, UpstreamError> {
+    let mut whole = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| body_error(&error))?;
+        let Ok(bytes) = frame.into_data() else { continue };
+        if whole.len() + bytes.len() > WHOLE_BYTES_MAX {
+            return Err(UpstreamError::TooLarge(WHOLE_BYTES_MAX));
+        }
+        whole.extend_from_slice(&bytes);
+    }
+    Ok(whole)
 }
 
 /// At most the first `bytes_max` of a body, and what of them comes within `limit`.

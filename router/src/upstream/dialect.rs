@@ -4,7 +4,7 @@
 
 pub mod openai;
 
-use crate::prompt::Text;
+use crate::prompt::{Text, ToolCall};
 
 /// One event of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,36 @@ pub enum Delta {
     Text(Text),
     /// Of what the model thinks before it answers.
     Reasoning(Text),
+    /// Of a call that the model asks for.
+    ToolCall(ToolCallDelta),
+}
+
+/// A piece of a call that the model asks for. Id and name come with the call's first piece.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToolCallDelta {
+    /// Tells the calls of one answer apart, from 0.
+    pub index: i32,
+    /// The call's id. Empty: told before.
+    pub id: String,
+    /// The tool's name. Empty: told before.
+    pub name: String,
+    /// The next piece of the arguments.
+    pub arguments: Text,
+}
+
+/// A whole answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Whole {
+    /// What the model thought before it answered.
+    pub reasoning: Text,
+    /// Its text.
+    pub text: Text,
+    /// The calls that it asks for.
+    pub tool_calls: Vec<ToolCall>,
+    /// Why it ended.
+    pub finish: FinishReason,
+    /// What it cost. `None`: the server told nothing.
+    pub usage: Option<Usage>,
 }
 
 /// Why an answer ended.
@@ -35,6 +65,8 @@ pub enum FinishReason {
     Stop,
     /// The limit of tokens was reached.
     Length,
+    /// The model asks for tools to be called.
+    ToolCalls,
     /// The server's content filter ended it.
     ContentFilter,
     /// Anything else that the server said.
@@ -61,6 +93,8 @@ pub struct Rejection {
     pub is_too_long: bool,
     /// The part of the request that is blamed.
     pub blamed: Blamed,
+    /// It names our asking for usage, which old servers do not know.
+    pub names_usage: bool,
 }
 
 /// The part of a request that a server blames.
@@ -72,12 +106,15 @@ pub enum Blamed {
     MaxOutputTokens,
 }
 
-/// Why an event of a stream is none.
+/// Why an answer, or an event of one, is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DialectError {
     /// It is not spelled as the dialect has it.
-    #[error("an event is malformed")]
+    #[error("the answer is malformed")]
     Malformed,
+    /// It is not UTF-8.
+    #[error("the answer is not UTF-8")]
+    InvalidUtf8,
     /// It is an error of the server, told within an answer that had begun well.
     #[error("the server reports an error in its answer")]
     Reported {

@@ -1,33 +1,42 @@
 //! Requests and answers of inference calls.
 #![warn(clippy::wildcard_enum_match_arm)]
 
+mod answer;
+mod chat;
+mod infill;
+mod tools;
+
 use std::ops::RangeInclusive;
 
 use switchboard::{
-    pb::router::{self, infer_request, part, stream_infer_response::Event},
+    pb::router::{self, infer_request},
     reason::FieldReason,
     violation::Violations,
 };
 
-use crate::{
-    call::{Completion, Selected},
-    catalog::SelectionReason,
-    prompt::{Input, Message, Options, Request, Role, Text},
-    upstream::dialect::{Delta, FinishReason, Usage},
-};
+use crate::prompt::{Input, Options, ReasoningEffort, Request, Text};
 
 /// The most messages of a chat.
 pub const MESSAGES_MAX: usize = 1000;
 /// The most characters of a request's text, all together.
 pub const CHARACTERS_MAX: usize = 400_000;
+/// The most characters of the code before a cursor, and of that behind it.
+pub const CODE_CHARACTERS_MAX: usize = 100_000;
+/// The most pieces of other files.
+pub const SNIPPETS_MAX: usize = 100;
+/// The most tools of a call.
+pub const TOOLS_MAX: usize = 128;
 /// The most texts at which an answer ends.
 pub const STOPS_MAX: usize = 16;
+/// The most characters of what keeps a conversation together.
+pub const AFFINITY_KEY_MAX: usize = 255;
 
 impl TryFrom<router::InferRequest> for Request {
     type Error = Violations;
 
     fn try_from(wire: router::InferRequest) -> Result<Self, Violations> {
         let mut violations = Violations::new();
+        let mut characters = Characters::default();
         if wire.feature.is_empty() {
             violations.push(
                 "feature",
@@ -35,111 +44,102 @@ impl TryFrom<router::InferRequest> for Request {
                 "name the feature, for example `duo_chat`",
             );
         }
-        let input = input(wire.input, &mut violations);
+        let input = input(wire.input, &mut characters, &mut violations);
+        let tools = tools::tools(wire.tools, wire.tool_choice, &mut characters, &mut violations);
+        let response_format = wire
+            .response_format
+            .and_then(|format| tools::response_format(format, &mut characters, &mut violations));
+        characters.check(input.as_ref(), &mut violations);
         let options = options(wire.options.unwrap_or_default(), &mut violations);
+        let affinity_key = affinity_key(wire.affinity_key, &mut violations);
+        let Some(input) = input else { return Err(violations) };
         violations.or(Self {
             feature: wire.feature,
             input,
+            tools,
+            response_format,
             options,
+            affinity_key,
         })
     }
 }
 
-fn input(wire: Option<infer_request::Input>, violations: &mut Violations) -> Input {
+/// `None`: there is a violation that says why.
+fn input(
+    wire: Option<infer_request::Input>,
+    characters: &mut Characters,
+    violations: &mut Violations,
+) -> Option<Input> {
     match wire {
-        Some(infer_request::Input::Chat(chat)) => Input::Chat(messages(chat.messages, violations)),
+        Some(infer_request::Input::Chat(chat)) => {
+            chat::messages(chat.messages, characters, violations).map(Input::Chat)
+        }
+        Some(infer_request::Input::Infill(wire)) => Some(Input::Infill(infill::infill(wire, characters, violations))),
         Some(infer_request::Input::Prompt(text)) => {
             if text.is_empty() {
                 violations.push("prompt", FieldReason::FieldRequired, "must not be empty");
             }
-            check_length("prompt", text.chars().count(), violations);
-            Input::Prompt(text.into())
+            Some(Input::Prompt(characters.counted(text)))
         }
-        Some(infer_request::Input::Infill(_)) | None => {
+        None => {
             violations.push(
                 "input",
                 FieldReason::FieldRequired,
-                "give `chat` or `prompt`; other kinds are not known here",
+                "give `chat`, `infill` or `prompt`; other kinds are not known here",
             );
-            Input::Chat(Vec::new())
+            None
         }
     }
 }
 
-fn messages(wire: Vec<router::Message>, violations: &mut Violations) -> Vec<Message> {
-    let field = "chat.messages";
-    match wire.len() {
-        0 => violations.push(field, FieldReason::FieldRequired, "give at least one message"),
-        1..=MESSAGES_MAX => {}
-        count => {
-            violations.push(
-                field,
-                FieldReason::ValueOutOfRange,
-                format!("must have at most {MESSAGES_MAX} messages, has {count}"),
-            );
-            return Vec::new();
-        }
-    }
-    let messages: Vec<Message> = wire
-        .into_iter()
-        .enumerate()
-        .map(|(place, wire)| message(wire, place, violations))
-        .collect();
-    let characters = messages
-        .iter()
-        .map(|message| message.text.expose().chars().count())
-        .sum();
-    check_length(field, characters, violations);
-    messages
-}
+/// Counts the text of a request.
+#[derive(Debug, Default)]
+struct Characters(usize);
 
-fn message(wire: router::Message, place: usize, violations: &mut Violations) -> Message {
-    let role = match wire.role() {
-        router::Role::System => Role::System,
-        router::Role::User => Role::User,
-        router::Role::Assistant => Role::Assistant,
-        router::Role::Tool | router::Role::Unspecified => {
-            violations.push(
-                format!("chat.messages[{place}].role"),
-                FieldReason::ValueUnknown,
-                "must be `ROLE_SYSTEM`, `ROLE_USER` or `ROLE_ASSISTANT`",
-            );
-            Role::User
-        }
-    };
-    if wire.parts.is_empty() {
-        violations.push(
-            format!("chat.messages[{place}].parts"),
-            FieldReason::FieldRequired,
-            "give at least one part",
-        );
+impl Characters {
+    fn counted(&mut self, text: String) -> Text {
+        self.0 += text.chars().count();
+        text.into()
     }
-    let mut text = String::new();
-    for (part, wire) in wire.parts.into_iter().enumerate() {
-        match wire.kind {
-            Some(part::Kind::Text(piece)) => text.push_str(&piece),
-            Some(part::Kind::ToolCall(_) | part::Kind::ToolResult(_) | part::Kind::Reasoning(_)) | None => violations
-                .push(
-                    format!("chat.messages[{place}].parts[{part}]"),
-                    FieldReason::FieldRequired,
-                    "give `text`; other kinds are not known here",
-                ),
+
+    fn check(&self, input: Option<&Input>, violations: &mut Violations) {
+        if self.0 > CHARACTERS_MAX {
+            let field = match input {
+                Some(Input::Chat(_)) => "chat.messages",
+                Some(Input::Infill(_)) => "infill",
+                Some(Input::Prompt(_)) => "prompt",
+                None => "input",
+            };
+            too_long(field, CHARACTERS_MAX, self.0, violations);
         }
-    }
-    Message {
-        role,
-        text: text.into(),
     }
 }
 
-fn check_length(field: &str, characters: usize, violations: &mut Violations) {
-    if characters > CHARACTERS_MAX {
-        violations.push(
-            field,
-            FieldReason::ValueOutOfRange,
-            format!("must have at most {CHARACTERS_MAX} characters in all, has {characters}"),
-        );
+/// A field with too many characters.
+fn too_long(field: impl Into<String>, most: usize, characters: usize, violations: &mut Violations) {
+    violations.push(
+        field,
+        FieldReason::ValueOutOfRange,
+        format!("must have at most {most} characters in all, has {characters}"),
+    );
+}
+
+/// A list with too many entries.
+fn too_many(field: &str, most: usize, what: &str, count: usize, violations: &mut Violations) {
+    violations.push(
+        field,
+        FieldReason::ValueOutOfRange,
+        format!("must have at most {most} {what}, has {count}"),
+    );
+}
+
+/// `None`: none is given.
+fn affinity_key(wire: String, violations: &mut Violations) -> Option<Text> {
+    let characters = wire.chars().count();
+    if characters > AFFINITY_KEY_MAX {
+        too_long("affinity_key", AFFINITY_KEY_MAX, characters, violations);
     }
+    (!wire.is_empty()).then(|| wire.into())
 }
 
 fn options(wire: router::InferOptions, violations: &mut Violations) -> Options {
@@ -166,11 +166,7 @@ fn options(wire: router::InferOptions, violations: &mut Violations) -> Options {
     );
     at_least_one("options.top_k", wire.top_k, violations);
     if wire.stop.len() > STOPS_MAX {
-        violations.push(
-            "options.stop",
-            FieldReason::ValueOutOfRange,
-            format!("must have at most {STOPS_MAX} texts, has {}", wire.stop.len()),
-        );
+        too_many("options.stop", STOPS_MAX, "texts", wire.stop.len(), violations);
     } else {
         for place in (0..wire.stop.len()).filter(|&place| wire.stop[place].is_empty()) {
             violations.push(
@@ -189,6 +185,26 @@ fn options(wire: router::InferOptions, violations: &mut Violations) -> Options {
         presence_penalty: wire.presence_penalty,
         frequency_penalty: wire.frequency_penalty,
         top_k: wire.top_k,
+        reasoning_effort: wire
+            .reasoning_effort
+            .and_then(|effort| reasoning_effort(effort, violations)),
+    }
+}
+
+fn reasoning_effort(wire: i32, violations: &mut Violations) -> Option<ReasoningEffort> {
+    match router::ReasoningEffort::try_from(wire) {
+        Ok(router::ReasoningEffort::None) => Some(ReasoningEffort::None),
+        Ok(router::ReasoningEffort::Low) => Some(ReasoningEffort::Low),
+        Ok(router::ReasoningEffort::Medium) => Some(ReasoningEffort::Medium),
+        Ok(router::ReasoningEffort::High) => Some(ReasoningEffort::High),
+        Ok(router::ReasoningEffort::Unspecified) | Err(_) => {
+            violations.push(
+                "options.reasoning_effort",
+                FieldReason::ValueUnknown,
+                "must be NONE, LOW, MEDIUM or HIGH",
+            );
+            None
+        }
     }
 }
 
@@ -209,201 +225,5 @@ fn within(field: &str, value: Option<f64>, range: RangeInclusive<f64>, violation
     }
 }
 
-impl From<&Selected> for router::StreamInferResponse {
-    fn from(selected: &Selected) -> Self {
-        let reason = match selected.reason {
-            SelectionReason::Assigned => router::SelectionReason::Assigned,
-            SelectionReason::ParentFeature => router::SelectionReason::ParentFeature,
-        };
-        let model = &selected.model;
-        Self {
-            event: Some(Event::Selection(router::Selection {
-                feature: selected.feature.to_string(),
-                source_feature: selected.source_feature.to_string(),
-                model: model.name.to_string(),
-                family: model.family.machine_name.clone(),
-                identifier: model.identifier.clone(),
-                endpoint: selected.endpoint.uri.origin().host_and_port(),
-                reason: reason.into(),
-                config_revision: selected.revision.get(),
-                ..Default::default()
-            })),
-        }
-    }
-}
-
-impl From<Delta> for router::StreamInferResponse {
-    fn from(delta: Delta) -> Self {
-        use router::delta::Kind;
-        let kind = match delta {
-            Delta::Text(text) => Kind::Text(text.into_string()),
-            Delta::Reasoning(text) => Kind::Reasoning(text.into_string()),
-        };
-        Self {
-            event: Some(Event::Delta(router::Delta { kind: Some(kind) })),
-        }
-    }
-}
-
-impl From<Completion> for router::StreamInferResponse {
-    fn from(completion: Completion) -> Self {
-        let reason = match completion.finish {
-            FinishReason::Stop => router::FinishReason::Stop,
-            FinishReason::Length => router::FinishReason::Length,
-            FinishReason::ContentFilter => router::FinishReason::ContentFilter,
-            FinishReason::Other => router::FinishReason::Other,
-        };
-        let usage = completion.usage.map(|usage| {
-            let Usage {
-                input,
-                output,
-                cached_input,
-                reasoning,
-            } = usage;
-            router::Usage {
-                input_tokens: input,
-                output_tokens: output,
-                cached_input_tokens: cached_input,
-                reasoning_tokens: reasoning,
-            }
-        });
-        Self {
-            event: Some(Event::Completion(router::Completion {
-                finish_reason: reason.into(),
-                usage,
-            })),
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn refused(wire: router::InferRequest) -> Vec<(String, FieldReason)> {
-        let violations = Request::try_from(wire).unwrap_err();
-        let fields = violations.as_slice().iter();
-        fields
-            .map(|violation| (violation.field.clone(), violation.reason))
-            .collect()
-    }
-
-    fn chat(messages: Vec<router::Message>) -> router::InferRequest {
-        router::InferRequest {
-            feature: "duo_chat".to_owned(),
-            input: Some(infer_request::Input::Chat(router::ChatInput { messages })),
-            options: None,
-        }
-    }
-
-    fn message(texts: &[&str]) -> router::Message {
-        let part = |text: &&str| router::Part {
-            kind: Some(part::Kind::Text((*text).to_owned())),
-        };
-        router::Message {
-            role: router::Role::User.into(),
-            parts: texts.iter().map(part).collect(),
-        }
-    }
-
-    #[test]
-    fn the_parts_of_a_message_are_joined_in_their_order() {
-        let request = Request::try_from(chat(vec![message(&["a", "b"]), message(&["c"])])).unwrap();
-        let Input::Chat(messages) = request.input else {
-            panic!("a chat stays a chat");
-        };
-        let texts: Vec<&str> = messages.iter().map(|message| message.text.expose()).collect();
-        assert_eq!(texts, ["ab", "c"]);
-    }
-
-    #[test]
-    fn everything_that_is_wrong_is_told_at_once() {
-        let mut wire = chat(vec![
-            message(&["a"]),
-            router::Message::default(),
-            router::Message {
-                role: 99,
-                parts: vec![router::Part::default()],
-            },
-        ]);
-        wire.feature = String::new();
-        wire.options = Some(router::InferOptions {
-            max_output_tokens: Some(0),
-            temperature: Some(f64::NAN),
-            top_p: Some(0.0),
-            stop: vec!["x".to_owned(), String::new()],
-            seed: Some(i64::MIN),
-            presence_penalty: Some(2.1),
-            frequency_penalty: Some(-2.1),
-            top_k: Some(-1),
-        });
-        use FieldReason::{FieldRequired, ValueOutOfRange, ValueUnknown};
-        let expected = [
-            ("feature", FieldRequired),
-            ("chat.messages[1].role", ValueUnknown),
-            ("chat.messages[1].parts", FieldRequired),
-            ("chat.messages[2].role", ValueUnknown),
-            ("chat.messages[2].parts[0]", FieldRequired),
-            ("options.max_output_tokens", ValueOutOfRange),
-            ("options.temperature", ValueOutOfRange),
-            ("options.top_p", ValueOutOfRange),
-            ("options.presence_penalty", ValueOutOfRange),
-            ("options.frequency_penalty", ValueOutOfRange),
-            ("options.top_k", ValueOutOfRange),
-            ("options.stop[1]", FieldRequired),
-        ];
-        assert_eq!(
-            refused(wire),
-            expected.map(|(field, reason)| (field.to_owned(), reason))
-        );
-    }
-
-    #[test]
-    fn the_edges_of_every_range_are_inside() {
-        let mut wire = chat(vec![message(&["a"]); MESSAGES_MAX]);
-        wire.options = Some(router::InferOptions {
-            max_output_tokens: Some(1),
-            temperature: Some(0.0),
-            top_p: Some(1.0),
-            stop: vec!["x".to_owned(); STOPS_MAX],
-            seed: Some(0),
-            presence_penalty: Some(-2.0),
-            frequency_penalty: Some(2.0),
-            top_k: Some(1),
-        });
-        assert!(Request::try_from(wire).is_ok());
-        let longest = "ä".repeat(CHARACTERS_MAX);
-        assert!(Request::try_from(chat(vec![message(&[&longest])])).is_ok());
-    }
-
-    #[test]
-    fn what_is_beyond_a_limit_is_refused() {
-        let required = |field: &str| vec![(field.to_owned(), FieldReason::FieldRequired)];
-        let beyond = |field: &str| vec![(field.to_owned(), FieldReason::ValueOutOfRange)];
-        assert_eq!(refused(chat(Vec::new())), required("chat.messages"));
-        assert_eq!(
-            refused(chat(vec![message(&["a"]); MESSAGES_MAX + 1])),
-            beyond("chat.messages")
-        );
-        let half = "ä".repeat(CHARACTERS_MAX / 2);
-        assert_eq!(
-            refused(chat(vec![message(&[&half]), message(&[&half, "x"])])),
-            beyond("chat.messages")
-        );
-        let prompt = |text: String| router::InferRequest {
-            input: Some(infer_request::Input::Prompt(text)),
-            ..chat(Vec::new())
-        };
-        assert_eq!(refused(prompt("x".repeat(CHARACTERS_MAX + 1))), beyond("prompt"));
-        assert_eq!(refused(prompt(String::new())), required("prompt"));
-        let mut nothing = chat(Vec::new());
-        nothing.input = None;
-        assert_eq!(refused(nothing), required("input"));
-        let mut stops = prompt("x".to_owned());
-        stops.options = Some(router::InferOptions {
-            stop: vec!["x".to_owned(); STOPS_MAX + 1],
-            ..router::InferOptions::default()
-        });
-        assert_eq!(refused(stops), beyond("options.stop"));
-    }
-}
+mod tests;

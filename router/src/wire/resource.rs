@@ -12,7 +12,7 @@ use switchboard::{
 };
 
 use crate::{
-    catalog::{Endpoint, Setting},
+    catalog::{Endpoint, InfillMode, Setting},
     subscription::resource::{Content, CredentialRef, CredentialSpec, ModelContent, ModelSpec, Raw, Refusal, Resource},
 };
 
@@ -127,7 +127,23 @@ fn spec(name: &ModelName, model: &registry::Model) -> Result<ModelSpec, Refusal>
         family,
         identifier: identifier.to_owned(),
         endpoints,
+        infill_mode: infill_mode(model)?,
     })
+}
+
+fn infill_mode(model: &registry::Model) -> Result<InfillMode, Refusal> {
+    use registry::InfillMode as Wire;
+    match model.infill_mode.map_or(Ok(Wire::FamilyDefault), Wire::try_from) {
+        Ok(Wire::FamilyDefault) => Ok(InfillMode::FamilyDefault),
+        Ok(Wire::Completions) => Ok(InfillMode::Completions),
+        Ok(Wire::Suffix) => Ok(InfillMode::Suffix),
+        Ok(Wire::Chat) => Ok(InfillMode::Chat),
+        Ok(Wire::Unspecified) | Err(_) => Err(Refusal::new(
+            "model.infill_mode",
+            FieldReason::ValueUnknown,
+            "is not known to this router",
+        )),
+    }
 }
 
 fn endpoint(wire: &registry::Endpoint) -> Result<Endpoint, (&'static str, FieldReason, String)> {

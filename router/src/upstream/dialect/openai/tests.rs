@@ -4,31 +4,62 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::upstream::sse;
+use crate::{
+    prompt::{
+        Form, JsonObject, Message, Options, Prompt, ReasoningEffort, ResponseFormat, Text, Tool, ToolCall, ToolChoice,
+        ToolResult, Tools, Turn,
+    },
+    upstream::{
+        dialect::{Delta, Event, ToolCallDelta, Whole},
+        sse,
+    },
+};
 
 fn text(text: &str) -> Text {
     Text::from(text.to_owned())
 }
 
-fn prompt(form: Form) -> Prompt {
+const NO_TOOLS: &Tools = &Tools {
+    list: Vec::new(),
+    choice: ToolChoice::Auto,
+    parallel: None,
+};
+
+const STREAM: Reply = Reply::Stream { asks_usage: true };
+
+fn prompt(form: Form<'_>) -> Prompt<'_> {
     Prompt {
         form,
+        tools: NO_TOOLS,
+        response_format: None,
         options: Options::default(),
     }
 }
 
-fn encoded(prompt: &Prompt, family: &str) -> (&'static str, Value) {
+fn chat(messages: Vec<Message>) -> Prompt<'static> {
+    prompt(Form::Chat(messages.into()))
+}
+
+fn completion(words: &str) -> Form<'static> {
+    Form::Completion {
+        prompt: text(words).into(),
+        suffix: None,
+    }
+}
+
+fn encoded(prompt: &Prompt<'_>, family: &str) -> (&'static str, Value) {
     let post = encode(prompt, "m", family).unwrap();
-    (post.path, serde_json::from_slice(&post.body).unwrap())
+    (post.path, serde_json::from_slice(&post.body(STREAM)).unwrap())
+}
+
+/// What one `data` says at the beginning of a stream.
+fn decode(data: &str) -> Result<Vec<Event>, DialectError> {
+    Decoder::default().decode(data)
 }
 
 #[test]
 fn a_chat_is_posted_as_messages_and_nothing_unasked() {
-    let message = Message {
-        role: Role::User,
-        text: text("hi"),
-    };
-    let (path, body) = encoded(&prompt(Form::Chat(vec![message])), "mistral");
+    let (path, body) = encoded(&chat(vec![Message::User(text("hi"))]), "mistral");
     assert_eq!(path, "/v1/chat/completions");
     assert_eq!(
         body,
@@ -43,7 +74,11 @@ fn a_chat_is_posted_as_messages_and_nothing_unasked() {
 
 #[test]
 fn a_completion_is_posted_as_text_with_all_options() {
-    let mut prompt = prompt(Form::Completion(text("def f")));
+    let suffix = text("end");
+    let mut prompt = prompt(Form::Completion {
+        prompt: text("def f").into(),
+        suffix: Some(&suffix),
+    });
     prompt.options = Options {
         max_output_tokens: Some(9),
         temperature: Some(0.1),
@@ -53,6 +88,7 @@ fn a_completion_is_posted_as_text_with_all_options() {
         presence_penalty: Some(0.5),
         frequency_penalty: Some(-0.5),
         top_k: Some(40),
+        reasoning_effort: Some(ReasoningEffort::Low),
     };
     let (path, body) = encoded(&prompt, "starcoder");
     assert_eq!(path, "/v1/completions");
@@ -60,6 +96,7 @@ fn a_completion_is_posted_as_text_with_all_options() {
         body,
         json!({
             "prompt": "def f",
+            "suffix": "end",
             "max_tokens": 9,
             "temperature": 0.1,
             "top_p": 0.9,
@@ -80,8 +117,141 @@ fn a_completion_is_posted_as_text_with_all_options() {
 
 #[test]
 fn model_and_stream_are_set_last() {
-    let post = encode(&prompt(Form::Completion(text("x"))), "m", "qwen").unwrap();
-    assert!(post.body.ends_with(br#""model":"m","stream":true}"#));
+    let post = encode(&prompt(completion("x")), "m\"", "qwen").unwrap();
+    for (reply, end) in [
+        (
+            STREAM,
+            r#","model":"m\"","stream":true,"stream_options":{"include_usage":true}}"#,
+        ),
+        (Reply::Stream { asks_usage: false }, r#","model":"m\"","stream":true}"#),
+        (Reply::Whole, r#","model":"m\"","stream":false}"#),
+    ] {
+        let body = String::from_utf8(post.body(reply).to_vec()).unwrap();
+        assert_eq!(body, format!(r#"{{"prompt":"x"{end}"#));
+    }
+}
+
+#[test]
+fn a_conversation_with_tools_is_posted_as_servers_know_it() {
+    let tools = Tools {
+        list: vec![
+            Tool {
+                name: "add".to_owned(),
+                description: text("adds"),
+                parameters: Some(JsonObject::parse(r#"{"type": "object", "a": 1}"#.to_owned()).unwrap()),
+                strict: Some(true),
+            },
+            Tool {
+                name: "now".to_owned(),
+                description: text(""),
+                parameters: None,
+                strict: None,
+            },
+        ],
+        choice: ToolChoice::Only("add".to_owned()),
+        parallel: Some(false),
+    };
+    let format = ResponseFormat::JsonSchema {
+        name: "n".to_owned(),
+        schema: JsonObject::parse(r#"{"b":1,"a":2}"#.to_owned()).unwrap(),
+        strict: Some(true),
+    };
+    let call = ToolCall {
+        id: "c1".to_owned(),
+        name: "add".to_owned(),
+        arguments: text("{\"a\": 1"),
+    };
+    let result = |is_error| {
+        Message::Tool(ToolResult {
+            tool_call_id: "c1".to_owned(),
+            content: text("3"),
+            is_error,
+        })
+    };
+    let mut prompt = chat(vec![
+        Message::System(text("be brief")),
+        Message::User(text("1 + 2?")),
+        Message::Assistant(Turn {
+            text: text(""),
+            tool_calls: vec![call],
+        }),
+        result(false),
+        result(true),
+        Message::Assistant(Turn {
+            text: text("3"),
+            tool_calls: Vec::new(),
+        }),
+    ]);
+    prompt.tools = &tools;
+    prompt.response_format = Some(&format);
+    prompt.options.reasoning_effort = Some(ReasoningEffort::High);
+    let (_, body) = encoded(&prompt, "mistral");
+    assert_eq!(
+        body,
+        json!({
+            "messages": [
+                {"role": "system", "content": "be brief"},
+                {"role": "user", "content": "1 + 2?"},
+                {
+                    "role": "assistant",
+                    "content": null,
+                    "tool_calls": [
+                        {"id": "c1", "type": "function", "function": {"name": "add", "arguments": "{\"a\": 1"}},
+                    ],
+                },
+                {"role": "tool", "content": "3", "tool_call_id": "c1"},
+                {"role": "tool", "content": "The call failed:\n3", "tool_call_id": "c1"},
+                {"role": "assistant", "content": "3"},
+            ],
+            "tools": [
+                {
+                    "type": "function",
+                    "function": {
+                        "name": "add",
+                        "description": "adds",
+                        "parameters": {"type": "object", "a": 1},
+                        "strict": true,
+                    },
+                },
+                {"type": "function", "function": {"name": "now"}},
+            ],
+            "tool_choice": {"type": "function", "function": {"name": "add"}},
+            "parallel_tool_calls": false,
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "n", "schema": {"b": 1, "a": 2}, "strict": true},
+            },
+            "reasoning_effort": "high",
+            "model": "m",
+            "stream": true,
+            "stream_options": {"include_usage": true},
+        })
+    );
+    let post = encode(&prompt, "m", "mistral").unwrap();
+    let bytes = String::from_utf8(post.body(Reply::Whole).to_vec()).unwrap();
+    assert!(
+        bytes.contains(r#"{"type": "object", "a": 1}"#),
+        "a schema is passed on as it is"
+    );
+
+    prompt.response_format = Some(&ResponseFormat::JsonObject);
+    for (choice, expected) in [
+        (ToolChoice::Auto, Value::Null),
+        (ToolChoice::None, json!("none")),
+        (ToolChoice::Required, json!("required")),
+    ] {
+        let tools = Tools {
+            choice,
+            ..tools.clone()
+        };
+        let prompt = Prompt {
+            tools: &tools,
+            ..prompt.clone()
+        };
+        let (_, body) = encoded(&prompt, "mistral");
+        assert_eq!(body["tool_choice"], expected);
+        assert_eq!(body["response_format"], json!({"type": "json_object"}));
+    }
 }
 
 fn said(text_: &str) -> Event {
@@ -229,19 +399,24 @@ fn a_refusal_is_read_for_what_it_blames() {
         ("conversation roles must alternate", false, Blamed::Input),
         ("\u{0}", false, Blamed::Input),
     ] {
-        assert_eq!(rejection(body.as_bytes()), Rejection { is_too_long, blamed }, "{body}");
+        let expected = Rejection {
+            is_too_long,
+            blamed,
+            names_usage: false,
+        };
+        assert_eq!(rejection(body.as_bytes()), expected, "{body}");
     }
 }
 
 /// The events of a whole stream of bytes in pieces, or that it fails.
 fn stream<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Event>, bool) {
-    let mut decoder = sse::Decoder::default();
+    let (mut decoder, mut dialect) = (sse::Decoder::default(), Decoder::default());
     let mut events = Vec::new();
     for piece in pieces {
         decoder.push(piece);
         loop {
             match decoder.next() {
-                Ok(Some(data)) => match decode(&data) {
+                Ok(Some(data)) => match dialect.decode(&data) {
                     Ok(more) => events.extend(more),
                     Err(_) => return (events, true),
                 },
@@ -251,6 +426,187 @@ fn stream<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Event>, bool) 
         }
     }
     (events, false)
+}
+
+/// Streams as servers in the field send them.
+const RECORDED: [(&str, &str); 4] = [
+    // vLLM: id and name first, arguments in pieces, two calls one after the other.
+    (
+        "vllm",
+        concat!(
+            "data: {\"id\":\"chatcmpl-1\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n",
+            "data: {\"choices\":[{\"index\":0,\"delta\":{\"tool_calls\":[{\"id\":\"a\",\"type\":\"function\",\"index\":0,\"function\":{\"name\":\"add\"}}]}}]}\n\n",
+            "data: {\"choices\":[{\"index\":0,\"delta\":{\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\"{\\\"x\\\": \\\"ä\"}}]}}]}\n\n",
+            "data: {\"choices\":[{\"index\":0,\"delta\":{\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\"🦀\\\"}\"}}]}}]}\n\n",
+            "data: {\"choices\":[{\"index\":0,\"delta\":{\"tool_calls\":[{\"id\":\"b\",\"index\":1,\"function\":{\"name\":\"now\",\"arguments\":\"{}\"}}]}}]}\n\n",
+            "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"\"},\"finish_reason\":\"tool_calls\"}]}\n\n",
+            "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":9}}\n\ndata: [DONE]\n\n",
+        ),
+    ),
+    // llama.cpp: CRLF never, but id and name repeated with null content.
+    (
+        "repeating",
+        concat!(
+            "data: {\"choices\":[{\"finish_reason\":null,\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"index\":0,\"id\":\"a\",\"type\":\"function\",\"function\":{\"name\":\"add\",\"arguments\":\"{\"}}]}}]}\n\n",
+            "data: {\"choices\":[{\"finish_reason\":null,\"index\":0,\"delta\":{\"tool_calls\":[{\"index\":0,\"id\":\"a\",\"function\":{\"name\":\"add\",\"arguments\":\"\\\"x\\\": \\\"ä🦀\\\"}\"}}]}}]}\n\n",
+            "data: {\"choices\":[{\"index\":0,\"delta\":{\"tool_calls\":[{\"index\":1,\"id\":\"b\",\"function\":{\"name\":\"now\",\"arguments\":\"{}\"}}]}}]}\n\n",
+            "data: {\"choices\":[{\"finish_reason\":\"tool_calls\",\"index\":0,\"delta\":{}}]}\n\ndata: [DONE]\n\n",
+        ),
+    ),
+    // Whole calls that all have the number 0, ended with `stop`.
+    (
+        "one number for all",
+        concat!(
+            "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"\",\"tool_calls\":[{\"id\":\"a\",\"index\":0,\"function\":{\"name\":\"add\",\"arguments\":\"{\\\"x\\\": \\\"ä🦀\\\"}\"}}]}}]}\r\n\r\n",
+            "data: {\"choices\":[{\"index\":0,\"delta\":{\"tool_calls\":[{\"id\":\"b\",\"index\":0,\"function\":{\"name\":\"now\",\"arguments\":{}}}]}}]}\r\n\r\n",
+            "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\r\n\r\ndata: [DONE]\r\n\r\n",
+        ),
+    ),
+    // No number at all.
+    (
+        "no number",
+        concat!(
+            "data:{\"choices\":[{\"delta\":{\"tool_calls\":[{\"id\":\"a\",\"function\":{\"name\":\"add\",\"arguments\":\"{\\\"x\\\": \"}}]}}]}\n\n",
+            "data:{\"choices\":[{\"delta\":{\"tool_calls\":[{\"function\":{\"arguments\":\"\\\"ä🦀\\\"}\"}}]}}]}\n\n",
+            "data:{\"choices\":[{\"delta\":{\"tool_calls\":[{\"id\":\"b\",\"function\":{\"name\":\"now\",\"arguments\":\"{}\"}}]},\"finish_reason\":\"tool_calls\"}]}\n\n",
+        ),
+    ),
+];
+
+/// The calls of an answer, put together as a caller does it; id and name come once.
+fn calls(events: &[Event]) -> Vec<(String, String, String)> {
+    let mut calls: Vec<(String, String, String)> = Vec::new();
+    for event in events {
+        let Event::Delta(Delta::ToolCall(piece)) = event else {
+            continue;
+        };
+        let place = usize::try_from(piece.index).unwrap();
+        if place == calls.len() {
+            assert!(
+                !piece.id.is_empty() && !piece.name.is_empty(),
+                "a call begins with both"
+            );
+            calls.push((piece.id.clone(), piece.name.clone(), String::new()));
+        } else {
+            assert!(
+                piece.id.is_empty() && piece.name.is_empty(),
+                "only a call's first piece has them"
+            );
+        }
+        calls[place].2.push_str(piece.arguments.expose());
+    }
+    calls
+}
+
+#[test]
+fn recorded_tool_calls_are_the_same_at_every_split() {
+    let call = |id: &str, name: &str, arguments: &str| (id.to_owned(), name.to_owned(), arguments.to_owned());
+    let expected = [call("a", "add", r#"{"x": "ä🦀"}"#), call("b", "now", "{}")];
+    for (name, recorded) in RECORDED {
+        let bytes = recorded.as_bytes();
+        let (events, failed) = stream([bytes]);
+        assert!(!failed, "{name}");
+        assert_eq!(calls(&events), expected, "{name}");
+        assert!(events.contains(&Event::Finish(FinishReason::ToolCalls)), "{name}");
+        for split in 0..=bytes.len() {
+            let (before, after) = bytes.split_at(split);
+            assert_eq!(stream([before, after]), (events.clone(), false), "{name} at {split}");
+        }
+    }
+}
+
+#[test]
+fn calls_without_an_id_get_one_and_interleaved_calls_stay_apart() {
+    let mut decoder = Decoder::default();
+    let mut piece = |calls: &str| {
+        let data = format!(r#"{{"choices":[{{"delta":{{"tool_calls":[{calls}]}}}}]}}"#);
+        decoder.decode(&data).unwrap()
+    };
+    let event = |index, id: &str, name: &str, arguments: &str| {
+        Event::Delta(Delta::ToolCall(ToolCallDelta {
+            index,
+            id: id.to_owned(),
+            name: name.to_owned(),
+            arguments: text(arguments),
+        }))
+    };
+    assert_eq!(
+        piece(r#"{"index":3,"id":"","function":{"name":"f"}},{"index":7,"id":"z","function":{"name":"g"}}"#),
+        [event(0, "call_0", "f", ""), event(1, "z", "g", "")]
+    );
+    assert_eq!(
+        piece(r#"{"index":7,"function":{"arguments":"1"}},{"index":3,"function":{"arguments":"2"}}"#),
+        [event(1, "", "", "1"), event(0, "", "", "2")]
+    );
+    assert_eq!(piece(r#"{"index":3,"function":{"arguments":""}},{"index":7}"#), []);
+}
+
+#[test]
+fn a_whole_answer_is_read_as_it_is() {
+    let usage = Usage {
+        input: Some(3),
+        output: Some(4),
+        ..Usage::default()
+    };
+    let answer = |reasoning: &str, words: &str, finish| Whole {
+        reasoning: text(reasoning),
+        text: text(words),
+        tool_calls: Vec::new(),
+        finish,
+        usage: None,
+    };
+    let call = |id: &str| ToolCall {
+        id: id.to_owned(),
+        name: "f".to_owned(),
+        arguments: text("{ }"),
+    };
+    for (body, expected) in [
+        (
+            r#"{"choices":[{"message":{"role":"assistant","content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":4}}"#,
+            Whole {
+                usage: Some(usage),
+                ..answer("", "hi", FinishReason::Stop)
+            },
+        ),
+        (
+            r#"{"choices":[{"index":1,"message":{"content":"no"}},{"index":0,"message":{"content":"a","reasoning_content":"hm"},"finish_reason":"length"}]}"#,
+            answer("hm", "a", FinishReason::Length),
+        ),
+        (
+            r#"{"choices":[{"index":0,"text":"x = 1","finish_reason":"stop"}]}"#,
+            answer("", "x = 1", FinishReason::Stop),
+        ),
+        (
+            r#"{"choices":[{"message":{"content":null}}]}"#,
+            answer("", "", FinishReason::Other),
+        ),
+        (
+            r#"{"choices":[{"message":{"content":null,"tool_calls":[{"id":"a","type":"function","function":{"name":"f","arguments":"{ }"}},{"function":{"name":"f","arguments":{ }}}]},"finish_reason":"stop"}]}"#,
+            Whole {
+                tool_calls: vec![call("a"), call("call_1")],
+                ..answer("", "", FinishReason::ToolCalls)
+            },
+        ),
+    ] {
+        assert_eq!(whole(body.as_bytes()), Ok(expected), "{body}");
+    }
+    for (body, expected) in [
+        (&b"{"[..], DialectError::Malformed),
+        (b"{}", DialectError::Malformed),
+        (br#"{"choices":[]}"#, DialectError::Malformed),
+        (b"\xff", DialectError::InvalidUtf8),
+    ] {
+        assert_eq!(whole(body), Err(expected));
+    }
+    for failed in [
+        r#"{"error":{"code":503}}"#,
+        r#"{"choices":[{"message":{"content":"half"},"finish_reason":"abort"}]}"#,
+    ] {
+        assert!(
+            matches!(whole(failed.as_bytes()), Err(DialectError::Reported { .. })),
+            "{failed}"
+        );
+    }
 }
 
 proptest! {

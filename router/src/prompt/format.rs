@@ -1,0 +1,167 @@
+//! How each family is asked to complete code, as data.
+
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+use switchboard::catalogue::{Catalogue, Family};
+
+/// How a family is asked to complete code.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Format {
+    machine_name: String,
+    /// How code is completed unless the model says otherwise.
+    pub(super) mode: Mode,
+    /// The family's own marks. `None`: it has none.
+    pub(super) tokens: Option<Tokens>,
+    /// How a chat asks for a completion.
+    #[serde(default)]
+    pub(super) chat: ChatStyle,
+    /// Texts that end a completion.
+    #[serde(default)]
+    pub(super) stop: Vec<String>,
+    /// Where code is completed.
+    pub(super) infill: Defaults,
+    /// Where code is written by instruction.
+    #[serde(default)]
+    pub(super) generation: Defaults,
+}
+
+/// How code is completed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Mode {
+    /// The family's marks, sent as text to go on from.
+    Completions,
+    /// By chat.
+    Chat,
+}
+
+/// How a chat asks for a completion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ChatStyle {
+    /// With the family's marks, under a system message.
+    Tokens,
+    /// With a placeholder between prefix and suffix.
+    Placeholder,
+    /// With plain marks before prefix and suffix.
+    Marks,
+    /// With prefix and suffix in tags.
+    #[default]
+    Tags,
+}
+
+/// The marks of a family around the code before and behind the cursor.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tokens {
+    begin: String,
+    between: String,
+    end: String,
+    /// The code behind the cursor comes first.
+    #[serde(default)]
+    suffix_first: bool,
+}
+
+impl Tokens {
+    /// The code with its marks.
+    #[must_use]
+    pub(super) fn around(&self, prefix: &str, suffix: &str) -> String {
+        let (first, second) = if self.suffix_first {
+            (suffix, prefix)
+        } else {
+            (prefix, suffix)
+        };
+        [&self.begin, first, &self.between, second, &self.end].concat()
+    }
+}
+
+/// Options that a kind of task has where the caller gives none. `None`: the family's general default.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Defaults {
+    /// Sampling temperature.
+    pub(super) temperature: Option<f64>,
+    /// The most tokens that the answer may have.
+    pub(super) max_output_tokens: Option<i32>,
+}
+
+impl Format {
+    /// The format of a family.
+    ///
+    /// # Panics
+    ///
+    /// Never in a build that has passed its tests: the data is compiled in, and reading it checks that no family is left
+    /// out.
+    #[must_use]
+    pub(super) fn of(family: &Family) -> &'static Self {
+        #[expect(clippy::expect_used, reason = "the data is compiled in, and a test reads it")]
+        static FORMATS: LazyLock<Vec<Format>> =
+            LazyLock::new(|| read(Catalogue::get()).expect("every family has a well-formed format"));
+        #[expect(clippy::expect_used, reason = "`read` checks that every family has one")]
+        FORMATS
+            .iter()
+            .find(|format| format.machine_name == family.machine_name)
+            .expect("every family has a format")
+    }
+}
+
+/// Why the data file is of no use.
+#[derive(Debug, thiserror::Error)]
+enum FormatError {
+    #[error("it is malformed")]
+    Malformed(#[from] toml::de::Error),
+    #[error("`{0}` has not exactly one format")]
+    Count(String),
+    #[error("`{0}` needs tokens")]
+    NoTokens(String),
+}
+
+fn read(catalogue: &Catalogue) -> Result<Vec<Format>, FormatError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Formats {
+        family: Vec<Format>,
+    }
+    let formats = toml::from_str::<Formats>(include_str!("families.toml"))?.family;
+    for family in catalogue.families() {
+        let mut own = formats
+            .iter()
+            .filter(|format| format.machine_name == family.machine_name);
+        if own.next().is_none() || own.next().is_some() {
+            return Err(FormatError::Count(family.machine_name.clone()));
+        }
+    }
+    for format in &formats {
+        let needs_tokens = format.mode == Mode::Completions || format.chat == ChatStyle::Tokens;
+        if needs_tokens && format.tokens.is_none() {
+            return Err(FormatError::NoTokens(format.machine_name.clone()));
+        }
+        if catalogue.family(&format.machine_name).is_none() {
+            return Err(FormatError::Count(format.machine_name.clone()));
+        }
+    }
+    Ok(formats)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_family_of_the_catalogue_has_a_format() {
+        let catalogue = Catalogue::get();
+        let formats = read(catalogue).unwrap();
+        assert_eq!(formats.len(), catalogue.families().len());
+        for family in catalogue.families() {
+            let format = Format::of(family);
+            assert_eq!(format.machine_name, family.machine_name);
+            assert!(
+                family.chat || format.mode == Mode::Completions,
+                "{} takes no chat",
+                family.machine_name
+            );
+        }
+    }
+}

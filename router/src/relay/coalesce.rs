@@ -1,0 +1,110 @@
+//! Which pieces of an answer may go out as one. Pure.
+//!
+//! Where one piece ends and the next begins has no meaning to callers; the order between kinds has.
+
+use crate::upstream::dialect::Delta;
+
+/// The most bytes that pieces are put together to. A piece that is larger by itself stays as it is.
+pub const MERGED_BYTES_MAX: usize = 64 * 1024;
+
+/// The bytes that a piece brings.
+#[must_use]
+pub const fn bytes(delta: &Delta) -> usize {
+    match delta {
+        Delta::Text(text) | Delta::Reasoning(text) => text.len(),
+        Delta::ToolCall(call) => call.id.len() + call.name.len() + call.arguments.len(),
+    }
+}
+
+/// Appends a piece to the one before it; gives it back where the two do not belong together.
+///
+/// # Errors
+///
+/// `next` itself: it is of another kind, begins a call, or would make the piece too large.
+pub fn join(last: &mut Delta, next: Delta) -> Result<(), Delta> {
+    if bytes(last) + bytes(&next) > MERGED_BYTES_MAX {
+        return Err(next);
+    }
+    match (last, &next) {
+        (Delta::Text(last), Delta::Text(next)) | (Delta::Reasoning(last), Delta::Reasoning(next)) => last.append(next),
+        (Delta::ToolCall(last), Delta::ToolCall(more))
+            if last.index == more.index && more.id.is_empty() && more.name.is_empty() =>
+        {
+            last.arguments.append(&more.arguments);
+        }
+        (Delta::Text(_) | Delta::Reasoning(_) | Delta::ToolCall(_), _) => return Err(next),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{prompt::Text, upstream::dialect::ToolCallDelta};
+
+    pub(in crate::relay) fn any_delta() -> impl Strategy<Value = Delta> {
+        let text = || "[aä🦀]{1,3}".prop_map(Text::from);
+        let named = || prop_oneof![4 => Just(""), 1 => Just("x")].prop_map(str::to_owned);
+        prop_oneof![
+            text().prop_map(Delta::Text),
+            text().prop_map(Delta::Reasoning),
+            (0..2, named(), named(), text()).prop_map(|(index, id, name, arguments)| {
+                Delta::ToolCall(ToolCallDelta {
+                    index,
+                    id,
+                    name,
+                    arguments,
+                })
+            }),
+        ]
+    }
+
+    /// The answer without its borders: each character with the kind that it belongs to; ids and names stay whole.
+    pub(in crate::relay) fn borderless(deltas: &[Delta]) -> Vec<String> {
+        let mut all = Vec::new();
+        for delta in deltas {
+            let (kind, text) = match delta {
+                Delta::Text(text) => ("text".to_owned(), text),
+                Delta::Reasoning(text) => ("reasoning".to_owned(), text),
+                Delta::ToolCall(call) => {
+                    let kind = format!("call {}", call.index);
+                    if !(call.id.is_empty() && call.name.is_empty()) {
+                        all.push(format!("{kind} begins: {} {}", call.id, call.name));
+                    }
+                    (kind, &call.arguments)
+                }
+            };
+            all.extend(text.expose().chars().map(|character| format!("{kind}: {character}")));
+        }
+        all
+    }
+
+    proptest! {
+        #[test]
+        fn any_merging_concatenates_to_the_same(
+            deltas in prop::collection::vec(any_delta(), 0..24),
+            merges in prop::collection::vec(any::<bool>(), 24),
+        ) {
+            let mut merged: Vec<Delta> = Vec::new();
+            for (delta, may_merge) in deltas.iter().cloned().zip(merges) {
+                let rest = match merged.last_mut().filter(|_| may_merge) {
+                    Some(last) => join(last, delta).err(),
+                    None => Some(delta),
+                };
+                merged.extend(rest);
+            }
+            prop_assert_eq!(borderless(&merged), borderless(&deltas));
+        }
+    }
+
+    #[test]
+    fn pieces_grow_to_their_limit_and_no_further() {
+        let text = |length| Delta::Text(Text::from("x".repeat(length)));
+        let mut last = text(MERGED_BYTES_MAX - 1);
+        assert_eq!(join(&mut last, text(1)), Ok(()));
+        assert_eq!(join(&mut last, text(1)), Err(text(1)));
+        assert_eq!(bytes(&last), MERGED_BYTES_MAX);
+    }
+}

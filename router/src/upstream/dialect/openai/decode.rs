@@ -1,0 +1,133 @@
+//! Answers, streamed or whole, as servers in the field spell them.
+
+use serde::Deserialize;
+
+use super::{
+    super::{Delta, DialectError, Event, FinishReason, Whole},
+    WireUsage, finish, reported,
+    tool_calls::{self, Calls, WireCall},
+};
+use crate::prompt::Text;
+
+/// Reads the data of one stream, event by event.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    calls: Calls,
+}
+
+impl Decoder {
+    /// The events of one `data` of the stream, in order; none for a chunk that says nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`DialectError`], which repeats nothing of the data.
+    pub fn decode(&mut self, data: &str) -> Result<Vec<Event>, DialectError> {
+        if data.trim_ascii() == "[DONE]" {
+            return Ok(vec![Event::Done]);
+        }
+        let answer = Answer::read(data)?;
+        let mut events = Vec::new();
+        for choice in answer.choices.unwrap_or_default() {
+            if choice.index.unwrap_or(0) == 0 {
+                self.choice(choice, &mut events)?;
+            }
+        }
+        if let Some(usage) = answer.usage {
+            events.push(Event::Usage(usage.into()));
+        }
+        Ok(events)
+    }
+
+    fn choice(&mut self, choice: Choice, events: &mut Vec<Event>) -> Result<(), DialectError> {
+        let mut said = choice.delta.unwrap_or_default();
+        let (reasoning, content) = (said.take_reasoning(), told(said.content));
+        let content = content.or_else(|| told(choice.text));
+        events.extend(reasoning.map(|text| Event::Delta(Delta::Reasoning(text))));
+        events.extend(content.map(|text| Event::Delta(Delta::Text(text))));
+        for call in said.tool_calls.unwrap_or_default() {
+            let fragment = self.calls.fragment(call)?;
+            events.extend(fragment.map(|fragment| Event::Delta(Delta::ToolCall(fragment))));
+        }
+        if let Some(reason) = choice.finish_reason.filter(|reason| !reason.is_empty()) {
+            events.push(Event::Finish(finish(&reason, !self.calls.is_empty())?));
+        }
+        Ok(())
+    }
+}
+
+/// Reads a whole answer.
+///
+/// # Errors
+///
+/// [`DialectError`], which repeats nothing of the body.
+pub fn whole(body: &[u8]) -> Result<Whole, DialectError> {
+    let body = str::from_utf8(body).map_err(|_invalid| DialectError::InvalidUtf8)?;
+    let answer = Answer::read(body)?;
+    let choice = answer.choices.unwrap_or_default().into_iter();
+    let mut choices = choice.filter(|choice| choice.index.unwrap_or(0) == 0);
+    let choice = choices.next().ok_or(DialectError::Malformed)?;
+    let mut said = choice.message.unwrap_or_default();
+    let (reasoning, content) = (said.take_reasoning(), told(said.content));
+    let tool_calls = tool_calls::whole(said.tool_calls.unwrap_or_default())?;
+    Ok(Whole {
+        reasoning: reasoning.unwrap_or_default(),
+        text: content.or_else(|| told(choice.text)).unwrap_or_default(),
+        finish: match choice.finish_reason.filter(|reason| !reason.is_empty()) {
+            Some(reason) => finish(&reason, !tool_calls.is_empty())?,
+            None => FinishReason::Other,
+        },
+        tool_calls,
+        usage: answer.usage.map(Into::into),
+    })
+}
+
+/// A whole answer, or a chunk of one.
+#[derive(Deserialize)]
+struct Answer {
+    object: Option<String>,
+    code: Option<serde_json::Value>,
+    error: Option<serde_json::Value>,
+    choices: Option<Vec<Choice>>,
+    usage: Option<WireUsage>,
+}
+
+impl Answer {
+    fn read(data: &str) -> Result<Self, DialectError> {
+        let answer: Self = serde_json::from_str(data).map_err(|_malformed| DialectError::Malformed)?;
+        reported(
+            data,
+            answer.object.as_deref(),
+            answer.code.as_ref(),
+            answer.error.as_ref(),
+        )?;
+        Ok(answer)
+    }
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    index: Option<i64>,
+    delta: Option<Said>,
+    message: Option<Said>,
+    text: Option<String>,
+    finish_reason: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+struct Said {
+    content: Option<String>,
+    reasoning_content: Option<String>,
+    reasoning: Option<String>,
+    tool_calls: Option<Vec<WireCall>>,
+}
+
+impl Said {
+    /// Servers that are changing from one name to the other send the same text under both.
+    fn take_reasoning(&mut self) -> Option<Text> {
+        told(self.reasoning_content.take()).or_else(|| told(self.reasoning.take()))
+    }
+}
+
+fn told(text: Option<String>) -> Option<Text> {
+    text.filter(|text| !text.is_empty()).map(Text::from)
+}

@@ -1,0 +1,117 @@
+//! The calls of an answer, put together from fragments that servers number in their own ways.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::super::{DialectError, ToolCallDelta};
+use crate::prompt::{Text, ToolCall};
+
+/// More calls than any answer has: what is beyond is no answer.
+const CALLS_MAX: usize = 1024;
+
+/// A call, or a fragment of one.
+#[derive(Deserialize)]
+pub(super) struct WireCall {
+    index: Option<i64>,
+    id: Option<String>,
+    function: Option<WireFunction>,
+}
+
+#[derive(Deserialize)]
+struct WireFunction {
+    name: Option<String>,
+    arguments: Option<Box<RawValue>>,
+}
+
+/// The calls of one answer, as far as it has come.
+#[derive(Debug, Default)]
+pub(super) struct Calls(Vec<Known>);
+
+#[derive(Debug)]
+struct Known {
+    /// The server's number of it. Some give none, some the same to all.
+    index: Option<i64>,
+    id: String,
+    is_named: bool,
+}
+
+impl Calls {
+    pub(super) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What a fragment adds. `None`: nothing.
+    pub(super) fn fragment(&mut self, wire: WireCall) -> Result<Option<ToolCallDelta>, DialectError> {
+        let id = wire.id.unwrap_or_default();
+        let function = wire.function;
+        let (name, arguments) = function.map_or((None, None), |function| (function.name, function.arguments));
+        let name = name.unwrap_or_default();
+        let arguments = text(arguments)?;
+        let known = match wire.index {
+            Some(_) => self.0.iter().rposition(|known| known.index == wire.index),
+            None => self.0.len().checked_sub(1),
+        };
+        // Servers that number badly still begin each call with an id of its own and a name.
+        let known = known.filter(|&place| name.is_empty() || id.is_empty() || self.0[place].id == id);
+        let (place, id) = match known {
+            Some(place) => (place, String::new()),
+            None if self.0.len() == CALLS_MAX => return Err(DialectError::Malformed),
+            None => {
+                let place = self.0.len();
+                let id = if id.is_empty() { made_up(place) } else { id };
+                self.0.push(Known {
+                    index: wire.index,
+                    id: id.clone(),
+                    is_named: false,
+                });
+                (place, id)
+            }
+        };
+        let is_named = &mut self.0[place].is_named;
+        let name = if *is_named { String::new() } else { name };
+        *is_named |= !name.is_empty();
+        let says_nothing = id.is_empty() && name.is_empty() && arguments.is_empty();
+        Ok((!says_nothing).then(|| ToolCallDelta {
+            index: i32::try_from(place).unwrap_or(i32::MAX),
+            id,
+            name,
+            arguments,
+        }))
+    }
+}
+
+/// The calls of a whole answer.
+pub(super) fn whole(wire: Vec<WireCall>) -> Result<Vec<ToolCall>, DialectError> {
+    wire.into_iter()
+        .enumerate()
+        .map(|(place, call)| {
+            let (name, arguments) = call
+                .function
+                .map_or((None, None), |function| (function.name, function.arguments));
+            Ok(ToolCall {
+                id: call.id.filter(|id| !id.is_empty()).unwrap_or_else(|| made_up(place)),
+                name: name.unwrap_or_default(),
+                arguments: text(arguments)?,
+            })
+        })
+        .collect()
+}
+
+/// For servers that give no id: a result has to name its call.
+fn made_up(place: usize) -> String {
+    format!("call_{place}")
+}
+
+/// Arguments are JSON within a text; some servers give the JSON itself.
+fn text(arguments: Option<Box<RawValue>>) -> Result<Text, DialectError> {
+    let Some(arguments) = arguments else {
+        return Ok(Text::default());
+    };
+    let json = arguments.get();
+    let text = if json.starts_with('"') {
+        serde_json::from_str(json).map_err(|_malformed| DialectError::Malformed)?
+    } else {
+        json.to_owned()
+    };
+    Ok(text.into())
+}

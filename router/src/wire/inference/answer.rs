@@ -1,0 +1,134 @@
+//! Answers of models, as they go to callers.
+
+use switchboard::pb::router::{self, part, stream_infer_response::Event};
+
+use crate::{
+    call::{Answered, Completion, Selected},
+    catalog::SelectionReason,
+    upstream::dialect::{Delta, FinishReason, Usage, Whole},
+};
+
+impl From<&Selected> for router::Selection {
+    fn from(selected: &Selected) -> Self {
+        let reason = match selected.reason {
+            SelectionReason::Assigned => router::SelectionReason::Assigned,
+            SelectionReason::ParentFeature => router::SelectionReason::ParentFeature,
+        };
+        let model = &selected.model;
+        Self {
+            feature: selected.feature.to_string(),
+            source_feature: selected.source_feature.to_string(),
+            model: model.name.to_string(),
+            family: model.family.machine_name.clone(),
+            identifier: model.identifier.clone(),
+            endpoint: selected.endpoint.uri.origin().host_and_port(),
+            reason: reason.into(),
+            config_revision: selected.revision.get(),
+            ..Default::default()
+        }
+    }
+}
+
+impl From<&Selected> for router::StreamInferResponse {
+    fn from(selected: &Selected) -> Self {
+        Self {
+            event: Some(Event::Selection(selected.into())),
+        }
+    }
+}
+
+impl From<Delta> for router::StreamInferResponse {
+    fn from(delta: Delta) -> Self {
+        use router::delta::Kind;
+        let kind = match delta {
+            Delta::Text(text) => Kind::Text(text.into_string()),
+            Delta::Reasoning(text) => Kind::Reasoning(text.into_string()),
+            Delta::ToolCall(call) => Kind::ToolCall(router::ToolCallDelta {
+                index: call.index,
+                id: call.id,
+                name: call.name,
+                arguments_json: call.arguments.into_string(),
+            }),
+        };
+        Self {
+            event: Some(Event::Delta(router::Delta { kind: Some(kind) })),
+        }
+    }
+}
+
+impl From<Completion> for router::Completion {
+    fn from(completion: Completion) -> Self {
+        let reason = match completion.finish {
+            FinishReason::Stop => router::FinishReason::Stop,
+            FinishReason::Length => router::FinishReason::Length,
+            FinishReason::ToolCalls => router::FinishReason::ToolCalls,
+            FinishReason::ContentFilter => router::FinishReason::ContentFilter,
+            FinishReason::Other => router::FinishReason::Other,
+        };
+        let usage = completion.usage.map(|usage| {
+            let Usage {
+                input,
+                output,
+                cached_input,
+                reasoning,
+            } = usage;
+            router::Usage {
+                input_tokens: input,
+                output_tokens: output,
+                cached_input_tokens: cached_input,
+                reasoning_tokens: reasoning,
+            }
+        });
+        Self {
+            finish_reason: reason.into(),
+            usage,
+        }
+    }
+}
+
+impl From<Completion> for router::StreamInferResponse {
+    fn from(completion: Completion) -> Self {
+        Self {
+            event: Some(Event::Completion(completion.into())),
+        }
+    }
+}
+
+impl From<Answered> for router::InferResponse {
+    fn from(Answered { selected, whole }: Answered) -> Self {
+        let Whole {
+            reasoning,
+            text,
+            tool_calls,
+            finish,
+            usage,
+        } = whole;
+        let mut kinds = Vec::new();
+        if !reasoning.is_empty() {
+            kinds.push(part::Kind::Reasoning(router::Reasoning {
+                text: reasoning.into_string(),
+                ..Default::default()
+            }));
+        }
+        // A message has one part at least, also where the model says nothing.
+        if !text.is_empty() || (kinds.is_empty() && tool_calls.is_empty()) {
+            kinds.push(part::Kind::Text(text.into_string()));
+        }
+        kinds.extend(tool_calls.into_iter().map(|call| {
+            part::Kind::ToolCall(router::ToolCall {
+                id: call.id,
+                name: call.name,
+                arguments_json: call.arguments.into_string(),
+            })
+        }));
+        let part = |kind| router::Part { kind: Some(kind) };
+        Self {
+            selection: Some((&selected).into()),
+            message: Some(router::Message {
+                role: router::Role::Assistant.into(),
+                parts: kinds.into_iter().map(part).collect(),
+            }),
+            completion: Some(Completion { finish, usage }.into()),
+        }
+    }
+}

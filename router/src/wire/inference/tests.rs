@@ -1,0 +1,362 @@
+//! Which requests are taken, and how.
+
+use switchboard::pb::router::part;
+
+use super::*;
+use crate::prompt::{Infill, Message, ResponseFormat, ToolCall, ToolChoice, ToolResult, Turn};
+
+fn refused(wire: router::InferRequest) -> Vec<(String, FieldReason)> {
+    let violations = Request::try_from(wire).unwrap_err();
+    let fields = violations.as_slice().iter();
+    fields
+        .map(|violation| (violation.field.clone(), violation.reason))
+        .collect()
+}
+
+fn chat(messages: Vec<router::Message>) -> router::InferRequest {
+    router::InferRequest {
+        feature: "duo_chat".to_owned(),
+        input: Some(infer_request::Input::Chat(router::ChatInput { messages })),
+        ..Default::default()
+    }
+}
+
+fn message(texts: &[&str]) -> router::Message {
+    let part = |text: &&str| router::Part {
+        kind: Some(part::Kind::Text((*text).to_owned())),
+    };
+    router::Message {
+        role: router::Role::User.into(),
+        parts: texts.iter().map(part).collect(),
+    }
+}
+
+#[test]
+fn the_parts_of_a_message_are_joined_in_their_order() {
+    let request = Request::try_from(chat(vec![message(&["a", "b"]), message(&["c"])])).unwrap();
+    let Input::Chat(messages) = request.input else {
+        panic!("a chat stays a chat");
+    };
+    let text = |text: &str| Text::from(text.to_owned());
+    assert_eq!(messages, [Message::User(text("ab")), Message::User(text("c"))]);
+}
+
+#[test]
+fn everything_that_is_wrong_is_told_at_once() {
+    let mut wire = chat(vec![
+        message(&["a"]),
+        router::Message::default(),
+        router::Message {
+            role: 99,
+            parts: vec![router::Part::default()],
+        },
+    ]);
+    wire.feature = String::new();
+    wire.options = Some(router::InferOptions {
+        max_output_tokens: Some(0),
+        temperature: Some(f64::NAN),
+        top_p: Some(0.0),
+        stop: vec!["x".to_owned(), String::new()],
+        seed: Some(i64::MIN),
+        presence_penalty: Some(2.1),
+        frequency_penalty: Some(-2.1),
+        top_k: Some(-1),
+        reasoning_effort: Some(0),
+    });
+    wire.affinity_key = "x".repeat(AFFINITY_KEY_MAX + 1);
+    use FieldReason::{FieldRequired, ValueOutOfRange, ValueUnknown};
+    let expected = [
+        ("feature", FieldRequired),
+        ("chat.messages[1].role", ValueUnknown),
+        ("chat.messages[1].parts", FieldRequired),
+        ("chat.messages[2].role", ValueUnknown),
+        ("chat.messages[2].parts[0]", FieldRequired),
+        ("options.max_output_tokens", ValueOutOfRange),
+        ("options.temperature", ValueOutOfRange),
+        ("options.top_p", ValueOutOfRange),
+        ("options.presence_penalty", ValueOutOfRange),
+        ("options.frequency_penalty", ValueOutOfRange),
+        ("options.top_k", ValueOutOfRange),
+        ("options.stop[1]", FieldRequired),
+        ("options.reasoning_effort", ValueUnknown),
+        ("affinity_key", ValueOutOfRange),
+    ];
+    assert_eq!(
+        refused(wire),
+        expected.map(|(field, reason)| (field.to_owned(), reason))
+    );
+}
+
+#[test]
+fn the_edges_of_every_range_are_inside() {
+    let mut wire = chat(vec![message(&["a"]); MESSAGES_MAX]);
+    wire.options = Some(router::InferOptions {
+        max_output_tokens: Some(1),
+        temperature: Some(0.0),
+        top_p: Some(1.0),
+        stop: vec!["x".to_owned(); STOPS_MAX],
+        seed: Some(0),
+        presence_penalty: Some(-2.0),
+        frequency_penalty: Some(2.0),
+        top_k: Some(1),
+        reasoning_effort: Some(1),
+    });
+    wire.affinity_key = "ä".repeat(AFFINITY_KEY_MAX);
+    assert!(Request::try_from(wire).is_ok());
+    let longest = "ä".repeat(CHARACTERS_MAX);
+    assert!(Request::try_from(chat(vec![message(&[&longest])])).is_ok());
+}
+
+#[test]
+fn what_is_beyond_a_limit_is_refused() {
+    let required = |field: &str| vec![(field.to_owned(), FieldReason::FieldRequired)];
+    let beyond = |field: &str| vec![(field.to_owned(), FieldReason::ValueOutOfRange)];
+    assert_eq!(refused(chat(Vec::new())), required("chat.messages"));
+    assert_eq!(
+        refused(chat(vec![message(&["a"]); MESSAGES_MAX + 1])),
+        beyond("chat.messages")
+    );
+    let half = "ä".repeat(CHARACTERS_MAX / 2);
+    assert_eq!(
+        refused(chat(vec![message(&[&half]), message(&[&half, "x"])])),
+        beyond("chat.messages")
+    );
+    let prompt = |text: String| router::InferRequest {
+        input: Some(infer_request::Input::Prompt(text)),
+        ..chat(Vec::new())
+    };
+    assert_eq!(refused(prompt("x".repeat(CHARACTERS_MAX + 1))), beyond("prompt"));
+    assert_eq!(refused(prompt(String::new())), required("prompt"));
+    let mut nothing = chat(Vec::new());
+    nothing.input = None;
+    assert_eq!(refused(nothing), required("input"));
+    let mut stops = prompt("x".to_owned());
+    stops.options = Some(router::InferOptions {
+        stop: vec!["x".to_owned(); STOPS_MAX + 1],
+        ..router::InferOptions::default()
+    });
+    assert_eq!(refused(stops), beyond("options.stop"));
+}
+
+fn said(role: router::Role, kinds: Vec<part::Kind>) -> router::Message {
+    router::Message {
+        role: role.into(),
+        parts: kinds
+            .into_iter()
+            .map(|kind| router::Part { kind: Some(kind) })
+            .collect(),
+    }
+}
+
+fn call(id: &str, name: &str) -> part::Kind {
+    part::Kind::ToolCall(router::ToolCall {
+        id: id.to_owned(),
+        name: name.to_owned(),
+        arguments_json: "{".to_owned(),
+    })
+}
+
+fn result(id: &str) -> part::Kind {
+    part::Kind::ToolResult(router::ToolResult {
+        tool_call_id: id.to_owned(),
+        content: "3".to_owned(),
+        is_error: true,
+    })
+}
+
+fn words() -> part::Kind {
+    part::Kind::Text("a".to_owned())
+}
+
+fn thought() -> part::Kind {
+    part::Kind::Reasoning(router::Reasoning {
+        text: "hm".to_owned(),
+        signature: vec![1],
+    })
+}
+
+#[test]
+fn calls_and_results_are_read_and_each_result_is_a_message() {
+    use router::Role::{Assistant, Tool};
+    let wire = chat(vec![
+        said(Assistant, vec![thought(), words(), call("c1", "f"), call("c2", "f")]),
+        said(Tool, vec![result("c1"), result("c2")]),
+    ]);
+    let text = |text: &str| Text::from(text.to_owned());
+    let call = |id: &str| ToolCall {
+        id: id.to_owned(),
+        name: "f".to_owned(),
+        arguments: text("{"),
+    };
+    let result = |id: &str| {
+        Message::Tool(ToolResult {
+            tool_call_id: id.to_owned(),
+            content: text("3"),
+            is_error: true,
+        })
+    };
+    let expected = vec![
+        Message::Assistant(Turn {
+            text: text("a"),
+            tool_calls: vec![call("c1"), call("c2")],
+        }),
+        result("c1"),
+        result("c2"),
+    ];
+    assert_eq!(Request::try_from(wire).unwrap().input, Input::Chat(expected));
+}
+
+#[test]
+fn every_part_has_its_role() {
+    use FieldReason::{FieldRequired, ValueMalformed};
+    use router::Role::{Assistant, System, Tool, User};
+    for role in [System, User] {
+        let parts = vec![words(), call("c", "f"), result("c"), thought()];
+        let expected = [1, 2, 3].map(|part| (format!("chat.messages[0].parts[{part}]"), ValueMalformed));
+        assert_eq!(refused(chat(vec![said(role, parts)])), expected, "{role:?}");
+    }
+    let told = |field: &str, reason| (format!("chat.messages[0].{field}"), reason);
+    assert_eq!(
+        refused(chat(vec![said(Assistant, vec![result("c"), call("", "")])])),
+        [
+            told("parts[0]", ValueMalformed),
+            told("parts[1].tool_call.id", FieldRequired),
+            told("parts[1].tool_call.name", FieldRequired),
+        ]
+    );
+    assert_eq!(
+        refused(chat(vec![said(Tool, vec![words(), result(""), thought()])])),
+        [
+            told("parts[0]", ValueMalformed),
+            told("parts[1].tool_result.tool_call_id", FieldRequired),
+            told("parts[2]", ValueMalformed),
+        ]
+    );
+}
+
+fn tool(name: &str, parameters: &str) -> router::Tool {
+    router::Tool {
+        name: name.to_owned(),
+        parameters_json: parameters.to_owned(),
+        ..Default::default()
+    }
+}
+
+#[test]
+fn tools_and_their_choice_are_checked_together() {
+    use FieldReason::{FieldRequired, ValueMalformed, ValueOutOfRange, ValueRepeated, ValueUnknown};
+    let wire = |tools, mode: i32, name: &str| router::InferRequest {
+        tools,
+        tool_choice: Some(router::ToolChoice {
+            mode,
+            name: name.to_owned(),
+            parallel: Some(true),
+        }),
+        ..chat(vec![message(&["a"])])
+    };
+    let (auto, none, required) = (1, 2, 3);
+    let f = || vec![tool("f", "")];
+    for (tools, mode, name, expected) in [
+        (f(), auto, "", ToolChoice::Auto),
+        (f(), 0, "", ToolChoice::Auto),
+        (f(), none, "", ToolChoice::None),
+        (f(), required, "", ToolChoice::Required),
+        (f(), required, "f", ToolChoice::Only("f".to_owned())),
+        (Vec::new(), none, "", ToolChoice::None),
+    ] {
+        let tools = Request::try_from(wire(tools, mode, name)).unwrap().tools;
+        assert_eq!((tools.choice, tools.parallel), (expected, Some(true)));
+    }
+    let many = (0..=TOOLS_MAX).map(|number| tool(&format!("f{number}"), "")).collect();
+    for (wire, field, reason) in [
+        (wire(f(), auto, "f"), "tool_choice.name", ValueMalformed),
+        (wire(f(), required, "g"), "tool_choice.name", ValueUnknown),
+        (wire(Vec::new(), required, ""), "tool_choice.mode", ValueMalformed),
+        (wire(f(), 99, ""), "tool_choice.mode", ValueUnknown),
+        (wire(many, auto, ""), "tools", ValueOutOfRange),
+        (wire(vec![tool("", "")], auto, ""), "tools[0].name", FieldRequired),
+        (wire(vec![tool("a b", "")], auto, ""), "tools[0].name", ValueMalformed),
+        (
+            wire(vec![tool("f", ""), tool("f", "{}")], auto, ""),
+            "tools[1].name",
+            ValueRepeated,
+        ),
+        (
+            wire(vec![tool("f", "[]")], auto, ""),
+            "tools[0].parameters_json",
+            ValueMalformed,
+        ),
+    ] {
+        assert_eq!(refused(wire), [(field.to_owned(), reason)]);
+    }
+}
+
+#[test]
+fn a_response_format_is_text_an_object_or_a_named_schema() {
+    use FieldReason::{FieldRequired, ValueMalformed, ValueUnknown};
+    let wire = |kind, name: &str, schema: &str| router::InferRequest {
+        response_format: Some(router::ResponseFormat {
+            kind,
+            name: name.to_owned(),
+            schema_json: schema.to_owned(),
+            strict: None,
+        }),
+        ..chat(vec![message(&["a"])])
+    };
+    for kind in [0, 1] {
+        assert_eq!(Request::try_from(wire(kind, "", "")).unwrap().response_format, None);
+    }
+    let format = Request::try_from(wire(2, "", "")).unwrap().response_format;
+    assert_eq!(format, Some(ResponseFormat::JsonObject));
+    let format = Request::try_from(wire(3, "n", "{}")).unwrap().response_format;
+    assert!(matches!(format, Some(ResponseFormat::JsonSchema { name, .. }) if name == "n"));
+    for (wire, field, reason) in [
+        (wire(9, "", ""), "kind", ValueUnknown),
+        (wire(2, "n", ""), "name", ValueMalformed),
+        (wire(1, "", "{}"), "schema_json", ValueMalformed),
+        (wire(3, "", "{}"), "name", FieldRequired),
+        (wire(3, "n", ""), "schema_json", FieldRequired),
+        (wire(3, "n", "1"), "schema_json", ValueMalformed),
+    ] {
+        assert_eq!(refused(wire), [(format!("response_format.{field}"), reason)]);
+    }
+}
+
+#[test]
+fn an_infill_is_taken_whole_and_within_its_limits() {
+    use FieldReason::{FieldRequired, ValueOutOfRange};
+    let wire = |infill| router::InferRequest {
+        input: Some(infer_request::Input::Infill(infill)),
+        ..chat(Vec::new())
+    };
+    let snippet = |content: &str| router::InfillContext {
+        name: "n".to_owned(),
+        content: content.to_owned(),
+    };
+    let longest = || router::InfillInput {
+        prefix: "ä".repeat(CODE_CHARACTERS_MAX),
+        suffix: "ä".repeat(CODE_CHARACTERS_MAX),
+        context: vec![snippet("a"); SNIPPETS_MAX],
+        ..Default::default()
+    };
+    let Input::Infill(Infill { prefix, context, .. }) = Request::try_from(wire(longest())).unwrap().input else {
+        panic!("an infill stays one");
+    };
+    assert_eq!((prefix.len(), context.len()), (2 * CODE_CHARACTERS_MAX, SNIPPETS_MAX));
+
+    let mut too_long = longest();
+    too_long.prefix.push('x');
+    too_long.suffix.push('x');
+    too_long.context.push(snippet("a"));
+    let fields = ["infill.prefix", "infill.suffix", "infill.context"];
+    assert_eq!(
+        refused(wire(too_long)),
+        fields.map(|field| (field.to_owned(), ValueOutOfRange))
+    );
+    let mut too_much = longest();
+    too_much.context[0].content = "x".repeat(CODE_CHARACTERS_MAX);
+    too_much.instruction = "x".repeat(CODE_CHARACTERS_MAX);
+    assert_eq!(refused(wire(too_much)), [("infill".to_owned(), ValueOutOfRange)]);
+    let nothing = wire(router::InfillInput::default());
+    assert_eq!(refused(nothing), [("infill".to_owned(), FieldRequired)]);
+}

@@ -1,0 +1,75 @@
+//! A caller that reads slowly, or not at all, costs the model nothing.
+
+use std::time::Duration;
+
+use switchboard::pb::router::{delta::Kind, stream_infer_response::Event};
+
+use crate::{
+    fake_upstream::{FakeUpstream, Script},
+    harness::{Answer, Setup, Told},
+};
+
+/// Many small pieces, all different, together more than any window of the transport holds.
+fn pieces() -> Vec<String> {
+    (0..12_000).map(|number| format!("piece {number} ä ")).collect()
+}
+
+#[tokio::test]
+async fn the_model_is_free_once_the_buffer_has_all_and_the_text_is_byte_exact() {
+    let pieces = pieces();
+    let upstream = FakeUpstream::start().await;
+    upstream.then(Script::answer(pieces.iter().map(String::as_str)).close());
+    let router = Setup::at(upstream.url()).start().await;
+    let mut stream = router.begin().await;
+    // Nothing is read, and the model has told everything: its connection ends.
+    upstream.closed(0).await;
+
+    let (mut text, mut deltas) = (pieces[0].clone(), 1);
+    let completion = loop {
+        match crate::harness::event(&mut stream).await {
+            Event::Delta(delta) => {
+                let Some(Kind::Text(piece)) = delta.kind else {
+                    panic!("only text comes")
+                };
+                assert!(piece.len() <= 64 * 1024);
+                text.push_str(&piece);
+                deltas += 1;
+            }
+            Event::Completion(completion) => break completion,
+            Event::Selection(_) => panic!("there is one selection"),
+        }
+    };
+    assert!(
+        text == pieces.concat(),
+        "{} bytes of {}",
+        text.len(),
+        pieces.concat().len()
+    );
+    assert!(deltas < pieces.len(), "{deltas} messages: neighbours were merged");
+    assert!(completion.usage.is_some());
+    router.settled().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_takes_does_not_lie_about_for_ever() {
+    let piece = "x".repeat(40_000);
+    let upstream = FakeUpstream::start().await;
+    // More than the transport's window takes, less than the buffer.
+    upstream.then(Script::answer(std::iter::repeat_n(piece.as_str(), 7)).close());
+    let router = Setup::at(upstream.url())
+        .limits(|limits| limits.patience.slow_caller = Duration::from_millis(300))
+        .start()
+        .await;
+    let stream = router.begin().await;
+    router.settled().await;
+
+    let mut answer = Answer {
+        selection: Some(Default::default()),
+        ..Answer::default()
+    };
+    answer.read(stream).await;
+    let told: Told = answer.told();
+    assert_eq!(told.reason, "CLIENT_TOO_SLOW");
+    let sent: usize = told.metadata["tokens_sent"].parse().unwrap_or_default();
+    assert_eq!(sent, answer.deltas + 1, "what was thrown away is not counted");
+}
