@@ -5,7 +5,7 @@ mod follower;
 mod plain;
 mod writes;
 
-use std::{collections::BTreeMap, env};
+use std::{collections::BTreeMap, env, time::Duration};
 
 use switchboard::{
     pb::router::{Selection, inference_service_client::InferenceServiceClient},
@@ -29,7 +29,7 @@ const HISTORIES: u64 = 200;
 /// `SWITCHBOARD_TEST_HISTORIES` asks for another number, `SWITCHBOARD_TEST_SEED` for the histories of an earlier run.
 #[tokio::test]
 async fn after_any_history_the_stream_and_the_router_show_what_was_written() {
-    let number = |name, default| env::var(name).map_or(default, |text| text.parse().unwrap());
+    let number = |name, default| env::var_os(name).map_or(default, |text| text.to_str().unwrap().parse().unwrap());
     let histories = number("SWITCHBOARD_TEST_HISTORIES", HISTORIES);
     let seed = number("SWITCHBOARD_TEST_SEED", fastrand::u64(..));
     eprintln!("SWITCHBOARD_TEST_SEED={seed}");
@@ -107,7 +107,7 @@ async fn router_agrees(pair: &Pair, upstreams: &[FakeUpstream], plain: &Plain, h
                 began.elapsed() < PATIENCE,
                 "{feature} at revision {head}: {outcome:?} by {plain:#?}"
             );
-            sleep(std::time::Duration::from_millis(2)).await;
+            sleep(Duration::from_millis(2)).await;
         }
     }
 }

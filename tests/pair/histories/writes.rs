@@ -35,8 +35,10 @@ pub(super) enum Write {
     UpdateSettings(Settings),
 }
 
+type MakeUp = fn(&World, &Plain, &mut Rng) -> Write;
+
 /// How often each kind of write is tried, and how one is made up.
-const KINDS: [(u32, fn(&World, &Plain, &mut Rng) -> Write); 4] = [
+const KINDS: [(u32, MakeUp); 4] = [
     (2, |world, _, rng| Write::CreateModel(world.new_model(rng))),
     (5, |world, _, rng| Write::UpdateModel(world.changed_model(rng))),
     (6, |_, plain, rng| Write::UpdateFeature(feature(plain, rng))),
