@@ -20,7 +20,7 @@ USER 65532:65532
 WORKDIR /var/lib/switchboard
 VOLUME /var/lib/switchboard
 EXPOSE 50051 9051
-HEALTHCHECK --interval=5s --timeout=3s --start-period=30s CMD ["switchboard-registry", "health"]
+HEALTHCHECK --interval=5s --timeout=5s --start-period=30s CMD ["switchboard-registry", "health"]
 ENTRYPOINT ["switchboard-registry"]
 CMD ["serve"]
 
@@ -28,7 +28,7 @@ FROM gcr.io/distroless/cc-debian12:nonroot AS router
 COPY --from=build /src/target/release/switchboard-router /usr/local/bin/switchboard-router
 USER 65532:65532
 EXPOSE 50052 9052
-HEALTHCHECK --interval=5s --timeout=3s --start-period=30s CMD ["switchboard-router", "health"]
+HEALTHCHECK --interval=5s --timeout=5s --start-period=30s CMD ["switchboard-router", "health"]
 ENTRYPOINT ["switchboard-router"]
 CMD ["serve"]
 
@@ -38,7 +38,7 @@ COPY examples/model_server.py /opt/model_server.py
 RUN python3 /opt/model_server.py --folder /opt/model --install-only
 USER 65532:65532
 EXPOSE 8000
-HEALTHCHECK --interval=5s --timeout=3s --start-period=60s \
+HEALTHCHECK --interval=5s --timeout=5s --start-period=60s \
     CMD ["python3", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health')"]
 ENTRYPOINT ["python3", "/opt/model_server.py", "--folder", "/opt/model"]
 CMD ["--host", "0.0.0.0", "--port", "8000"]
