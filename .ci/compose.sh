@@ -27,7 +27,7 @@ finish() {
     docker-compose down --volumes --timeout 1 >/dev/null 2>&1 || true
     if [ -s "$work/dockerd.pid" ]; then
         kill "$(cat "$work/dockerd.pid")" 2>/dev/null || true
-        for _ in $(seq 100); do [ -e "$work/dockerd.pid" ] && sleep 0.1; done
+        for _ in $(seq 100); do [ ! -e "$work/dockerd.pid" ] || sleep 0.1; done
     fi
     ip netns delete "$space" 2>/dev/null || true
     rm -rf "$work"
