@@ -25,6 +25,17 @@ need_cargo_tool() {
     PATH=$folder/bin:$PATH
 }
 
+# need_debian_packages PACKAGE…: installs those that are missing.
+need_debian_packages() {
+    local package missing=()
+    for package in "$@"; do
+        [ "$(dpkg-query --show --showformat '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+    done
+    [ ${#missing[@]} != 0 ] || return 0
+    apt-get update --quiet=2 || return 1
+    DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes --no-install-recommends "${missing[@]}" >/dev/null
+}
+
 # run_parts PART…: runs the function `part_PART` of each, in order, all of them even after a failure, since one run shall
 # tell all that is wrong. Prints a table of times and one closing line; fails if a part did.
 run_parts() {

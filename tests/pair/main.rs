@@ -16,7 +16,11 @@ mod harness;
 
 mod administrator;
 mod credentials;
+mod histories;
 mod outage;
 mod process;
 mod real_model;
 mod routing;
+mod ruby;
+mod tasks;
+mod untrusted;

@@ -1,0 +1,145 @@
+//! Random histories of writes: at the end of each, the stream shows and the router does what a plain model of the
+//! configuration says.
+
+mod follower;
+mod plain;
+mod writes;
+
+use std::{collections::BTreeMap, env, time::Duration};
+
+use switchboard::{
+    pb::router::{Selection, inference_service_client::InferenceServiceClient},
+    reason::key,
+};
+use tokio::time::{Instant, sleep};
+use tonic::{Status, transport::Channel};
+use tonic_types::StatusExt as _;
+
+use crate::{
+    fake_upstream::{FakeUpstream, Script},
+    harness::{PATIENCE, Pair, infer, reason_of},
+};
+use follower::Follower;
+use plain::{Outcome, Plain};
+use writes::{FEATURES, World};
+
+/// How many histories the gate runs.
+const HISTORIES: u64 = 200;
+
+/// `SWITCHBOARD_TEST_HISTORIES` asks for another number, `SWITCHBOARD_TEST_SEED` for the histories of an earlier run.
+#[tokio::test]
+async fn after_any_history_the_stream_and_the_router_show_what_was_written() {
+    let number = |name, default| env::var_os(name).map_or(default, |text| text.to_str().unwrap().parse().unwrap());
+    let histories = number("SWITCHBOARD_TEST_HISTORIES", HISTORIES);
+    let seed = number("SWITCHBOARD_TEST_SEED", fastrand::u64(..));
+    eprintln!("SWITCHBOARD_TEST_SEED={seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+
+    let pair = Pair::start().await;
+    let mut upstreams = Vec::new();
+    for _ in 0..3 {
+        upstreams.push(FakeUpstream::always(Script::answer(["ok"])).await);
+    }
+    let world = World::new(upstreams.iter().map(FakeUpstream::url).collect());
+    let mut plain = Plain::default();
+    let mut follower = Follower::start(&pair).await;
+    let mut head = follower.revision();
+    let mut tally = BTreeMap::<_, (u32, u32)>::new();
+    for history in 0..histories {
+        for _ in 0..rng.u32(4..16) {
+            let write = world.any_write(&plain, &mut rng);
+            let expected = plain.after(&write);
+            let answer = write.send(&pair).await;
+            let counted = tally.entry(write.kind()).or_default();
+            match (expected, &answer) {
+                (Ok(after), Ok(revision)) => {
+                    if after != plain {
+                        head += 1;
+                        assert_eq!(*revision, head, "{write:?}");
+                    }
+                    plain = after;
+                    counted.0 += 1;
+                }
+                (Err(broken), Err(_)) => {
+                    let reason = reason_of(&answer).unwrap();
+                    assert!(broken.is_told_by(&reason), "{write:?}: {reason}, expected {broken:?}");
+                    counted.1 += 1;
+                }
+                (expected, answer) => panic!("history {history}, {write:?}: {answer:?}, expected {expected:?}"),
+            }
+        }
+        // Some histories arrive as they are written, others as one merged delta.
+        if rng.bool() {
+            follower.resume(&pair).await;
+        }
+        follower.catch_up(head).await;
+        let fresh = Follower::start(&pair).await;
+        assert_eq!(follower, fresh, "history {history}: deltas and snapshot differ");
+        assert_eq!(follower.revision(), head, "history {history}");
+        assert_eq!(
+            Plain::read(follower.items()),
+            plain.without_tokens(),
+            "history {history}"
+        );
+        router_agrees(&pair, &upstreams, &plain, head).await;
+    }
+    for (kind, (accepted, refused)) in &tally {
+        eprintln!("{kind}: {accepted} accepted, {refused} refused");
+        assert!(*accepted > 0 || histories < HISTORIES, "no {kind} was accepted");
+    }
+    pair.finish().await;
+}
+
+/// Waits until the router has the revision, then until it answers each feature as the plain model says: a token that was
+/// set a moment ago may still be on its way to the router.
+async fn router_agrees(pair: &Pair, upstreams: &[FakeUpstream], plain: &Plain, head: i64) {
+    let mut client = pair.inference();
+    pair.wait_until(async || revision_of(infer(&mut client, "telepathy", "which?").await) >= Some(head))
+        .await;
+    for feature in FEATURES {
+        let began = Instant::now();
+        loop {
+            let outcome = outcome(&mut client, upstreams, feature).await;
+            if plain.allows(feature, &outcome) {
+                break;
+            }
+            assert!(
+                began.elapsed() < PATIENCE,
+                "{feature} at revision {head}: {outcome:?} by {plain:#?}"
+            );
+            sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+/// What becomes of a call, with what the model server saw of it.
+async fn outcome(client: &mut InferenceServiceClient<Channel>, upstreams: &[FakeUpstream], feature: &str) -> Outcome {
+    match infer(client, feature, "ping").await {
+        Err(status) => Outcome::Refused(reason_of::<()>(&Err(status)).unwrap()),
+        Ok(answer) => {
+            let Selection {
+                model,
+                source_feature,
+                endpoint,
+                ..
+            } = answer.selection;
+            let upstream = upstreams
+                .iter()
+                .find(|upstream| upstream.url().contains(&endpoint))
+                .expect("a model server of this test answers");
+            let asked = upstream.requests().pop().expect("it was asked");
+            Outcome::Answered {
+                model,
+                source_feature,
+                endpoint,
+                authorization: asked.headers.get("authorization").cloned(),
+            }
+        }
+    }
+}
+
+/// The revision that a failure names.
+fn revision_of<T>(result: Result<T, Status>) -> Option<i64> {
+    let details = result.err()?.get_error_details();
+    details.error_info()?.metadata.get(key::REVISION)?.parse().ok()
+}

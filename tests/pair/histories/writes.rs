@@ -1,0 +1,224 @@
+//! Writes that somebody might make, sensible or not.
+
+use fastrand::Rng;
+use switchboard::pb::{
+    registry::{
+        CreateModelRequest, Endpoint, Feature, Model, Settings, UpdateFeatureRequest, UpdateModelRequest,
+        UpdateSettingsRequest,
+    },
+    types::Provider,
+};
+use tonic::Status;
+
+use super::plain::Plain;
+use crate::harness::Pair;
+
+/// The features of the histories: without and with a parent, in beta, and one that none of [`FAMILIES`] may serve.
+pub(super) const FEATURES: [&str; 6] = [
+    "code_generations",
+    "code_completions",
+    "duo_chat",
+    "duo_chat_explain_code",
+    "generate_commit_message",
+    "sast_vulnerability_fp_detection",
+];
+/// The families of the histories; the last is in beta.
+const FAMILIES: [&str; 4] = ["mistral", "llama3", "gpt", "qwen"];
+const MODELS: [&str; 6] = ["one", "two", "three", "four", "five", "six"];
+
+/// One write.
+#[derive(Debug, Clone)]
+pub(super) enum Write {
+    CreateModel(Model),
+    UpdateModel(Model),
+    UpdateFeature(Feature),
+    UpdateSettings(Settings),
+}
+
+type MakeUp = fn(&World, &Plain, &mut Rng) -> Write;
+
+/// How often each kind of write is tried, and how one is made up.
+const KINDS: [(u32, MakeUp); 4] = [
+    (2, |world, _, rng| Write::CreateModel(world.new_model(rng))),
+    (5, |world, _, rng| Write::UpdateModel(world.changed_model(rng))),
+    (6, |_, plain, rng| Write::UpdateFeature(feature(plain, rng))),
+    (1, |_, _, rng| Write::UpdateSettings(settings(rng))),
+];
+
+impl Write {
+    /// What it is called in the contract.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::CreateModel(_) => "CreateModel",
+            Self::UpdateModel(_) => "UpdateModel",
+            Self::UpdateFeature(_) => "UpdateFeature",
+            Self::UpdateSettings(_) => "UpdateSettings",
+        }
+    }
+
+    /// Makes the write, and returns the revision that it answers with.
+    pub(super) async fn send(&self, pair: &Pair) -> Result<i64, Status> {
+        match self.clone() {
+            Self::CreateModel(model) => {
+                let request = CreateModelRequest {
+                    model: Some(model),
+                    ..Default::default()
+                };
+                Ok(pair.models().create_model(request).await?.into_inner().revision)
+            }
+            Self::UpdateModel(model) => {
+                let request = UpdateModelRequest {
+                    model: Some(model),
+                    ..Default::default()
+                };
+                Ok(pair.models().update_model(request).await?.into_inner().revision)
+            }
+            Self::UpdateFeature(feature) => {
+                let request = update(feature);
+                Ok(pair.features().update_feature(request).await?.into_inner().revision)
+            }
+            Self::UpdateSettings(settings) => {
+                let request = UpdateSettingsRequest {
+                    settings: Some(settings),
+                    ..Default::default()
+                };
+                Ok(pair.settings().update_settings(request).await?.into_inner().revision)
+            }
+        }
+    }
+}
+
+/// What the writes are about.
+#[derive(Debug)]
+pub(super) struct World {
+    /// Base URLs of the model servers.
+    servers: Vec<String>,
+}
+
+impl World {
+    pub(super) fn new(servers: Vec<String>) -> Self {
+        Self { servers }
+    }
+
+    pub(super) fn any_write(&self, plain: &Plain, rng: &mut Rng) -> Write {
+        let all: u32 = KINDS.iter().map(|(weight, _)| weight).sum();
+        let mut place = rng.u32(..all);
+        for (weight, make) in KINDS {
+            if place < weight {
+                return make(self, plain, rng);
+            }
+            place -= weight;
+        }
+        unreachable!("the weights cover every place")
+    }
+
+    fn new_model(&self, rng: &mut Rng) -> Model {
+        let name = model(rng);
+        Model {
+            display_name: Some(display_name(rng)),
+            family: Some(family(rng)),
+            endpoints: self.endpoints(rng),
+            api_token: rng.bool().then(|| token(&name, rng)),
+            disabled: rng.bool().then(|| rng.u8(..4) == 0),
+            name,
+            ..Default::default()
+        }
+    }
+
+    /// One or two fields of a model, left out and empty ones among them.
+    fn changed_model(&self, rng: &mut Rng) -> Model {
+        let mut changed = Model {
+            name: model(rng),
+            ..Default::default()
+        };
+        let given = rng.usize(1..=2);
+        for _ in 0..given {
+            match rng.u8(..5) {
+                0 => changed.display_name = Some(display_name(rng)),
+                1 => changed.family = Some(family(rng)),
+                2 => changed.endpoints = self.endpoints(rng),
+                3 => changed.disabled = Some(rng.u8(..3) == 0),
+                _ if rng.bool() => changed.api_token = Some(token(&changed.name, rng)),
+                _ => changed.api_token = Some(String::new()),
+            }
+        }
+        changed
+    }
+
+    /// Some of the servers, in any order; the first always takes calls.
+    fn endpoints(&self, rng: &mut Rng) -> Vec<Endpoint> {
+        let mut uris = self.servers.clone();
+        rng.shuffle(&mut uris);
+        uris.truncate(rng.usize(1..=self.servers.len()));
+        let endpoints = uris.into_iter().enumerate().map(|(place, uri)| Endpoint {
+            uri,
+            weight: match rng.u8(..3) {
+                0 => None,
+                1 if place > 0 => Some(0),
+                _ => Some(rng.i32(1..=1000)),
+            },
+        });
+        endpoints.collect()
+    }
+}
+
+fn settings(rng: &mut Rng) -> Settings {
+    Settings {
+        beta_enabled: Some(rng.u8(..3) > 0),
+        ..Default::default()
+    }
+}
+
+fn feature(plain: &Plain, rng: &mut Rng) -> Feature {
+    let provider = match rng.u8(..10) {
+        0 => Some(Provider::Unassigned),
+        1 => Some(Provider::Vendored),
+        2 => Some(Provider::Disabled),
+        3 => None,
+        _ => Some(Provider::SelfHosted),
+    };
+    // Mostly a model that exists, since a write that is refused teaches little.
+    let names: Vec<&String> = plain.models.keys().collect();
+    let model = match rng.choice(names) {
+        _ if rng.u8(..4) == 0 => None,
+        Some(name) if rng.u8(..8) > 0 => Some(name.clone()),
+        _ => Some(model(rng)),
+    };
+    let clears = matches!(provider, Some(Provider::Unassigned | Provider::Vendored));
+    Feature {
+        name: format!("features/{}", pick(&FEATURES, rng)),
+        // Never empty: that is refused as such, which other tests show.
+        provider: provider
+            .or_else(|| model.is_none().then_some(Provider::Disabled))
+            .map(i32::from),
+        model: model.filter(|_| !clears || rng.u8(..8) == 0),
+        ..Default::default()
+    }
+}
+
+fn update(feature: Feature) -> UpdateFeatureRequest {
+    UpdateFeatureRequest {
+        feature: Some(feature),
+        ..Default::default()
+    }
+}
+
+fn model(rng: &mut Rng) -> String {
+    format!("models/{}", pick(&MODELS, rng))
+}
+
+fn display_name(rng: &mut Rng) -> String {
+    format!("Model {}", rng.u8(..12))
+}
+
+fn family(rng: &mut Rng) -> String {
+    pick(&FAMILIES, rng).to_owned()
+}
+
+fn token(model: &str, rng: &mut Rng) -> String {
+    format!("sk-{model}-{:x}", rng.u64(..))
+}
+
+fn pick<'a>(from: &[&'a str], rng: &mut Rng) -> &'a str {
+    from[rng.usize(..from.len())]
+}

@@ -1,0 +1,149 @@
+//! GitLab's own language at the other end: Ruby's gRPC, with stubs that its tools make from our files.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    fake_upstream::{FakeUpstream, Script},
+    harness::{Pair, tool},
+};
+
+const HOW_TO_GET_IT: &str = "apt-get install ruby-grpc ruby-grpc-tools ruby-googleapis-common-protos-types";
+
+/// A pair with a model, and a Ruby program that calls it.
+struct Ruby {
+    pair: Pair,
+    stubs: PathBuf,
+}
+
+impl Ruby {
+    /// `None`: Ruby's gRPC is not installed.
+    async fn start(upstream: &FakeUpstream) -> Option<Self> {
+        tool("ruby", HOW_TO_GET_IT)?;
+        let generator = tool("grpc_tools_ruby_protoc", HOW_TO_GET_IT)?;
+        let pair = Pair::start().await;
+        pair.configure(&upstream.url(), None).await;
+        pair.wait_until_routed("code_generations").await;
+        let stubs = pair.folder.path().join("stubs");
+        generate(&generator, &stubs);
+        Some(Self { pair, stubs })
+    }
+
+    /// Runs a scenario of the Ruby program, and returns what it saw.
+    async fn run(&self, scenario: &'static str) -> Value {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ruby/client.rb");
+        let mut command = Command::new("ruby");
+        command
+            .arg("-I")
+            .arg(&self.stubs)
+            .arg(script)
+            .arg(self.pair.router.listen_addr.to_string())
+            .arg(scenario);
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap())
+            .await
+            .unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{scenario}: {errors}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+}
+
+/// Makes the stubs of what a caller of models needs: one file.
+fn generate(generator: &Path, stubs: &Path) {
+    let proto = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto");
+    std::fs::create_dir(stubs).unwrap();
+    let output = Command::new(generator)
+        .arg("-I")
+        .arg(&proto)
+        .arg(format!("--ruby_out={}", stubs.display()))
+        .arg(format!("--grpc_out={}", stubs.display()))
+        .arg("switchboard/router/v1/inference.proto")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test]
+async fn ruby_reads_an_answer_as_it_is_written_and_metadata_goes_both_ways() {
+    let upstream = FakeUpstream::always(Script::answer(["a board", " of switches"])).await;
+    let Some(ruby) = Ruby::start(&upstream).await else {
+        return;
+    };
+    let seen = ruby.run("stream").await;
+    assert_eq!(seen["order"], json!(["selection", "delta", "completion"]), "{seen}");
+    assert_eq!(seen["text"], "a board of switches");
+    assert_eq!(seen["model"], "models/mistral");
+    assert_eq!(seen["finish_reason"], "FINISH_REASON_STOP");
+    assert_eq!(seen["output_tokens"], 2);
+    assert_eq!(seen["metadata"]["x-request-id"], "from-ruby");
+    assert_eq!(seen["metadata"]["x-switchboard-model"], "models/mistral");
+    assert_eq!(seen["metadata"]["x-switchboard-reason"], "ASSIGNED");
+    ruby.pair.finish().await;
+}
+
+#[tokio::test]
+async fn ruby_gets_a_whole_answer_at_once() {
+    let answer = r#"{"choices":[{"index":0,"message":{"role":"assistant","content":"a board"},"finish_reason":"stop"}],
+        "usage":{"prompt_tokens":3,"completion_tokens":2}}"#;
+    let upstream = FakeUpstream::always(Script::response(200, &[("content-type", "application/json")], answer)).await;
+    let Some(ruby) = Ruby::start(&upstream).await else {
+        return;
+    };
+    let seen = ruby.run("unary").await;
+    assert_eq!(seen["text"], "a board", "{seen}");
+    assert_eq!(seen["role"], "ROLE_ASSISTANT");
+    assert_eq!(seen["model"], "models/mistral");
+    assert_eq!(seen["finish_reason"], "FINISH_REASON_STOP");
+    assert_eq!(seen["metadata"]["x-request-id"], "from-ruby");
+    ruby.pair.finish().await;
+}
+
+#[tokio::test]
+async fn a_deadline_and_a_cancel_from_ruby_reach_the_model_server() {
+    let upstream = FakeUpstream::start().await;
+    let Some(ruby) = Ruby::start(&upstream).await else {
+        return;
+    };
+    for (scenario, script, code) in [
+        ("deadline", Script::silence(), "GRPC::DeadlineExceeded"),
+        ("cancel", Script::stream().text("so far").hang(), "GRPC::Cancelled"),
+    ] {
+        let asked = upstream.requests().len();
+        upstream.then(script);
+        let seen = ruby.run(scenario).await;
+        assert_eq!(seen["code"], code, "{seen}");
+        if scenario == "cancel" {
+            assert_eq!(seen["text"], "so far", "{seen}");
+        }
+        upstream.closed(upstream.request(asked).await.connection).await;
+    }
+    ruby.pair.finish().await;
+}
+
+#[tokio::test]
+async fn ruby_reads_why_a_call_failed() {
+    let upstream = FakeUpstream::start().await;
+    let Some(ruby) = Ruby::start(&upstream).await else {
+        return;
+    };
+    let seen = ruby.run("errors").await;
+    let unknown = &seen["telepathy"];
+    assert_eq!(unknown["code"], "GRPC::NotFound", "{seen}");
+    assert_eq!(unknown["details"]["ErrorInfo"]["reason"], "FEATURE_UNKNOWN");
+    assert_eq!(unknown["details"]["ErrorInfo"]["domain"], "switchboard");
+    assert_eq!(unknown["details"]["ErrorInfo"]["metadata"]["request_id"], "from-ruby");
+    let wrong = &seen["code_generations"];
+    assert_eq!(wrong["code"], "GRPC::InvalidArgument", "{seen}");
+    let fields: Vec<&str> = wrong["details"]["BadRequest"]["field_violations"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|violation| violation["field"].as_str().unwrap())
+        .collect();
+    assert_eq!(fields, ["options.temperature", "options.top_p"]);
+    ruby.pair.finish().await;
+}

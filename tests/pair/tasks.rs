@@ -1,0 +1,314 @@
+//! Every line of the README's table of tasks, as it stands there, with the real grpcurl.
+
+use std::{collections::BTreeMap, path::Path, process::Command, time::Duration};
+
+use serde_json::{Value, json};
+use switchboard::pb::registry::{CreateModelRequest, Endpoint, Model};
+use tokio::time::Instant;
+
+use crate::{
+    administrator::GRPCURL,
+    harness::{Pair, tool},
+};
+
+/// What stands in the README for a text that only the reader can know.
+const PLACEHOLDER: &str = "…";
+
+/// One line of the table.
+#[derive(Debug, Clone)]
+struct Task {
+    name: String,
+    /// Service and method, without the package.
+    method: String,
+    /// Empty: the request is.
+    data: String,
+}
+
+impl Task {
+    fn is_of_router(&self) -> bool {
+        self.method.starts_with("RoutingService/")
+    }
+}
+
+/// What is done with one line: it is run, and its answer shows these values at these places.
+struct Step {
+    task: &'static str,
+    shows: &'static [(&'static str, &'static str)],
+}
+
+const fn step(task: &'static str, shows: &'static [(&'static str, &'static str)]) -> Step {
+    Step { task, shows }
+}
+
+/// All lines, in an order in which each finds what it needs. Values are JSON.
+const STEPS: [Step; 33] = [
+    step("allow families and features in beta", &[("/betaEnabled", "true")]),
+    step("turn all self-hosted inference off", &[("/inferencePaused", "true")]),
+    step(
+        "and on again",
+        &[("/inferencePaused", "false"), ("/betaEnabled", "true")],
+    ),
+    step("which families there are", &[("/families/0/family", r#""mistral""#)]),
+    step(
+        "add a model, with two replicas",
+        &[
+            ("/name", r#""models/mistral""#),
+            ("/endpoints/1/uri", r#""http://gpu2:8000""#),
+        ],
+    ),
+    step("list models", &[("/totalSize", "4")]),
+    step("look at one", &[("/displayName", r#""Mistral""#)]),
+    step(
+        "rename",
+        &[("/displayName", r#""Mistral Small""#), ("/name", r#""models/mistral""#)],
+    ),
+    step("replace the API token", &[("/apiTokenSet", "true")]),
+    step("clear the API token", &[("/apiTokenSet", "null")]),
+    step(
+        "add, remove, drain a replica: the whole list",
+        &[("/endpoints/0/weight", "1"), ("/endpoints/1/weight", "0")],
+    ),
+    step(
+        "move a model of one server to another host",
+        &[
+            ("/endpoints/0/uri", r#""http://gpu3:8000""#),
+            ("/apiTokenSet", "true"),
+            ("/apiTokenDropped", "null"),
+        ],
+    ),
+    step("take out", &[("/disabled", "true")]),
+    step("bring back", &[("/disabled", "false")]),
+    step(
+        "limit",
+        &[("/limits/maxConcurrency", "8"), ("/limits/queueTimeout", r#""2s""#)],
+    ),
+    step(
+        "take a limit back",
+        &[("/limits/maxConcurrency", "null"), ("/limits/queueTimeout", r#""2s""#)],
+    ),
+    step(
+        "what is assigned",
+        &[("/features/0/name", r#""features/code_generations""#)],
+    ),
+    step("assign a feature", &[("/model", r#""models/mistral""#)]),
+    step("look at one feature", &[("/model", r#""models/mistral""#)]),
+    step(
+        "assign a group at once",
+        &[
+            ("/features/0/name", r#""features/code_generations""#),
+            ("/features/1/model", r#""models/mistral""#),
+        ],
+    ),
+    step(
+        "switch a feature off",
+        &[
+            ("/provider", r#""PROVIDER_DISABLED""#),
+            ("/model", r#""models/mistral""#),
+        ],
+    ),
+    step(
+        "on again",
+        &[
+            ("/provider", r#""PROVIDER_SELF_HOSTED""#),
+            ("/model", r#""models/mistral""#),
+        ],
+    ),
+    step("fallbacks", &[("/fallbackModels", r#"["models/mixtral"]"#)]),
+    step(
+        "a pilot for one group and a tenth of the rest",
+        &[
+            ("/rules/0/match/namespaceIds", r#"["42"]"#),
+            ("/rules/1/match/percent", "10.0"),
+            ("/model", r#""models/mistral""#),
+        ],
+    ),
+    step(
+        "who would answer, and why",
+        &[
+            ("/selection/model", r#""models/new""#),
+            ("/selection/reason", r#""SELECTION_REASON_RULE""#),
+        ],
+    ),
+    step(
+        "end the pilot",
+        &[("/rules", "null"), ("/fallbackModels/0", r#""models/mixtral""#)],
+    ),
+    step("which features can be answered now", &[("/routes/0/available", "true")]),
+    step(
+        "what a router has applied, and what it holds back",
+        &[("/applied/format", "1"), ("/held", "null")],
+    ),
+    step(
+        "try without doing: any write with `validate_only`",
+        &[("/revision", "null")],
+    ),
+    step("delete", &[("/reassignedFeatures", "null")]),
+    step(
+        "delete, and move its features",
+        &[(
+            "/reassignedFeatures",
+            r#"["features/code_completions","features/code_generations","features/duo_chat"]"#,
+        )],
+    ),
+    step(
+        "only if nobody else changed it: any write with the `etag` that was read",
+        &[
+            ("/provider", r#""PROVIDER_DISABLED""#),
+            ("/model", r#""models/codestral""#),
+        ],
+    ),
+    step(
+        "watch the configuration change",
+        &[("/welcome/mode", r#""MODE_SNAPSHOT""#)],
+    ),
+];
+
+/// The README's table.
+fn tasks() -> BTreeMap<String, Task> {
+    let readme = include_str!("../../README.md");
+    let rows = readme
+        .lines()
+        .skip_while(|line| !line.starts_with("## Every administrator's task"))
+        .filter_map(|line| line.strip_prefix("| ")?.strip_suffix('|'))
+        .filter(|row| row.contains('/') && row.contains("Service"));
+    rows.map(|row| {
+        let cells: Vec<&str> = row.splitn(3, " | ").map(str::trim).collect();
+        let unquoted = |cell: &str| cell.trim_matches(['`', '|', ' ']).to_owned();
+        let task = Task {
+            name: cells[0].to_owned(),
+            method: unquoted(cells[1]),
+            data: unquoted(cells.get(2).copied().unwrap_or_default()),
+        };
+        (task.name.clone(), task)
+    })
+    .collect()
+}
+
+/// Runs a line of the table, and returns its first answer.
+fn run(program: &Path, pair: &Pair, task: &Task, secret: &str) -> Result<Value, String> {
+    let (address, package) = if task.is_of_router() {
+        (pair.router.listen_addr, "router")
+    } else {
+        (pair.registry().listen_addr, "registry")
+    };
+    let data = task.data.replace(PLACEHOLDER, secret);
+    let is_endless = task.method == "ConfigService/Watch";
+    let mut command = Command::new(program);
+    command.args(["-plaintext", "-max-time", if is_endless { "2" } else { "20" }]);
+    if !data.is_empty() {
+        command.args(["-d", &data]);
+    }
+    command.arg(address.to_string());
+    command.arg(format!("switchboard.{package}.v1.{}", task.method));
+    let output = command.output().expect("grpcurl runs");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    let is_done = output.status.success() || (is_endless && errors.contains("DeadlineExceeded"));
+    if !is_done {
+        return Err(errors);
+    }
+    let mut answers = serde_json::Deserializer::from_slice(&output.stdout).into_iter::<Value>();
+    answers
+        .next()
+        .unwrap_or(Ok(Value::Null))
+        .map_err(|error| format!("{error}: {}", String::from_utf8_lossy(&output.stdout)))
+}
+
+/// Why an answer does not show what it should. Empty: it does.
+fn missing(answer: &Value, shows: &[(&str, &str)]) -> String {
+    let differ = shows.iter().filter_map(|(place, expected)| {
+        let expected: Value = serde_json::from_str(expected).unwrap();
+        let shown = answer.pointer(place).unwrap_or(&Value::Null);
+        let number = |value: &Value| value.as_f64().map(|number| json!(number));
+        let is_same = *shown == expected || (number(shown).is_some() && number(shown) == number(&expected));
+        (!is_same).then(|| format!("{place} is {shown}, not {expected}"))
+    });
+    differ.collect::<Vec<_>>().join("; ")
+}
+
+async fn create(pair: &Pair, id: &str, family: &str) {
+    let model = Model {
+        display_name: Some(format!("The {id}")),
+        family: Some(family.to_owned()),
+        endpoint: Some("http://gpu9:8000".to_owned()),
+        ..Default::default()
+    };
+    let request = CreateModelRequest {
+        model: Some(model),
+        model_id: id.to_owned(),
+        ..Default::default()
+    };
+    pair.models().create_model(request).await.unwrap();
+}
+
+/// What a line finds in place, beside what the lines before it did. Returns what its placeholder stands for.
+async fn prepare(pair: &Pair, program: &Path, task: &Task) -> String {
+    match task.name.as_str() {
+        "move a model of one server to another host" => {
+            let one = Endpoint {
+                uri: "http://gpu1:8000".to_owned(),
+                ..Default::default()
+            };
+            let model = Model {
+                endpoints: vec![one],
+                ..Default::default()
+            };
+            pair.update_model(model).await.unwrap();
+        }
+        _ if task.data.contains(r#""etag":"#) => {
+            let feature = Task {
+                method: "FeatureService/GetFeature".to_owned(),
+                data: r#"{"name":"features/duo_chat"}"#.to_owned(),
+                ..task.clone()
+            };
+            let feature = run(program, pair, &feature, "").unwrap_or_default();
+            return feature["etag"].as_str().unwrap_or_default().to_owned();
+        }
+        _ => {}
+    }
+    "sk-readme".to_owned()
+}
+
+#[tokio::test]
+async fn every_task_of_the_readme_works_as_it_is_written() {
+    let Some(program) = tool("grpcurl", GRPCURL) else {
+        return;
+    };
+    let tasks = tasks();
+    let listed: Vec<&String> = tasks.keys().collect();
+    let mut tried: Vec<&str> = STEPS.iter().map(|step| step.task).collect();
+    tried.sort_unstable();
+    assert_eq!(listed, tried, "the table of the README, and the steps here");
+
+    let pair = Pair::start().await;
+    for (id, family) in [("codestral", "codestral"), ("mixtral", "mixtral"), ("new", "llama3")] {
+        create(&pair, id, family).await;
+    }
+    let mut failed = Vec::new();
+    for step in &STEPS {
+        let task = &tasks[step.task];
+        let secret = prepare(&pair, &program, task).await;
+        let began = Instant::now();
+        loop {
+            let wrong = match run(&program, &pair, task, &secret) {
+                Ok(answer) => missing(&answer, step.shows),
+                Err(error) => error,
+            };
+            if wrong.is_empty() {
+                break;
+            }
+            // What was written a moment ago may still be on its way to the router.
+            if !task.is_of_router() || began.elapsed() > Duration::from_secs(5) {
+                failed.push(format!("{}: {wrong}", step.task));
+                break;
+            }
+        }
+    }
+    assert!(
+        failed.is_empty(),
+        "{} of {} fail:\n{}",
+        failed.len(),
+        STEPS.len(),
+        failed.join("\n")
+    );
+    pair.finish().await;
+}

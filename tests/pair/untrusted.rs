@@ -1,0 +1,66 @@
+//! A model server whose certificate nobody vouches for.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use tonic::Code;
+
+use crate::harness::{Pair, infer, reason_of, tool};
+
+/// OpenSSL's own server with a certificate that it signed itself.
+struct SelfSigned {
+    server: Child,
+    port: u16,
+}
+
+impl SelfSigned {
+    fn start(openssl: &Path, folder: &Path) -> Self {
+        let made = Command::new(openssl)
+            .args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1".split(' '))
+            .args("-subj /CN=localhost -addext subjectAltName=DNS:localhost -keyout key.pem -out cert.pem".split(' '))
+            .current_dir(folder)
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let mut server = Command::new(openssl)
+            .args("s_server -accept 127.0.0.1:0 -cert cert.pem -key key.pem -www".split(' '))
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+        let port = lines
+            .find_map(|line| line.unwrap().strip_prefix("ACCEPT 127.0.0.1:")?.parse().ok())
+            .expect("the server tells its port");
+        Self { server, port }
+    }
+}
+
+impl Drop for SelfSigned {
+    fn drop(&mut self) {
+        drop(self.server.kill());
+        drop(self.server.wait());
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_nobody_vouches_for_is_refused_by_its_own_reason() {
+    let Some(openssl) = tool("openssl", "apt-get install openssl") else {
+        return;
+    };
+    let pair = Pair::start().await;
+    let server = SelfSigned::start(&openssl, pair.folder.path());
+    pair.configure(&format!("https://localhost:{}", server.port), None)
+        .await;
+    pair.wait_until_routed("code_generations").await;
+
+    let result = infer(&mut pair.inference(), "code_generations", "hello").await;
+    assert_eq!(reason_of(&result).as_deref(), Some("UPSTREAM_TLS_UNTRUSTED"));
+    assert_eq!(result.unwrap_err().code(), Code::FailedPrecondition);
+    pair.finish().await;
+}
