@@ -6,7 +6,7 @@
     reason = "a harness fails by panicking"
 )]
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use switchboard::{
     catalogue::Catalogue,
@@ -165,6 +165,7 @@ fn feature(name: &str) -> FeatureName {
 pub(crate) struct Router {
     pub(crate) client: InferenceServiceClient<Channel>,
     pub(crate) drain: CancellationToken,
+    address: SocketAddr,
     tasks: TaskTracker,
     _server: JoinSet<()>,
 }
@@ -185,11 +186,23 @@ impl Router {
         });
         let channel = Channel::from_shared(format!("http://{address}")).unwrap();
         Self {
+            address,
             client: InferenceServiceClient::new(channel.connect().await.unwrap()),
             drain,
             tasks,
             _server: server,
         }
+    }
+
+    /// With a client whose transport takes little ahead of its reader: the smallest windows of the protocol.
+    pub(crate) async fn narrow(mut self) -> Self {
+        const WINDOW: u32 = 65_535;
+        let channel = Channel::from_shared(format!("http://{}", self.address))
+            .unwrap()
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW);
+        self.client = InferenceServiceClient::new(channel.connect().await.unwrap());
+        self
     }
 
     /// Makes a call and reads its answer to the end.

@@ -9,9 +9,12 @@ use crate::{
     harness::{Answer, Setup, Told},
 };
 
-/// Many small pieces, all different, together more than any window of the transport holds.
+/// Many pieces, all different, together more than the window of the transport holds and less than the buffer. Each larger
+/// than what a client charges as a flood of tiny frames.
 fn pieces() -> Vec<String> {
-    (0..12_000).map(|number| format!("piece {number} ä ")).collect()
+    (0..700)
+        .map(|number| format!("piece {number} ä {}", ".".repeat(280)))
+        .collect()
 }
 
 #[tokio::test]
@@ -19,7 +22,7 @@ async fn the_model_is_free_once_the_buffer_has_all_and_the_text_is_byte_exact() 
     let pieces = pieces();
     let upstream = FakeUpstream::start().await;
     upstream.then(Script::answer(pieces.iter().map(String::as_str)).close());
-    let router = Setup::at(upstream.url()).start().await;
+    let router = Setup::at(upstream.url()).start().await.narrow().await;
     let mut stream = router.begin().await;
     // Nothing is read, and the model has told everything: its connection ends.
     upstream.closed(0).await;
@@ -59,6 +62,8 @@ async fn an_answer_that_nobody_takes_does_not_lie_about_for_ever() {
     let router = Setup::at(upstream.url())
         .limits(|limits| limits.patience.slow_caller = Duration::from_millis(300))
         .start()
+        .await
+        .narrow()
         .await;
     let stream = router.begin().await;
     router.settled().await;

@@ -160,7 +160,8 @@ async fn only_the_whole_calls_limit_applies() {
         (told.code, told.reason.as_str()),
         (Code::DeadlineExceeded, "DEADLINE_EXCEEDED")
     );
-    upstream.closed(1).await;
+    let connection = upstream.request(1).await.connection;
+    upstream.closed(connection).await;
 }
 
 #[tokio::test]

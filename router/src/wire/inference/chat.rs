@@ -48,9 +48,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn message(&mut self, wire: router::Message, messages: &mut Vec<Message>) {
-        if wire.parts.is_empty() {
-            self.refuse("parts", FieldReason::FieldRequired, "give at least one part");
-        }
+        let is_empty = wire.parts.is_empty();
         match router::Role::try_from(wire.role) {
             Ok(router::Role::System) => messages.push(Message::System(self.text(wire.parts))),
             Ok(router::Role::User) => messages.push(Message::User(self.text(wire.parts))),
@@ -67,6 +65,9 @@ impl Reader<'_> {
                     self.refuse_part(place, None);
                 }
             }
+        }
+        if is_empty {
+            self.refuse("parts", FieldReason::FieldRequired, "give at least one part");
         }
     }
 
