@@ -9,7 +9,10 @@ use tonic::{Code, Request};
 use tonic_types::StatusExt as _;
 
 use super::{feature::FeatureApi, model::ModelApi, settings::SettingsApi};
-use crate::commit::{self, Commit};
+use crate::{
+    commit::{self, Commit},
+    domain::items::Retention,
+};
 
 /// The handlers, on a writer that runs until the test ends.
 struct Running {
@@ -21,7 +24,9 @@ struct Running {
 impl Running {
     async fn start() -> Self {
         let folder = TempDir::new().unwrap();
-        let (writer, commit) = commit::open(&folder.path().join("switchboard.db")).await.unwrap();
+        let (writer, commit) = commit::open(&folder.path().join("switchboard.db"), Retention::default())
+            .await
+            .unwrap();
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { writer.run(CancellationToken::new()).await.unwrap() });
         Self {
@@ -48,7 +53,7 @@ impl Running {
                 api_token: Some("canary-4f1c".to_owned()),
                 ..Default::default()
             }),
-            model_id: String::new(),
+            ..Default::default()
         };
         self.models().create_model(Request::new(request)).await.unwrap()
     }
@@ -183,7 +188,7 @@ async fn a_refused_write_names_every_bad_field_and_the_call() {
             api_token: Some("canary 4f1c".to_owned()),
             ..Default::default()
         }),
-        model_id: String::new(),
+        ..Default::default()
     };
     let status = running.models().create_model(Request::new(request)).await.unwrap_err();
     let details = status.get_error_details();
@@ -202,7 +207,7 @@ async fn settings_are_read_as_they_were_written() {
             beta_enabled: Some(true),
             ..Default::default()
         }),
-        update_mask: None,
+        ..Default::default()
     };
     let written = api.update_settings(Request::new(request)).await.unwrap();
     assert_eq!(written.metadata().get("x-switchboard-revision").unwrap(), "2");

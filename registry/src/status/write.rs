@@ -25,6 +25,10 @@ impl From<CommitError> for Failure {
     fn from(error: CommitError) -> Self {
         match error {
             CommitError::Refused(error) => error.into(),
+            CommitError::RequestIdReused => Self::new(
+                Reason::IdempotencyKeyReused,
+                "`request_id` stands for another write of this method already; choose a new one",
+            ),
             CommitError::Store(error) => store(&error),
             CommitError::OutcomeUnknown => Self::new(
                 Reason::WriteOutcomeUnknown,
@@ -50,6 +54,14 @@ impl From<WriteError> for Failure {
             WriteError::NameTaken { field, holder } => Self::new(Reason::ModelNameTaken, message)
                 .with(key::FIELD, field)
                 .with_resource(MODEL, holder),
+            WriteError::InUse { name, features } => {
+                let failure = Self::new(Reason::ModelInUse, message)
+                    .with(key::MODEL, &name)
+                    .with_resource(MODEL, &name);
+                features.into_iter().fold(failure, |failure, feature| {
+                    failure.with_precondition(feature.to_string(), format!("must not name `{name}`"))
+                })
+            }
             WriteError::BetaNotEnabled(subjects) => {
                 let failure = Self::new(Reason::BetaNotEnabled, message);
                 subjects.into_iter().fold(failure, |failure, subject| {

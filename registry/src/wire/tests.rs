@@ -35,7 +35,7 @@ impl World {
         };
         let mut state = State::new(Items::empty(StoreId::random(), incarnation));
         let seed = load::seed(&state);
-        state.apply(seed, SystemTime::UNIX_EPOCH);
+        state.apply(seed, Vec::new(), SystemTime::UNIX_EPOCH);
         Self { state }
     }
 
@@ -54,7 +54,8 @@ impl World {
         let verdict = write.judge(&self.state, CredentialId::random())?;
         if let Some(change) = verdict.change {
             let value = stored::encode(&change);
-            self.state.apply(vec![(change, value)], SystemTime::UNIX_EPOCH);
+            self.state
+                .apply(vec![(change, value)], Vec::new(), SystemTime::UNIX_EPOCH);
         }
         Ok(W::view(&self.state, &verdict.name).unwrap())
     }
@@ -67,6 +68,7 @@ impl World {
         let request = registry::CreateModelRequest {
             model: Some(model),
             model_id: id.to_owned(),
+            ..Default::default()
         };
         self.write(&model_wire::create(request))
             .map(|view| model_wire::answer(&view))
@@ -76,6 +78,7 @@ impl World {
         let request = registry::UpdateModelRequest {
             model: Some(model),
             update_mask: paths(mask),
+            ..Default::default()
         };
         self.write(&model_wire::update(request))
             .map(|view| model_wire::answer(&view))
@@ -89,6 +92,7 @@ impl World {
         let request = registry::UpdateFeatureRequest {
             feature: Some(feature),
             update_mask: paths(mask),
+            ..Default::default()
         };
         self.write(&feature_wire::update(request))
             .map(|view| feature_wire::answer(&view))
@@ -107,6 +111,7 @@ impl World {
         let request = registry::UpdateSettingsRequest {
             settings: Some(settings),
             update_mask: paths(mask),
+            ..Default::default()
         };
         self.write(&settings_wire::update(request))
             .map(|view| settings_wire::answer(&view))
