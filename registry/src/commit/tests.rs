@@ -1,3 +1,6 @@
+mod history;
+mod repeat;
+
 use std::path::PathBuf;
 
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _, sqlite::SqliteConnectOptions};
@@ -26,7 +29,11 @@ impl Running {
     }
 
     async fn start_in(folder: TempDir) -> Self {
-        let (writer, commit) = open(&database(&folder), Retention::default()).await.unwrap();
+        Self::start_with(folder, Retention::default()).await
+    }
+
+    async fn start_with(folder: TempDir, retention: Retention) -> Self {
+        let (writer, commit) = open(&database(&folder), retention).await.unwrap();
         let shutdown = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(writer.run(shutdown.clone()));
@@ -62,6 +69,15 @@ async fn tamper(folder: &TempDir, sql: &'static str) {
     let mut connection = options.connect().await.unwrap();
     connection.execute(sql).await.unwrap();
     connection.close().await.unwrap();
+}
+
+/// The one number that a query gives, while no registry holds the database.
+async fn count(folder: &TempDir, sql: &'static str) -> i64 {
+    let options = SqliteConnectOptions::new().filename(database(folder));
+    let mut connection = options.connect().await.unwrap();
+    let number = sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    number
 }
 
 fn model(display_name: &str) -> registry::Model {

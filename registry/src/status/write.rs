@@ -112,7 +112,7 @@ mod tests {
     use std::sync::Arc;
 
     use switchboard::{
-        names::{ModelName, Revision},
+        names::{FeatureName, ModelName, Revision},
         reason::FieldReason,
         violation::Violations,
     };
@@ -163,6 +163,14 @@ mod tests {
                 "MODEL_NAME_TAKEN",
             ),
             (
+                WriteError::InUse {
+                    name: ModelName::parse("models/a").unwrap(),
+                    features: Vec::new(),
+                },
+                Code::FailedPrecondition,
+                "MODEL_IN_USE",
+            ),
+            (
                 WriteError::BetaNotEnabled(vec!["family `qwen`".to_owned()]),
                 Code::FailedPrecondition,
                 "BETA_NOT_ENABLED",
@@ -191,6 +199,20 @@ mod tests {
         assert_eq!(
             conflict.get_error_details().error_info().unwrap().metadata["revision"],
             "7"
+        );
+
+        let in_use = status(WriteError::InUse {
+            name: ModelName::parse("models/a").unwrap(),
+            features: vec![FeatureName::parse("features/duo_chat").unwrap()],
+        });
+        let details = in_use.get_error_details();
+        let condition = &details.precondition_failure().unwrap().violations[0];
+        assert_eq!(condition.subject, "features/duo_chat");
+        assert_eq!(condition.r#type, "MODEL_IN_USE");
+        let reused = status(CommitError::RequestIdReused);
+        assert_eq!(
+            (reused.code(), reason(&reused).as_str()),
+            (Code::AlreadyExists, "IDEMPOTENCY_KEY_REUSED")
         );
 
         let subjects = vec!["feature `x`".to_owned(), "family `qwen`".to_owned()];

@@ -1,5 +1,7 @@
 //! The rules of writes, from the request to the answer, without a store.
 
+mod batch;
+mod delete;
 mod feature;
 mod model;
 mod token;
@@ -17,7 +19,7 @@ use crate::{
     domain::{
         items::Items,
         state::State,
-        write::{Write, WriteError},
+        write::{Revise, WriteError},
     },
     wire::{feature as feature_wire, model as model_wire, settings as settings_wire, stored},
 };
@@ -50,14 +52,17 @@ impl World {
         world
     }
 
-    pub(super) fn write<W: Write>(&mut self, write: &W) -> Result<W::View, WriteError> {
-        let verdict = write.judge(&self.state, CredentialId::random())?;
-        if let Some(change) = verdict.change {
-            let value = stored::encode(&change);
+    pub(super) fn write<W: Revise>(&mut self, write: &W) -> Result<W::View, WriteError> {
+        let plan = write.plan(&self.state, CredentialId::random())?;
+        if !plan.is_empty() {
+            let encoded = plan.changes.into_iter().map(|change| {
+                let value = stored::encode(&change);
+                (change, value)
+            });
             self.state
-                .apply(vec![(change, value)], Vec::new(), SystemTime::UNIX_EPOCH);
+                .apply(encoded.collect(), plan.deleted, SystemTime::UNIX_EPOCH);
         }
-        Ok(W::view(&self.state, &verdict.name).unwrap())
+        Ok(W::outcome(&self.state, &plan.subject).unwrap())
     }
 
     pub(super) fn create(&mut self, model: registry::Model) -> Result<registry::Model, WriteError> {
