@@ -1,6 +1,9 @@
-use switchboard::pb::registry::{
-    self, feature_service_server::FeatureService as _, model_service_server::ModelService as _,
-    settings_service_server::SettingsService as _,
+use switchboard::pb::{
+    registry::{
+        self, feature_service_server::FeatureService as _, model_service_server::ModelService as _,
+        settings_service_server::SettingsService as _,
+    },
+    types,
 };
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -217,4 +220,98 @@ async fn settings_are_read_as_they_were_written() {
         .unwrap();
     assert_eq!(read.get_ref(), written.get_ref());
     assert_eq!(read.get_ref().beta_enabled, Some(true));
+}
+
+#[tokio::test]
+async fn every_write_tells_its_revision_and_a_check_tells_none() {
+    let running = Running::start().await;
+    running.create("Mistral").await;
+    let revision = |metadata: &tonic::metadata::MetadataMap| {
+        assert!(metadata.contains_key("x-switchboard-incarnation"));
+        metadata
+            .get("x-switchboard-revision")
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned()
+    };
+    let assign = |validate_only| registry::BatchUpdateFeaturesRequest {
+        requests: vec![registry::UpdateFeatureRequest {
+            feature: Some(registry::Feature {
+                name: "features/duo_chat".to_owned(),
+                provider: Some(types::Provider::SelfHosted.into()),
+                model: Some("models/mistral".to_owned()),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }],
+        request_id: "r1".to_owned(),
+        validate_only,
+    };
+    let features = running.features();
+    let checked = features
+        .batch_update_features(Request::new(assign(true)))
+        .await
+        .unwrap();
+    assert_eq!(
+        (revision(checked.metadata()).as_str(), checked.get_ref().revision),
+        ("0", 0)
+    );
+    for _ in 0..2 {
+        let written = features
+            .batch_update_features(Request::new(assign(false)))
+            .await
+            .unwrap();
+        assert_eq!(
+            (revision(written.metadata()).as_str(), written.get_ref().revision),
+            ("3", 3)
+        );
+    }
+
+    let delete = registry::DeleteModelRequest {
+        name: "models/mistral".to_owned(),
+        ..Default::default()
+    };
+    let refused = running
+        .models()
+        .delete_model(Request::new(delete.clone()))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.get_error_details().error_info().unwrap().reason, "MODEL_IN_USE");
+    let unassign = registry::UpdateFeatureRequest {
+        feature: Some(registry::Feature {
+            name: "features/duo_chat".to_owned(),
+            provider: Some(types::Provider::Unassigned.into()),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    features.update_feature(Request::new(unassign)).await.unwrap();
+    let deleted = running.models().delete_model(Request::new(delete)).await.unwrap();
+    assert_eq!(
+        (revision(deleted.metadata()).as_str(), deleted.get_ref().revision),
+        ("5", 5)
+    );
+}
+
+#[tokio::test]
+async fn a_feature_is_read_by_its_name() {
+    let running = Running::start().await;
+    let get = |name: &str| Request::new(registry::GetFeatureRequest { name: name.to_owned() });
+    let feature = running
+        .features()
+        .get_feature(get("features/duo_chat"))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(feature.name, "features/duo_chat");
+    assert!(!feature.compatible_families.is_empty());
+    for (name, code) in [
+        ("features/none", Code::NotFound),
+        ("duo_chat", Code::InvalidArgument),
+        ("", Code::InvalidArgument),
+    ] {
+        let status = running.features().get_feature(get(name)).await.unwrap_err();
+        assert_eq!(status.code(), code, "{name}");
+    }
 }
