@@ -39,6 +39,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The contract carries messages and stubs; who dials or listens picks the transport.
     tonic_prost_build::configure()
         .build_transport(false)
+        // In order, so that the same message always has the same bytes.
+        .btree_map(".")
         .skip_debug(WITHOUT_DEBUG)
         .compile_fds(descriptors)?;
     Ok(())

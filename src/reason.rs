@@ -110,6 +110,10 @@ reasons! {
     FeatureNotFound = "FEATURE_NOT_FOUND", NotFound;
     /// The id or the display name belongs to another model.
     ModelNameTaken = "MODEL_NAME_TAKEN", AlreadyExists;
+    /// The request id stands for another write already.
+    IdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED", AlreadyExists;
+    /// The model cannot be deleted while features name it.
+    ModelInUse = "MODEL_IN_USE", FailedPrecondition;
     /// The etag is not the current one.
     RevisionConflict = "REVISION_CONFLICT", Aborted;
     /// The disk is full.

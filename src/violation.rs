@@ -38,6 +38,15 @@ impl Violations {
         self.0.append(&mut other.0);
     }
 
+    /// The same for a part of a larger request: `prefix` stands before each field, for example `requests[2].`.
+    #[must_use]
+    pub fn under(mut self, prefix: &str) -> Self {
+        for violation in &mut self.0 {
+            violation.field.insert_str(0, prefix);
+        }
+        self
+    }
+
     /// Whether nothing is wrong.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -12,19 +12,25 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use switchboard::{history::Incarnation, names::Revision};
+use switchboard::names::{CredentialId, IncarnationId, Revision};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use self::job::{Job, Typed};
+use self::job::{Draft, Job, Typed};
 use crate::{
     domain::{
+        actor::Actor,
+        items::Retention,
+        repeat::{Fingerprinter, RepeatKey},
         state::State,
-        write::{Write, WriteError},
+        write::{Revise as _, WriteError},
     },
     pulse::Pulse,
-    store::{Actor, Kind, Store, StoreError, WriteFailure},
-    wire::stored::StoredError,
+    store::{Batch, Kind, Store, StoreError, WriteFailure},
+    wire::{
+        stored::StoredError,
+        write::{Asked, WriteAnswer as _, WriteRequest},
+    },
 };
 
 /// How many writes wait at most: four rounds. When it is full, callers wait in front of it until their deadlines.
@@ -38,6 +44,7 @@ const ROUND: usize = 256;
 pub struct Writer {
     store: Store,
     state: Arc<State>,
+    retention: Retention,
     queue: mpsc::Receiver<Box<dyn Job>>,
     published: watch::Sender<Arc<State>>,
     pulse: Arc<Pulse>,
@@ -49,17 +56,18 @@ pub struct Commit {
     queue: mpsc::Sender<Box<dyn Job>>,
     published: watch::Receiver<Arc<State>>,
     pulse: Arc<Pulse>,
+    fingerprinter: Fingerprinter,
 }
 
-/// A write that was made, or that had nothing to change.
+/// A write that was made, that had nothing to change, or that was only checked.
 #[derive(Debug, Clone)]
-pub struct Written<V> {
-    /// The resource as the write left it.
-    pub view: V,
-    /// The revision that last changed the resource.
+pub struct Written<A> {
+    /// The answer.
+    pub answer: A,
+    /// The revision that last changed what the write is about. 0: it was only checked.
     pub revision: Revision,
-    /// The life of the store in which it counts.
-    pub incarnation: Incarnation,
+    /// The life of the store in which the revision counts.
+    pub incarnation: IncarnationId,
 }
 
 /// Why a write was not made.
@@ -68,6 +76,9 @@ pub enum CommitError {
     /// It cannot be made.
     #[error("refuse the write")]
     Refused(#[source] WriteError),
+    /// Its request id stands for another write.
+    #[error("the request id stands for another write")]
+    RequestIdReused,
     /// It could not be stored.
     #[error("store the write")]
     Store(#[source] Arc<StoreError>),
@@ -99,18 +110,26 @@ pub enum OpenError {
 }
 
 /// Opens the database at `path`, makes a new one there if there is none, and gives every feature of the catalogue its
-/// place in it.
+/// place in it. What is no longer within `retention` is cut off as writes come.
 ///
 /// # Errors
 ///
 /// [`OpenError`] when the database cannot be used.
-pub async fn open(path: &Path) -> Result<(Writer, Commit), OpenError> {
+pub async fn open(path: &Path, retention: Retention) -> Result<(Writer, Commit), OpenError> {
     let (mut store, loaded) = Store::open(path).await?;
+    let fingerprinter = loaded.fingerprinter.clone();
     let mut state = load::state(loaded)?;
     let seed = load::seed(&state);
     if !seed.is_empty() {
-        let applied = state.apply(seed, now());
-        store.write(&[applied], Actor::System).await.map_err(OpenError::Seed)?;
+        let applied = state.apply(seed, Vec::new(), now());
+        let batch = Batch {
+            revisions: &[applied],
+            actor: Actor::System,
+            remembered: &[],
+            cut: None,
+            retention: &retention,
+        };
+        store.write(&batch).await.map_err(OpenError::Seed)?;
     }
     let state = Arc::new(state);
     let (sender, queue) = mpsc::channel(QUEUE);
@@ -120,10 +139,12 @@ pub async fn open(path: &Path) -> Result<(Writer, Commit), OpenError> {
         queue: sender,
         published,
         pulse: Arc::clone(&pulse),
+        fingerprinter,
     };
     let writer = Writer {
         store,
         state,
+        retention,
         queue,
         published: publisher,
         pulse,
@@ -132,7 +153,7 @@ pub async fn open(path: &Path) -> Result<(Writer, Commit), OpenError> {
 }
 
 impl Commit {
-    /// Has a write made. What it answers is durable and published.
+    /// Has a write made, or checks it. What a write that was made answers is durable and published.
     ///
     /// # Errors
     ///
@@ -141,9 +162,20 @@ impl Commit {
     /// # Cancel safety
     ///
     /// Dropped early, the write is made or not; it is never made in part.
-    pub async fn submit<W: Write>(&self, write: W) -> Result<Written<W::View>, CommitError> {
+    pub async fn submit<R: WriteRequest>(&self, asked: Asked<R>) -> Result<Written<R::Answer>, CommitError> {
+        if asked.validate_only {
+            return check::<R>(&self.state(), &asked.write);
+        }
+        let repeat = asked.repeat.map(|(id, content)| {
+            let key = RepeatKey {
+                actor: Actor::Anonymous,
+                method: R::METHOD,
+                id,
+            };
+            (key, self.fingerprinter.of(&content))
+        });
         let (reply, answer) = oneshot::channel();
-        let job = Box::new(Typed::new(write, reply));
+        let job = Box::new(Typed::<R>::new(asked.write, repeat, reply));
         self.queue.send(job).await.map_err(|_ended| CommitError::Ended)?;
         // A writer that is gone in the middle of a round cannot tell how far it came.
         answer.await.unwrap_or(Err(CommitError::OutcomeUnknown))
@@ -241,17 +273,55 @@ impl Writer {
 
     /// Judges each job by the state that the ones before it leave, makes the revisions durable, and publishes.
     async fn attempt(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<(), WriteFailure> {
-        let mut draft = State::clone(&self.state);
+        let mut draft = Draft::new(State::clone(&self.state));
+        let keys: Vec<_> = jobs.iter().filter_map(|job| job.repeat_key().cloned()).collect();
+        for key in keys {
+            let known = self.store.recall(&key).await.map_err(WriteFailure::RolledBack)?;
+            known.into_iter().for_each(|write| draft.recall(write));
+        }
         let now = now();
-        let revisions: Vec<_> = jobs.iter_mut().filter_map(|job| job.judge(&mut draft, now)).collect();
-        if revisions.is_empty() {
+        jobs.iter_mut().for_each(|job| job.judge(&mut draft, now));
+        if draft.is_empty() {
             return Ok(());
         }
-        self.store.write(&revisions, Actor::Anonymous).await?;
-        self.state = Arc::new(draft);
-        self.published.send_replace(Arc::clone(&self.state));
+        let is_changed = !draft.revisions.is_empty();
+        let mut state = draft.state;
+        let cut = state.items.due(&self.retention);
+        let batch = Batch {
+            revisions: &draft.revisions,
+            actor: Actor::Anonymous,
+            remembered: &draft.remembered,
+            cut,
+            retention: &self.retention,
+        };
+        self.store.write(&batch).await?;
+        if let Some(cut) = cut {
+            state.items.cut(cut);
+        }
+        self.state = Arc::new(state);
+        if is_changed {
+            self.published.send_replace(Arc::clone(&self.state));
+        }
         Ok(())
     }
+}
+
+/// Answers as the write would, by one published state, and changes nothing.
+fn check<R: WriteRequest>(published: &State, write: &R::Write) -> Result<Written<R::Answer>, CommitError> {
+    let plan = write
+        .plan(published, CredentialId::random())
+        .map_err(CommitError::Refused)?;
+    let mut state = published.clone();
+    state.preview(plan.changes, &plan.deleted, now());
+    let outcome = R::Write::outcome(&state, &plan.subject);
+    Ok(Written {
+        answer: outcome
+            .map(|outcome| R::answer(&outcome))
+            .unwrap_or_default()
+            .into_checked(),
+        revision: Revision::ZERO,
+        incarnation: published.items.incarnation().id,
+    })
 }
 
 fn answer(jobs: impl Iterator<Item = Box<dyn Job>>) {

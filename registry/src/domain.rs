@@ -1,10 +1,12 @@
 //! What a model, a feature, the settings and a change *are*: pure, without I/O and without a clock.
 
+pub mod actor;
 pub mod credential;
 pub mod etag;
 pub mod feature;
 pub mod items;
 pub mod model;
+pub mod repeat;
 pub mod settings;
 pub mod state;
 pub mod view;

@@ -8,21 +8,35 @@ pub mod settings;
 use switchboard::{
     failure::Failure,
     reason::header::{INCARNATION, REVISION},
+    service::request_id::RequestId,
     violation::Violations,
 };
 use tonic::{
-    Response,
+    Request, Response, Status,
     metadata::{Ascii, MetadataValue},
 };
 
-use crate::commit::{CommitError, Written};
+use crate::{
+    commit::{Commit, CommitError, Written},
+    wire::write::{Asked, WriteRequest},
+};
+
+/// Has a write made and answers it.
+async fn write<R: WriteRequest>(commit: &Commit, request: Request<R>) -> Result<Response<R::Answer>, Status> {
+    let id = RequestId::of(&request);
+    let asked = Asked::read(request.into_inner());
+    match commit.submit(asked).await {
+        Ok(done) => Ok(written(done)),
+        Err(error) => Err(failure(error).into_status(id.as_str())),
+    }
+}
 
 /// Answers a write, and says in the metadata which revision it was.
-fn written<V, T>(written: Written<V>, convert: impl FnOnce(&V) -> T) -> Response<T> {
-    let mut response = Response::new(convert(&written.view));
+fn written<A>(written: Written<A>) -> Response<A> {
+    let mut response = Response::new(written.answer);
     let metadata = response.metadata_mut();
     metadata.insert(REVISION, MetadataValue::<Ascii>::from(written.revision.get()));
-    if let Ok(incarnation) = written.incarnation.id.to_string().parse() {
+    if let Ok(incarnation) = written.incarnation.to_string().parse() {
         metadata.insert(INCARNATION, incarnation);
     }
     response
@@ -31,7 +45,7 @@ fn written<V, T>(written: Written<V>, convert: impl FnOnce(&V) -> T) -> Response
 /// Logs what a person should look at; a refusal is the caller's business.
 fn failure(error: CommitError) -> Failure {
     match &error {
-        CommitError::Refused(_) | CommitError::Ended => {}
+        CommitError::Refused(_) | CommitError::RequestIdReused | CommitError::Ended => {}
         CommitError::Store(_) | CommitError::OutcomeUnknown => {
             tracing::error!(error = &error as &dyn std::error::Error, "write was not stored");
         }

@@ -24,6 +24,7 @@ use tonic::{server::NamedService as _, service::Routes};
 use crate::{
     commit::{self, Commit, OpenError, Writer},
     config::Config,
+    domain::items::Retention,
     feed::Feed,
     fleet::Fleet,
     grpc::{config::ConfigApi, feature::FeatureApi, model::ModelApi, settings::SettingsApi},
@@ -91,7 +92,7 @@ impl Server {
     /// [`StartError`] says which of them failed.
     pub async fn bind(config: Config) -> Result<Self, StartError> {
         let ports = Ports::bind(config.listen_addr, config.admin_addr, LIMITS).await?;
-        let (writer, commit) = commit::open(&config.database)
+        let (writer, commit) = commit::open(&config.database, Retention::default())
             .await
             .map_err(|source| StartError::Open {
                 path: config.database.display().to_string(),

@@ -7,6 +7,7 @@
 mod error;
 mod load;
 mod open;
+mod requests;
 mod rows;
 mod verify;
 
@@ -20,7 +21,13 @@ pub use self::{
     load::{Loaded, StoredCredential},
     open::path_of,
 };
-use crate::domain::{credential::Credential, state::Applied};
+use crate::domain::{
+    actor::Actor,
+    credential::Credential,
+    items::{Cut, Retention},
+    repeat::{Remembered, RepeatKey},
+    state::Applied,
+};
 
 /// The open database.
 #[derive(Debug)]
@@ -38,13 +45,19 @@ struct Head {
     chain: ChainDigest,
 }
 
-/// Who made a revision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Actor {
-    /// The registry itself: the seed.
-    System,
-    /// Somebody who did not say who it is.
-    Anonymous,
+/// What becomes durable together.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    /// Revisions that follow the newest one.
+    pub revisions: &'a [Applied],
+    /// Who made them.
+    pub actor: Actor,
+    /// The writes that can be repeated.
+    pub remembered: &'a [Remembered],
+    /// What is no longer kept of the history.
+    pub cut: Option<Cut>,
+    /// How much is kept.
+    pub retention: &'a Retention,
 }
 
 /// Why nothing, or perhaps something, was written.
@@ -62,7 +75,7 @@ pub enum WriteFailure {
 }
 
 impl Store {
-    /// Writes revisions that follow the newest one, all or none; when it returns they are durable.
+    /// Writes a batch, all or nothing of it; when it returns it is durable.
     ///
     /// # Errors
     ///
@@ -71,11 +84,11 @@ impl Store {
     /// # Cancel safety
     ///
     /// Not cancel safe: dropped before the end, what is in memory and in the file may differ.
-    pub async fn write(&mut self, revisions: &[Applied], actor: Actor) -> Result<(), WriteFailure> {
+    pub async fn write(&mut self, batch: &Batch<'_>) -> Result<(), WriteFailure> {
         let begun = self.connection.begin_with("BEGIN IMMEDIATE").await;
         let mut transaction =
             begun.map_err(|error| WriteFailure::RolledBack(StoreError::sql("begin to write", error)))?;
-        let written = rows::write(&mut transaction, self.head, revisions, actor).await;
+        let written = rows::write(&mut transaction, self.head, batch).await;
         if let Err(failure) = written {
             // A connection that cannot even roll back is in a state that nobody knows.
             transaction
@@ -88,13 +101,22 @@ impl Store {
             .commit()
             .await
             .map_err(|error| WriteFailure::OutcomeUnknown(StoreError::sql("commit", error)))?;
-        if let Some(last) = revisions.last() {
+        if let Some(last) = batch.revisions.last() {
             self.head = Head {
                 revision: last.past.revision,
                 chain: last.past.chain,
             };
         }
         Ok(())
+    }
+
+    /// What is remembered of an earlier write, if anything.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when it cannot be read.
+    pub async fn recall(&mut self, key: &RepeatKey) -> Result<Option<Remembered>, StoreError> {
+        requests::recall(&mut self.connection, key).await
     }
 
     /// Closes the database in order: what is in its write-ahead log goes to the file.
@@ -107,15 +129,6 @@ impl Store {
             .close()
             .await
             .map_err(|error| StoreError::sql("close the database", error))
-    }
-}
-
-impl Actor {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::System => "system",
-            Self::Anonymous => "anonymous",
-        }
     }
 }
 

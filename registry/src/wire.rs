@@ -3,8 +3,10 @@
 //! Requests become writes that carry what is wrong with their fields, all of it; the writer adds what does not fit the
 //! state and answers once. Nothing here does I/O.
 
+pub mod batch;
 pub mod change;
 pub mod credential;
+pub mod delete;
 pub mod feature;
 pub mod mask;
 pub mod model;
@@ -12,6 +14,7 @@ pub mod page;
 pub mod report;
 pub mod settings;
 pub mod stored;
+pub mod write;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,6 +1,6 @@
 //! A queued write of any kind: judged, then answered.
 
-use std::{fmt, time::SystemTime};
+use std::{collections::HashMap, fmt, sync::Arc, time::SystemTime};
 
 use switchboard::names::CredentialId;
 use tokio::sync::oneshot;
@@ -8,17 +8,59 @@ use tokio::sync::oneshot;
 use super::{CommitError, Written};
 use crate::{
     domain::{
+        repeat::{Fingerprint, Remembered, RepeatKey},
         state::{Applied, State},
         view::View as _,
-        write::{Write, WriteError},
+        write::Revise as _,
     },
-    wire::stored,
+    store::StoreError,
+    wire::{
+        stored,
+        write::{WriteAnswer, WriteRequest},
+    },
 };
+
+/// What the writes of one round come to, before any of it is durable.
+#[derive(Debug)]
+pub(super) struct Draft {
+    /// The state after them.
+    pub(super) state: State,
+    /// Their revisions.
+    pub(super) revisions: Vec<Applied>,
+    /// Those of them that can be repeated.
+    pub(super) remembered: Vec<Remembered>,
+    /// Earlier writes, of this round too, under the request ids that this round's writes have.
+    known: HashMap<RepeatKey, Remembered>,
+}
+
+impl Draft {
+    pub(super) fn new(state: State) -> Self {
+        Self {
+            state,
+            revisions: Vec::new(),
+            remembered: Vec::new(),
+            known: HashMap::new(),
+        }
+    }
+
+    /// Takes in what is remembered of an earlier write.
+    pub(super) fn recall(&mut self, write: Remembered) {
+        self.known.insert(write.key.clone(), write);
+    }
+
+    /// Whether nothing has to be stored.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.revisions.is_empty() && self.remembered.is_empty()
+    }
+}
 
 /// A queued write.
 pub(super) trait Job: Send {
-    /// Decides the write by a state and makes its revision in it. `None`: there is nothing to store.
-    fn judge(&mut self, state: &mut State, now: SystemTime) -> Option<Applied>;
+    /// The request id that it came with.
+    fn repeat_key(&self) -> Option<&RepeatKey>;
+
+    /// Decides the write by the draft, and adds its revision to it.
+    fn judge(&mut self, draft: &mut Draft, now: SystemTime);
 
     /// Answers with what was decided, which is durable by now.
     fn answer(self: Box<Self>);
@@ -33,52 +75,97 @@ impl fmt::Debug for dyn Job {
     }
 }
 
-type Outcome<V> = Result<Written<V>, CommitError>;
+type Outcome<A> = Result<Written<A>, CommitError>;
 
 /// A write with the one who waits for it.
-pub(super) struct Typed<W: Write> {
-    write: W,
-    outcome: Option<Outcome<W::View>>,
-    reply: oneshot::Sender<Outcome<W::View>>,
+pub(super) struct Typed<R: WriteRequest> {
+    write: R::Write,
+    repeat: Option<(RepeatKey, Fingerprint)>,
+    outcome: Option<Outcome<R::Answer>>,
+    reply: oneshot::Sender<Outcome<R::Answer>>,
 }
 
-impl<W: Write> Typed<W> {
-    pub(super) const fn new(write: W, reply: oneshot::Sender<Outcome<W::View>>) -> Self {
+impl<R: WriteRequest> Typed<R> {
+    pub(super) const fn new(
+        write: R::Write,
+        repeat: Option<(RepeatKey, Fingerprint)>,
+        reply: oneshot::Sender<Outcome<R::Answer>>,
+    ) -> Self {
         Self {
             write,
+            repeat,
             outcome: None,
             reply,
         }
     }
 
-    #[expect(
-        clippy::expect_used,
-        reason = "a write that was judged is about a resource that exists by now"
-    )]
-    fn decide(&self, state: &mut State, now: SystemTime) -> Result<(Written<W::View>, Option<Applied>), WriteError> {
-        let verdict = self.write.judge(state, CredentialId::random())?;
-        let applied = verdict.change.map(|change| {
-            let value = stored::encode(&change);
-            state.apply(vec![(change, value)], now)
-        });
-        let view = W::view(state, &verdict.name).expect("the resource of a judged write is in the state");
-        let written = Written {
-            revision: view.record().revision,
-            incarnation: state.items.incarnation(),
-            view,
+    fn decide(&self, draft: &mut Draft, now: SystemTime) -> Outcome<R::Answer> {
+        let Some((key, content)) = &self.repeat else {
+            return self.make(draft, now);
         };
-        Ok((written, applied))
+        if let Some(known) = draft.known.get(key) {
+            return if known.content == *content {
+                repeated(known)
+            } else {
+                Err(CommitError::RequestIdReused)
+            };
+        }
+        let written = self.make(draft, now)?;
+        let remembered = Remembered {
+            key: key.clone(),
+            content: *content,
+            answer: prost::Message::encode_to_vec(&written.answer).into(),
+            revision: written.revision,
+            incarnation: written.incarnation,
+        };
+        draft.remembered.push(remembered.clone());
+        draft.recall(remembered);
+        Ok(written)
+    }
+
+    #[expect(clippy::expect_used, reason = "a plan leaves what it is about in the state")]
+    fn make(&self, draft: &mut Draft, now: SystemTime) -> Outcome<R::Answer> {
+        let state = &mut draft.state;
+        let plan = self
+            .write
+            .plan(state, CredentialId::random())
+            .map_err(CommitError::Refused)?;
+        if !plan.is_empty() {
+            let encoded = plan.changes.into_iter().map(|change| {
+                let value = stored::encode(&change);
+                (change, value)
+            });
+            draft.revisions.push(state.apply(encoded.collect(), plan.deleted, now));
+        }
+        let outcome = R::Write::outcome(state, &plan.subject).expect("the subject of a plan is in its state");
+        Ok(Written {
+            answer: R::answer(&outcome),
+            revision: outcome.revision(),
+            incarnation: state.items.incarnation().id,
+        })
     }
 }
 
-impl<W: Write> Job for Typed<W> {
-    fn judge(&mut self, state: &mut State, now: SystemTime) -> Option<Applied> {
-        let (outcome, applied) = match self.decide(state, now) {
-            Ok((written, applied)) => (Ok(written), applied),
-            Err(error) => (Err(CommitError::Refused(error)), None),
-        };
-        self.outcome = Some(outcome);
-        applied
+/// The answer that the same write was given before.
+fn repeated<A: WriteAnswer>(known: &Remembered) -> Outcome<A> {
+    let answer = A::decode(&*known.answer).map_err(|_unreadable| {
+        let error = StoreError::damaged("the answer to an earlier write is not readable");
+        CommitError::Store(Arc::new(error))
+    })?;
+    Ok(Written {
+        answer,
+        revision: known.revision,
+        incarnation: known.incarnation,
+    })
+}
+
+impl<R: WriteRequest> Job for Typed<R> {
+    fn repeat_key(&self) -> Option<&RepeatKey> {
+        self.repeat.as_ref().map(|(key, _)| key)
+    }
+
+    fn judge(&mut self, draft: &mut Draft, now: SystemTime) {
+        self.outcome = Some(self.decide(draft, now));
     }
 
     fn answer(self: Box<Self>) {

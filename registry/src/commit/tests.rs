@@ -1,3 +1,6 @@
+mod history;
+mod repeat;
+
 use std::path::PathBuf;
 
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _, sqlite::SqliteConnectOptions};
@@ -10,7 +13,7 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::{domain::credential::Credential, store::Kind, wire};
+use crate::{domain::credential::Credential, store::Kind};
 
 /// A registry's writer on a database of its own.
 struct Running {
@@ -26,7 +29,11 @@ impl Running {
     }
 
     async fn start_in(folder: TempDir) -> Self {
-        let (writer, commit) = open(&database(&folder)).await.unwrap();
+        Self::start_with(folder, Retention::default()).await
+    }
+
+    async fn start_with(folder: TempDir, retention: Retention) -> Self {
+        let (writer, commit) = open(&database(&folder), retention).await.unwrap();
         let shutdown = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(writer.run(shutdown.clone()));
@@ -64,6 +71,15 @@ async fn tamper(folder: &TempDir, sql: &'static str) {
     connection.close().await.unwrap();
 }
 
+/// The one number that a query gives, while no registry holds the database.
+async fn count(folder: &TempDir, sql: &'static str) -> i64 {
+    let options = SqliteConnectOptions::new().filename(database(folder));
+    let mut connection = options.connect().await.unwrap();
+    let number = sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    number
+}
+
 fn model(display_name: &str) -> registry::Model {
     registry::Model {
         display_name: Some(display_name.to_owned()),
@@ -73,22 +89,22 @@ fn model(display_name: &str) -> registry::Model {
     }
 }
 
-fn create(model: registry::Model) -> crate::domain::write::CreateModel {
-    wire::model::create(registry::CreateModelRequest {
+fn create(model: registry::Model) -> Asked<registry::CreateModelRequest> {
+    Asked::read(registry::CreateModelRequest {
         model: Some(model),
-        model_id: String::new(),
+        ..Default::default()
     })
 }
 
-fn assign(feature: &str, model: &str) -> crate::domain::write::UpdateFeature {
-    wire::feature::update(registry::UpdateFeatureRequest {
+fn assign(feature: &str, model: &str) -> Asked<registry::UpdateFeatureRequest> {
+    Asked::read(registry::UpdateFeatureRequest {
         feature: Some(registry::Feature {
             name: format!("features/{feature}"),
             provider: Some(types::Provider::SelfHosted.into()),
             model: Some(model.to_owned()),
             ..Default::default()
         }),
-        update_mask: None,
+        ..Default::default()
     })
 }
 
@@ -160,7 +176,7 @@ async fn a_second_registry_on_the_same_file_is_refused() {
     let link = running.folder.path().join("link.db");
     std::os::unix::fs::symlink(&path, &link).unwrap();
     for path in [&path, &link] {
-        let second = open(path).await;
+        let second = open(path, Retention::default()).await;
         assert!(
             matches!(second, Err(OpenError::Store(StoreError::Locked(_)))),
             "{path:?}"
@@ -189,7 +205,7 @@ async fn the_files_are_readable_to_nobody_else() {
 #[tokio::test]
 async fn writes_in_one_round_see_each_other_and_a_refused_one_takes_no_revision() {
     let folder = TempDir::new().unwrap();
-    let (writer, commit) = open(&database(&folder)).await.unwrap();
+    let (writer, commit) = open(&database(&folder), Retention::default()).await.unwrap();
     // Queued before the writer runs, so that one round takes them all.
     let mut callers = JoinSet::new();
     let queue = |callers: &mut JoinSet<_>, write| {
@@ -223,7 +239,7 @@ async fn a_write_that_cannot_be_stored_fails_alone() {
          BEGIN SELECT RAISE(ABORT, 'no'); END",
     )
     .await;
-    let (writer, commit) = open(&database(&folder)).await.unwrap();
+    let (writer, commit) = open(&database(&folder), Retention::default()).await.unwrap();
     let mut callers = JoinSet::new();
     for display_name in ["A", "Bad", "C"] {
         let commit = commit.clone();
@@ -292,7 +308,7 @@ async fn a_writer_stops_when_somebody_else_has_written() {
 #[tokio::test]
 async fn a_caller_that_goes_away_does_not_interrupt_its_write() {
     let folder = TempDir::new().unwrap();
-    let (writer, commit) = open(&database(&folder)).await.unwrap();
+    let (writer, commit) = open(&database(&folder), Retention::default()).await.unwrap();
     let mut callers = JoinSet::new();
     let caller = commit.clone();
     callers.spawn(async move { caller.submit(create(model("A"))).await.map(|_| ()) });
@@ -345,7 +361,8 @@ async fn a_database_that_contradicts_itself_is_refused() {
         running.commit.submit(create(with_token)).await.unwrap();
         let (folder, _) = running.stop().await;
         tamper(&folder, sql).await;
-        let Err(OpenError::Store(StoreError::Damaged(message))) = open(&database(&folder)).await else {
+        let Err(OpenError::Store(StoreError::Damaged(message))) = open(&database(&folder), Retention::default()).await
+        else {
             panic!("not noticed: {sql}");
         };
         assert!(message.contains(what), "{sql}: {message}");
@@ -366,7 +383,7 @@ async fn a_credential_of_another_id_is_refused() {
         "UPDATE credentials SET credential_id = '00000000000000000000000000000000'",
     )
     .await;
-    let reopened = open(&database(&folder)).await;
+    let reopened = open(&database(&folder), Retention::default()).await;
     assert!(matches!(reopened, Err(OpenError::Resource { .. })));
 }
 
@@ -379,7 +396,7 @@ async fn a_database_of_a_newer_registry_is_refused() {
          VALUES (9999, 'later', 1, x'00', 0)",
     )
     .await;
-    let reopened = open(&database(&folder)).await;
+    let reopened = open(&database(&folder), Retention::default()).await;
     assert!(matches!(
         reopened,
         Err(OpenError::Store(StoreError::SchemaTooNew(9999)))
@@ -394,7 +411,7 @@ async fn a_file_that_is_no_database_is_refused() {
         "this is no database, but long enough to be looked at as one",
     )
     .unwrap();
-    let Err(OpenError::Store(error)) = open(&database(&folder)).await else {
+    let Err(OpenError::Store(error)) = open(&database(&folder), Retention::default()).await else {
         panic!("a text was taken for a database");
     };
     assert_eq!(error.kind(), Kind::Corrupt);

@@ -11,6 +11,29 @@ pub struct Feature {
     pub setting: Setting,
 }
 
+impl Feature {
+    /// Every model that it names: what keeps a model from being deleted.
+    pub fn references(&self) -> impl Iterator<Item = &ModelName> {
+        self.setting.model().into_iter()
+    }
+
+    /// The same feature with every reference to `from` moved to `to`.
+    #[must_use]
+    pub fn reassigned(&self, from: &ModelName, to: &ModelName) -> Self {
+        let moved = |model: &ModelName| if model == from { to.clone() } else { model.clone() };
+        let setting = match &self.setting {
+            Setting::SelfHosted(model) => Setting::SelfHosted(moved(model)),
+            Setting::Disabled(model) => Setting::Disabled(model.as_ref().map(moved)),
+            Setting::Unassigned => Setting::Unassigned,
+            Setting::Vendored => Setting::Vendored,
+        };
+        Self {
+            name: self.name.clone(),
+            setting,
+        }
+    }
+}
+
 /// Who answers a feature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Provider {

@@ -1,5 +1,7 @@
 //! The resources as they are stored, streamed and hashed, at one revision, with the digests of the revisions before.
 
+mod past;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Bound,
@@ -13,6 +15,9 @@ use switchboard::{
     history::{Cursor, Incarnation, View},
     names::{ResourceName, Revision, StoreId},
 };
+
+use self::past::Log;
+pub use self::past::{Cut, Past, Retention};
 
 /// One resource with the bytes by which it is stored and hashed. Nobody encodes it again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,32 +113,6 @@ pub struct Tombstone {
     pub revision: Revision,
 }
 
-/// What is remembered of a revision to judge a cursor by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Past {
-    /// The revision.
-    pub revision: Revision,
-    /// The history up to it.
-    pub chain: ChainDigest,
-    /// The state of the view CONFIG at it.
-    pub config: StateDigest,
-    /// The state of the view ROUTER at it.
-    pub router: StateDigest,
-    /// When it was committed. For people.
-    pub commit_time: SystemTime,
-}
-
-impl Past {
-    /// The state of a view at it.
-    #[must_use]
-    pub const fn state(&self, view: View) -> StateDigest {
-        match view {
-            View::Config => self.config,
-            View::Router => self.router,
-        }
-    }
-}
-
 /// All resources at one revision of one store's history.
 ///
 /// A clone is a snapshot: it shares the items, and shares the list of past revisions, of which it only reads those up to
@@ -147,8 +126,10 @@ pub struct Items {
     deleted: BTreeMap<Arc<str>, Revision>,
     /// Each live or deleted name under the revision that changed it last.
     by_revision: BTreeSet<(Revision, Arc<str>)>,
-    /// Every revision of this incarnation that is kept, oldest first, without holes.
-    past: Arc<RwLock<Vec<Past>>>,
+    /// The oldest revision of which all later changes are here.
+    floor: Revision,
+    /// Every revision of this incarnation that is kept.
+    log: Arc<RwLock<Log>>,
 }
 
 impl Items {
@@ -162,6 +143,7 @@ impl Items {
             config: StateDigest::EMPTY,
             router: StateDigest::EMPTY,
             commit_time: SystemTime::UNIX_EPOCH,
+            change_bytes: 0,
         };
         Self {
             store,
@@ -170,17 +152,20 @@ impl Items {
             by_name: BTreeMap::new(),
             deleted: BTreeMap::new(),
             by_revision: BTreeSet::new(),
-            past: Arc::default(),
+            floor: Revision::ZERO.next(),
+            log: Arc::default(),
         }
     }
 
-    /// The state that was stored: the live items, and what is remembered of each revision, oldest first.
+    /// The state that was stored: what is remembered of each revision from the floor on and the chains of those right
+    /// below it, both oldest first; the live items; and the tombstones that are later than the floor.
     ///
     /// Whoever stored them has to have checked that they belong together.
     #[must_use]
     pub fn restored(
         store: StoreId,
         incarnation: Incarnation,
+        chains: Vec<ChainDigest>,
         past: Vec<Past>,
         live: Vec<Item>,
         deleted: Vec<Tombstone>,
@@ -188,6 +173,9 @@ impl Items {
         let mut items = Self::empty(store, incarnation);
         if let Some(&head) = past.last() {
             items.head = head;
+        }
+        if let Some(floor) = past.first() {
+            items.floor = floor.revision;
         }
         for item in live {
             items.by_revision.insert((item.revision, Arc::clone(&item.key)));
@@ -197,7 +185,7 @@ impl Items {
             items.by_revision.insert((revision, Arc::clone(&key)));
             items.deleted.insert(key, revision);
         }
-        items.past = Arc::new(RwLock::new(past));
+        items.log = Arc::new(RwLock::new(Log::new(chains, past)));
         items
     }
 
@@ -218,6 +206,7 @@ impl Items {
                 ItemChange::Delete(tombstone) => ChainChange::Delete(&tombstone.key),
             }),
         );
+        let change_bytes = changes.iter().map(|change| Past::change_bytes_of(change.key())).sum();
         let (mut config, mut router) = (self.head.config, self.head.router);
         for change in changes {
             let key = Arc::clone(change.key());
@@ -255,13 +244,33 @@ impl Items {
             config,
             router,
             commit_time,
+            change_bytes,
         };
-        let mut past = self.past.write().unwrap_or_else(PoisonError::into_inner);
-        // A batch that was rolled back may have left revisions behind that nobody has seen.
-        let kept = past.partition_point(|known| known.revision < revision);
-        past.truncate(kept);
-        past.push(self.head);
+        let mut log = self.log.write().unwrap_or_else(PoisonError::into_inner);
+        log.push(self.head);
         self.head
+    }
+
+    /// Where the history is to be cut off now, if anywhere.
+    #[must_use]
+    pub fn due(&self, retention: &Retention) -> Option<Cut> {
+        self.log.read().unwrap_or_else(PoisonError::into_inner).due(retention)
+    }
+
+    /// Forgets what is below a cut, for every clone: only for one that is durable, and on the newest state.
+    pub fn cut(&mut self, cut: Cut) {
+        let between = (
+            Bound::Included((self.floor.next(), Arc::from(""))),
+            Bound::Excluded((cut.floor.next(), Arc::from(""))),
+        );
+        let old: Vec<_> = self.by_revision.range(between).cloned().collect();
+        for (revision, key) in old {
+            if self.deleted.remove(&key).is_some() {
+                self.by_revision.remove(&(revision, key));
+            }
+        }
+        self.floor = cut.floor;
+        self.log.write().unwrap_or_else(PoisonError::into_inner).cut(cut);
     }
 
     /// The store.
@@ -304,20 +313,25 @@ impl Items {
     /// The oldest revision from which deltas can be served.
     #[must_use]
     pub fn oldest_resumable(&self) -> Revision {
-        let past = self.past.read().unwrap_or_else(PoisonError::into_inner);
-        past.first().map_or(self.head.revision, |oldest| oldest.revision)
+        self.floor.min(self.head.revision)
     }
 
-    /// What is remembered of a revision up to the newest.
+    /// What is remembered of a revision up to the newest; `None` below the oldest that deltas can be served from.
     #[must_use]
     pub fn past(&self, revision: Revision) -> Option<Past> {
         if revision > self.head.revision {
             return None;
         }
-        let past = self.past.read().unwrap_or_else(PoisonError::into_inner);
-        let oldest = past.first()?.revision;
-        let place = usize::try_from(revision.get().checked_sub(oldest.get())?).ok()?;
-        past.get(place).copied()
+        self.log.read().unwrap_or_else(PoisonError::into_inner).past(revision)
+    }
+
+    /// The history up to a revision; `None` for one that is not yet, or of which nothing is known any more.
+    #[must_use]
+    pub fn chain(&self, revision: Revision) -> Option<ChainDigest> {
+        if revision > self.head.revision {
+            return None;
+        }
+        self.log.read().unwrap_or_else(PoisonError::into_inner).chain(revision)
     }
 
     /// All items of a view, ordered by the bytes of their names.
@@ -445,6 +459,46 @@ mod tests {
         items.advance(vec![put("models/a", 3, "y")], SystemTime::UNIX_EPOCH);
         assert_eq!(items.deleted_after(revision(0)).count(), 0);
         assert_eq!(items.changed_after(View::Router, revision(0)).count(), 1);
+    }
+
+    #[test]
+    fn what_is_below_the_floor_is_forgotten_and_what_lives_stays() {
+        let mut items = items();
+        items.advance(
+            vec![
+                put("models/a", 1, "x"),
+                put("models/b", 1, "x"),
+                put("models/c", 1, "x"),
+            ],
+            SystemTime::UNIX_EPOCH,
+        );
+        items.advance(vec![delete("models/a", 2)], SystemTime::UNIX_EPOCH);
+        items.advance(vec![delete("models/b", 3)], SystemTime::UNIX_EPOCH);
+        let before = items.clone();
+        let keep = Retention {
+            revisions: 1,
+            ..Retention::default()
+        };
+        let cut = items.due(&keep).unwrap();
+        items.cut(cut);
+        let revision = |number| Revision::new(number).unwrap();
+        assert_eq!(items.oldest_resumable(), revision(2));
+        assert_eq!(
+            (items.past(revision(1)), items.past(revision(2)).is_some()),
+            (None, true)
+        );
+        assert!(
+            items.chain(revision(1)).is_some(),
+            "an old cursor is told from a foreign one"
+        );
+        let deleted: Vec<_> = items
+            .deleted_after(revision(0))
+            .map(|gone| gone.key.to_string())
+            .collect();
+        assert_eq!(deleted, ["models/b"]);
+        assert!(items.get("models/c").is_some());
+        assert_eq!(items.changed_after(View::Router, revision(0)).count(), 1);
+        assert_eq!(before.deleted_after(revision(0)).count(), 2, "a clone stays as it is");
     }
 
     #[test]

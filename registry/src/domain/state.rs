@@ -8,7 +8,7 @@ use switchboard::names::{FeatureName, ModelName, ResourceName, Revision};
 use super::{
     credential::Credential,
     feature::Feature,
-    items::{Item, ItemChange, Items, Past},
+    items::{Item, ItemChange, Items, Past, Tombstone},
     model::Model,
     settings::Settings,
 };
@@ -97,8 +97,8 @@ impl Change {
 pub struct Applied {
     /// What is remembered of the revision.
     pub past: Past,
-    /// The resources that it changed.
-    pub items: Vec<Item>,
+    /// What it did to each resource.
+    pub changes: Vec<ItemChange>,
     /// The credentials that it set, cleared or dropped.
     pub credentials: Vec<(ModelName, Credential)>,
 }
@@ -126,40 +126,72 @@ impl State {
         }
     }
 
-    /// Makes the next revision of these changes, each with the bytes by which it is stored, streamed and hashed.
-    pub fn apply(&mut self, changes: Vec<(Change, Bytes)>, now: SystemTime) -> Applied {
+    /// Makes the next revision: these changes, each with the bytes by which it is stored, streamed and hashed, and these
+    /// models deleted.
+    pub fn apply(&mut self, changes: Vec<(Change, Bytes)>, deleted: Vec<ModelName>, now: SystemTime) -> Applied {
         let revision = self.items.revision().next();
-        let mut items = Vec::with_capacity(changes.len());
+        let mut item_changes = Vec::with_capacity(changes.len() + deleted.len());
         let mut credentials = Vec::new();
         for (change, value) in changes {
             let name = change.name();
-            let record = self.next_record(&name, revision, now);
-            items.push(Item::new(
-                name.clone(),
-                record.create_revision,
-                revision,
-                type_url(&name),
-                value,
-            ));
             if let Change::Model {
                 model,
                 credential,
                 is_token_touched: true,
             } = &change
             {
-                self.token_update_times.insert(model.name.clone(), now);
                 credentials.push((model.name.clone(), credential.clone()));
             }
-            self.restore(change, record);
+            let record = self.take_in(change, now);
+            let url = type_url(&name);
+            item_changes.push(ItemChange::Put(Item::new(
+                name,
+                record.create_revision,
+                revision,
+                url,
+                value,
+            )));
         }
-        let past = self
-            .items
-            .advance(items.iter().cloned().map(ItemChange::Put).collect(), now);
+        for name in deleted {
+            self.forget(&name);
+            let key = name.to_string().into();
+            item_changes.push(ItemChange::Delete(Tombstone { key, revision }));
+        }
         Applied {
-            past,
-            items,
+            past: self.items.advance(item_changes.clone(), now),
+            changes: item_changes,
             credentials,
         }
+    }
+
+    /// Shows what the next revision would look like to readers, without making it: the items stay as they are.
+    pub fn preview(&mut self, changes: Vec<Change>, deleted: &[ModelName], now: SystemTime) {
+        for change in changes {
+            self.take_in(change, now);
+        }
+        deleted.iter().for_each(|name| self.forget(name));
+    }
+
+    /// Takes in one resource as the next revision leaves it.
+    fn take_in(&mut self, change: Change, now: SystemTime) -> Record {
+        let record = self.next_record(&change.name(), self.items.revision().next(), now);
+        if let Change::Model {
+            model,
+            is_token_touched: true,
+            ..
+        } = &change
+        {
+            self.token_update_times.insert(model.name.clone(), now);
+        }
+        self.restore(change, record);
+        record
+    }
+
+    /// Nothing of a deleted model is left, so that its name can be used again.
+    fn forget(&mut self, name: &ModelName) {
+        self.models.remove(name);
+        self.credentials.remove(name);
+        self.token_update_times.remove(name);
     }
 
     /// Takes in one resource as it stands, without making a revision.
@@ -195,7 +227,7 @@ impl State {
         self.features
             .values()
             .map(|feature| &feature.value)
-            .filter(move |feature| feature.setting.model() == Some(model))
+            .filter(move |feature| feature.references().any(|named| named == model))
     }
 
     fn next_record(&self, name: &ResourceName, revision: Revision, now: SystemTime) -> Record {

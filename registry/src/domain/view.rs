@@ -4,7 +4,7 @@ use std::{sync::Arc, time::SystemTime};
 
 use switchboard::{
     catalogue::{self, Catalogue},
-    names::{FeatureName, ModelName, ResourceName},
+    names::{FeatureName, ModelName, ResourceName, Revision},
 };
 
 use super::{
@@ -59,27 +59,27 @@ pub struct SettingsView {
     pub etag: Etag,
 }
 
-/// What every view of a resource can tell.
+/// What every view of what was written can tell.
 pub trait View {
-    /// What is recorded of the resource.
-    fn record(&self) -> Record;
+    /// The revision that last changed it.
+    fn revision(&self) -> Revision;
 }
 
 impl View for ModelView {
-    fn record(&self) -> Record {
-        self.model.record
+    fn revision(&self) -> Revision {
+        self.model.record.revision
     }
 }
 
 impl View for FeatureView {
-    fn record(&self) -> Record {
-        self.feature.record
+    fn revision(&self) -> Revision {
+        self.feature.record.revision
     }
 }
 
 impl View for SettingsView {
-    fn record(&self) -> Record {
-        self.settings.record
+    fn revision(&self) -> Revision {
+        self.settings.record.revision
     }
 }
 

@@ -3,17 +3,21 @@
 //! A write carries what was wrong with its fields already, so that its answer can name everything at once, the bad fields
 //! and those that do not fit the state. Deciding is pure: the state is only read, and a new credential id is handed in.
 
+mod batch;
+mod delete;
 mod feature;
 mod model;
 mod settings;
 
 use switchboard::{
-    names::{CredentialId, ModelName, ResourceName, Revision},
+    names::{CredentialId, FeatureName, ModelName, ResourceName, Revision},
     reason::FieldReason,
     violation::Violations,
 };
 
 pub use self::{
+    batch::{BatchUpdateFeatures, BatchView},
+    delete::{DeleteModel, DeletedView},
     feature::UpdateFeature,
     model::{CreateModel, GivenEndpoints, ModelPatch, RequestedId, UpdateModel},
     settings::UpdateSettings,
@@ -26,7 +30,7 @@ use super::{
 /// A write of one resource.
 pub trait Write: Send + 'static {
     /// The name of the resource.
-    type Name;
+    type Name: Send;
     /// The resource as the answer shows it.
     type View: view::View + Send + 'static;
 
@@ -48,6 +52,61 @@ pub struct Verdict<N> {
     pub name: N,
     /// The resource as it leaves it. `None`: it changes nothing.
     pub change: Option<Change>,
+}
+
+/// Whatever makes one revision: a write of one resource, or of several that belong together.
+pub trait Revise: Send + 'static {
+    /// What the answer is about.
+    type Subject: Send;
+    /// The outcome as the answer shows it.
+    type View: view::View;
+
+    /// Decides what it does to a state. `fresh` is the id of the credential, should one be set.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError`] when it cannot be made.
+    fn plan(&self, state: &State, fresh: CredentialId) -> Result<Plan<Self::Subject>, WriteError>;
+
+    /// The outcome, in the state that the plan leaves. `None`: the subject is not of this state.
+    fn outcome(state: &State, subject: &Self::Subject) -> Option<Self::View>;
+}
+
+/// What one revision is to do. Nothing at all: then none is made.
+#[derive(Debug)]
+pub struct Plan<S> {
+    /// What the answer is about.
+    pub subject: S,
+    /// The resources as it leaves them.
+    pub changes: Vec<Change>,
+    /// The models that it deletes.
+    pub deleted: Vec<ModelName>,
+}
+
+impl<S> Plan<S> {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.deleted.is_empty()
+    }
+}
+
+impl<W: Write> Revise for W {
+    type Subject = W::Name;
+    type View = W::View;
+
+    fn plan(&self, state: &State, fresh: CredentialId) -> Result<Plan<W::Name>, WriteError> {
+        let verdict = self.judge(state, fresh)?;
+        Ok(Plan {
+            subject: verdict.name,
+            changes: verdict.change.into_iter().collect(),
+            deleted: Vec::new(),
+        })
+    }
+
+    fn outcome(state: &State, subject: &W::Name) -> Option<W::View> {
+        W::view(state, subject)
+    }
 }
 
 /// Why a write cannot be made.
@@ -74,6 +133,17 @@ pub enum WriteError {
         field: &'static str,
         /// The model that has it.
         holder: ModelName,
+    },
+    /// The model cannot be deleted: features name it.
+    #[error(
+        "`{name}` is in use by {}: name another model for them, or delete it with `reassign_to`",
+        list(features)
+    )]
+    InUse {
+        /// The model.
+        name: ModelName,
+        /// The features that name it, disabled ones too.
+        features: Vec<FeatureName>,
     },
     /// A family or a feature in beta while beta is off.
     #[error("{} in beta, and beta is off: `settings.beta_enabled` switches it on", are(.0))]
@@ -126,6 +196,11 @@ fn check_etag(state: &State, name: ResourceName, record: Record, etag: Option<&s
         }),
         _ => Ok(()),
     }
+}
+
+fn list(features: &[FeatureName]) -> String {
+    let names: Vec<_> = features.iter().map(|name| format!("`{}`", name.id())).collect();
+    names.join(", ")
 }
 
 fn are(subjects: &[String]) -> String {

@@ -225,14 +225,14 @@ fn judge(resume: Resume, view: View, items: &Items) -> Row {
     if cursor.revision > items.revision() {
         return Row::Ahead;
     }
-    let Some(past) = items.past(cursor.revision) else {
+    if items.chain(cursor.revision).is_some_and(|chain| chain != cursor.chain) {
+        return Row::Diverged;
+    }
+    let past = items.past(cursor.revision);
+    let Some(past) = past.filter(|_| cursor.revision >= items.oldest_resumable()) else {
         return Row::Compacted;
     };
-    if past.chain != cursor.chain {
-        Row::Diverged
-    } else if cursor.revision < items.oldest_resumable() {
-        Row::Compacted
-    } else if cursor.view != view {
+    if cursor.view != view {
         Row::OtherView
     } else if past.state(view) != cursor.state {
         Row::OtherState

@@ -8,9 +8,10 @@ use switchboard::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{count, failure, invalid, written};
+use super::{count, invalid, write};
 use crate::{
     commit::Commit,
+    status::write::not_found,
     wire::{self, page::Page},
 };
 
@@ -25,6 +26,13 @@ impl FeatureApi {
     #[must_use]
     pub const fn new(commit: Commit) -> Self {
         Self { commit }
+    }
+
+    fn read(&self, request: &registry::GetFeatureRequest) -> Result<registry::Feature, Failure> {
+        let name = wire::feature::get(request).map_err(invalid)?;
+        let view = self.commit.state().feature(&name);
+        view.map(|view| wire::feature::answer(&view))
+            .ok_or_else(|| not_found(&name.into()))
     }
 
     fn list(&self, request: &registry::ListFeaturesRequest) -> Result<registry::ListFeaturesResponse, Failure> {
@@ -46,6 +54,16 @@ impl FeatureApi {
 
 #[tonic::async_trait]
 impl FeatureService for FeatureApi {
+    async fn get_feature(
+        &self,
+        request: Request<registry::GetFeatureRequest>,
+    ) -> Result<Response<registry::Feature>, Status> {
+        let id = RequestId::of(&request);
+        self.read(request.get_ref())
+            .map(Response::new)
+            .map_err(|failure| failure.into_status(id.as_str()))
+    }
+
     async fn list_features(
         &self,
         request: Request<registry::ListFeaturesRequest>,
@@ -60,11 +78,13 @@ impl FeatureService for FeatureApi {
         &self,
         request: Request<registry::UpdateFeatureRequest>,
     ) -> Result<Response<registry::Feature>, Status> {
-        let id = RequestId::of(&request);
-        let write = wire::feature::update(request.into_inner());
-        match self.commit.submit(write).await {
-            Ok(done) => Ok(written(done, wire::feature::answer)),
-            Err(error) => Err(failure(error).into_status(id.as_str())),
-        }
+        write(&self.commit, request).await
+    }
+
+    async fn batch_update_features(
+        &self,
+        request: Request<registry::BatchUpdateFeaturesRequest>,
+    ) -> Result<Response<registry::BatchUpdateFeaturesResponse>, Status> {
+        write(&self.commit, request).await
     }
 }

@@ -11,7 +11,7 @@ use switchboard::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{count, failure, invalid, written};
+use super::{count, invalid, write};
 use crate::{
     commit::Commit,
     domain::{state::State, view::ModelView},
@@ -78,12 +78,7 @@ impl ModelService for ModelApi {
         &self,
         request: Request<registry::CreateModelRequest>,
     ) -> Result<Response<registry::Model>, Status> {
-        let id = RequestId::of(&request);
-        let write = wire::model::create(request.into_inner());
-        match self.commit.submit(write).await {
-            Ok(done) => Ok(written(done, wire::model::answer)),
-            Err(error) => Err(failure(error).into_status(id.as_str())),
-        }
+        write(&self.commit, request).await
     }
 
     async fn get_model(
@@ -110,12 +105,14 @@ impl ModelService for ModelApi {
         &self,
         request: Request<registry::UpdateModelRequest>,
     ) -> Result<Response<registry::Model>, Status> {
-        let id = RequestId::of(&request);
-        let write = wire::model::update(request.into_inner());
-        match self.commit.submit(write).await {
-            Ok(done) => Ok(written(done, wire::model::answer)),
-            Err(error) => Err(failure(error).into_status(id.as_str())),
-        }
+        write(&self.commit, request).await
+    }
+
+    async fn delete_model(
+        &self,
+        request: Request<registry::DeleteModelRequest>,
+    ) -> Result<Response<registry::DeleteModelResponse>, Status> {
+        write(&self.commit, request).await
     }
 
     async fn list_model_families(

@@ -1,12 +1,9 @@
 //! `SettingsService`.
 
-use switchboard::{
-    pb::registry::{self, settings_service_server::SettingsService},
-    service::request_id::RequestId,
-};
+use switchboard::pb::registry::{self, settings_service_server::SettingsService};
 use tonic::{Request, Response, Status};
 
-use super::{failure, written};
+use super::write;
 use crate::{commit::Commit, wire};
 
 /// Serves `SettingsService`.
@@ -36,11 +33,6 @@ impl SettingsService for SettingsApi {
         &self,
         request: Request<registry::UpdateSettingsRequest>,
     ) -> Result<Response<registry::Settings>, Status> {
-        let id = RequestId::of(&request);
-        let write = wire::settings::update(request.into_inner());
-        match self.commit.submit(write).await {
-            Ok(done) => Ok(written(done, wire::settings::answer)),
-            Err(error) => Err(failure(error).into_status(id.as_str())),
-        }
+        write(&self.commit, request).await
     }
 }

@@ -1,6 +1,9 @@
-use switchboard::pb::registry::{
-    self, feature_service_server::FeatureService as _, model_service_server::ModelService as _,
-    settings_service_server::SettingsService as _,
+use switchboard::pb::{
+    registry::{
+        self, feature_service_server::FeatureService as _, model_service_server::ModelService as _,
+        settings_service_server::SettingsService as _,
+    },
+    types,
 };
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -9,7 +12,10 @@ use tonic::{Code, Request};
 use tonic_types::StatusExt as _;
 
 use super::{feature::FeatureApi, model::ModelApi, settings::SettingsApi};
-use crate::commit::{self, Commit};
+use crate::{
+    commit::{self, Commit},
+    domain::items::Retention,
+};
 
 /// The handlers, on a writer that runs until the test ends.
 struct Running {
@@ -21,7 +27,9 @@ struct Running {
 impl Running {
     async fn start() -> Self {
         let folder = TempDir::new().unwrap();
-        let (writer, commit) = commit::open(&folder.path().join("switchboard.db")).await.unwrap();
+        let (writer, commit) = commit::open(&folder.path().join("switchboard.db"), Retention::default())
+            .await
+            .unwrap();
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { writer.run(CancellationToken::new()).await.unwrap() });
         Self {
@@ -48,7 +56,7 @@ impl Running {
                 api_token: Some("canary-4f1c".to_owned()),
                 ..Default::default()
             }),
-            model_id: String::new(),
+            ..Default::default()
         };
         self.models().create_model(Request::new(request)).await.unwrap()
     }
@@ -183,7 +191,7 @@ async fn a_refused_write_names_every_bad_field_and_the_call() {
             api_token: Some("canary 4f1c".to_owned()),
             ..Default::default()
         }),
-        model_id: String::new(),
+        ..Default::default()
     };
     let status = running.models().create_model(Request::new(request)).await.unwrap_err();
     let details = status.get_error_details();
@@ -202,7 +210,7 @@ async fn settings_are_read_as_they_were_written() {
             beta_enabled: Some(true),
             ..Default::default()
         }),
-        update_mask: None,
+        ..Default::default()
     };
     let written = api.update_settings(Request::new(request)).await.unwrap();
     assert_eq!(written.metadata().get("x-switchboard-revision").unwrap(), "2");
@@ -212,4 +220,98 @@ async fn settings_are_read_as_they_were_written() {
         .unwrap();
     assert_eq!(read.get_ref(), written.get_ref());
     assert_eq!(read.get_ref().beta_enabled, Some(true));
+}
+
+#[tokio::test]
+async fn every_write_tells_its_revision_and_a_check_tells_none() {
+    let running = Running::start().await;
+    running.create("Mistral").await;
+    let revision = |metadata: &tonic::metadata::MetadataMap| {
+        assert!(metadata.contains_key("x-switchboard-incarnation"));
+        metadata
+            .get("x-switchboard-revision")
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned()
+    };
+    let assign = |validate_only| registry::BatchUpdateFeaturesRequest {
+        requests: vec![registry::UpdateFeatureRequest {
+            feature: Some(registry::Feature {
+                name: "features/duo_chat".to_owned(),
+                provider: Some(types::Provider::SelfHosted.into()),
+                model: Some("models/mistral".to_owned()),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }],
+        request_id: "r1".to_owned(),
+        validate_only,
+    };
+    let features = running.features();
+    let checked = features
+        .batch_update_features(Request::new(assign(true)))
+        .await
+        .unwrap();
+    assert_eq!(
+        (revision(checked.metadata()).as_str(), checked.get_ref().revision),
+        ("0", 0)
+    );
+    for _ in 0..2 {
+        let written = features
+            .batch_update_features(Request::new(assign(false)))
+            .await
+            .unwrap();
+        assert_eq!(
+            (revision(written.metadata()).as_str(), written.get_ref().revision),
+            ("3", 3)
+        );
+    }
+
+    let delete = registry::DeleteModelRequest {
+        name: "models/mistral".to_owned(),
+        ..Default::default()
+    };
+    let refused = running
+        .models()
+        .delete_model(Request::new(delete.clone()))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.get_error_details().error_info().unwrap().reason, "MODEL_IN_USE");
+    let unassign = registry::UpdateFeatureRequest {
+        feature: Some(registry::Feature {
+            name: "features/duo_chat".to_owned(),
+            provider: Some(types::Provider::Unassigned.into()),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    features.update_feature(Request::new(unassign)).await.unwrap();
+    let deleted = running.models().delete_model(Request::new(delete)).await.unwrap();
+    assert_eq!(
+        (revision(deleted.metadata()).as_str(), deleted.get_ref().revision),
+        ("5", 5)
+    );
+}
+
+#[tokio::test]
+async fn a_feature_is_read_by_its_name() {
+    let running = Running::start().await;
+    let get = |name: &str| Request::new(registry::GetFeatureRequest { name: name.to_owned() });
+    let feature = running
+        .features()
+        .get_feature(get("features/duo_chat"))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(feature.name, "features/duo_chat");
+    assert!(!feature.compatible_families.is_empty());
+    for (name, code) in [
+        ("features/none", Code::NotFound),
+        ("duo_chat", Code::InvalidArgument),
+        ("", Code::InvalidArgument),
+    ] {
+        let status = running.features().get_feature(get(name)).await.unwrap_err();
+        assert_eq!(status.code(), code, "{name}");
+    }
 }

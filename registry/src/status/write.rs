@@ -25,6 +25,10 @@ impl From<CommitError> for Failure {
     fn from(error: CommitError) -> Self {
         match error {
             CommitError::Refused(error) => error.into(),
+            CommitError::RequestIdReused => Self::new(
+                Reason::IdempotencyKeyReused,
+                "`request_id` stands for another write of this method already; choose a new one",
+            ),
             CommitError::Store(error) => store(&error),
             CommitError::OutcomeUnknown => Self::new(
                 Reason::WriteOutcomeUnknown,
@@ -50,6 +54,14 @@ impl From<WriteError> for Failure {
             WriteError::NameTaken { field, holder } => Self::new(Reason::ModelNameTaken, message)
                 .with(key::FIELD, field)
                 .with_resource(MODEL, holder),
+            WriteError::InUse { name, features } => {
+                let failure = Self::new(Reason::ModelInUse, message)
+                    .with(key::MODEL, &name)
+                    .with_resource(MODEL, &name);
+                features.into_iter().fold(failure, |failure, feature| {
+                    failure.with_precondition(feature.to_string(), format!("must not name `{name}`"))
+                })
+            }
             WriteError::BetaNotEnabled(subjects) => {
                 let failure = Self::new(Reason::BetaNotEnabled, message);
                 subjects.into_iter().fold(failure, |failure, subject| {
@@ -100,7 +112,7 @@ mod tests {
     use std::sync::Arc;
 
     use switchboard::{
-        names::{ModelName, Revision},
+        names::{FeatureName, ModelName, Revision},
         reason::FieldReason,
         violation::Violations,
     };
@@ -151,6 +163,14 @@ mod tests {
                 "MODEL_NAME_TAKEN",
             ),
             (
+                WriteError::InUse {
+                    name: ModelName::parse("models/a").unwrap(),
+                    features: Vec::new(),
+                },
+                Code::FailedPrecondition,
+                "MODEL_IN_USE",
+            ),
+            (
                 WriteError::BetaNotEnabled(vec!["family `qwen`".to_owned()]),
                 Code::FailedPrecondition,
                 "BETA_NOT_ENABLED",
@@ -179,6 +199,20 @@ mod tests {
         assert_eq!(
             conflict.get_error_details().error_info().unwrap().metadata["revision"],
             "7"
+        );
+
+        let in_use = status(WriteError::InUse {
+            name: ModelName::parse("models/a").unwrap(),
+            features: vec![FeatureName::parse("features/duo_chat").unwrap()],
+        });
+        let details = in_use.get_error_details();
+        let condition = &details.precondition_failure().unwrap().violations[0];
+        assert_eq!(condition.subject, "features/duo_chat");
+        assert_eq!(condition.r#type, "MODEL_IN_USE");
+        let reused = status(CommitError::RequestIdReused);
+        assert_eq!(
+            (reused.code(), reason(&reused).as_str()),
+            (Code::AlreadyExists, "IDEMPOTENCY_KEY_REUSED")
         );
 
         let subjects = vec!["feature `x`".to_owned(), "family `qwen`".to_owned()];

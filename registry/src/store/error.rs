@@ -30,6 +30,9 @@ pub enum StoreError {
     /// The schema could not be brought up to date.
     #[error("migrate the database")]
     Migrate(#[source] MigrateError),
+    /// The system has no random numbers to give.
+    #[error("the system's random source does not work")]
+    NoRandomSource,
     /// The file's contents contradict themselves.
     #[error("the database is damaged: {0}; restore it from a backup")]
     Damaged(String),
@@ -66,7 +69,7 @@ impl StoreError {
         Self::Sql { during, kind, source }
     }
 
-    pub(super) fn damaged(what: impl Into<String>) -> Self {
+    pub(crate) fn damaged(what: impl Into<String>) -> Self {
         Self::Damaged(what.into())
     }
 
@@ -77,9 +80,12 @@ impl StoreError {
             Self::Sql { kind, .. } => *kind,
             Self::Damaged(_) => Kind::Corrupt,
             Self::Locked(_) => Kind::Busy,
-            Self::Address(_) | Self::File { .. } | Self::SqliteTooOld(_) | Self::SchemaTooNew(_) | Self::Migrate(_) => {
-                Kind::Other
-            }
+            Self::Address(_)
+            | Self::File { .. }
+            | Self::SqliteTooOld(_)
+            | Self::SchemaTooNew(_)
+            | Self::Migrate(_)
+            | Self::NoRandomSource => Kind::Other,
         }
     }
 }

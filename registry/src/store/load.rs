@@ -5,6 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use futures_util::TryStreamExt as _;
 use sqlx::SqliteConnection;
 use switchboard::{
     digest::{ChainDigest, ItemDigest, StateDigest},
@@ -21,6 +22,7 @@ use super::{
 use crate::domain::{
     credential::{Credential, SetCredential},
     items::{Item, Items, Past},
+    repeat::Fingerprinter,
     state::{Record, type_url},
 };
 
@@ -33,6 +35,8 @@ pub struct Loaded {
     pub records: HashMap<ResourceName, Record>,
     /// The credentials that were ever set, cleared or dropped.
     pub credentials: BTreeMap<ModelName, StoredCredential>,
+    /// Takes the fingerprints of requests, with the key of this store.
+    pub fingerprinter: Fingerprinter,
 }
 
 /// A credential as it is stored.
@@ -46,25 +50,33 @@ pub struct StoredCredential {
 
 /// Reads the whole store and verifies that its parts belong together.
 pub(super) async fn load(connection: &mut SqliteConnection) -> Result<Loaded, StoreError> {
-    let (store, incarnation) = identity(connection).await?;
-    let past = revisions(connection).await?;
+    let (store, incarnation, fingerprinter) = identity(connection).await?;
+    let mut past = revisions(connection).await?;
+    let chains = chains(connection, past.first().map(|floor| floor.revision)).await?;
     let changes = changes(connection).await?;
+    for change in &changes {
+        let place = past.binary_search_by_key(&change.revision, |past| past.revision);
+        if let Some(past) = place.ok().and_then(|place| past.get_mut(place)) {
+            past.change_bytes += Past::change_bytes_of(&change.name);
+        }
+    }
     let mut live = Vec::new();
     let mut records = HashMap::new();
     for (item, record) in resources(connection).await? {
         records.insert(item.name.clone(), record);
         live.push(item);
     }
-    verify::verify(store, incarnation, &past, &changes, &live)?;
+    let deleted = verify::verify(store, incarnation, &past, &changes, &live)?;
     Ok(Loaded {
-        items: Items::restored(store, incarnation, past, live, Vec::new()),
+        items: Items::restored(store, incarnation, chains, past, live, deleted),
         records,
         credentials: credentials(connection).await?,
+        fingerprinter,
     })
 }
 
-async fn identity(connection: &mut SqliteConnection) -> Result<(StoreId, Incarnation), StoreError> {
-    let row = sqlx::query!("SELECT store_id, incarnation_number, incarnation_id FROM store")
+async fn identity(connection: &mut SqliteConnection) -> Result<(StoreId, Incarnation, Fingerprinter), StoreError> {
+    let row = sqlx::query!("SELECT store_id, incarnation_number, incarnation_id, request_key FROM store")
         .fetch_one(connection)
         .await
         .map_err(|error| StoreError::sql("read the store's id", error))?;
@@ -73,12 +85,15 @@ async fn identity(connection: &mut SqliteConnection) -> Result<(StoreId, Incarna
         id: IncarnationId::parse(&row.incarnation_id).map_err(|_error| bad("the incarnation's id"))?,
     };
     let store = StoreId::parse(&row.store_id).map_err(|_error| bad("the store's id"))?;
-    Ok((store, incarnation))
+    let key = row.request_key.ok_or_else(|| bad("the key of the request ids"))?;
+    Ok((store, incarnation, Fingerprinter::new(&key)))
 }
 
+/// From the floor on.
 async fn revisions(connection: &mut SqliteConnection) -> Result<Vec<Past>, StoreError> {
     let rows = sqlx::query!(
-        "SELECT revision, chain, config_state, router_state, commit_time FROM revisions ORDER BY revision"
+        "SELECT revision, chain, config_state, router_state, commit_time FROM revisions
+         WHERE config_state IS NOT NULL ORDER BY revision"
     )
     .fetch_all(connection)
     .await
@@ -87,12 +102,35 @@ async fn revisions(connection: &mut SqliteConnection) -> Result<Vec<Past>, Store
         Some(Past {
             revision: Revision::new(row.revision)?,
             chain: ChainDigest::from_slice(&row.chain)?,
-            config: StateDigest::from_slice(&row.config_state)?,
-            router: StateDigest::from_slice(&row.router_state)?,
+            config: StateDigest::from_slice(&row.config_state?)?,
+            router: StateDigest::from_slice(&row.router_state?)?,
             commit_time: time(row.commit_time),
+            change_bytes: 0,
         })
     });
     read.collect::<Option<_>>().ok_or_else(|| bad("a revision"))
+}
+
+/// The chains of the revisions right below the floor, of which nothing else is kept. There may be a million of them.
+async fn chains(connection: &mut SqliteConnection, floor: Option<Revision>) -> Result<Vec<ChainDigest>, StoreError> {
+    let failed = |error| StoreError::sql("read the older revisions", error);
+    let mut rows = sqlx::query!("SELECT revision, chain FROM revisions WHERE config_state IS NULL ORDER BY revision")
+        .fetch(connection);
+    let mut chains = Vec::new();
+    let mut next = None;
+    while let Some(row) = rows.try_next().await.map_err(failed)? {
+        if next.is_some_and(|next| next != row.revision) {
+            break;
+        }
+        next = Some(row.revision + 1);
+        chains.push(ChainDigest::from_slice(&row.chain).ok_or_else(|| bad("a revision"))?);
+    }
+    match next {
+        Some(next) if floor.map(Revision::get) != Some(next) => {
+            Err(StoreError::damaged(format!("revision {next} is missing")))
+        }
+        _ => Ok(chains),
+    }
 }
 
 async fn changes(connection: &mut SqliteConnection) -> Result<Vec<StoredChange>, StoreError> {
@@ -104,7 +142,10 @@ async fn changes(connection: &mut SqliteConnection) -> Result<Vec<StoredChange>,
         Some(StoredChange {
             revision: Revision::new(row.revision)?,
             name: row.name,
-            item: ItemDigest::from_slice(&row.item)?,
+            item: match row.item {
+                Some(digest) => Some(ItemDigest::from_slice(&digest)?),
+                None => None,
+            },
         })
     });
     read.collect::<Option<_>>().ok_or_else(|| bad("a change"))

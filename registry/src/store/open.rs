@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use aws_lc_rs::rand;
 use sqlx::{
     ConnectOptions as _, SqliteConnection,
     migrate::Migrator,
@@ -117,7 +118,7 @@ async fn quick_check(connection: &mut SqliteConnection) -> Result<(), StoreError
     }
 }
 
-/// Gives a new database its ids.
+/// Gives a new database its ids, and one from before requests could be repeated its key for them.
 async fn introduce(connection: &mut SqliteConnection) -> Result<(), StoreError> {
     let store = StoreId::random().to_string();
     let incarnation = Incarnation {
@@ -125,17 +126,27 @@ async fn introduce(connection: &mut SqliteConnection) -> Result<(), StoreError> 
         id: IncarnationId::random(),
     };
     let id = incarnation.id.to_string();
+    let key = random_key()?;
+    let key = key.as_slice();
     sqlx::query!(
-        "INSERT INTO store (singleton, store_id, incarnation_number, incarnation_id) VALUES (1, ?, ?, ?)
-         ON CONFLICT DO NOTHING",
+        "INSERT INTO store (singleton, store_id, incarnation_number, incarnation_id, request_key)
+         VALUES (1, ?, ?, ?, ?)
+         ON CONFLICT DO UPDATE SET request_key = excluded.request_key WHERE request_key IS NULL",
         store,
         incarnation.number,
-        id
+        id,
+        key
     )
     .execute(connection)
     .await
     .map_err(|error| StoreError::sql("name the new store", error))?;
     Ok(())
+}
+
+fn random_key() -> Result<[u8; 32], StoreError> {
+    let mut key = [0; 32];
+    rand::fill(&mut key).map_err(|_unspecified| StoreError::NoRandomSource)?;
+    Ok(key)
 }
 
 /// Makes the file if there is none, readable to nobody else; the log files beside it take over its mode.

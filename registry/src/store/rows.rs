@@ -3,27 +3,64 @@
 use sqlx::SqliteConnection;
 use switchboard::names::ModelName;
 
-use super::{Actor, Head, StoreError, WriteFailure, credential_state, micros};
+use super::{Batch, Head, StoreError, WriteFailure, credential_state, micros, requests};
 use crate::domain::{
+    actor::Actor,
     credential::Credential,
-    items::{Item, Past},
+    items::{Cut, Item, ItemChange, Past, Tombstone},
     state::Applied,
 };
 
 pub(super) async fn write(
     connection: &mut SqliteConnection,
     head: Head,
-    revisions: &[Applied],
-    actor: Actor,
+    batch: &Batch<'_>,
 ) -> Result<(), WriteFailure> {
     if !is_head(connection, head).await.map_err(WriteFailure::RolledBack)? {
         return Err(WriteFailure::ForeignWriter(head.revision));
     }
-    for revision in revisions {
-        write_one(connection, revision, actor)
+    for revision in batch.revisions {
+        write_one(connection, revision, batch.actor)
             .await
             .map_err(|error| WriteFailure::RolledBack(StoreError::sql("write a revision", error)))?;
     }
+    remember(connection, batch)
+        .await
+        .map_err(|error| WriteFailure::RolledBack(StoreError::sql("remember the answers", error)))?;
+    if let Some(cut) = batch.cut {
+        compact(connection, cut)
+            .await
+            .map_err(|error| WriteFailure::RolledBack(StoreError::sql("cut off old history", error)))?;
+    }
+    Ok(())
+}
+
+async fn remember(connection: &mut SqliteConnection, batch: &Batch<'_>) -> Result<(), sqlx::Error> {
+    if batch.remembered.is_empty() {
+        return Ok(());
+    }
+    for write in batch.remembered {
+        requests::remember(connection, write).await?;
+    }
+    requests::prune(connection, batch.retention.answers).await
+}
+
+/// Deletes what is below a cut. Each statement goes by the primary key and touches only rows that it changes.
+async fn compact(connection: &mut SqliteConnection, cut: Cut) -> Result<(), sqlx::Error> {
+    let (from, floor, oldest_chain) = (cut.from.get(), cut.floor.get(), cut.oldest_chain.get());
+    sqlx::query!("DELETE FROM changes WHERE revision <= ?", floor)
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query!(
+        "UPDATE revisions SET config_state = NULL, router_state = NULL WHERE revision >= ? AND revision < ?",
+        from,
+        floor
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!("DELETE FROM revisions WHERE revision < ?", oldest_chain)
+        .execute(&mut *connection)
+        .await?;
     Ok(())
 }
 
@@ -41,8 +78,11 @@ async fn is_head(connection: &mut SqliteConnection, head: Head) -> Result<bool, 
 async fn write_one(connection: &mut SqliteConnection, revision: &Applied, actor: Actor) -> Result<(), sqlx::Error> {
     let past = &revision.past;
     write_revision(connection, past, actor).await?;
-    for item in &revision.items {
-        write_item(connection, item, past).await?;
+    for change in &revision.changes {
+        match change {
+            ItemChange::Put(item) => write_item(connection, item, past).await?,
+            ItemChange::Delete(tombstone) => delete_item(connection, tombstone).await?,
+        }
     }
     for (model, credential) in &revision.credentials {
         write_credential(connection, model, credential, past).await?;
@@ -91,6 +131,27 @@ async fn write_item(connection: &mut SqliteConnection, item: &Item, past: &Past)
     )
     .execute(&mut *connection)
     .await?;
+    write_change(connection, revision, name, Some(digest)).await
+}
+
+/// Nothing of the resource stays but the change itself, which is its tombstone.
+async fn delete_item(connection: &mut SqliteConnection, tombstone: &Tombstone) -> Result<(), sqlx::Error> {
+    let name = &*tombstone.key;
+    sqlx::query!("DELETE FROM credentials WHERE model = ?", name)
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query!("DELETE FROM resources WHERE name = ?", name)
+        .execute(&mut *connection)
+        .await?;
+    write_change(connection, tombstone.revision.get(), name, None).await
+}
+
+async fn write_change(
+    connection: &mut SqliteConnection,
+    revision: i64,
+    name: &str,
+    digest: Option<&[u8]>,
+) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "INSERT INTO changes (revision, name, item) VALUES (?, ?, ?)",
         revision,

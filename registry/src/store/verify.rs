@@ -1,6 +1,6 @@
 //! Whether stored revisions, changes and resources belong together: every digest is computed again. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use switchboard::{
     digest::{ChainChange, ChainDigest, ItemDigest, StateDigest},
@@ -9,7 +9,7 @@ use switchboard::{
 };
 
 use super::StoreError;
-use crate::domain::items::{Item, Past};
+use crate::domain::items::{Item, Past, Tombstone};
 
 /// One change of one revision.
 #[derive(Debug, Clone)]
@@ -18,68 +18,138 @@ pub(super) struct StoredChange {
     pub(super) revision: Revision,
     /// The resource.
     pub(super) name: String,
-    /// Its digest as the revision left it.
-    pub(super) item: ItemDigest,
+    /// Its digest as the revision left it. `None`: the revision deleted it.
+    pub(super) item: Option<ItemDigest>,
 }
 
-/// Goes through the history from its beginning: `past` and `changes` are ordered by revision, changes then by name.
+/// Goes through the history from its beginning, or from the floor where older history was cut off: `past` and `changes`
+/// are ordered by revision, changes then by name. Returns the tombstones.
+///
+/// From the floor on the chain is proved by the changes, and the newest state by what is live. The states between are
+/// proved only while the history is whole: what an item looked like at the floor is known for those alone that are still
+/// as they were. A wrong one could do no more than have a follower get a snapshot.
 pub(super) fn verify(
     store: StoreId,
     incarnation: Incarnation,
     past: &[Past],
     changes: &[StoredChange],
     live: &[Item],
-) -> Result<(), StoreError> {
-    let mut chain = ChainDigest::of_life(ChainDigest::NONE, store, incarnation.number, incarnation.id);
-    let mut state = StateDigest::EMPTY;
-    let mut items: BTreeMap<&str, ItemDigest> = BTreeMap::new();
+) -> Result<Vec<Tombstone>, StoreError> {
+    let floor = past.first().filter(|first| first.revision > Revision::ZERO.next());
+    let mut replay = match floor {
+        None => Replay {
+            at: Revision::ZERO,
+            chain: ChainDigest::of_life(ChainDigest::NONE, store, incarnation.number, incarnation.id),
+            state: Some(StateDigest::EMPTY),
+            last: BTreeMap::new(),
+        },
+        Some(floor) => Replay {
+            at: floor.revision,
+            chain: floor.chain,
+            state: None,
+            last: BTreeMap::new(),
+        },
+    };
     let mut rest = changes;
-    let mut expected = Revision::ZERO;
-    for past in past {
-        expected = expected.next();
-        if past.revision != expected {
-            return Err(StoreError::damaged(format!("revision {expected} is missing")));
-        }
+    for past in past.iter().skip(usize::from(floor.is_some())) {
         let count = rest.partition_point(|change| change.revision <= past.revision);
         let (of_revision, later) = rest.split_at(count);
         rest = later;
-        chain = chain.extended(
-            past.revision,
-            of_revision.iter().map(|change| ChainChange::Upsert(change.item)),
-        );
-        for change in of_revision {
-            state = state.plus(change.item);
-            if let Some(old) = items.insert(&change.name, change.item) {
-                state = state.minus(old);
-            }
-        }
-        if chain != past.chain {
-            return Err(StoreError::damaged(format!(
-                "the history up to revision {expected} is not the one that was written"
-            )));
-        }
-        // Every kind of resource that exists is in both views.
-        if [View::Config, View::Router]
-            .iter()
-            .any(|&view| past.state(view) != state)
-        {
-            return Err(StoreError::damaged(format!(
-                "the state at revision {expected} is not the one that was written"
-            )));
-        }
+        replay.step(past, of_revision)?;
     }
     if !rest.is_empty() {
         return Err(StoreError::damaged(
             "there are changes of a revision that does not exist",
         ));
     }
-    for item in live {
-        if items.remove(&*item.key) != Some(item.digest) {
-            return Err(StoreError::damaged(format!("`{}` is not what was written", item.name)));
+    if let Some(head) = past.last() {
+        let state = live.iter().fold(StateDigest::EMPTY, |sum, item| sum.plus(item.digest));
+        replay.check_live(live, floor.map_or(Revision::ZERO, |floor| floor.revision))?;
+        check_state(head, state)?;
+    }
+    Ok(replay.tombstones())
+}
+
+/// What the history has come to.
+struct Replay<'a> {
+    at: Revision,
+    chain: ChainDigest,
+    /// `None`: not known, since the history does not begin at its beginning.
+    state: Option<StateDigest>,
+    /// The last change of each name.
+    last: BTreeMap<&'a str, &'a StoredChange>,
+}
+
+impl<'a> Replay<'a> {
+    fn step(&mut self, past: &Past, changes: &'a [StoredChange]) -> Result<(), StoreError> {
+        self.at = self.at.next();
+        let revision = self.at;
+        if past.revision != revision {
+            return Err(StoreError::damaged(format!("revision {revision} is missing")));
+        }
+        let hashed = changes.iter().map(|change| match change.item {
+            Some(item) => ChainChange::Upsert(item),
+            None => ChainChange::Delete(&change.name),
+        });
+        self.chain = self.chain.extended(revision, hashed);
+        if self.chain != past.chain {
+            return Err(StoreError::damaged(format!(
+                "the history up to revision {revision} is not the one that was written"
+            )));
+        }
+        for change in changes {
+            let old = self.last.insert(&change.name, change).and_then(|old| old.item);
+            self.state = self.state.map(|state| {
+                let added = change.item.map_or(state, |item| state.plus(item));
+                old.map_or(added, |old| added.minus(old))
+            });
+        }
+        self.state.map_or(Ok(()), |state| check_state(past, state))
+    }
+
+    /// What is live is what the last change of each name left; what has none is older than the floor.
+    fn check_live(&self, live: &[Item], floor: Revision) -> Result<(), StoreError> {
+        for item in live {
+            let is_as_written = match self.last.get(&*item.key) {
+                Some(change) => change.item == Some(item.digest),
+                None => item.revision <= floor,
+            };
+            if !is_as_written {
+                return Err(StoreError::damaged(format!("`{}` is not what was written", item.name)));
+            }
+        }
+        let names: BTreeSet<&str> = live.iter().map(|item| &*item.key).collect();
+        let missing = self
+            .last
+            .iter()
+            .find(|(name, change)| change.item.is_some() && !names.contains(*name));
+        match missing {
+            Some((name, _)) => Err(StoreError::damaged(format!("`{name}` is missing"))),
+            None => Ok(()),
         }
     }
-    match items.first_key_value() {
-        Some((name, _)) => Err(StoreError::damaged(format!("`{name}` is missing"))),
-        None => Ok(()),
+
+    fn tombstones(self) -> Vec<Tombstone> {
+        let deleted = self.last.into_values().filter(|change| change.item.is_none());
+        deleted
+            .map(|change| Tombstone {
+                key: change.name.as_str().into(),
+                revision: change.revision,
+            })
+            .collect()
     }
+}
+
+/// Every kind of resource that exists is in both views.
+fn check_state(past: &Past, state: StateDigest) -> Result<(), StoreError> {
+    if [View::Config, View::Router]
+        .iter()
+        .all(|&view| past.state(view) == state)
+    {
+        return Ok(());
+    }
+    Err(StoreError::damaged(format!(
+        "the state at revision {} is not the one that was written",
+        past.revision
+    )))
 }

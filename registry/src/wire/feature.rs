@@ -69,6 +69,16 @@ pub fn update(request: registry::UpdateFeatureRequest) -> UpdateFeature {
     }
 }
 
+/// Reads a request for one feature.
+///
+/// # Errors
+///
+/// A violation when the name is bad.
+pub fn get(request: &registry::GetFeatureRequest) -> Result<FeatureName, Violations> {
+    let mut violations = Violations::new();
+    name(&request.name, "name", FeatureName::parse, &mut violations).ok_or(violations)
+}
+
 /// A feature as it is answered.
 #[must_use]
 pub fn answer(view: &FeatureView) -> registry::Feature {

@@ -1,5 +1,7 @@
 //! The rules of writes, from the request to the answer, without a store.
 
+mod batch;
+mod delete;
 mod feature;
 mod model;
 mod token;
@@ -17,7 +19,7 @@ use crate::{
     domain::{
         items::Items,
         state::State,
-        write::{Write, WriteError},
+        write::{Revise, WriteError},
     },
     wire::{feature as feature_wire, model as model_wire, settings as settings_wire, stored},
 };
@@ -35,7 +37,7 @@ impl World {
         };
         let mut state = State::new(Items::empty(StoreId::random(), incarnation));
         let seed = load::seed(&state);
-        state.apply(seed, SystemTime::UNIX_EPOCH);
+        state.apply(seed, Vec::new(), SystemTime::UNIX_EPOCH);
         Self { state }
     }
 
@@ -50,13 +52,17 @@ impl World {
         world
     }
 
-    pub(super) fn write<W: Write>(&mut self, write: &W) -> Result<W::View, WriteError> {
-        let verdict = write.judge(&self.state, CredentialId::random())?;
-        if let Some(change) = verdict.change {
-            let value = stored::encode(&change);
-            self.state.apply(vec![(change, value)], SystemTime::UNIX_EPOCH);
+    pub(super) fn write<W: Revise>(&mut self, write: &W) -> Result<W::View, WriteError> {
+        let plan = write.plan(&self.state, CredentialId::random())?;
+        if !plan.is_empty() {
+            let encoded = plan.changes.into_iter().map(|change| {
+                let value = stored::encode(&change);
+                (change, value)
+            });
+            self.state
+                .apply(encoded.collect(), plan.deleted, SystemTime::UNIX_EPOCH);
         }
-        Ok(W::view(&self.state, &verdict.name).unwrap())
+        Ok(W::outcome(&self.state, &plan.subject).unwrap())
     }
 
     pub(super) fn create(&mut self, model: registry::Model) -> Result<registry::Model, WriteError> {
@@ -67,6 +73,7 @@ impl World {
         let request = registry::CreateModelRequest {
             model: Some(model),
             model_id: id.to_owned(),
+            ..Default::default()
         };
         self.write(&model_wire::create(request))
             .map(|view| model_wire::answer(&view))
@@ -76,6 +83,7 @@ impl World {
         let request = registry::UpdateModelRequest {
             model: Some(model),
             update_mask: paths(mask),
+            ..Default::default()
         };
         self.write(&model_wire::update(request))
             .map(|view| model_wire::answer(&view))
@@ -89,6 +97,7 @@ impl World {
         let request = registry::UpdateFeatureRequest {
             feature: Some(feature),
             update_mask: paths(mask),
+            ..Default::default()
         };
         self.write(&feature_wire::update(request))
             .map(|view| feature_wire::answer(&view))
@@ -107,6 +116,7 @@ impl World {
         let request = registry::UpdateSettingsRequest {
             settings: Some(settings),
             update_mask: paths(mask),
+            ..Default::default()
         };
         self.write(&settings_wire::update(request))
             .map(|view| settings_wire::answer(&view))

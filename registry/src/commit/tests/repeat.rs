@@ -1,0 +1,157 @@
+//! Repeatable writes, and writes that are only checked.
+
+use super::*;
+
+fn with_id(id: &str, model: registry::Model) -> Asked<registry::CreateModelRequest> {
+    Asked::read(registry::CreateModelRequest {
+        model: Some(model),
+        request_id: id.to_owned(),
+        ..Default::default()
+    })
+}
+
+fn disable(id: &str, name: &str, disabled: bool) -> Asked<registry::UpdateModelRequest> {
+    Asked::read(registry::UpdateModelRequest {
+        model: Some(registry::Model {
+            name: name.to_owned(),
+            disabled: Some(disabled),
+            ..Default::default()
+        }),
+        request_id: id.to_owned(),
+        ..Default::default()
+    })
+}
+
+fn head(running: &Running) -> i64 {
+    running.commit.state().items.revision().get()
+}
+
+#[tokio::test]
+async fn a_repeated_write_is_answered_again_and_not_made_again() {
+    let mut running = Running::start().await;
+    let first = running.commit.submit(with_id("r1", model("A"))).await.unwrap();
+    running.commit.submit(create(model("B"))).await.unwrap();
+    for is_restarted in [false, true] {
+        if is_restarted {
+            running = running.restart().await;
+        }
+        let again = running.commit.submit(with_id("r1", model("A"))).await.unwrap();
+        assert_eq!(again.answer, first.answer);
+        assert_eq!((again.revision, again.incarnation), (first.revision, first.incarnation));
+        assert_eq!(head(&running), 3);
+        let other = running.commit.submit(with_id("r1", model("C"))).await;
+        assert!(matches!(other, Err(CommitError::RequestIdReused)), "{other:?}");
+    }
+    let other_method = running.commit.submit(disable("r1", "models/b", true)).await.unwrap();
+    assert_eq!(other_method.revision.get(), 4, "an id belongs to its method");
+}
+
+#[tokio::test]
+async fn a_write_that_is_repeated_within_one_round_is_made_once() {
+    let folder = TempDir::new().unwrap();
+    let (writer, commit) = open(&database(&folder), Retention::default()).await.unwrap();
+    let mut callers = JoinSet::new();
+    for display_name in ["A", "A", "C"] {
+        let commit = commit.clone();
+        callers.spawn(async move { commit.submit(with_id("r1", model(display_name))).await });
+        tokio::task::yield_now().await;
+    }
+    let shutdown = CancellationToken::new();
+    shutdown.cancel();
+    writer.run(shutdown).await.unwrap();
+    let (made, refused): (Vec<_>, Vec<_>) = callers.join_all().await.into_iter().partition(Result::is_ok);
+    let revisions: Vec<_> = made.into_iter().map(|made| made.unwrap().revision.get()).collect();
+    assert_eq!(revisions, [2, 2]);
+    assert!(matches!(refused[..], [Err(CommitError::RequestIdReused)]));
+    assert_eq!(names(&commit.state()).len(), 1);
+}
+
+#[tokio::test]
+async fn only_writes_that_were_made_are_remembered() {
+    let running = Running::start().await;
+    let refused = running.commit.submit(disable("r1", "models/a", true)).await;
+    assert!(matches!(refused, Err(CommitError::Refused(WriteError::NotFound(_)))));
+    let checked = registry::CreateModelRequest {
+        model: Some(model("Other")),
+        request_id: "r2".to_owned(),
+        validate_only: true,
+        ..Default::default()
+    };
+    running.commit.submit(Asked::read(checked)).await.unwrap();
+    running.commit.submit(with_id("r2", model("A"))).await.unwrap();
+    let made = running.commit.submit(disable("r1", "models/a", true)).await.unwrap();
+    assert_eq!(made.revision.get(), 3);
+
+    // What changed nothing was answered all the same: its repeat does not undo what somebody else did meanwhile.
+    running.commit.submit(disable("r3", "models/a", true)).await.unwrap();
+    running.commit.submit(disable("", "models/a", false)).await.unwrap();
+    let again = running.commit.submit(disable("r3", "models/a", true)).await.unwrap();
+    assert_eq!((again.revision.get(), again.answer.disabled), (3, Some(true)));
+    assert_eq!(head(&running), 4);
+}
+
+#[tokio::test]
+async fn the_newest_answers_are_kept_and_no_token_with_them() {
+    let retention = Retention {
+        answers: 2,
+        ..Retention::default()
+    };
+    let running = Running::start_with(TempDir::new().unwrap(), retention).await;
+    for id in ["A", "B", "C"] {
+        let with_token = registry::Model {
+            api_token: Some("canary-4f1c".to_owned()),
+            ..model(id)
+        };
+        running.commit.submit(with_id(id, with_token)).await.unwrap();
+    }
+    let forgotten = running.commit.submit(with_id("A", model("D"))).await.unwrap();
+    assert_eq!(forgotten.revision.get(), 5, "the id is free again");
+    let (folder, _) = running.stop().await;
+    assert_eq!(count(&folder, "SELECT COUNT(*) FROM requests").await, 2);
+    let leaks = "SELECT COUNT(*) FROM requests WHERE instr(answer, CAST('canary' AS BLOB)) > 0
+                 OR instr(content, CAST('canary' AS BLOB)) > 0";
+    assert_eq!(count(&folder, leaks).await, 0);
+}
+
+#[tokio::test]
+async fn a_bad_request_id_is_told_with_everything_else() {
+    let running = Running::start().await;
+    let outcome = running.commit.submit(disable("with blank", "mistral", true)).await;
+    let Err(CommitError::Refused(WriteError::Invalid(violations))) = outcome else {
+        panic!("{outcome:?}");
+    };
+    let fields: Vec<_> = violations.as_slice().iter().map(|bad| bad.field.as_str()).collect();
+    assert_eq!(fields, ["model.name", "request_id"]);
+}
+
+#[tokio::test]
+async fn a_check_answers_as_the_write_would_and_changes_nothing() {
+    let running = Running::start().await;
+    let request = |validate_only| {
+        Asked::read(registry::CreateModelRequest {
+            model: Some(model("Mistral")),
+            validate_only,
+            ..Default::default()
+        })
+    };
+    let before = running.commit.state().items.cursor(View::Router);
+    let checked = running.commit.submit(request(true)).await.unwrap();
+    assert_eq!((checked.revision, checked.answer.revision), (Revision::ZERO, 0));
+    assert_eq!(checked.answer.etag, "");
+    assert_eq!(running.commit.state().items.cursor(View::Router), before);
+    let written = running.commit.submit(request(false)).await.unwrap();
+    assert_eq!(checked.answer.name, written.answer.name);
+    let refused = running.commit.submit(request(true)).await;
+    assert!(matches!(
+        refused,
+        Err(CommitError::Refused(WriteError::NameTaken { .. }))
+    ));
+    let delete = registry::DeleteModelRequest {
+        name: "models/mistral".to_owned(),
+        validate_only: true,
+        ..Default::default()
+    };
+    let deleted = running.commit.submit(Asked::read(delete)).await.unwrap();
+    assert_eq!(deleted.answer.revision, 0);
+    assert_eq!(names(&running.commit.state()), ["mistral"]);
+}

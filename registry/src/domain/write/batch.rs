@@ -1,0 +1,92 @@
+//! Changing several features at once: all or none, in one revision.
+
+use std::collections::HashSet;
+
+use switchboard::{
+    names::{CredentialId, FeatureName, Revision},
+    reason::FieldReason,
+    violation::Violations,
+};
+
+use super::{Plan, Revise, UpdateFeature, Write as _, WriteError};
+use crate::domain::{
+    state::State,
+    view::{FeatureView, View},
+};
+
+/// Changes features, all or none.
+#[derive(Debug)]
+pub struct BatchUpdateFeatures {
+    /// What to do to each. The paths of their violations are those of a request that stands alone.
+    pub updates: Vec<UpdateFeature>,
+    /// What is wrong with the batch itself already.
+    pub violations: Violations,
+}
+
+/// The features of a batch, in the order asked.
+#[derive(Debug, Clone)]
+pub struct BatchView {
+    /// The features.
+    pub features: Vec<FeatureView>,
+}
+
+impl BatchUpdateFeatures {
+    /// How many features one batch may change.
+    pub const COUNT_MAX: usize = 100;
+}
+
+impl View for BatchView {
+    fn revision(&self) -> Revision {
+        let revisions = self.features.iter().map(View::revision);
+        revisions.max().unwrap_or(Revision::ZERO)
+    }
+}
+
+impl Revise for BatchUpdateFeatures {
+    type Subject = Vec<FeatureName>;
+    type View = BatchView;
+
+    fn plan(&self, state: &State, fresh: CredentialId) -> Result<Plan<Vec<FeatureName>>, WriteError> {
+        let mut violations = self.violations.clone();
+        let mut seen = HashSet::new();
+        for (index, update) in self.updates.iter().enumerate() {
+            if let Some(name) = &update.name
+                && !seen.insert(name)
+            {
+                violations.push(
+                    format!("requests[{index}].feature.name"),
+                    FieldReason::ValueRepeated,
+                    "is in the batch already; each feature can be changed once",
+                );
+            }
+        }
+        // Each is judged by what the ones before it leave.
+        let mut draft = state.clone();
+        let mut refusal = None;
+        let mut plan = Plan {
+            subject: Vec::with_capacity(self.updates.len()),
+            changes: Vec::new(),
+            deleted: Vec::new(),
+        };
+        for (index, update) in self.updates.iter().enumerate() {
+            match update.judge(&draft, fresh) {
+                Ok(verdict) => {
+                    draft.preview(verdict.change.clone().into_iter().collect(), &[], std::time::UNIX_EPOCH);
+                    plan.subject.push(verdict.name);
+                    plan.changes.extend(verdict.change);
+                }
+                Err(WriteError::Invalid(found)) => violations.append(found.under(&format!("requests[{index}]."))),
+                Err(error) => refusal = refusal.or(Some(error)),
+            }
+        }
+        if !violations.is_empty() {
+            return Err(WriteError::Invalid(violations));
+        }
+        refusal.map_or(Ok(plan), Err)
+    }
+
+    fn outcome(state: &State, names: &Vec<FeatureName>) -> Option<BatchView> {
+        let features = names.iter().map(|name| state.feature(name)).collect::<Option<_>>()?;
+        Some(BatchView { features })
+    }
+}

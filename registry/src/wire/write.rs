@@ -1,0 +1,168 @@
+//! What all requests to write have in common: `request_id`, `validate_only`, and the answer.
+
+use std::fmt;
+
+use switchboard::{pb::registry, reason::FieldReason, violation::Violations};
+
+use super::{batch, delete, feature, model, settings};
+use crate::domain::{
+    repeat::RepeatId,
+    write::{BatchUpdateFeatures, CreateModel, DeleteModel, Revise, UpdateFeature, UpdateModel, UpdateSettings},
+};
+
+/// A request to write.
+pub trait WriteRequest: prost::Message + Sized + 'static {
+    /// The write that it asks for.
+    type Write: Revise;
+    /// The message that answers it.
+    type Answer: WriteAnswer;
+
+    /// The method: an id of one says nothing about another.
+    const METHOD: &'static str;
+
+    /// Takes `request_id` out, so that what is left is the content.
+    fn take_request_id(&mut self) -> String;
+
+    /// Whether it is only to be checked.
+    fn is_validate_only(&self) -> bool;
+
+    /// Reads the rest, with what is known to be wrong.
+    fn into_write(self, violations: Violations) -> Self::Write;
+
+    /// The answer to a write that was made.
+    fn answer(outcome: &<Self::Write as Revise>::View) -> Self::Answer;
+}
+
+/// The answer to a write.
+pub trait WriteAnswer: prost::Message + Default + Sized + 'static {
+    /// The same for a write that was only checked: without anything that only a revision can give.
+    #[must_use]
+    fn into_checked(self) -> Self;
+}
+
+/// A request to write, as it was understood.
+pub struct Asked<R: WriteRequest> {
+    /// The write.
+    pub write: R::Write,
+    /// Its request id, with the encoded content that it stands for.
+    pub repeat: Option<(RepeatId, Vec<u8>)>,
+    /// Whether it is only to be checked.
+    pub validate_only: bool,
+}
+
+impl<R: WriteRequest> fmt::Debug for Asked<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct(R::METHOD)
+            .field("request_id", &self.repeat.as_ref().map(|(id, _)| id))
+            .field("validate_only", &self.validate_only)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<R: WriteRequest> Asked<R> {
+    /// Reads a request.
+    #[must_use]
+    pub fn read(mut request: R) -> Self {
+        let mut violations = Violations::new();
+        let validate_only = request.is_validate_only();
+        let text = request.take_request_id();
+        let id = (!text.is_empty()).then(|| RepeatId::parse(&text));
+        let repeat = match id {
+            Some(Ok(id)) if !validate_only => Some((id, request.encode_to_vec())),
+            Some(Err(error)) => {
+                violations.push("request_id", FieldReason::ValueMalformed, error.to_string());
+                None
+            }
+            Some(Ok(_)) | None => None,
+        };
+        Self {
+            write: request.into_write(violations),
+            repeat,
+            validate_only,
+        }
+    }
+}
+
+macro_rules! write_requests {
+    ($($request:ident => $write:ty, $answer:ident: $method:literal, $read:path, $show:path;)*) => {$(
+        impl WriteRequest for registry::$request {
+            type Write = $write;
+            type Answer = registry::$answer;
+
+            const METHOD: &'static str = $method;
+
+            fn take_request_id(&mut self) -> String {
+                std::mem::take(&mut self.request_id)
+            }
+
+            fn is_validate_only(&self) -> bool {
+                self.validate_only
+            }
+
+            fn into_write(self, violations: Violations) -> $write {
+                let mut write = $read(self);
+                write.violations.append(violations);
+                write
+            }
+
+            fn answer(outcome: &<$write as Revise>::View) -> registry::$answer {
+                $show(outcome)
+            }
+        }
+    )*};
+}
+
+write_requests! {
+    CreateModelRequest => CreateModel, Model: "CreateModel", model::create, model::answer;
+    UpdateModelRequest => UpdateModel, Model: "UpdateModel", model::update, model::answer;
+    DeleteModelRequest => DeleteModel, DeleteModelResponse: "DeleteModel", delete::delete, delete::answer;
+    UpdateFeatureRequest => UpdateFeature, Feature: "UpdateFeature", feature::update, feature::answer;
+    BatchUpdateFeaturesRequest => BatchUpdateFeatures, BatchUpdateFeaturesResponse:
+        "BatchUpdateFeatures", batch::update, batch::answer;
+    UpdateSettingsRequest => UpdateSettings, Settings: "UpdateSettings", settings::update, settings::answer;
+}
+
+impl WriteAnswer for registry::Model {
+    fn into_checked(self) -> Self {
+        Self {
+            etag: String::new(),
+            revision: 0,
+            ..self
+        }
+    }
+}
+
+impl WriteAnswer for registry::Feature {
+    fn into_checked(self) -> Self {
+        Self {
+            etag: String::new(),
+            revision: 0,
+            ..self
+        }
+    }
+}
+
+impl WriteAnswer for registry::Settings {
+    fn into_checked(self) -> Self {
+        Self {
+            etag: String::new(),
+            revision: 0,
+            ..self
+        }
+    }
+}
+
+impl WriteAnswer for registry::DeleteModelResponse {
+    fn into_checked(self) -> Self {
+        Self { revision: 0, ..self }
+    }
+}
+
+impl WriteAnswer for registry::BatchUpdateFeaturesResponse {
+    fn into_checked(self) -> Self {
+        Self {
+            features: self.features.into_iter().map(WriteAnswer::into_checked).collect(),
+            revision: 0,
+        }
+    }
+}
