@@ -67,6 +67,7 @@ impl World {
         let request = registry::CreateModelRequest {
             model: Some(model),
             model_id: id.to_owned(),
+            ..Default::default()
         };
         self.write(&model_wire::create(request))
             .map(|view| model_wire::answer(&view))
@@ -76,6 +77,7 @@ impl World {
         let request = registry::UpdateModelRequest {
             model: Some(model),
             update_mask: paths(mask),
+            ..Default::default()
         };
         self.write(&model_wire::update(request))
             .map(|view| model_wire::answer(&view))
@@ -89,6 +91,7 @@ impl World {
         let request = registry::UpdateFeatureRequest {
             feature: Some(feature),
             update_mask: paths(mask),
+            ..Default::default()
         };
         self.write(&feature_wire::update(request))
             .map(|view| feature_wire::answer(&view))
@@ -107,6 +110,7 @@ impl World {
         let request = registry::UpdateSettingsRequest {
             settings: Some(settings),
             update_mask: paths(mask),
+            ..Default::default()
         };
         self.write(&settings_wire::update(request))
             .map(|view| settings_wire::answer(&view))

@@ -293,6 +293,7 @@ mod tests {
             feature: "duo_chat".to_owned(),
             input: Some(infer_request::Input::Chat(router::ChatInput { messages })),
             options: None,
+            ..Default::default()
         }
     }
 
@@ -336,6 +337,7 @@ mod tests {
             presence_penalty: Some(2.1),
             frequency_penalty: Some(-2.1),
             top_k: Some(-1),
+            ..Default::default()
         });
         use FieldReason::{FieldRequired, ValueOutOfRange, ValueUnknown};
         let expected = [
@@ -370,6 +372,7 @@ mod tests {
             presence_penalty: Some(-2.0),
             frequency_penalty: Some(2.0),
             top_k: Some(1),
+            ..Default::default()
         });
         assert!(Request::try_from(wire).is_ok());
         let longest = "ä".repeat(CHARACTERS_MAX);

@@ -239,6 +239,7 @@ fn bad_updates_are_told_at_once() {
     let nothing = registry::UpdateModelRequest {
         model: None,
         update_mask: paths(&["x"]),
+        ..Default::default()
     };
     assert_eq!(
         bad_fields(world.write(&model_wire::update(nothing))),
