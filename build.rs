@@ -42,6 +42,32 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // In order, so that the same message always has the same bytes.
         .btree_map(".")
         .skip_debug(WITHOUT_DEBUG)
+        .compile_fds(descriptors.clone())?;
+    shared_streams(descriptors, &out.join("shared"))?;
+    Ok(())
+}
+
+/// The change stream's server once more, with messages downwards that were encoded before: one encoding serves all who
+/// follow.
+fn shared_streams(
+    mut descriptors: prost_types::FileDescriptorSet,
+    out: &Path,
+) -> Result<(), Box<dyn std::error::Error>> {
+    for file in &mut descriptors.file {
+        if file.name() != "switchboard/registry/v1/config.proto" {
+            file.service.clear();
+        }
+    }
+    fs::create_dir_all(out)?;
+    tonic_prost_build::configure()
+        .build_transport(false)
+        .build_client(false)
+        .extern_path(".switchboard.type.v1", "crate::pb::types")
+        .extern_path(".switchboard.router.v1", "crate::pb::router")
+        .extern_path(".switchboard.registry.v1", "crate::pb::registry")
+        .extern_path(".switchboard.registry.v1.WatchResponse", "crate::encoded::Encoded")
+        .extern_path(".switchboard.registry.v1.SubscribeResponse", "crate::encoded::Encoded")
+        .out_dir(out)
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -5,6 +5,7 @@
 
 pub mod catalogue;
 pub mod digest;
+pub mod encoded;
 pub mod endpoint;
 pub mod failure;
 pub mod history;

@@ -7,6 +7,13 @@ use std::fmt;
 
 pub use generated::{registry::v1 as registry, router::v1 as router, r#type::v1 as types};
 
+/// `ConfigService` for a server whose streams carry messages that were encoded before, each as an
+/// [`Encoded`](crate::encoded::Encoded).
+#[expect(warnings, clippy::all, clippy::allow_attributes, reason = "generated")]
+pub mod shared {
+    include!(concat!(env!("OUT_DIR"), "/shared/switchboard.registry.v1.rs"));
+}
+
 /// The packages as the generator nests them.
 #[expect(warnings, clippy::all, clippy::allow_attributes, reason = "generated")]
 mod generated {

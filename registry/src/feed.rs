@@ -1,11 +1,13 @@
 //! The change stream: a snapshot, then every change, to anybody who follows.
 //!
-//! It serves from the published state alone and keeps nothing per follower but a cursor. It does not know how a state
-//! comes about, nor what it means.
+//! It serves from the published state alone and keeps nothing per follower but a cursor; what is sent is encoded once and
+//! shared by all who need the same. It does not know how a state comes about, nor what it means.
 
 pub mod credential;
 pub mod follower;
 pub mod frame;
+pub mod run;
+pub mod shelf;
 pub mod stream;
 pub mod welcome;
 
@@ -27,6 +29,7 @@ use tracing::{Instrument as _, Span};
 use self::{
     follower::Follower,
     frame::Frame,
+    shelf::Shelf,
     stream::{Downlink, Frames, Outlet},
     welcome::{Mode, Resume, ResumeError, Welcome},
 };
@@ -73,6 +76,7 @@ pub enum FeedError {
 #[derive(Debug, Clone)]
 pub struct Feed {
     published: watch::Receiver<Arc<State>>,
+    shelf: Arc<Shelf>,
     pulse: Arc<Pulse>,
     fleet: Arc<Fleet>,
     heartbeat: Duration,
@@ -97,6 +101,7 @@ impl Feed {
     ) -> Self {
         Self {
             published,
+            shelf: Arc::default(),
             pulse,
             fleet,
             heartbeat,
@@ -167,7 +172,7 @@ impl Feed {
     }
 
     const fn begin(&self, welcome: Welcome, view: View) -> (Frame, Follower) {
-        let follower = Follower::new(view, welcome.mode);
+        let follower = Follower::new(view, &welcome);
         let heartbeat = self.heartbeat;
         (Frame::Welcome { welcome, heartbeat }, follower)
     }
@@ -175,6 +180,7 @@ impl Feed {
     fn downlink(&self, replaced: CancellationToken) -> Downlink {
         Downlink {
             published: self.published.clone(),
+            shelf: Arc::clone(&self.shelf),
             pulse: Arc::clone(&self.pulse),
             heartbeat: self.heartbeat,
             shutdown: self.shutdown.clone(),

@@ -7,9 +7,12 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use switchboard::{
-    pb::registry::{
-        config_service_server::ConfigServiceServer, feature_service_server::FeatureServiceServer,
-        model_service_server::ModelServiceServer, settings_service_server::SettingsServiceServer,
+    pb::{
+        registry::{
+            feature_service_server::FeatureServiceServer, model_service_server::ModelServiceServer,
+            settings_service_server::SettingsServiceServer,
+        },
+        shared::config_service_server::ConfigServiceServer,
     },
     service::serve::{self, BindError, END_TIMEOUT, Limits, Ports, ServeError, Services, Shutdown},
 };

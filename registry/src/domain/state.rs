@@ -30,6 +30,8 @@ pub struct State {
     pub features: BTreeMap<FeatureName, Arc<Recorded<Feature>>>,
     /// The settings of the instance.
     pub settings: Recorded<Settings>,
+    /// The W3C trace context of the write that made this revision, if it was traced. Not stored.
+    pub traceparent: Option<Box<str>>,
 }
 
 /// A resource with what is recorded of its life.
@@ -123,12 +125,15 @@ impl State {
                 value: Settings::default(),
                 record: never,
             },
+            traceparent: None,
         }
     }
 
     /// Makes the next revision: these changes, each with the bytes by which it is stored, streamed and hashed, and these
     /// models deleted.
     pub fn apply(&mut self, changes: Vec<(Change, Bytes)>, deleted: Vec<ModelName>, now: SystemTime) -> Applied {
+        // That of the revision before is not this one's.
+        self.traceparent = None;
         let revision = self.items.revision().next();
         let mut item_changes = Vec::with_capacity(changes.len() + deleted.len());
         let mut credentials = Vec::new();

@@ -5,10 +5,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
 use switchboard::{history::Cursor, names::Revision};
 
 use super::welcome::Welcome;
-use crate::domain::items::Item;
+use crate::domain::items::{Item, Tombstone};
 
 /// One message to a follower, be it a watcher or a router.
 #[derive(Debug, Clone)]
@@ -20,6 +21,17 @@ pub enum Frame {
         /// How often bookmarks come.
         heartbeat: Duration,
     },
+    /// A piece of the configuration, encoded once for all who get it.
+    Shared(Bytes),
+    /// A sign of life.
+    Bookmark(Bookmark),
+    /// The stream ends in order.
+    Goodbye(Goodbye),
+}
+
+/// A piece of the configuration, before it is encoded.
+#[derive(Debug, Clone)]
+pub enum Content {
     /// A snapshot begins.
     SnapshotBegin {
         /// The state that it shows.
@@ -43,10 +55,6 @@ pub enum Frame {
     },
     /// A piece of what changed.
     Delta(Delta),
-    /// A sign of life.
-    Bookmark(Bookmark),
-    /// The stream ends in order.
-    Goodbye(Goodbye),
 }
 
 /// A piece of what changed after one revision up to another.
@@ -58,12 +66,16 @@ pub struct Delta {
     pub to: Cursor,
     /// What was created or changed, as it is at [`Self::to`].
     pub upserts: Vec<Arc<Item>>,
+    /// What is gone at [`Self::to`].
+    pub deletes: Vec<Tombstone>,
     /// Counts the parts, from 0.
     pub part: i32,
     /// Whether another part of the same delta follows.
     pub more: bool,
     /// When the newest of the changes was committed. For people.
     pub commit_time: SystemTime,
+    /// The W3C trace context of the newest of the changes, if it was traced.
+    pub traceparent: Option<Box<str>>,
 }
 
 /// How far a stream is.
@@ -97,4 +109,6 @@ pub enum GoodbyeWhy {
     Rotation,
     /// The registry shuts down.
     Drain,
+    /// The follower does not read, or reads so slowly that what it was being sent, or needs next, is no longer kept.
+    TooSlow,
 }

@@ -2,7 +2,7 @@
 //!
 //! A task drives, and a short queue carries its frames to the response. The response could produce frames itself when the
 //! transport asks for them, but a transport with a full window does not ask: nothing would then notice that the reader has
-//! stopped, nor that it is time to end. The task has its own clock. It makes a frame only when there is room for it, so a
+//! stopped, nor that it is time to end. The task has its own clock. It takes a frame only when there is room for it, so a
 //! frame is of the newest state, and a reader that stopped costs the queue and no more. How a stream ends goes past the
 //! queue, since it must be known also when the queue stays full.
 
@@ -24,8 +24,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     FeedError,
-    follower::Follower,
+    follower::{Follower, Next},
     frame::{Frame, Goodbye, GoodbyeWhy},
+    shelf::{Shelf, Start},
 };
 use crate::{domain::state::State, pulse::Pulse};
 
@@ -47,6 +48,10 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(1);
 /// After a shutdown: the time that a restart takes, then all followers spread.
 const DRAIN_MIN_WAIT: Duration = Duration::from_millis(500);
 const DRAIN_SPREAD: Duration = Duration::from_secs(5);
+
+/// Who was too slow comes back when others have been served.
+const TOO_SLOW_MIN_WAIT: Duration = Duration::from_secs(1);
+const TOO_SLOW_SPREAD: Duration = Duration::from_secs(4);
 
 /// The frames of one stream, then how it ended.
 #[derive(Debug)]
@@ -93,6 +98,7 @@ impl Stream for Frames {
 #[derive(Debug)]
 pub(super) struct Downlink {
     pub(super) published: watch::Receiver<Arc<State>>,
+    pub(super) shelf: Arc<Shelf>,
     pub(super) pulse: Arc<Pulse>,
     pub(super) heartbeat: Duration,
     pub(super) shutdown: CancellationToken,
@@ -105,7 +111,7 @@ impl Downlink {
     ///
     /// # Errors
     ///
-    /// [`FeedError::TooSlow`] when the reader does not read.
+    /// [`FeedError::TooSlow`] when the reader does not even read its goodbye.
     ///
     /// # Cancel safety
     ///
@@ -113,6 +119,9 @@ impl Downlink {
     pub(super) async fn run(self, welcome: Frame, mut follower: Follower, outlet: Outlet) -> Result<(), FeedError> {
         let mut published = self.published.clone();
         let mut ending = pin!(self.ending(Instant::now() + jittered(ROTATION)));
+        // Waited for only by who owes a snapshot; its turn must not be lost when something else comes between.
+        let mut starting = pin!(self.shelf.start());
+        let mut start = None;
         if outlet.send(welcome).await.is_err() {
             return Ok(());
         }
@@ -124,21 +133,36 @@ impl Downlink {
             let room = select! {
                 biased;
                 why = &mut ending => break why,
-                room = timeout(PROGRESS_WITHIN, outlet.reserve()) => room.map_err(|_elapsed| FeedError::TooSlow)?,
+                room = timeout(PROGRESS_WITHIN, room(&outlet, &mut start)) => room,
             };
+            let Ok(room) = room else { break TOO_SLOW };
             let Ok(room) = room else {
                 // The reader has gone.
                 return Ok(());
             };
+            let now = Instant::now();
             let newest = Arc::clone(&published.borrow_and_update());
-            let is_due = bookmark_due <= Instant::now();
-            if !is_due && let Some(frame) = follower.next(&newest) {
-                room.send(frame);
-                continue;
+            let is_due = bookmark_due <= now;
+            let must_start = follower.owes_snapshot() && start.is_none();
+            let mut wake = bookmark_due;
+            let mut is_idle = false;
+            if !is_due && !must_start {
+                match follower.next(&newest, &self.shelf, now) {
+                    Next::Message(bytes) => {
+                        room.send(Frame::Shared(bytes));
+                        if follower.at().is_some() {
+                            start = None;
+                        }
+                        continue;
+                    }
+                    Next::Nothing => is_idle = true,
+                    Next::Later(until) => wake = wake.min(until),
+                    Next::Lost => break TOO_SLOW,
+                }
             }
-            if is_due || !has_caught_up {
-                has_caught_up |= !is_due;
-                bookmark_due = Instant::now() + jittered(self.heartbeat);
+            if is_due || (is_idle && !has_caught_up) {
+                has_caught_up |= is_idle;
+                bookmark_due = now + jittered(self.heartbeat);
                 room.send(follower.bookmark(&newest, self.pulse.is_stalled(self.heartbeat)));
                 continue;
             }
@@ -147,11 +171,12 @@ impl Downlink {
                 biased;
                 why = &mut ending => break why,
                 () = outlet.closed() => return Ok(()),
-                changed = published.changed() => if changed.is_err() {
+                begun = &mut starting, if must_start => start = Some(begun),
+                changed = published.changed(), if !must_start => if changed.is_err() {
                     // Nothing will ever change again: the writer has stopped.
                     break DRAIN;
                 },
-                () = sleep_until(bookmark_due) => {}
+                () = sleep_until(wake) => {}
             }
         };
         say(goodbye, &outlet).await
@@ -179,10 +204,32 @@ const ROTATED: Goodbye = Goodbye {
     spread: Duration::ZERO,
 };
 
+const TOO_SLOW: Goodbye = Goodbye {
+    why: GoodbyeWhy::TooSlow,
+    min_wait: TOO_SLOW_MIN_WAIT,
+    spread: TOO_SLOW_SPREAD,
+};
+
+/// Waits for room for one frame. Meanwhile a start of a snapshot is given back when it is over.
+async fn room<'a>(
+    outlet: &'a Outlet,
+    start: &mut Option<Start>,
+) -> Result<mpsc::Permit<'a, Frame>, mpsc::error::SendError<()>> {
+    let mut room = pin!(outlet.reserve());
+    if let Some(begun) = start {
+        select! {
+            biased;
+            room = &mut room => return room,
+            () = begun.over() => *start = None,
+        }
+    }
+    room.await
+}
+
 /// Says goodbye and waits until it has been taken, with all that was before it.
 async fn say(goodbye: Goodbye, outlet: &Outlet) -> Result<(), FeedError> {
     let limit = match goodbye.why {
-        GoodbyeWhy::Rotation => GOODBYE_WITHIN,
+        GoodbyeWhy::Rotation | GoodbyeWhy::TooSlow => GOODBYE_WITHIN,
         GoodbyeWhy::Drain => DRAIN_WITHIN,
     };
     let taken = async {

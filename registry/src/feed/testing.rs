@@ -1,18 +1,27 @@
 //! A history to follow, and a follower that believes nothing: what the tests of this room share.
 
-use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use bytes::Bytes;
+use prost::Message as _;
 use switchboard::{
-    digest::StateDigest,
+    digest::{ItemDigest, ItemParts, StateDigest},
     history::{Cursor, Incarnation, View},
     names::{IncarnationId, ResourceName, Revision, StoreId},
+    pb::{
+        registry::{self, watch_response::Kind},
+        types,
+    },
 };
 use tokio::sync::watch;
 
 use super::frame::Frame;
 use crate::domain::{
-    items::{Item, ItemChange, Items},
+    items::{Item, ItemChange, Items, Tombstone},
     state::State,
 };
 
@@ -44,9 +53,23 @@ impl History {
 
     /// Makes the next revision: each named resource gets a value of so many bytes.
     pub(crate) fn commit<'a>(&self, changes: impl IntoIterator<Item = (&'a str, usize)>) {
+        self.write(changes.into_iter().map(|(name, bytes)| (name, Some(bytes))));
+    }
+
+    /// Makes the next revision: each named resource is gone.
+    pub(crate) fn delete<'a>(&self, names: impl IntoIterator<Item = &'a str>) {
+        self.write(names.into_iter().map(|name| (name, None)));
+    }
+
+    /// Makes the next revision: each named resource gets a value of so many bytes, or is gone.
+    pub(crate) fn write<'a>(&self, changes: impl IntoIterator<Item = (&'a str, Option<usize>)>) {
         let mut state = (*self.state()).clone();
         let revision = state.items.revision().next();
         let changes = changes.into_iter().map(|(name, bytes)| {
+            let Some(bytes) = bytes else {
+                let key = name.into();
+                return ItemChange::Delete(Tombstone { key, revision });
+            };
             let created = state.items.get(name).map_or(revision, |item| item.create_revision);
             let name = ResourceName::parse(name).unwrap();
             let value = Bytes::from(vec![b'x'; bytes]);
@@ -54,6 +77,31 @@ impl History {
         });
         let changes: Vec<ItemChange> = changes.collect();
         state.items.advance(changes, SystemTime::UNIX_EPOCH);
+        self.published.send_replace(Arc::new(state));
+    }
+
+    /// Forgets what was before `floor`: it is the oldest revision from which deltas go on then.
+    pub(crate) fn compact(&self, floor: i64) {
+        let state = self.state();
+        let (items, floor) = (&state.items, Revision::new(floor).unwrap());
+        let past = (floor.get()..=items.revision().get()).map(|revision| {
+            let revision = Revision::new(revision).unwrap();
+            items.past(revision).unwrap()
+        });
+        let live = items.all(View::Router).map(|item| (**item).clone());
+        let compacted = Items::restored(
+            items.store(),
+            items.incarnation(),
+            // None is kept from below the floor: every older cursor is compacted.
+            Vec::new(),
+            past.collect(),
+            live.collect(),
+            items.deleted_after(floor).collect(),
+        );
+        let state = State {
+            items: compacted,
+            ..(*state).clone()
+        };
         self.published.send_replace(Arc::new(state));
     }
 
@@ -77,24 +125,38 @@ impl History {
     }
 }
 
+/// The content of a frame that is shared, as a reader decodes it.
+pub(crate) fn content(frame: &Frame) -> Kind {
+    let Frame::Shared(bytes) = frame else {
+        panic!("{frame:?}")
+    };
+    decoded(bytes)
+}
+
+/// The same of its bytes.
+pub(crate) fn decoded(bytes: &Bytes) -> Kind {
+    registry::WatchResponse::decode(&**bytes).unwrap().kind.unwrap()
+}
+
 /// What a careful follower makes of the frames: it panics at the first that breaks a rule of the stream.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Mirror {
-    resources: BTreeMap<Arc<str>, Arc<Item>>,
+    resources: BTreeMap<String, registry::Resource>,
     at: Option<Cursor>,
     snapshot: Option<Gathering>,
     delta: Option<Gathering>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Gathering {
     to: Cursor,
     parts: i32,
-    resources: Vec<Arc<Item>>,
+    resources: Vec<registry::Resource>,
+    deletes: Vec<registry::Tombstone>,
 }
 
 impl Mirror {
-    /// One that has followed up to `at` and kept `resources`.
+    /// One that has followed up to where `other` is and kept its resources.
     pub(crate) fn resumed(other: &Self) -> Self {
         Self {
             resources: other.resources.clone(),
@@ -107,36 +169,15 @@ impl Mirror {
         self.at
     }
 
+    /// Whether a snapshot has begun that is not whole.
+    pub(crate) fn is_loading(&self) -> bool {
+        self.snapshot.is_some()
+    }
+
     pub(crate) fn apply(&mut self, frame: &Frame) {
         match frame {
             Frame::Welcome { .. } | Frame::Goodbye(_) => {}
-            Frame::SnapshotBegin { at, .. } => {
-                assert!(self.snapshot.is_none() && self.delta.is_none());
-                self.snapshot = Some(Gathering::new(*at));
-            }
-            Frame::SnapshotPart { part, resources } => {
-                let snapshot = self.snapshot.as_mut().unwrap();
-                snapshot.add(*part, resources);
-            }
-            Frame::SnapshotEnd { at } => {
-                let snapshot = self.snapshot.take().unwrap();
-                assert_eq!(snapshot.to, *at);
-                assert!(snapshot.resources.is_sorted_by_key(|item| &item.key));
-                self.resources.clear();
-                self.install(snapshot);
-            }
-            Frame::Delta(delta) => {
-                assert!(self.snapshot.is_none());
-                assert_eq!(self.at.unwrap().revision, delta.from);
-                assert!(delta.to.revision > delta.from);
-                let gathered = self.delta.get_or_insert_with(|| Gathering::new(delta.to));
-                assert_eq!(gathered.to, delta.to);
-                gathered.add(delta.part, &delta.upserts);
-                if !delta.more {
-                    let gathered = self.delta.take().unwrap();
-                    self.install(gathered);
-                }
-            }
+            Frame::Shared(bytes) => self.take(decoded(bytes)),
             Frame::Bookmark(bookmark) => {
                 assert_eq!(bookmark.at, self.at);
                 assert!(self.at.is_none_or(|at| at.revision <= bookmark.head));
@@ -144,26 +185,70 @@ impl Mirror {
         }
     }
 
+    pub(crate) fn take(&mut self, content: Kind) {
+        match content {
+            Kind::SnapshotBegin(begin) => {
+                assert!(self.snapshot.is_none() && self.delta.is_none());
+                self.snapshot = Some(Gathering::new(cursor(begin.at)));
+            }
+            Kind::SnapshotPart(part) => {
+                let snapshot = self.snapshot.as_mut().unwrap();
+                snapshot.add(part.part, part.resources, Vec::new());
+            }
+            Kind::SnapshotEnd(end) => {
+                let snapshot = self.snapshot.take().unwrap();
+                assert_eq!(snapshot.to, cursor(end.at));
+                assert!(snapshot.resources.is_sorted_by_key(|resource| &resource.name));
+                self.resources.clear();
+                self.install(snapshot);
+            }
+            Kind::Delta(delta) => {
+                assert!(self.snapshot.is_none());
+                let to = cursor(delta.to);
+                assert_eq!(self.at.unwrap().revision.get(), delta.from_revision);
+                assert!(to.revision.get() > delta.from_revision);
+                let gathered = self.delta.get_or_insert_with(|| Gathering::new(to));
+                assert_eq!(gathered.to, to);
+                gathered.add(delta.part, delta.upserts, delta.deletes);
+                if !delta.more {
+                    let gathered = self.delta.take().unwrap();
+                    self.install(gathered);
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// Panics unless it has exactly what `state` has.
     pub(crate) fn assert_equals(&self, state: &State, view: View) {
         assert_eq!(self.at, Some(state.items.cursor(view)));
-        assert!(self.resources.values().eq(state.items.all(view)));
+        let stored = state.items.all(view).map(|item| registry::Resource {
+            name: item.key.to_string(),
+            create_revision: item.create_revision.get(),
+            revision: item.revision.get(),
+            payload: Some(prost_types::Any {
+                type_url: item.type_url.to_owned(),
+                value: item.value.to_vec(),
+            }),
+            requires: Vec::new(),
+        });
+        assert!(self.resources.values().cloned().eq(stored));
     }
 
     fn install(&mut self, gathered: Gathering) {
-        let count = gathered.resources.len();
-        let names: BTreeMap<_, _> = gathered
-            .resources
-            .into_iter()
-            .map(|item| (Arc::clone(&item.key), item))
-            .collect();
-        assert_eq!(names.len(), count, "each resource comes once");
-        self.resources.extend(names);
-        let digest = self
-            .resources
-            .values()
-            .fold(StateDigest::EMPTY, |sum, item| sum.plus(item.digest));
-        assert_eq!(digest, gathered.to.state);
+        let mut touched = BTreeSet::new();
+        for tombstone in gathered.deletes {
+            assert!(touched.insert(tombstone.name.clone()), "each name comes once");
+            assert!(tombstone.revision <= gathered.to.revision.get());
+            self.resources.remove(&tombstone.name);
+        }
+        for resource in gathered.resources {
+            assert!(touched.insert(resource.name.clone()), "each name comes once");
+            self.resources.insert(resource.name.clone(), resource);
+        }
+        let digests = self.resources.values().map(digest);
+        let state = digests.fold(StateDigest::EMPTY, StateDigest::plus);
+        assert_eq!(state, gathered.to.state);
         self.at = Some(gathered.to);
     }
 }
@@ -174,12 +259,30 @@ impl Gathering {
             to,
             parts: 0,
             resources: Vec::new(),
+            deletes: Vec::new(),
         }
     }
 
-    fn add(&mut self, part: i32, resources: &[Arc<Item>]) {
+    fn add(&mut self, part: i32, resources: Vec<registry::Resource>, deletes: Vec<registry::Tombstone>) {
         assert_eq!(part, self.parts);
         self.parts += 1;
-        self.resources.extend_from_slice(resources);
+        self.resources.extend(resources);
+        self.deletes.extend(deletes);
     }
+}
+
+fn cursor(wire: Option<types::Cursor>) -> Cursor {
+    Cursor::try_from(&wire.unwrap()).unwrap()
+}
+
+fn digest(resource: &registry::Resource) -> ItemDigest {
+    let payload = resource.payload.as_ref().unwrap();
+    ItemDigest::of(&ItemParts {
+        name: &resource.name,
+        create_revision: Revision::new(resource.create_revision).unwrap(),
+        revision: Revision::new(resource.revision).unwrap(),
+        type_url: &payload.type_url,
+        value: &payload.value,
+        requires: &resource.requires,
+    })
 }

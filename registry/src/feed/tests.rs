@@ -4,6 +4,7 @@ use futures_util::StreamExt as _;
 use switchboard::{
     history::Cursor,
     names::{InstanceId, StoreId},
+    pb::registry::{self, watch_response::Kind},
 };
 use tokio::{
     sync::mpsc,
@@ -13,7 +14,8 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::{
     frame::{Bookmark, Goodbye, GoodbyeWhy},
-    testing::{History, Mirror},
+    shelf::{READ_WITHIN, RUNS_KEPT, STARTS},
+    testing::{History, Mirror, content},
     welcome::{SnapshotWhy, WithheldWhy},
     *,
 };
@@ -148,6 +150,13 @@ async fn welcome(frames: &mut Frames) -> Welcome {
             welcome
         }
         other => panic!("{other:?}"),
+    }
+}
+
+async fn delta(frames: &mut Frames) -> registry::Delta {
+    match content(&frame(frames).await) {
+        Kind::Delta(delta) => delta,
+        other => panic!("a change comes as a delta, not as {other:?}"),
     }
 }
 

@@ -2,14 +2,15 @@
 
 use futures_util::{StreamExt as _, stream::BoxStream};
 use switchboard::{
+    encoded::Encoded,
     failure::Failure,
-    pb::registry::{self, config_service_server::ConfigService},
+    pb::{registry, shared::config_service_server::ConfigService},
     service::request_id::RequestId,
 };
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    feed::{Feed, credential, frame::Frame, stream::Frames},
+    feed::{Feed, credential, stream::Frames},
     fleet::{report::Message, uplink::UplinkError},
     wire::{self, credential::CredentialKey},
 };
@@ -30,8 +31,8 @@ impl ConfigApi {
 
 #[tonic::async_trait]
 impl ConfigService for ConfigApi {
-    type WatchStream = BoxStream<'static, Result<registry::WatchResponse, Status>>;
-    type SubscribeStream = BoxStream<'static, Result<registry::SubscribeResponse, Status>>;
+    type WatchStream = Responses;
+    type SubscribeStream = Responses;
 
     async fn watch(&self, request: Request<registry::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let request_id = RequestId::of(&request);
@@ -79,11 +80,14 @@ impl ConfigService for ConfigApi {
     }
 }
 
-fn responses<M: From<Frame> + 'static>(frames: Frames, request_id: RequestId) -> BoxStream<'static, Result<M, Status>> {
+/// Messages downwards. What is the same for many is encoded once, and all its streams share the bytes.
+type Responses = BoxStream<'static, Result<Encoded, Status>>;
+
+fn responses(frames: Frames, request_id: RequestId) -> Responses {
     frames
         .map(move |frame| {
             frame
-                .map(M::from)
+                .map(|frame| wire::change::encode(frame).into())
                 .map_err(|error| Failure::from(error).into_status(request_id.as_str()))
         })
         .boxed()
@@ -96,9 +100,11 @@ mod tests {
     use switchboard::{
         history::View,
         names::{CredentialId, InstanceId, ModelName},
-        pb::registry::{
-            config_service_client::ConfigServiceClient, config_service_server::ConfigServiceServer, subscribe_request,
-            subscribe_response, watch_response,
+        pb::{
+            registry::{
+                config_service_client::ConfigServiceClient, subscribe_request, subscribe_response, watch_response,
+            },
+            shared::config_service_server::ConfigServiceServer,
         },
         secret::ApiToken,
     };

@@ -2,15 +2,20 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
+use prost::Message as _;
 use switchboard::{
     history::Cursor,
-    pb::{registry, types},
+    pb::{
+        registry::{self, subscribe_response::Kind},
+        types,
+    },
 };
 
 use crate::{
-    domain::items::Item,
+    domain::items::{Item, Tombstone},
     feed::{
-        frame::{Bookmark, Delta, Frame, Goodbye, GoodbyeWhy},
+        frame::{Bookmark, Content, Delta, Frame, Goodbye, GoodbyeWhy},
         welcome::{Mode, Resume, SnapshotWhy, Welcome, WithheldWhy},
     },
 };
@@ -23,38 +28,38 @@ pub fn resume(cursor: Option<&types::Cursor>) -> Resume {
     })
 }
 
-/// The two messages have the same kinds under the same numbers, but the generator makes two types of them.
-macro_rules! frames {
-    ($message:ident, $module:ident) => {
-        impl From<Frame> for registry::$message {
-            fn from(frame: Frame) -> Self {
-                use registry::$module::Kind;
-                let kind = match frame {
-                    Frame::Welcome { welcome, heartbeat } => Kind::Welcome(from_welcome(&welcome, heartbeat)),
-                    Frame::SnapshotBegin { at, resources, bytes } => Kind::SnapshotBegin(registry::SnapshotBegin {
-                        at: Some((&at).into()),
-                        resources: count(resources),
-                        bytes: count(bytes),
-                    }),
-                    Frame::SnapshotPart { part, resources } => Kind::SnapshotPart(registry::SnapshotPart {
-                        part,
-                        resources: from_items(&resources),
-                    }),
-                    Frame::SnapshotEnd { at } => Kind::SnapshotEnd(registry::SnapshotEnd {
-                        at: Some((&at).into()),
-                    }),
-                    Frame::Delta(delta) => Kind::Delta(from_delta(&delta)),
-                    Frame::Bookmark(bookmark) => Kind::Bookmark(from_bookmark(&bookmark)),
-                    Frame::Goodbye(goodbye) => Kind::Goodbye(from_goodbye(&goodbye)),
-                };
-                Self { kind: Some(kind) }
-            }
-        }
-    };
+/// The message of a frame, for watchers and routers alike: the two have the same kinds under the same numbers.
+#[must_use]
+pub fn encode(frame: Frame) -> Bytes {
+    message(match frame {
+        Frame::Shared(bytes) => return bytes,
+        Frame::Welcome { welcome, heartbeat } => Kind::Welcome(from_welcome(&welcome, heartbeat)),
+        Frame::Bookmark(bookmark) => Kind::Bookmark(from_bookmark(&bookmark)),
+        Frame::Goodbye(goodbye) => Kind::Goodbye(from_goodbye(&goodbye)),
+    })
 }
 
-frames!(WatchResponse, watch_response);
-frames!(SubscribeResponse, subscribe_response);
+/// The same of a piece of the configuration, for [`Frame::Shared`].
+#[must_use]
+pub fn encode_content(content: Content) -> Bytes {
+    message(match content {
+        Content::SnapshotBegin { at, resources, bytes } => Kind::SnapshotBegin(registry::SnapshotBegin {
+            at: Some((&at).into()),
+            resources: count(resources),
+            bytes: count(bytes),
+        }),
+        Content::SnapshotPart { part, resources } => Kind::SnapshotPart(registry::SnapshotPart {
+            part,
+            resources: from_items(&resources),
+        }),
+        Content::SnapshotEnd { at } => Kind::SnapshotEnd(registry::SnapshotEnd { at: Some((&at).into()) }),
+        Content::Delta(delta) => Kind::Delta(from_delta(delta)),
+    })
+}
+
+fn message(kind: Kind) -> Bytes {
+    registry::SubscribeResponse { kind: Some(kind) }.encode_to_vec().into()
+}
 
 fn from_welcome(welcome: &Welcome, heartbeat: Duration) -> registry::Welcome {
     let (mode, reason) = match welcome.mode {
@@ -92,15 +97,23 @@ const fn from_withheld_why(why: WithheldWhy) -> registry::ModeReason {
     }
 }
 
-fn from_delta(delta: &Delta) -> registry::Delta {
+fn from_delta(delta: Delta) -> registry::Delta {
     registry::Delta {
         from_revision: delta.from.get(),
         to: Some((&delta.to).into()),
         upserts: from_items(&delta.upserts),
+        deletes: delta.deletes.iter().map(from_tombstone).collect(),
         part: delta.part,
         more: delta.more,
         commit_time: Some(delta.commit_time.into()),
-        ..Default::default()
+        traceparent: delta.traceparent.map(String::from).unwrap_or_default(),
+    }
+}
+
+fn from_tombstone(tombstone: &Tombstone) -> registry::Tombstone {
+    registry::Tombstone {
+        name: tombstone.key.to_string(),
+        revision: tombstone.revision.get(),
     }
 }
 
@@ -117,6 +130,7 @@ fn from_goodbye(goodbye: &Goodbye) -> registry::Goodbye {
     let why = match goodbye.why {
         GoodbyeWhy::Rotation => registry::GoodbyeWhy::Rotation,
         GoodbyeWhy::Drain => registry::GoodbyeWhy::Drain,
+        GoodbyeWhy::TooSlow => registry::GoodbyeWhy::TooSlow,
     };
     registry::Goodbye {
         why: why.into(),
@@ -149,39 +163,32 @@ fn count(number: usize) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use prost::Message as _;
-    use switchboard::history::View;
+    use switchboard::{history::View, names::Revision};
 
     use super::*;
     use crate::feed::{
-        follower::{Follower, PART_BYTES_MAX},
+        run::{PART_BYTES_MAX, Run},
         testing::History,
     };
 
     #[test]
-    fn both_streams_have_the_same_bytes_and_no_part_is_larger_than_it_may_be() {
+    fn both_streams_read_the_same_bytes_and_no_part_is_larger_than_it_may_be() {
         let history = History::new();
         let name = |id: usize| format!("models/{}{id}", "m".repeat(50));
         let names: Vec<String> = (0..2_000).map(name).collect();
         history.commit(names.iter().map(|name| (&**name, 10)));
+        history.delete(names[..1_000].iter().map(|name| &**name));
         let state = history.state();
-        let mut follower = Follower::new(View::Config, Mode::Snapshot(SnapshotWhy::First));
-        let mut frames: Vec<Frame> = std::iter::from_fn(|| follower.next(&state)).collect();
-        let mut behind = Follower::new(
-            View::Config,
-            Mode::Resumed(Cursor {
-                revision: switchboard::names::Revision::ZERO,
-                ..state.items.cursor(View::Config)
-            }),
-        );
-        frames.extend(std::iter::from_fn(|| behind.next(&state)));
-        frames.push(behind.bookmark(&state, true));
+        let snapshot = Run::snapshot(&state, View::Config);
+        let delta = Run::delta(&state, View::Config, Revision::ZERO);
+        let frames: Vec<Bytes> = [snapshot, delta].iter().flat_map(Run::frames).collect();
         assert!(frames.len() > 6);
         for frame in frames {
-            let watch = registry::WatchResponse::from(frame.clone()).encode_to_vec();
-            let subscribe = registry::SubscribeResponse::from(frame).encode_to_vec();
-            assert_eq!(watch, subscribe);
-            assert!(watch.len() <= PART_BYTES_MAX, "{}", watch.len());
+            let watch = registry::WatchResponse::decode(&*frame).unwrap();
+            let subscribe = registry::SubscribeResponse::decode(&*frame).unwrap();
+            assert_eq!(watch.encode_to_vec(), frame);
+            assert_eq!(subscribe.encode_to_vec(), frame);
+            assert!(frame.len() <= PART_BYTES_MAX, "{}", frame.len());
         }
     }
 

@@ -32,6 +32,8 @@ pub(crate) fn incarnation(number: i64) -> Incarnation {
 pub(crate) struct Store {
     pub(crate) cursor: Cursor,
     pub(crate) resources: BTreeMap<String, registry::Resource>,
+    /// Names that are gone, with the revision that deleted each.
+    pub(crate) deleted: BTreeMap<String, i64>,
 }
 
 impl Store {
@@ -47,6 +49,7 @@ impl Store {
                 state: StateDigest::EMPTY,
             },
             resources: BTreeMap::new(),
+            deleted: BTreeMap::new(),
         }
     }
 
@@ -65,7 +68,19 @@ impl Store {
                 payload: Some(payload),
                 requires: Vec::new(),
             };
+            self.deleted.remove(name);
             self.resources.insert(name.to_owned(), resource);
+        }
+        self.cursor.revision = next;
+        self.seal();
+    }
+
+    /// Makes the next revision: each named resource is gone.
+    pub(crate) fn delete(&mut self, names: &[&str]) {
+        let next = self.cursor.revision.next();
+        for &name in names {
+            self.resources.remove(name);
+            self.deleted.insert(name.to_owned(), next.get());
         }
         self.cursor.revision = next;
         self.seal();
@@ -91,6 +106,11 @@ impl Store {
     pub(crate) fn changed_after(&self, from: Revision) -> Vec<Resource> {
         let all = self.all().into_iter();
         all.filter(|resource| resource.raw.revision > from).collect()
+    }
+
+    pub(crate) fn deleted_after(&self, from: Revision) -> Vec<Arc<str>> {
+        let deleted = self.deleted.iter().filter(|(_, revision)| **revision > from.get());
+        deleted.map(|(name, _)| name.as_str().into()).collect()
     }
 
     pub(crate) fn received(&self) -> Received {

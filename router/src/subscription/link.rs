@@ -186,11 +186,17 @@ impl Link {
                 self.received.send_replace(Some(received));
             }
             Action::Repeated(revision) => debug!(%revision, "the changes up to revision {revision} came again"),
+            Action::Stalled(head) => warn!(
+                %head,
+                "the registry's writer is stuck at revision {head}: changes may be late"
+            ),
+            Action::Unstalled => info!("the registry's writer gets on again"),
             Action::Close(why) => {
                 self.stream = None;
                 match why {
                     Closed::Goodbye => info!("the registry said goodbye: connecting again"),
                     Closed::Refused => debug!("asking another registry, since the history of this one is refused"),
+                    Closed::TooSlow => warn!("{why}: connecting again"),
                     Closed::Mismatch => warn!("{why}: asking for a snapshot"),
                     Closed::Opening | Closed::Silent | Closed::Gap | Closed::Protocol => self.lost(&why.to_string()),
                 }

@@ -11,11 +11,15 @@ use super::resource::Resource;
 /// Resources by name, ordered by the bytes of the names.
 pub type Resources = BTreeMap<Arc<str>, Arc<Resource>>;
 
+/// What becomes of each resource that a delta touches. `None`: it is gone.
+pub type Changes = BTreeMap<Arc<str>, Option<Arc<Resource>>>;
+
 /// Every resource at one revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Received {
     cursor: Cursor,
     resources: Resources,
+    traceparent: Option<Arc<str>>,
 }
 
 /// What was sent is not the state that its cursor claims.
@@ -34,30 +38,42 @@ impl Received {
             .values()
             .fold(StateDigest::EMPTY, |state, resource| state.plus(resource.digest));
         if state == cursor.state {
-            Ok(Self { cursor, resources })
+            Ok(Self {
+                cursor,
+                resources,
+                traceparent: None,
+            })
         } else {
             Err(StateMismatch)
         }
     }
 
-    /// Applies a whole delta. On an error nothing is changed.
+    /// Applies a whole delta. That a name is gone which was not there changes nothing. On an error nothing is changed.
     ///
     /// # Errors
     ///
     /// [`StateMismatch`] when the state would not have the digest of `to`.
-    pub fn apply(&mut self, to: Cursor, upserts: Resources) -> Result<(), StateMismatch> {
+    pub fn apply(&mut self, to: Cursor, changes: Changes, traceparent: Option<Arc<str>>) -> Result<(), StateMismatch> {
         let mut state = self.cursor.state;
-        for (name, resource) in &upserts {
+        for (name, resource) in &changes {
             if let Some(old) = self.resources.get(name) {
                 state = state.minus(old.digest);
             }
-            state = state.plus(resource.digest);
+            if let Some(resource) = resource {
+                state = state.plus(resource.digest);
+            }
         }
         if state != to.state {
             return Err(StateMismatch);
         }
-        self.resources.extend(upserts);
+        for (name, resource) in changes {
+            match resource {
+                Some(resource) => self.resources.insert(name, resource),
+                None => self.resources.remove(&name),
+            };
+        }
         self.cursor = to;
+        self.traceparent = traceparent;
         Ok(())
     }
 
@@ -65,6 +81,12 @@ impl Received {
     #[must_use]
     pub const fn cursor(&self) -> &Cursor {
         &self.cursor
+    }
+
+    /// The trace context of the newest of the writes that came with the last delta, if it was traced.
+    #[must_use]
+    pub fn traceparent(&self) -> Option<&str> {
+        self.traceparent.as_deref()
     }
 
     /// The resources, ordered by name.

@@ -72,6 +72,10 @@ pub enum Action {
     Install(Arc<Received>),
     /// The delta up to this revision had come before: for the logs.
     Repeated(Revision),
+    /// The registry's writer does not get on, with the newest revision that there is: for the logs.
+    Stalled(Revision),
+    /// It gets on again: for the logs.
+    Unstalled,
     /// End the stream, once the newest report is on its way.
     Close(Closed),
 }
@@ -82,6 +86,9 @@ pub enum Closed {
     /// The registry said goodbye.
     #[error("the registry said goodbye")]
     Goodbye,
+    /// The registry said goodbye because this router reads too slowly.
+    #[error("the registry gave up on this router, which reads too slowly")]
+    TooSlow,
     /// The registry has not answered in time.
     #[error("the registry did not answer")]
     Opening,
@@ -138,6 +145,8 @@ pub struct Session {
     heard: Duration,
     /// Whether the stream that is open has brought a bookmark.
     is_proven: bool,
+    /// What the newest bookmark said of the registry's writer.
+    is_stalled: bool,
     retry: Backoff,
     /// Grows with each wrong digest in a row: a snapshot is costly for both sides.
     mismatch: Backoff,
@@ -162,6 +171,7 @@ impl Session {
             heartbeat: HEARTBEAT_DEFAULT,
             heard: Duration::ZERO,
             is_proven: false,
+            is_stalled: false,
             retry: Backoff::new(RETRY_MIN, RETRY_MAX),
             mismatch: Backoff::new(RETRY_MIN, MISMATCH_MAX),
             random: fastrand::Rng::with_seed(seed),
@@ -247,8 +257,17 @@ impl Session {
             (State::Down { .. }, _) => Err(Closed::Protocol),
             (_, Message::Goodbye(goodbye)) => {
                 let spread = backoff::up_to(goodbye.spread.min(GOODBYE_MAX), &mut self.random);
-                self.go_down(now + goodbye.min_wait.min(GOODBYE_MAX) + spread);
-                Ok(vec![Action::Close(Closed::Goodbye)])
+                let mut wait = goodbye.min_wait.min(GOODBYE_MAX) + spread;
+                if !self.is_proven {
+                    // Else a registry that says nothing but goodbye would be asked without end.
+                    wait = wait.max(self.retry.next(&mut self.random));
+                }
+                self.go_down(now + wait);
+                Ok(vec![Action::Close(if goodbye.too_slow {
+                    Closed::TooSlow
+                } else {
+                    Closed::Goodbye
+                })])
             }
             (State::Opening { .. }, Message::Welcome(welcome)) => self.on_welcome(now, &welcome),
             (State::Loading(scratch @ None), Message::SnapshotBegin(begin)) => {
@@ -350,16 +369,14 @@ impl Session {
             return Err(Closed::Gap);
         }
         let more = delta.more;
-        scratch
-            .get_or_insert_with(|| DeltaScratch::new(to))
-            .add(delta)
-            .map_err(|_gap| Closed::Gap)?;
+        let mut gathered = scratch.take().unwrap_or_else(|| DeltaScratch::new(to));
+        gathered.add(delta).map_err(|_gap| Closed::Gap)?;
         if more {
+            *scratch = Some(gathered);
             return Ok(Vec::new());
         }
-        let upserts = scratch.take().map(DeltaScratch::finish).unwrap_or_default();
         // Shares all with the state that may still be compiling, but for what changes.
-        if Arc::make_mut(received).apply(to, upserts).is_err() {
+        if gathered.apply_to(Arc::make_mut(received)).is_err() {
             return Err(self.mismatch(to));
         }
         let received = Arc::clone(received);
@@ -370,7 +387,15 @@ impl Session {
         self.probe = bookmark.probe;
         self.is_proven = true;
         self.retry.reset();
-        Vec::new()
+        if bookmark.stalled == self.is_stalled {
+            return Vec::new();
+        }
+        self.is_stalled = bookmark.stalled;
+        vec![if bookmark.stalled {
+            Action::Stalled(bookmark.head)
+        } else {
+            Action::Unstalled
+        }]
     }
 
     fn install(&mut self, received: Arc<Received>) -> Vec<Action> {
@@ -400,9 +425,13 @@ impl Session {
     fn close(&mut self, now: Duration, why: Closed) -> Vec<Action> {
         let backoff = match why {
             Closed::Mismatch => &mut self.mismatch,
-            Closed::Goodbye | Closed::Opening | Closed::Silent | Closed::Gap | Closed::Protocol | Closed::Refused => {
-                &mut self.retry
-            }
+            Closed::Goodbye
+            | Closed::TooSlow
+            | Closed::Opening
+            | Closed::Silent
+            | Closed::Gap
+            | Closed::Protocol
+            | Closed::Refused => &mut self.retry,
         };
         let wait = backoff.next(&mut self.random);
         self.go_down(now + wait);

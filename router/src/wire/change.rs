@@ -2,7 +2,7 @@
 //!
 //! A message that cannot be read is an error as a whole; a resource that cannot is not, see [`super::resource`].
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use switchboard::{
     history::{Cursor, View},
@@ -22,6 +22,8 @@ use crate::subscription::{
 
 /// A report names no more held items.
 const HELD_MAX: usize = 256;
+/// Of version 00, the only one so far.
+const TRACEPARENT_LENGTH: usize = 55;
 const HEARTBEAT_MAX: Duration = Duration::from_secs(3600);
 
 /// A message that this build cannot read.
@@ -56,14 +58,19 @@ impl TryFrom<registry::SubscribeResponse> for Message {
                 from: Revision::new(delta.from_revision).ok_or(MessageError)?,
                 to: cursor(delta.to.as_ref())?,
                 upserts: resources(delta.upserts)?,
+                deletes: names(delta.deletes)?,
                 part: u32::try_from(delta.part).map_err(|_negative| MessageError)?,
                 more: delta.more,
+                traceparent: traceparent(&delta.traceparent),
             }),
             Kind::Bookmark(bookmark) => Self::Bookmark(Bookmark {
                 at: bookmark.at.as_ref().map(|at| cursor(Some(at))).transpose()?,
+                head: Revision::new(bookmark.head_revision).ok_or(MessageError)?,
                 probe: bookmark.probe,
+                stalled: bookmark.stalled,
             }),
             Kind::Goodbye(goodbye) => Self::Goodbye(Goodbye {
+                too_slow: goodbye.why() == registry::GoodbyeWhy::TooSlow,
                 min_wait: duration(goodbye.min_wait.as_ref()),
                 spread: duration(goodbye.spread.as_ref()),
             }),
@@ -93,6 +100,21 @@ fn cursor(wire: Option<&types::Cursor>) -> Result<Cursor, MessageError> {
 fn resources(wire: Vec<registry::Resource>) -> Result<Vec<Resource>, MessageError> {
     let read = wire.into_iter().map(Resource::try_from).collect::<Result<_, _>>();
     read.map_err(|_without_place| MessageError)
+}
+
+fn names(tombstones: Vec<registry::Tombstone>) -> Result<Vec<Arc<str>>, MessageError> {
+    let read = |tombstone: registry::Tombstone| (!tombstone.name.is_empty()).then(|| tombstone.name.into());
+    tombstones
+        .into_iter()
+        .map(read)
+        .collect::<Option<_>>()
+        .ok_or(MessageError)
+}
+
+/// For display only, so what has not the form of one is left out.
+fn traceparent(wire: &str) -> Option<Arc<str>> {
+    let is_formed = wire.len() == TRACEPARENT_LENGTH && wire.bytes().all(|byte| byte.is_ascii_graphic());
+    is_formed.then(|| wire.into())
 }
 
 /// A negative time is none.

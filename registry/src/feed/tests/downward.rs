@@ -30,10 +30,8 @@ async fn a_watcher_without_snapshot_and_cursor_gets_only_what_is_new() {
         Some(bench.history.cursor_at(2, View::Config))
     );
     bench.history.commit([("models/b", 1)]);
-    let Frame::Delta(delta) = frame(&mut frames).await else {
-        panic!("a change comes as a delta")
-    };
-    assert_eq!((delta.from.get(), delta.upserts.len()), (2, 1));
+    let delta = delta(&mut frames).await;
+    assert_eq!((delta.from_revision, delta.upserts.len()), (2, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -71,6 +69,7 @@ async fn bookmarks_come_amid_a_snapshot_that_is_read_slowly() {
     let names: Vec<String> = (0..20).map(|id| format!("models/{id}")).collect();
     bench.history.commit(names.iter().map(|name| (&**name, 60_000)));
     let mut frames = bench.feed.watch(Resume::Nothing, true).unwrap();
+    welcome(&mut frames).await;
     let mut early = 0;
     loop {
         advance(HEARTBEAT / 4).await;
@@ -79,7 +78,7 @@ async fn bookmarks_come_amid_a_snapshot_that_is_read_slowly() {
                 assert_eq!(bookmark.at, None);
                 early += 1;
             }
-            Frame::SnapshotEnd { .. } => break,
+            frame if matches!(content(&frame), Kind::SnapshotEnd(_)) => break,
             _ => {}
         }
     }
@@ -160,13 +159,9 @@ async fn a_slow_watcher_is_cut_off_and_can_resume() {
     let at = bench.history.cursor_at(2, View::Config);
     let mut frames = bench.feed.watch(Resume::At(at), false).unwrap();
     welcome(&mut frames).await;
-    let Frame::Delta(delta) = frame(&mut frames).await else {
-        panic!("what was missed comes as a delta")
-    };
-    assert_eq!(
-        (delta.from, delta.to),
-        (at.revision, bench.history.cursor_at(102, View::Config))
-    );
+    let delta = delta(&mut frames).await;
+    let to = bench.history.cursor_at(102, View::Config);
+    assert_eq!((delta.from_revision, delta.to), (2, Some((&to).into())));
 }
 
 #[tokio::test(start_paused = true)]
@@ -198,10 +193,9 @@ async fn a_stalled_reader_holds_up_nobody_else() {
     for _ in 0..10 {
         bench.history.commit([("models/b", 1)]);
         let start = Instant::now();
-        let Frame::Delta(delta) = frame(&mut frames).await else {
-            panic!("a change comes as a delta")
-        };
-        assert_eq!(delta.to, bench.history.state().items.cursor(View::Config));
+        let delta = delta(&mut frames).await;
+        let head = bench.history.state().items.cursor(View::Config);
+        assert_eq!(delta.to, Some((&head).into()));
         assert_eq!(start.elapsed(), Duration::ZERO);
     }
 }
@@ -235,4 +229,70 @@ async fn watchers_are_limited() {
     watchers.clear();
     assert_eq!(bench.ended().await, Duration::ZERO);
     assert!(bench.feed.watch(Resume::Nothing, true).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_below_the_floor_is_sent_away_and_comes_back_to_a_snapshot() {
+    let bench = Bench::new();
+    let at = bench.history.cursor_at(2, View::Config);
+    let mut frames = bench.watcher().await;
+    // Both at once: the stream sees only what is published last.
+    bench.history.delete(["models/a"]);
+    bench.history.compact(3);
+    let goodbye = goodbye(&mut frames).await;
+    assert_eq!(goodbye.why, GoodbyeWhy::TooSlow);
+    assert!(goodbye.min_wait > Duration::ZERO && goodbye.spread > Duration::ZERO);
+    let mut frames = bench.feed.watch(Resume::At(at), true).unwrap();
+    assert_eq!(welcome(&mut frames).await.mode, Mode::Snapshot(SnapshotWhy::Compacted));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_whose_snapshot_is_no_longer_kept_is_sent_away() {
+    let bench = Bench::new();
+    let names: Vec<String> = (0..20).map(|id| format!("models/{id}")).collect();
+    bench.history.commit(names.iter().map(|name| (&**name, 60_000)));
+    let mut slow = bench.feed.watch(Resume::Nothing, true).unwrap();
+    welcome(&mut slow).await;
+    frame(&mut slow).await;
+    let mut others = Vec::new();
+    for _ in 0..RUNS_KEPT {
+        bench.history.commit([("models/b", 1)]);
+        advance(READ_WITHIN).await;
+        let mut other = bench.feed.watch(Resume::Nothing, true).unwrap();
+        welcome(&mut other).await;
+        frame(&mut other).await;
+        others.push(other);
+    }
+    assert_eq!(goodbye(&mut slow).await.why, GoodbyeWhy::TooSlow);
+    // The others read on.
+    let mut mirror = Mirror::default();
+    let mut fresh = bench.feed.watch(Resume::Nothing, true).unwrap();
+    while mirror.at() != Some(bench.history.state().items.cursor(View::Config)) {
+        mirror.apply(&frame(&mut fresh).await);
+    }
+    mirror.assert_equals(&bench.history.state(), View::Config);
+}
+
+#[tokio::test(start_paused = true)]
+async fn readers_who_do_not_begin_to_read_hold_up_a_storm_for_seconds_only() {
+    let bench = Bench::new();
+    let names: Vec<String> = (0..20).map(|id| format!("models/{id}")).collect();
+    bench.history.commit(names.iter().map(|name| (&**name, 60_000)));
+    let _stalled: Vec<_> = (0..STARTS)
+        .map(|_| bench.feed.watch(Resume::Nothing, true).unwrap())
+        .collect();
+    tokio::task::yield_now().await;
+    let mut frames = bench.feed.watch(Resume::Nothing, true).unwrap();
+    welcome(&mut frames).await;
+    let begin = Instant::now();
+    let mut mirror = Mirror::default();
+    while mirror.at().is_none() {
+        mirror.apply(&frame(&mut frames).await);
+    }
+    assert!(
+        begin.elapsed() <= READ_WITHIN + Duration::from_millis(2),
+        "{:?}",
+        begin.elapsed()
+    );
+    assert!(begin.elapsed() > Duration::ZERO, "the starts are all taken");
 }

@@ -1,3 +1,5 @@
+mod deletes;
+
 use switchboard::{
     endpoint::Origin,
     pb::{

@@ -1,6 +1,6 @@
 //! What the registry can say on the stream, read.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use switchboard::{history::Cursor, names::Revision};
 
@@ -80,10 +80,14 @@ pub struct Delta {
     pub to: Cursor,
     /// Resources that were created or changed.
     pub upserts: Vec<Resource>,
+    /// The names of resources that are gone.
+    pub deletes: Vec<Arc<str>>,
     /// Counts the parts, from 0.
     pub part: u32,
     /// Whether another part follows.
     pub more: bool,
+    /// The trace context of the newest of the writes, if it was traced.
+    pub traceparent: Option<Arc<str>>,
 }
 
 /// A sign of life.
@@ -91,8 +95,12 @@ pub struct Delta {
 pub struct Bookmark {
     /// The last cursor sent whole. `None`: none yet.
     pub at: Option<Cursor>,
+    /// The newest revision of the registry.
+    pub head: Revision,
     /// To be given back in a report.
     pub probe: i64,
+    /// The registry's writer does not get on: changes may be stuck.
+    pub stalled: bool,
 }
 
 /// The stream ends in order.
@@ -102,4 +110,6 @@ pub struct Goodbye {
     pub min_wait: Duration,
     /// Then after a random time up to this.
     pub spread: Duration,
+    /// The registry has given up on this router, which reads too slowly.
+    pub too_slow: bool,
 }

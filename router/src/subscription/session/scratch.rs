@@ -5,7 +5,7 @@ use std::sync::Arc;
 use switchboard::history::Cursor;
 
 use super::message::{Delta, SnapshotBegin, SnapshotPart};
-use crate::subscription::received::{Received, Resources, StateMismatch};
+use crate::subscription::received::{Changes, Received, Resources, StateMismatch};
 
 /// A piece is missing, or comes twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +65,8 @@ impl SnapshotScratch {
 pub(super) struct DeltaScratch {
     to: Cursor,
     parts: u32,
-    upserts: Resources,
+    changes: Changes,
+    traceparent: Option<Arc<str>>,
 }
 
 impl DeltaScratch {
@@ -73,7 +74,8 @@ impl DeltaScratch {
         Self {
             to,
             parts: 0,
-            upserts: Resources::new(),
+            changes: Changes::new(),
+            traceparent: None,
         }
     }
 
@@ -82,13 +84,16 @@ impl DeltaScratch {
             return Err(Gap);
         }
         self.parts += 1;
+        self.changes.extend(delta.deletes.into_iter().map(|name| (name, None)));
         let upserts = delta.upserts.into_iter().map(Arc::new);
-        self.upserts
-            .extend(upserts.map(|resource| (Arc::clone(&resource.raw.name), resource)));
+        self.changes
+            .extend(upserts.map(|resource| (Arc::clone(&resource.raw.name), Some(resource))));
+        self.traceparent = delta.traceparent.or(self.traceparent.take());
         Ok(())
     }
 
-    pub(super) fn finish(self) -> Resources {
-        self.upserts
+    /// Applies the whole delta to what it goes on from. On an error nothing is changed.
+    pub(super) fn apply_to(self, received: &mut Received) -> Result<(), StateMismatch> {
+        received.apply(self.to, self.changes, self.traceparent)
     }
 }

@@ -179,6 +179,15 @@ impl RouterStream {
             from_revision: from.revision.get(),
             to: Some((&store.cursor).into()),
             upserts: upserts.cloned().collect(),
+            deletes: store
+                .deleted
+                .iter()
+                .filter(|(_, revision)| **revision > from.revision.get())
+                .map(|(name, revision)| registry::Tombstone {
+                    name: name.clone(),
+                    revision: *revision,
+                })
+                .collect(),
             ..Default::default()
         }))
         .await;

@@ -10,6 +10,10 @@ use crate::subscription::resource::Resource;
 enum Act {
     /// The store changes.
     Write(u8),
+    /// A name is deleted, whether it is in use or not.
+    Delete(u8),
+    /// The registry forgets what was before the newest revision: it has no deltas from there.
+    Compact,
     /// A new life of the store begins.
     Restore,
     /// An older copy of the store is served from now on, or the newest again.
@@ -31,6 +35,7 @@ enum Act {
 #[derive(Debug, Clone, Copy)]
 enum Spoil {
     DropResource,
+    DropDelete,
     TwinResource,
     OtherBytes,
     OtherState,
@@ -40,6 +45,7 @@ enum Spoil {
 fn act() -> impl Strategy<Value = Act> {
     let spoil = prop::sample::select(vec![
         Spoil::DropResource,
+        Spoil::DropDelete,
         Spoil::TwinResource,
         Spoil::OtherBytes,
         Spoil::OtherState,
@@ -47,6 +53,8 @@ fn act() -> impl Strategy<Value = Act> {
     ]);
     prop_oneof![
         4 => (0_u8..6).prop_map(Act::Write),
+        3 => (0_u8..6).prop_map(Act::Delete),
+        1 => Just(Act::Compact),
         1 => Just(Act::Restore),
         1 => any::<prop::sample::Index>().prop_map(Act::Serve),
         30 => (1_usize..4).prop_map(Act::Honest),
@@ -62,6 +70,7 @@ fn act() -> impl Strategy<Value = Act> {
 struct Registry {
     history: Vec<Store>,
     served: usize,
+    floor: Revision,
     /// What is still to be sent on the open stream, and the cursor when it is.
     queue: Vec<Message>,
     at: Option<Cursor>,
@@ -73,6 +82,7 @@ impl Registry {
         Self {
             history: vec![store()],
             served: 0,
+            floor: Revision::ZERO,
             queue: Vec::new(),
             at: None,
             last: None,
@@ -89,7 +99,8 @@ impl Registry {
     fn open(&mut self, resume: Option<Cursor>, want_snapshot: bool) {
         let store = &self.history[self.served];
         let is_known = |cursor: &Cursor| {
-            cursor.incarnation == store.cursor.incarnation && cursor.revision <= store.cursor.revision
+            cursor.incarnation == store.cursor.incarnation
+                && (self.floor..=store.cursor.revision).contains(&cursor.revision)
         };
         let mode = match resume {
             Some(cursor) if is_known(&cursor) && !want_snapshot => Mode::Resumed,
@@ -144,19 +155,27 @@ impl Registry {
             Some(from) if from.incarnation == to.incarnation && from.revision < to.revision => {
                 let parts = parts(store.changed_after(from.revision));
                 let last = parts.len() - 1;
+                let mut deletes = store.deleted_after(from.revision);
                 self.at = Some(to);
                 let deltas = parts.into_iter().enumerate().map(|(place, upserts)| {
                     Message::Delta(Delta {
                         from: from.revision,
                         to,
                         upserts,
+                        deletes: std::mem::take(&mut deletes),
                         part: u32::try_from(place).unwrap(),
                         more: place < last,
+                        traceparent: None,
                     })
                 });
                 deltas.collect()
             }
-            at => vec![Message::Bookmark(Bookmark { at, probe: 1 })],
+            at => vec![Message::Bookmark(Bookmark {
+                at,
+                head: to.revision,
+                probe: 1,
+                stalled: false,
+            })],
         }
     }
 }
@@ -173,8 +192,13 @@ fn spoil(message: &mut Message, spoil: Spoil) {
                 cursor.state = cursor.state.plus(resource.digest);
             }
             Spoil::LaterRevision => cursor.revision = cursor.revision.next(),
-            Spoil::DropResource | Spoil::TwinResource | Spoil::OtherBytes => {}
+            Spoil::DropResource | Spoil::DropDelete | Spoil::TwinResource | Spoil::OtherBytes => {}
         }
+    }
+    if let Message::Delta(Delta { deletes, .. }) = message
+        && matches!(spoil, Spoil::DropDelete)
+    {
+        deletes.pop();
     }
     if let Message::Delta(Delta { upserts: resources, .. }) | Message::SnapshotPart(SnapshotPart { resources, .. }) =
         message
@@ -188,7 +212,7 @@ fn spoil(message: &mut Message, spoil: Spoil) {
                 raw.value = [&raw.value[..], b"x"].concat().into();
                 resources.push(Resource::new(raw, last.content));
             }
-            Spoil::OtherState | Spoil::LaterRevision => resources.push(last),
+            Spoil::DropDelete | Spoil::OtherState | Spoil::LaterRevision => resources.push(last),
         }
     }
 }
@@ -207,6 +231,15 @@ impl Play {
             Act::Write(place) => {
                 let name = format!("models/m{place}");
                 self.registry.change(|store| store.write(vec![(&name, model(|_| ()))]));
+                return;
+            }
+            Act::Delete(place) => {
+                let name = format!("models/m{place}");
+                self.registry.change(|store| store.delete(&[&name]));
+                return;
+            }
+            Act::Compact => {
+                self.registry.floor = self.registry.history.last().unwrap().cursor.revision;
                 return;
             }
             Act::Restore => return self.registry.change(Store::restore),
@@ -250,7 +283,7 @@ impl Play {
                 }
                 Action::Close(_) => self.is_open = false,
                 Action::Install(received) => self.check(&received),
-                Action::Opened(_) | Action::Repeated(_) => {}
+                Action::Opened(_) | Action::Repeated(_) | Action::Stalled(_) | Action::Unstalled => {}
             }
         }
     }
