@@ -8,7 +8,7 @@ pub mod apply;
 pub mod compile;
 mod credentials;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod link;
 pub mod received;
 pub mod resource;

@@ -7,10 +7,11 @@ mod backoff;
 mod guard;
 mod message;
 mod scratch;
+mod step;
 
 use std::{sync::Arc, time::Duration};
 
-use switchboard::{history::Cursor, names::Revision};
+use switchboard::history::Cursor;
 
 use self::scratch::{DeltaScratch, SnapshotScratch};
 use super::received::Received;
@@ -19,6 +20,7 @@ pub(crate) use self::backoff::Backoff;
 pub use self::{
     guard::{HistoryRefusal, RefusalWhy},
     message::{Bookmark, Delta, Goodbye, Message, Mode, SnapshotBegin, SnapshotPart, Welcome},
+    step::{Action, Closed, End, Event},
 };
 
 /// How long a stream may take from the dial to its welcome.
@@ -31,83 +33,6 @@ const RETRY_MAX: Duration = Duration::from_secs(10);
 const MISMATCH_MAX: Duration = Duration::from_secs(60);
 /// No registry sends its routers away for longer.
 const GOODBYE_MAX: Duration = Duration::from_secs(300);
-
-/// Something that happened.
-#[derive(Debug)]
-pub enum Event {
-    /// The time of [`Session::wake_at`] has come. Harmless when it has not.
-    Timer,
-    /// The stream brought a message.
-    Message(Message),
-    /// The stream brought something that cannot be read.
-    Unreadable,
-    /// The stream ended, or could not be opened.
-    Ended(End),
-}
-
-/// How a stream ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// With OK.
-    Ok,
-    /// With an error, or the connection broke.
-    Failed,
-}
-
-/// Something to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Open a stream to an address, with this hello.
-    Dial {
-        /// Which address, counted from 0.
-        address: usize,
-        /// What has been received whole.
-        resume: Option<Cursor>,
-        /// Whether a snapshot is wanted all the same.
-        want_snapshot: bool,
-    },
-    /// The registry has answered: for the logs.
-    Opened(Mode),
-    /// Compile and use this state.
-    Install(Arc<Received>),
-    /// The delta up to this revision had come before: for the logs.
-    Repeated(Revision),
-    /// The registry's writer does not get on, with the newest revision that there is: for the logs.
-    Stalled(Revision),
-    /// It gets on again: for the logs.
-    Unstalled,
-    /// End the stream, once the newest report is on its way.
-    Close(Closed),
-}
-
-/// Why the router ended a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Closed {
-    /// The registry said goodbye.
-    #[error("the registry said goodbye")]
-    Goodbye,
-    /// The registry said goodbye because this router reads too slowly.
-    #[error("the registry gave up on this router, which reads too slowly")]
-    TooSlow,
-    /// The registry has not answered in time.
-    #[error("the registry did not answer")]
-    Opening,
-    /// Nothing has come for 2.5 heartbeats.
-    #[error("the registry fell silent")]
-    Silent,
-    /// What came does not go on from what was received.
-    #[error("a change is missing from the stream")]
-    Gap,
-    /// A snapshot or a delta did not have the digest that it claimed.
-    #[error("the state does not have the digest that the registry claimed")]
-    Mismatch,
-    /// A message that is unreadable or not due.
-    #[error("the registry broke the rules of the stream")]
-    Protocol,
-    /// This registry's history is refused, and there are others to ask.
-    #[error("the registry's history is refused")]
-    Refused,
-}
 
 /// What the router has to report of the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

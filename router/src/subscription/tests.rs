@@ -201,6 +201,36 @@ async fn credentials_are_fetched_by_id_and_a_superseded_one_waits_for_its_change
 }
 
 #[tokio::test]
+async fn a_model_that_is_deleted_while_its_credential_is_fetched_is_gone_with_it() {
+    let mut store = store();
+    store.write(vec![(A, model_with_token(TOKEN_A))]);
+    let mut case = Case::start().await;
+    case.registry.answer(TOKEN_A, Answer::TokenBehindGate("sk-a"));
+    let mut stream = case.registry.accept().await;
+    stream.snapshot(&store).await;
+    case.registry.asked().await;
+
+    let from = store.cursor;
+    store.delete(&[A]);
+    stream.delta(&from, &store).await;
+    let report = stream.applied(&store).await;
+    assert!(report.held.iter().all(|held| held.item.as_ref().unwrap().resource != A));
+    case.registry.open_gate();
+    assert_eq!(case.chat(), None);
+
+    // The same name again, with another token: nothing of its earlier life is used.
+    case.registry.answer(TOKEN_B, Answer::Token("sk-b"));
+    let from = store.cursor;
+    store.write(vec![(A, model_with_token(TOKEN_B))]);
+    stream.delta(&from, &store).await;
+    stream
+        .report(|report| report.applied == Some((&store.cursor).into()) && report.held.is_empty())
+        .await;
+    assert_eq!(case.chat(), with_token("sk-b"));
+    case.stop(stream).await;
+}
+
+#[tokio::test]
 async fn a_credential_for_other_origins_is_not_used_and_one_that_fails_is_asked_for_again() {
     for wrong in [Answer::Elsewhere, Answer::Unavailable] {
         let mut store = store();

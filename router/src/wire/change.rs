@@ -191,3 +191,64 @@ fn refusal(refusal: &HistoryRefusal) -> registry::HistoryRefusal {
         offered: Some((&refusal.offered).into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use registry::subscribe_response::Kind;
+
+    use super::*;
+    use crate::subscription::fixture::Store;
+
+    fn read(kind: Kind) -> Result<Message, MessageError> {
+        registry::SubscribeResponse { kind: Some(kind) }.try_into()
+    }
+
+    fn delta(traceparent: &str, deleted: &str) -> Result<Delta, MessageError> {
+        let wire = registry::Delta {
+            to: Some((&Store::new().cursor).into()),
+            deletes: vec![registry::Tombstone {
+                name: deleted.to_owned(),
+                revision: 1,
+            }],
+            traceparent: traceparent.to_owned(),
+            ..Default::default()
+        };
+        match read(Kind::Delta(wire))? {
+            Message::Delta(delta) => Ok(delta),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_delete_must_name_what_is_gone() {
+        let read = delta("", "gadgets/x").unwrap();
+        assert_eq!(read.deletes, ["gadgets/x".into()]);
+        assert!(delta("", "").is_err());
+    }
+
+    #[test]
+    fn a_trace_context_that_is_none_is_left_out_and_spoils_nothing() {
+        let formed = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        assert_eq!(delta(formed, "a").unwrap().traceparent.as_deref(), Some(formed));
+        for other in ["", "00", &formed.replace('-', "\n"), &formed.repeat(2)] {
+            assert_eq!(delta(other, "a").unwrap().traceparent, None);
+        }
+    }
+
+    #[test]
+    fn only_a_goodbye_for_slowness_says_so() {
+        for (why, too_slow) in [
+            (registry::GoodbyeWhy::TooSlow, true),
+            (registry::GoodbyeWhy::Drain, false),
+        ] {
+            let wire = registry::Goodbye {
+                why: why.into(),
+                ..Default::default()
+            };
+            let Ok(Message::Goodbye(goodbye)) = read(Kind::Goodbye(wire)) else {
+                panic!("a goodbye is read")
+            };
+            assert_eq!(goodbye.too_slow, too_slow);
+        }
+    }
+}

@@ -88,7 +88,7 @@ impl DeltaScratch {
         let upserts = delta.upserts.into_iter().map(Arc::new);
         self.changes
             .extend(upserts.map(|resource| (Arc::clone(&resource.raw.name), Some(resource))));
-        self.traceparent = delta.traceparent.or(self.traceparent.take());
+        self.traceparent = delta.traceparent;
         Ok(())
     }
 

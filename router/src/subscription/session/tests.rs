@@ -1,8 +1,9 @@
 //! The table of the protocol, row by row; [`property`] plays whole histories.
 
+mod deltas;
 mod property;
 
-use switchboard::names::StoreId;
+use switchboard::names::{Revision, StoreId};
 
 use super::*;
 use crate::subscription::{
@@ -170,102 +171,6 @@ fn deltas_move_the_state_and_repeated_ones_do_not() {
     );
     assert_eq!(case.step(repeated), [Action::Repeated(store.cursor.revision)]);
     assert_eq!(case.received(), Some(store.cursor));
-}
-
-#[test]
-fn deletes_take_names_away_and_an_unknown_one_is_no_mistake() {
-    let mut store = store();
-    store.write(vec![("models/b", model(|_| ()))]);
-    let mut case = Case::following(&store);
-    let from = store.cursor;
-    store.delete(&["models/b", "models/never"]);
-    let change = Event::Message(Message::Delta(delta(&from, &store)));
-    assert_eq!(case.step(change), [Action::Install(Arc::new(store.received()))]);
-
-    // Gone and back within one delta: the newer life alone, with or without its delete beside it.
-    for with_delete in [false, true] {
-        let mut store = store.clone();
-        let mut case = Case::following(&store);
-        let from = store.cursor;
-        store.delete(&["models/a"]);
-        store.write(vec![("models/a", model(|_| ()))]);
-        let mut change = delta(&from, &store);
-        if with_delete {
-            change.deletes.push("models/a".into());
-        }
-        let actions = case.step(Event::Message(Message::Delta(change)));
-        assert_eq!(actions, [Action::Install(Arc::new(store.received()))]);
-        let life = case.session.received().unwrap().resources()["models/a"]
-            .raw
-            .create_revision;
-        assert_eq!(life, store.cursor.revision);
-    }
-}
-
-#[test]
-fn a_delete_that_is_lost_is_a_wrong_digest() {
-    let mut store = store();
-    let mut case = Case::following(&store);
-    let from = store.cursor;
-    store.delete(&["features/duo_chat"]);
-    let mut wrong = delta(&from, &store);
-    wrong.deletes.clear();
-    assert_eq!(
-        case.step(Event::Message(Message::Delta(wrong))),
-        closed(Closed::Mismatch)
-    );
-    assert_eq!(case.received(), Some(from));
-}
-
-#[test]
-fn the_newest_trace_context_stays_with_the_state() {
-    let mut store = store();
-    let mut case = Case::following(&store);
-    let traceparent = |case: &Case| case.session.received().unwrap().traceparent().map(str::to_owned);
-    for expected in [Some("00-1-2-01"), None] {
-        let from = store.cursor;
-        store.write(vec![("models/b", model(|_| ()))]);
-        let change = Delta {
-            traceparent: expected.map(Into::into),
-            ..delta(&from, &store)
-        };
-        case.step(Event::Message(Message::Delta(change)));
-        assert_eq!(traceparent(&case).as_deref(), expected);
-    }
-}
-
-#[test]
-fn a_stuck_writer_is_told_once_and_so_is_that_it_gets_on() {
-    let store = store();
-    let at = Some(store.cursor);
-    let mut case = Case::following(&store);
-    assert_eq!(
-        case.step(stalled(at, 2, true)),
-        [Action::Stalled(store.cursor.revision)]
-    );
-    assert_eq!(case.step(stalled(at, 3, true)), []);
-    assert_eq!(case.step(stalled(at, 4, false)), [Action::Unstalled]);
-    assert_eq!(case.step(stalled(at, 5, false)), []);
-}
-
-#[test]
-fn a_registry_that_says_nothing_but_goodbye_is_asked_ever_more_rarely() {
-    let mut case = Case::new(1);
-    let mut longest = Duration::ZERO;
-    for _ in 0..40 {
-        case.dial();
-        let goodbye = Goodbye {
-            min_wait: Duration::ZERO,
-            spread: Duration::ZERO,
-            too_slow: true,
-        };
-        assert_eq!(
-            case.step(Event::Message(Message::Goodbye(goodbye))),
-            closed(Closed::TooSlow)
-        );
-        longest = longest.max(case.session.wake_at() - case.now);
-    }
-    assert!(longest > RETRY_MAX / 2 && longest <= RETRY_MAX, "{longest:?}");
 }
 
 #[test]
@@ -593,4 +498,38 @@ fn only_a_bookmark_ends_the_growth_of_the_wait() {
     case.step(bookmark(None, 1));
     case.step(Event::Ended(End::Ok));
     assert_eq!(case.wait(), Duration::ZERO, "an orderly end is no failure");
+}
+
+#[test]
+fn a_stuck_writer_is_told_once_and_so_is_that_it_gets_on() {
+    let store = store();
+    let at = Some(store.cursor);
+    let mut case = Case::following(&store);
+    assert_eq!(
+        case.step(stalled(at, 2, true)),
+        [Action::Stalled(store.cursor.revision)]
+    );
+    assert_eq!(case.step(stalled(at, 3, true)), []);
+    assert_eq!(case.step(stalled(at, 4, false)), [Action::Unstalled]);
+    assert_eq!(case.step(stalled(at, 5, false)), []);
+}
+
+#[test]
+fn a_registry_that_says_nothing_but_goodbye_is_asked_ever_more_rarely() {
+    let mut case = Case::new(1);
+    let mut longest = Duration::ZERO;
+    for _ in 0..40 {
+        case.dial();
+        let goodbye = Goodbye {
+            min_wait: Duration::ZERO,
+            spread: Duration::ZERO,
+            too_slow: true,
+        };
+        assert_eq!(
+            case.step(Event::Message(Message::Goodbye(goodbye))),
+            closed(Closed::TooSlow)
+        );
+        longest = longest.max(case.session.wake_at() - case.now);
+    }
+    assert!(longest > RETRY_MAX / 2 && longest <= RETRY_MAX, "{longest:?}");
 }

@@ -1,0 +1,65 @@
+//! What deltas do beside moving the state.
+
+use super::*;
+
+#[test]
+fn deletes_take_names_away_and_an_unknown_one_is_no_mistake() {
+    let mut store = store();
+    store.write(vec![("models/b", model(|_| ()))]);
+    let mut case = Case::following(&store);
+    let from = store.cursor;
+    store.delete(&["models/b", "models/never"]);
+    let change = Event::Message(Message::Delta(delta(&from, &store)));
+    assert_eq!(case.step(change), [Action::Install(Arc::new(store.received()))]);
+
+    // Gone and back within one delta: the newer life alone, with or without its delete beside it.
+    for with_delete in [false, true] {
+        let mut store = store.clone();
+        let mut case = Case::following(&store);
+        let from = store.cursor;
+        store.delete(&["models/a"]);
+        store.write(vec![("models/a", model(|_| ()))]);
+        let mut change = delta(&from, &store);
+        if with_delete {
+            change.deletes.push("models/a".into());
+        }
+        let actions = case.step(Event::Message(Message::Delta(change)));
+        assert_eq!(actions, [Action::Install(Arc::new(store.received()))]);
+        let life = case.session.received().unwrap().resources()["models/a"]
+            .raw
+            .create_revision;
+        assert_eq!(life, store.cursor.revision);
+    }
+}
+
+#[test]
+fn a_delete_that_is_lost_is_a_wrong_digest() {
+    let mut store = store();
+    let mut case = Case::following(&store);
+    let from = store.cursor;
+    store.delete(&["features/duo_chat"]);
+    let mut wrong = delta(&from, &store);
+    wrong.deletes.clear();
+    assert_eq!(
+        case.step(Event::Message(Message::Delta(wrong))),
+        closed(Closed::Mismatch)
+    );
+    assert_eq!(case.received(), Some(from));
+}
+
+#[test]
+fn the_newest_trace_context_stays_with_the_state() {
+    let mut store = store();
+    let mut case = Case::following(&store);
+    let traceparent = |case: &Case| case.session.received().unwrap().traceparent().map(str::to_owned);
+    for expected in [Some("00-1-2-01"), None] {
+        let from = store.cursor;
+        store.write(vec![("models/b", model(|_| ()))]);
+        let change = Delta {
+            traceparent: expected.map(Into::into),
+            ..delta(&from, &store)
+        };
+        case.step(Event::Message(Message::Delta(change)));
+        assert_eq!(traceparent(&case).as_deref(), expected);
+    }
+}
