@@ -147,7 +147,7 @@ const STEPS: [Step; 33] = [
         "delete, and move its features",
         &[(
             "/reassignedFeatures",
-            r#"["features/code_completions","features/code_generations","features/duo_chat"]"#,
+            r#"["features/code_generations","features/code_completions","features/duo_chat"]"#,
         )],
     ),
     step(
