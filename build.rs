@@ -40,6 +40,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .build_transport(false)
         .skip_debug(WITHOUT_DEBUG)
+        // What is stored is hashed: the same labels have to give the same bytes.
+        .btree_map(".switchboard.registry.v1.Model.labels")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -6,6 +6,7 @@ pub mod feature;
 pub mod items;
 pub mod model;
 pub mod settings;
+pub mod size;
 pub mod state;
 pub mod view;
 pub mod write;

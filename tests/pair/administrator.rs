@@ -267,8 +267,8 @@ async fn bad_models_are_refused_field_by_field_and_change_nothing() {
                     ("model.family", "FAMILY_UNKNOWN"),
                     ("model.endpoints[1].uri", "ENDPOINT_SCHEME_UNSUPPORTED"),
                     ("model.endpoints[1].weight", "VALUE_OUT_OF_RANGE"),
-                    ("model.identifier", "IDENTIFIER_PLATFORM_MISMATCH"),
                     ("model.api_token", "CREDENTIAL_NOT_ASCII"),
+                    ("model.platform", "PLATFORM_NOT_SUPPORTED"),
                 ],
             ),
         ),
@@ -393,7 +393,7 @@ async fn beta_is_allowed_by_one_switch_and_keeps_what_was_assigned() {
     let request = CreateModelRequest {
         model: Some(beta),
         model_id: "gemma".to_owned(),
-            ..Default::default()
+        ..Default::default()
     };
     let created = pair.models().create_model(request).await.unwrap().into_inner();
     assert!(!created.kept_without_beta);

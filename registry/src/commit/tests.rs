@@ -77,6 +77,7 @@ fn create(model: registry::Model) -> crate::domain::write::CreateModel {
     wire::model::create(registry::CreateModelRequest {
         model: Some(model),
         model_id: String::new(),
+        ..Default::default()
     })
 }
 
@@ -89,6 +90,7 @@ fn assign(feature: &str, model: &str) -> crate::domain::write::UpdateFeature {
             ..Default::default()
         }),
         update_mask: None,
+        ..Default::default()
     })
 }
 

@@ -195,7 +195,7 @@ impl State {
         self.features
             .values()
             .map(|feature| &feature.value)
-            .filter(move |feature| feature.setting.model() == Some(model))
+            .filter(move |feature| feature.references().any(|named| named == model))
     }
 
     fn next_record(&self, name: &ResourceName, revision: Revision, now: SystemTime) -> Record {

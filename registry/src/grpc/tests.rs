@@ -49,6 +49,7 @@ impl Running {
                 ..Default::default()
             }),
             model_id: String::new(),
+            ..Default::default()
         };
         self.models().create_model(Request::new(request)).await.unwrap()
     }
@@ -184,6 +185,7 @@ async fn a_refused_write_names_every_bad_field_and_the_call() {
             ..Default::default()
         }),
         model_id: String::new(),
+        ..Default::default()
     };
     let status = running.models().create_model(Request::new(request)).await.unwrap_err();
     let details = status.get_error_details();
@@ -203,6 +205,7 @@ async fn settings_are_read_as_they_were_written() {
             ..Default::default()
         }),
         update_mask: None,
+        ..Default::default()
     };
     let written = api.update_settings(Request::new(request)).await.unwrap();
     assert_eq!(written.metadata().get("x-switchboard-revision").unwrap(), "2");

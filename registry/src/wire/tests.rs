@@ -1,7 +1,9 @@
 //! The rules of writes, from the request to the answer, without a store.
 
 mod feature;
+mod fields;
 mod model;
+mod route;
 mod token;
 
 use std::time::SystemTime;
@@ -67,6 +69,7 @@ impl World {
         let request = registry::CreateModelRequest {
             model: Some(model),
             model_id: id.to_owned(),
+            ..Default::default()
         };
         self.write(&model_wire::create(request))
             .map(|view| model_wire::answer(&view))
@@ -76,6 +79,7 @@ impl World {
         let request = registry::UpdateModelRequest {
             model: Some(model),
             update_mask: paths(mask),
+            ..Default::default()
         };
         self.write(&model_wire::update(request))
             .map(|view| model_wire::answer(&view))
@@ -89,6 +93,7 @@ impl World {
         let request = registry::UpdateFeatureRequest {
             feature: Some(feature),
             update_mask: paths(mask),
+            ..Default::default()
         };
         self.write(&feature_wire::update(request))
             .map(|view| feature_wire::answer(&view))
@@ -107,6 +112,7 @@ impl World {
         let request = registry::UpdateSettingsRequest {
             settings: Some(settings),
             update_mask: paths(mask),
+            ..Default::default()
         };
         self.write(&settings_wire::update(request))
             .map(|view| settings_wire::answer(&view))
@@ -189,6 +195,26 @@ fn settings_are_set_cleared_and_refused_like_any_resource() {
     world.set_beta(true);
     let cleared = world.update_settings(registry::Settings::default(), &["*"]).unwrap();
     assert_eq!((cleared.beta_enabled, cleared.revision), (Some(false), 3));
+
+    let paused = registry::Settings {
+        inference_paused: Some(true),
+        ..Default::default()
+    };
+    let paused = world.update_settings(paused, &[]).unwrap();
+    assert_eq!(
+        (paused.inference_paused, paused.beta_enabled),
+        (Some(true), Some(false))
+    );
+    world.set_beta(true);
+    let resumed = registry::Settings {
+        inference_paused: Some(false),
+        ..Default::default()
+    };
+    let resumed = world.update_settings(resumed, &[]).unwrap();
+    assert_eq!(
+        (resumed.inference_paused, resumed.beta_enabled),
+        (Some(false), Some(true))
+    );
 
     let stale = registry::Settings {
         beta_enabled: Some(true),
