@@ -51,6 +51,8 @@ pub struct Family {
     /// Whether it takes chats; one that does not only completes text.
     #[serde(default = "yes")]
     pub chat: bool,
+    /// Whether it has tokens of its own for completing code between a prefix and a suffix.
+    pub infill_tokens: bool,
 }
 
 /// An AI-powered feature of GitLab.
@@ -211,6 +213,8 @@ mod tests {
         assert_eq!(catalogue.families().len(), 13);
         let unique: HashSet<_> = catalogue.families().iter().map(|family| &family.machine_name).collect();
         assert_eq!(unique.len(), 13);
+        let infill = catalogue.families().iter().filter(|family| family.infill_tokens);
+        assert_eq!(infill.count(), 8);
         for feature in catalogue.features() {
             assert!(!feature.families.is_empty(), "{}", feature.name);
             for family in &feature.families {

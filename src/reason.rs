@@ -278,9 +278,17 @@ field_reasons! {
     EndpointAmbiguous = "ENDPOINT_AMBIGUOUS";
     /// An identifier's prefix names a platform that the model is not on.
     IdentifierPlatformMismatch = "IDENTIFIER_PLATFORM_MISMATCH";
+    /// A platform that this version does not speak to.
+    PlatformNotSupported = "PLATFORM_NOT_SUPPORTED";
+    /// An option that the model's platform does not have.
+    PlatformMismatch = "PLATFORM_MISMATCH";
+    /// A way of completing code that the model's family cannot do.
+    InfillModeNotSupported = "INFILL_MODE_NOT_SUPPORTED";
+    /// A certificate that cannot be read, or something else among the certificates.
+    CertificateMalformed = "CERTIFICATE_MALFORMED";
     /// An API token has characters other than visible ASCII.
     CredentialNotAscii = "CREDENTIAL_NOT_ASCII";
-    /// `model` and `provider` contradict each other.
+    /// `provider` contradicts `model`, `fallback_models` or `rules`.
     ProviderMismatch = "PROVIDER_MISMATCH";
     /// A page token that this list did not give.
     PageTokenInvalid = "PAGE_TOKEN_INVALID";

@@ -8,6 +8,7 @@ pub mod items;
 pub mod model;
 pub mod repeat;
 pub mod settings;
+pub mod size;
 pub mod state;
 pub mod view;
 pub mod write;

@@ -19,11 +19,16 @@ pub mod write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use switchboard::{
-    catalogue::Stage, endpoint::EndpointError, names::NameError, pb::registry, reason::FieldReason,
-    secret::ApiTokenError, violation::Violations,
+    catalogue::Stage,
+    endpoint::EndpointError,
+    names::{ModelName, NameError},
+    pb::registry,
+    reason::FieldReason,
+    secret::ApiTokenError,
+    violation::Violations,
 };
 
-use crate::domain::model::ModelPartError;
+use crate::domain::{feature::FeaturePartError, model::ModelPartError};
 
 /// What is wrong with one value, before it is known where the value stands.
 #[derive(Debug)]
@@ -43,6 +48,12 @@ impl Flaw {
 
 impl From<ModelPartError> for Flaw {
     fn from(error: ModelPartError) -> Self {
+        Self::new(error.reason(), error.to_string())
+    }
+}
+
+impl From<FeaturePartError> for Flaw {
+    fn from(error: FeaturePartError) -> Self {
         Self::new(error.reason(), error.to_string())
     }
 }
@@ -92,6 +103,11 @@ fn name_flaw(id: &str, error: NameError) -> Flaw {
         NameError::Id { .. } if id.len() > 63 => Flaw::new(FieldReason::NameTooLong, error.to_string()),
         NameError::Id { .. } | NameError::Collection { .. } => error.into(),
     }
+}
+
+/// The name of a model, where another field than `name` gives it.
+fn model_reference(text: &str) -> Result<ModelName, Flaw> {
+    ModelName::parse(text).map_err(|error| name_flaw(text.rsplit('/').next().unwrap_or_default(), error))
 }
 
 /// An etag that was given: silence and an empty text are the same.

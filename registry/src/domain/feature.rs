@@ -1,6 +1,14 @@
 //! The setting of one AI-powered feature. What the feature is in itself stands in the catalogue.
 
-use switchboard::names::{FeatureName, ModelName};
+mod rule;
+
+use switchboard::{
+    names::{FeatureName, ModelName},
+    reason::FieldReason,
+};
+
+pub use self::rule::{Description, NewRule, Percent, Rule, RuleId, RuleMatch, Rules};
+use super::size::{NUMBERS, text};
 
 /// A feature and who answers it: only what somebody has set.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,20 +20,28 @@ pub struct Feature {
 }
 
 impl Feature {
-    /// Every model that it names: what keeps a model from being deleted.
+    /// Every model that it names, as often as it names it: what keeps a model from being deleted.
     pub fn references(&self) -> impl Iterator<Item = &ModelName> {
-        self.setting.model().into_iter()
+        self.setting.references()
     }
 
-    /// The same feature with every reference to `from` moved to `to`.
+    /// The same feature with every reference to `from` moved to `to`. A fallback that is then named already goes.
     #[must_use]
     pub fn reassigned(&self, from: &ModelName, to: &ModelName) -> Self {
         let moved = |model: &ModelName| if model == from { to.clone() } else { model.clone() };
         let setting = match &self.setting {
-            Setting::SelfHosted(model) => Setting::SelfHosted(moved(model)),
-            Setting::Disabled(model) => Setting::Disabled(model.as_ref().map(moved)),
             Setting::Unassigned => Setting::Unassigned,
             Setting::Vendored => Setting::Vendored,
+            Setting::Disabled { model, routes } => {
+                let model = model.as_ref().map(moved);
+                let routes = routes.moved(moved, model.as_ref());
+                Setting::Disabled { model, routes }
+            }
+            Setting::SelfHosted { model, routes } => {
+                let model = moved(model);
+                let routes = routes.moved(moved, Some(&model));
+                Setting::SelfHosted { model, routes }
+            }
         };
         Self {
             name: self.name.clone(),
@@ -47,18 +63,52 @@ pub enum Provider {
     SelfHosted,
 }
 
-/// Who answers a feature, with the model where one may be named.
+/// Who answers a feature, with the models where some may be named.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Setting {
     /// Nobody was chosen.
     #[default]
     Unassigned,
-    /// Switched off; the model is kept for when it is switched on again.
-    Disabled(Option<ModelName>),
+    /// Switched off; what is named is kept for when it is switched on again.
+    Disabled {
+        /// The model that would answer.
+        model: Option<ModelName>,
+        /// The models beside it.
+        routes: Routes,
+    },
     /// GitLab's own cloud.
     Vendored,
-    /// This self-hosted model.
-    SelfHosted(ModelName),
+    /// A self-hosted model.
+    SelfHosted {
+        /// The model that answers.
+        model: ModelName,
+        /// The models beside it.
+        routes: Routes,
+    },
+}
+
+/// The models that answer beside the one that is assigned.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Routes {
+    /// Tried in this order when the one before cannot answer.
+    pub fallbacks: Fallbacks,
+    /// Exceptions; the first that matches decides.
+    pub rules: Rules,
+}
+
+impl Routes {
+    fn moved(&self, moved: impl Fn(&ModelName) -> ModelName, model: Option<&ModelName>) -> Self {
+        let mut fallbacks: Vec<ModelName> = Vec::new();
+        for fallback in self.fallbacks.as_slice().iter().map(&moved) {
+            if Some(&fallback) != model && !fallbacks.contains(&fallback) {
+                fallbacks.push(fallback);
+            }
+        }
+        Self {
+            fallbacks: Fallbacks(fallbacks),
+            rules: self.rules.moved(moved),
+        }
+    }
 }
 
 impl Setting {
@@ -67,18 +117,152 @@ impl Setting {
     pub const fn provider(&self) -> Provider {
         match self {
             Self::Unassigned => Provider::Unassigned,
-            Self::Disabled(_) => Provider::Disabled,
+            Self::Disabled { .. } => Provider::Disabled,
             Self::Vendored => Provider::Vendored,
-            Self::SelfHosted(_) => Provider::SelfHosted,
+            Self::SelfHosted { .. } => Provider::SelfHosted,
         }
     }
 
-    /// The model that it names.
+    /// The model that is assigned.
     #[must_use]
     pub const fn model(&self) -> Option<&ModelName> {
         match self {
-            Self::SelfHosted(model) | Self::Disabled(Some(model)) => Some(model),
-            Self::Unassigned | Self::Disabled(None) | Self::Vendored => None,
+            Self::SelfHosted { model, .. } => Some(model),
+            Self::Disabled { model, .. } => model.as_ref(),
+            Self::Unassigned | Self::Vendored => None,
+        }
+    }
+
+    /// The models that are tried when the one before cannot answer.
+    #[must_use]
+    pub fn fallbacks(&self) -> &[ModelName] {
+        self.routes().map_or(&[], |routes| routes.fallbacks.as_slice())
+    }
+
+    /// The exceptions.
+    #[must_use]
+    pub fn rules(&self) -> &[Rule] {
+        self.routes().map_or(&[], |routes| routes.rules.as_slice())
+    }
+
+    /// The models beside the one that is assigned. `None`: the provider has none.
+    #[must_use]
+    pub const fn routes(&self) -> Option<&Routes> {
+        match self {
+            Self::SelfHosted { routes, .. } | Self::Disabled { routes, .. } => Some(routes),
+            Self::Unassigned | Self::Vendored => None,
+        }
+    }
+
+    /// Every model that it names, as often as it names it.
+    pub fn references(&self) -> impl Iterator<Item = &ModelName> {
+        let rules = self.rules().iter().map(|rule| &rule.model);
+        self.model().into_iter().chain(self.fallbacks()).chain(rules)
+    }
+
+    /// The most bytes that it can take when it is stored.
+    #[must_use]
+    pub fn stored_bytes_max(&self) -> usize {
+        let rules = self.rules().iter().map(Rule::stored_bytes_max);
+        let fallbacks = self
+            .fallbacks()
+            .iter()
+            .map(|model| text(model.id()) + ModelName::COLLECTION.len());
+        2 * NUMBERS + fallbacks.sum::<usize>() + rules.sum::<usize>()
+    }
+}
+
+/// Models in the order in which they are tried: at most 8, each once.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Fallbacks(Vec<ModelName>);
+
+impl Fallbacks {
+    /// The most that a feature may have.
+    pub const COUNT_MAX: usize = 8;
+
+    /// Takes a list.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with the list as a whole.
+    pub fn new(list: Vec<ModelName>) -> Result<Self, Vec<FeaturePartError>> {
+        let mut errors = Vec::new();
+        if list.len() > Self::COUNT_MAX {
+            errors.push(FeaturePartError::FallbackCount);
+        }
+        for (index, model) in list.iter().enumerate().skip(1) {
+            if list.iter().take(index).any(|before| before == model) {
+                errors.push(FeaturePartError::FallbackRepeated { index });
+            }
+        }
+        if errors.is_empty() { Ok(Self(list)) } else { Err(errors) }
+    }
+
+    /// The models, in their order.
+    #[must_use]
+    pub fn as_slice(&self) -> &[ModelName] {
+        &self.0
+    }
+}
+
+/// Why a value or a list cannot be a part of a feature's setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FeaturePartError {
+    /// There are too many fallbacks.
+    #[error("must have at most {} entries", Fallbacks::COUNT_MAX)]
+    FallbackCount,
+    /// The model of this entry stands in the list before.
+    #[error("names a model that is already in the list")]
+    FallbackRepeated {
+        /// The entry, from 0.
+        index: usize,
+    },
+    /// There are too many rules.
+    #[error("must have at most {} entries", Rules::COUNT_MAX)]
+    RuleCount,
+    /// The id of this rule is that of one before.
+    #[error("is the id of another rule of this feature")]
+    RuleIdRepeated {
+        /// The rule, from 0.
+        index: usize,
+    },
+    /// The id is misspelled.
+    #[error("must have 1 to 63 lower-case letters, digits and hyphens")]
+    RuleIdMalformed,
+    /// The rule matches everything.
+    #[error("must have at least one condition")]
+    MatchEmpty,
+    /// The conditions have too many entries.
+    #[error("must have at most {} entries in its lists together", RuleMatch::COUNT_MAX)]
+    MatchCount,
+    /// An entry is empty or too long.
+    #[error("must have 1 to {} characters", RuleMatch::LENGTH_MAX)]
+    EntryLength,
+    /// The share is out of range, or finer than it may be.
+    #[error("must be above 0, at most 100, in steps of 0.01")]
+    PercentOutOfRange,
+    /// The description is too long.
+    #[error("must have at most {} characters", Description::LENGTH_MAX)]
+    DescriptionTooLong,
+}
+
+impl FeaturePartError {
+    /// The reason that a violation with this error has.
+    #[must_use]
+    pub const fn reason(self) -> FieldReason {
+        match self {
+            Self::FallbackRepeated { .. } | Self::RuleIdRepeated { .. } => FieldReason::ValueRepeated,
+            Self::RuleIdMalformed => FieldReason::ValueMalformed,
+            Self::MatchEmpty => FieldReason::FieldRequired,
+            Self::FallbackCount
+            | Self::RuleCount
+            | Self::MatchCount
+            | Self::EntryLength
+            | Self::PercentOutOfRange
+            | Self::DescriptionTooLong => FieldReason::ValueOutOfRange,
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

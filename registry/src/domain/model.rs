@@ -1,12 +1,27 @@
 //! A self-hosted model as it was registered, in parts that are valid once they exist.
 
-use std::collections::{BTreeSet, HashSet};
+mod endpoints;
+mod labels;
+mod limits;
+mod platform;
+mod tls;
 
 use switchboard::{
-    catalogue::Family,
-    endpoint::{EndpointUri, Origin},
+    catalogue::{Catalogue, Family},
     names::ModelName,
     reason::FieldReason,
+};
+
+pub use self::{
+    endpoints::{Endpoint, Endpoints, Weight},
+    labels::Labels,
+    limits::{Count, Limits, Positive, Timeout},
+    platform::{Identifier, Platform, Prefix},
+    tls::{CaCertificates, ServerName, Tls},
+};
+use super::{
+    credential::Credential,
+    size::{NUMBERS, text},
 };
 
 /// A self-hosted model: only what somebody has set.
@@ -18,16 +33,92 @@ pub struct Model {
     pub display_name: DisplayName,
     /// What kind of model it is.
     pub family: &'static Family,
+    /// The kind of API that its servers speak.
+    pub platform: Platform,
     /// Where it is served.
     pub endpoints: Endpoints,
     /// The name by which its servers know it. `None`: the id.
     pub identifier: Option<Identifier>,
+    /// Limits of the calls to it. Boxed, as they are the largest part and few models have any.
+    pub limits: Box<Limits>,
+    /// How it completes code between a prefix and a suffix.
+    pub infill_mode: InfillMode,
+    /// How its servers prove who they are.
+    pub tls: Tls,
     /// Taken out of selection.
     pub disabled: bool,
+    /// What people have written on it.
+    pub labels: Labels,
+}
+
+impl Model {
+    /// The most bytes that it can take when it is stored, credential reference included.
+    #[must_use]
+    pub fn stored_bytes_max(&self, credential: &Credential) -> usize {
+        let endpoints = self.endpoints.as_slice().iter();
+        let origins = match credential {
+            Credential::Set(set) => set.origins.iter().map(|origin| text(&origin.to_string())).sum(),
+            Credential::None | Credential::Dropped => 0,
+        };
+        let texts = [
+            self.name.id(),
+            self.display_name.as_str(),
+            &self.family.machine_name,
+            self.identifier.as_ref().map_or("", Identifier::as_str),
+            self.tls.ca.as_ref().map_or("", CaCertificates::as_str),
+            self.tls.server_name.as_ref().map_or("", ServerName::as_str),
+        ];
+        let labels = self.labels.iter().map(|(key, value)| text(key) + text(value));
+        NUMBERS
+            + texts.into_iter().map(text).sum::<usize>()
+            + endpoints
+                .map(|endpoint| NUMBERS + text(endpoint.uri.as_str()))
+                .sum::<usize>()
+            + labels.sum::<usize>()
+            + origins
+    }
+}
+
+/// How a model completes code between a prefix and a suffix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum InfillMode {
+    /// As its family does it.
+    #[default]
+    FamilyDefault,
+    /// With the family's infill tokens.
+    Completions,
+    /// With the server's own parameter for the suffix.
+    Suffix,
+    /// With instructions in a chat.
+    Chat,
+}
+
+impl InfillMode {
+    /// Why a family cannot do it, with the families that can. `None`: it can.
+    #[must_use]
+    pub fn obstacle(self, family: &Family) -> Option<String> {
+        let (can, lack): (fn(&Family) -> bool, _) = match self {
+            Self::FamilyDefault | Self::Suffix => return None,
+            Self::Completions => (
+                |family| family.infill_tokens,
+                "has no infill tokens; families that have them:",
+            ),
+            Self::Chat => (|family| family.chat, "takes no chat; families that do:"),
+        };
+        if can(family) {
+            return None;
+        }
+        let families = Catalogue::get().families().iter();
+        let able: Vec<_> = families
+            .filter(|family| can(family))
+            .map(|family| family.machine_name.as_str())
+            .collect();
+        Some(format!("family `{}` {lack} {}", family.machine_name, able.join(", ")))
+    }
 }
 
 /// Why a text or a list cannot be a part of a model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ModelPartError {
     /// The display name has nothing but blanks.
     #[error("must not be blank")]
@@ -39,14 +130,8 @@ pub enum ModelPartError {
     #[error("must have at most {} characters", Identifier::LENGTH_MAX)]
     IdentifierTooLong,
     /// The identifier is a prefix and nothing else.
-    #[error("must have a name behind `custom_openai/`")]
-    IdentifierNameless,
-    /// The identifier's prefix names a platform that is not supported.
-    #[error(
-        "begins with `{prefix}`, which names a platform other than an OpenAI-compatible server; write \
-         `custom_openai/{prefix}…` for an OpenAI-compatible server whose own names begin like that"
-    )]
-    IdentifierPlatform {
+    #[error("must have a name behind `{prefix}`")]
+    IdentifierNameless {
         /// The prefix, slash included.
         prefix: &'static str,
     },
@@ -65,21 +150,89 @@ pub enum ModelPartError {
     /// Every weight is 0.
     #[error("must have an entry with a weight above 0; set `disabled` to take the whole model out")]
     EndpointsAllDrained,
+    /// The count is out of range.
+    #[error("must be {}", range(*min, *max))]
+    CountOutOfRange {
+        /// The smallest that it may be.
+        min: i32,
+        /// The largest that it may be.
+        max: i32,
+    },
+    /// The span is out of range.
+    #[error("must be above 0 s and at most {max_seconds} s")]
+    TimeoutOutOfRange {
+        /// The longest that it may be.
+        max_seconds: u64,
+    },
+    /// The certificates are too long.
+    #[error("must have at most {} bytes", CaCertificates::LENGTH_MAX)]
+    CaTooLong,
+    /// There is no certificate in the text.
+    #[error("must have at least one certificate in PEM, `-----BEGIN CERTIFICATE-----`")]
+    CaNone,
+    /// A block is no certificate inside, or not PEM.
+    #[error("has a block that is no readable certificate: the {number}. from the top")]
+    CaMalformed {
+        /// Which block, from 1.
+        number: usize,
+    },
+    /// A block is something else, perhaps a private key.
+    #[error("must have certificates only, but its {number}. block is something else")]
+    CaForeign {
+        /// Which block, from 1.
+        number: usize,
+    },
+    /// The name cannot be that of a certificate.
+    #[error("must be a DNS name or an IP address, without scheme and port")]
+    ServerNameMalformed,
+    /// There are too many labels.
+    #[error("must have at most {} entries", Labels::COUNT_MAX)]
+    LabelCount,
+    /// A label's key is empty or too long.
+    #[error("must have keys of 1 to {} characters, unlike `{shown}`", Labels::KEY_LENGTH_MAX)]
+    LabelKeyLength {
+        /// The beginning of the key.
+        shown: Box<str>,
+    },
+    /// A label's value is too long.
+    #[error(
+        "must have values of at most {} characters, unlike that of `{key}`",
+        Labels::VALUE_LENGTH_MAX
+    )]
+    LabelValueLength {
+        /// The key.
+        key: Box<str>,
+    },
+}
+
+fn range(min: i32, max: i32) -> String {
+    if max == i32::MAX {
+        format!("at least {min}")
+    } else {
+        format!("{min} to {max}")
+    }
 }
 
 impl ModelPartError {
     /// The reason that a violation with this error has.
     #[must_use]
-    pub const fn reason(self) -> FieldReason {
+    pub const fn reason(&self) -> FieldReason {
         match self {
             Self::DisplayNameBlank => FieldReason::FieldRequired,
             Self::DisplayNameTooLong => FieldReason::NameTooLong,
-            Self::IdentifierTooLong | Self::WeightOutOfRange | Self::EndpointCount | Self::EndpointsAllDrained => {
-                FieldReason::ValueOutOfRange
-            }
-            Self::IdentifierNameless => FieldReason::ValueMalformed,
-            Self::IdentifierPlatform { .. } => FieldReason::IdentifierPlatformMismatch,
+            Self::IdentifierTooLong
+            | Self::WeightOutOfRange
+            | Self::EndpointCount
+            | Self::EndpointsAllDrained
+            | Self::CountOutOfRange { .. }
+            | Self::TimeoutOutOfRange { .. }
+            | Self::CaTooLong
+            | Self::LabelCount
+            | Self::LabelKeyLength { .. }
+            | Self::LabelValueLength { .. } => FieldReason::ValueOutOfRange,
+            Self::IdentifierNameless { .. } | Self::ServerNameMalformed => FieldReason::ValueMalformed,
             Self::EndpointRepeated { .. } => FieldReason::ValueRepeated,
+            Self::CaNone | Self::CaMalformed { .. } | Self::CaForeign { .. } => FieldReason::CertificateMalformed,
         }
     }
 }
@@ -151,154 +304,9 @@ impl DisplayName {
     }
 }
 
-/// The name by which servers know a model, as it was given, prefix included.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identifier(Box<str>);
-
-impl Identifier {
-    /// The most characters that it may have.
-    pub const LENGTH_MAX: usize = 1000;
-
-    /// Prefixes of platforms that are not served.
-    const OTHER_PLATFORMS: [&str; 4] = ["azure/", "bedrock/", "vertex_ai/", "anthropic/"];
-
-    /// Parses an identifier; `None` for an empty text, which says that there is none.
-    ///
-    /// # Errors
-    ///
-    /// [`ModelPartError`] with the cause.
-    pub fn parse(text: &str) -> Result<Option<Self>, ModelPartError> {
-        if text.is_empty() {
-            return Ok(None);
-        }
-        if text.chars().count() > Self::LENGTH_MAX {
-            return Err(ModelPartError::IdentifierTooLong);
-        }
-        if text == "custom_openai/" {
-            return Err(ModelPartError::IdentifierNameless);
-        }
-        if let Some(prefix) = Self::OTHER_PLATFORMS
-            .into_iter()
-            .find(|prefix| text.starts_with(prefix))
-        {
-            return Err(ModelPartError::IdentifierPlatform { prefix });
-        }
-        Ok(Some(Self(text.into())))
-    }
-
-    /// The text as it was given.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-/// Share of the calls relative to a model's other endpoints.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Weight(i32);
-
-impl Weight {
-    /// The largest weight.
-    pub const MAX: i32 = 1000;
-
-    /// Parses 0 to [`Self::MAX`].
-    ///
-    /// # Errors
-    ///
-    /// [`ModelPartError::WeightOutOfRange`] for anything else.
-    pub const fn parse(number: i32) -> Result<Self, ModelPartError> {
-        match number {
-            0..=Self::MAX => Ok(Self(number)),
-            _ => Err(ModelPartError::WeightOutOfRange),
-        }
-    }
-
-    /// The number.
-    #[must_use]
-    pub const fn get(self) -> i32 {
-        self.0
-    }
-}
-
-impl Default for Weight {
-    fn default() -> Self {
-        Self(1)
-    }
-}
-
-/// One server of a model.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoint {
-    /// Its base URL.
-    pub uri: EndpointUri,
-    /// Its share of the calls.
-    pub weight: Weight,
-}
-
-/// The servers of a model: 1 to 64, each once, not all of them drained.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoints(Vec<Endpoint>);
-
-impl Endpoints {
-    /// The most servers that a model may have.
-    pub const COUNT_MAX: usize = 64;
-
-    /// Takes a list.
-    ///
-    /// # Errors
-    ///
-    /// Everything that is wrong with the list as a whole.
-    pub fn new(list: Vec<Endpoint>) -> Result<Self, Vec<ModelPartError>> {
-        let mut errors = Vec::new();
-        if !(1..=Self::COUNT_MAX).contains(&list.len()) {
-            errors.push(ModelPartError::EndpointCount);
-        }
-        let mut seen = HashSet::new();
-        for (index, endpoint) in list.iter().enumerate() {
-            // The same server in two spellings, with and without `/v1`, would get twice its share.
-            let path = endpoint.uri.call("/v1").path().to_owned();
-            if !seen.insert((endpoint.uri.origin(), path)) {
-                errors.push(ModelPartError::EndpointRepeated { index });
-            }
-        }
-        if !list.is_empty() && list.iter().all(|endpoint| endpoint.weight == Weight(0)) {
-            errors.push(ModelPartError::EndpointsAllDrained);
-        }
-        if errors.is_empty() { Ok(Self(list)) } else { Err(errors) }
-    }
-
-    /// One server with the default weight.
-    #[must_use]
-    pub fn one(uri: EndpointUri) -> Self {
-        Self(vec![Endpoint {
-            uri,
-            weight: Weight::default(),
-        }])
-    }
-
-    /// The servers, in the order in which they were given.
-    #[must_use]
-    pub fn as_slice(&self) -> &[Endpoint] {
-        &self.0
-    }
-
-    /// The origins of the servers.
-    #[must_use]
-    pub fn origins(&self) -> BTreeSet<Origin> {
-        self.0.iter().map(|endpoint| endpoint.uri.origin()).collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn endpoint(uri: &str, weight: i32) -> Endpoint {
-        Endpoint {
-            uri: EndpointUri::parse(uri).unwrap(),
-            weight: Weight::parse(weight).unwrap(),
-        }
-    }
 
     #[test]
     fn an_id_follows_from_the_display_name() {
@@ -331,64 +339,5 @@ mod tests {
             DisplayName::parse(&"a".repeat(256)),
             Err(ModelPartError::DisplayNameTooLong)
         );
-    }
-
-    #[test]
-    fn an_identifier_of_another_platform_is_refused_unless_it_is_marked_as_a_plain_name() {
-        for kept in [
-            "mistral",
-            "custom_openai/mistral",
-            "custom_openai/azure/x",
-            "org/model",
-            "azure",
-        ] {
-            let identifier = Identifier::parse(kept).unwrap().unwrap();
-            assert_eq!(identifier.as_str(), kept);
-        }
-        for prefix in ["azure/", "bedrock/", "vertex_ai/", "anthropic/"] {
-            let error = Identifier::parse(&format!("{prefix}x")).unwrap_err();
-            assert_eq!(error, ModelPartError::IdentifierPlatform { prefix });
-            assert!(error.to_string().contains(&format!("custom_openai/{prefix}")));
-        }
-        assert_eq!(Identifier::parse(""), Ok(None));
-        assert_eq!(
-            Identifier::parse("custom_openai/"),
-            Err(ModelPartError::IdentifierNameless)
-        );
-        assert_eq!(
-            Identifier::parse(&"x".repeat(1001)),
-            Err(ModelPartError::IdentifierTooLong)
-        );
-    }
-
-    #[test]
-    fn a_list_of_endpoints_is_judged_as_a_whole() {
-        use ModelPartError as E;
-        let many = |count| {
-            (0..count)
-                .map(|port| endpoint(&format!("http://h:{}", port + 1), 1))
-                .collect()
-        };
-        for (list, errors) in [
-            (vec![], vec![E::EndpointCount]),
-            (many(65), vec![E::EndpointCount]),
-            (
-                vec![
-                    endpoint("http://H:80/v1", 1),
-                    endpoint("http://h", 1),
-                    endpoint("http://h/", 0),
-                ],
-                vec![E::EndpointRepeated { index: 1 }, E::EndpointRepeated { index: 2 }],
-            ),
-            (
-                vec![endpoint("http://a", 0), endpoint("http://a/v1", 0)],
-                vec![E::EndpointRepeated { index: 1 }, E::EndpointsAllDrained],
-            ),
-        ] {
-            assert_eq!(Endpoints::new(list), Err(errors));
-        }
-        assert!(Endpoints::new(many(64)).is_ok());
-        assert!(Endpoints::new(vec![endpoint("http://a", 0), endpoint("http://a/b", 1)]).is_ok());
-        assert!(Weight::parse(-1).is_err() && Weight::parse(1001).is_err());
     }
 }

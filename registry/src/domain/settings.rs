@@ -5,4 +5,6 @@
 pub struct Settings {
     /// Whether families and features in beta may be newly assigned.
     pub beta_enabled: bool,
+    /// Whether self-hosted inference is off everywhere.
+    pub inference_paused: bool,
 }

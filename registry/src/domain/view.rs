@@ -44,7 +44,7 @@ pub struct FeatureView {
     pub feature: Arc<Recorded<Feature>>,
     /// Whether it can be newly assigned now.
     pub is_assignable: bool,
-    /// Whether it is assigned although it, or its model's family, is in beta and beta is off.
+    /// Whether it is assigned although it, or the family of a model that it names, is in beta and beta is off.
     pub is_kept_without_beta: bool,
     /// Its etag.
     pub etag: Etag,
@@ -106,8 +106,8 @@ impl State {
         let facts = Catalogue::get().feature(name)?;
         let feature = self.features.get(name)?;
         let needs_beta = facts.stage.needs_beta();
-        let model = feature.value.setting.model().and_then(|model| self.models.get(model));
-        let is_kept = model.is_some_and(|model| needs_beta || model.value.family.stage.needs_beta());
+        let mut models = feature.value.references().filter_map(|name| self.models.get(name));
+        let is_kept = models.any(|model| needs_beta || model.value.family.stage.needs_beta());
         Some(FeatureView {
             facts,
             feature: Arc::clone(feature),

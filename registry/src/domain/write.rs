@@ -18,8 +18,8 @@ use switchboard::{
 pub use self::{
     batch::{BatchUpdateFeatures, BatchView},
     delete::{DeleteModel, DeletedView},
-    feature::UpdateFeature,
-    model::{CreateModel, GivenEndpoints, ModelPatch, RequestedId, UpdateModel},
+    feature::{FeaturePatch, UpdateFeature},
+    model::{CreateModel, GivenEndpoints, LimitsPatch, ModelPatch, RequestedId, TlsPatch, UpdateModel},
     settings::UpdateSettings,
 };
 use super::{
@@ -177,6 +177,28 @@ impl<T: Clone> Edit<T> {
         None
     }
 
+    /// The value that the write gives.
+    const fn given(&self) -> Option<&T> {
+        match self {
+            Self::Set(value) => Some(value),
+            Self::Keep | Self::Clear | Self::Bad => None,
+        }
+    }
+
+    /// Whether the write leaves the field alone.
+    const fn is_kept(&self) -> bool {
+        matches!(self, Self::Keep)
+    }
+
+    /// The value of a field that may be without one.
+    fn over(&self, stored: Option<T>) -> Option<T> {
+        match self {
+            Self::Set(value) => Some(value.clone()),
+            Self::Clear => None,
+            Self::Keep | Self::Bad => stored,
+        }
+    }
+
     /// The value of a field that has a default.
     fn or_default(&self, stored: T, default: T) -> T {
         match self {
@@ -201,6 +223,16 @@ fn check_etag(state: &State, name: ResourceName, record: Record, etag: Option<&s
 fn list(features: &[FeatureName]) -> String {
     let names: Vec<_> = features.iter().map(|name| format!("`{}`", name.id())).collect();
     names.join(", ")
+}
+
+/// An id, then the same with `-2`, `-3` and so on, cut where it would get longer than an id may be.
+pub(super) fn numbered(id: &str) -> impl Iterator<Item = String> {
+    let more = (2_u64..).map(move |number| {
+        let suffix = format!("-{number}");
+        let kept: String = id.chars().take(63 - suffix.len()).collect();
+        format!("{}{suffix}", kept.trim_end_matches('-'))
+    });
+    std::iter::once(id.to_owned()).chain(more)
 }
 
 fn are(subjects: &[String]) -> String {

@@ -1,26 +1,29 @@
 //! Features on the wire.
 
+mod rule;
+
 use switchboard::{
-    names::{FeatureName, ModelName},
+    names::FeatureName,
     pb::{registry, types},
     reason::FieldReason,
     violation::Violations,
 };
 
+pub(super) use self::rule::{fallback_models, rule_messages};
 use super::{
     Flaw,
     mask::{Fields, Mask},
-    name, name_flaw, stage, timestamp,
+    model_reference, name, stage, timestamp,
 };
 use crate::domain::{
     feature::Provider,
     view::FeatureView,
-    write::{Edit, UpdateFeature},
+    write::{FeaturePatch, UpdateFeature},
 };
 
 /// What a mask may name.
 pub const FIELDS: Fields = Fields {
-    settable: &["provider", "model"],
+    settable: &["provider", "model", "fallback_models", "rules"],
     fixed: &[
         "name",
         "etag",
@@ -47,24 +50,15 @@ pub fn update(request: registry::UpdateFeatureRequest) -> UpdateFeature {
         return UpdateFeature {
             name: None,
             etag: None,
-            provider: Edit::Bad,
-            model: Edit::Bad,
+            patch: FeaturePatch::default(),
             violations,
         };
     };
-    let is_any_present = feature.provider.is_some() || feature.model.is_some();
-    mask.check_not_empty(is_any_present, &mut violations);
+    mask.check_not_empty(has_any_field(&feature), &mut violations);
     UpdateFeature {
         name: name(&feature.name, "feature.name", FeatureName::parse, &mut violations),
-        etag: super::etag(feature.etag),
-        provider: mask
-            .edit("provider", feature.provider)
-            .parsed("feature.provider", &mut violations, provider),
-        model: mask
-            .edit("model", feature.model)
-            .parsed("feature.model", &mut violations, |text| {
-                ModelName::parse(&text).map_err(|error| name_flaw(text.rsplit('/').next().unwrap_or_default(), error))
-            }),
+        etag: super::etag(feature.etag.clone()),
+        patch: patch(feature, &mask, &mut violations),
         violations,
     }
 }
@@ -79,6 +73,34 @@ pub fn get(request: &registry::GetFeatureRequest) -> Result<FeatureName, Violati
     name(&request.name, "name", FeatureName::parse, &mut violations).ok_or(violations)
 }
 
+/// What the fields of a feature ask for, by a mask.
+pub(super) fn patch(feature: registry::Feature, mask: &Mask, violations: &mut Violations) -> FeaturePatch {
+    FeaturePatch {
+        provider: mask
+            .edit("provider", feature.provider)
+            .parsed("feature.provider", violations, provider),
+        model: mask
+            .edit("model", feature.model)
+            .parsed("feature.model", violations, |text| model_reference(&text)),
+        fallbacks: mask
+            .edit(
+                "fallback_models",
+                Some(feature.fallback_models).filter(|list| !list.is_empty()),
+            )
+            .and_then(|list| rule::fallbacks(&list, violations)),
+        rules: mask
+            .edit("rules", Some(feature.rules).filter(|list| !list.is_empty()))
+            .and_then(|list| rule::rules(list, violations)),
+    }
+}
+
+fn has_any_field(feature: &registry::Feature) -> bool {
+    feature.provider.is_some()
+        || feature.model.is_some()
+        || !feature.fallback_models.is_empty()
+        || !feature.rules.is_empty()
+}
+
 /// A feature as it is answered.
 #[must_use]
 pub fn answer(view: &FeatureView) -> registry::Feature {
@@ -88,6 +110,8 @@ pub fn answer(view: &FeatureView) -> registry::Feature {
         name: feature.name.to_string(),
         provider: Some(provider_number(feature.setting.provider())),
         model: feature.setting.model().map(ToString::to_string),
+        fallback_models: fallback_models(&feature.setting),
+        rules: rule_messages(&feature.setting),
         etag: view.etag.to_string(),
         display_name: facts.display_name.clone(),
         group: facts.group.clone(),
@@ -99,11 +123,10 @@ pub fn answer(view: &FeatureView) -> registry::Feature {
         revision: changed.map_or(0, |record| record.revision.get()),
         update_time: changed.map(|record| timestamp(record.update_time)),
         kept_without_beta: view.is_kept_without_beta,
-        ..Default::default()
     }
 }
 
-pub(super) fn provider(number: i32) -> Result<Provider, Flaw> {
+fn provider(number: i32) -> Result<Provider, Flaw> {
     match types::Provider::try_from(number) {
         Ok(types::Provider::Unassigned) => Ok(Provider::Unassigned),
         Ok(types::Provider::Disabled) => Ok(Provider::Disabled),

@@ -8,7 +8,7 @@ use crate::domain::write::Edit;
 /// The paths that a mask may and may not have for one kind of resource.
 #[derive(Debug, Clone, Copy)]
 pub struct Fields {
-    /// What can be set.
+    /// What can be set, the leaves of a message under it included: `limits` and `limits.max_queue`.
     pub settable: &'static [&'static str],
     /// What cannot be set: the name and everything that is output only.
     pub fixed: &'static [&'static str],
@@ -56,13 +56,17 @@ impl Mask {
         }
     }
 
-    /// What the update asks of the field at `path`, whose value is absent or present.
+    /// What the update asks of the field at `path`, whose value is absent or present. A path that names a message means
+    /// each of its leaves.
     #[must_use]
     pub fn edit<T>(&self, path: &'static str, value: Option<T>) -> Edit<T> {
         let is_meant = match self {
             Self::Present => value.is_some(),
             Self::All => true,
-            Self::Paths(paths) => paths.contains(&path),
+            Self::Paths(paths) => paths.iter().any(|named| {
+                let rest = path.strip_prefix(named);
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            }),
         };
         match value {
             Some(value) if is_meant => Edit::Set(value),
@@ -91,40 +95,41 @@ impl<T> Edit<T> {
         violations: &mut Violations,
         parse: impl FnOnce(T) -> Result<U, E>,
     ) -> Edit<U> {
+        self.and_then(|value| match parse(value).map_err(Into::into) {
+            Ok(value) => Edit::Set(value),
+            Err(flaw) => {
+                violations.push(field, flaw.reason, flaw.description);
+                Edit::Bad
+            }
+        })
+    }
+
+    /// Reads the value, if one is to be set, with an outcome of its own.
+    pub(super) fn and_then<U>(self, read: impl FnOnce(T) -> Edit<U>) -> Edit<U> {
         match self {
             Self::Keep => Edit::Keep,
             Self::Clear => Edit::Clear,
             Self::Bad => Edit::Bad,
-            Self::Set(value) => match parse(value).map_err(Into::into) {
-                Ok(value) => Edit::Set(value),
-                Err(flaw) => {
-                    violations.push(field, flaw.reason, flaw.description);
-                    Edit::Bad
-                }
-            },
+            Self::Set(value) => read(value),
         }
     }
 
     /// A present value that says that there shall be none.
     pub(super) fn or_clear<U>(self, is_value: impl FnOnce(T) -> Option<U>) -> Edit<U> {
-        match self {
-            Self::Keep => Edit::Keep,
-            Self::Clear => Edit::Clear,
-            Self::Bad => Edit::Bad,
-            Self::Set(value) => is_value(value).map_or(Edit::Clear, Edit::Set),
-        }
+        self.and_then(|value| is_value(value).map_or(Edit::Clear, Edit::Set))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use prost::Message as _;
+    use prost_types::field_descriptor_proto::Label;
     use switchboard::pb::FILE_DESCRIPTOR_SET;
 
     use super::*;
 
     const FIELDS: Fields = Fields {
-        settable: &["a", "b"],
+        settable: &["a", "b", "c", "c.x", "c.xy"],
         fixed: &["name"],
     };
 
@@ -152,6 +157,22 @@ mod tests {
     }
 
     #[test]
+    fn a_message_in_a_mask_means_all_its_leaves_and_a_leaf_only_itself() {
+        for (paths, x, xy) in [
+            (&["c"][..], Edit::Set(1), Edit::Clear),
+            (&["c.x"], Edit::Set(1), Edit::Keep),
+            (&["c.xy"], Edit::Keep, Edit::Clear),
+            (&["*"], Edit::Set(1), Edit::Clear),
+            (&[], Edit::Set(1), Edit::Keep),
+        ] {
+            let (mask, violations) = parse(paths);
+            assert!(violations.is_empty());
+            assert_eq!(mask.edit("c.x", Some(1)), x, "{paths:?}");
+            assert_eq!(mask.edit::<i32>("c.xy", None), xy, "{paths:?}");
+        }
+    }
+
+    #[test]
     fn every_bad_path_is_told() {
         let (_, violations) = parse(&["a", "x", "name", "a.b", "a[0]"]);
         let reasons: Vec<_> = violations.as_slice().iter().map(|violation| violation.reason).collect();
@@ -167,14 +188,23 @@ mod tests {
             ("Feature", crate::wire::feature::FIELDS),
             ("Settings", crate::wire::settings::FIELDS),
         ] {
-            let mut in_contract: Vec<&str> = files
-                .file
-                .iter()
-                .flat_map(|file| &file.message_type)
-                .filter(|descriptor| descriptor.name() == message)
-                .flat_map(|descriptor| &descriptor.field)
-                .map(|field| field.name())
-                .collect();
+            let fields_of = |message: &str| -> Vec<prost_types::FieldDescriptorProto> {
+                let messages = files.file.iter().flat_map(|file| &file.message_type);
+                let mut found = messages.filter(|descriptor| descriptor.name() == message);
+                found
+                    .next()
+                    .map(|descriptor| descriptor.field.clone())
+                    .unwrap_or_default()
+            };
+            let mut in_contract = Vec::new();
+            for field in fields_of(message) {
+                in_contract.push(field.name().to_owned());
+                // Lists, maps and messages that are not ours have no paths inside.
+                if field.label() != Label::Repeated && field.type_name().starts_with(".switchboard.") {
+                    let leaves = fields_of(field.type_name().rsplit('.').next().unwrap());
+                    in_contract.extend(leaves.iter().map(|leaf| format!("{}.{}", field.name(), leaf.name())));
+                }
+            }
             let mut listed = [fields.settable, fields.fixed].concat();
             in_contract.sort_unstable();
             listed.sort_unstable();

@@ -1,25 +1,28 @@
 //! Models and families on the wire.
 
+pub(super) mod part;
+pub(super) mod patch;
+
 use switchboard::{
     catalogue::{Catalogue, Family},
-    endpoint::EndpointUri,
     names::ModelName,
     pb::registry,
     reason::FieldReason,
-    secret::ApiToken,
     violation::Violations,
 };
 
+use self::{
+    part::{endpoints, infill_mode_number, labels, limits, platform_number, tls},
+    patch::{bad_patch, has_any_field, patch},
+};
 use super::{
-    Flaw,
     mask::{Fields, Mask},
     name, name_flaw, stage, timestamp,
 };
 use crate::domain::{
-    model::{DisplayName, Endpoint, Endpoints, Identifier, Model, ModelPartError, Weight},
     state::State,
     view::ModelView,
-    write::{CreateModel, Edit, GivenEndpoints, ModelPatch, RequestedId, UpdateModel},
+    write::{CreateModel, RequestedId, UpdateModel},
 };
 
 /// What a mask may name.
@@ -27,11 +30,31 @@ pub const FIELDS: Fields = Fields {
     settable: &[
         "display_name",
         "family",
+        "platform",
         "endpoints",
         "endpoint",
         "identifier",
         "api_token",
+        "limits",
+        "limits.max_concurrency",
+        "limits.max_queue",
+        "limits.queue_timeout",
+        "limits.connect_timeout",
+        "limits.first_token_timeout",
+        "limits.idle_timeout",
+        "limits.total_timeout",
+        "limits.max_output_tokens",
+        "limits.context_tokens",
+        "infill_mode",
+        "tls",
+        "tls.ca_pem",
+        "tls.server_name",
         "disabled",
+        "labels",
+        "platform_options",
+        "platform_options.api_version",
+        "platform_options.region",
+        "platform_options.project",
     ],
     fixed: &[
         "name",
@@ -103,6 +126,7 @@ pub fn answer(view: &ModelView) -> registry::Model {
         name: model.name.to_string(),
         display_name: Some(model.display_name.as_str().to_owned()),
         family: Some(model.family.machine_name.clone()),
+        platform: Some(platform_number(model.platform)),
         endpoints: endpoints(model).collect(),
         endpoint: None,
         identifier: model
@@ -110,7 +134,13 @@ pub fn answer(view: &ModelView) -> registry::Model {
             .as_ref()
             .map(|identifier| identifier.as_str().to_owned()),
         api_token: None,
+        limits: limits(&model.limits),
+        infill_mode: Some(infill_mode_number(model.infill_mode)),
+        tls: tls(&model.tls),
         disabled: Some(model.disabled),
+        labels: labels(model),
+        // No platform of this version takes any.
+        platform_options: None,
         etag: view.etag.to_string(),
         api_token_set: view.is_token_set,
         api_token_dropped: view.is_token_dropped,
@@ -121,7 +151,6 @@ pub fn answer(view: &ModelView) -> registry::Model {
         create_time: Some(timestamp(record.create_time)),
         update_time: Some(timestamp(record.update_time)),
         kept_without_beta: view.is_kept_without_beta,
-        ..Default::default()
     }
 }
 
@@ -144,73 +173,11 @@ pub fn family(family: &Family, state: &State) -> registry::ModelFamily {
     }
 }
 
-/// The endpoints as they are answered and stored.
-pub(super) fn endpoints(model: &Model) -> impl Iterator<Item = registry::Endpoint> {
-    model.endpoints.as_slice().iter().map(|endpoint| registry::Endpoint {
-        uri: endpoint.uri.as_str().to_owned(),
-        weight: Some(endpoint.weight.get()),
-    })
-}
-
-/// What the fields of a model ask for, by a mask.
-pub(super) fn patch(model: registry::Model, mask: &Mask, violations: &mut Violations) -> ModelPatch {
-    let token = mask.edit("api_token", model.api_token);
-    // A full replacement that is silent about the token keeps it: nobody can read it and send it back.
-    let token = if *mask == Mask::All && token == Edit::Clear {
-        Edit::Keep
-    } else {
-        token
-    };
-    ModelPatch {
-        display_name: mask
-            .edit("display_name", model.display_name)
-            .parsed("model.display_name", violations, |text| DisplayName::parse(&text)),
-        family: mask
-            .edit("family", model.family)
-            .parsed("model.family", violations, |text| known_family(&text)),
-        endpoints: given_endpoints(
-            mask.edit("endpoints", Some(model.endpoints).filter(|list| !list.is_empty())),
-            mask.edit("endpoint", model.endpoint),
-            violations,
-        ),
-        identifier: mask
-            .edit("identifier", model.identifier)
-            .parsed("model.identifier", violations, |text| Identifier::parse(&text))
-            .or_clear(|identifier| identifier),
-        disabled: mask.edit("disabled", model.disabled),
-        token: token
-            .or_clear(|text| Some(text).filter(|text| !text.is_empty()))
-            .parsed("model.api_token", violations, ApiToken::parse),
-    }
-}
-
 fn body(model: Option<registry::Model>, violations: &mut Violations) -> Option<registry::Model> {
     if model.is_none() {
         violations.push("model", FieldReason::FieldRequired, "must be given");
     }
     model
-}
-
-/// Of a request without a body: there is nothing more to say about its fields.
-const fn bad_patch() -> ModelPatch {
-    ModelPatch {
-        display_name: Edit::Bad,
-        family: Edit::Bad,
-        endpoints: Edit::Bad,
-        identifier: Edit::Bad,
-        disabled: Edit::Bad,
-        token: Edit::Bad,
-    }
-}
-
-const fn has_any_field(model: &registry::Model) -> bool {
-    model.display_name.is_some()
-        || model.family.is_some()
-        || !model.endpoints.is_empty()
-        || model.endpoint.is_some()
-        || model.identifier.is_some()
-        || model.api_token.is_some()
-        || model.disabled.is_some()
 }
 
 fn requested_id(id: &str, whole: &str, violations: &mut Violations) -> RequestedId {
@@ -240,88 +207,5 @@ fn requested_id(id: &str, whole: &str, violations: &mut Violations) -> Requested
             name,
             field: "model.name",
         },
-    }
-}
-
-fn known_family(text: &str) -> Result<&'static Family, Flaw> {
-    let catalogue = Catalogue::get();
-    catalogue.family(text).ok_or_else(|| {
-        let known: Vec<_> = catalogue
-            .families()
-            .iter()
-            .map(|family| family.machine_name.as_str())
-            .collect();
-        let description = format!("is not in the catalogue; the families are {}", known.join(", "));
-        Flaw::new(FieldReason::FamilyUnknown, description)
-    })
-}
-
-fn given_endpoints(
-    list: Edit<Vec<registry::Endpoint>>,
-    one: Edit<String>,
-    violations: &mut Violations,
-) -> Edit<GivenEndpoints> {
-    let is_both = matches!((&list, &one), (Edit::Set(_), Edit::Set(_)));
-    let list = match list {
-        Edit::Set(list) => parse_endpoints(&list, violations),
-        Edit::Keep => Edit::Keep,
-        Edit::Clear => Edit::Clear,
-        Edit::Bad => Edit::Bad,
-    };
-    let one = one.parsed("model.endpoint", violations, |text| EndpointUri::parse(&text));
-    if is_both {
-        violations.push(
-            "model.endpoint",
-            FieldReason::EndpointAmbiguous,
-            "must not be given beside `endpoints`, of which it is the short form",
-        );
-        return Edit::Bad;
-    }
-    match (list, one) {
-        (Edit::Set(list), _) => Edit::Set(GivenEndpoints::List(list)),
-        (_, Edit::Set(uri)) => Edit::Set(GivenEndpoints::One(uri)),
-        (Edit::Bad, _) | (_, Edit::Bad) => Edit::Bad,
-        (Edit::Clear, _) | (_, Edit::Clear) => Edit::Clear,
-        (Edit::Keep, Edit::Keep) => Edit::Keep,
-    }
-}
-
-fn parse_endpoints(list: &[registry::Endpoint], violations: &mut Violations) -> Edit<Endpoints> {
-    let before = violations.as_slice().len();
-    let mut endpoints = Vec::with_capacity(list.len());
-    // One entry too many is a violation; a thousand of them need no thousand violations.
-    for (index, endpoint) in list.iter().enumerate().take(Endpoints::COUNT_MAX + 1) {
-        let path = |part| format!("model.endpoints[{index}].{part}");
-        let uri = Edit::Set(&endpoint.uri).parsed(&path("uri"), violations, |text| match text.as_str() {
-            "" => Err(Flaw::new(FieldReason::FieldRequired, "must be given")),
-            text => EndpointUri::parse(text).map_err(Flaw::from),
-        });
-        let weight = endpoint.weight.map_or(Edit::Keep, Edit::Set);
-        let weight = weight.parsed(&path("weight"), violations, Weight::parse);
-        if let Edit::Set(uri) = uri {
-            let weight = if let Edit::Set(weight) = weight {
-                weight
-            } else {
-                Weight::default()
-            };
-            endpoints.push(Endpoint { uri, weight });
-        }
-    }
-    // The places in the list are those of the request only while no entry is left out.
-    if violations.as_slice().len() > before {
-        return Edit::Bad;
-    }
-    match Endpoints::new(endpoints) {
-        Ok(endpoints) => Edit::Set(endpoints),
-        Err(errors) => {
-            for error in errors {
-                let field = match error {
-                    ModelPartError::EndpointRepeated { index } => format!("model.endpoints[{index}].uri"),
-                    _ => "model.endpoints".to_owned(),
-                };
-                violations.push(field, error.reason(), error.to_string());
-            }
-            Edit::Bad
-        }
     }
 }

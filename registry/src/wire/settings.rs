@@ -13,7 +13,7 @@ use crate::domain::{
 
 /// What a mask may name.
 pub const FIELDS: Fields = Fields {
-    settable: &["beta_enabled"],
+    settable: &["beta_enabled", "inference_paused"],
     fixed: &["name", "etag", "revision", "update_time"],
 };
 
@@ -27,6 +27,7 @@ pub fn update(request: registry::UpdateSettingsRequest) -> UpdateSettings {
         return UpdateSettings {
             etag: None,
             beta_enabled: Edit::Bad,
+            inference_paused: Edit::Bad,
             violations,
         };
     };
@@ -37,10 +38,12 @@ pub fn update(request: registry::UpdateSettingsRequest) -> UpdateSettings {
             "must be `settings`, or be left out",
         );
     }
-    mask.check_not_empty(settings.beta_enabled.is_some(), &mut violations);
+    let is_any_present = settings.beta_enabled.is_some() || settings.inference_paused.is_some();
+    mask.check_not_empty(is_any_present, &mut violations);
     UpdateSettings {
         etag: super::etag(settings.etag),
         beta_enabled: mask.edit("beta_enabled", settings.beta_enabled),
+        inference_paused: mask.edit("inference_paused", settings.inference_paused),
         violations,
     }
 }
@@ -53,9 +56,9 @@ pub fn answer(view: &SettingsView) -> registry::Settings {
     registry::Settings {
         name: ResourceName::SETTINGS.to_owned(),
         beta_enabled: Some(view.settings.value.beta_enabled),
+        inference_paused: Some(view.settings.value.inference_paused),
         etag: view.etag.to_string(),
         revision: changed.map_or(0, |record| record.revision.get()),
         update_time: changed.map(|record| timestamp(record.update_time)),
-        ..Default::default()
     }
 }

@@ -11,16 +11,20 @@ use switchboard::{
 };
 
 use super::{
-    feature::{provider, provider_number},
+    feature::{self, fallback_models, provider_number, rule_messages},
     mask::Mask,
-    model::{endpoints, patch},
+    model::{
+        self,
+        part::{endpoints, infill_mode_number, labels, limits, platform_number, tls},
+    },
 };
 use crate::domain::{
     credential::Credential,
-    feature::{Feature, Provider, Setting},
-    model::{Model, Weight},
+    feature::Feature,
+    model::{InfillMode, Model, Platform, Weight},
     settings::Settings,
     state::Change,
+    write::FeaturePatch,
 };
 
 /// Why stored bytes are no resource that this build can read.
@@ -56,12 +60,15 @@ pub fn encode(change: &Change) -> Bytes {
             // Always written: a reader must not have to guess what silence means for the one thing a feature says.
             provider: Some(provider_number(feature.setting.provider())),
             model: feature.setting.model().map(ToString::to_string),
+            fallback_models: fallback_models(&feature.setting),
+            rules: rule_messages(&feature.setting),
             ..Default::default()
         }
         .encode_to_vec(),
         Change::Settings(settings) => registry::Settings {
             name: ResourceName::SETTINGS.to_owned(),
             beta_enabled: settings.beta_enabled.then_some(true),
+            inference_paused: settings.inference_paused.then_some(true),
             ..Default::default()
         }
         .encode_to_vec(),
@@ -87,11 +94,12 @@ pub fn decode(name: &ResourceName, value: &[u8], credential: &Credential) -> Res
                 is_token_touched: false,
             })
         }
-        ResourceName::Feature(name) => decode_feature(name, &message(value)?).map(Change::Feature),
+        ResourceName::Feature(name) => decode_feature(name, message(value)?).map(Change::Feature),
         ResourceName::Settings => {
             let settings: registry::Settings = message(value)?;
             Ok(Change::Settings(Settings {
                 beta_enabled: settings.beta_enabled.unwrap_or(false),
+                inference_paused: settings.inference_paused.unwrap_or(false),
             }))
         }
     }
@@ -106,45 +114,39 @@ fn encode_model(model: &Model) -> registry::Model {
         name: model.name.to_string(),
         display_name: Some(model.display_name.as_str().to_owned()),
         family: Some(model.family.machine_name.clone()),
+        platform: Some(model.platform)
+            .filter(|platform| *platform != Platform::default())
+            .map(platform_number),
         endpoints: endpoints.collect(),
         identifier: model
             .identifier
             .as_ref()
             .map(|identifier| identifier.as_str().to_owned()),
+        limits: limits(&model.limits),
+        infill_mode: Some(model.infill_mode)
+            .filter(|mode| *mode != InfillMode::default())
+            .map(infill_mode_number),
+        tls: tls(&model.tls),
         disabled: model.disabled.then_some(true),
+        labels: labels(model),
         ..Default::default()
     }
 }
 
 fn decode_model(name: &ModelName, model: registry::Model) -> Result<Model, StoredError> {
     let mut violations = Violations::new();
-    let patch = patch(model, &Mask::Present, &mut violations);
-    violations
-        .or(patch)
-        .and_then(|patch| patch.into_model(name.clone()))
-        .map_err(|violations| match violations.as_slice() {
-            [first, ..] => StoredError::invalid(&first.field, &first.description),
-            [] => StoredError::invalid("model", "is incomplete"),
-        })
+    let patch = model::patch::patch(model, &Mask::Present, &mut violations);
+    let model = violations.or(patch).and_then(|patch| patch.into_model(name.clone()));
+    model.map_err(|violations| StoredError::invalid("model", &violations))
 }
 
-fn decode_feature(name: &FeatureName, feature: &registry::Feature) -> Result<Feature, StoredError> {
-    let model = feature.model.as_deref().map(ModelName::parse).transpose();
-    let model = model.map_err(|error| StoredError::invalid("feature.model", &error.to_string()))?;
-    let provider = provider(feature.provider.unwrap_or_default())
-        .map_err(|flaw| StoredError::invalid("feature.provider", &flaw.description))?;
-    let setting = match (provider, model) {
-        (Provider::Unassigned, None) => Setting::Unassigned,
-        (Provider::Vendored, None) => Setting::Vendored,
-        (Provider::Disabled, model) => Setting::Disabled(model),
-        (Provider::SelfHosted, Some(model)) => Setting::SelfHosted(model),
-        (Provider::Unassigned | Provider::Vendored, Some(_)) | (Provider::SelfHosted, None) => {
-            return Err(StoredError::invalid("feature.model", "does not go with the provider"));
-        }
-    };
+fn decode_feature(name: &FeatureName, feature: registry::Feature) -> Result<Feature, StoredError> {
+    let mut violations = Violations::new();
+    let patch = feature::patch(feature, &Mask::Present, &mut violations);
+    let setting = violations.or(patch).and_then(FeaturePatch::into_setting);
     Ok(Feature {
         name: name.clone(),
-        setting,
+        setting: setting.map_err(|violations| StoredError::invalid("feature", &violations))?,
     })
 }
 
@@ -170,7 +172,12 @@ fn message<M: prost::Message + Default>(value: &[u8]) -> Result<M, StoredError> 
 }
 
 impl StoredError {
-    fn invalid(field: &str, description: &str) -> Self {
+    /// The first of what is wrong stands for all: nobody can answer with more fields.
+    fn invalid(resource: &str, violations: &Violations) -> Self {
+        let (field, description) = match violations.as_slice() {
+            [first, ..] => (first.field.as_str(), first.description.as_str()),
+            [] => (resource, "is incomplete"),
+        };
         Self::Invalid {
             field: field.to_owned(),
             description: description.to_owned(),
@@ -179,113 +186,4 @@ impl StoredError {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use switchboard::{catalogue::Catalogue, endpoint::EndpointUri, names::CredentialId, secret::ApiToken};
-
-    use super::*;
-    use crate::domain::{
-        credential::SetCredential,
-        model::{DisplayName, Endpoint, Endpoints, Identifier},
-    };
-
-    fn model() -> Change {
-        let uri = |text| EndpointUri::parse(text).unwrap();
-        let endpoints = vec![
-            Endpoint {
-                uri: uri("http://gpu1:8000/v1/"),
-                weight: Weight::default(),
-            },
-            Endpoint {
-                uri: uri("https://gpu2"),
-                weight: Weight::parse(0).unwrap(),
-            },
-        ];
-        Change::Model {
-            model: Model {
-                name: ModelName::parse("models/mistral").unwrap(),
-                display_name: DisplayName::parse(" Mistral ").unwrap(),
-                family: Catalogue::get().family("mistral").unwrap(),
-                endpoints: Endpoints::new(endpoints).unwrap(),
-                identifier: Identifier::parse("custom_openai/mistral-7b").unwrap(),
-                disabled: true,
-            },
-            credential: Credential::Set(SetCredential {
-                id: CredentialId::random(),
-                origins: BTreeSet::from([uri("https://gpu2").origin(), uri("http://gpu1:8000").origin()]),
-                token: ApiToken::parse("canary-4f1c".to_owned()).unwrap(),
-            }),
-            is_token_touched: true,
-        }
-    }
-
-    #[test]
-    fn what_is_stored_is_read_back() {
-        let Change::Model { model, credential, .. } = model() else {
-            panic!()
-        };
-        let changes = [
-            (
-                Change::Model {
-                    model,
-                    credential: credential.clone(),
-                    is_token_touched: false,
-                },
-                credential,
-            ),
-            (
-                Change::Feature(Feature {
-                    name: FeatureName::parse("features/duo_chat").unwrap(),
-                    setting: Setting::Disabled(Some(ModelName::parse("models/mistral").unwrap())),
-                }),
-                Credential::None,
-            ),
-            (Change::Settings(Settings { beta_enabled: true }), Credential::None),
-        ];
-        for (change, credential) in changes {
-            let value = encode(&change);
-            let read = decode(&change.name(), &value, &credential).unwrap();
-            assert_eq!(format!("{read:?}"), format!("{change:?}"));
-            assert_eq!(encode(&read), value);
-        }
-    }
-
-    #[test]
-    fn what_is_stored_has_no_token_and_nothing_that_is_output_only() {
-        let change = model();
-        let value = encode(&change);
-        assert!(!String::from_utf8_lossy(&value).contains("canary-4f1c"));
-        let entry = registry::ModelEntry::decode(&*value).unwrap();
-        let stored = entry.model.unwrap();
-        assert_eq!(stored.etag, "");
-        assert_eq!((stored.revision, stored.release_stage), (0, 0));
-        assert_eq!(
-            stored.endpoints[0].weight, None,
-            "a default is nothing that somebody has set"
-        );
-        assert_eq!(stored.endpoints[1].weight, Some(0));
-        let origins = entry.credential.unwrap().origins;
-        assert_eq!(origins, ["http://gpu1:8000", "https://gpu2:443"]);
-    }
-
-    #[test]
-    fn a_model_with_another_models_credential_is_not_read() {
-        let change = model();
-        let read = decode(&change.name(), &encode(&change), &Credential::None);
-        assert!(matches!(read, Err(StoredError::Credential)));
-    }
-
-    #[test]
-    fn bytes_that_break_a_rule_are_not_read() {
-        let name = ResourceName::parse("features/duo_chat").unwrap();
-        let bad = registry::Feature {
-            provider: Some(4),
-            ..Default::default()
-        };
-        let read = decode(&name, &bad.encode_to_vec(), &Credential::None);
-        assert!(matches!(read, Err(StoredError::Invalid { .. })));
-        let read = decode(&name, b"\xff", &Credential::None);
-        assert!(matches!(read, Err(StoredError::Unreadable(_))));
-    }
-}
+mod tests;

@@ -3,7 +3,9 @@
 mod batch;
 mod delete;
 mod feature;
+mod fields;
 mod model;
+mod route;
 mod token;
 
 use std::time::SystemTime;
@@ -199,6 +201,26 @@ fn settings_are_set_cleared_and_refused_like_any_resource() {
     world.set_beta(true);
     let cleared = world.update_settings(registry::Settings::default(), &["*"]).unwrap();
     assert_eq!((cleared.beta_enabled, cleared.revision), (Some(false), 3));
+
+    let paused = registry::Settings {
+        inference_paused: Some(true),
+        ..Default::default()
+    };
+    let paused = world.update_settings(paused, &[]).unwrap();
+    assert_eq!(
+        (paused.inference_paused, paused.beta_enabled),
+        (Some(true), Some(false))
+    );
+    world.set_beta(true);
+    let resumed = registry::Settings {
+        inference_paused: Some(false),
+        ..Default::default()
+    };
+    let resumed = world.update_settings(resumed, &[]).unwrap();
+    assert_eq!(
+        (resumed.inference_paused, resumed.beta_enabled),
+        (Some(false), Some(true))
+    );
 
     let stale = registry::Settings {
         beta_enabled: Some(true),

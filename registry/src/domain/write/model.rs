@@ -1,47 +1,23 @@
 //! Creating and changing models.
 
+mod patch;
+
 use switchboard::{
     catalogue::{Catalogue, Family},
-    endpoint::EndpointUri,
     names::{CredentialId, ModelName},
     reason::FieldReason,
-    secret::ApiToken,
     violation::Violations,
 };
 
-use super::{Edit, Verdict, Write, WriteError, check_etag};
+pub use self::patch::{GivenEndpoints, LimitsPatch, ModelPatch, TlsPatch};
+use super::{Edit, Verdict, Write, WriteError, check_etag, numbered};
 use crate::domain::{
-    credential::{Credential, SetCredential},
-    model::{DisplayName, Endpoints, Identifier, Model},
+    credential::Credential,
+    model::{DisplayName, Model},
+    size,
     state::{Change, State},
     view::ModelView,
 };
-
-/// What a write asks of a model's fields.
-#[derive(Debug, Default)]
-pub struct ModelPatch {
-    /// `display_name`.
-    pub display_name: Edit<DisplayName>,
-    /// `family`.
-    pub family: Edit<&'static Family>,
-    /// `endpoints` and `endpoint`.
-    pub endpoints: Edit<GivenEndpoints>,
-    /// `identifier`.
-    pub identifier: Edit<Identifier>,
-    /// `disabled`.
-    pub disabled: Edit<bool>,
-    /// `api_token`. Every token that is given is a new credential, even if the text is the same.
-    pub token: Edit<ApiToken>,
-}
-
-/// The endpoints, in the form in which they were given.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum GivenEndpoints {
-    /// As `endpoints`.
-    List(Endpoints),
-    /// As `endpoint`.
-    One(EndpointUri),
-}
 
 /// Registers a model.
 #[derive(Debug)]
@@ -108,6 +84,7 @@ impl Write for CreateModel {
         check_display_name(state, &model)?;
         check_beta(state, model.family)?;
         let (credential, is_token_touched) = self.patch.credential(&Credential::None, &model, fresh);
+        check_size(&model, &credential)?;
         Ok(Verdict {
             name: model.name.clone(),
             change: Some(Change::Model {
@@ -152,6 +129,7 @@ impl Write for UpdateModel {
             check_beta(state, model.family)?;
         }
         let (credential, is_token_touched) = self.patch.credential(state.credential(name), &model, fresh);
+        check_size(&model, &credential)?;
         let is_changed = is_token_touched || model != *stored;
         Ok(Verdict {
             name: name.clone(),
@@ -168,116 +146,9 @@ impl Write for UpdateModel {
     }
 }
 
-/// A model that has no name yet.
-struct Parts {
-    display_name: DisplayName,
-    family: &'static Family,
-    endpoints: Endpoints,
-    identifier: Option<Identifier>,
-    disabled: bool,
-}
-
-impl Parts {
-    fn into_model(self, name: ModelName) -> Model {
-        Model {
-            name,
-            display_name: self.display_name,
-            family: self.family,
-            endpoints: self.endpoints,
-            identifier: self.identifier,
-            disabled: self.disabled,
-        }
-    }
-}
-
-impl ModelPatch {
-    /// The model that the patch alone makes.
-    ///
-    /// # Errors
-    ///
-    /// Violations for required fields that are not set.
-    pub fn into_model(self, name: ModelName) -> Result<Model, Violations> {
-        let mut violations = Violations::new();
-        match self.merged(None, &mut violations) {
-            Some(parts) if violations.is_empty() => Ok(parts.into_model(name)),
-            _ => Err(violations),
-        }
-    }
-
-    /// Lays the patch over the stored model; without one, over nothing.
-    fn merged(&self, stored: Option<&Model>, violations: &mut Violations) -> Option<Parts> {
-        let display_name = self.display_name.required(
-            stored.map(|model| &model.display_name),
-            "model.display_name",
-            violations,
-        );
-        let family = self
-            .family
-            .required(stored.map(|model| &model.family), "model.family", violations);
-        let given = stored.map(|model| GivenEndpoints::List(model.endpoints.clone()));
-        let endpoints = self.endpoints.required(given.as_ref(), "model.endpoints", violations);
-        if matches!(endpoints, Some(GivenEndpoints::One(_)))
-            && let Some(model) = stored
-            && model.endpoints.as_slice().len() > 1
-        {
-            violations.push(
-                "model.endpoint",
-                FieldReason::EndpointAmbiguous,
-                "stands for the only endpoint, but the model has several; give the whole list as `endpoints`",
-            );
-        }
-        let identifier = match &self.identifier {
-            Edit::Set(identifier) => Some(identifier.clone()),
-            Edit::Clear => None,
-            Edit::Keep | Edit::Bad => stored.and_then(|model| model.identifier.clone()),
-        };
-        Some(Parts {
-            display_name: display_name?,
-            family: family?,
-            endpoints: match endpoints? {
-                GivenEndpoints::List(list) => list,
-                GivenEndpoints::One(uri) => Endpoints::one(uri),
-            },
-            identifier,
-            disabled: self
-                .disabled
-                .or_default(stored.is_some_and(|model| model.disabled), false),
-        })
-    }
-
-    /// The credential that `model` has after this write, and whether the write set, cleared or dropped it.
-    fn credential(&self, stored: &Credential, model: &Model, fresh: CredentialId) -> (Credential, bool) {
-        let origins = model.endpoints.origins();
-        match (&self.token, stored) {
-            (Edit::Set(token), _) => {
-                let set = SetCredential {
-                    id: fresh,
-                    origins,
-                    token: token.clone(),
-                };
-                (Credential::Set(set), true)
-            }
-            (Edit::Clear, Credential::None) => (Credential::None, false),
-            (Edit::Clear, Credential::Set(_) | Credential::Dropped) => (Credential::None, true),
-            // A token goes only where its giver saw it going.
-            (Edit::Keep | Edit::Bad, Credential::Set(set)) if !origins.is_subset(&set.origins) => {
-                (Credential::Dropped, true)
-            }
-            (Edit::Keep | Edit::Bad, kept) => (kept.clone(), false),
-        }
-    }
-}
-
 /// The name that follows from a display name, with `-2`, `-3` and so on if it is taken.
 fn free_name(state: &State, display_name: &DisplayName) -> Result<ModelName, WriteError> {
-    let base = display_name.to_id();
-    let numbered = (2_u64..).map(|number| {
-        let suffix = format!("-{number}");
-        let kept: String = base.chars().take(63 - suffix.len()).collect();
-        format!("{}{suffix}", kept.trim_end_matches('-'))
-    });
-    std::iter::once(base.clone())
-        .chain(numbered)
+    numbered(&display_name.to_id())
         .filter_map(|id| ModelName::from_id(&id).ok())
         .find(|name| !state.models.contains_key(name))
         .ok_or_else(|| {
@@ -304,6 +175,21 @@ fn check_display_name(state: &State, model: &Model) -> Result<(), WriteError> {
         }),
         None => Ok(()),
     }
+}
+
+/// What is stored has to fit into one part of the change stream.
+fn check_size(model: &Model, credential: &Credential) -> Result<(), WriteError> {
+    let bytes = model.stored_bytes_max(credential);
+    if bytes <= size::STORED_BYTES_MAX {
+        return Ok(());
+    }
+    let mut violations = Violations::new();
+    let description = format!(
+        "{}: shorten `endpoints`, `labels` or `tls.ca_pem`",
+        size::too_large(bytes)
+    );
+    violations.push("model", FieldReason::ValueOutOfRange, description);
+    Err(WriteError::Invalid(violations))
 }
 
 fn check_beta(state: &State, family: &Family) -> Result<(), WriteError> {

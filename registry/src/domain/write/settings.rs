@@ -19,6 +19,8 @@ pub struct UpdateSettings {
     pub etag: Option<String>,
     /// `beta_enabled`. Its default is false.
     pub beta_enabled: Edit<bool>,
+    /// `inference_paused`. Its default is false.
+    pub inference_paused: Edit<bool>,
     /// What is wrong already.
     pub violations: Violations,
 }
@@ -40,6 +42,7 @@ impl Write for UpdateSettings {
         let stored = state.settings.value;
         let settings = Settings {
             beta_enabled: self.beta_enabled.or_default(stored.beta_enabled, false),
+            inference_paused: self.inference_paused.or_default(stored.inference_paused, false),
         };
         Ok(Verdict {
             name: (),

@@ -98,8 +98,8 @@ fn everything_that_is_wrong_with_a_new_model_is_told_at_once() {
             "model.endpoints[0].uri ENDPOINT_HAS_QUERY",
             "model.endpoints[1].uri FIELD_REQUIRED",
             "model.endpoints[2].weight VALUE_OUT_OF_RANGE",
-            "model.identifier IDENTIFIER_PLATFORM_MISMATCH",
             "model.api_token CREDENTIAL_NOT_ASCII",
+            "model.platform PLATFORM_NOT_SUPPORTED",
         ]
     );
     let nothing = registry::CreateModelRequest::default();
@@ -269,8 +269,8 @@ fn the_short_form_is_refused_where_it_would_lose_endpoints() {
     assert_eq!(
         bad_fields(world.update(short.clone(), &[])),
         [
-            "model.identifier IDENTIFIER_PLATFORM_MISMATCH",
-            "model.endpoint ENDPOINT_AMBIGUOUS"
+            "model.endpoint ENDPOINT_AMBIGUOUS",
+            "model.identifier IDENTIFIER_PLATFORM_MISMATCH"
         ]
     );
     let one = registry::Model {

@@ -1,0 +1,146 @@
+//! The servers of a model.
+
+use std::collections::{BTreeSet, HashSet};
+
+use switchboard::endpoint::{EndpointUri, Origin};
+
+use super::ModelPartError;
+
+/// Share of the calls relative to a model's other endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Weight(i32);
+
+impl Weight {
+    /// The largest weight.
+    pub const MAX: i32 = 1000;
+
+    /// Parses 0 to [`Self::MAX`].
+    ///
+    /// # Errors
+    ///
+    /// [`ModelPartError::WeightOutOfRange`] for anything else.
+    pub const fn parse(number: i32) -> Result<Self, ModelPartError> {
+        match number {
+            0..=Self::MAX => Ok(Self(number)),
+            _ => Err(ModelPartError::WeightOutOfRange),
+        }
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> i32 {
+        self.0
+    }
+}
+
+impl Default for Weight {
+    fn default() -> Self {
+        Self(1)
+    }
+}
+
+/// One server of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Its base URL.
+    pub uri: EndpointUri,
+    /// Its share of the calls.
+    pub weight: Weight,
+}
+
+/// The servers of a model: 1 to 64, each once, not all of them drained.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoints(Vec<Endpoint>);
+
+impl Endpoints {
+    /// The most servers that a model may have.
+    pub const COUNT_MAX: usize = 64;
+
+    /// Takes a list.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with the list as a whole.
+    pub fn new(list: Vec<Endpoint>) -> Result<Self, Vec<ModelPartError>> {
+        let mut errors = Vec::new();
+        if !(1..=Self::COUNT_MAX).contains(&list.len()) {
+            errors.push(ModelPartError::EndpointCount);
+        }
+        let mut seen = HashSet::new();
+        for (index, endpoint) in list.iter().enumerate() {
+            // The same server in two spellings, with and without `/v1`, would get twice its share.
+            let path = endpoint.uri.call("/v1").path().to_owned();
+            if !seen.insert((endpoint.uri.origin(), path)) {
+                errors.push(ModelPartError::EndpointRepeated { index });
+            }
+        }
+        if !list.is_empty() && list.iter().all(|endpoint| endpoint.weight == Weight(0)) {
+            errors.push(ModelPartError::EndpointsAllDrained);
+        }
+        if errors.is_empty() { Ok(Self(list)) } else { Err(errors) }
+    }
+
+    /// One server with the default weight.
+    #[must_use]
+    pub fn one(uri: EndpointUri) -> Self {
+        Self(vec![Endpoint {
+            uri,
+            weight: Weight::default(),
+        }])
+    }
+
+    /// The servers, in the order in which they were given.
+    #[must_use]
+    pub fn as_slice(&self) -> &[Endpoint] {
+        &self.0
+    }
+
+    /// The origins of the servers.
+    #[must_use]
+    pub fn origins(&self) -> BTreeSet<Origin> {
+        self.0.iter().map(|endpoint| endpoint.uri.origin()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(uri: &str, weight: i32) -> Endpoint {
+        Endpoint {
+            uri: EndpointUri::parse(uri).unwrap(),
+            weight: Weight::parse(weight).unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_list_of_endpoints_is_judged_as_a_whole() {
+        use ModelPartError as E;
+        let many = |count| {
+            (0..count)
+                .map(|port| endpoint(&format!("http://h:{}", port + 1), 1))
+                .collect()
+        };
+        for (list, errors) in [
+            (vec![], vec![E::EndpointCount]),
+            (many(65), vec![E::EndpointCount]),
+            (
+                vec![
+                    endpoint("http://H:80/v1", 1),
+                    endpoint("http://h", 1),
+                    endpoint("http://h/", 0),
+                ],
+                vec![E::EndpointRepeated { index: 1 }, E::EndpointRepeated { index: 2 }],
+            ),
+            (
+                vec![endpoint("http://a", 0), endpoint("http://a/v1", 0)],
+                vec![E::EndpointRepeated { index: 1 }, E::EndpointsAllDrained],
+            ),
+        ] {
+            assert_eq!(Endpoints::new(list), Err(errors));
+        }
+        assert!(Endpoints::new(many(64)).is_ok());
+        assert!(Endpoints::new(vec![endpoint("http://a", 0), endpoint("http://a/b", 1)]).is_ok());
+        assert!(Weight::parse(-1).is_err() && Weight::parse(1001).is_err());
+    }
+}
