@@ -163,6 +163,7 @@ async fn ask(question: Question) -> anyhow::Result<()> {
             max_output_tokens: Some(question.max_output_tokens),
             ..Default::default()
         }),
+        ..Default::default()
     };
     let deadline = Instant::now() + Duration::from_secs(question.wait);
     loop {

@@ -13,7 +13,10 @@ use std::{
 };
 
 use switchboard::{history::Incarnation, names::Revision};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use self::job::{Job, Typed};
@@ -24,6 +27,7 @@ use crate::{
     },
     pulse::Pulse,
     store::{Actor, Kind, Store, StoreError, WriteFailure},
+    telemetry::CommitMetrics,
     wire::stored::StoredError,
 };
 
@@ -41,6 +45,7 @@ pub struct Writer {
     queue: mpsc::Receiver<Box<dyn Job>>,
     published: watch::Sender<Arc<State>>,
     pulse: Arc<Pulse>,
+    metrics: CommitMetrics,
 }
 
 /// Hands writes to the writer, and shows what it has published.
@@ -49,6 +54,7 @@ pub struct Commit {
     queue: mpsc::Sender<Box<dyn Job>>,
     published: watch::Receiver<Arc<State>>,
     pulse: Arc<Pulse>,
+    metrics: CommitMetrics,
 }
 
 /// A write that was made, or that had nothing to change.
@@ -115,11 +121,12 @@ pub async fn open(path: &Path) -> Result<(Writer, Commit), OpenError> {
     let state = Arc::new(state);
     let (sender, queue) = mpsc::channel(QUEUE);
     let (publisher, published) = watch::channel(Arc::clone(&state));
-    let pulse = Arc::new(Pulse::default());
+    let (pulse, metrics) = (Arc::new(Pulse::default()), CommitMetrics::default());
     let commit = Commit {
         queue: sender,
         published,
         pulse: Arc::clone(&pulse),
+        metrics: metrics.clone(),
     };
     let writer = Writer {
         store,
@@ -127,6 +134,7 @@ pub async fn open(path: &Path) -> Result<(Writer, Commit), OpenError> {
         queue,
         published: publisher,
         pulse,
+        metrics,
     };
     Ok((writer, commit))
 }
@@ -165,6 +173,12 @@ impl Commit {
     #[must_use]
     pub fn pulse(&self) -> Arc<Pulse> {
         Arc::clone(&self.pulse)
+    }
+
+    /// What is counted of the writer.
+    #[must_use]
+    pub const fn metrics(&self) -> &CommitMetrics {
+        &self.metrics
     }
 }
 
@@ -247,7 +261,10 @@ impl Writer {
         if revisions.is_empty() {
             return Ok(());
         }
-        self.store.write(&revisions, Actor::Anonymous).await?;
+        let begun = Instant::now();
+        let stored = self.store.write(&revisions, Actor::Anonymous).await;
+        self.metrics.count(revisions.len(), begun.elapsed(), stored.is_ok());
+        stored?;
         self.state = Arc::new(draft);
         self.published.send_replace(Arc::clone(&self.state));
         Ok(())

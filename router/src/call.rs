@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::Instrument as _;
+use tracing::{Instrument as _, field::Empty};
 
 pub use self::failure::{CallError, CallFailure, Context};
 use crate::{
@@ -30,6 +30,7 @@ use crate::{
     current::Current,
     prompt::{self, Request},
     relay::{self, PENDING_MAX, Patience, Progress},
+    telemetry::Attempt,
     upstream::{
         Outgoing, Upstream, UpstreamError,
         answer::Answer,
@@ -342,8 +343,30 @@ impl Run {
         }
     }
 
-    /// One attempt: the answer, read to its end.
+    /// One attempt, as metrics and traces see it.
     async fn attempt(&self, progress: &mut Progress) -> Result<Answer, CallError> {
+        let Selected { model, endpoint, .. } = &self.plan.selected;
+        let span = tracing::info_span!(
+            "attempt",
+            otel.kind = "client",
+            otel.name = "chat",
+            gen_ai.operation.name = "chat",
+            gen_ai.request.model = %model.name,
+            server.address = %endpoint.uri.origin().host_and_port(),
+            error.r#type = Empty,
+        );
+        let mut attempt = self.calls.upstream.metrics().begin();
+        async {
+            let result = self.answer(&attempt, progress).await;
+            attempt.ended(&result);
+            result
+        }
+        .instrument(span)
+        .await
+    }
+
+    /// The answer, read to its end.
+    async fn answer(&self, attempt: &Attempt, progress: &mut Progress) -> Result<Answer, CallError> {
         let limits = &self.calls.limits;
         let outgoing = Outgoing {
             endpoint: &self.plan.selected.endpoint.uri,
@@ -353,6 +376,7 @@ impl Run {
         let opening = async {
             let mut answer = self.calls.upstream.post(outgoing, &self.plan.post).await?;
             let first = relay::first_token(&mut answer, progress).await?;
+            attempt.first_token();
             Ok((answer, first))
         };
         let (mut answer, first) = timeout(limits.first_token, opening)

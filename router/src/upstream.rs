@@ -27,7 +27,11 @@ use hyper_util::{
     client::legacy::{self, Client, connect::Connected},
     rt::{TokioExecutor, TokioTimer},
 };
-use switchboard::{endpoint::EndpointUri, reason::header, service::request_id::RequestId};
+use switchboard::{
+    endpoint::EndpointUri,
+    reason::header,
+    service::{request_id::RequestId, trace},
+};
 use tokio::time::Instant;
 
 use self::{
@@ -39,7 +43,7 @@ use self::{
     },
     sse::SseError,
 };
-use crate::catalog::Credential;
+use crate::{catalog::Credential, telemetry::UpstreamMetrics};
 
 /// How long a connection may lie unused: less than the 5 s after which common servers close theirs.
 const IDLE: Duration = Duration::from_secs(4);
@@ -147,6 +151,7 @@ pub struct Upstream {
     pooled: Client<Connector, Full<Bytes>>,
     /// Dials for each call, and keeps nothing.
     fresh: Client<Connector, Full<Bytes>>,
+    metrics: UpstreamMetrics,
 }
 
 impl Upstream {
@@ -165,7 +170,17 @@ impl Upstream {
             .pool_idle_timeout(IDLE);
         let pooled = builder.build(connector.clone());
         let fresh = builder.pool_max_idle_per_host(0).build(connector);
-        Ok(Self { pooled, fresh })
+        Ok(Self {
+            pooled,
+            fresh,
+            metrics: UpstreamMetrics::default(),
+        })
+    }
+
+    /// What is counted of the calls.
+    #[must_use]
+    pub const fn metrics(&self) -> &UpstreamMetrics {
+        &self.metrics
     }
 
     /// Posts a call and waits for the response's header.
@@ -184,6 +199,7 @@ impl Upstream {
         let response = match self.pooled.request(request(call, &uri, body)).await {
             Err(error) if is_stale(&error, begun) => {
                 tracing::debug!(upstream.addr = %call.endpoint.origin().host_and_port(), "a pooled connection was stale");
+                self.metrics.repeated();
                 self.fresh.request(request(call, &uri, body)).await
             }
             first => first,
@@ -211,6 +227,7 @@ fn request(call: Outgoing<'_>, uri: &Uri, body: &Bytes) -> Request<Full<Bytes>> 
     if let Some(id) = call.request_id.to_header() {
         headers.insert(header::REQUEST_ID, id);
     }
+    trace::pass_on(call.request_id, headers);
     let origin = call.endpoint.origin();
     let credential = call
         .credential

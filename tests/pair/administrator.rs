@@ -393,7 +393,7 @@ async fn beta_is_allowed_by_one_switch_and_keeps_what_was_assigned() {
     let request = CreateModelRequest {
         model: Some(beta),
         model_id: "gemma".to_owned(),
-            ..Default::default()
+        ..Default::default()
     };
     let created = pair.models().create_model(request).await.unwrap().into_inner();
     assert!(!created.kept_without_beta);

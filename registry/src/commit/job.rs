@@ -2,8 +2,9 @@
 
 use std::{fmt, time::SystemTime};
 
-use switchboard::names::CredentialId;
+use switchboard::{names::CredentialId, service::trace};
 use tokio::sync::oneshot;
+use tracing::{Span, field::Empty, info_span};
 
 use super::{CommitError, Written};
 use crate::{
@@ -39,14 +40,17 @@ type Outcome<V> = Result<Written<V>, CommitError>;
 pub(super) struct Typed<W: Write> {
     write: W,
     outcome: Option<Outcome<W::View>>,
+    /// From being queued to being durable, within the call's own.
+    span: Span,
     reply: oneshot::Sender<Outcome<W::View>>,
 }
 
 impl<W: Write> Typed<W> {
-    pub(super) const fn new(write: W, reply: oneshot::Sender<Outcome<W::View>>) -> Self {
+    pub(super) fn new(write: W, reply: oneshot::Sender<Outcome<W::View>>) -> Self {
         Self {
             write,
             outcome: None,
+            span: info_span!("commit", otel.kind = "internal", revision = Empty),
             reply,
         }
     }
@@ -59,7 +63,10 @@ impl<W: Write> Typed<W> {
         let verdict = self.write.judge(state, CredentialId::random())?;
         let applied = verdict.change.map(|change| {
             let value = stored::encode(&change);
-            state.apply(vec![(change, value)], now)
+            let applied = state.apply(vec![(change, value)], now);
+            self.span.record("revision", applied.past.revision.get());
+            state.traceparent = trace::text(&self.span);
+            applied
         });
         let view = W::view(state, &verdict.name).expect("the resource of a judged write is in the state");
         let written = Written {

@@ -30,6 +30,8 @@ pub struct State {
     pub features: BTreeMap<FeatureName, Arc<Recorded<Feature>>>,
     /// The settings of the instance.
     pub settings: Recorded<Settings>,
+    /// The W3C trace context of the write that made this revision, if it was traced. Not stored.
+    pub traceparent: Option<Box<str>>,
 }
 
 /// A resource with what is recorded of its life.
@@ -123,11 +125,14 @@ impl State {
                 value: Settings::default(),
                 record: never,
             },
+            traceparent: None,
         }
     }
 
     /// Makes the next revision of these changes, each with the bytes by which it is stored, streamed and hashed.
     pub fn apply(&mut self, changes: Vec<(Change, Bytes)>, now: SystemTime) -> Applied {
+        // That of the revision before is not this one's.
+        self.traceparent = None;
         let revision = self.items.revision().next();
         let mut items = Vec::with_capacity(changes.len());
         let mut credentials = Vec::new();

@@ -113,6 +113,7 @@ impl Follower {
                     part: part.number,
                     more: part.more,
                     commit_time: state.items.head().commit_time,
+                    traceparent: state.traceparent.clone(),
                 };
                 if !delta.more {
                     self.phase = Phase::Following(delta.to);

@@ -64,6 +64,8 @@ pub struct Delta {
     pub more: bool,
     /// When the newest of the changes was committed. For people.
     pub commit_time: SystemTime,
+    /// The W3C trace context of the newest of the writes, if it was traced.
+    pub traceparent: Option<Box<str>>,
 }
 
 /// How far a stream is.

@@ -100,6 +100,7 @@ fn from_delta(delta: &Delta) -> registry::Delta {
         part: delta.part,
         more: delta.more,
         commit_time: Some(delta.commit_time.into()),
+        traceparent: delta.traceparent.as_deref().map(str::to_owned).unwrap_or_default(),
         ..Default::default()
     }
 }

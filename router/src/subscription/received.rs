@@ -16,6 +16,8 @@ pub type Resources = BTreeMap<Arc<str>, Arc<Resource>>;
 pub struct Received {
     cursor: Cursor,
     resources: Resources,
+    /// The trace of the newest write that brought it here. `None`: a snapshot did, or it was not traced.
+    pub traceparent: Option<Box<str>>,
 }
 
 /// What was sent is not the state that its cursor claims.
@@ -34,7 +36,11 @@ impl Received {
             .values()
             .fold(StateDigest::EMPTY, |state, resource| state.plus(resource.digest));
         if state == cursor.state {
-            Ok(Self { cursor, resources })
+            Ok(Self {
+                cursor,
+                resources,
+                traceparent: None,
+            })
         } else {
             Err(StateMismatch)
         }

@@ -350,6 +350,7 @@ impl Session {
             return Err(Closed::Gap);
         }
         let more = delta.more;
+        let traceparent = delta.traceparent.clone();
         scratch
             .get_or_insert_with(|| DeltaScratch::new(to))
             .add(delta)
@@ -359,9 +360,11 @@ impl Session {
         }
         let upserts = scratch.take().map(DeltaScratch::finish).unwrap_or_default();
         // Shares all with the state that may still be compiling, but for what changes.
-        if Arc::make_mut(received).apply(to, upserts).is_err() {
+        let changed = Arc::make_mut(received);
+        if changed.apply(to, upserts).is_err() {
             return Err(self.mismatch(to));
         }
+        changed.traceparent = traceparent;
         let received = Arc::clone(received);
         Ok(self.install(received))
     }

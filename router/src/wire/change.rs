@@ -58,6 +58,9 @@ impl TryFrom<registry::SubscribeResponse> for Message {
                 upserts: resources(delta.upserts)?,
                 part: u32::try_from(delta.part).map_err(|_negative| MessageError)?,
                 more: delta.more,
+                traceparent: Some(delta.traceparent)
+                    .filter(|text| !text.is_empty())
+                    .map(String::into_boxed_str),
             }),
             Kind::Bookmark(bookmark) => Self::Bookmark(Bookmark {
                 at: bookmark.at.as_ref().map(|at| cursor(Some(at))).transpose()?,

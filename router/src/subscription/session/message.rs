@@ -84,6 +84,8 @@ pub struct Delta {
     pub part: u32,
     /// Whether another part follows.
     pub more: bool,
+    /// The trace of the newest of the writes. `None`: it was not traced.
+    pub traceparent: Option<Box<str>>,
 }
 
 /// A sign of life.

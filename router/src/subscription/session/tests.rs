@@ -52,6 +52,7 @@ fn delta(from: &Cursor, to: &Store) -> Delta {
         upserts: to.changed_after(from.revision),
         part: 0,
         more: false,
+        traceparent: None,
     }
 }
 
@@ -173,6 +174,7 @@ fn the_parts_of_a_delta_are_applied_at_once() {
             upserts: vec![whole.upserts[part as usize].clone()],
             part,
             more,
+            traceparent: None,
             ..whole.clone()
         }))
     };

@@ -152,6 +152,7 @@ impl Registry {
                         upserts,
                         part: u32::try_from(place).unwrap(),
                         more: place < last,
+                        traceparent: None,
                     })
                 });
                 deltas.collect()
