@@ -13,7 +13,10 @@ use std::{
 };
 
 use switchboard::names::{CredentialId, IncarnationId, Revision};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use self::job::{Draft, Job, Typed};
@@ -27,6 +30,7 @@ use crate::{
     },
     pulse::Pulse,
     store::{Batch, Kind, Store, StoreError, WriteFailure},
+    telemetry::CommitMetrics,
     wire::{
         stored::StoredError,
         write::{Asked, WriteAnswer as _, WriteRequest},
@@ -48,6 +52,7 @@ pub struct Writer {
     queue: mpsc::Receiver<Box<dyn Job>>,
     published: watch::Sender<Arc<State>>,
     pulse: Arc<Pulse>,
+    metrics: CommitMetrics,
 }
 
 /// Hands writes to the writer, and shows what it has published.
@@ -57,6 +62,7 @@ pub struct Commit {
     published: watch::Receiver<Arc<State>>,
     pulse: Arc<Pulse>,
     fingerprinter: Fingerprinter,
+    metrics: CommitMetrics,
 }
 
 /// A write that was made, that had nothing to change, or that was only checked.
@@ -134,12 +140,13 @@ pub async fn open(path: &Path, retention: Retention) -> Result<(Writer, Commit),
     let state = Arc::new(state);
     let (sender, queue) = mpsc::channel(QUEUE);
     let (publisher, published) = watch::channel(Arc::clone(&state));
-    let pulse = Arc::new(Pulse::default());
+    let (pulse, metrics) = (Arc::new(Pulse::default()), CommitMetrics::default());
     let commit = Commit {
         queue: sender,
         published,
         pulse: Arc::clone(&pulse),
         fingerprinter,
+        metrics: metrics.clone(),
     };
     let writer = Writer {
         store,
@@ -148,6 +155,7 @@ pub async fn open(path: &Path, retention: Retention) -> Result<(Writer, Commit),
         queue,
         published: publisher,
         pulse,
+        metrics,
     };
     Ok((writer, commit))
 }
@@ -197,6 +205,12 @@ impl Commit {
     #[must_use]
     pub fn pulse(&self) -> Arc<Pulse> {
         Arc::clone(&self.pulse)
+    }
+
+    /// What is counted of the writer.
+    #[must_use]
+    pub const fn metrics(&self) -> &CommitMetrics {
+        &self.metrics
     }
 }
 
@@ -294,7 +308,11 @@ impl Writer {
             cut,
             retention: &self.retention,
         };
-        self.store.write(&batch).await?;
+        let begun = Instant::now();
+        let stored = self.store.write(&batch).await;
+        self.metrics
+            .count(batch.revisions.len(), begun.elapsed(), stored.is_ok());
+        stored?;
         if let Some(cut) = cut {
             state.items.cut(cut);
         }

@@ -5,7 +5,8 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode, time
 use clap::{Args, Parser, Subcommand};
 use switchboard::service::{
     flags::{self, SharedFlags},
-    process::Serve,
+    health::ask::Question,
+    process::{Serve, Task},
 };
 
 use crate::store;
@@ -13,12 +14,15 @@ use crate::store;
 /// Before the name of every environment variable that stands for a flag.
 pub const ENV_PREFIX: &str = "SWITCHBOARD_REGISTRY_";
 
+/// Where gRPC is served by default.
+pub const LISTEN_ADDR: &str = "127.0.0.1:50051";
+
 /// What the registry runs with.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where gRPC is served. Port 0: a free one.
     pub listen_addr: SocketAddr,
-    /// Where liveness and readiness are served. Port 0: a free one.
+    /// Where liveness, readiness and metrics are served. Port 0: a free one.
     pub admin_addr: SocketAddr,
     /// The database file. It is made, and seeded, when it is missing.
     pub database: PathBuf,
@@ -55,17 +59,20 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 /// # Errors
 ///
 /// The exit code, after help or one line that says which flag is wrong was printed.
-pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Serve<Config>, ExitCode> {
-    let Cli {
-        command: Command::Serve(flags),
-    } = flags::parse(ENV_PREFIX, args)?;
-    serve(flags).map_err(|message| flags::usage_error(&message))
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Task<Config>, ExitCode> {
+    let Cli { command } = flags::parse(ENV_PREFIX, args)?;
+    match command {
+        Command::Serve(flags) => serve(*flags)
+            .map(|serve| Task::Serve(Box::new(serve)))
+            .map_err(|message| flags::usage_error(&message)),
+        Command::Health(question) => Ok(Task::Health(question)),
+    }
 }
 
 fn serve(flags: ServeFlags) -> Result<Serve<Config>, String> {
     flags.shared.check_exposure(&flags.listen_addr)?;
     Ok(Serve {
-        logging: flags.shared.logging()?,
+        telemetry: flags.shared.telemetry("switchboard-registry")?,
         config: Config {
             reflection: flags.shared.serves_reflection(&flags.listen_addr),
             listen_addr: flags.listen_addr,
@@ -91,16 +98,18 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the registry; the default
-    Serve(ServeFlags),
+    Serve(Box<ServeFlags>),
+    /// Ask a registry that runs whether it serves: exits with 0 when it does, with 1 otherwise
+    Health(Question),
 }
 
 #[derive(Debug, Args)]
 struct ServeFlags {
     /// Serve gRPC on this address; port 0 picks a free port
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:50051")]
+    #[arg(long, value_name = "ADDR", default_value = LISTEN_ADDR)]
     listen_addr: SocketAddr,
 
-    /// Serve liveness (/healthz) and readiness (/readyz) over plain HTTP on this address; port 0 picks a free port
+    /// Serve liveness (/healthz), readiness (/readyz), metrics (/metrics) and, on loopback only, the log level (GET and PUT /log-level) over plain HTTP on this address; port 0 picks a free port
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9051")]
     admin_addr: SocketAddr,
 

@@ -117,6 +117,18 @@ impl Feed {
         Arc::clone(&self.published.borrow())
     }
 
+    /// How many routers follow.
+    #[must_use]
+    pub fn routers(&self) -> usize {
+        self.fleet.size()
+    }
+
+    /// How many watchers follow.
+    #[must_use]
+    pub fn watchers(&self) -> usize {
+        WATCHERS_MAX - self.watchers.available_permits()
+    }
+
     /// Streams to a watcher.
     ///
     /// # Errors

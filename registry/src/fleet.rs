@@ -121,6 +121,12 @@ impl Fleet {
         })
     }
 
+    /// How many routers are connected.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.lock().by_router.len()
+    }
+
     /// The newest report of each router, for tests.
     #[cfg(test)]
     pub(crate) fn reports(&self) -> Vec<Report> {

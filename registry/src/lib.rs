@@ -10,4 +10,5 @@ pub mod pulse;
 pub mod server;
 pub mod status;
 pub mod store;
+pub mod telemetry;
 pub mod wire;

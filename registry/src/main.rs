@@ -2,14 +2,21 @@
 
 use std::process::ExitCode;
 
-use switchboard::service::process::{self, Serve};
+use switchboard::service::{
+    health::ask::ask,
+    process::{self, Serve, Task},
+};
 use switchboard_registry::{config, server::Server};
 
 fn main() -> ExitCode {
     match config::parse(std::env::args_os()) {
-        Ok(Serve { config, logging }) => {
-            process::run(logging, async |stop| Ok(Server::bind(config).await?.run(stop).await?))
+        Ok(Task::Serve(serve)) => {
+            let Serve { config, telemetry } = *serve;
+            process::run(telemetry, async |stop| {
+                Ok(Server::bind(config).await?.run(stop).await?)
+            })
         }
+        Ok(Task::Health(question)) => ask(&question, config::LISTEN_ADDR),
         Err(code) => code,
     }
 }

@@ -14,7 +14,10 @@ use switchboard::{
         },
         shared::config_service_server::ConfigServiceServer,
     },
-    service::serve::{self, BindError, END_TIMEOUT, Limits, Ports, ServeError, Services, Shutdown},
+    service::{
+        metrics,
+        serve::{self, BindError, END_TIMEOUT, Limits, Ports, ServeError, Services, Shutdown},
+    },
 };
 use tokio::{
     sync::watch,
@@ -32,6 +35,7 @@ use crate::{
     fleet::Fleet,
     grpc::{config::ConfigApi, feature::FeatureApi, model::ModelApi, settings::SettingsApi},
     store::WriteFailure,
+    telemetry,
 };
 
 const LIMITS: Limits = Limits {
@@ -143,6 +147,11 @@ impl Server {
             streams.clone(),
             stop.clone(),
         );
+        let mut metrics = metrics::of_service("registry");
+        let own = metrics.sub_registry_with_prefix("registry");
+        commit.metrics().register(own);
+        telemetry::register_state(commit.published(), own);
+        telemetry::register_feed(&feed, own);
         let size = LIMITS.message_bytes;
         let routes = Routes::default()
             .add_service(ModelServiceServer::new(ModelApi::new(commit.clone())).max_decoding_message_size(size))
@@ -156,6 +165,7 @@ impl Server {
             names: SERVICES,
             reflection: config.reflection,
             ready,
+            metrics,
         };
 
         let writer_stop = CancellationToken::new();

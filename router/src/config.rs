@@ -6,18 +6,22 @@ use clap::{Args, Parser, Subcommand};
 use http::Uri;
 use switchboard::service::{
     flags::{self, SharedFlags},
-    process::Serve,
+    health::ask::Question,
+    process::{Serve, Task},
 };
 
 /// Before the name of every environment variable that stands for a flag.
 pub const ENV_PREFIX: &str = "SWITCHBOARD_ROUTER_";
+
+/// Where gRPC is served by default.
+pub const LISTEN_ADDR: &str = "127.0.0.1:50052";
 
 /// What the router runs with.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where gRPC is served. Port 0: a free one.
     pub listen_addr: SocketAddr,
-    /// Where liveness and readiness are served. Port 0: a free one.
+    /// Where liveness, readiness and metrics are served. Port 0: a free one.
     pub admin_addr: SocketAddr,
     /// Base URLs of the registry, tried in order.
     pub registry_addrs: Vec<Uri>,
@@ -52,11 +56,14 @@ impl Config {
 /// # Errors
 ///
 /// The exit code, after help or one line that says which flag is wrong was printed.
-pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Serve<Config>, ExitCode> {
-    let Cli {
-        command: Command::Serve(flags),
-    } = flags::parse(ENV_PREFIX, args)?;
-    serve(flags).map_err(|message| flags::usage_error(&message))
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Task<Config>, ExitCode> {
+    let Cli { command } = flags::parse(ENV_PREFIX, args)?;
+    match command {
+        Command::Serve(flags) => serve(*flags)
+            .map(|serve| Task::Serve(Box::new(serve)))
+            .map_err(|message| flags::usage_error(&message)),
+        Command::Health(question) => Ok(Task::Health(question)),
+    }
 }
 
 fn serve(flags: ServeFlags) -> Result<Serve<Config>, String> {
@@ -68,7 +75,7 @@ fn serve(flags: ServeFlags) -> Result<Serve<Config>, String> {
             .map_err(|error| format!("--router-id {error}"))?,
     };
     Ok(Serve {
-        logging: flags.shared.logging()?,
+        telemetry: flags.shared.telemetry("switchboard-router")?,
         config: Config {
             reflection: flags.shared.serves_reflection(&flags.listen_addr),
             listen_addr: flags.listen_addr,
@@ -95,19 +102,6 @@ fn router_id(text: &str) -> Result<String, String> {
     }
 }
 
-fn registry_addr(text: &str) -> Result<Uri, String> {
-    let uri: Uri = text.parse().map_err(|error| format!("{error}"))?;
-    let is_plain = uri.scheme_str() == Some("http")
-        && uri.host().is_some_and(|host| !host.is_empty())
-        && matches!(uri.path(), "" | "/")
-        && uri.query().is_none();
-    if is_plain {
-        Ok(uri)
-    } else {
-        Err("must be `http://` with a host and a port, for example `http://127.0.0.1:50051`".to_owned())
-    }
-}
-
 /// Follows the registry, selects the self-hosted model behind a feature for each call, and streams its answer back.
 ///
 /// Every flag can also be given by the environment variable that its help names.
@@ -121,16 +115,18 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the router; the default
-    Serve(ServeFlags),
+    Serve(Box<ServeFlags>),
+    /// Ask a router that runs whether it serves: exits with 0 when it does, with 1 otherwise
+    Health(Question),
 }
 
 #[derive(Debug, Args)]
 struct ServeFlags {
     /// Serve gRPC on this address; port 0 picks a free port
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:50052")]
+    #[arg(long, value_name = "ADDR", default_value = LISTEN_ADDR)]
     listen_addr: SocketAddr,
 
-    /// Serve liveness (/healthz) and readiness (/readyz) over plain HTTP on this address; port 0 picks a free port
+    /// Serve liveness (/healthz), readiness (/readyz), metrics (/metrics) and, on loopback only, the log level (GET and PUT /log-level) over plain HTTP on this address; port 0 picks a free port
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9052")]
     admin_addr: SocketAddr,
 
@@ -140,7 +136,7 @@ struct ServeFlags {
         value_name = "URL",
         default_value = "http://127.0.0.1:50051",
         value_delimiter = ',',
-        value_parser = registry_addr
+        value_parser = flags::plain_url
     )]
     registry_addr: Vec<Uri>,
 

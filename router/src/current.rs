@@ -1,7 +1,10 @@
 //! The catalog in use: loaded once by each call, swapped whole by the subscription.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -15,6 +18,7 @@ use crate::catalog::Catalog;
 pub struct Current {
     catalog: ArcSwapOption<Catalog>,
     contact: Mutex<Option<Instant>>,
+    held: AtomicUsize,
     ready: watch::Sender<bool>,
 }
 
@@ -23,6 +27,7 @@ impl Default for Current {
         Self {
             catalog: ArcSwapOption::empty(),
             contact: Mutex::default(),
+            held: AtomicUsize::new(0),
             ready: watch::Sender::new(false),
         }
     }
@@ -49,6 +54,17 @@ impl Current {
     #[must_use]
     pub fn ready(&self) -> watch::Receiver<bool> {
         self.ready.subscribe()
+    }
+
+    /// Notes how many resources are not in use at their newest version.
+    pub fn set_held(&self, count: usize) {
+        self.held.store(count, Ordering::Relaxed);
+    }
+
+    /// How many resources are not in use at their newest version.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
     }
 
     /// Notes that the registry was heard just now.

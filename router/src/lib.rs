@@ -11,5 +11,6 @@ pub mod relay;
 pub mod server;
 pub mod status;
 pub mod subscription;
+pub mod telemetry;
 pub mod upstream;
 pub mod wire;

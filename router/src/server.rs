@@ -9,7 +9,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use switchboard::{
     names::InstanceId,
     pb::router::inference_service_server::InferenceServiceServer,
-    service::serve::{self, BindError, END_TIMEOUT, Limits, Ports, ServeError, Services, Shutdown},
+    service::{
+        metrics,
+        serve::{self, BindError, END_TIMEOUT, Limits, Ports, ServeError, Services, Shutdown},
+    },
 };
 use tokio::{task::JoinSet, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -21,6 +24,7 @@ use crate::{
     current::Current,
     grpc::inference::InferenceApi,
     subscription::{Subscription, SubscriptionConfig},
+    telemetry,
     upstream::Upstream,
 };
 
@@ -93,6 +97,10 @@ impl Server {
         } = self;
         tracing::info!(?config, "starting");
         let current = Arc::new(Current::default());
+        let mut metrics = metrics::of_service("router");
+        let own = metrics.sub_registry_with_prefix("router");
+        upstream.metrics().register(own);
+        telemetry::register_current(&current, own);
         let subscription = Subscription::new(
             SubscriptionConfig {
                 registry_addrs: config.registry_addrs,
@@ -117,6 +125,7 @@ impl Server {
             names: SERVICES,
             reflection: config.reflection,
             ready,
+            metrics,
         };
         let shutdown = Shutdown {
             stop,

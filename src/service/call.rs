@@ -1,27 +1,36 @@
-//! What happens around every call: its correlation id, its span, one log line at its end, and a reason for every failure.
+//! What happens around every call: its correlation id, its span, one access line at its end, its place in the metrics,
+//! and a reason for every failure.
 //!
 //! tonic itself answers some failures before a handler sees the call, and knows nothing of our reasons: they are given one
 //! here, so that no status goes out without.
+
+mod end;
+pub mod notes;
 
 use std::{
     any::Any,
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, Request, Response};
 use http_body::{Body, Frame, SizeHint};
+use opentelemetry::trace::TraceContextExt as _;
 use tokio::time::Instant;
-use tonic::{Code, Status};
-use tonic_types::StatusExt as _;
+use tonic::{Code, Status, transport::server::TcpConnectInfo};
 use tower::{Layer, Service};
 use tower_http::catch_panic::{CatchPanic, CatchPanicLayer};
 use tracing::{Instrument as _, Span};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use super::request_id::RequestId;
+pub(super) use self::end::code_name;
+use self::{
+    end::{CallEnd, Outcome},
+    notes::Notes,
+};
+use super::{metrics::CallMetrics, request_id::RequestId, trace};
 use crate::{
     failure::Failure,
     reason::{Reason, header, key},
@@ -32,13 +41,17 @@ use crate::{
 pub struct CallLayer {
     /// The largest message that the service takes, in bytes: what `MESSAGE_TOO_LARGE` tells.
     message_bytes_max: usize,
+    metrics: CallMetrics,
 }
 
 impl CallLayer {
     /// For a service that takes messages of at most `message_bytes_max` bytes.
     #[must_use]
-    pub const fn new(message_bytes_max: usize) -> Self {
-        Self { message_bytes_max }
+    pub const fn new(message_bytes_max: usize, metrics: CallMetrics) -> Self {
+        Self {
+            message_bytes_max,
+            metrics,
+        }
     }
 }
 
@@ -52,6 +65,7 @@ impl<S> Layer<S> for CallLayer {
         CallService {
             inner,
             message_bytes_max: self.message_bytes_max,
+            metrics: self.metrics.clone(),
         }
     }
 }
@@ -67,6 +81,7 @@ fn answer_to_a_panic(_panic: Box<dyn Any + Send>) -> Response<tonic::body::Body>
 pub struct CallService<S> {
     inner: S,
     message_bytes_max: usize,
+    metrics: CallMetrics,
 }
 
 impl<S, B> Service<Request<B>> for CallService<S>
@@ -84,12 +99,12 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let request_id = RequestId::from_headers(request.headers());
-        let span = tracing::info_span!("call", method = request.uri().path(), request_id = request_id.as_str());
+        let mut end = self.begin(&request);
+        let request_id = end.request_id.clone();
         request.extensions_mut().insert(request_id.clone());
-        let started = Instant::now();
+        request.extensions_mut().insert(end.notes.clone());
         let message_bytes_max = self.message_bytes_max;
-        let answer = self.inner.call(request).instrument(span.clone());
+        let answer = self.inner.call(request).instrument(end.span.clone());
         Box::pin(async move {
             let mut response = answer.await?.into_tonic_response();
             give_a_reason(response.headers_mut(), &request_id, message_bytes_max);
@@ -98,14 +113,51 @@ where
                     .headers_mut()
                     .insert(HeaderName::from_static(header::REQUEST_ID), value);
             }
-            let end = CallEnd {
-                span,
-                started,
-                outcome: Outcome::of(response.headers()),
-            };
+            end.outcome = Outcome::of(response.headers());
             Ok(response.map(|body| tonic::body::Body::new(CallBody { inner: body, end })))
         })
     }
+}
+
+impl<S> CallService<S> {
+    fn begin<B>(&self, request: &Request<B>) -> CallEnd {
+        let request_id = RequestId::from_headers(request.headers());
+        let path = request.uri().path();
+        let span = tracing::info_span!(
+            "call",
+            method = path,
+            request_id = request_id.as_str(),
+            otel.kind = "server"
+        );
+        if let Some(parent) = request_id.trace() {
+            trace::adopt(&span, parent);
+        }
+        let peer = request.extensions().get::<TcpConnectInfo>();
+        let method = path.trim_start_matches('/').to_owned();
+        let active = self.metrics.begin(&method);
+        name_span(&span, active.method());
+        CallEnd {
+            span,
+            started: Instant::now(),
+            method,
+            request_id,
+            peer: peer.and_then(TcpConnectInfo::remote_addr),
+            notes: Notes::default(),
+            active,
+            bytes: 0,
+            outcome: None,
+        }
+    }
+}
+
+/// Names a span by OpenTelemetry's rules for calls. `method` is one of few: a caller cannot make names up.
+fn name_span(span: &Span, method: &str) {
+    span.set_attribute("rpc.system", "grpc");
+    if let Some((service, name)) = method.split_once('/') {
+        span.set_attribute("rpc.service", service.to_owned());
+        span.set_attribute("rpc.method", name.to_owned());
+    }
+    span.context().span().update_name(method.to_owned());
 }
 
 /// The answers that the wrapped handlers give.
@@ -157,48 +209,6 @@ fn give_a_reason(headers: &mut HeaderMap, request_id: &RequestId, message_bytes_
     drop(failure.into_status(request_id.as_str()).add_header(headers));
 }
 
-/// How a call ended, as its headers or trailers say.
-enum Outcome {
-    Answered,
-    Failed { code: Code, reason: String },
-}
-
-impl Outcome {
-    /// `None`: the call goes on.
-    fn of(headers: &HeaderMap) -> Option<Self> {
-        let code = Code::from_bytes(headers.get(Status::GRPC_STATUS)?.as_bytes());
-        if code == Code::Ok {
-            return Some(Self::Answered);
-        }
-        let details = Status::from_header_map(headers)?.get_error_details();
-        let reason = details.error_info().map(|info| info.reason.clone()).unwrap_or_default();
-        Some(Self::Failed { code, reason })
-    }
-}
-
-/// Tells the end of a call once, however it comes.
-struct CallEnd {
-    span: Span,
-    started: Instant,
-    outcome: Option<Outcome>,
-}
-
-impl Drop for CallEnd {
-    fn drop(&mut self) {
-        let duration_ms = millis(self.started.elapsed());
-        let _entered = self.span.enter();
-        match &self.outcome {
-            Some(Outcome::Answered) => tracing::debug!(duration_ms, "call answered"),
-            Some(Outcome::Failed { code, reason }) => tracing::info!(duration_ms, ?code, reason, "call failed"),
-            None => tracing::info!(duration_ms, "call left by its caller"),
-        }
-    }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
 struct CallBody {
     inner: tonic::body::Body,
     end: CallEnd,
@@ -215,10 +225,12 @@ impl Body for CallBody {
         let span = self.end.span.clone();
         let frame = span.in_scope(|| Pin::new(&mut self.inner).poll_frame(context));
         let frame = ready!(frame);
-        if let Some(Ok(frame)) = &frame
-            && let Some(trailers) = frame.trailers_ref()
-        {
-            self.end.outcome = Outcome::of(trailers);
+        if let Some(Ok(frame)) = &frame {
+            if let Some(data) = frame.data_ref() {
+                self.end.bytes += u64::try_from(data.len()).unwrap_or(u64::MAX);
+            } else if let Some(trailers) = frame.trailers_ref() {
+                self.end.outcome = Outcome::of(trailers);
+            }
         }
         Poll::Ready(frame)
     }

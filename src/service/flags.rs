@@ -4,7 +4,9 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode, time
 
 use clap::{Args, Parser, error::ErrorKind};
 
-use super::logs::Logging;
+use http::Uri;
+
+use super::{logs::Logging, process::Telemetry, trace::export::Traces};
 
 /// The exit code of a wrong flag or environment variable.
 pub const USAGE_EXIT_CODE: u8 = 2;
@@ -31,6 +33,14 @@ pub struct SharedFlags {
     /// How log lines are written to standard output
     #[arg(long, value_name = "FORMAT", value_enum, default_value = "text")]
     pub log_format: LogFormat,
+
+    /// Send traces to this OpenTelemetry collector, OTLP over gRPC, for example `http://127.0.0.1:4317` [default: none are sent]
+    #[arg(long, value_name = "URL", value_parser = plain_url)]
+    pub otlp_endpoint: Option<Uri>,
+
+    /// The share of the traces that is recorded, 0 to 1, where the caller has not decided
+    #[arg(long, value_name = "RATIO", default_value = "1", value_parser = ratio)]
+    pub trace_ratio: f64,
 }
 
 impl SharedFlags {
@@ -40,14 +50,20 @@ impl SharedFlags {
         self.reflection || listen_addr.ip().is_loopback()
     }
 
-    /// What is logged, and how.
+    /// What the process of `service` tells of itself.
     ///
     /// # Errors
     ///
     /// One line that says what is wrong with `--log-level`.
-    pub fn logging(&self) -> Result<Logging, String> {
-        Logging::parse(&self.log_level, self.log_format)
-            .map_err(|error| format!("invalid value '{}' for '--log-level <FILTER>': {error}", self.log_level))
+    pub fn telemetry(&self, service: &'static str) -> Result<Telemetry, String> {
+        let logging = Logging::parse(&self.log_level, self.log_format)
+            .map_err(|error| format!("invalid value '{}' for '--log-level <FILTER>': {error}", self.log_level))?;
+        let traces = self.otlp_endpoint.clone().map(|collector| Traces {
+            collector,
+            ratio: self.trace_ratio,
+            service,
+        });
+        Ok(Telemetry { logging, traces })
     }
 
     /// Refuses an address that other machines can reach, unless that was asked for.
@@ -82,6 +98,31 @@ pub enum LogFormat {
 /// What was wrong with the text.
 pub fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
     humantime::parse_duration(text)
+}
+
+/// The address of another service without TLS, for clap.
+///
+/// # Errors
+///
+/// What would be right.
+pub fn plain_url(text: &str) -> Result<Uri, String> {
+    let uri: Uri = text.parse().map_err(|error| format!("{error}"))?;
+    let is_plain = uri.scheme_str() == Some("http")
+        && uri.host().is_some_and(|host| !host.is_empty())
+        && matches!(uri.path(), "" | "/")
+        && uri.query().is_none();
+    if is_plain {
+        Ok(uri)
+    } else {
+        Err("must be `http://` with a host and a port, for example `http://127.0.0.1:50051`".to_owned())
+    }
+}
+
+fn ratio(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|ratio| (0.0..=1.0).contains(ratio))
+        .ok_or_else(|| "must be a number from 0 to 1".to_owned())
 }
 
 /// Parses the command line. Every flag also has an environment variable: `prefix`, then the flag's name in capitals.
@@ -155,6 +196,8 @@ mod tests {
             reflection: false,
             log_level: "info".to_owned(),
             log_format: LogFormat::Text,
+            otlp_endpoint: None,
+            trace_ratio: 1.0,
         }
     }
 

@@ -1,5 +1,7 @@
 //! Health and reflection: what a platform asks before anything else.
 
+pub mod ask;
+
 use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tonic_reflection::server::{Builder, Error as ReflectionError};

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -35,6 +36,7 @@ pub struct Listener {
     socket: TcpListener,
     local_addr: SocketAddr,
     connections_max: usize,
+    open: Gauge,
 }
 
 impl Listener {
@@ -51,6 +53,7 @@ impl Listener {
             socket,
             local_addr,
             connections_max,
+            open: Gauge::default(),
         })
     }
 
@@ -58,6 +61,12 @@ impl Listener {
     #[must_use]
     pub const fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// How many connections are open, also once the listener has become [`Connections`].
+    #[must_use]
+    pub const fn open(&self) -> &Gauge {
+        &self.open
     }
 
     /// Begins to accept. When `stop` is cancelled, clients that have not said anything yet are closed; when `kill` is
@@ -98,7 +107,10 @@ impl Connections {
                 Ok((stream, peer)) => {
                     // Answers are small frames that must not wait for each other.
                     drop(stream.set_nodelay(true));
-                    return (Connection::new(stream, permit, &self.stop, &self.kill), peer);
+                    return (
+                        Connection::new(stream, permit, self.listener.open.clone(), &self.stop, &self.kill),
+                        peer,
+                    );
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
@@ -138,6 +150,7 @@ pub struct Connection {
     killed: Pin<Box<WaitForCancellationFutureOwned>>,
     /// `None` once the client has said something.
     silence: Option<Silence>,
+    open: Gauge,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -157,11 +170,14 @@ impl Connection {
     fn new(
         stream: TcpStream,
         permit: OwnedSemaphorePermit,
+        open: Gauge,
         stop: &CancellationToken,
         kill: &CancellationToken,
     ) -> Self {
+        open.inc();
         Self {
             stream,
+            open,
             killed: Box::pin(kill.clone().cancelled_owned()),
             silence: Some(Silence {
                 timeout: Box::pin(sleep(FIRST_BYTE_TIMEOUT)),
@@ -169,6 +185,12 @@ impl Connection {
             }),
             _permit: permit,
         }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.open.dec();
     }
 }
 
@@ -284,11 +306,14 @@ mod tests {
     #[tokio::test]
     async fn a_client_beyond_the_limit_waits_for_a_place() {
         let (mut connections, addr, _stop, _kill) = pair(1).await;
+        let open = connections.listener.open().clone();
         let _first_client = TcpStream::connect(addr).await.unwrap();
         let _second_client = TcpStream::connect(addr).await.unwrap();
         let (first, _) = connections.accept().await;
         assert!(futures_util::poll!(Box::pin(connections.accept())).is_pending());
+        assert_eq!(open.get(), 1);
         drop(first);
+        assert_eq!(open.get(), 0);
         connections.accept().await;
     }
 }

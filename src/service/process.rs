@@ -2,22 +2,42 @@
 
 use std::{error::Error, process::ExitCode, time::Duration};
 
-use tokio::runtime::Builder;
+use tokio::{runtime::Builder, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     chain::Chain,
+    health::ask::Question,
     logs::{self, Logging},
     signals::Signals,
+    trace::export::{Sender, Traces},
 };
+
+/// What a process was told to do.
+#[derive(Debug)]
+pub enum Task<C> {
+    /// Serve.
+    Serve(Box<Serve<C>>),
+    /// Ask a service that runs whether it serves.
+    Health(Question),
+}
 
 /// What a process was told that shall serve.
 #[derive(Debug)]
 pub struct Serve<C> {
     /// What the service runs with.
     pub config: C,
+    /// What the process tells of itself.
+    pub telemetry: Telemetry,
+}
+
+/// What a process tells of itself.
+#[derive(Debug)]
+pub struct Telemetry {
     /// What is logged, and how.
     pub logging: Logging,
+    /// Where spans are sent. `None`: nowhere.
+    pub traces: Option<Traces>,
 }
 
 /// Why a service could not start, or ended otherwise than it was told to.
@@ -28,15 +48,16 @@ const RUNTIME_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Runs a service until it ends, and returns the exit code of its process.
 ///
-/// The first signal cancels the token that `service` is given; a second one ends the process at once.
-pub fn run(logging: Logging, service: impl AsyncFnOnce(CancellationToken) -> Result<(), Failed>) -> ExitCode {
-    logs::init(logging);
+/// Its last spans are sent within a second of its end. The first signal cancels the token that `service` is given; a second one ends the process at once.
+pub fn run(telemetry: Telemetry, service: impl AsyncFnOnce(CancellationToken) -> Result<(), Failed>) -> ExitCode {
+    let (tracer, sender) = telemetry.traces.map(Traces::open).unzip();
+    logs::init(telemetry.logging, tracer);
     let ended = Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(Failed::from)
         .and_then(|runtime| {
-            let ended = runtime.block_on(until_signal(service));
+            let ended = runtime.block_on(with_traces(sender, until_signal(service)));
             runtime.shutdown_timeout(RUNTIME_TIMEOUT);
             ended
         });
@@ -47,6 +68,19 @@ pub fn run(logging: Logging, service: impl AsyncFnOnce(CancellationToken) -> Res
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs a service while its spans are sent; what they still are at its end is sent last.
+async fn with_traces<T>(sender: Option<Sender>, service: impl Future<Output = T>) -> T {
+    let (stop, mut sending) = (CancellationToken::new(), JoinSet::new());
+    if let Some(sender) = sender {
+        // Best effort: without it spans are dropped.
+        sending.spawn(sender.run(stop.clone()));
+    }
+    let ended = service.await;
+    stop.cancel();
+    while sending.join_next().await.is_some() {}
+    ended
 }
 
 async fn until_signal(service: impl AsyncFnOnce(CancellationToken) -> Result<(), Failed>) -> Result<ExitCode, Failed> {

@@ -1,17 +1,22 @@
-//! The correlation id of a call: in its logs, its errors and its answer.
+//! What correlates a call: its id, in its logs, its errors and its answer, and the trace that its caller told.
 
 use std::{fmt, sync::Arc};
 
 use http::{HeaderMap, HeaderValue};
+use opentelemetry::trace::SpanContext;
 
+use super::trace;
 use crate::{
     names::InstanceId,
     reason::header::{CORRELATION_ID, REQUEST_ID},
 };
 
-/// The correlation id of one call.
+/// The correlation id of one call, with the trace that its caller told.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestId(Arc<str>);
+pub struct RequestId {
+    text: Arc<str>,
+    trace: Option<Arc<SpanContext>>,
+}
 
 impl RequestId {
     /// The most characters that are taken from a caller; a longer id is replaced.
@@ -20,41 +25,54 @@ impl RequestId {
     /// The id that the caller gave as `x-request-id`, else as `x-gitlab-correlation-id`, else a new one.
     #[must_use]
     pub fn from_headers(headers: &HeaderMap) -> Self {
-        [REQUEST_ID, CORRELATION_ID]
+        let given = [REQUEST_ID, CORRELATION_ID]
             .into_iter()
             .filter_map(|name| headers.get(name)?.to_str().ok())
             .find(|text| {
                 (1..=Self::LENGTH_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
             })
-            .map_or_else(Self::random, |text| Self(text.into()))
+            .map_or_else(random, Arc::from);
+        Self {
+            text: given,
+            trace: trace::caller(headers).map(Arc::new),
+        }
     }
 
     /// The id of the call that `request` belongs to.
     #[must_use]
     pub fn of<T>(request: &tonic::Request<T>) -> Self {
-        request.extensions().get().cloned().unwrap_or_else(Self::random)
+        request.extensions().get().cloned().unwrap_or_else(|| Self {
+            text: random(),
+            trace: None,
+        })
+    }
+
+    /// The trace that the caller says the call is part of. `None`: it says nothing.
+    #[must_use]
+    pub fn trace(&self) -> Option<&SpanContext> {
+        self.trace.as_deref()
     }
 
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// The text as a header.
     #[must_use]
     pub fn to_header(&self) -> Option<HeaderValue> {
-        HeaderValue::from_str(&self.0).ok()
+        HeaderValue::from_str(&self.text).ok()
     }
+}
 
-    fn random() -> Self {
-        Self(InstanceId::random().to_string().into())
-    }
+fn random() -> Arc<str> {
+    InstanceId::random().to_string().into()
 }
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 

@@ -7,9 +7,11 @@ use std::{
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
+use prometheus_client::registry::Registry;
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -18,10 +20,11 @@ use tonic::{
 };
 
 use super::{
-    admin,
+    admin::{self, Shown},
     call::CallLayer,
     health::{self, Health},
     listener::Listener,
+    metrics::CallMetrics,
     ready_file::ReadyFile,
 };
 
@@ -113,7 +116,7 @@ impl Ports {
         self.listener.local_addr()
     }
 
-    /// Where liveness and readiness are served.
+    /// Where liveness, readiness and metrics are served.
     #[must_use]
     pub const fn admin_addr(&self) -> SocketAddr {
         self.admin.local_addr()
@@ -131,6 +134,8 @@ pub struct Services {
     pub reflection: bool,
     /// Whether the services can take calls: what health and readiness tell.
     pub ready: watch::Receiver<bool>,
+    /// The services' own metrics, begun by [`metrics::of_service`]; those of calls and connections come on top.
+    pub metrics: Registry,
 }
 
 /// Serves until `shutdown.stop` is cancelled and the calls that run have ended or were ended.
@@ -158,7 +163,14 @@ pub async fn serve(
         names,
         reflection,
         ready,
+        mut metrics,
     } = services;
+    let calls = CallMetrics::new(&mut metrics, names);
+    metrics.register(
+        "connections",
+        "Connections to the gRPC port that are open",
+        listener.open().clone(),
+    );
     let (health, mut routes) = Health::add_to(routes, names).await;
     if reflection {
         routes = health::add_reflection(routes, names).map_err(ServeError::Reflection)?;
@@ -169,7 +181,11 @@ pub async fn serve(
     let mut helpers = JoinSet::new();
     // Best effort: without them probes fail, and calls go on.
     helpers.spawn(tell_health(health, ready, serving, shutdown.stop.clone()));
-    helpers.spawn(admin::serve(admin, is_serving));
+    let shown = Shown {
+        ready: is_serving,
+        metrics: Arc::new(metrics),
+    };
+    helpers.spawn(admin::serve(admin, shown));
 
     let ready_file = match ready_file {
         Some(path) => {
@@ -183,7 +199,7 @@ pub async fn serve(
         None => None,
     };
     tracing::info!(%listen_addr, %admin_addr, "serving");
-    let result = transport(routes, listener, limits, shutdown).await;
+    let result = transport(routes, listener, limits, calls, shutdown).await;
     drop(ready_file);
     result.map_err(ServeError::Transport)
 }
@@ -215,6 +231,7 @@ async fn transport(
     routes: Routes,
     listener: Listener,
     limits: Limits,
+    calls: CallMetrics,
     shutdown: Shutdown,
 ) -> Result<(), transport::Error> {
     let Shutdown { stop, grace, end } = shutdown;
@@ -233,7 +250,7 @@ async fn transport(
         .initial_connection_window_size(1024 * 1024)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-        .layer(CallLayer::new(limits.message_bytes))
+        .layer(CallLayer::new(limits.message_bytes, calls))
         .add_routes(routes)
         .serve_with_incoming_shutdown(connections, stop.clone().cancelled_owned());
 

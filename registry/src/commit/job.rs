@@ -2,8 +2,9 @@
 
 use std::{collections::HashMap, fmt, sync::Arc, time::SystemTime};
 
-use switchboard::names::CredentialId;
+use switchboard::{names::CredentialId, service::trace};
 use tokio::sync::oneshot;
+use tracing::{Span, field::Empty, info_span};
 
 use super::{CommitError, Written};
 use crate::{
@@ -82,11 +83,13 @@ pub(super) struct Typed<R: WriteRequest> {
     write: R::Write,
     repeat: Option<(RepeatKey, Fingerprint)>,
     outcome: Option<Outcome<R::Answer>>,
+    /// From being queued to being durable, within the call's own.
+    span: Span,
     reply: oneshot::Sender<Outcome<R::Answer>>,
 }
 
 impl<R: WriteRequest> Typed<R> {
-    pub(super) const fn new(
+    pub(super) fn new(
         write: R::Write,
         repeat: Option<(RepeatKey, Fingerprint)>,
         reply: oneshot::Sender<Outcome<R::Answer>>,
@@ -95,6 +98,7 @@ impl<R: WriteRequest> Typed<R> {
             write,
             repeat,
             outcome: None,
+            span: info_span!("commit", otel.kind = "internal", revision = Empty),
             reply,
         }
     }
@@ -135,7 +139,10 @@ impl<R: WriteRequest> Typed<R> {
                 let value = stored::encode(&change);
                 (change, value)
             });
-            draft.revisions.push(state.apply(encoded.collect(), plan.deleted, now));
+            let applied = state.apply(encoded.collect(), plan.deleted, now);
+            self.span.record("revision", applied.past.revision.get());
+            state.traceparent = trace::text(&self.span);
+            draft.revisions.push(applied);
         }
         let outcome = R::Write::outcome(state, &plan.subject).expect("the subject of a plan is in its state");
         Ok(Written {

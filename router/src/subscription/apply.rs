@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use switchboard::history::Cursor;
+use switchboard::{history::Cursor, service::trace};
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -12,7 +12,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
-use tracing::{debug, info, warn};
+use tracing::{Span, debug, info, info_span, warn};
 
 use super::{
     compile::{Compiled, Held, Used, compile},
@@ -43,7 +43,8 @@ pub(super) struct Applier {
     applied: watch::Sender<Applied>,
     credentials: Credentials,
     used: Arc<Used>,
-    compiling: JoinSet<(Compiled, Duration)>,
+    /// With the span, which ends when the catalog is in use.
+    compiling: JoinSet<(Compiled, Duration, Span)>,
     /// Something has changed since the last compiling began.
     is_stale: bool,
     /// Until when the credentials of a new life of the store are waited for.
@@ -99,7 +100,7 @@ impl Applier {
                     Err(_closed) => return,
                 },
                 Some(compiled) = self.compiling.join_next() => match compiled {
-                    Ok((compiled, duration)) => self.install(compiled, duration),
+                    Ok((compiled, duration, span)) => span.in_scope(|| self.install(compiled, duration)),
                     Err(error) => {
                         warn!(%error, "compiling the configuration failed: the catalog in use stays");
                     }
@@ -121,9 +122,16 @@ impl Applier {
         let used = Arc::clone(&self.used);
         let credentials = self.credentials.cache().clone();
         // Ten thousand models take longer than a worker of the runtime may be kept busy.
+        let span = info_span!(
+            parent: None, "apply", otel.kind = "consumer", revision = received.cursor().revision.get()
+        );
+        if let Some(traceparent) = received.traceparent() {
+            trace::adopt_text(&span, traceparent);
+        }
         self.compiling.spawn_blocking(move || {
             let begin = Instant::now();
-            (compile(&received, &used, &credentials), begin.elapsed())
+            let compiled = span.in_scope(|| compile(&received, &used, &credentials));
+            (compiled, begin.elapsed(), span)
         });
     }
 
@@ -150,6 +158,7 @@ impl Applier {
         let is_first = self.used.life().is_none();
         self.used = Arc::new(used);
         self.current.swap(Arc::new(catalog));
+        self.current.set_held(held.len());
         if is_first {
             self.readiness = Readiness::Until(begin + PATIENCE);
         }

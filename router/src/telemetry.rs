@@ -1,0 +1,315 @@
+//! What the router shows of its calls: metrics of model servers, and what access lines say.
+//!
+//! Nothing here is named by a model: the number of models has no bound that a metrics system could live with. Which model
+//! answered stands in the access line and in the trace.
+
+use std::sync::Arc;
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+use switchboard::service::{
+    call::notes::Notes,
+    metrics::{durations, read_gauge},
+};
+
+use tokio::time::Instant;
+use tracing::Span;
+
+use crate::{
+    call::{CallError, CallFailure, Completion, Selected},
+    current::Current,
+    upstream::{UpstreamError, dialect::FinishReason},
+};
+
+/// How an attempt to have a model answer ended, as far as metrics tell it apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttemptOutcome {
+    /// With a whole answer.
+    Answered,
+    /// The server could not be dialled.
+    Unreachable,
+    /// The server took too long.
+    TimedOut,
+    /// The server failed, or has too much to do.
+    Failed,
+    /// The server does not accept the request, the credential, the model or the path.
+    Refused,
+    /// The connection ended within the answer, or before it.
+    Truncated,
+    /// What the server sent makes no sense.
+    Malformed,
+    /// The call was given up: its caller has gone or is too slow, its deadline passed, or the router shuts down.
+    Abandoned,
+}
+
+impl AttemptOutcome {
+    const ALL: [Self; 8] = [
+        Self::Answered,
+        Self::Unreachable,
+        Self::TimedOut,
+        Self::Failed,
+        Self::Refused,
+        Self::Truncated,
+        Self::Malformed,
+        Self::Abandoned,
+    ];
+
+    /// The label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Unreachable => "unreachable",
+            Self::TimedOut => "timed_out",
+            Self::Failed => "failed",
+            Self::Refused => "refused",
+            Self::Truncated => "truncated",
+            Self::Malformed => "malformed",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+impl From<&UpstreamError> for AttemptOutcome {
+    fn from(error: &UpstreamError) -> Self {
+        match error {
+            UpstreamError::Dial(_) => Self::Unreachable,
+            UpstreamError::FirstTokenTimeout(_) | UpstreamError::IdleTimeout(_) => Self::TimedOut,
+            UpstreamError::Server(_) | UpstreamError::RateLimited(_) => Self::Failed,
+            UpstreamError::CredentialRejected(_) | UpstreamError::NotFound | UpstreamError::Rejected { .. } => {
+                Self::Refused
+            }
+            UpstreamError::Truncated => Self::Truncated,
+            UpstreamError::Redirected(_)
+            | UpstreamError::UnexpectedStatus(_)
+            | UpstreamError::UnexpectedContentType
+            | UpstreamError::Protocol
+            | UpstreamError::InvalidUtf8
+            | UpstreamError::TooLarge(_) => Self::Malformed,
+        }
+    }
+}
+
+impl From<&CallError> for AttemptOutcome {
+    fn from(error: &CallError) -> Self {
+        match error {
+            CallError::Upstream(error) => error.into(),
+            CallError::ConfigNotLoaded
+            | CallError::Resolve(_)
+            | CallError::InputNotSupported(_)
+            | CallError::DeadlineTooShort(_)
+            | CallError::DeadlinePassed
+            | CallError::CallerGone
+            | CallError::CallerTooSlow(_)
+            | CallError::Draining
+            | CallError::Internal => Self::Abandoned,
+        }
+    }
+}
+
+/// What is counted of the calls to model servers. A clone counts in the same place.
+#[derive(Debug, Clone)]
+pub struct UpstreamMetrics {
+    by_outcome: Family<OfOutcome, Counter>,
+    attempts: [Counter; AttemptOutcome::ALL.len()],
+    active: Gauge,
+    first_token: Histogram,
+    stale: Counter,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfOutcome {
+    outcome: &'static str,
+}
+
+impl Default for UpstreamMetrics {
+    fn default() -> Self {
+        let by_outcome = Family::<OfOutcome, Counter>::default();
+        let attempts = AttemptOutcome::ALL.map(|outcome| {
+            by_outcome.get_or_create_owned(&OfOutcome {
+                outcome: outcome.as_str(),
+            })
+        });
+        Self {
+            by_outcome,
+            attempts,
+            active: Gauge::default(),
+            first_token: durations(),
+            stale: Counter::default(),
+        }
+    }
+}
+
+impl UpstreamMetrics {
+    /// Counts an attempt that begins; it counts as abandoned unless it is told how it ended.
+    #[must_use]
+    pub fn begin(&self) -> Attempt {
+        self.active.inc();
+        Attempt {
+            metrics: self.clone(),
+            begun: Instant::now(),
+            outcome: AttemptOutcome::Abandoned,
+        }
+    }
+
+    /// Counts a request that went out once more, since its connection was stale.
+    pub fn repeated(&self) {
+        self.stale.inc();
+    }
+
+    /// Shows what is counted.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "attempts",
+            "Attempts to have a model answer, by how they ended",
+            self.by_outcome.clone(),
+        );
+        registry.register("attempts_active", "Attempts that run", self.active.clone());
+        registry.register(
+            "time_to_first_token_seconds",
+            "From the beginning of an attempt to the first token",
+            self.first_token.clone(),
+        );
+        registry.register(
+            "stale_connection_repeats",
+            "Requests that went out once more, since a pooled connection was closed by its server",
+            self.stale.clone(),
+        );
+    }
+}
+
+/// An attempt that is under way.
+#[derive(Debug)]
+pub struct Attempt {
+    metrics: UpstreamMetrics,
+    begun: Instant,
+    outcome: AttemptOutcome,
+}
+
+impl Attempt {
+    /// Counts the first token.
+    pub fn first_token(&self) {
+        self.metrics.first_token.observe(self.begun.elapsed().as_secs_f64());
+    }
+
+    /// Takes down how it ended, for the metrics and for the current span.
+    pub fn ended<T>(&mut self, result: &Result<T, CallError>) {
+        self.outcome = match result {
+            Ok(_) => AttemptOutcome::Answered,
+            Err(error) => error.into(),
+        };
+        if result.is_err() {
+            Span::current().record("error.type", self.outcome.as_str());
+        }
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.metrics.active.dec();
+        if let Some(counter) = self.metrics.attempts.get(self.outcome as usize) {
+            counter.inc();
+        }
+    }
+}
+
+/// Shows the configuration in use.
+pub fn register_current(current: &Arc<Current>, registry: &mut Registry) {
+    let shown = Arc::clone(current);
+    read_gauge(
+        registry,
+        "config_revision",
+        "Revision of the configuration in use",
+        move || shown.load().map(|catalog| number(catalog.cursor.revision.get())),
+    );
+    let shown = Arc::clone(current);
+    read_gauge(
+        registry,
+        "config_age_seconds",
+        "How long ago the registry was heard last",
+        move || shown.age().map(|age| age.as_secs_f64()),
+    );
+    let shown = Arc::clone(current);
+    read_gauge(
+        registry,
+        "config_held_items",
+        "Resources whose newest version is not in use",
+        move || i64::try_from(shown.held()).ok().map(number),
+    );
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a metric is a float: exact up to 2^53")]
+const fn number(number: i64) -> f64 {
+    number as f64
+}
+
+/// Who answers, for the access line.
+pub fn note_selected(notes: &Notes, selected: &Selected) {
+    notes.add(|facts| {
+        facts.feature = Some(selected.feature.to_string());
+        facts.model = Some(selected.model.name.to_string());
+        facts.attempts = Some(1);
+    });
+}
+
+/// How an answer ended well, for the access line.
+pub fn note_completion(notes: &Notes, completion: &Completion) {
+    let count = |count: Option<i32>| count.and_then(|count| u64::try_from(count).ok());
+    notes.add(|facts| {
+        facts.finish_reason = Some(match completion.finish {
+            FinishReason::Stop => "stop",
+            FinishReason::Length => "length",
+            FinishReason::ContentFilter => "content_filter",
+            FinishReason::Other => "other",
+        });
+        facts.input_tokens = completion.usage.and_then(|usage| count(usage.input));
+        facts.output_tokens = completion.usage.and_then(|usage| count(usage.output));
+    });
+}
+
+/// What a call was about that failed, for the access line.
+pub fn note_failure(notes: &Notes, failure: &CallFailure) {
+    let context = &failure.context;
+    notes.add(|facts| {
+        facts.feature = context.feature.map(ToString::to_string);
+        facts.model = context.model.as_ref().map(ToString::to_string);
+        facts.attempts = Some(u32::from(matches!(failure.error, CallError::Upstream(_))));
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use switchboard::service::metrics::of_service;
+
+    use super::*;
+
+    #[test]
+    fn an_attempt_counts_once_however_it_ends() {
+        let metrics = UpstreamMetrics::default();
+        let mut registry = of_service("test");
+        metrics.register(&mut registry);
+        metrics.begin().ended(&Ok(()));
+        metrics
+            .begin()
+            .ended::<()>(&Err(CallError::Upstream(UpstreamError::Truncated)));
+        let dropped = metrics.begin();
+        assert_eq!(metrics.active.get(), 1);
+        drop(dropped);
+        assert_eq!(metrics.active.get(), 0);
+        let counted: Vec<u64> = metrics.attempts.iter().map(Counter::get).collect();
+        assert_eq!(counted, [1, 0, 0, 0, 0, 1, 0, 1]);
+        for (outcome, counter) in AttemptOutcome::ALL.into_iter().zip(&metrics.attempts) {
+            let label = OfOutcome {
+                outcome: outcome.as_str(),
+            };
+            assert_eq!(
+                metrics.by_outcome.get_or_create(&label).get(),
+                counter.get(),
+                "{label:?}"
+            );
+        }
+    }
+}

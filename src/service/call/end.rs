@@ -1,0 +1,181 @@
+//! The end of a call, told once, however it comes: one access line, one closed span, one count.
+
+use std::{net::SocketAddr, time::Duration};
+
+use http::HeaderMap;
+use opentelemetry::trace::Status as SpanStatus;
+use tokio::time::Instant;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+use tracing::{Span, debug, info};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+use super::notes::{Facts, Notes};
+use crate::service::{metrics::ActiveCall, request_id::RequestId, trace};
+
+/// How a call ended, as its headers or trailers say.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    code: Code,
+    /// Empty when it was answered.
+    reason: String,
+}
+
+impl Outcome {
+    /// `None`: the call goes on.
+    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+        let code = Code::from_bytes(headers.get(Status::GRPC_STATUS)?.as_bytes());
+        let reason = match code {
+            Code::Ok => String::new(),
+            _ => {
+                let details = Status::from_header_map(headers)?.get_error_details();
+                details.error_info().map(|info| info.reason.clone()).unwrap_or_default()
+            }
+        };
+        Some(Self { code, reason })
+    }
+
+    /// Nobody waited for the end.
+    fn left() -> Self {
+        Self {
+            code: Code::Cancelled,
+            reason: "CALLER_CANCELLED".to_owned(),
+        }
+    }
+}
+
+/// Tells the end of a call when it is dropped.
+#[derive(Debug)]
+pub(super) struct CallEnd {
+    pub(super) span: Span,
+    pub(super) started: Instant,
+    /// Path without its leading slash: service, then method.
+    pub(super) method: String,
+    pub(super) request_id: RequestId,
+    pub(super) peer: Option<SocketAddr>,
+    pub(super) notes: Notes,
+    pub(super) active: ActiveCall,
+    /// Bytes of answers that went out.
+    pub(super) bytes: u64,
+    /// `None`: it has not ended yet.
+    pub(super) outcome: Option<Outcome>,
+}
+
+impl Drop for CallEnd {
+    fn drop(&mut self) {
+        let outcome = self.outcome.take().unwrap_or_else(Outcome::left);
+        let took = self.started.elapsed();
+        let facts = self.notes.take();
+        self.active.end(outcome.code, &outcome.reason, took);
+        self.tell_span(&outcome, &facts);
+        self.log(&outcome, &facts, took);
+    }
+}
+
+impl CallEnd {
+    fn log(&self, outcome: &Outcome, facts: &Facts, took: Duration) {
+        let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let place = trace::place(&self.span);
+        let trace_id = place
+            .as_ref()
+            .or_else(|| self.request_id.trace())
+            .map(|place| place.trace_id().to_string());
+        let peer = self.peer.map(tracing::field::display);
+        // Without the span, whose fields the line has itself: it is whole and flat.
+        macro_rules! line {
+            ($level:ident) => {
+                $level!(
+                    target: "switchboard::access",
+                    parent: None,
+                    method = self.method,
+                    code = code_name(outcome.code),
+                    reason = outcome.reason,
+                    duration_ms,
+                    request_id = self.request_id.as_str(),
+                    trace_id,
+                    peer,
+                    response_bytes = self.bytes,
+                    feature = facts.feature,
+                    model = facts.model,
+                    attempts = facts.attempts,
+                    finish_reason = facts.finish_reason,
+                    input_tokens = facts.input_tokens,
+                    output_tokens = facts.output_tokens,
+                    "call"
+                )
+            };
+        }
+        // Probes ask every few seconds and are told of when they fail.
+        if outcome.code == Code::Ok && self.method.starts_with("grpc.health.") {
+            line!(debug);
+        } else {
+            line!(info);
+        }
+    }
+
+    fn tell_span(&self, outcome: &Outcome, facts: &Facts) {
+        let span = &self.span;
+        span.set_attribute("rpc.grpc.status_code", i64::from(i32::from(outcome.code)));
+        if outcome.code != Code::Ok {
+            span.set_attribute("error.type", outcome.reason.clone());
+        }
+        if is_own_fault(outcome.code) {
+            span.set_status(SpanStatus::error(outcome.reason.clone()));
+        }
+        let count = |count: Option<u64>| count.and_then(|count| i64::try_from(count).ok());
+        if let Some(feature) = &facts.feature {
+            span.set_attribute("switchboard.feature", feature.clone());
+        }
+        if let Some(model) = &facts.model {
+            span.set_attribute("gen_ai.request.model", model.clone());
+        }
+        if let Some(attempts) = facts.attempts {
+            span.set_attribute("switchboard.attempts", i64::from(attempts));
+        }
+        if let Some(reason) = facts.finish_reason {
+            span.set_attribute("gen_ai.response.finish_reasons", reason);
+        }
+        if let Some(tokens) = count(facts.input_tokens) {
+            span.set_attribute("gen_ai.usage.input_tokens", tokens);
+        }
+        if let Some(tokens) = count(facts.output_tokens) {
+            span.set_attribute("gen_ai.usage.output_tokens", tokens);
+        }
+    }
+}
+
+/// Whether a code is, by OpenTelemetry's rule for servers, the server's own error.
+const fn is_own_fault(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unknown
+            | Code::DeadlineExceeded
+            | Code::Unimplemented
+            | Code::Internal
+            | Code::Unavailable
+            | Code::DataLoss
+    )
+}
+
+/// A code as the protocol's documents spell it.
+pub(in crate::service) const fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}

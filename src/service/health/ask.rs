@@ -1,0 +1,75 @@
+//! Asks a service that runs whether it serves: what the subcommand `health` does.
+
+use std::{process::ExitCode, time::Duration};
+
+use clap::Args;
+use tokio::{runtime::Builder, time::timeout};
+use tonic::{
+    Code,
+    transport::{Channel, Endpoint},
+};
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+
+use crate::service::chain::Chain;
+
+/// How long the answer may take, the connection included.
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Whom to ask, and for what.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct Question {
+    /// Ask the service at this address, `host:port` [default: where this one listens by default]
+    #[arg(long, value_name = "ADDR")]
+    pub addr: Option<String>,
+
+    /// Ask only for this service, for example `switchboard.router.v1.InferenceService` [default: all together]
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    pub service: String,
+}
+
+/// Asks, prints one line, and returns the exit code: 0 when it serves, 1 otherwise.
+#[must_use]
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the answer is for whoever asked on the command line"
+)]
+pub fn ask(question: &Question, default_addr: &str) -> ExitCode {
+    let addr = question.addr.as_deref().unwrap_or(default_addr);
+    let runtime = Builder::new_current_thread().enable_all().build();
+    let answer = runtime
+        .map_err(|error| error.to_string())
+        .and_then(|runtime| runtime.block_on(answer(addr, &question.service)));
+    match answer {
+        Ok(ServingStatus::Serving) => {
+            println!("{addr}: SERVING");
+            ExitCode::SUCCESS
+        }
+        Ok(status) => {
+            println!("{addr}: {}", status.as_str_name());
+            ExitCode::FAILURE
+        }
+        Err(why) => {
+            eprintln!("{addr}: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn answer(addr: &str, service: &str) -> Result<ServingStatus, String> {
+    let endpoint =
+        Endpoint::from_shared(format!("http://{addr}")).map_err(|_not_an_address| "not an address".to_owned())?;
+    let answer = async {
+        let channel: Channel = endpoint.connect().await.map_err(|error| Chain(&error).to_string())?;
+        let request = HealthCheckRequest {
+            service: service.to_owned(),
+        };
+        match HealthClient::new(channel).check(request).await {
+            Ok(response) => Ok(response.into_inner().status()),
+            Err(status) if status.code() == Code::NotFound => Ok(ServingStatus::ServiceUnknown),
+            Err(status) => Err(format!("{}: {}", status.code(), status.message())),
+        }
+    };
+    let answer = timeout(TIMEOUT, answer).await;
+    answer.unwrap_or_else(|_elapsed| Err(format!("no answer within {TIMEOUT:?}")))
+}

@@ -1,0 +1,296 @@
+//! What `/metrics` shows: the calls of both services, and the frame into which each service puts its own.
+//!
+//! Labels are bounded: methods that the service has, codes and reasons of the contract. Nothing that a caller makes up, and
+//! no name of a resource, becomes one. Handles are kept: a call looks one label set up when it ends, a token none.
+
+mod text;
+
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
+    metrics::{
+        MetricType,
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+        histogram::Histogram,
+    },
+    registry::Registry,
+};
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
+use tonic::Code;
+
+pub(super) use self::text::{Format, render};
+use super::{call::code_name, trace::export};
+use crate::{pb, reason::Reason};
+
+/// The method of calls that no service here has.
+const OTHER: &str = "other";
+
+/// Bounds of durations, in seconds: from a write on a fast disk to the longest answer of a model.
+const SECONDS: [f64; 16] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+];
+
+/// Metrics of the service `name`, with what is known of every process; the service adds its own.
+#[must_use]
+pub fn of_service(name: &'static str) -> Registry {
+    let mut registry = Registry::with_prefix("switchboard");
+    let build = Family::<Build, Gauge>::default();
+    let version = env!("CARGO_PKG_VERSION");
+    build.get_or_create(&Build { service: name, version }).set(1);
+    registry.register("build_info", "The service and its version", build);
+    read_counter(
+        &mut registry,
+        "trace_spans_dropped",
+        "Spans that were recorded and did not reach the collector",
+        export::dropped,
+    );
+    registry
+}
+
+/// A histogram of durations in seconds.
+#[must_use]
+pub fn durations() -> Histogram {
+    Histogram::new(SECONDS)
+}
+
+/// Shows a number that is read at each scrape; while it is not known, the metric has no value.
+pub fn read_gauge(
+    registry: &mut Registry,
+    name: &'static str,
+    help: &'static str,
+    read: impl Fn() -> Option<f64> + Send + Sync + 'static,
+) {
+    let encode = move |mut encoder: DescriptorEncoder<'_>| {
+        let encoder = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        read().map_or(Ok(()), |value| ConstGauge::new(value).encode(encoder))
+    };
+    registry.register_collector(Box::new(Read { name, encode }));
+}
+
+/// Shows a count that is read at each scrape.
+pub fn read_counter(
+    registry: &mut Registry,
+    name: &'static str,
+    help: &'static str,
+    read: impl Fn() -> u64 + Send + Sync + 'static,
+) {
+    let encode = move |mut encoder: DescriptorEncoder<'_>| {
+        let encoder = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        ConstCounter::new(read()).encode(encoder)
+    };
+    registry.register_collector(Box::new(Read { name, encode }));
+}
+
+struct Read<E> {
+    name: &'static str,
+    encode: E,
+}
+
+impl<E> fmt::Debug for Read<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Read").field(&self.name).finish()
+    }
+}
+
+impl<E> Collector for Read<E>
+where
+    E: Fn(DescriptorEncoder<'_>) -> fmt::Result + Send + Sync + 'static,
+{
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        (self.encode)(encoder)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Build {
+    service: &'static str,
+    version: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfMethod {
+    method: Arc<str>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Ended {
+    method: Arc<str>,
+    code: &'static str,
+    reason: &'static str,
+}
+
+/// The calls of one service.
+#[derive(Debug, Clone)]
+pub struct CallMetrics {
+    methods: Arc<HashMap<Arc<str>, Method>>,
+    other: Method,
+    finished: Family<Ended, Counter>,
+}
+
+/// What is kept of one method.
+#[derive(Debug, Clone)]
+struct Method {
+    name: Arc<str>,
+    started: Counter,
+    active: Gauge,
+    duration: Histogram,
+}
+
+impl CallMetrics {
+    /// Counts the calls of these services, by their full names, and of health.
+    #[must_use]
+    pub fn new(registry: &mut Registry, services: &[&str]) -> Self {
+        let started = Family::<OfMethod, Counter>::default();
+        let active = Family::<OfMethod, Gauge>::default();
+        let duration = Family::<OfMethod, Histogram>::new_with_constructor(durations);
+        let method = |name: String| {
+            let name: Arc<str> = name.into();
+            let label = OfMethod {
+                method: Arc::clone(&name),
+            };
+            Method {
+                name,
+                started: started.get_or_create_owned(&label),
+                active: active.get_or_create_owned(&label),
+                duration: duration.get_or_create_owned(&label),
+            }
+        };
+        let other = method(OTHER.to_owned());
+        let methods = methods_of(services).map(method);
+        let methods = methods.map(|method| (Arc::clone(&method.name), method)).collect();
+        let metrics = Self {
+            methods: Arc::new(methods),
+            other,
+            finished: Family::default(),
+        };
+        registry.register("calls_started", "Calls that have begun", started.clone());
+        registry.register("calls_active", "Calls that run", active.clone());
+        registry.register(
+            "call_duration_seconds",
+            "How long calls took, streams to their end",
+            duration.clone(),
+        );
+        registry.register("calls_finished", "Calls that have ended", metrics.finished.clone());
+        metrics
+    }
+
+    /// Counts a call that begins. A method that none of the services has is counted as `other`.
+    #[must_use]
+    pub(super) fn begin(&self, method: &str) -> ActiveCall {
+        let method = self.methods.get(method).unwrap_or(&self.other).clone();
+        method.started.inc();
+        method.active.inc();
+        ActiveCall {
+            method,
+            finished: self.finished.clone(),
+        }
+    }
+}
+
+/// A call that was counted as begun and has to be counted as ended.
+#[derive(Debug)]
+pub(super) struct ActiveCall {
+    method: Method,
+    finished: Family<Ended, Counter>,
+}
+
+impl ActiveCall {
+    /// The method, or `other`.
+    pub(super) fn method(&self) -> &str {
+        &self.method.name
+    }
+
+    /// Counts the end. To be told once.
+    pub(super) fn end(&self, code: Code, reason: &str, took: Duration) {
+        self.method.active.dec();
+        self.method.duration.observe(took.as_secs_f64());
+        let known = Reason::ALL.iter().map(|known| known.as_str());
+        let ended = Ended {
+            method: Arc::clone(&self.method.name),
+            code: code_name(code),
+            // Whoever else ends a call, such as a library, has no part in how many labels there are.
+            reason: known.into_iter().find(|known| *known == reason).unwrap_or_default(),
+        };
+        self.finished.get_or_create(&ended).inc();
+    }
+}
+
+/// The methods of these services and of health, as `service/method`.
+fn methods_of(services: &[&str]) -> impl Iterator<Item = String> {
+    let files = [pb::FILE_DESCRIPTOR_SET, tonic_health::pb::FILE_DESCRIPTOR_SET];
+    // A test rules out that they cannot be read.
+    let files = files.into_iter().filter_map(|set| FileDescriptorSet::decode(set).ok());
+    let mut methods = Vec::new();
+    for file in files.flat_map(|set| set.file) {
+        for service in &file.service {
+            let name = format!("{}.{}", file.package(), service.name());
+            if services.contains(&name.as_str()) || name == "grpc.health.v1.Health" {
+                methods.extend(service.method.iter().map(|method| format!("{name}/{}", method.name())));
+            }
+        }
+    }
+    methods.into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metrics() -> (Registry, CallMetrics) {
+        let mut registry = of_service("test");
+        let calls = CallMetrics::new(&mut registry, &["switchboard.router.v1.InferenceService"]);
+        (registry, calls)
+    }
+
+    fn shown(registry: &Registry) -> Vec<String> {
+        let text = render(registry, Format::Prometheus).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    const INFER: &str = "switchboard.router.v1.InferenceService/StreamInfer";
+
+    #[test]
+    fn a_call_is_counted_when_it_begins_and_when_it_ends() {
+        let (registry, calls) = metrics();
+        let call = calls.begin(INFER);
+        let active = |lines: &[String]| {
+            let name = format!("switchboard_calls_active{{method=\"{INFER}\"}} ");
+            lines
+                .iter()
+                .find_map(|line| line.strip_prefix(&name).map(str::to_owned))
+        };
+        assert_eq!(active(&shown(&registry)).unwrap(), "1");
+        call.end(Code::Unavailable, "SERVER_DRAINING", Duration::from_millis(3));
+        let lines = shown(&registry);
+        assert_eq!(active(&lines).unwrap(), "0");
+        let label = format!("{{method=\"{INFER}\",code=\"UNAVAILABLE\",reason=\"SERVER_DRAINING\"}} 1");
+        assert!(
+            lines.contains(&format!("switchboard_calls_finished_total{label}")),
+            "{lines:#?}"
+        );
+        let label = format!("{{le=\"0.005\",method=\"{INFER}\"}} 1");
+        assert!(
+            lines.contains(&format!("switchboard_call_duration_seconds_bucket{label}")),
+            "{lines:#?}"
+        );
+    }
+
+    #[test]
+    fn what_a_caller_makes_up_becomes_no_label() {
+        let (registry, calls) = metrics();
+        calls.begin(INFER).end(Code::Ok, "", Duration::ZERO);
+        let before = shown(&registry).len();
+        for number in 0..10_000 {
+            let method = format!("made.up/{number}");
+            calls
+                .begin(&method)
+                .end(Code::Unimplemented, &format!("MADE_UP_{number}"), Duration::ZERO);
+        }
+        assert_eq!(shown(&registry).len(), before + 1);
+    }
+}

@@ -1,0 +1,149 @@
+//! Traces: which call caused what, across processes.
+//!
+//! Trace context travels as W3C `traceparent` and `tracestate` only; B3 is passed over, and baggage goes no further. With a
+//! collector, spans are recorded and [`export`] sends them; without one, a caller's context is passed on as it came.
+//! Nothing that a caller or a model wrote is ever an attribute.
+
+pub mod export;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use opentelemetry::{
+    Context,
+    propagation::{Extractor, Injector, TextMapPropagator as _},
+    trace::{SpanContext, TraceContextExt as _},
+};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+use super::request_id::RequestId;
+
+const TRACEPARENT: &str = "traceparent";
+
+/// The trace that a caller says its call is part of. `None`: it says nothing that can be read.
+#[must_use]
+pub(crate) fn caller(headers: &HeaderMap) -> Option<SpanContext> {
+    // Most callers trace nothing.
+    headers.get(TRACEPARENT)?;
+    read(&Headers(headers))
+}
+
+/// Makes a span that has just begun part of a trace that began elsewhere.
+pub(crate) fn adopt(span: &Span, parent: &SpanContext) {
+    let parent = Context::new().with_remote_span_context(parent.clone());
+    // Without a collector there is nothing that could have a parent.
+    drop(span.set_parent(parent));
+}
+
+/// Makes a span that has just begun part of the trace of this `traceparent`; one that cannot be read is passed over.
+pub fn adopt_text(span: &Span, traceparent: &str) {
+    if let Some(parent) = read(&Text(traceparent)) {
+        adopt(span, &parent);
+    }
+}
+
+/// A span's place in its trace. `None`: it is not recorded.
+#[must_use]
+pub(crate) fn place(span: &Span) -> Option<SpanContext> {
+    let place = span.context().span().span_context().clone();
+    place.is_valid().then_some(place)
+}
+
+/// A span's place in its trace as a `traceparent`. `None`: it is not recorded.
+#[must_use]
+pub fn text(span: &Span) -> Option<Box<str>> {
+    let place = place(span)?;
+    let flags = place.trace_flags().to_u8();
+    Some(format!("00-{}-{}-{flags:02x}", place.trace_id(), place.span_id()).into())
+}
+
+/// Gives a request of the current span its trace context: the span's own, or, where none is recorded, what the caller of
+/// the call told.
+pub fn pass_on(call: &RequestId, headers: &mut HeaderMap) {
+    if let Some(place) = place(&Span::current()).as_ref().or_else(|| call.trace()) {
+        let context = Context::new().with_remote_span_context(place.clone());
+        TraceContextPropagator::new().inject_context(&context, &mut HeadersMut(headers));
+    }
+}
+
+fn read(from: &dyn Extractor) -> Option<SpanContext> {
+    let context = TraceContextPropagator::new().extract_with_context(&Context::new(), from);
+    let place = context.span().span_context().clone();
+    place.is_valid().then_some(place)
+}
+
+struct Headers<'a>(&'a HeaderMap);
+
+impl Extractor for Headers<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key)?.to_str().ok()
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(HeaderName::as_str).collect()
+    }
+}
+
+struct HeadersMut<'a>(&'a mut HeaderMap);
+
+impl Injector for HeadersMut<'_> {
+    fn set(&mut self, key: &str, value: String) {
+        if value.is_empty() {
+            return;
+        }
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(key), HeaderValue::try_from(value)) {
+            self.0.insert(name, value);
+        }
+    }
+}
+
+struct Text<'a>(&'a str);
+
+impl Extractor for Text<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        (key == TRACEPARENT).then_some(self.0)
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        vec![TRACEPARENT]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let pairs = pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        pairs.collect()
+    }
+
+    #[test]
+    fn without_a_collector_the_callers_context_is_passed_on_as_it_came() {
+        let call = RequestId::from_headers(&headers(&[
+            (TRACEPARENT, PARENT),
+            ("tracestate", "vendor=1"),
+            ("baggage", "user=alice"),
+            ("b3", "80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-1"),
+        ]));
+        let mut sent = HeaderMap::new();
+        pass_on(&call, &mut sent);
+        assert_eq!(sent, headers(&[(TRACEPARENT, PARENT), ("tracestate", "vendor=1")]));
+    }
+
+    #[test]
+    fn what_is_no_w3c_context_is_no_trace() {
+        for pairs in [
+            &[("b3", "80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-1")][..],
+            &[(TRACEPARENT, "00-00000000000000000000000000000000-00f067aa0ba902b7-01")],
+            &[(TRACEPARENT, "nonsense")],
+            &[],
+        ] {
+            assert_eq!(caller(&headers(pairs)), None, "{pairs:?}");
+        }
+    }
+}
