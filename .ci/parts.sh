@@ -25,6 +25,16 @@ need_cargo_tool() {
     PATH=$folder/bin:$PATH
 }
 
+# need_debian_package PACKAGE PROGRAM: installs a package when its program is missing, without starting any service of it.
+need_debian_package() {
+    command -v "$2" >/dev/null && return 0
+    echo "installing $1" >&2
+    local as_root=()
+    [ "$(id -u)" = 0 ] || as_root=(sudo)
+    "${as_root[@]}" apt-get -qq update >&2
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -qq install --no-install-recommends --yes "$1" >&2
+}
+
 # run_parts PART…: runs the function `part_PART` of each, in order, all of them even after a failure, since one run shall
 # tell all that is wrong. Prints a table of times and one closing line; fails if a part did.
 run_parts() {

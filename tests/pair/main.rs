@@ -16,6 +16,7 @@ mod harness;
 
 mod administrator;
 mod credentials;
+mod observability;
 mod outage;
 mod process;
 mod real_model;
