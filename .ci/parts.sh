@@ -33,7 +33,8 @@ need_debian_packages() {
     done
     [ ${#missing[@]} != 0 ] || return 0
     apt-get update --quiet=2 || return 1
-    DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes --no-install-recommends "${missing[@]}" >/dev/null
+    # No service of theirs is started.
+    DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install --quiet=2 --yes --no-install-recommends "${missing[@]}" >/dev/null
 }
 
 # run_parts PART…: runs the function `part_PART` of each, in order, all of them even after a failure, since one run shall

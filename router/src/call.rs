@@ -239,7 +239,7 @@ impl Calls {
             ended,
             completion: None,
         };
-        let span = tracing::info_span!("infer", model.name = %plan.selected.model.name);
+        let span = tracing::info_span!("infer", otel.kind = "internal", model.name = %plan.selected.model.name);
         let run = Run {
             calls: self.clone(),
             plan,

@@ -6,7 +6,7 @@ use clap::{Args, Parser, error::ErrorKind};
 
 use http::Uri;
 
-use super::{logs::Logging, process::Telemetry, trace::export::Traces};
+use super::{chain::Chain, logs::Logging, process::Telemetry, trace::export::Traces};
 
 /// The exit code of a wrong flag or environment variable.
 pub const USAGE_EXIT_CODE: u8 = 2;
@@ -56,8 +56,13 @@ impl SharedFlags {
     ///
     /// One line that says what is wrong with `--log-level`.
     pub fn telemetry(&self, service: &'static str) -> Result<Telemetry, String> {
-        let logging = Logging::parse(&self.log_level, self.log_format)
-            .map_err(|error| format!("invalid value '{}' for '--log-level <FILTER>': {error}", self.log_level))?;
+        let logging = Logging::parse(&self.log_level, self.log_format).map_err(|error| {
+            format!(
+                "invalid value '{}' for '--log-level <FILTER>': {}",
+                self.log_level,
+                Chain(&error)
+            )
+        })?;
         let traces = self.otlp_endpoint.clone().map(|collector| Traces {
             collector,
             ratio: self.trace_ratio,

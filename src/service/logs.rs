@@ -2,12 +2,16 @@
 
 use std::{
     io,
+    str::FromStr as _,
     sync::{Mutex, OnceLock, PoisonError},
 };
 
 use opentelemetry_sdk::trace::SdkTracer;
 use tracing_subscriber::{
-    EnvFilter, Layer as _, Registry, filter::ParseError, layer::SubscriberExt as _, reload,
+    EnvFilter, Layer as _, Registry,
+    filter::{LevelFilter, ParseError},
+    layer::SubscriberExt as _,
+    reload,
     util::SubscriberInitExt as _,
 };
 
@@ -26,11 +30,32 @@ impl Logging {
     /// # Errors
     ///
     /// What was wrong with the text.
-    pub fn parse(filter: &str, format: LogFormat) -> Result<Self, ParseError> {
+    pub fn parse(filter: &str, format: LogFormat) -> Result<Self, FilterError> {
         Ok(Self {
-            filter: EnvFilter::try_new(filter)?,
+            filter: parse(filter)?,
             format,
         })
+    }
+}
+
+/// Why a text does not say what is to be logged.
+#[derive(Debug, thiserror::Error)]
+pub enum FilterError {
+    /// A word that is no level. It would be the name of a module, of which everything is logged, and of others nothing.
+    #[error(
+        "`{0}` is not a level: say error, warn, info, debug, trace, or directives such as `info,switchboard_router=debug`"
+    )]
+    Level(String),
+    /// A directive that cannot be read.
+    #[error("not error, warn, info, debug, trace, or directives such as `info,switchboard_router=debug`")]
+    Directive(#[source] ParseError),
+}
+
+fn parse(text: &str) -> Result<EnvFilter, FilterError> {
+    let mut words = text.split(',').map(str::trim).filter(|word| !word.contains(['=', '[']));
+    match words.find(|word| LevelFilter::from_str(word).is_err()) {
+        Some(word) => Err(FilterError::Level(word.to_owned())),
+        None => EnvFilter::try_new(text).map_err(FilterError::Directive),
     }
 }
 
@@ -73,20 +98,20 @@ pub fn level() -> Option<String> {
 #[derive(Debug, thiserror::Error)]
 pub enum LevelError {
     /// The text is no filter.
-    #[error("not a log level: error, warn, info, debug, trace, or directives such as `info,switchboard_router=debug`")]
-    Malformed(#[source] ParseError),
+    #[error("not a log level")]
+    Malformed(#[source] FilterError),
     /// The process has not set up its logs here.
     #[error("the logs of this process cannot be changed")]
     NotHere,
 }
 
-/// Changes what is logged, until the process ends. A text without directives means what it means as a flag.
+/// Changes what is logged, until the process ends. The text means what it means as a flag.
 ///
 /// # Errors
 ///
 /// [`LevelError`]; nothing is changed then.
 pub fn set_level(text: &str) -> Result<(), LevelError> {
-    let filter = EnvFilter::try_new(text).map_err(LevelError::Malformed)?;
+    let filter = parse(text).map_err(LevelError::Malformed)?;
     let mut level = LEVEL
         .get()
         .ok_or(LevelError::NotHere)?
@@ -98,4 +123,26 @@ pub fn set_level(text: &str) -> Result<(), LevelError> {
     level.filter.reload(filter).map_err(|_gone| LevelError::NotHere)?;
     level.text = now;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused() {
+        for text in [
+            "info",
+            "off",
+            "WARN",
+            "info,switchboard_router=debug",
+            "switchboard::access=off,info",
+            "[call]=debug,info",
+        ] {
+            assert!(parse(text).is_ok(), "{text}");
+        }
+        for text in ["loud", "", "info,loud", "switchboard_router=loud", "switchboard_router"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! Trace context travels as W3C `traceparent` and `tracestate` only; B3 is passed over, and baggage goes no further. With a
 //! collector, spans are recorded and [`export`] sends them; without one, a caller's context is passed on as it came.
-//! Nothing that a caller or a model wrote is ever an attribute.
+//! No prompt, no answer and no token is ever an attribute.
 
 pub mod export;
 

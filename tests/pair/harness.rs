@@ -137,14 +137,20 @@ pub(crate) struct Pair {
 impl Pair {
     /// Starts both and waits until both serve.
     pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same, with flags for both.
+    pub(crate) async fn start_with(flags: &[String]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let registry = start_registry(folder.path(), ([127, 0, 0, 1], 0).into()).await;
-        let args = [
+        let registry = start_registry(folder.path(), ([127, 0, 0, 1], 0).into(), flags).await;
+        let mut args = vec![
             "--listen-addr=127.0.0.1:0".to_owned(),
             format!("--registry-addr=http://{}", registry.listen_addr),
             "--router-id=pair".to_owned(),
             "--drain-timeout=5s".to_owned(),
         ];
+        args.extend_from_slice(flags);
         let router = Service::start("switchboard-router", folder.path(), &args).await;
         let pair = Self {
             folder,
@@ -165,7 +171,7 @@ impl Pair {
     }
 
     pub(crate) async fn restart_registry(&mut self, addr: SocketAddr) {
-        self.registry = Some(start_registry(self.folder.path(), addr).await);
+        self.registry = Some(start_registry(self.folder.path(), addr, &[]).await);
     }
 
     /// Ends both and proves that they did so in order.
@@ -314,11 +320,12 @@ impl Pair {
     }
 }
 
-async fn start_registry(folder: &Path, addr: SocketAddr) -> Service {
-    let args = [
+async fn start_registry(folder: &Path, addr: SocketAddr, flags: &[String]) -> Service {
+    let mut args = vec![
         format!("--listen-addr={addr}"),
         format!("--database-url=sqlite://{}", folder.join("switchboard.db").display()),
     ];
+    args.extend_from_slice(flags);
     // A file that an earlier process left behind would tell the old address.
     drop(fs::remove_file(folder.join("switchboard-registry.ready")));
     Service::start("switchboard-registry", folder, &args).await

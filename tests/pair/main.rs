@@ -17,6 +17,7 @@ mod harness;
 mod administrator;
 mod credentials;
 mod histories;
+mod observability;
 mod outage;
 mod process;
 mod real_model;

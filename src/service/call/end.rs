@@ -11,7 +11,10 @@ use tracing::{Span, debug, info};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::notes::{Facts, Notes};
-use crate::service::{metrics::ActiveCall, request_id::RequestId, trace};
+use crate::{
+    reason::Reason,
+    service::{metrics::ActiveCall, request_id::RequestId, trace},
+};
 
 /// How a call ended, as its headers or trailers say.
 #[derive(Debug)]
@@ -39,7 +42,7 @@ impl Outcome {
     fn left() -> Self {
         Self {
             code: Code::Cancelled,
-            reason: "CALLER_CANCELLED".to_owned(),
+            reason: Reason::CallerCancelled.to_string(),
         }
     }
 }
@@ -116,11 +119,16 @@ impl CallEnd {
     fn tell_span(&self, outcome: &Outcome, facts: &Facts) {
         let span = &self.span;
         span.set_attribute("rpc.grpc.status_code", i64::from(i32::from(outcome.code)));
-        if outcome.code != Code::Ok {
-            span.set_attribute("error.type", outcome.reason.clone());
-        }
+        let error = match outcome.reason.as_str() {
+            // A library's own answer.
+            "" => code_name(outcome.code).to_owned(),
+            reason => reason.to_owned(),
+        };
         if is_own_fault(outcome.code) {
-            span.set_status(SpanStatus::error(outcome.reason.clone()));
+            span.set_status(SpanStatus::error(error.clone()));
+        }
+        if outcome.code != Code::Ok {
+            span.set_attribute("error.type", error);
         }
         let count = |count: Option<u64>| count.and_then(|count| i64::try_from(count).ok());
         if let Some(feature) = &facts.feature {

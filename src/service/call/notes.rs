@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What a handler knows of its call, for the access line and the span. All of it is bounded text of the services' own,
-/// never what a caller or a model wrote.
+/// What a handler knows of its call, for the access line and the span. All of it is bounded, and nothing of
+/// it is a prompt or an answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
     /// The feature that was asked for.
