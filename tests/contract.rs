@@ -123,6 +123,10 @@ fn list_message(message: &DescriptorProto, path: &[i32], scope: &str, package: &
         }
     }
     for (i, nested) in (0..).zip(&message.nested_type) {
+        // What the compiler makes of a map has no place of its own in the text.
+        if nested.options.as_ref().is_some_and(|options| options.map_entry()) {
+            continue;
+        }
         list_message(
             nested,
             &[path, &[place::MESSAGE_OF_MESSAGE, i]].concat(),
