@@ -5,6 +5,7 @@ mod delete;
 mod feature;
 mod fields;
 mod model;
+mod platform;
 mod route;
 mod token;
 

@@ -194,6 +194,27 @@ proptest! {
 }
 
 #[test]
+fn many_short_texts_are_counted_with_what_stands_around_them() {
+    let rule = NewRule {
+        id: None,
+        matches: RuleMatch::new(vec![], vec![], vec!["1".into(); 1000], None).unwrap(),
+        model: ModelName::parse("models/a").unwrap(),
+        description: Description::default(),
+    };
+    let setting = Setting::Disabled {
+        model: None,
+        routes: Routes {
+            fallbacks: Fallbacks::default(),
+            rules: Rules::new(vec![rule; 20]).unwrap(),
+        },
+    };
+    let counted = setting.stored_bytes_max();
+    let name = FeatureName::parse("features/duo_chat").unwrap();
+    let stored = encode(&Change::Feature(Feature { name, setting })).len();
+    assert!(stored <= counted, "{stored} {counted}");
+}
+
+#[test]
 fn what_is_stored_has_no_token_and_nothing_that_is_output_only() {
     let change = model();
     let value = encode(&change);
