@@ -1,7 +1,7 @@
 //! One inference call, from admission to its end.
 //!
-//! It reads as the list in the design: admit, resolve, pick an endpoint, render, call, relay, finish. What is decided with
-//! lies in pure rooms beside it.
+//! It reads as the list in the design: admit, resolve, walk from model to model (place, endpoint, render, call), relay,
+//! finish. What is decided with lies in rooms beside it.
 //!
 //! The one hard idea: the transport polls a response only while the caller reads. So each call has a task of its own, which
 //! holds the deadline and the connection to the model; the caller's side only takes from a small queue. When the caller
@@ -9,6 +9,8 @@
 
 pub mod deadline;
 mod failure;
+pub mod permits;
+mod walk;
 
 use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
@@ -18,29 +20,29 @@ use switchboard::{
 };
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
-pub use self::failure::{CallError, CallFailure, Context};
+use self::permits::Permits;
+pub use self::{
+    failure::{CallError, CallFailure, Considered, Context, Outcome},
+    walk::{ATTEMPTS_MAX, Attempt, Walk},
+};
 use crate::{
-    balance,
-    catalog::{Endpoint, Model, SelectionReason},
+    catalog::{Caller, Endpoint, Model, RuleId, SelectionReason},
     current::Current,
-    prompt::{self, Request},
+    prompt::Request,
     relay::{self, PENDING_MAX, Patience, Progress},
     upstream::{
         Outgoing, Upstream, UpstreamError,
         answer::Answer,
-        dialect::{
-            Delta, FinishReason, Usage,
-            openai::{self, Post},
-        },
+        dialect::{Delta, Event, FinishReason, Usage},
     },
 };
 
-/// How long the parts of a call may take.
+/// How long the parts of a call may take, where the model's own limits say nothing.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// The whole call, whatever its caller allows.
@@ -79,10 +81,14 @@ pub struct Selected {
     pub model: Arc<Model>,
     /// The server that is called.
     pub endpoint: Endpoint,
-    /// What decided.
+    /// What decided last.
     pub reason: SelectionReason,
+    /// The rule that decided. `None`: none did.
+    pub rule: Option<RuleId>,
     /// The revision of the configuration that decided.
     pub revision: Revision,
+    /// How many attempts it took; the last is the one that answers.
+    pub attempts: u32,
 }
 
 /// How an answer ended well.
@@ -161,6 +167,7 @@ impl Answering {
 pub struct Calls {
     current: Arc<Current>,
     upstream: Upstream,
+    permits: Permits,
     limits: Limits,
     tasks: TaskTracker,
     drain: CancellationToken,
@@ -169,7 +176,7 @@ pub struct Calls {
 impl Calls {
     /// Calls that select from `current`, run as tasks of `tasks`, and end when `drain` is cancelled.
     #[must_use]
-    pub const fn new(
+    pub fn new(
         current: Arc<Current>,
         upstream: Upstream,
         limits: Limits,
@@ -179,13 +186,32 @@ impl Calls {
         Self {
             current,
             upstream,
+            permits: Permits::default(),
             limits,
             tasks,
             drain,
         }
     }
 
-    /// Makes a call, up to the first token. `timeout` is what the caller allows for the whole of it.
+    /// The catalog in use.
+    #[must_use]
+    pub fn current(&self) -> &Current {
+        &self.current
+    }
+
+    /// Who may call a model now.
+    #[must_use]
+    pub const fn permits(&self) -> &Permits {
+        &self.permits
+    }
+
+    /// How many calls run.
+    #[must_use]
+    pub fn active(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Makes a call for `caller`, up to the first token. `timeout` is what is allowed for the whole of it.
     ///
     /// # Errors
     ///
@@ -198,11 +224,12 @@ impl Calls {
         &self,
         request: Request,
         timeout: Option<Duration>,
+        caller: &Caller<'_>,
         request_id: &RequestId,
     ) -> Result<Answering, CallFailure> {
         let mut context = Context::new(request.input.field());
-        let plan = match self.plan(request, timeout, &mut context) {
-            Ok(plan) => plan,
+        let walk = match self.admit(request, timeout, caller, &mut context) {
+            Ok(walk) => walk,
             Err(error) => {
                 return Err(CallFailure {
                     error,
@@ -211,156 +238,204 @@ impl Calls {
                 });
             }
         };
-        let (caller, deltas) = mpsc::channel(PENDING_MAX);
+        let (to_caller, mut deltas) = mpsc::channel(PENDING_MAX);
+        let (begin, begun) = oneshot::channel();
         let (end, ended) = oneshot::channel();
-        let mut answering = Answering {
-            selected: plan.selected.clone(),
+        let run = Run {
+            calls: self.clone(),
+            walk,
             context: context.clone(),
-            first: None,
+            request_id: request_id.clone(),
+            begin: Some(begin),
+            caller: to_caller,
+        };
+        // Its end matters to this call alone, and the caller's side tells it even when the task panics.
+        self.tasks
+            .spawn(run.finish(end).instrument(tracing::info_span!("infer")));
+
+        // The caller is told nothing before the first token, so that every failure until then is a plain status.
+        let Ok(selected) = begun.await else {
+            return Err(match ended.await {
+                Ok(Err(failure)) => failure,
+                Ok(Ok(_)) | Err(_) => CallFailure {
+                    error: CallError::Internal,
+                    context,
+                    sent: 0,
+                },
+            });
+        };
+        let mut answering = Answering {
+            selected,
+            context,
+            first: deltas.recv().await,
             deltas,
             taken: 0,
             ended,
             completion: None,
         };
-        let span = tracing::info_span!("infer", model.name = %plan.selected.model.name);
-        let run = Run {
-            calls: self.clone(),
-            plan,
-            context,
-            request_id: request_id.clone(),
-            caller,
-        };
-        // Its end matters to this call alone, and the caller's side tells it even when the task panics.
-        self.tasks.spawn(run.finish(end).instrument(span));
-
-        // The caller is told nothing before the first token, so that every failure until then is a plain status.
-        answering.first = answering.deltas.recv().await;
         if answering.first.is_none() {
             answering.end().await?;
         }
         Ok(answering)
     }
 
-    /// All that is decided before the model is called.
-    fn plan(&self, request: Request, timeout: Option<Duration>, context: &mut Context) -> Result<Plan, CallError> {
-        // Admit.
+    /// All that is decided before any model is called.
+    fn admit(
+        &self,
+        request: Request,
+        timeout: Option<Duration>,
+        caller: &Caller<'_>,
+        context: &mut Context,
+    ) -> Result<Walk, CallError> {
         if self.drain.is_cancelled() {
             return Err(CallError::Draining);
         }
-        let deadline = Instant::now() + deadline::budget(timeout, self.limits.total)?;
-
-        // Resolve. One catalog serves the call to its end, whatever is swapped in meanwhile.
+        let budget = deadline::budget(timeout, self.limits.total)?;
+        // One catalog serves the call to its end, whatever is swapped in meanwhile.
         let catalog = self.current.load().ok_or(CallError::ConfigNotLoaded)?;
         context.revision = Some(catalog.cursor.revision);
         context.config_age = self.current.age();
-        let selection = catalog.resolve(&request.feature)?;
-        context.feature = Some(selection.feature);
-        context.model = Some(selection.model.name.clone());
-
-        // Pick an endpoint.
-        let endpoint = balance::pick(&selection.model.endpoints, fastrand::f64()).ok_or(CallError::Internal)?;
-        let selected = Selected {
-            feature: selection.feature,
-            source_feature: selection.source_feature,
-            model: Arc::clone(selection.model),
-            endpoint: endpoint.clone(),
-            reason: selection.reason,
-            revision: selection.revision,
-        };
-
-        // Render.
-        let family = selected.model.family;
-        let prompt = prompt::render(request.input, request.options, family)?;
-        let post = openai::encode(&prompt, &selected.model.identifier, &family.machine_name)
-            .map_err(|_unserializable| CallError::Internal)?;
-        Ok(Plan {
-            deadline,
-            selected,
-            post,
-        })
+        let decision = catalog.resolve(&request.feature, caller)?;
+        context.feature = Some(decision.feature);
+        let permits = self.permits.clone();
+        Ok(Walk::new(catalog, decision, request, permits, self.limits, budget))
     }
-}
-
-/// A call that was decided, ready to go out.
-struct Plan {
-    deadline: Instant,
-    selected: Selected,
-    post: Post,
 }
 
 /// A call on its way, apart from its caller.
 struct Run {
     calls: Calls,
-    plan: Plan,
+    walk: Walk,
     context: Context,
     request_id: RequestId,
+    /// Tells who answers, once somebody does.
+    begin: Option<oneshot::Sender<Selected>>,
     caller: mpsc::Sender<Delta>,
 }
 
 impl Run {
-    /// Calls the model, relays its answer, and says how it ended.
-    async fn finish(self, end: oneshot::Sender<Result<Completion, CallFailure>>) {
+    /// Calls models until one answers, relays its answer, and says how it ended.
+    async fn finish(mut self, end: oneshot::Sender<Result<Completion, CallFailure>>) {
         let begun = Instant::now();
         let mut progress = Progress::default();
+        let (caller, drain) = (self.caller.clone(), self.calls.drain.clone());
+        let deadline = self.walk.deadline();
         let outcome = tokio::select! {
             // In this order: a model that always has more to say must not keep the others from being asked.
             biased;
-            () = self.caller.closed() => Err(CallError::CallerGone),
-            () = self.calls.drain.cancelled() => Err(CallError::Draining),
-            () = sleep_until(self.plan.deadline) => Err(CallError::DeadlinePassed),
-            outcome = self.attempt(&mut progress) => outcome,
+            () = caller.closed() => Err(CallError::CallerGone),
+            () = drain.cancelled() => Err(CallError::Draining),
+            () = sleep_until(deadline) => Err(CallError::DeadlinePassed),
+            outcome = self.answer(&mut progress) => outcome,
         };
         // The connection to the model is closed by now, unless its answer was read to the end.
         let (answer, error) = match outcome {
             Ok(answer) => (Some(answer), CallError::Internal),
             Err(error) => (None, error),
         };
+        if answer.is_none() {
+            self.walk.leave();
+        }
+        self.context.model = self.walk.about().cloned();
+        self.context.attempts = self.walk.attempts();
         let result = match progress.finish {
             // Complete, whatever came after the finish reason.
             Some(finish) => Ok(Completion {
                 finish,
                 usage: progress.usage,
             }),
-            None => Err(CallFailure {
-                error,
-                context: self.context,
-                sent: progress.sent,
-            }),
+            None => {
+                if progress.sent == 0 {
+                    self.context.considered = self.walk.considered();
+                }
+                Err(CallFailure {
+                    error,
+                    context: self.context,
+                    sent: progress.sent,
+                })
+            }
         };
         tracing::debug!(
-            upstream.addr = %self.plan.selected.endpoint.uri.origin().host_and_port(),
+            attempts = self.walk.attempts(),
             duration_ms = begun.elapsed().as_millis(),
             pieces = progress.sent,
-            error = result.as_ref().err().map(|failure| tracing::field::display(Chain(&failure.error))),
+            error = result
+                .as_ref()
+                .err()
+                .map(|failure| tracing::field::display(Chain(&failure.error))),
             "the call has ended"
         );
         // A caller that has gone does not ask how it ended.
         end.send(result).ok();
-        drop(self.caller);
+        drop((self.caller, caller));
         if let Some(answer) = answer {
             answer.drain(self.calls.limits.drain).await;
         }
+        // Only now the server is done with the call.
+        self.walk.leave();
     }
 
-    /// One attempt: the answer, read to its end.
-    async fn attempt(&self, progress: &mut Progress) -> Result<Answer, CallError> {
-        let limits = &self.calls.limits;
+    /// Attempts until the first token, then the answer, read to its end.
+    async fn answer(&mut self, progress: &mut Progress) -> Result<Answer, CallError> {
+        let (attempt, mut answer, first) = loop {
+            let attempt = self.walk.next().await?;
+            // What another server told is not this one's.
+            *progress = Progress::default();
+            match within(attempt.deadline, self.open(&attempt, progress)).await {
+                Ok((answer, first)) => break (attempt, answer, first),
+                Err(error) => {
+                    tracing::debug!(
+                        model.name = %attempt.selected.model.name,
+                        upstream.addr = %attempt.selected.endpoint.uri.origin().host_and_port(),
+                        error = %Chain(&error),
+                        "an attempt has failed"
+                    );
+                    self.walk.failed(error)?;
+                }
+            }
+        };
+        if let Some(begin) = self.begin.take() {
+            begin.send(attempt.selected).map_err(|_gone| CallError::CallerGone)?;
+        }
+        let patience = Patience {
+            idle: attempt.idle,
+            ..self.calls.limits.patience
+        };
+        let relayed = async {
+            let relayed = relay::relay(&mut answer, first, &self.caller, patience, progress).await;
+            relayed.map_err(CallError::from)
+        };
+        within(attempt.deadline, relayed).await?;
+        Ok(answer)
+    }
+
+    /// One attempt, up to the first token.
+    async fn open(&self, attempt: &Attempt, progress: &mut Progress) -> Result<(Answer, Event), CallError> {
+        let Selected { model, endpoint, .. } = &attempt.selected;
         let outgoing = Outgoing {
-            endpoint: &self.plan.selected.endpoint.uri,
-            credential: self.plan.selected.model.credential.as_deref(),
+            endpoint: &endpoint.uri,
+            credential: model.credential.as_deref(),
+            tls: model.tls.as_ref(),
+            connect_timeout: model.limits.connect_timeout,
             request_id: &self.request_id,
         };
         let opening = async {
-            let mut answer = self.calls.upstream.post(outgoing, &self.plan.post).await?;
+            let mut answer = self.calls.upstream.post(outgoing, &attempt.post).await?;
             let first = relay::first_token(&mut answer, progress).await?;
             Ok((answer, first))
         };
-        let (mut answer, first) = timeout(limits.first_token, opening)
+        timeout(attempt.first_token, opening)
             .await
-            .unwrap_or(Err(UpstreamError::FirstTokenTimeout(limits.first_token)))?;
-        relay::relay(&mut answer, first, &self.caller, limits.patience, progress).await?;
-        Ok(answer)
+            .unwrap_or(Err(UpstreamError::FirstTokenTimeout(attempt.first_token)))
+            .map_err(CallError::from)
     }
+}
+
+/// What a model's own time limit for the whole call cuts off.
+async fn within<T>(deadline: Instant, work: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
+    timeout_at(deadline, work)
+        .await
+        .unwrap_or(Err(CallError::DeadlinePassed))
 }
 
 /// An error with its causes, on one line.

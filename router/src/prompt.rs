@@ -134,13 +134,19 @@ pub struct InputNotSupported {
     pub family: &'static str,
 }
 
-/// Makes the prompt for a model of `family`.
+/// Makes the prompt for a model of `family` whose answers have at most `tokens_max` tokens. `None`: as many as the family's.
 ///
 /// # Errors
 ///
 /// [`InputNotSupported`] for a chat to a family that only completes text.
-pub fn render(input: Input, mut options: Options, family: &'static Family) -> Result<Prompt, InputNotSupported> {
-    options.max_output_tokens = match (options.max_output_tokens, family.max_output_tokens) {
+pub fn render(
+    input: Input,
+    mut options: Options,
+    family: &'static Family,
+    tokens_max: Option<i32>,
+) -> Result<Prompt, InputNotSupported> {
+    let asked = options.max_output_tokens.or(family.max_output_tokens);
+    options.max_output_tokens = match (asked, tokens_max.or(family.max_output_tokens)) {
         (Some(asked), Some(most)) => Some(asked.min(most)),
         (asked, most) => asked.or(most),
     };
@@ -174,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_prompt_is_one_user_message_to_a_family_that_chats() {
-        let prompt = render(Input::Prompt(text("hi")), Options::default(), family("mistral")).unwrap();
+        let prompt = render(Input::Prompt(text("hi")), Options::default(), family("mistral"), None).unwrap();
         let only = Message {
             role: Role::User,
             text: text("hi"),
@@ -185,16 +191,16 @@ mod tests {
     #[test]
     fn a_family_that_only_completes_gets_text_and_no_chat() {
         let starcoder = family("starcoder");
-        let prompt = render(Input::Prompt(text("def f")), Options::default(), starcoder).unwrap();
+        let prompt = render(Input::Prompt(text("def f")), Options::default(), starcoder, None).unwrap();
         assert_eq!(prompt.form, Form::Completion(text("def f")));
-        let refused = render(Input::Chat(Vec::new()), Options::default(), starcoder);
+        let refused = render(Input::Chat(Vec::new()), Options::default(), starcoder, None);
         assert_eq!(refused, Err(InputNotSupported { family: "starcoder" }));
     }
 
     #[test]
     fn the_callers_options_win_over_the_familys() {
         let rendered = |options, name| {
-            let prompt = render(Input::Prompt(text("x")), options, family(name)).unwrap();
+            let prompt = render(Input::Prompt(text("x")), options, family(name), None).unwrap();
             (prompt.options.max_output_tokens, prompt.options.temperature)
         };
         let asked = |tokens, temperature| Options {

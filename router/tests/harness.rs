@@ -112,8 +112,10 @@ impl Setup {
                 weight: 1,
             }],
             credential,
+            limits: switchboard_router::catalog::Limits::default(),
+            tls: None,
         };
-        let mut features = HashMap::from([(feature("duo_chat"), Setting::SelfHosted(model_name()))]);
+        let mut features = HashMap::from([(feature("duo_chat"), model_name().into())]);
         features.extend(
             self.settings
                 .into_iter()
@@ -134,6 +136,7 @@ impl Setup {
             },
             features,
             models: HashMap::from([(model_name(), state)]),
+            inference_paused: false,
         }
     }
 }

@@ -18,10 +18,11 @@ use tonic::{
 
 use crate::{
     call::{Answering, Calls, Limits, Selected, deadline},
-    catalog::SelectionReason,
+    catalog::Caller,
     current::Current,
     prompt::Request,
     upstream::Upstream,
+    wire,
 };
 
 /// The handlers of the inference service.
@@ -34,7 +35,7 @@ impl InferenceApi {
     /// Handlers whose calls select from `current` and run as tasks of `tasks`. When `drain` is cancelled, new calls are
     /// refused and running ones end with `SERVER_DRAINING`: cancel it when the grace for streams is over.
     #[must_use]
-    pub const fn new(
+    pub fn new(
         current: Arc<Current>,
         upstream: Upstream,
         limits: Limits,
@@ -44,6 +45,12 @@ impl InferenceApi {
         Self {
             calls: Calls::new(current, upstream, limits, tasks, drain),
         }
+    }
+
+    /// What makes the calls.
+    #[must_use]
+    pub const fn calls(&self) -> &Calls {
+        &self.calls
     }
 }
 
@@ -58,18 +65,27 @@ impl InferenceService for InferenceApi {
         let request_id = RequestId::of(&request);
         let status = |failure: Failure| failure.into_status(request_id.as_str());
 
-        let timeout = timeout(request.metadata());
-        let (timeout, request) = match (timeout, Request::try_from(request.into_inner())) {
-            (Ok(timeout), Ok(request)) => (timeout, request),
+        let (asked, _, mut message) = request.into_parts();
+        let affinity_key = std::mem::take(&mut message.affinity_key);
+        let mut violations = Violations::new();
+        let affinity_key = wire::routing::affinity_key(&affinity_key, &mut violations);
+        let (timeout, request) = match (timeout(&asked), Request::try_from(message)) {
+            (Ok(timeout), Ok(request)) if violations.is_empty() => (timeout, request),
             (timeout, request) => {
-                let mut violations = timeout.err().unwrap_or_default();
-                violations.append(request.err().unwrap_or_default());
-                return Err(status(Failure::invalid(&violations)));
+                let mut all = timeout.err().unwrap_or_default();
+                all.append(request.err().unwrap_or_default());
+                all.append(violations);
+                return Err(status(Failure::invalid(&all)));
             }
+        };
+        let caller = Caller {
+            scope: wire::routing::scope(&asked),
+            affinity_key,
+            request_id: Some(request_id.as_str()),
         };
         let answering = self
             .calls
-            .stream(request, timeout, &request_id)
+            .stream(request, timeout, &caller, &request_id)
             .await
             .map_err(|failure| status(failure.into()))?;
         let metadata = metadata(answering.selected());
@@ -93,13 +109,9 @@ fn timeout(metadata: &MetadataMap) -> Result<Option<Duration>, Violations> {
 }
 
 fn metadata(selected: &Selected) -> MetadataMap {
-    let reason = match selected.reason {
-        SelectionReason::Assigned => "ASSIGNED",
-        SelectionReason::ParentFeature => "PARENT_FEATURE",
-    };
     let mut metadata = MetadataMap::new();
     metadata.insert(header::REVISION, selected.revision.get().into());
-    metadata.insert(header::REASON, MetadataValue::from_static(reason));
+    metadata.insert(header::REASON, MetadataValue::from_static(selected.reason.as_str()));
     // A model's name is plain ASCII.
     if let Ok(model) = selected.model.name.to_string().parse() {
         metadata.insert(header::MODEL, model);

@@ -11,7 +11,6 @@ use switchboard::{
 
 use crate::{
     call::{Completion, Selected},
-    catalog::SelectionReason,
     prompt::{Input, Message, Options, Request, Role, Text},
     upstream::dialect::{Delta, FinishReason, Usage},
 };
@@ -211,23 +210,8 @@ fn within(field: &str, value: Option<f64>, range: RangeInclusive<f64>, violation
 
 impl From<&Selected> for router::StreamInferResponse {
     fn from(selected: &Selected) -> Self {
-        let reason = match selected.reason {
-            SelectionReason::Assigned => router::SelectionReason::Assigned,
-            SelectionReason::ParentFeature => router::SelectionReason::ParentFeature,
-        };
-        let model = &selected.model;
         Self {
-            event: Some(Event::Selection(router::Selection {
-                feature: selected.feature.to_string(),
-                source_feature: selected.source_feature.to_string(),
-                model: model.name.to_string(),
-                family: model.family.machine_name.clone(),
-                identifier: model.identifier.clone(),
-                endpoint: selected.endpoint.uri.origin().host_and_port(),
-                reason: reason.into(),
-                config_revision: selected.revision.get(),
-                ..Default::default()
-            })),
+            event: Some(Event::Selection(selected.into())),
         }
     }
 }
@@ -292,7 +276,7 @@ mod tests {
         router::InferRequest {
             feature: "duo_chat".to_owned(),
             input: Some(infer_request::Input::Chat(router::ChatInput { messages })),
-            options: None,
+            ..Default::default()
         }
     }
 
@@ -336,6 +320,7 @@ mod tests {
             presence_penalty: Some(2.1),
             frequency_penalty: Some(-2.1),
             top_k: Some(-1),
+            ..Default::default()
         });
         use FieldReason::{FieldRequired, ValueOutOfRange, ValueUnknown};
         let expected = [
@@ -370,6 +355,7 @@ mod tests {
             presence_penalty: Some(-2.0),
             frequency_penalty: Some(2.0),
             top_k: Some(1),
+            ..Default::default()
         });
         assert!(Request::try_from(wire).is_ok());
         let longest = "ä".repeat(CHARACTERS_MAX);

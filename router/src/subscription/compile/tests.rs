@@ -9,7 +9,7 @@ use switchboard::{
 
 use super::*;
 use crate::{
-    catalog::{ResolveError, Selection},
+    catalog::{Caller, Decision, ResolveError, Unusable},
     subscription::fixture::{
         Store, TOKEN_A, TOKEN_B, assigned, credential, feature, model, model_with_token, revision,
     },
@@ -90,13 +90,20 @@ impl Case {
         wanted.map(|wanted| wanted.credential.id.to_string()).collect()
     }
 
-    fn chat(&self) -> Result<Selection<'_>, ResolveError> {
-        self.last().catalog.resolve("duo_chat")
+    fn decide(&self) -> Result<Decision, ResolveError> {
+        self.last().catalog.resolve("duo_chat", &Caller::default())
+    }
+
+    /// The model that a chat would be answered by first.
+    fn chat(&self) -> Result<&Model, Unusable> {
+        let decision = self.decide().unwrap();
+        let first = self.last().catalog.candidates(&decision).next().unwrap();
+        first.model.map(|model| &**model)
     }
 
     /// The credential that a chat would carry.
     fn chat_token(&self) -> Option<String> {
-        let model = self.chat().unwrap().model;
+        let model = self.chat().unwrap();
         model.credential.as_ref().map(|credential| credential.id.to_string())
     }
 }
@@ -111,11 +118,11 @@ fn a_usable_model_is_called_as_it_is_stored() {
     let platform = model(|entry| entry.model.as_mut().unwrap().identifier = Some("custom_openai/m:1".to_owned()));
     case.write(vec![(A, model(|_| ())), (B, platform), (CHAT, assigned(A))]);
     assert_eq!(case.held(), []);
-    let selection = case.chat().unwrap();
-    assert_eq!(selection.model.identifier, "a", "without an identifier it is the id");
-    assert_eq!(selection.model.family.machine_name, "llama3");
-    assert_eq!(selection.revision, revision(2));
-    assert_eq!(selection.model.endpoints[0].weight, 1);
+    let model = case.chat().unwrap();
+    assert_eq!(model.identifier, "a", "without an identifier it is the id");
+    assert_eq!(model.family.machine_name, "llama3");
+    assert_eq!(case.last().catalog.cursor.revision, revision(2));
+    assert_eq!(model.endpoints[0].weight, 1);
     let ModelState::Ready(b) = &case.last().catalog.models[&ModelName::parse(B).unwrap()] else {
         panic!("b is usable");
     };
@@ -181,7 +188,7 @@ fn what_cannot_be_read_is_refused_by_name_and_field() {
             panic!("{field}: {:?}", held.why);
         };
         assert_eq!(refusal.field, field);
-        assert!(matches!(case.chat(), Err(ResolveError::ModelNotReady { .. })));
+        assert!(matches!(case.chat(), Err(Unusable::NotReady)));
     }
 }
 
@@ -224,7 +231,7 @@ fn nothing_is_fetched_for_a_model_that_no_call_can_reach() {
     ]);
     assert!(case.wanted().is_empty());
     assert_eq!(case.held(), []);
-    assert!(matches!(case.chat(), Err(ResolveError::ModelDisabled { .. })));
+    assert!(matches!(case.chat(), Err(Unusable::Disabled)));
 }
 
 #[test]
@@ -234,7 +241,7 @@ fn a_new_life_of_a_name_or_of_the_store_inherits_nothing() {
     case.store.spoil(A, |resource| resource.create_revision = 3);
     case.compile();
     assert_eq!(case.held(), held(A, "pending", 0));
-    assert!(matches!(case.chat(), Err(ResolveError::ModelNotReady { .. })));
+    assert!(matches!(case.chat(), Err(Unusable::NotReady)));
 
     let mut case = Case::with_chat();
     case.store.write(vec![(A, model_with_token(TOKEN_B))]);
@@ -258,17 +265,17 @@ fn what_takes_away_acts_at_once_even_from_a_refused_model() {
         A,
         refused(|entry| entry.model.as_mut().unwrap().disabled = Some(true)),
     )]);
-    assert!(matches!(case.chat(), Err(ResolveError::ModelDisabled { .. })));
+    assert!(matches!(case.chat(), Err(Unusable::Disabled)));
 
     let mut case = Case::with_chat();
     case.write(vec![(
         A,
         refused(|entry| entry.credential.as_mut().unwrap().state = CredentialState::Dropped.into()),
     )]);
-    assert!(matches!(case.chat(), Err(ResolveError::CredentialMissing { .. })));
+    assert!(matches!(case.chat(), Err(Unusable::CredentialMissing)));
     case.write(vec![(A, refused(|_| ()))]);
     assert!(
-        matches!(case.chat(), Err(ResolveError::CredentialMissing { .. })),
+        matches!(case.chat(), Err(Unusable::CredentialMissing)),
         "what was dropped does not come back with a refused version"
     );
 
@@ -291,7 +298,7 @@ fn what_takes_away_acts_at_once_even_from_a_refused_feature() {
             .spoil(CHAT, |resource| resource.requires = vec!["rules".to_owned()]);
         case.compile();
         assert_eq!(case.held(), held(CHAT, "capability", 2));
-        let text = case.chat().unwrap_err().to_string();
+        let text = case.decide().unwrap_err().to_string();
         assert!(text.contains(error), "{text}");
     }
 }
@@ -316,11 +323,11 @@ fn a_feature_goes_to_its_new_model_once_that_is_usable() {
         case.held(),
         [held(CHAT, "dependency", 2), held(B, "pending", 0)].concat()
     );
-    assert_eq!(case.chat().unwrap().model.name.id(), "a");
+    assert_eq!(case.chat().unwrap().name.id(), "a");
     case.fetched(TOKEN_B);
     case.compile();
     assert_eq!(case.held(), []);
-    assert_eq!(case.chat().unwrap().model.name.id(), "b");
+    assert_eq!(case.chat().unwrap().name.id(), "b");
 }
 
 #[test]
@@ -329,7 +336,7 @@ fn a_feature_whose_old_model_is_gone_does_not_wait() {
     let disabled = model(|entry| entry.model.as_mut().unwrap().disabled = Some(true));
     case.write(vec![(A, disabled), (B, model_with_token(TOKEN_B)), (CHAT, assigned(B))]);
     assert_eq!(case.held(), held(B, "pending", 0));
-    assert!(matches!(case.chat(), Err(ResolveError::ModelNotReady { .. })));
+    assert!(matches!(case.chat(), Err(Unusable::NotReady)));
 }
 
 #[test]
@@ -339,11 +346,7 @@ fn a_kind_or_a_feature_of_a_later_build_is_left_alone() {
         type_url: "t".to_owned(),
         value: vec![1],
     };
-    case.write(vec![
-        ("gadgets/x", unknown()),
-        ("features/of_next_year", unknown()),
-        ("settings", unknown()),
-    ]);
+    case.write(vec![("gadgets/x", unknown()), ("features/of_next_year", unknown())]);
     assert_eq!(case.held(), []);
     assert!(case.chat().is_ok());
 }

@@ -13,7 +13,8 @@ use crate::prompt::{Form, Message, Options, Prompt, Role, Text};
 const CHAT_PATH: &str = "/v1/chat/completions";
 const COMPLETIONS_PATH: &str = "/v1/completions";
 
-/// A call as it is posted.
+/// A call as it is posted. Cheap to clone.
+#[derive(Clone)]
 pub struct Post {
     /// The path, beginning with `/v1`.
     pub path: &'static str,
