@@ -235,7 +235,7 @@ mod tests {
             status.get_error_details().error_info().unwrap().reason,
             "MODEL_DISABLED"
         );
-        assert_eq!(status.metadata()["grpc-retry-pushback-ms"], "1000");
+        assert_eq!(status.metadata().get("grpc-retry-pushback-ms").unwrap(), "1000");
         let rich = pb::Status::decode(status.details()).unwrap();
         assert!(rich.details.contains(&detail));
     }

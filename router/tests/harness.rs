@@ -8,18 +8,20 @@ use switchboard::{
     digest::{ChainDigest, StateDigest},
     endpoint::EndpointUri,
     history::{Cursor, Incarnation, View},
-    names::{CredentialId, FeatureName, IncarnationId, ModelName, Revision, StoreId},
+    names::{CredentialId, FeatureName, IncarnationId, InstanceId, ModelName, Revision, StoreId},
     pb::router::{
         self, inference_service_client::InferenceServiceClient, inference_service_server::InferenceServiceServer,
+        routing_service_client::RoutingServiceClient, routing_service_server::RoutingServiceServer,
         stream_infer_response::Event,
     },
     secret::ApiToken,
 };
 use switchboard_router::{
     call::Limits,
-    catalog::{Catalog, Credential, Endpoint, Model, ModelState, Setting},
+    catalog::{self, Assignment, Catalog, Credential, Endpoint, Match, Model, ModelState, Rule, RuleId, Setting},
     current::Current,
-    grpc::inference::InferenceApi,
+    grpc::{inference::InferenceApi, routing::RoutingApi},
+    subscription::{Subscription, SubscriptionConfig},
     upstream::Upstream,
 };
 use tokio::{net::TcpListener, task::JoinSet};
@@ -42,6 +44,10 @@ pub(crate) struct Setup {
     settings: Vec<(&'static str, Setting)>,
     state: Option<ModelState>,
     limits: Limits,
+    model_limits: catalog::Limits,
+    endpoints: Vec<String>,
+    others: Vec<(&'static str, String)>,
+    inference_paused: bool,
 }
 
 impl Setup {
@@ -54,7 +60,40 @@ impl Setup {
             settings: Vec::new(),
             state: None,
             limits: Limits::default(),
+            model_limits: catalog::Limits::default(),
+            endpoints: Vec::new(),
+            others: Vec::new(),
+            inference_paused: false,
         }
+    }
+
+    /// With another server of the model.
+    pub(crate) fn and_at(mut self, endpoint: impl Into<String>) -> Self {
+        self.endpoints.push(endpoint.into());
+        self
+    }
+
+    /// With another model at this base URL, which can be called.
+    pub(crate) fn other(mut self, id: &'static str, endpoint: impl Into<String>) -> Self {
+        self.others.push((id, endpoint.into()));
+        self
+    }
+
+    /// With models that take over `duo_chat` in this order.
+    pub(crate) fn fallbacks(self, ids: &[&str]) -> Self {
+        self.setting("duo_chat", assigned(&[], ids))
+    }
+
+    /// With limits of the model.
+    pub(crate) fn model_limits(mut self, limits: catalog::Limits) -> Self {
+        self.model_limits = limits;
+        self
+    }
+
+    /// With self-hosted inference switched off.
+    pub(crate) fn paused(mut self) -> Self {
+        self.inference_paused = true;
+        self
     }
 
     pub(crate) fn family(mut self, family: &'static str) -> Self {
@@ -103,18 +142,35 @@ impl Setup {
                 token: ApiToken::parse(TOKEN.to_owned()).unwrap(),
             })
         });
+        let endpoint = |uri: &String| Endpoint {
+            uri: EndpointUri::parse(uri).unwrap(),
+            weight: 1,
+        };
         let model = Model {
             name: model_name(),
             family: Catalogue::get().family(self.family).expect("the family exists"),
             identifier: "org/model".to_owned(),
-            endpoints: vec![Endpoint {
-                uri: EndpointUri::parse(&self.endpoint).unwrap(),
-                weight: 1,
-            }],
+            endpoints: [&self.endpoint]
+                .into_iter()
+                .chain(&self.endpoints)
+                .map(endpoint)
+                .collect(),
             credential,
-            limits: switchboard_router::catalog::Limits::default(),
+            limits: self.model_limits,
             tls: None,
         };
+        let others = self.others.iter().map(|(id, uri)| {
+            let other = Model {
+                name: ModelName::from_id(id).unwrap(),
+                identifier: (*id).to_owned(),
+                endpoints: vec![endpoint(uri)],
+                credential: None,
+                limits: catalog::Limits::default(),
+                ..model.clone()
+            };
+            (other.name.clone(), ModelState::Ready(Arc::new(other)))
+        });
+        let mut models: HashMap<_, _> = others.collect();
         let mut features = HashMap::from([(feature("duo_chat"), model_name().into())]);
         features.extend(
             self.settings
@@ -122,6 +178,7 @@ impl Setup {
                 .map(|(name, setting)| (feature(name), setting)),
         );
         let state = self.state.unwrap_or_else(|| ModelState::Ready(Arc::new(model)));
+        models.insert(model_name(), state);
         Catalog {
             cursor: Cursor {
                 store: StoreId::random(),
@@ -135,14 +192,28 @@ impl Setup {
                 state: StateDigest::EMPTY,
             },
             features,
-            models: HashMap::from([(model_name(), state)]),
-            inference_paused: false,
+            models,
+            inference_paused: self.inference_paused,
         }
     }
 }
 
 pub(crate) fn model_name() -> ModelName {
     ModelName::parse("models/m").unwrap()
+}
+
+/// `models/m` with rules by namespace, `(id, namespace, model)`, and fallbacks.
+pub(crate) fn assigned(rules: &[(&str, &str, &str)], fallbacks: &[&str]) -> Setting {
+    let rule = |&(id, namespace, model): &(&str, &str, &str)| Rule {
+        id: RuleId::parse(id).unwrap(),
+        condition: Match::new(&[namespace.to_owned()], &[], &[], None).unwrap(),
+        model: ModelName::from_id(model).unwrap(),
+    };
+    Setting::SelfHosted(Arc::new(Assignment {
+        model: model_name(),
+        fallbacks: fallbacks.iter().map(|id| ModelName::from_id(id).unwrap()).collect(),
+        rules: rules.iter().map(rule).collect(),
+    }))
 }
 
 fn feature(name: &str) -> FeatureName {
@@ -153,6 +224,8 @@ fn feature(name: &str) -> FeatureName {
 #[derive(Debug)]
 pub(crate) struct Router {
     pub(crate) client: InferenceServiceClient<Channel>,
+    pub(crate) routing: RoutingServiceClient<Channel>,
+    pub(crate) stop: CancellationToken,
     pub(crate) drain: CancellationToken,
     tasks: TaskTracker,
     _server: JoinSet<()>,
@@ -163,18 +236,32 @@ impl Router {
     pub(crate) async fn start(current: Arc<Current>, limits: Limits) -> Self {
         let (tasks, drain) = (TaskTracker::new(), CancellationToken::new());
         let upstream = Upstream::new(Duration::from_secs(2)).unwrap();
+        let config = SubscriptionConfig {
+            registry_addrs: Vec::new(),
+            router_id: "router-1".to_owned(),
+            instance: InstanceId::random(),
+            build: "test".to_owned(),
+        };
+        let progress = Subscription::new(config, Arc::clone(&current)).progress();
         let api = InferenceApi::new(current, upstream, limits, tasks.clone(), drain.clone());
+        let stop = CancellationToken::new();
+        let routing = RoutingApi::new(api.calls().clone(), progress, stop.clone());
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut server = JoinSet::new();
         server.spawn(async move {
             let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-            let server = Server::builder().add_service(InferenceServiceServer::new(api));
+            let server = Server::builder()
+                .add_service(InferenceServiceServer::new(api))
+                .add_service(RoutingServiceServer::new(routing));
             server.serve_with_incoming(incoming).await.unwrap();
         });
         let channel = Channel::from_shared(format!("http://{address}")).unwrap();
+        let channel = channel.connect().await.unwrap();
         Self {
-            client: InferenceServiceClient::new(channel.connect().await.unwrap()),
+            client: InferenceServiceClient::new(channel.clone()),
+            routing: RoutingServiceClient::new(channel),
+            stop,
             drain,
             tasks,
             _server: server,

@@ -5,6 +5,9 @@ mod fake_upstream;
 mod harness;
 
 mod answers;
+mod attempts;
 mod connections;
 mod deadlines;
 mod faults;
+mod permits;
+mod routing;
