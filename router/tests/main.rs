@@ -11,3 +11,4 @@ mod deadlines;
 mod faults;
 mod permits;
 mod routing;
+mod tls;
