@@ -57,6 +57,7 @@ pub(crate) struct Setup {
     endpoints: Vec<String>,
     others: Vec<(&'static str, String)>,
     inference_paused: bool,
+    tls: Option<Arc<catalog::Tls>>,
 }
 
 impl Setup {
@@ -74,7 +75,14 @@ impl Setup {
             endpoints: Vec::new(),
             others: Vec::new(),
             inference_paused: false,
+            tls: None,
         }
+    }
+
+    /// With servers that prove themselves by this.
+    pub(crate) fn tls(mut self, ca_pem: Option<&str>, server_name: Option<&str>) -> Self {
+        self.tls = Some(Arc::new(catalog::Tls::parse(ca_pem, server_name).unwrap()));
+        self
     }
 
     /// With another server of the model.
@@ -174,7 +182,7 @@ impl Setup {
             credential,
             infill_mode: self.infill_mode,
             limits: self.model_limits,
-            tls: None,
+            tls: self.tls,
         };
         let others = self.others.iter().map(|(id, uri)| {
             let other = Model {
@@ -183,6 +191,7 @@ impl Setup {
                 endpoints: vec![endpoint(uri)],
                 credential: None,
                 limits: catalog::Limits::default(),
+                tls: None,
                 ..model.clone()
             };
             (other.name.clone(), ModelState::Ready(Arc::new(other)))

@@ -13,4 +13,5 @@ mod inputs;
 mod permits;
 mod routing;
 mod slow_callers;
+mod tls;
 mod whole_answers;
