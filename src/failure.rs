@@ -4,8 +4,10 @@
 
 use std::{fmt, time::Duration};
 
+use prost::Message as _;
+use prost_types::Any;
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _, pb};
 
 use crate::{
     reason::{DOMAIN, Reason, key},
@@ -23,6 +25,7 @@ pub struct Failure {
     metadata: Vec<(&'static str, String)>,
     /// Boxed: a failure is returned by value, and the details are large.
     details: Box<ErrorDetails>,
+    others: Vec<Any>,
 }
 
 impl Failure {
@@ -38,6 +41,7 @@ impl Failure {
             message: message.into(),
             metadata: Vec::new(),
             details: Box::new(ErrorDetails::new()),
+            others: Vec::new(),
         }
     }
 
@@ -108,6 +112,13 @@ impl Failure {
         self
     }
 
+    /// Adds a detail of our own kind. Readers that do not know it skip it.
+    #[must_use]
+    pub fn with_any(mut self, detail: Any) -> Self {
+        self.others.push(detail);
+        self
+    }
+
     /// Says that repeating the call helps, after this long.
     #[must_use]
     pub fn retry_after(mut self, delay: Duration) -> Self {
@@ -132,7 +143,8 @@ impl Failure {
             .collect();
         self.details.set_error_info(self.reason.as_str(), DOMAIN, metadata);
         let pushback = self.details.retry_info().and_then(|info| info.retry_delay);
-        let mut status = Status::with_error_details(self.code, self.message, *self.details);
+        let status = Status::with_error_details(self.code, self.message, *self.details);
+        let mut status = with_others(status, self.others);
         // gRPC clients with a retry policy read this trailer; it says the same as `RetryInfo`.
         if let Some(delay) = pushback
             && let Ok(value) = delay.as_millis().to_string().parse()
@@ -141,6 +153,17 @@ impl Failure {
         }
         status
     }
+}
+
+/// The status with further details behind those of `google.rpc`.
+fn with_others(status: Status, others: Vec<Any>) -> Status {
+    if others.is_empty() {
+        return status;
+    }
+    // It was encoded a moment ago.
+    let mut rich = pb::Status::decode(status.details()).unwrap_or_default();
+    rich.details.extend(others);
+    Status::with_details(status.code(), status.message(), rich.encode_to_vec().into())
 }
 
 impl fmt::Debug for Failure {
@@ -197,6 +220,24 @@ mod tests {
         assert_eq!(fields, Failure::FIELDS_MAX);
         assert!(status.details().len() < 2048, "{}", status.details().len());
         assert!(status.message().ends_with("(and 999 more, see the details)"));
+    }
+
+    #[test]
+    fn a_detail_of_our_own_stands_beside_the_usual_ones() {
+        let detail = Any {
+            type_url: "type.googleapis.com/switchboard.router.v1.Candidates".to_owned(),
+            value: vec![1, 2, 3],
+        };
+        let failure = Failure::new(Reason::ModelDisabled, "off").retry_after(Duration::from_secs(1));
+        let status = failure.with_any(detail.clone()).into_status("r1");
+        assert_eq!((status.code(), status.message()), (Code::FailedPrecondition, "off"));
+        assert_eq!(
+            status.get_error_details().error_info().unwrap().reason,
+            "MODEL_DISABLED"
+        );
+        assert_eq!(status.metadata().get("grpc-retry-pushback-ms").unwrap(), "1000");
+        let rich = pb::Status::decode(status.details()).unwrap();
+        assert!(rich.details.contains(&detail));
     }
 
     #[test]

@@ -22,9 +22,11 @@ pub mod key {
     pub const PARTIAL: &str = "partial";
     /// How many events of the answer were sent before the failure: near enough to tokens.
     pub const TOKENS_SENT: &str = "tokens_sent";
+    /// How many times a model server was tried.
+    pub const ATTEMPTS: &str = "attempts";
     /// The HTTP status that the model server answered with.
     pub const UPSTREAM_STATUS: &str = "upstream_status";
-    /// The limit that was passed, in bytes.
+    /// The limit that was passed: in bytes, or how many calls at a time.
     pub const LIMIT: &str = "limit";
     /// The revision of the configuration, or of the resource that has changed.
     pub const REVISION: &str = "revision";
@@ -142,6 +144,10 @@ reasons! {
     ConfigNotLoaded = "CONFIG_NOT_LOADED", Unavailable;
     /// The router has no usable version of the model yet.
     ModelNotReady = "MODEL_NOT_READY", Unavailable;
+    /// The model has as many calls as it may, and no place came free in time.
+    ModelOverloaded = "MODEL_OVERLOADED", Unavailable;
+    /// Self-hosted inference is switched off.
+    InferencePaused = "INFERENCE_PAUSED", FailedPrecondition;
     /// No feature has the name that the call asks for.
     FeatureUnknown = "FEATURE_UNKNOWN", NotFound;
     /// The feature is switched off.

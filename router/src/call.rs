@@ -1,7 +1,7 @@
 //! One inference call, from admission to its end.
 //!
-//! It reads as the list in the design: admit, resolve, pick an endpoint, render, call, relay, finish. What is decided with
-//! lies in pure rooms beside it.
+//! It reads as the list in the design: admit, resolve, walk from model to model (place, endpoint, render, call), relay,
+//! finish. What is decided with lies in rooms beside it.
 //!
 //! The one hard idea: the transport polls a response only while the caller reads. So each call has a task of its own, which
 //! holds the deadline and the connection to the model; the caller's side only takes from a buffer. When the caller goes, the
@@ -10,45 +10,48 @@
 
 pub mod deadline;
 mod failure;
+pub mod permits;
+mod run;
 mod unary;
+mod walk;
 
 use std::{sync::Arc, time::Duration};
 
 use switchboard::{
     names::{FeatureName, Revision},
-    service::{chain::Chain, request_id::RequestId},
+    service::request_id::RequestId,
 };
 use tokio::{
     sync::oneshot,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
 pub use self::{
-    failure::{CallError, CallFailure, Context},
+    failure::{CallError, CallFailure, Considered, Context, Outcome},
     unary::Answered,
+    walk::{ATTEMPTS_MAX, Attempt, Walk},
+};
+use self::{
+    permits::Permits,
+    run::{Audience, Run},
 };
 use crate::{
-    balance,
-    catalog::{Endpoint, Model, SelectionReason},
+    catalog::{Caller, Endpoint, Model, RuleId, Scope, SelectionReason},
     current::Current,
-    prompt::{self, Request, Target},
+    prompt::{Request, Text},
     relay::{
-        self, Patience, Progress, RelayError,
-        pending::{PendingLimits, Pool, Receiver, Sender},
+        Patience,
+        pending::{PendingLimits, Pool, Receiver},
     },
     upstream::{
-        Outgoing, Upstream, UpstreamError,
-        answer::Answer,
-        dialect::{
-            Delta, FinishReason, Usage,
-            openai::{self, Post},
-        },
+        Upstream,
+        dialect::{Delta, FinishReason, Usage},
     },
 };
 
-/// How long the parts of a call may take.
+/// How long the parts of a call may take, where the model's own limits say nothing.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// The whole call, whatever its caller allows.
@@ -90,10 +93,14 @@ pub struct Selected {
     pub model: Arc<Model>,
     /// The server that is called.
     pub endpoint: Endpoint,
-    /// What decided.
+    /// What decided last.
     pub reason: SelectionReason,
+    /// The rule that decided. `None`: none did.
+    pub rule: Option<RuleId>,
     /// The revision of the configuration that decided.
     pub revision: Revision,
+    /// How many attempts it took; the last is the one that answers.
+    pub attempts: u32,
 }
 
 /// How an answer ended well.
@@ -176,6 +183,7 @@ impl Answering {
 pub struct Calls {
     current: Arc<Current>,
     upstream: Upstream,
+    permits: Permits,
     limits: Limits,
     pending: Pool,
     tasks: TaskTracker,
@@ -195,6 +203,7 @@ impl Calls {
         Self {
             current,
             upstream,
+            permits: Permits::default(),
             limits,
             pending: Pool::new(limits.pending),
             tasks,
@@ -202,7 +211,25 @@ impl Calls {
         }
     }
 
-    /// Makes a call, up to the first token. `timeout` is what the caller allows for the whole of it.
+    /// The catalog in use.
+    #[must_use]
+    pub fn current(&self) -> &Current {
+        &self.current
+    }
+
+    /// Who may call a model now.
+    #[must_use]
+    pub const fn permits(&self) -> &Permits {
+        &self.permits
+    }
+
+    /// How many calls run.
+    #[must_use]
+    pub fn active(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Makes a call for `scope`, up to the first token. `timeout` is what is allowed for the whole of it.
     ///
     /// # Errors
     ///
@@ -215,207 +242,106 @@ impl Calls {
         &self,
         request: Request,
         timeout: Option<Duration>,
+        scope: Scope<'_>,
         request_id: &RequestId,
     ) -> Result<Answering, CallFailure> {
-        let mut context = Context::new(request.input.field());
-        let plan = match self.plan(&request, timeout, &mut context) {
-            Ok(plan) => plan,
-            Err(error) => {
-                return Err(CallFailure {
-                    error,
+        let (walk, context) = self.admit(request, timeout, scope, request_id)?;
+        let (to_caller, mut deltas) = self.pending.answer();
+        let (begin, begun) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
+        let audience = Audience {
+            buffer: to_caller,
+            drain: self.drain.clone(),
+            deadline: walk.deadline(),
+            slow_caller: self.limits.patience.slow_caller,
+        };
+        let run = Run {
+            calls: self.clone(),
+            walk,
+            request_id: request_id.clone(),
+            begin: Some(begin),
+        };
+        // Its end matters to this call alone, and the caller's side tells it even when the task panics.
+        let run = run.finish(context.clone(), audience, end);
+        self.tasks.spawn(run.instrument(tracing::info_span!("infer")));
+
+        // The caller is told nothing before the first token, so that every failure until then is a plain status.
+        let Ok(selected) = begun.await else {
+            return Err(match ended.await {
+                Ok(Err(failure)) => failure,
+                Ok(Ok(_)) | Err(_) => CallFailure {
+                    error: CallError::Internal,
                     context,
                     sent: 0,
-                });
-            }
+                },
+            });
         };
-        let (caller, deltas) = self.pending.answer();
-        let (end, ended) = oneshot::channel();
         let mut answering = Answering {
-            selected: plan.selected.clone(),
-            context: context.clone(),
-            first: None,
+            selected,
+            context,
+            first: deltas.recv().await,
             deltas,
             taken: 0,
             ended,
             completion: None,
         };
-        let span = tracing::info_span!("infer", otel.kind = "internal", model.name = %plan.selected.model.name);
-        let run = Run {
-            calls: self.clone(),
-            plan,
-            context,
-            request_id: request_id.clone(),
-            caller,
-        };
-        // Its end matters to this call alone, and the caller's side tells it even when the task panics.
-        self.tasks.spawn(run.finish(end).instrument(span));
-
-        // The caller is told nothing before the first token, so that every failure until then is a plain status.
-        answering.first = answering.deltas.recv().await;
         if answering.first.is_none() {
             answering.end().await?;
         }
         Ok(answering)
     }
 
-    /// All that is decided before the model is called.
-    fn plan(&self, request: &Request, timeout: Option<Duration>, context: &mut Context) -> Result<Plan, CallError> {
-        // Admit.
+    /// All that is decided before any model is called.
+    fn admit(
+        &self,
+        request: Request,
+        timeout: Option<Duration>,
+        scope: Scope<'_>,
+        request_id: &RequestId,
+    ) -> Result<(Walk, Context), CallFailure> {
+        let mut context = Context::new(request.input.field());
+        match self.walk(request, timeout, scope, request_id, &mut context) {
+            Ok(walk) => Ok((walk, context)),
+            Err(error) => Err(CallFailure {
+                error,
+                context,
+                sent: 0,
+            }),
+        }
+    }
+
+    /// The walk of a call; `context` tells what was known where there is none.
+    fn walk(
+        &self,
+        request: Request,
+        timeout: Option<Duration>,
+        scope: Scope<'_>,
+        request_id: &RequestId,
+        context: &mut Context,
+    ) -> Result<Walk, CallError> {
         if self.drain.is_cancelled() {
             return Err(CallError::Draining);
         }
-        let deadline = Instant::now() + deadline::budget(timeout, self.limits.total)?;
-
-        // Resolve. One catalog serves the call to its end, whatever is swapped in meanwhile.
+        let budget = deadline::budget(timeout, self.limits.total)?;
+        // One catalog serves the call to its end, whatever is swapped in meanwhile.
         let catalog = self.current.load().ok_or(CallError::ConfigNotLoaded)?;
         context.revision = Some(catalog.cursor.revision);
         context.config_age = self.current.age();
-        let selection = catalog.resolve(&request.feature)?;
-        context.feature = Some(selection.feature);
-        context.model = Some(selection.model.name.clone());
-
-        // Pick an endpoint.
-        let endpoint = balance::pick(&selection.model.endpoints, fastrand::f64()).ok_or(CallError::Internal)?;
-        let selected = Selected {
-            feature: selection.feature,
-            source_feature: selection.source_feature,
-            model: Arc::clone(selection.model),
-            endpoint: endpoint.clone(),
-            reason: selection.reason,
-            revision: selection.revision,
+        let caller = Caller {
+            scope,
+            affinity_key: request.affinity_key.as_ref().map(Text::expose),
+            request_id: Some(request_id.as_str()),
         };
-
-        // Render.
-        let model = &selected.model;
-        let target = Target {
-            family: model.family,
-            infill_mode: model.infill_mode,
-            max_output_tokens: None,
-        };
-        let prompt = prompt::render(request, selected.feature, &target)?;
-        let post = openai::encode(&prompt, &model.identifier, &model.family.machine_name)
-            .map_err(|_unserializable| CallError::Internal)?;
-        Ok(Plan {
-            deadline,
-            selected,
-            post,
-        })
+        let decision = catalog.resolve(&request.feature, &caller)?;
+        context.feature = Some(decision.feature);
+        let permits = self.permits.clone();
+        Ok(Walk::new(catalog, decision, request, permits, self.limits, budget))
     }
 }
 
-/// A call that was decided, ready to go out.
-struct Plan {
-    deadline: Instant,
-    selected: Selected,
-    post: Post,
-}
-
-/// A call on its way, apart from its caller.
-struct Run {
-    calls: Calls,
-    plan: Plan,
-    context: Context,
-    request_id: RequestId,
-    caller: Sender,
-}
-
-impl Run {
-    /// Calls the model, relays its answer, and says how it ended.
-    async fn finish(self, end: oneshot::Sender<Result<Completion, CallFailure>>) {
-        let begun = Instant::now();
-        let mut progress = Progress::default();
-        let outcome = tokio::select! {
-            // In this order: a model that always has more to say must not keep the others from being asked.
-            biased;
-            error = self.interrupted() => Err(error),
-            outcome = self.attempt(&mut progress) => outcome,
-        };
-        // The connection to the model is closed by now, unless its answer was read to the end.
-        let (answer, error) = match outcome {
-            Ok(answer) => (Some(answer), CallError::Internal),
-            Err(error) => (None, error),
-        };
-        let result = match progress.finish {
-            // Complete, whatever came after the finish reason.
-            Some(finish) => Ok(Completion {
-                finish,
-                usage: progress.usage,
-            }),
-            None => Err(error),
-        };
-        let drain = self.calls.limits.drain;
-        let drained = async move {
-            if let Some(answer) = answer {
-                answer.drain(drain).await;
-            }
-        };
-        let told = async {
-            let result = self.taken(result).await;
-            tracing::debug!(
-                upstream.addr = %self.plan.selected.endpoint.uri.origin().host_and_port(),
-                duration_ms = begun.elapsed().as_millis(),
-                pieces = progress.sent,
-                error = result.as_ref().err().map(|error| tracing::field::display(Chain(error))),
-                "the call has ended"
-            );
-            let result = result.map_err(|error| CallFailure {
-                error,
-                context: self.context.clone(),
-                sent: progress.sent,
-            });
-            // A caller that has gone does not ask how it ended.
-            end.send(result).ok();
-            drop(self.caller);
-        };
-        tokio::join!(told, drained);
-    }
-
-    /// Waits until the caller has taken what there is of the answer. The model is free meanwhile.
-    async fn taken(&self, result: Result<Completion, CallError>) -> Result<Completion, CallError> {
-        if matches!(result, Err(CallError::CallerTooSlow(_))) {
-            self.caller.discard();
-            return result;
-        }
-        let slow_caller = self.calls.limits.patience.slow_caller;
-        let flushed = tokio::select! {
-            // In this order: an answer that was taken is not spoilt by its deadline.
-            biased;
-            flushed = self.caller.flushed(slow_caller) => flushed.map_err(|error| RelayError::from(error).into()),
-            error = self.interrupted() => Err(error),
-        };
-        if flushed.is_err() {
-            self.caller.discard();
-        }
-        result.and_then(|completion| flushed.map(|()| completion))
-    }
-
-    /// Waits for what ends a call whatever the model does.
-    async fn interrupted(&self) -> CallError {
-        tokio::select! {
-            biased;
-            () = self.caller.closed() => CallError::CallerGone,
-            () = self.calls.drain.cancelled() => CallError::Draining,
-            () = sleep_until(self.plan.deadline) => CallError::DeadlinePassed,
-        }
-    }
-
-    /// One attempt: the answer, read to its end.
-    async fn attempt(&self, progress: &mut Progress) -> Result<Answer, CallError> {
-        let limits = &self.calls.limits;
-        let outgoing = Outgoing {
-            endpoint: &self.plan.selected.endpoint.uri,
-            credential: self.plan.selected.model.credential.as_deref(),
-            request_id: &self.request_id,
-        };
-        let opening = async {
-            let mut answer = self.calls.upstream.post(outgoing, &self.plan.post).await?;
-            let first = relay::first_token(&mut answer, progress).await?;
-            Ok((answer, first))
-        };
-        let (mut answer, first) = timeout(limits.first_token, opening)
-            .await
-            .unwrap_or(Err(UpstreamError::FirstTokenTimeout(limits.first_token)))?;
-        relay::relay(&mut answer, first, &self.caller, limits.patience, progress).await?;
-        Ok(answer)
-    }
+/// What a model's own time limit for the whole call cuts off.
+async fn within<T>(deadline: Instant, work: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
+    timeout_at(deadline, work)
+        .await
+        .unwrap_or(Err(CallError::DeadlinePassed))
 }

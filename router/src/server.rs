@@ -8,7 +8,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use switchboard::{
     names::InstanceId,
-    pb::router::inference_service_server::InferenceServiceServer,
+    pb::router::{inference_service_server::InferenceServiceServer, routing_service_server::RoutingServiceServer},
     service::{
         metrics,
         serve::{self, BindError, END_TIMEOUT, Limits, Ports, ServeError, Services, Shutdown},
@@ -22,7 +22,7 @@ use crate::{
     call,
     config::Config,
     current::Current,
-    grpc::inference::InferenceApi,
+    grpc::{inference::InferenceApi, routing::RoutingApi},
     subscription::{Subscription, SubscriptionConfig},
     telemetry,
     upstream::Upstream,
@@ -37,7 +37,10 @@ const LIMITS: Limits = Limits {
 /// For dialling a model server: name, connection and TLS handshake together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-const SERVICES: &[&str] = &[InferenceServiceServer::<InferenceApi>::NAME];
+const SERVICES: &[&str] = &[
+    InferenceServiceServer::<InferenceApi>::NAME,
+    RoutingServiceServer::<RoutingApi>::NAME,
+];
 
 /// Why the router cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +113,7 @@ impl Server {
             },
             Arc::clone(&current),
         );
+        let progress = subscription.progress();
         let following_stop = CancellationToken::new();
         let mut following = JoinSet::new();
         // Best effort: without it the last catalog stays in use, as it does while the registry is away.
@@ -118,8 +122,10 @@ impl Server {
         let (calls, drain) = (TaskTracker::new(), CancellationToken::new());
         let ready = current.ready();
         let inference = InferenceApi::new(current, upstream, call::Limits::default(), calls.clone(), drain.clone());
+        let routing = RoutingApi::new(inference.calls().clone(), progress, stop.clone());
         let routes = Routes::default()
-            .add_service(InferenceServiceServer::new(inference).max_decoding_message_size(LIMITS.message_bytes));
+            .add_service(InferenceServiceServer::new(inference).max_decoding_message_size(LIMITS.message_bytes))
+            .add_service(RoutingServiceServer::new(routing).max_decoding_message_size(LIMITS.message_bytes));
         let services = Services {
             routes,
             names: SERVICES,

@@ -3,16 +3,19 @@
 
 use std::time::Duration;
 
+use prost::Message as _;
+use prost_types::Any;
 use switchboard::{
     failure::Failure,
     names::{FeatureName, ModelName},
+    pb::router,
     reason::{FieldReason, Reason, key},
     violation::Violations,
 };
 
 use crate::{
-    call::{CallError, CallFailure, Context},
-    catalog::ResolveError,
+    call::{CallError, CallFailure, Considered, Context},
+    catalog::{ResolveError, Unusable},
     upstream::{
         UpstreamError,
         connector::DialError,
@@ -38,6 +41,10 @@ impl From<CallFailure> for Failure {
         let failure = match error {
             CallError::ConfigNotLoaded => may_retry(Self::new(Reason::ConfigNotLoaded, message), RETRY),
             CallError::Resolve(error) => unresolved(&error, &context),
+            CallError::Unusable { model, why, .. } => unusable(why, &model, message),
+            CallError::Overloaded { limit, .. } => {
+                may_retry(Self::new(Reason::ModelOverloaded, message), RETRY).with(key::LIMIT, limit)
+            }
             CallError::InputNotSupported(_) => {
                 let subject = context.model.as_ref().map(ToString::to_string).unwrap_or_default();
                 Self::new(Reason::InputNotSupported, message.clone()).with_precondition(subject, message)
@@ -64,10 +71,16 @@ impl From<CallFailure> for Failure {
             Some(model) => failure.with(key::MODEL, model),
             None => failure,
         };
+        let failure = match context.attempts {
+            0 => failure,
+            attempts => failure.with(key::ATTEMPTS, attempts),
+        };
         if is_partial {
             failure.with(key::PARTIAL, true).with(key::TOKENS_SENT, sent)
-        } else {
+        } else if context.considered.is_empty() {
             failure
+        } else {
+            failure.with_any(candidates(context.considered))
         }
     }
 }
@@ -79,12 +92,6 @@ fn unresolved(error: &ResolveError, context: &Context) -> Failure {
         Failure::new(reason, message.clone())
             .with_precondition(feature.to_string(), message.clone())
             .with(key::FEATURE, feature)
-    };
-    let model_off = |reason, feature: &FeatureName, model: &ModelName| {
-        Failure::new(reason, message.clone())
-            .with_precondition(model.to_string(), message.clone())
-            .with(key::FEATURE, feature)
-            .with(key::MODEL, model)
     };
     match error {
         ResolveError::UnknownFeature { .. } => {
@@ -100,12 +107,26 @@ fn unresolved(error: &ResolveError, context: &Context) -> Failure {
         ResolveError::FeatureDisabled { feature } => feature_off(Reason::FeatureDisabled, feature),
         ResolveError::FeatureUnassigned { feature } => feature_off(Reason::FeatureUnassigned, feature),
         ResolveError::FeatureVendored { feature } => feature_off(Reason::FeatureVendored, feature),
-        ResolveError::ModelDisabled { feature, model } => model_off(Reason::ModelDisabled, feature, model),
-        ResolveError::CredentialMissing { feature, model } => model_off(Reason::ModelCredentialMissing, feature, model),
-        ResolveError::ModelNotReady { feature, model } => Failure::new(Reason::ModelNotReady, message.clone())
-            .with(key::FEATURE, feature)
-            .with(key::MODEL, model)
-            .retry_after(RETRY),
+        ResolveError::InferencePaused { feature } => feature_off(Reason::InferencePaused, feature),
+    }
+}
+
+/// A model that cannot be called.
+fn unusable(why: Unusable, model: &ModelName, message: String) -> Failure {
+    let off = |reason| Failure::new(reason, message.clone()).with_precondition(model.to_string(), message.clone());
+    match why {
+        Unusable::Disabled => off(Reason::ModelDisabled),
+        Unusable::CredentialMissing => off(Reason::ModelCredentialMissing),
+        Unusable::NotReady => Failure::new(Reason::ModelNotReady, message.clone()).retry_after(RETRY),
+    }
+}
+
+/// The models that were considered, as a detail of our own.
+fn candidates(considered: Vec<Considered>) -> Any {
+    let candidates = considered.into_iter().map(Into::into).collect();
+    Any {
+        type_url: "type.googleapis.com/switchboard.router.v1.Candidates".to_owned(),
+        value: router::Candidates { candidates }.encode_to_vec(),
     }
 }
 

@@ -16,7 +16,7 @@ pub mod session;
 
 use std::sync::Arc;
 
-use switchboard::names::InstanceId;
+use switchboard::{history::Cursor, names::InstanceId};
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, error, info_span};
@@ -24,6 +24,7 @@ use tracing::{Instrument as _, error, info_span};
 use self::{
     apply::{Applied, Applier},
     link::Link,
+    received::Received,
 };
 use crate::current::Current;
 
@@ -45,6 +46,29 @@ pub struct SubscriptionConfig {
 pub struct Subscription {
     config: Arc<SubscriptionConfig>,
     current: Arc<Current>,
+    received: watch::Sender<Option<Arc<Received>>>,
+    applied: watch::Sender<Applied>,
+}
+
+/// How far the router follows, for whoever asks.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    received: watch::Receiver<Option<Arc<Received>>>,
+    applied: watch::Receiver<Applied>,
+}
+
+impl Progress {
+    /// Where the newest state stands that was received whole. `None`: none was.
+    #[must_use]
+    pub fn received(&self) -> Option<Cursor> {
+        self.received.borrow().as_ref().map(|received| *received.cursor())
+    }
+
+    /// What is in use.
+    #[must_use]
+    pub fn applied(&self) -> Applied {
+        self.applied.borrow().clone()
+    }
 }
 
 impl Subscription {
@@ -54,6 +78,17 @@ impl Subscription {
         Self {
             config: Arc::new(config),
             current,
+            received: watch::Sender::new(None),
+            applied: watch::Sender::new(Applied::default()),
+        }
+    }
+
+    /// How far it follows, also after it has ended.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        Progress {
+            received: self.received.subscribe(),
+            applied: self.applied.subscribe(),
         }
     }
 
@@ -65,11 +100,16 @@ impl Subscription {
     ///
     /// Dropped, it ends all its tasks at once.
     pub async fn run(self, cancel: CancellationToken) {
-        let (received, received_out) = watch::channel(None);
+        let Self {
+            config,
+            current,
+            received,
+            applied,
+        } = self;
+        let (received_out, applied_out) = (received.subscribe(), applied.subscribe());
         let (channel, channel_out) = watch::channel(None);
-        let (applied, applied_out) = watch::channel(Applied::default());
-        let link = Link::new(self.config, Arc::clone(&self.current), received, channel, applied_out);
-        let applier = Applier::new(self.current, received_out, channel_out, applied);
+        let link = Link::new(config, Arc::clone(&current), received, channel, applied_out);
+        let applier = Applier::new(current, received_out, channel_out, applied);
         let span = info_span!("subscription");
         let mut tasks = JoinSet::new();
         tasks.spawn(link.run(cancel.clone()).instrument(span.clone()));

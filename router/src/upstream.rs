@@ -6,6 +6,7 @@
 //! on a fresh connection.
 
 pub mod answer;
+mod clients;
 pub mod connector;
 pub mod dialect;
 pub mod sse;
@@ -14,7 +15,7 @@ use std::{
     collections::HashSet,
     error::Error as StdError,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -25,30 +26,24 @@ use http::{
 };
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper_util::{
-    client::legacy::{self, Client, connect::Connected},
-    rt::{TokioExecutor, TokioTimer},
-};
+use hyper_util::client::legacy::{self, connect::Connected};
 use switchboard::{endpoint::EndpointUri, reason::header, service::request_id::RequestId};
 use tokio::time::Instant;
 
 use self::{
     answer::Answer,
-    connector::{Connector, DialError, Marker},
+    clients::Clients,
+    connector::{DialError, Marker},
     dialect::{
         DialectError, Rejection, Whole,
         openai::{self, Post, Reply},
     },
     sse::SseError,
 };
-use crate::catalog::Credential;
+use crate::catalog::{Credential, Tls};
 
-/// How long a connection may lie unused: less than the 5 s after which common servers close theirs.
-const IDLE: Duration = Duration::from_secs(4);
 /// The most bytes of a response's header.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
-/// The most bytes that one read of the network takes. The header's size is only looked at between two reads.
-const READ_BYTES_MAX: usize = HEADER_BYTES_MAX / 2;
 /// The most bytes that are read of a refusal, to tell its kind, and for how long.
 const REFUSAL_BYTES_MAX: usize = 64 * 1024;
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -144,39 +139,32 @@ pub struct Outgoing<'a> {
     pub endpoint: &'a EndpointUri,
     /// Its credential; it goes along only to the origins that it is bound to.
     pub credential: Option<&'a Credential>,
+    /// How the server proves who it is. `None`: by the system's roots.
+    pub tls: Option<&'a Arc<Tls>>,
+    /// For dialling. `None`: as long as for every other server.
+    pub connect_timeout: Option<Duration>,
     /// The correlation id of the call.
     pub request_id: &'a RequestId,
 }
 
-/// The client of all model servers, with its pool of connections. Cheap to clone.
+/// The client of all model servers, with its pools of connections. Cheap to clone.
 #[derive(Clone)]
 pub struct Upstream {
-    pooled: Client<Connector, Full<Bytes>>,
-    /// Dials for each call, and keeps nothing.
-    fresh: Client<Connector, Full<Bytes>>,
+    clients: Clients,
     /// Servers that refuse to be asked for usage.
     without_usage: Arc<Mutex<HashSet<EndpointUri>>>,
 }
 
 impl Upstream {
-    /// A client whose dialling (name, connection and TLS handshake together) may take `connect_timeout`.
+    /// A client whose dialling (name, connection and TLS handshake together) may take `connect_timeout` where a model says
+    /// nothing else.
     ///
     /// # Errors
     ///
     /// What TLS says when it cannot be set up at all.
     pub fn new(connect_timeout: Duration) -> Result<Self, rustls::Error> {
-        let connector = Connector::new(connect_timeout)?;
-        // Connections are tasks of the pool's own: they end with it, or with the call that is dropped.
-        let mut builder = Client::builder(TokioExecutor::new());
-        builder
-            .http1_max_buf_size(READ_BYTES_MAX)
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE);
-        let pooled = builder.build(connector.clone());
-        let fresh = builder.pool_max_idle_per_host(0).build(connector);
         Ok(Self {
-            pooled,
-            fresh,
+            clients: Clients::new(connect_timeout)?,
             without_usage: Arc::default(),
         })
     }
@@ -232,18 +220,19 @@ impl Upstream {
             Reply::Stream { .. } => EVENT_STREAM,
             Reply::Whole => JSON,
         };
+        let clients = self.clients.dialling(call.tls, call.connect_timeout)?;
         let begun = Instant::now();
-        let response = match self.pooled.request(request(call, &uri, &body, kind)).await {
+        let response = match clients.pooled.request(request(call, &uri, &body, kind)).await {
             Err(error) if is_stale(&error, begun) => {
                 tracing::debug!(upstream.addr = %call.endpoint.origin().host_and_port(), "a pooled connection was stale");
-                self.fresh.request(request(call, &uri, &body, kind)).await
+                clients.fresh.request(request(call, &uri, &body, kind)).await
             }
             first => first,
         };
         check(response.map_err(request_error)?, kind).await
     }
 
-    fn remembered(&self) -> std::sync::MutexGuard<'_, HashSet<EndpointUri>> {
+    fn remembered(&self) -> MutexGuard<'_, HashSet<EndpointUri>> {
         self.without_usage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,3 +3,4 @@
 pub mod change;
 pub mod inference;
 pub mod resource;
+pub mod routing;

@@ -210,7 +210,7 @@ async fn a_feature_that_nobody_can_answer_says_why() {
             "MODEL_NOT_READY",
         ),
         (
-            Setup::at(upstream.url()).setting("code_generations", Setting::SelfHosted(model_name())),
+            Setup::at(upstream.url()).setting("code_generations", model_name().into()),
             "no_such",
             tonic::Code::NotFound,
             "FEATURE_UNKNOWN",

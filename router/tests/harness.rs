@@ -8,23 +8,28 @@
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
+use prost::Message as _;
 use switchboard::{
     catalogue::Catalogue,
     digest::{ChainDigest, StateDigest},
     endpoint::EndpointUri,
     history::{Cursor, Incarnation, View},
-    names::{CredentialId, FeatureName, IncarnationId, ModelName, Revision, StoreId},
+    names::{CredentialId, FeatureName, IncarnationId, InstanceId, ModelName, Revision, StoreId},
     pb::router::{
-        self, inference_service_client::InferenceServiceClient, inference_service_server::InferenceServiceServer,
-        stream_infer_response::Event,
+        self, CandidateOutcome, inference_service_client::InferenceServiceClient,
+        inference_service_server::InferenceServiceServer, routing_service_client::RoutingServiceClient,
+        routing_service_server::RoutingServiceServer, stream_infer_response::Event,
     },
     secret::ApiToken,
 };
 use switchboard_router::{
     call::Limits,
-    catalog::{Catalog, Credential, Endpoint, InfillMode, Model, ModelState, Setting},
+    catalog::{
+        self, Assignment, Catalog, Credential, Endpoint, InfillMode, Match, Model, ModelState, Rule, RuleId, Setting,
+    },
     current::Current,
-    grpc::inference::InferenceApi,
+    grpc::{inference::InferenceApi, routing::RoutingApi},
+    subscription::{Subscription, SubscriptionConfig},
     upstream::Upstream,
 };
 use tokio::{net::TcpListener, task::JoinSet};
@@ -48,6 +53,11 @@ pub(crate) struct Setup {
     state: Option<ModelState>,
     infill_mode: InfillMode,
     limits: Limits,
+    model_limits: catalog::Limits,
+    endpoints: Vec<String>,
+    others: Vec<(&'static str, String)>,
+    inference_paused: bool,
+    tls: Option<Arc<catalog::Tls>>,
 }
 
 impl Setup {
@@ -61,7 +71,47 @@ impl Setup {
             state: None,
             infill_mode: InfillMode::FamilyDefault,
             limits: Limits::default(),
+            model_limits: catalog::Limits::default(),
+            endpoints: Vec::new(),
+            others: Vec::new(),
+            inference_paused: false,
+            tls: None,
         }
+    }
+
+    /// With servers that prove themselves by this.
+    pub(crate) fn tls(mut self, ca_pem: Option<&str>, server_name: Option<&str>) -> Self {
+        self.tls = Some(Arc::new(catalog::Tls::parse(ca_pem, server_name).unwrap()));
+        self
+    }
+
+    /// With another server of the model.
+    pub(crate) fn and_at(mut self, endpoint: impl Into<String>) -> Self {
+        self.endpoints.push(endpoint.into());
+        self
+    }
+
+    /// With another model at this base URL, which can be called.
+    pub(crate) fn other(mut self, id: &'static str, endpoint: impl Into<String>) -> Self {
+        self.others.push((id, endpoint.into()));
+        self
+    }
+
+    /// With models that take over `duo_chat` in this order.
+    pub(crate) fn fallbacks(self, ids: &[&str]) -> Self {
+        self.setting("duo_chat", assigned(&[], ids))
+    }
+
+    /// With limits of the model.
+    pub(crate) fn model_limits(mut self, limits: catalog::Limits) -> Self {
+        self.model_limits = limits;
+        self
+    }
+
+    /// With self-hosted inference switched off.
+    pub(crate) fn paused(mut self) -> Self {
+        self.inference_paused = true;
+        self
     }
 
     pub(crate) fn family(mut self, family: &'static str) -> Self {
@@ -116,24 +166,45 @@ impl Setup {
                 token: ApiToken::parse(TOKEN.to_owned()).unwrap(),
             })
         });
+        let endpoint = |uri: &String| Endpoint {
+            uri: EndpointUri::parse(uri).unwrap(),
+            weight: 1,
+        };
         let model = Model {
             name: model_name(),
             family: Catalogue::get().family(self.family).expect("the family exists"),
             identifier: "org/model".to_owned(),
-            endpoints: vec![Endpoint {
-                uri: EndpointUri::parse(&self.endpoint).unwrap(),
-                weight: 1,
-            }],
+            endpoints: [&self.endpoint]
+                .into_iter()
+                .chain(&self.endpoints)
+                .map(endpoint)
+                .collect(),
             credential,
             infill_mode: self.infill_mode,
+            limits: self.model_limits,
+            tls: self.tls,
         };
-        let mut features = HashMap::from([(feature("duo_chat"), Setting::SelfHosted(model_name()))]);
+        let others = self.others.iter().map(|(id, uri)| {
+            let other = Model {
+                name: ModelName::from_id(id).unwrap(),
+                identifier: (*id).to_owned(),
+                endpoints: vec![endpoint(uri)],
+                credential: None,
+                limits: catalog::Limits::default(),
+                tls: None,
+                ..model.clone()
+            };
+            (other.name.clone(), ModelState::Ready(Arc::new(other)))
+        });
+        let mut models: HashMap<_, _> = others.collect();
+        let mut features = HashMap::from([(feature("duo_chat"), model_name().into())]);
         features.extend(
             self.settings
                 .into_iter()
                 .map(|(name, setting)| (feature(name), setting)),
         );
         let state = self.state.unwrap_or_else(|| ModelState::Ready(Arc::new(model)));
+        models.insert(model_name(), state);
         Catalog {
             cursor: Cursor {
                 store: StoreId::random(),
@@ -147,13 +218,28 @@ impl Setup {
                 state: StateDigest::EMPTY,
             },
             features,
-            models: HashMap::from([(model_name(), state)]),
+            models,
+            inference_paused: self.inference_paused,
         }
     }
 }
 
 pub(crate) fn model_name() -> ModelName {
     ModelName::parse("models/m").unwrap()
+}
+
+/// `models/m` with rules by namespace, `(id, namespace, model)`, and fallbacks.
+pub(crate) fn assigned(rules: &[(&str, &str, &str)], fallbacks: &[&str]) -> Setting {
+    let rule = |&(id, namespace, model): &(&str, &str, &str)| Rule {
+        id: RuleId::parse(id).unwrap(),
+        condition: Match::new(&[namespace.to_owned()], &[], &[], None).unwrap(),
+        model: ModelName::from_id(model).unwrap(),
+    };
+    Setting::SelfHosted(Arc::new(Assignment {
+        model: model_name(),
+        fallbacks: fallbacks.iter().map(|id| ModelName::from_id(id).unwrap()).collect(),
+        rules: rules.iter().map(rule).collect(),
+    }))
 }
 
 fn feature(name: &str) -> FeatureName {
@@ -164,6 +250,8 @@ fn feature(name: &str) -> FeatureName {
 #[derive(Debug)]
 pub(crate) struct Router {
     pub(crate) client: InferenceServiceClient<Channel>,
+    pub(crate) routing: RoutingServiceClient<Channel>,
+    pub(crate) stop: CancellationToken,
     pub(crate) drain: CancellationToken,
     address: SocketAddr,
     tasks: TaskTracker,
@@ -175,19 +263,33 @@ impl Router {
     pub(crate) async fn start(current: Arc<Current>, limits: Limits) -> Self {
         let (tasks, drain) = (TaskTracker::new(), CancellationToken::new());
         let upstream = Upstream::new(Duration::from_secs(2)).unwrap();
+        let config = SubscriptionConfig {
+            registry_addrs: Vec::new(),
+            router_id: "router-1".to_owned(),
+            instance: InstanceId::random(),
+            build: "test".to_owned(),
+        };
+        let progress = Subscription::new(config, Arc::clone(&current)).progress();
         let api = InferenceApi::new(current, upstream, limits, tasks.clone(), drain.clone());
+        let stop = CancellationToken::new();
+        let routing = RoutingApi::new(api.calls().clone(), progress, stop.clone());
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut server = JoinSet::new();
         server.spawn(async move {
             let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-            let server = Server::builder().add_service(InferenceServiceServer::new(api));
+            let server = Server::builder()
+                .add_service(InferenceServiceServer::new(api))
+                .add_service(RoutingServiceServer::new(routing));
             server.serve_with_incoming(incoming).await.unwrap();
         });
         let channel = Channel::from_shared(format!("http://{address}")).unwrap();
+        let channel = channel.connect().await.unwrap();
         Self {
             address,
-            client: InferenceServiceClient::new(channel.connect().await.unwrap()),
+            client: InferenceServiceClient::new(channel.clone()),
+            routing: RoutingServiceClient::new(channel),
+            stop,
             drain,
             tasks,
             _server: server,
@@ -219,7 +321,10 @@ impl Router {
     }
 
     /// Makes a call whose answer comes whole.
-    pub(crate) async fn infer(&self, request: router::InferRequest) -> Result<Response<router::InferResponse>, Told> {
+    pub(crate) async fn infer(
+        &self,
+        request: impl tonic::IntoRequest<router::InferRequest>,
+    ) -> Result<Response<router::InferResponse>, Told> {
         let answered = self.client.clone().infer(request).await;
         answered.map_err(|status| Told::of(&status))
     }
@@ -327,6 +432,8 @@ pub(crate) struct Told {
     pub(crate) metadata: HashMap<String, String>,
     pub(crate) fields: Vec<String>,
     pub(crate) retry: Option<Duration>,
+    /// Each model that was considered, and what became of it.
+    pub(crate) candidates: Vec<(String, CandidateOutcome)>,
 }
 
 impl Told {
@@ -345,6 +452,23 @@ impl Told {
             metadata: info.metadata.clone(),
             fields: fields.iter().map(|violation| violation.field.clone()).collect(),
             retry: details.retry_info().and_then(|info| info.retry_delay),
+            candidates: candidates(status),
         }
     }
+}
+
+/// The models of a failure that names any.
+fn candidates(status: &Status) -> Vec<(String, CandidateOutcome)> {
+    let rich = tonic_types::pb::Status::decode(status.details()).expect("the details can be read");
+    let ours = rich
+        .details
+        .iter()
+        .find(|detail| detail.type_url == "type.googleapis.com/switchboard.router.v1.Candidates");
+    let Some(ours) = ours else { return Vec::new() };
+    let candidates = router::Candidates::decode(ours.value.as_slice()).expect("it is what its name says");
+    candidates
+        .candidates
+        .into_iter()
+        .map(|candidate| (candidate.model.clone(), candidate.outcome()))
+        .collect()
 }

@@ -24,7 +24,7 @@ fn infill() -> router::InferRequest {
 }
 
 fn completing(upstream: &FakeUpstream, family: &'static str) -> Setup {
-    let on = || Setting::SelfHosted(model_name());
+    let on = || Setting::from(model_name());
     Setup::at(upstream.url())
         .family(family)
         .setting("code_completions", on())

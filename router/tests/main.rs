@@ -5,9 +5,13 @@ mod fake_upstream;
 mod harness;
 
 mod answers;
+mod attempts;
 mod connections;
 mod deadlines;
 mod faults;
 mod inputs;
+mod permits;
+mod routing;
 mod slow_callers;
+mod tls;
 mod whole_answers;

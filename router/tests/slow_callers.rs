@@ -21,10 +21,11 @@ fn pieces() -> Vec<String> {
 async fn the_model_is_free_once_the_buffer_has_all_and_the_text_is_byte_exact() {
     let pieces = pieces();
     let upstream = FakeUpstream::start().await;
-    upstream.then(Script::answer(pieces.iter().map(String::as_str)).close());
+    let told = pieces.iter().fold(Script::stream(), |script, piece| script.text(piece));
+    upstream.then(told.finish("stop").usage(3, 2).done().hang());
     let router = Setup::at(upstream.url()).start().await.narrow().await;
     let mut stream = router.begin().await;
-    // Nothing is read, and the model has told everything: its connection ends.
+    // Nothing is read, and the router has all that the model has to tell: only then it closes the connection.
     upstream.closed(0).await;
 
     let (mut text, mut deltas) = (pieces[0].clone(), 1);

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use switchboard::pb::router::{self, part::Kind};
+use switchboard::pb::router::{self, CandidateOutcome, part::Kind};
+use switchboard_router::catalog::Limits;
 use tokio::time::Instant;
 use tonic::Code;
 
 use crate::{
     fake_upstream::{FakeUpstream, Script},
-    harness::{Setup, prompt},
+    harness::{Setup, assigned, prompt},
 };
 
 #[tokio::test]
@@ -190,4 +191,81 @@ async fn a_call_ends_when_the_router_shuts_down() {
     };
     let (told, ()) = tokio::join!(router.infer(prompt("hi")), drained);
     assert_eq!(told.unwrap_err().reason, "SERVER_DRAINING");
+}
+
+#[tokio::test]
+async fn another_model_answers_where_one_fails_and_the_selection_tells_so() {
+    let failing = || Script::response(500, &[], "");
+    let (m, b) = (FakeUpstream::always(failing()).await, FakeUpstream::start().await);
+    b.then(Script::whole("hello")).then(failing());
+    let setting = assigned(&[("beta-group", "42", "m")], &["b"]);
+    let router = Setup::at(m.url())
+        .other("b", b.url())
+        .setting("duo_chat", setting)
+        .start()
+        .await;
+    let mut request = tonic::Request::new(prompt("hi"));
+    let metadata = request.metadata_mut();
+    metadata.insert("x-gitlab-namespace-id", "42".parse().unwrap());
+    let response = router.infer(request).await.unwrap();
+    assert_eq!(response.metadata().get("x-switchboard-reason").unwrap(), "FAILOVER");
+    let selection = response.into_inner().selection.unwrap();
+    assert_eq!(selection.model, "models/b");
+    assert_eq!(selection.reason(), router::SelectionReason::Failover);
+    assert_eq!(selection.rule, "beta-group");
+    assert_eq!(selection.attempt_count, 2);
+
+    let told = router.infer(prompt("hi")).await.unwrap_err();
+    assert_eq!(told.reason, "UPSTREAM_SERVER_ERROR");
+    assert_eq!(told.metadata["attempts"], "2");
+    let failed = ["models/m", "models/b"].map(|model| (model.to_owned(), CandidateOutcome::Failed));
+    assert_eq!(told.candidates, failed);
+}
+
+#[tokio::test]
+async fn a_server_that_is_only_slow_is_waited_for() {
+    let (m, b) = (FakeUpstream::start().await, FakeUpstream::start().await);
+    m.then(Script::silence());
+    let limits = Limits {
+        first_token_timeout: Some(Duration::from_millis(50)),
+        idle_timeout: Some(Duration::from_millis(50)),
+        total_timeout: Some(Duration::from_millis(400)),
+        ..Limits::default()
+    };
+    let router = Setup::at(m.url())
+        .model_limits(limits)
+        .other("b", b.url())
+        .fallbacks(&["b"])
+        .start()
+        .await;
+    let begun = Instant::now();
+    let told = router.infer(prompt("hi")).await.unwrap_err();
+    assert_eq!(told.reason, "DEADLINE_EXCEEDED");
+    assert!(begun.elapsed() >= Duration::from_millis(400), "{:?}", begun.elapsed());
+    assert_eq!(b.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn a_whole_answer_takes_a_place_and_gives_it_back() {
+    let upstream = FakeUpstream::always(Script::whole("hello")).await;
+    upstream.then(Script::silence());
+    let limits = Limits {
+        max_concurrency: Some(1),
+        max_queue: Some(0),
+        ..Limits::default()
+    };
+    let router = Setup::at(upstream.url()).model_limits(limits).start().await;
+    tokio::select! {
+        _ = router.infer(prompt("hi")) => panic!("nothing is answered"),
+        () = async {
+            upstream.request(0).await;
+            let told = router.infer(prompt("hi")).await.unwrap_err();
+            assert_eq!(told.reason, "MODEL_OVERLOADED");
+            assert_eq!(told.candidates, [("models/m".to_owned(), CandidateOutcome::Full)]);
+        } => {}
+    }
+    router.settled().await;
+    for _ in 0..2 {
+        assert!(router.infer(prompt("hi")).await.is_ok());
+    }
 }

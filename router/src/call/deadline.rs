@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 /// With less than this left a call is not begun.
-const BUDGET_MIN: Duration = Duration::from_millis(100);
+pub const BUDGET_MIN: Duration = Duration::from_millis(100);
 const MARGIN_MIN: Duration = Duration::from_millis(10);
 const MARGIN_MAX: Duration = Duration::from_millis(250);
 

@@ -5,7 +5,12 @@ use std::time::Duration;
 use switchboard::names::{FeatureName, ModelName, Revision};
 
 use super::deadline;
-use crate::{catalog::ResolveError, prompt::InputNotSupported, relay::RelayError, upstream::UpstreamError};
+use crate::{
+    catalog::{Candidate, ResolveError, RuleId, Unusable},
+    prompt::InputNotSupported,
+    relay::RelayError,
+    upstream::UpstreamError,
+};
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -13,9 +18,27 @@ pub enum CallError {
     /// The router has no configuration yet.
     #[error("the router has no configuration yet")]
     ConfigNotLoaded,
-    /// No model can be selected.
+    /// No model is even considered.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
+    /// A model cannot be called.
+    #[error("`{model}`, which answers `{feature}`, {}", unusable(*why))]
+    Unusable {
+        /// The feature that was asked for.
+        feature: &'static FeatureName,
+        /// The model.
+        model: ModelName,
+        /// Why it cannot be called.
+        why: Unusable,
+    },
+    /// A model has no place for another call.
+    #[error("`{model}` has as many calls as it may, and no place came free in time")]
+    Overloaded {
+        /// The model.
+        model: ModelName,
+        /// How many calls it may have.
+        limit: usize,
+    },
     /// The selected model cannot take this kind of input.
     #[error(transparent)]
     InputNotSupported(#[from] InputNotSupported),
@@ -40,6 +63,14 @@ pub enum CallError {
     /// A mistake of the router's own.
     #[error("a mistake of the router's own")]
     Internal,
+}
+
+const fn unusable(why: Unusable) -> &'static str {
+    match why {
+        Unusable::Disabled => "is disabled",
+        Unusable::CredentialMissing => "lost its API token when its endpoint moved; give it again",
+        Unusable::NotReady => "is not ready on this router yet",
+    }
 }
 
 impl From<RelayError> for CallError {
@@ -76,6 +107,57 @@ pub struct Context {
     pub feature: Option<&'static FeatureName>,
     /// The model, once it is selected.
     pub model: Option<ModelName>,
+    /// How many attempts were made.
+    pub attempts: u32,
+    /// The models that were considered, where none could answer.
+    pub considered: Vec<Considered>,
+}
+
+/// A model that was considered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Considered {
+    /// The model.
+    pub model: ModelName,
+    /// The feature whose setting names it.
+    pub source_feature: &'static FeatureName,
+    /// The rule that names it.
+    pub rule: Option<RuleId>,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+impl Considered {
+    /// A candidate and what became of it.
+    #[must_use]
+    pub fn new(candidate: &Candidate<'_>, source_feature: &'static FeatureName, outcome: Outcome) -> Self {
+        Self {
+            model: candidate.name.clone(),
+            source_feature,
+            rule: candidate.rule.cloned(),
+            outcome,
+        }
+    }
+}
+
+/// What became of a candidate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It answers.
+    Chosen,
+    /// It could answer, and is not needed.
+    Standby,
+    /// Its rule does not decide.
+    RuleNotMatched,
+    /// It was taken out of selection.
+    Disabled,
+    /// Its API token was dropped.
+    CredentialMissing,
+    /// It has no place for another call.
+    Full,
+    /// It cannot take the call or failed it, for this reason.
+    Failed(String),
+    /// There is no usable version of it here yet.
+    NotReady,
 }
 
 impl Context {
@@ -88,6 +170,8 @@ impl Context {
             config_age: None,
             feature: None,
             model: None,
+            attempts: 0,
+            considered: Vec::new(),
         }
     }
 }

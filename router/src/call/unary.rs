@@ -1,18 +1,17 @@
 //! A call that is answered whole: several times cheaper for the model's server than a stream.
 //!
-//! Nothing comes before the end, so only dialling and the whole call have a limit. It needs no task of its own: a caller that
-//! goes drops the call, and with it the connection to the model.
+//! Nothing comes before the end, so only dialling and the whole call have a limit: another server is tried when one fails,
+//! never because one is slow. It needs no task of its own: a caller that goes drops the call, and with it the connection to
+//! the model.
 
 use std::time::Duration;
 
 use switchboard::service::request_id::RequestId;
 use tokio::time::sleep_until;
+use tracing::Instrument as _;
 
-use super::{CallError, CallFailure, Calls, Context, Plan, Selected};
-use crate::{
-    prompt::Request,
-    upstream::{Outgoing, dialect::Whole},
-};
+use super::{CallError, CallFailure, Calls, Selected, Walk, within};
+use crate::{catalog::Scope, prompt::Request, upstream::dialect::Whole};
 
 /// A whole answer.
 #[derive(Debug)]
@@ -24,7 +23,7 @@ pub struct Answered {
 }
 
 impl Calls {
-    /// Makes a call and waits for its whole answer. `timeout` is what the caller allows for it.
+    /// Makes a call for `scope` and waits for its whole answer. `timeout` is what is allowed for it.
     ///
     /// # Errors
     ///
@@ -37,37 +36,41 @@ impl Calls {
         &self,
         request: Request,
         timeout: Option<Duration>,
+        scope: Scope<'_>,
         request_id: &RequestId,
     ) -> Result<Answered, CallFailure> {
-        let mut context = Context::new(request.input.field());
-        let answered = match self.plan(&request, timeout, &mut context) {
-            Ok(plan) => self.tasks.track_future(self.whole(plan, request_id)).await,
-            Err(error) => Err(error),
+        let (mut walk, context) = self.admit(request, timeout, scope, request_id)?;
+        let deadline = walk.deadline();
+        let call = async {
+            tokio::select! {
+                biased;
+                () = self.drain.cancelled() => Err(CallError::Draining),
+                () = sleep_until(deadline) => Err(CallError::DeadlinePassed),
+                answered = self.whole(&mut walk, request_id) => answered,
+            }
         };
-        answered.map_err(|error| CallFailure {
-            error,
-            context,
-            sent: 0,
-        })
+        let call = call.instrument(tracing::info_span!("infer"));
+        let answered = self.tasks.track_future(call).await;
+        answered.map_err(|error| walk.failure(error, context, 0))
     }
 
-    async fn whole(&self, plan: Plan, request_id: &RequestId) -> Result<Answered, CallError> {
-        let Plan {
-            deadline,
-            selected,
-            post,
-        } = plan;
-        let outgoing = Outgoing {
-            endpoint: &selected.endpoint.uri,
-            credential: selected.model.credential.as_deref(),
-            request_id,
-        };
-        let whole = tokio::select! {
-            biased;
-            () = self.drain.cancelled() => return Err(CallError::Draining),
-            () = sleep_until(deadline) => return Err(CallError::DeadlinePassed),
-            whole = self.upstream.ask(outgoing, &post) => whole?,
-        };
-        Ok(Answered { selected, whole })
+    /// Attempts until a server has answered.
+    async fn whole(&self, walk: &mut Walk, request_id: &RequestId) -> Result<Answered, CallError> {
+        loop {
+            let attempt = walk.next().await?;
+            let asked = async {
+                let asked = self.upstream.ask(attempt.outgoing(request_id), &attempt.post).await;
+                asked.map_err(CallError::from)
+            };
+            match within(attempt.deadline, asked).await {
+                Ok(whole) => {
+                    return Ok(Answered {
+                        selected: attempt.selected,
+                        whole,
+                    });
+                }
+                Err(error) => walk.failed(&attempt, error)?,
+            }
+        }
     }
 }

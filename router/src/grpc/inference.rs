@@ -18,10 +18,10 @@ use tonic::{
 
 use crate::{
     call::{Answering, Calls, Limits, Selected, deadline},
-    catalog::SelectionReason,
     current::Current,
     prompt::Request,
     upstream::Upstream,
+    wire::routing,
 };
 
 /// The handlers of the inference service.
@@ -45,6 +45,12 @@ impl InferenceApi {
             calls: Calls::new(current, upstream, limits, tasks, drain),
         }
     }
+
+    /// What makes the calls.
+    #[must_use]
+    pub const fn calls(&self) -> &Calls {
+        &self.calls
+    }
 }
 
 #[tonic::async_trait]
@@ -55,10 +61,14 @@ impl InferenceService for InferenceApi {
     ) -> Result<Response<router::InferResponse>, Status> {
         let request_id = RequestId::of(&request);
         let status = |failure: Failure| failure.into_status(request_id.as_str());
-        let (timeout, request) = checked(request).map_err(status)?;
+        let Asked {
+            metadata: asked,
+            timeout,
+            request,
+        } = checked(request).map_err(status)?;
         let answered = self
             .calls
-            .infer(request, timeout, &request_id)
+            .infer(request, timeout, routing::scope(&asked), &request_id)
             .await
             .map_err(|failure| status(failure.into()))?;
         let metadata = metadata(&answered.selected);
@@ -75,10 +85,14 @@ impl InferenceService for InferenceApi {
     ) -> Result<Response<Self::StreamInferStream>, Status> {
         let request_id = RequestId::of(&request);
         let status = |failure: Failure| failure.into_status(request_id.as_str());
-        let (timeout, request) = checked(request).map_err(status)?;
+        let Asked {
+            metadata: asked,
+            timeout,
+            request,
+        } = checked(request).map_err(status)?;
         let answering = self
             .calls
-            .stream(request, timeout, &request_id)
+            .stream(request, timeout, routing::scope(&asked), &request_id)
             .await
             .map_err(|failure| status(failure.into()))?;
         let metadata = metadata(answering.selected());
@@ -88,11 +102,23 @@ impl InferenceService for InferenceApi {
     }
 }
 
-/// What the caller allows for the whole call, and what it asks for; or all that is wrong with both.
-fn checked(request: tonic::Request<router::InferRequest>) -> Result<(Option<Duration>, Request), Failure> {
-    let timeout = timeout(request.metadata());
-    match (timeout, Request::try_from(request.into_inner())) {
-        (Ok(timeout), Ok(request)) => Ok((timeout, request)),
+/// A call as it came, checked.
+struct Asked {
+    metadata: MetadataMap,
+    /// What the caller allows for the whole call. `None`: it does not say.
+    timeout: Option<Duration>,
+    request: Request,
+}
+
+/// What a caller asks for, or all that is wrong with it.
+fn checked(request: tonic::Request<router::InferRequest>) -> Result<Asked, Failure> {
+    let (metadata, _, message) = request.into_parts();
+    match (timeout(&metadata), Request::try_from(message)) {
+        (Ok(timeout), Ok(request)) => Ok(Asked {
+            metadata,
+            timeout,
+            request,
+        }),
         (timeout, request) => {
             let mut violations = timeout.err().unwrap_or_default();
             violations.append(request.err().unwrap_or_default());
@@ -115,13 +141,9 @@ fn timeout(metadata: &MetadataMap) -> Result<Option<Duration>, Violations> {
 }
 
 fn metadata(selected: &Selected) -> MetadataMap {
-    let reason = match selected.reason {
-        SelectionReason::Assigned => "ASSIGNED",
-        SelectionReason::ParentFeature => "PARENT_FEATURE",
-    };
     let mut metadata = MetadataMap::new();
     metadata.insert(header::REVISION, selected.revision.get().into());
-    metadata.insert(header::REASON, MetadataValue::from_static(reason));
+    metadata.insert(header::REASON, MetadataValue::from_static(selected.reason.as_str()));
     // A model's name is plain ASCII.
     if let Ok(model) = selected.model.name.to_string().parse() {
         metadata.insert(header::MODEL, model);

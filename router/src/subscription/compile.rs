@@ -43,6 +43,13 @@ pub struct Used {
     life: Option<Incarnation>,
     models: HashMap<ModelName, UsedModel>,
     features: HashMap<FeatureName, UsedFeature>,
+    settings: UsedSettings,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct UsedSettings {
+    revision: Revision,
+    inference_paused: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -156,6 +163,11 @@ pub fn compile(received: &Received, before: &Used, credentials: &Credentials) ->
             step.feature(resource, name, setting.as_ref());
         }
     }
+    for resource in received.resources().values() {
+        if let Content::Settings(settings) = &resource.content {
+            step.settings(resource, settings.as_ref());
+        }
+    }
     let features = step.used.features.iter();
     Compiled {
         catalog: Catalog {
@@ -164,6 +176,7 @@ pub fn compile(received: &Received, before: &Used, credentials: &Credentials) ->
                 .map(|(name, used)| (name.clone(), used.setting.clone()))
                 .collect(),
             models: step.states,
+            inference_paused: step.used.settings.inference_paused,
         },
         used: step.used,
         held: step.held.into_values().collect(),
@@ -171,22 +184,23 @@ pub fn compile(received: &Received, before: &Used, credentials: &Credentials) ->
     }
 }
 
-/// The models that a feature names, in its newest version or in the one in use.
+/// The models that a feature names, in its newest version or in the one in use: as its model, as a fallback or in a rule.
 fn reachable<'a>(received: &'a Received, before: &'a Used) -> BTreeSet<&'a ModelName> {
     let newest = received
         .resources()
         .values()
         .filter_map(|resource| match &resource.content {
             Content::Feature(_, Ok(setting)) => Some(setting),
-            Content::Feature(_, Err(_)) | Content::Model(..) | Content::Other => None,
+            Content::Feature(_, Err(_)) | Content::Model(..) | Content::Settings(_) | Content::Other => None,
         });
     let in_use = before.features.values().map(|used| &used.setting);
     newest
         .chain(in_use)
         .filter_map(|setting| match setting {
-            Setting::SelfHosted(model) => Some(model),
+            Setting::SelfHosted(assignment) => Some(assignment.models()),
             Setting::Unassigned | Setting::Disabled | Setting::Vendored => None,
         })
+        .flatten()
         .collect()
 }
 
@@ -284,8 +298,8 @@ impl<'a> Step<'a> {
         let before = self.before.features.get(name);
         let before = before.filter(|used| used.create_revision == raw.create_revision);
         let why = missing_capability(raw).or_else(|| match newest {
-            Ok(Setting::SelfHosted(model)) if self.must_wait_for(model, before) => {
-                Some(HeldWhy::Dependency(model.clone()))
+            Ok(Setting::SelfHosted(assignment)) if self.must_wait_for(&assignment.model, before) => {
+                Some(HeldWhy::Dependency(assignment.model.clone()))
             }
             Ok(_) => None,
             Err(refusal) => Some(HeldWhy::Refused(refusal.clone())),
@@ -315,11 +329,33 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// Whether a model has no usable version while the setting in use can go on.
+    fn settings(&mut self, resource: &'a Resource, newest: Result<&bool, &Refusal>) {
+        let raw = &resource.raw;
+        let before = self.before.settings;
+        let why = missing_capability(raw).or_else(|| newest.err().cloned().map(HeldWhy::Refused));
+        let used = UsedSettings {
+            revision: if why.is_none() { raw.revision } else { before.revision },
+            inference_paused: match (newest, &why) {
+                // What stops something acts at once.
+                (Ok(true), _) => true,
+                (Ok(false), None) => false,
+                (Ok(false), Some(_)) | (Err(_), _) => before.inference_paused,
+            },
+        };
+        self.used.settings = used;
+        if let Some(why) = why {
+            self.hold(raw, ResourceName::Settings, why, used.revision);
+        }
+    }
+
+    /// Whether a model has no usable version while the setting in use can go on. A fallback or a rule without a usable model
+    /// holds nothing up: it is passed over until it has one.
     fn must_wait_for(&self, model: &ModelName, before: Option<&UsedFeature>) -> bool {
         let is_usable = |model| !matches!(self.states.get(model), Some(ModelState::NotReady) | None);
         let goes_on = |before: &UsedFeature| match &before.setting {
-            Setting::SelfHosted(model) => matches!(self.states.get(model), Some(ModelState::Ready(_))),
+            Setting::SelfHosted(assignment) => assignment
+                .models()
+                .all(|model| matches!(self.states.get(model), Some(ModelState::Ready(_)))),
             Setting::Unassigned | Setting::Disabled | Setting::Vendored => true,
         };
         !is_usable(model) && before.is_some_and(goes_on)
@@ -349,6 +385,8 @@ fn callable(name: &ModelName, spec: &ModelSpec, credential: Option<Arc<Credentia
         endpoints: spec.endpoints.clone(),
         credential,
         infill_mode: spec.infill_mode,
+        limits: spec.limits,
+        tls: spec.tls.clone(),
     }
 }
 
@@ -360,22 +398,10 @@ fn without_what_was_taken(used: &UsedModel, newest: Option<&CredentialSpec>) -> 
         Some(CredentialSpec::Dropped) => true,
         Some(CredentialSpec::Set(_)) | None => return used.clone(),
     };
-    let Model {
-        name,
-        family,
-        identifier,
-        endpoints,
-        credential: _,
-        infill_mode,
-    } = &*used.model;
     UsedModel {
         model: Arc::new(Model {
-            name: name.clone(),
-            family,
-            identifier: identifier.clone(),
-            endpoints: endpoints.clone(),
             credential: None,
-            infill_mode: *infill_mode,
+            ..Model::clone(&used.model)
         }),
         lacks_credential,
         ..used.clone()

@@ -6,7 +6,10 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::Stream;
-use switchboard::pb::registry::{self, config_service_client::ConfigServiceClient};
+use switchboard::{
+    pb::registry::{self, config_service_client::ConfigServiceClient},
+    service::chain::Chain,
+};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -310,7 +313,7 @@ async fn open_stream(
         .keep_alive_timeout(KEEPALIVE_MAX)
         .connect()
         .await
-        .map_err(|error| chain(&error))?;
+        .map_err(|error| Chain(&error).to_string())?;
     let _nobody_listens = events.send(StreamEvent::Connected(channel.clone())).await;
     let mut client = ConfigServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let answer = client.subscribe(upward).await.map_err(|status| described(&status))?;
@@ -345,15 +348,4 @@ fn upward(
 
 fn described(status: &Status) -> String {
     format!("{:?}: {}", status.code(), status.message())
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }

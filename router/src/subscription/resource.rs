@@ -13,7 +13,7 @@ use switchboard::{
     reason::FieldReason,
 };
 
-use crate::catalog::{Endpoint, InfillMode, Setting};
+use crate::catalog::{Endpoint, InfillMode, Limits, Setting, Tls};
 
 /// A resource as the registry sent it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +50,9 @@ pub enum Content {
     Model(ModelName, ModelContent),
     /// A feature of this build's catalogue. An error: its setting cannot be used.
     Feature(FeatureName, Result<Setting, Refusal>),
-    /// Nothing that a router has a use for: the settings, or a kind or a feature that this build does not know.
+    /// The settings: whether self-hosted inference is paused.
+    Settings(Result<bool, Refusal>),
+    /// Nothing that a router has a use for: a kind or a feature that this build does not know.
     Other,
 }
 
@@ -76,6 +78,10 @@ pub struct ModelSpec {
     pub endpoints: Vec<Endpoint>,
     /// How it completes code.
     pub infill_mode: InfillMode,
+    /// The limits of its calls.
+    pub limits: Limits,
+    /// How its servers prove who they are.
+    pub tls: Option<Arc<Tls>>,
 }
 
 // `Family` holds no number that is not equal to itself.

@@ -12,6 +12,7 @@ use super::{
     fixture::{Store, TOKEN_A, TOKEN_B, assigned, model, model_with_token},
     *,
 };
+use crate::catalog::Caller;
 
 const CHAT: &str = "features/duo_chat";
 const A: &str = "models/a";
@@ -58,7 +59,8 @@ impl Case {
     /// The model that answers a chat now, and the token that it carries.
     fn chat(&self) -> Option<(String, Option<String>)> {
         let catalog = self.current.load()?;
-        let model = catalog.resolve("duo_chat").ok()?.model;
+        let decision = catalog.resolve("duo_chat", &Caller::default()).ok()?;
+        let model = catalog.candidates(&decision).next()?.model.ok()?;
         let token = model.credential.as_ref();
         let token = token.map(|credential| credential.token.expose().to_owned());
         Some((model.identifier.clone(), token))

@@ -17,7 +17,9 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use http::Uri;
-use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_rustls::{
+    ConfigBuilderExt as _, FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream,
+};
 use hyper_util::{
     client::legacy::connect::{
         Connected, Connection, HttpConnector,
@@ -32,6 +34,8 @@ use tokio::{
     time::Instant,
 };
 use tower::Service;
+
+use crate::catalog::Tls;
 
 /// Why a server could not be dialled.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -66,29 +70,36 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    /// `timeout` bounds name, connection and handshake together.
-    pub(super) fn new(timeout: Duration) -> Result<Self, rustls::Error> {
+    /// `timeout` bounds name, connection and handshake together. Without `tls` servers prove themselves by the system's
+    /// roots.
+    pub(super) fn new(timeout: Duration, tls: Option<&Tls>) -> Result<Self, rustls::Error> {
         let mut http = HttpConnector::new_with_resolver(Resolver(GaiResolver::new()));
         http.enforce_http(false);
         http.set_nodelay(true);
-        let https = HttpsConnectorBuilder::new()
-            .with_tls_config(tls()?)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(Tcp(http));
+        let builder = HttpsConnectorBuilder::new()
+            .with_tls_config(config(tls.and_then(Tls::roots))?)
+            .https_or_http();
+        let builder = match tls.and_then(Tls::server_name) {
+            Some(name) => builder.with_server_name_resolver(FixedServerNameResolver::new(name.clone())),
+            None => builder,
+        };
+        let https = builder.enable_http1().wrap_connector(Tcp(http));
         Ok(Self { https, timeout })
     }
 }
 
-/// TLS with the system's roots.
-fn tls() -> Result<ClientConfig, rustls::Error> {
+/// TLS with these roots, else the system's.
+fn config(roots: Option<RootCertStore>) -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = || ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
-    let with_roots = builder()?.with_native_roots().or_else(|error| {
-        // Servers that are called by http need no roots; those with https are refused one by one.
-        tracing::warn!(%error, "the system has no certificate roots: no https server will be trusted");
-        builder().map(|builder| builder.with_root_certificates(RootCertStore::empty()))
-    })?;
+    let with_roots = match roots {
+        Some(roots) => builder()?.with_root_certificates(roots),
+        None => builder()?.with_native_roots().or_else(|error| {
+            // Servers that are called by http need no roots; those with https are refused one by one.
+            tracing::warn!(%error, "the system has no certificate roots: no https server will be trusted");
+            builder().map(|builder| builder.with_root_certificates(RootCertStore::empty()))
+        })?,
+    };
     Ok(with_roots.with_no_client_auth())
 }
 

@@ -21,7 +21,7 @@ use crate::subscription::{
 };
 
 /// A report names no more held items.
-const HELD_MAX: usize = 256;
+pub(crate) const HELD_MAX: usize = 256;
 /// Of version 00, the only one so far.
 const TRACEPARENT_LENGTH: usize = 55;
 const HEARTBEAT_MAX: Duration = Duration::from_secs(3600);
@@ -160,22 +160,34 @@ const fn upward(kind: registry::subscribe_request::Kind) -> registry::SubscribeR
 
 fn held(held: &Held) -> registry::Held {
     use registry::HeldWhy as Why;
-    let (why, field, reason) = match &held.why {
-        HeldWhy::Refused(refusal) => (Why::Refused, refusal.field.as_str(), refusal.reason.as_str()),
-        HeldWhy::CapabilityMissing(_) => (Why::CapabilityMissing, "", "CAPABILITY_MISSING"),
-        HeldWhy::CredentialPending => (Why::CredentialPending, "credential", "CREDENTIAL_PENDING"),
-        HeldWhy::Dependency(_) => (Why::Dependency, "model", "DEPENDENCY"),
+    let why = match &held.why {
+        HeldWhy::Refused(_) => Why::Refused,
+        HeldWhy::CapabilityMissing(_) => Why::CapabilityMissing,
+        HeldWhy::CredentialPending => Why::CredentialPending,
+        HeldWhy::Dependency(_) => Why::Dependency,
     };
     registry::Held {
-        item: Some(types::Refusal {
+        item: Some(held.into()),
+        why: why.into(),
+        used_revision: held.used_revision.get(),
+    }
+}
+
+impl From<&Held> for types::Refusal {
+    fn from(held: &Held) -> Self {
+        let (field, reason) = match &held.why {
+            HeldWhy::Refused(refusal) => (refusal.field.as_str(), refusal.reason.as_str()),
+            HeldWhy::CapabilityMissing(_) => ("", "CAPABILITY_MISSING"),
+            HeldWhy::CredentialPending => ("credential", "CREDENTIAL_PENDING"),
+            HeldWhy::Dependency(_) => ("model", "DEPENDENCY"),
+        };
+        Self {
             resource: held.name.to_string(),
             field: field.to_owned(),
             reason: reason.to_owned(),
             message: held.why.to_string(),
             revision: held.revision.get(),
-        }),
-        why: why.into(),
-        used_revision: held.used_revision.get(),
+        }
     }
 }
 

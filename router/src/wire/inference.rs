@@ -14,7 +14,10 @@ use switchboard::{
     violation::Violations,
 };
 
-use crate::prompt::{Input, Options, ReasoningEffort, Request, Text};
+use crate::{
+    prompt::{Input, Options, ReasoningEffort, Request, Text},
+    wire::routing,
+};
 
 /// The most messages of a chat.
 pub const MESSAGES_MAX: usize = 1000;
@@ -28,8 +31,6 @@ pub const SNIPPETS_MAX: usize = 100;
 pub const TOOLS_MAX: usize = 128;
 /// The most texts at which an answer ends.
 pub const STOPS_MAX: usize = 16;
-/// The most characters of what keeps a conversation together.
-pub const AFFINITY_KEY_MAX: usize = 255;
 
 impl TryFrom<router::InferRequest> for Request {
     type Error = Violations;
@@ -51,7 +52,8 @@ impl TryFrom<router::InferRequest> for Request {
             .and_then(|format| tools::response_format(format, &mut characters, &mut violations));
         characters.check(input.as_ref(), &mut violations);
         let options = options(wire.options.unwrap_or_default(), &mut violations);
-        let affinity_key = affinity_key(wire.affinity_key, &mut violations);
+        let affinity_key =
+            routing::affinity_key(&wire.affinity_key, &mut violations).map(|key| Text::from(key.to_owned()));
         let Some(input) = input else { return Err(violations) };
         violations.or(Self {
             feature: wire.feature,
@@ -131,15 +133,6 @@ fn too_many(field: &str, most: usize, what: &str, count: usize, violations: &mut
         FieldReason::ValueOutOfRange,
         format!("must have at most {most} {what}, has {count}"),
     );
-}
-
-/// `None`: none is given.
-fn affinity_key(wire: String, violations: &mut Violations) -> Option<Text> {
-    let characters = wire.chars().count();
-    if characters > AFFINITY_KEY_MAX {
-        too_long("affinity_key", AFFINITY_KEY_MAX, characters, violations);
-    }
-    (!wire.is_empty()).then(|| wire.into())
 }
 
 fn options(wire: router::InferOptions, violations: &mut Violations) -> Options {

@@ -3,6 +3,8 @@
 //! Only what lacks its place in the history is an error: whatever else is wrong with a resource is kept as the reason why
 //! this build refuses it, since it has to be hashed all the same.
 
+use std::{sync::Arc, time::Duration};
+
 use switchboard::{
     catalogue::Catalogue,
     endpoint::{EndpointUri, Origin},
@@ -12,13 +14,16 @@ use switchboard::{
 };
 
 use crate::{
-    catalog::{Endpoint, InfillMode, Setting},
+    catalog::{
+        Assignment, Endpoint, InfillMode, Limits, Match, QUEUE_MAX, Rule, RuleId, Setting, Share, Tls, TlsError,
+    },
     subscription::resource::{Content, CredentialRef, CredentialSpec, ModelContent, ModelSpec, Raw, Refusal, Resource},
 };
 
 /// The platform prefix of an identifier that is not sent.
 const CUSTOM_OPENAI: &str = "custom_openai/";
 const WEIGHT_MAX: u32 = 1000;
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// The resource has no place in the history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -63,7 +68,11 @@ fn read(raw: &Raw) -> Content {
             let setting = decode::<registry::Feature>(raw, "Feature").and_then(|feature| setting(&feature));
             Content::Feature(name, setting)
         }
-        Some(ResourceName::Feature(_) | ResourceName::Settings) | None => Content::Other,
+        Some(ResourceName::Settings) => {
+            let settings = decode::<registry::Settings>(raw, "Settings");
+            Content::Settings(settings.map(|settings| settings.inference_paused()))
+        }
+        Some(ResourceName::Feature(_)) | None => Content::Other,
     }
 }
 
@@ -100,6 +109,7 @@ fn model(name: &ModelName, entry: registry::ModelEntry) -> ModelContent {
 }
 
 fn spec(name: &ModelName, model: &registry::Model) -> Result<ModelSpec, Refusal> {
+    check_platform(model)?;
     let family = Catalogue::get().family(model.family()).ok_or_else(|| {
         let text = format!("`{}` is not in this router's catalogue", model.family());
         Refusal::new("model.family", FieldReason::FamilyUnknown, text)
@@ -128,6 +138,67 @@ fn spec(name: &ModelName, model: &registry::Model) -> Result<ModelSpec, Refusal>
         identifier: identifier.to_owned(),
         endpoints,
         infill_mode: infill_mode(model)?,
+        limits: model.limits.as_ref().map(limits).transpose()?.unwrap_or_default(),
+        tls: model.tls.as_ref().map(tls).transpose()?,
+    })
+}
+
+/// Left out it is the OpenAI-compatible one: only what somebody has set is stored.
+fn check_platform(model: &registry::Model) -> Result<(), Refusal> {
+    let text = match model.platform.map(registry::Platform::try_from) {
+        None | Some(Ok(registry::Platform::OpenaiCompatible)) => return Ok(()),
+        Some(Ok(registry::Platform::Unspecified) | Err(_)) => "is not known to this router",
+        Some(Ok(platform)) => {
+            let text = format!("`{}` is not spoken by this router", platform.as_str_name());
+            return Err(Refusal::new("model.platform", FieldReason::ValueUnknown, text));
+        }
+    };
+    Err(Refusal::new("model.platform", FieldReason::ValueUnknown, text))
+}
+
+fn limits(wire: &registry::ModelLimits) -> Result<Limits, Refusal> {
+    let queue_max = i32::try_from(QUEUE_MAX).unwrap_or(i32::MAX);
+    Ok(Limits {
+        max_concurrency: count("max_concurrency", wire.max_concurrency, 1, i32::MAX)?,
+        max_queue: count("max_queue", wire.max_queue, 0, queue_max)?,
+        queue_timeout: timeout("queue_timeout", wire.queue_timeout.as_ref(), 5 * MINUTE)?,
+        connect_timeout: timeout("connect_timeout", wire.connect_timeout.as_ref(), MINUTE)?,
+        first_token_timeout: timeout("first_token_timeout", wire.first_token_timeout.as_ref(), 15 * MINUTE)?,
+        idle_timeout: timeout("idle_timeout", wire.idle_timeout.as_ref(), 15 * MINUTE)?,
+        total_timeout: timeout("total_timeout", wire.total_timeout.as_ref(), 15 * MINUTE)?,
+        max_output_tokens: count("max_output_tokens", wire.max_output_tokens, 1, i32::MAX)?,
+    })
+}
+
+fn count<T: TryFrom<i32>>(field: &str, wire: Option<i32>, least: i32, most: i32) -> Result<Option<T>, Refusal> {
+    let Some(count) = wire else { return Ok(None) };
+    let within = (least..=most).contains(&count).then_some(count);
+    match within.and_then(|count| T::try_from(count).ok()) {
+        Some(count) => Ok(Some(count)),
+        None => Err(out_of_range(field, format!("must be {least} to {most}"))),
+    }
+}
+
+fn timeout(field: &str, wire: Option<&prost_types::Duration>, most: Duration) -> Result<Option<Duration>, Refusal> {
+    let Some(wire) = wire else { return Ok(None) };
+    match Duration::try_from(*wire) {
+        Ok(timeout) if !timeout.is_zero() && timeout <= most => Ok(Some(timeout)),
+        _ => Err(out_of_range(field, format!("must be above 0, at most {most:?}"))),
+    }
+}
+
+fn out_of_range(limit: &str, text: String) -> Refusal {
+    Refusal::new(format!("model.limits.{limit}"), FieldReason::ValueOutOfRange, text)
+}
+
+fn tls(wire: &registry::Tls) -> Result<Arc<Tls>, Refusal> {
+    let tls = Tls::parse(wire.ca_pem.as_deref(), wire.server_name.as_deref());
+    tls.map(Arc::new).map_err(|error| {
+        let field = match error {
+            TlsError::CaPem => "model.tls.ca_pem",
+            TlsError::ServerName => "model.tls.server_name",
+        };
+        Refusal::new(field, FieldReason::ValueMalformed, error.to_string())
     })
 }
 
@@ -192,13 +263,57 @@ fn setting(feature: &registry::Feature) -> Result<Setting, Refusal> {
         Ok(types::Provider::Unassigned) => Ok(Setting::Unassigned),
         Ok(types::Provider::Disabled) => Ok(Setting::Disabled),
         Ok(types::Provider::Vendored) => Ok(Setting::Vendored),
-        Ok(types::Provider::SelfHosted) => ModelName::parse(feature.model())
-            .map(Setting::SelfHosted)
-            .map_err(|error| Refusal::new("model", FieldReason::ValueMalformed, error.to_string())),
+        Ok(types::Provider::SelfHosted) => Ok(Setting::SelfHosted(Arc::new(assignment(feature)?))),
         Ok(types::Provider::Unspecified) | Err(_) => Err(Refusal::new(
             "provider",
             FieldReason::ValueUnknown,
             "is not known to this router",
         )),
     }
+}
+
+fn assignment(feature: &registry::Feature) -> Result<Assignment, Refusal> {
+    let fallback = |(place, name): (usize, &String)| model_name(name, || format!("fallback_models[{place}]"));
+    let rule = |(place, wire): (usize, &registry::FeatureRule)| rule(place, wire);
+    Ok(Assignment {
+        model: model_name(feature.model(), || "model".to_owned())?,
+        fallbacks: feature
+            .fallback_models
+            .iter()
+            .enumerate()
+            .map(fallback)
+            .collect::<Result<_, _>>()?,
+        rules: feature.rules.iter().enumerate().map(rule).collect::<Result<_, _>>()?,
+    })
+}
+
+fn model_name(wire: &str, field: impl FnOnce() -> String) -> Result<ModelName, Refusal> {
+    ModelName::parse(wire).map_err(|error| Refusal::new(field(), FieldReason::ValueMalformed, error.to_string()))
+}
+
+fn rule(place: usize, wire: &registry::FeatureRule) -> Result<Rule, Refusal> {
+    let field = |leaf: &str| format!("rules[{place}].{leaf}");
+    let malformed = |leaf, error: String| Refusal::new(field(leaf), FieldReason::ValueMalformed, error);
+    let nothing = registry::RuleMatch::default();
+    let wire_match = wire.r#match.as_ref().unwrap_or(&nothing);
+    let share = wire_match
+        .percent
+        .map(Share::from_percent)
+        .transpose()
+        .map_err(|error| Refusal::new(field("match.percent"), FieldReason::ValueOutOfRange, error.to_string()))?;
+    let condition = Match::new(
+        &wire_match.namespace_ids,
+        &wire_match.project_ids,
+        &wire_match.user_ids,
+        share,
+    );
+    Ok(Rule {
+        id: RuleId::parse(&wire.rule_id).map_err(|error| malformed("rule_id", error.to_string()))?,
+        // As a rule looks whose only condition is of a later build: it must not hold for everybody.
+        condition: condition.ok_or_else(|| {
+            let text = "has no condition that this router knows";
+            Refusal::new(field("match"), FieldReason::FieldRequired, text)
+        })?,
+        model: model_name(&wire.model, || field("model"))?,
+    })
 }

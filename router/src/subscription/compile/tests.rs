@@ -11,7 +11,7 @@ use switchboard::{
 
 use super::*;
 use crate::{
-    catalog::{ResolveError, Selection},
+    catalog::{Caller, Decision, ResolveError, Unusable},
     subscription::fixture::{
         Store, TOKEN_A, TOKEN_B, assigned, credential, feature, model, model_with_token, revision,
     },
@@ -92,14 +92,64 @@ impl Case {
         wanted.map(|wanted| wanted.credential.id.to_string()).collect()
     }
 
-    fn chat(&self) -> Result<Selection<'_>, ResolveError> {
-        self.last().catalog.resolve("duo_chat")
+    fn decide(&self) -> Result<Decision, ResolveError> {
+        self.last().catalog.resolve("duo_chat", &Caller::default())
+    }
+
+    /// The model that a chat would be answered by first.
+    fn chat(&self) -> Result<&Model, Unusable> {
+        let decision = self.decide().unwrap();
+        let first = self.last().catalog.candidates(&decision).next().unwrap();
+        first.model.map(|model| &**model)
     }
 
     /// The credential that a chat would carry.
     fn chat_token(&self) -> Option<String> {
-        let model = self.chat().unwrap().model;
+        let model = self.chat().unwrap();
         model.credential.as_ref().map(|credential| credential.id.to_string())
+    }
+}
+
+fn seconds(seconds: i64) -> Option<prost_types::Duration> {
+    Some(prost_types::Duration { seconds, nanos: 0 })
+}
+
+/// A chat feature on model a, changed before it is encoded.
+fn chat_feature(change: impl FnOnce(&mut registry::Feature)) -> prost_types::Any {
+    let mut feature = registry::Feature {
+        provider: Some(Provider::SelfHosted.into()),
+        model: Some(A.to_owned()),
+        ..Default::default()
+    };
+    change(&mut feature);
+    prost_types::Any {
+        value: prost::Message::encode_to_vec(&feature),
+        ..assigned(A)
+    }
+}
+
+fn pilot(change: impl FnOnce(&mut registry::FeatureRule)) -> registry::FeatureRule {
+    let mut rule = registry::FeatureRule {
+        rule_id: "pilot".to_owned(),
+        r#match: Some(registry::RuleMatch {
+            percent: Some(10.0),
+            ..Default::default()
+        }),
+        model: B.to_owned(),
+        ..Default::default()
+    };
+    change(&mut rule);
+    rule
+}
+
+fn settings(inference_paused: bool) -> prost_types::Any {
+    let settings = registry::Settings {
+        inference_paused: Some(inference_paused),
+        ..Default::default()
+    };
+    prost_types::Any {
+        type_url: "type.googleapis.com/switchboard.registry.v1.Settings".to_owned(),
+        value: prost::Message::encode_to_vec(&settings),
     }
 }
 
@@ -113,11 +163,11 @@ fn a_usable_model_is_called_as_it_is_stored() {
     let platform = model(|entry| entry.model.as_mut().unwrap().identifier = Some("custom_openai/m:1".to_owned()));
     case.write(vec![(A, model(|_| ())), (B, platform), (CHAT, assigned(A))]);
     assert_eq!(case.held(), []);
-    let selection = case.chat().unwrap();
-    assert_eq!(selection.model.identifier, "a", "without an identifier it is the id");
-    assert_eq!(selection.model.family.machine_name, "llama3");
-    assert_eq!(selection.revision, revision(2));
-    assert_eq!(selection.model.endpoints[0].weight, 1);
+    let model = case.chat().unwrap();
+    assert_eq!(model.identifier, "a", "without an identifier it is the id");
+    assert_eq!(model.family.machine_name, "llama3");
+    assert_eq!(case.last().catalog.cursor.revision, revision(2));
+    assert_eq!(model.endpoints[0].weight, 1);
     let ModelState::Ready(b) = &case.last().catalog.models[&ModelName::parse(B).unwrap()] else {
         panic!("b is usable");
     };
@@ -159,6 +209,17 @@ fn what_cannot_be_read_is_refused_by_name_and_field() {
     };
     let mut elsewhere = credential(CredentialState::Set, TOKEN_A);
     elsewhere.origins = vec!["http://gpu2:8000".to_owned()];
+    let platform = |platform: i32| model(move |entry| entry.model.as_mut().unwrap().platform = Some(platform));
+    let tls = |ca_pem: Option<&str>, server_name: Option<&str>| {
+        let tls = registry::Tls {
+            ca_pem: ca_pem.map(str::to_owned),
+            server_name: server_name.map(str::to_owned),
+        };
+        model(move |entry| entry.model.as_mut().unwrap().tls = Some(tls))
+    };
+    let limited = |change: fn(&mut registry::ModelLimits)| {
+        model(move |entry| change(entry.model.as_mut().unwrap().limits.get_or_insert_default()))
+    };
     let rows = [
         (garbage, ""),
         (other_type, ""),
@@ -168,6 +229,42 @@ fn what_cannot_be_read_is_refused_by_name_and_field() {
         (model(|entry| entry.model = None), "model.family"),
         (model(|entry| entry.credential = Some(elsewhere)), "credential.origins"),
         (model_with_token("short"), "credential.id"),
+        (platform(registry::Platform::Anthropic.into()), "model.platform"),
+        (platform(99), "model.platform"),
+        (
+            limited(|limits| limits.max_concurrency = Some(0)),
+            "model.limits.max_concurrency",
+        ),
+        (
+            limited(|limits| limits.max_queue = Some(10_001)),
+            "model.limits.max_queue",
+        ),
+        (
+            limited(|limits| limits.max_output_tokens = Some(-1)),
+            "model.limits.max_output_tokens",
+        ),
+        (
+            limited(|limits| limits.queue_timeout = seconds(301)),
+            "model.limits.queue_timeout",
+        ),
+        (
+            limited(|limits| limits.connect_timeout = seconds(61)),
+            "model.limits.connect_timeout",
+        ),
+        (
+            limited(|limits| limits.first_token_timeout = seconds(0)),
+            "model.limits.first_token_timeout",
+        ),
+        (
+            limited(|limits| limits.idle_timeout = seconds(-1)),
+            "model.limits.idle_timeout",
+        ),
+        (
+            limited(|limits| limits.total_timeout = seconds(901)),
+            "model.limits.total_timeout",
+        ),
+        (tls(Some("no certificate"), None), "model.tls.ca_pem"),
+        (tls(None, Some("no name")), "model.tls.server_name"),
         (
             model(|entry| entry.credential.as_mut().unwrap().state = 9),
             "credential.state",
@@ -183,7 +280,7 @@ fn what_cannot_be_read_is_refused_by_name_and_field() {
             panic!("{field}: {:?}", held.why);
         };
         assert_eq!(refusal.field, field);
-        assert!(matches!(case.chat(), Err(ResolveError::ModelNotReady { .. })));
+        assert!(matches!(case.chat(), Err(Unusable::NotReady)));
     }
 }
 
@@ -226,7 +323,7 @@ fn nothing_is_fetched_for_a_model_that_no_call_can_reach() {
     ]);
     assert!(case.wanted().is_empty());
     assert_eq!(case.held(), []);
-    assert!(matches!(case.chat(), Err(ResolveError::ModelDisabled { .. })));
+    assert!(matches!(case.chat(), Err(Unusable::Disabled)));
 }
 
 #[test]
@@ -236,7 +333,7 @@ fn a_new_life_of_a_name_or_of_the_store_inherits_nothing() {
     case.store.spoil(A, |resource| resource.create_revision = 3);
     case.compile();
     assert_eq!(case.held(), held(A, "pending", 0));
-    assert!(matches!(case.chat(), Err(ResolveError::ModelNotReady { .. })));
+    assert!(matches!(case.chat(), Err(Unusable::NotReady)));
 
     let mut case = Case::with_chat();
     case.store.write(vec![(A, model_with_token(TOKEN_B))]);
@@ -260,17 +357,17 @@ fn what_takes_away_acts_at_once_even_from_a_refused_model() {
         A,
         refused(|entry| entry.model.as_mut().unwrap().disabled = Some(true)),
     )]);
-    assert!(matches!(case.chat(), Err(ResolveError::ModelDisabled { .. })));
+    assert!(matches!(case.chat(), Err(Unusable::Disabled)));
 
     let mut case = Case::with_chat();
     case.write(vec![(
         A,
         refused(|entry| entry.credential.as_mut().unwrap().state = CredentialState::Dropped.into()),
     )]);
-    assert!(matches!(case.chat(), Err(ResolveError::CredentialMissing { .. })));
+    assert!(matches!(case.chat(), Err(Unusable::CredentialMissing)));
     case.write(vec![(A, refused(|_| ()))]);
     assert!(
-        matches!(case.chat(), Err(ResolveError::CredentialMissing { .. })),
+        matches!(case.chat(), Err(Unusable::CredentialMissing)),
         "what was dropped does not come back with a refused version"
     );
 
@@ -293,7 +390,7 @@ fn what_takes_away_acts_at_once_even_from_a_refused_feature() {
             .spoil(CHAT, |resource| resource.requires = vec!["rules".to_owned()]);
         case.compile();
         assert_eq!(case.held(), held(CHAT, "capability", 2));
-        let text = case.chat().unwrap_err().to_string();
+        let text = case.decide().unwrap_err().to_string();
         assert!(text.contains(error), "{text}");
     }
 }
@@ -318,11 +415,11 @@ fn a_feature_goes_to_its_new_model_once_that_is_usable() {
         case.held(),
         [held(CHAT, "dependency", 2), held(B, "pending", 0)].concat()
     );
-    assert_eq!(case.chat().unwrap().model.name.id(), "a");
+    assert_eq!(case.chat().unwrap().name.id(), "a");
     case.fetched(TOKEN_B);
     case.compile();
     assert_eq!(case.held(), []);
-    assert_eq!(case.chat().unwrap().model.name.id(), "b");
+    assert_eq!(case.chat().unwrap().name.id(), "b");
 }
 
 #[test]
@@ -331,7 +428,7 @@ fn a_feature_whose_old_model_is_gone_does_not_wait() {
     let disabled = model(|entry| entry.model.as_mut().unwrap().disabled = Some(true));
     case.write(vec![(A, disabled), (B, model_with_token(TOKEN_B)), (CHAT, assigned(B))]);
     assert_eq!(case.held(), held(B, "pending", 0));
-    assert!(matches!(case.chat(), Err(ResolveError::ModelNotReady { .. })));
+    assert!(matches!(case.chat(), Err(Unusable::NotReady)));
 }
 
 #[test]
@@ -341,11 +438,97 @@ fn a_kind_or_a_feature_of_a_later_build_is_left_alone() {
         type_url: "t".to_owned(),
         value: vec![1],
     };
-    case.write(vec![
-        ("gadgets/x", unknown()),
-        ("features/of_next_year", unknown()),
-        ("settings", unknown()),
-    ]);
+    case.write(vec![("gadgets/x", unknown()), ("features/of_next_year", unknown())]);
     assert_eq!(case.held(), []);
     assert!(case.chat().is_ok());
+}
+
+#[test]
+fn the_limits_of_a_model_are_used_as_they_are_stored() {
+    let mut case = Case::new();
+    let limited = model(|entry| {
+        entry.model.as_mut().unwrap().limits = Some(registry::ModelLimits {
+            max_concurrency: Some(3),
+            queue_timeout: seconds(2),
+            total_timeout: seconds(900),
+            ..Default::default()
+        });
+    });
+    case.write(vec![(A, limited), (CHAT, assigned(A))]);
+    let limits = case.chat().unwrap().limits;
+    assert_eq!((limits.max_concurrency, limits.queue()), (Some(3), 6));
+    assert_eq!(limits.queue_timeout().as_secs(), 2);
+    assert_eq!(limits.total_timeout.map(|total| total.as_secs()), Some(900));
+    assert_eq!(limits.idle_timeout, None);
+}
+
+#[test]
+fn a_setting_that_cannot_be_read_is_refused_by_its_field() {
+    let with_rule = |rule: registry::FeatureRule| chat_feature(|feature| feature.rules = vec![rule]);
+    let share = |percent| {
+        pilot(|rule| {
+            rule.r#match = Some(registry::RuleMatch {
+                percent: Some(percent),
+                ..Default::default()
+            });
+        })
+    };
+    for (payload, field) in [
+        (chat_feature(|feature| feature.model = None), "model"),
+        (
+            chat_feature(|feature| feature.fallback_models = vec![B.to_owned(), "b".to_owned()]),
+            "fallback_models[1]",
+        ),
+        (with_rule(pilot(|rule| rule.rule_id.clear())), "rules[0].rule_id"),
+        (with_rule(pilot(|rule| rule.model.clear())), "rules[0].model"),
+        (with_rule(pilot(|rule| rule.r#match = None)), "rules[0].match"),
+        (with_rule(share(0.0)), "rules[0].match.percent"),
+        (with_rule(share(0.001)), "rules[0].match.percent"),
+    ] {
+        let mut case = Case::with_chat();
+        case.write(vec![(CHAT, payload)]);
+        assert_eq!(case.held(), held(CHAT, "refused", 2), "{field}");
+        let HeldWhy::Refused(refusal) = &case.last().held[0].why else {
+            panic!("{field}");
+        };
+        assert_eq!(refusal.field, field);
+        assert!(case.chat().is_ok(), "{field}: the last setting stays in use");
+    }
+}
+
+#[test]
+fn a_model_that_only_a_fallback_or_a_rule_names_gets_its_credential() {
+    for payload in [
+        chat_feature(|feature| feature.fallback_models = vec![B.to_owned()]),
+        chat_feature(|feature| feature.rules = vec![pilot(|_| ())]),
+    ] {
+        let mut case = Case::with_chat();
+        case.write(vec![(B, model_with_token(TOKEN_B)), (CHAT, payload)]);
+        assert_eq!(case.wanted(), [TOKEN_B]);
+        assert_eq!(case.held(), held(B, "pending", 0), "the feature does not wait for it");
+        case.fetched(TOKEN_B);
+        case.compile();
+        assert_eq!(case.held(), []);
+    }
+}
+
+#[test]
+fn a_pause_acts_at_once_and_its_end_waits_until_it_can_be_read() {
+    let mut case = Case::with_chat();
+    assert!(case.decide().is_ok());
+    case.store.write(vec![("settings", settings(true))]);
+    case.store
+        .spoil("settings", |resource| resource.requires = vec!["more".to_owned()]);
+    case.compile();
+    assert_eq!(case.held(), held("settings", "capability", 0));
+    assert!(matches!(case.decide(), Err(ResolveError::InferencePaused { .. })));
+
+    case.store.write(vec![("settings", settings(false))]);
+    case.store
+        .spoil("settings", |resource| resource.requires = vec!["more".to_owned()]);
+    case.compile();
+    assert!(matches!(case.decide(), Err(ResolveError::InferencePaused { .. })));
+    case.write(vec![("settings", settings(false))]);
+    assert_eq!(case.held(), []);
+    assert!(case.decide().is_ok());
 }

@@ -4,30 +4,8 @@ use switchboard::pb::router::{self, part, stream_infer_response::Event};
 
 use crate::{
     call::{Answered, Completion, Selected},
-    catalog::SelectionReason,
     upstream::dialect::{Delta, FinishReason, Usage, Whole},
 };
-
-impl From<&Selected> for router::Selection {
-    fn from(selected: &Selected) -> Self {
-        let reason = match selected.reason {
-            SelectionReason::Assigned => router::SelectionReason::Assigned,
-            SelectionReason::ParentFeature => router::SelectionReason::ParentFeature,
-        };
-        let model = &selected.model;
-        Self {
-            feature: selected.feature.to_string(),
-            source_feature: selected.source_feature.to_string(),
-            model: model.name.to_string(),
-            family: model.family.machine_name.clone(),
-            identifier: model.identifier.clone(),
-            endpoint: selected.endpoint.uri.origin().host_and_port(),
-            reason: reason.into(),
-            config_revision: selected.revision.get(),
-            ..Default::default()
-        }
-    }
-}
 
 impl From<&Selected> for router::StreamInferResponse {
     fn from(selected: &Selected) -> Self {

@@ -3,7 +3,10 @@
 use switchboard::pb::router::part;
 
 use super::*;
-use crate::prompt::{Infill, Message, ResponseFormat, ToolCall, ToolChoice, ToolResult, Turn};
+use crate::{
+    prompt::{Infill, Message, ResponseFormat, ToolCall, ToolChoice, ToolResult, Turn},
+    wire::routing::AFFINITY_KEY_MAX,
+};
 
 fn refused(wire: router::InferRequest) -> Vec<(String, FieldReason)> {
     let violations = Request::try_from(wire).unwrap_err();

@@ -1,0 +1,380 @@
+//! Which attempts one call makes: model after model, server after server, until one answers.
+//!
+//! The one hard idea: passing a model over is no attempt. Of those there are only a few, all before the first token and
+//! inside the deadline; what failed says whether another may follow, and where.
+#![warn(clippy::wildcard_enum_match_arm)]
+
+use std::{sync::Arc, time::Duration};
+
+use switchboard::{
+    names::ModelName,
+    service::{chain::Chain, request_id::RequestId},
+};
+use tokio::time::Instant;
+
+use super::{
+    CallError, Limits, Selected,
+    deadline::BUDGET_MIN,
+    failure::{CallFailure, Considered, Context, Outcome},
+    permits::{Overloaded, Permits, Place},
+};
+use crate::{
+    balance,
+    catalog::{Candidate, Catalog, Decision, Model, SelectionReason, Unusable},
+    prompt::{self, Request, Target},
+    upstream::{
+        Outgoing, UpstreamError,
+        connector::DialError,
+        dialect::openai::{self, Post},
+    },
+};
+
+/// The most attempts of one call.
+pub const ATTEMPTS_MAX: u32 = 3;
+
+/// Where a call that failed before its first token may be tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Repeat {
+    /// On another server of the model, then on another model.
+    Elsewhere,
+    /// On another model: every server of this one would say the same.
+    OtherModel,
+    /// Nowhere: it is not the server's fault, or not for us to repeat.
+    Nowhere,
+}
+
+/// One attempt, ready to go out.
+#[derive(Debug)]
+pub struct Attempt {
+    /// Who is called, and why. It is told when the attempt answers.
+    pub selected: Selected,
+    /// What is sent.
+    pub post: Arc<Post>,
+    /// From now to the first token, where there is one before the end.
+    pub first_token: Duration,
+    /// Between two events.
+    pub idle: Duration,
+    /// When the call must be over on this model.
+    pub deadline: Instant,
+}
+
+impl Attempt {
+    /// Where it goes.
+    #[must_use]
+    pub fn outgoing<'a>(&'a self, request_id: &'a RequestId) -> Outgoing<'a> {
+        let Selected { model, endpoint, .. } = &self.selected;
+        Outgoing {
+            endpoint: &endpoint.uri,
+            credential: model.credential.as_deref(),
+            tls: model.tls.as_ref(),
+            connect_timeout: model.limits.connect_timeout,
+            request_id,
+        }
+    }
+}
+
+/// The models of one call, tried in turn. It holds the place at the model that is being tried.
+#[derive(Debug)]
+pub struct Walk {
+    catalog: Arc<Catalog>,
+    decision: Decision,
+    request: Request,
+    permits: Permits,
+    limits: Limits,
+    begun: Instant,
+    budget: Duration,
+    /// How many candidates were reached.
+    reached: usize,
+    stop: Option<Stop>,
+    attempts: u32,
+    /// Of the candidates that were reached, less the one where the walk stands.
+    outcomes: Vec<Outcome>,
+    /// The model that the error is about which ends the walk.
+    about: Option<ModelName>,
+    /// Why the last attempt failed, and why the first candidate was passed over.
+    last: Option<CallError>,
+    first: Option<CallError>,
+}
+
+/// The model where the walk stands.
+#[derive(Debug)]
+struct Stop {
+    model: Arc<Model>,
+    reason: SelectionReason,
+    post: Arc<Post>,
+    tried: Vec<usize>,
+    _place: Place,
+}
+
+impl Walk {
+    /// A walk through the candidates of `decision`, which `catalog` made, that may take `budget` from now.
+    #[must_use]
+    pub fn new(
+        catalog: Arc<Catalog>,
+        decision: Decision,
+        request: Request,
+        permits: Permits,
+        limits: Limits,
+        budget: Duration,
+    ) -> Self {
+        Self {
+            catalog,
+            decision,
+            request,
+            permits,
+            limits,
+            begun: Instant::now(),
+            budget,
+            reached: 0,
+            stop: None,
+            attempts: 0,
+            outcomes: Vec::new(),
+            about: None,
+            last: None,
+            first: None,
+        }
+    }
+
+    /// The next attempt. It waits for a place at its model.
+    ///
+    /// # Errors
+    ///
+    /// When nothing is left to try: why the last attempt failed, or without one why the first candidate was passed over.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the queue; the walk must not go on then.
+    pub async fn next(&mut self) -> Result<Attempt, CallError> {
+        let catalog = Arc::clone(&self.catalog);
+        loop {
+            if self.attempts < ATTEMPTS_MAX
+                && let Some(attempt) = self.try_another_server()
+            {
+                return Ok(attempt);
+            }
+            // Its place is given back before another model's is waited for.
+            self.stop = None;
+            let candidate = catalog.candidates(&self.decision).nth(self.reached);
+            let Some(candidate) = candidate.filter(|_| self.attempts < ATTEMPTS_MAX) else {
+                return Err(self
+                    .last
+                    .take()
+                    .or_else(|| self.first.take())
+                    .unwrap_or(CallError::Internal));
+            };
+            self.reached += 1;
+            match self.enter(&candidate).await {
+                Ok(stop) => self.stop = Some(stop),
+                Err(error) => {
+                    self.outcomes.push(outcome(&error));
+                    self.about.get_or_insert_with(|| candidate.name.clone());
+                    self.first.get_or_insert(error);
+                }
+            }
+        }
+    }
+
+    /// Says that an attempt has failed before its first token.
+    ///
+    /// # Errors
+    ///
+    /// The error itself, when no other attempt may follow.
+    pub fn failed(&mut self, attempt: &Attempt, error: CallError) -> Result<(), CallError> {
+        tracing::debug!(
+            model.name = %attempt.selected.model.name,
+            upstream.addr = %attempt.selected.endpoint.uri.origin().host_and_port(),
+            error = %Chain(&error),
+            "an attempt has failed"
+        );
+        // One outcome a model: that of its last attempt.
+        self.outcomes.truncate(self.reached.saturating_sub(1));
+        self.outcomes.push(outcome(&error));
+        match repeat(&error) {
+            Repeat::Nowhere => return Err(error),
+            Repeat::OtherModel => self.stop = None,
+            Repeat::Elsewhere => {}
+        }
+        self.last = Some(error);
+        Ok(())
+    }
+
+    /// Gives the place at the model back: the server is done, or its connection is closed.
+    pub fn leave(&mut self) {
+        self.stop = None;
+    }
+
+    /// When the whole call must be over.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        self.begun + self.budget
+    }
+
+    /// What is to be told of a call that ends here, after `sent` pieces of an answer.
+    #[must_use]
+    pub fn failure(&self, error: CallError, context: Context, sent: u64) -> CallFailure {
+        CallFailure {
+            error,
+            context: Context {
+                model: self.about.clone(),
+                attempts: self.attempts,
+                considered: if sent == 0 { self.considered() } else { Vec::new() },
+                ..context
+            },
+            sent,
+        }
+    }
+
+    /// Every candidate, and what has become of it.
+    fn considered(&self) -> Vec<Considered> {
+        let candidates = self.catalog.candidates(&self.decision);
+        let numbered = candidates.enumerate();
+        numbered
+            .map(|(place, candidate)| {
+                let untried = || candidate.model.err().map_or(Outcome::Standby, Outcome::from);
+                let outcome = self.outcomes.get(place).cloned().unwrap_or_else(untried);
+                Considered::new(&candidate, self.decision.source_feature, outcome)
+            })
+            .collect()
+    }
+
+    /// Comes to a model: renders what is sent to it and waits for a place.
+    async fn enter(&self, candidate: &Candidate<'_>) -> Result<Stop, CallError> {
+        let model = candidate.model.map_err(|why| CallError::Unusable {
+            feature: self.decision.feature,
+            model: candidate.name.clone(),
+            why,
+        })?;
+        let target = Target {
+            family: model.family,
+            infill_mode: model.infill_mode,
+            max_output_tokens: model.limits.max_output_tokens,
+        };
+        let prompt = prompt::render(&self.request, self.decision.feature, &target)?;
+        let post = openai::encode(&prompt, &model.identifier, &model.family.machine_name)
+            .map_err(|_unserializable| CallError::Internal)?;
+        // With less time left nothing can be begun.
+        let until = self.deadline_on(model) - BUDGET_MIN;
+        let place = self.permits.place(model, &self.catalog.cursor, until).await;
+        let place = place.map_err(|Overloaded| CallError::Overloaded {
+            model: candidate.name.clone(),
+            limit: model.limits.max_concurrency.unwrap_or_default(),
+        })?;
+        Ok(Stop {
+            model: Arc::clone(model),
+            reason: candidate.reason,
+            post: Arc::new(post),
+            tried: Vec::new(),
+            _place: place,
+        })
+    }
+
+    /// An attempt on a server of the model where the walk stands that was not tried yet.
+    fn try_another_server(&mut self) -> Option<Attempt> {
+        let stop = self.stop.as_mut()?;
+        let place = balance::pick(&stop.model.endpoints, &stop.tried, fastrand::f64())?;
+        let endpoint = stop.model.endpoints.get(place)?.clone();
+        stop.tried.push(place);
+        self.attempts += 1;
+        let stop = self.stop.as_ref()?;
+        let model = &stop.model;
+        self.about = Some(model.name.clone());
+        let deadline = self.deadline_on(model);
+        let first_token = model.limits.first_token_timeout.unwrap_or(self.limits.first_token);
+        let left = deadline.saturating_duration_since(Instant::now());
+        Some(Attempt {
+            selected: Selected {
+                feature: self.decision.feature,
+                source_feature: self.decision.source_feature,
+                model: Arc::clone(model),
+                endpoint,
+                reason: stop.reason,
+                rule: self.catalog.rule(&self.decision).map(|rule| rule.id.clone()),
+                revision: self.catalog.cursor.revision,
+                attempts: self.attempts,
+            },
+            post: Arc::clone(&stop.post),
+            // Half of the time is for whoever would be tried next.
+            first_token: if self.could_go_on(stop) {
+                first_token.min(left / 2)
+            } else {
+                first_token
+            },
+            idle: model.limits.idle_timeout.unwrap_or(self.limits.patience.idle),
+            deadline,
+        })
+    }
+
+    /// Whether another attempt could follow the one that is being made.
+    fn could_go_on(&self, stop: &Stop) -> bool {
+        let has_server = || balance::pick(&stop.model.endpoints, &stop.tried, 0.0).is_some();
+        let has_model = || {
+            let mut others = self.catalog.candidates(&self.decision).skip(self.reached);
+            others.any(|candidate| candidate.model.is_ok())
+        };
+        self.attempts < ATTEMPTS_MAX && (has_server() || has_model())
+    }
+
+    fn deadline_on(&self, model: &Model) -> Instant {
+        let total = model.limits.total_timeout.unwrap_or(self.limits.total);
+        self.begun + self.budget.min(total)
+    }
+}
+
+/// What has become of a candidate that was passed over or failed.
+fn outcome(error: &CallError) -> Outcome {
+    match error {
+        CallError::Unusable { why, .. } => (*why).into(),
+        CallError::Overloaded { .. } => Outcome::Full,
+        CallError::Upstream(UpstreamError::Dial(error)) => Outcome::Failed(error.to_string()),
+        CallError::ConfigNotLoaded
+        | CallError::Resolve(_)
+        | CallError::InputNotSupported(_)
+        | CallError::DeadlineTooShort(_)
+        | CallError::DeadlinePassed
+        | CallError::CallerGone
+        | CallError::CallerTooSlow(_)
+        | CallError::Draining
+        | CallError::Upstream(_)
+        | CallError::Internal => Outcome::Failed(error.to_string()),
+    }
+}
+
+impl From<Unusable> for Outcome {
+    fn from(why: Unusable) -> Self {
+        match why {
+            Unusable::Disabled => Self::Disabled,
+            Unusable::CredentialMissing => Self::CredentialMissing,
+            Unusable::NotReady => Self::NotReady,
+        }
+    }
+}
+
+/// Whose fault it is decides where it may go better.
+const fn repeat(error: &CallError) -> Repeat {
+    let CallError::Upstream(error) = error else {
+        return Repeat::Nowhere;
+    };
+    match error {
+        UpstreamError::Dial(
+            DialError::Dns(_)
+            | DialError::Connect(_)
+            | DialError::TimedOut(_)
+            | DialError::Handshake(_)
+            | DialError::Untrusted(_),
+        )
+        | UpstreamError::FirstTokenTimeout(_)
+        | UpstreamError::IdleTimeout(_)
+        | UpstreamError::Truncated
+        | UpstreamError::Server(_)
+        | UpstreamError::RateLimited(_)
+        | UpstreamError::NotFound
+        | UpstreamError::Redirected(_)
+        | UpstreamError::UnexpectedStatus(_)
+        | UpstreamError::UnexpectedContentType
+        | UpstreamError::Protocol
+        | UpstreamError::InvalidUtf8
+        | UpstreamError::TooLarge(_) => Repeat::Elsewhere,
+        UpstreamError::CredentialRejected(_) => Repeat::OtherModel,
+        UpstreamError::Rejected { .. } => Repeat::Nowhere,
+    }
+}

@@ -1,0 +1,228 @@
+//! `switchboard.router.v1.RoutingService`.
+
+use std::sync::Arc;
+
+use switchboard::{
+    catalogue::{Catalogue, Feature},
+    failure::Failure,
+    pb::router::{self, routing_service_server::RoutingService},
+    reason::Reason,
+    service::request_id::RequestId,
+    violation::Violations,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use crate::{
+    call::{CallError, CallFailure, Calls, Considered, Context, Outcome, permits::Permits},
+    catalog::{Caller, Catalog, Decision, Model, ResolveError, SelectionReason},
+    subscription::Progress,
+    wire::{change::HELD_MAX, routing as wire},
+};
+
+/// The handlers of the routing service.
+#[derive(Debug)]
+pub struct RoutingApi {
+    calls: Calls,
+    progress: Progress,
+    stop: CancellationToken,
+}
+
+/// What a call would come to.
+struct Outlook<'a> {
+    /// The model that would answer, and what decides.
+    answers: Option<(&'a Model, SelectionReason)>,
+    /// Without one: why the call would fail.
+    failure: Option<Reason>,
+    considered: Vec<Considered>,
+}
+
+impl RoutingApi {
+    /// Handlers that show where `calls` go. `stop` is cancelled when the router begins to shut down.
+    #[must_use]
+    pub const fn new(calls: Calls, progress: Progress, stop: CancellationToken) -> Self {
+        Self { calls, progress, stop }
+    }
+
+    fn catalog(&self) -> Result<Arc<Catalog>, Failure> {
+        let failure = || Failure::from(failure(CallError::ConfigNotLoaded));
+        self.calls.current().load().ok_or_else(failure)
+    }
+
+    fn resolve(
+        &self,
+        message: &router::ResolveFeatureRequest,
+        request_id: &RequestId,
+    ) -> Result<router::ResolveFeatureResponse, Failure> {
+        let mut violations = Violations::new();
+        let affinity_key = wire::affinity_key(&message.affinity_key, &mut violations);
+        violations.or(()).map_err(|violations| Failure::invalid(&violations))?;
+        let catalog = self.catalog()?;
+        let feature = Catalog::feature(&message.feature).map_err(|error| {
+            let mut failure = failure(error.into());
+            failure.context.revision = Some(catalog.cursor.revision);
+            failure.context.config_age = self.calls.current().age();
+            Failure::from(failure)
+        })?;
+        let nobody = router::Scope::default();
+        let caller = Caller {
+            scope: message.scope.as_ref().unwrap_or(&nobody).into(),
+            affinity_key,
+            request_id: Some(request_id.as_str()),
+        };
+        let (_, setting) = catalog.source(feature);
+        let provider = wire::provider(setting).into();
+        let decision = match catalog.decide(feature, &caller) {
+            Ok(decision) => decision,
+            Err(error) => {
+                return Ok(router::ResolveFeatureResponse {
+                    provider,
+                    reason: reason(error.into()).to_string(),
+                    ..router::ResolveFeatureResponse::default()
+                });
+            }
+        };
+        let outlook = look(&catalog, &decision, self.calls.permits());
+        let rule = catalog.rule(&decision);
+        Ok(router::ResolveFeatureResponse {
+            provider,
+            selection: outlook.answers.map(|(model, reason)| router::Selection {
+                rule: rule.map(|rule| rule.id.to_string()).unwrap_or_default(),
+                config_revision: catalog.cursor.revision.get(),
+                ..wire::selection(decision.feature, decision.source_feature, model, reason)
+            }),
+            reason: outlook.failure.map(|reason| reason.to_string()).unwrap_or_default(),
+            candidates: outlook.considered.into_iter().map(Into::into).collect(),
+        })
+    }
+
+    fn route(&self, catalog: &Catalog, feature: &'static Feature) -> router::Route {
+        let (source, setting) = catalog.source(feature);
+        let (model, failure) = match catalog.decide(feature, &Caller::default()) {
+            Ok(decision) => {
+                let outlook = look(catalog, &decision, self.calls.permits());
+                let model = outlook.answers.map(|(model, _)| model.name.to_string());
+                (model, outlook.failure)
+            }
+            Err(error) => (None, Some(reason(error.into()))),
+        };
+        router::Route {
+            feature: feature.name.to_string(),
+            provider: wire::provider(setting).into(),
+            available: model.is_some(),
+            reason: failure.map(|reason| reason.to_string()).unwrap_or_default(),
+            model: model.unwrap_or_default(),
+            source_feature: source.to_string(),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl RoutingService for RoutingApi {
+    async fn resolve_feature(
+        &self,
+        request: Request<router::ResolveFeatureRequest>,
+    ) -> Result<Response<router::ResolveFeatureResponse>, Status> {
+        let request_id = RequestId::of(&request);
+        let resolved = self.resolve(request.get_ref(), &request_id);
+        resolved
+            .map(Response::new)
+            .map_err(|failure| failure.into_status(request_id.as_str()))
+    }
+
+    async fn list_routes(
+        &self,
+        request: Request<router::ListRoutesRequest>,
+    ) -> Result<Response<router::ListRoutesResponse>, Status> {
+        let request_id = RequestId::of(&request);
+        let catalog = self
+            .catalog()
+            .map_err(|failure| failure.into_status(request_id.as_str()))?;
+        let features = Catalogue::get().features().iter();
+        Ok(Response::new(router::ListRoutesResponse {
+            routes: features.map(|feature| self.route(&catalog, feature)).collect(),
+            config_revision: catalog.cursor.revision.get(),
+        }))
+    }
+
+    async fn get_status(
+        &self,
+        _: Request<router::GetStatusRequest>,
+    ) -> Result<Response<router::GetStatusResponse>, Status> {
+        let applied = self.progress.applied();
+        let age = self.calls.current().age();
+        Ok(Response::new(router::GetStatusResponse {
+            received: self.progress.received().as_ref().map(Into::into),
+            applied: applied.cursor.as_ref().map(Into::into),
+            last_contact_age: age.and_then(|age| age.try_into().ok()),
+            held: applied.held.iter().take(HELD_MAX).map(Into::into).collect(),
+            draining: self.stop.is_cancelled(),
+            active_calls: i32::try_from(self.calls.active()).unwrap_or(i32::MAX),
+        }))
+    }
+}
+
+/// Goes through the candidates as a call would, less the calling.
+fn look<'a>(catalog: &'a Catalog, decision: &Decision, permits: &Permits) -> Outlook<'a> {
+    let source = decision.source_feature;
+    let rules = catalog.rules(decision).filter(|(_, decides)| !decides);
+    let mut considered: Vec<Considered> = rules
+        .map(|(rule, _)| Considered {
+            model: rule.model.clone(),
+            source_feature: source,
+            rule: Some(rule.id.clone()),
+            outcome: Outcome::RuleNotMatched,
+        })
+        .collect();
+    let mut answers = None;
+    let mut cause = None;
+    for candidate in catalog.candidates(decision) {
+        let outcome = match candidate.model {
+            Err(why) => {
+                let name = candidate.name.clone();
+                cause.get_or_insert(CallError::Unusable {
+                    feature: decision.feature,
+                    model: name,
+                    why,
+                });
+                why.into()
+            }
+            Ok(model) if permits.is_full(model) => {
+                cause.get_or_insert(CallError::Overloaded {
+                    model: candidate.name.clone(),
+                    limit: model.limits.max_concurrency.unwrap_or_default(),
+                });
+                Outcome::Full
+            }
+            Ok(_) if answers.is_some() || catalog.inference_paused => Outcome::Standby,
+            Ok(model) => {
+                answers = Some((&**model, candidate.reason));
+                Outcome::Chosen
+            }
+        };
+        considered.push(Considered::new(&candidate, source, outcome));
+    }
+    if catalog.inference_paused {
+        cause = Some(CallError::from(ResolveError::InferencePaused {
+            feature: decision.feature,
+        }));
+    }
+    Outlook {
+        failure: cause.filter(|_| answers.is_none()).map(reason),
+        answers,
+        considered,
+    }
+}
+
+/// The reason that a call would fail with.
+fn reason(error: CallError) -> Reason {
+    Failure::from(failure(error)).reason()
+}
+
+const fn failure(error: CallError) -> CallFailure {
+    CallFailure {
+        error,
+        context: Context::new(""),
+        sent: 0,
+    }
+}

@@ -1,0 +1,164 @@
+//! A model has as many calls at a time as its limit says, and every place comes back.
+
+use std::time::Duration;
+
+use switchboard_router::catalog::Limits;
+use tokio::time::Instant;
+use tonic::Code;
+
+use crate::{
+    fake_upstream::{FakeUpstream, Script},
+    harness::{Setup, prompt},
+};
+
+fn one_at_a_time(queue: usize) -> Limits {
+    Limits {
+        max_concurrency: Some(1),
+        max_queue: Some(queue),
+        queue_timeout: Some(Duration::from_millis(300)),
+        ..Limits::default()
+    }
+}
+
+fn endless() -> Script {
+    Script::stream().text("one").hang()
+}
+
+#[tokio::test]
+async fn a_full_model_is_told_at_once_and_a_queue_is_waited_in_first() {
+    for (queue, wait) in [(0, Duration::ZERO), (1, Duration::from_millis(300))] {
+        let upstream = FakeUpstream::start().await;
+        upstream.then(endless());
+        let router = Setup::at(upstream.url())
+            .model_limits(one_at_a_time(queue))
+            .start()
+            .await;
+        let running = router.begin().await;
+        let begun = Instant::now();
+        let told = router.ask(prompt("hi")).await.told();
+        assert_eq!(
+            (told.code, told.reason.as_str()),
+            (Code::Unavailable, "MODEL_OVERLOADED")
+        );
+        assert!(begun.elapsed() >= wait);
+        assert_eq!(told.metadata["limit"], "1");
+        assert!(told.retry.is_some());
+        assert_eq!(upstream.requests().len(), 1);
+        // The caller goes: its place is free.
+        drop(running);
+        upstream.closed(0).await;
+        router.settled().await;
+        assert_eq!(router.ask(prompt("hi")).await.text, "hello");
+    }
+}
+
+#[tokio::test]
+async fn a_place_that_comes_free_goes_to_who_waits() {
+    let upstream = FakeUpstream::start().await;
+    upstream.then(
+        Script::stream()
+            .text("one")
+            .pause(Duration::from_millis(100))
+            .finish("stop")
+            .done()
+            .end(),
+    );
+    let limits = Limits {
+        queue_timeout: None,
+        ..one_at_a_time(1)
+    };
+    let router = Setup::at(upstream.url()).model_limits(limits).start().await;
+    let running = router.begin().await;
+    assert_eq!(router.ask(prompt("hi")).await.text, "hello");
+    drop(running);
+}
+
+#[tokio::test]
+async fn a_caller_that_does_not_read_holds_no_place() {
+    let upstream = FakeUpstream::always(Script::whole("hello")).await;
+    let piece = "x".repeat(40_000);
+    // More than the transport's window takes, less than the buffer.
+    upstream.then(Script::answer(std::iter::repeat_n(piece.as_str(), 7)).close());
+    let router = Setup::at(upstream.url()).model_limits(one_at_a_time(1)).start().await;
+    let mut other = router.client.clone();
+    let router = router.narrow().await;
+    let running = router.begin().await;
+    upstream.closed(0).await;
+    assert!(other.infer(prompt("hi")).await.is_ok());
+    drop(running);
+}
+
+#[tokio::test]
+async fn a_full_model_is_passed_over_when_another_can_answer() {
+    let (m, b) = (FakeUpstream::start().await, FakeUpstream::start().await);
+    m.then(endless());
+    let router = Setup::at(m.url())
+        .model_limits(one_at_a_time(0))
+        .other("b", b.url())
+        .fallbacks(&["b"])
+        .start()
+        .await;
+    let running = router.begin().await;
+    let selection = router.ask(prompt("hi")).await.selection.unwrap();
+    assert_eq!(selection.model, "models/b");
+    assert_eq!(selection.attempt_count, 1, "passing over is no attempt");
+    drop(running);
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_while_it_waits_leaves_the_queue() {
+    let upstream = FakeUpstream::start().await;
+    upstream.then(endless());
+    let limits = Limits {
+        queue_timeout: None,
+        ..one_at_a_time(1)
+    };
+    let router = Setup::at(upstream.url()).model_limits(limits).start().await;
+    let running = router.begin().await;
+    let gone = tokio::time::timeout(Duration::from_millis(100), router.ask(prompt("hi"))).await;
+    assert!(gone.is_err(), "it waits");
+    // Both go, and with them the place and the queue.
+    drop(running);
+    router.settled().await;
+    assert_eq!(router.ask(prompt("hi")).await.text, "hello");
+    assert_eq!(upstream.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn the_limits_of_a_model_bound_its_calls() {
+    let upstream = FakeUpstream::start().await;
+    let limits = |change: fn(&mut Limits)| {
+        let mut limits = Limits::default();
+        change(&mut limits);
+        limits
+    };
+    let soon = Some(Duration::from_millis(200));
+    for (script, limits, reason) in [
+        (
+            Script::silence(),
+            limits(|limits| limits.first_token_timeout = Some(Duration::from_millis(200))),
+            "UPSTREAM_FIRST_BYTE_TIMEOUT",
+        ),
+        (
+            endless(),
+            limits(|limits| limits.idle_timeout = Some(Duration::from_millis(200))),
+            "UPSTREAM_IDLE_TIMEOUT",
+        ),
+        (
+            endless(),
+            limits(|limits| limits.total_timeout = Some(Duration::from_millis(200))),
+            "DEADLINE_EXCEEDED",
+        ),
+    ] {
+        upstream.then(script);
+        let router = Setup::at(upstream.url()).model_limits(limits).start().await;
+        let begun = Instant::now();
+        assert_eq!(router.ask(prompt("hi")).await.told().reason, reason);
+        assert!(Some(begun.elapsed()) >= soon && begun.elapsed() < Duration::from_secs(2));
+    }
+    let fewer = limits(|limits| limits.max_output_tokens = Some(7));
+    let router = Setup::at(upstream.url()).model_limits(fewer).start().await;
+    router.ask(prompt("hi")).await;
+    let sent = upstream.requests().pop().unwrap().body;
+    assert!(sent.contains(r#""max_tokens":7"#), "{sent}");
+}

@@ -1,0 +1,209 @@
+//! What would become of a call, without making it.
+
+use std::sync::Arc;
+
+use switchboard::pb::{
+    router::{self, CandidateOutcome, SelectionReason},
+    types::Provider,
+};
+use switchboard_router::{
+    call::Limits,
+    catalog::{self, ModelState, Setting},
+    current::Current,
+};
+use tonic::Code;
+
+use crate::{
+    fake_upstream::{FakeUpstream, Script},
+    harness::{Router, Setup, Told, assigned},
+};
+
+const NOWHERE: &str = "http://127.0.0.1:1";
+
+#[expect(clippy::unwrap_used, reason = "a helper of tests fails by panicking")]
+async fn resolve(router: &Router, feature: &str, namespace: &str) -> router::ResolveFeatureResponse {
+    let request = router::ResolveFeatureRequest {
+        feature: feature.to_owned(),
+        scope: Some(router::Scope {
+            root_namespace_id: namespace.to_owned(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    router
+        .routing
+        .clone()
+        .resolve_feature(request)
+        .await
+        .unwrap()
+        .into_inner()
+}
+
+fn outcomes(resolved: &router::ResolveFeatureResponse) -> Vec<(&str, &str, CandidateOutcome)> {
+    let candidates = resolved.candidates.iter();
+    candidates
+        .map(|candidate| (candidate.model.as_str(), candidate.rule.as_str(), candidate.outcome()))
+        .collect()
+}
+
+#[tokio::test]
+async fn every_candidate_is_told_with_its_outcome() {
+    use CandidateOutcome::{Chosen, Disabled, RuleNotMatched, Standby};
+    let setting = assigned(&[("pilot", "42", "b"), ("late", "42", "c")], &["c"]);
+    let router = Setup::at(NOWHERE)
+        .state(ModelState::Disabled)
+        .other("b", NOWHERE)
+        .other("c", NOWHERE)
+        .setting("duo_chat", setting)
+        .start()
+        .await;
+    let pilot = resolve(&router, "features/duo_chat_explain_code", "42").await;
+    assert_eq!(pilot.provider(), Provider::SelfHosted);
+    let selection = pilot.selection.as_ref().unwrap();
+    assert_eq!(
+        (selection.model.as_str(), selection.rule.as_str()),
+        ("models/b", "pilot")
+    );
+    assert_eq!(selection.reason(), SelectionReason::Rule);
+    assert_eq!(selection.source_feature, "features/duo_chat");
+    assert_eq!(selection.config_revision, 7);
+    assert_eq!(selection.endpoint, "");
+    let expected = [
+        ("models/c", "late", RuleNotMatched),
+        ("models/b", "pilot", Chosen),
+        ("models/c", "", Standby),
+    ];
+    assert_eq!(outcomes(&pilot), expected);
+
+    let rest = resolve(&router, "duo_chat", "1").await;
+    assert_eq!(rest.selection.as_ref().unwrap().reason(), SelectionReason::Failover);
+    let expected = [
+        ("models/b", "pilot", RuleNotMatched),
+        ("models/c", "late", RuleNotMatched),
+        ("models/m", "", Disabled),
+        ("models/c", "", Chosen),
+    ];
+    assert_eq!(outcomes(&rest), expected);
+}
+
+#[tokio::test]
+async fn what_would_fail_is_told_by_its_reason_and_only_an_unknown_feature_is_an_error() {
+    for (setup, provider, reason) in [
+        (
+            Setup::at(NOWHERE).setting("duo_chat", Setting::Disabled),
+            Provider::Disabled,
+            "FEATURE_DISABLED",
+        ),
+        (
+            Setup::at(NOWHERE).setting("duo_chat", Setting::Vendored),
+            Provider::Vendored,
+            "FEATURE_VENDORED",
+        ),
+        (
+            Setup::at(NOWHERE).setting("duo_chat", Setting::Unassigned),
+            Provider::Unassigned,
+            "FEATURE_UNASSIGNED",
+        ),
+        (
+            Setup::at(NOWHERE).state(ModelState::Disabled),
+            Provider::SelfHosted,
+            "MODEL_DISABLED",
+        ),
+        (
+            Setup::at(NOWHERE).state(ModelState::CredentialMissing),
+            Provider::SelfHosted,
+            "MODEL_CREDENTIAL_MISSING",
+        ),
+        (
+            Setup::at(NOWHERE).state(ModelState::NotReady),
+            Provider::SelfHosted,
+            "MODEL_NOT_READY",
+        ),
+        (Setup::at(NOWHERE).paused(), Provider::SelfHosted, "INFERENCE_PAUSED"),
+    ] {
+        let router = setup.start().await;
+        let resolved = resolve(&router, "chat", "").await;
+        assert_eq!((resolved.provider(), resolved.reason.as_str()), (provider, reason));
+        assert_eq!(resolved.selection, None);
+        let routes = router
+            .routing
+            .clone()
+            .list_routes(router::ListRoutesRequest {})
+            .await
+            .unwrap()
+            .into_inner();
+        let route = routes
+            .routes
+            .iter()
+            .find(|route| route.feature == "features/duo_chat_explain_code")
+            .unwrap();
+        assert_eq!((route.available, route.reason.as_str()), (false, reason));
+    }
+    let router = Setup::at(NOWHERE).start().await;
+    let unknown = router::ResolveFeatureRequest {
+        feature: "no_such".to_owned(),
+        ..Default::default()
+    };
+    let told = Told::of(&router.routing.clone().resolve_feature(unknown).await.unwrap_err());
+    assert_eq!((told.code, told.reason.as_str()), (Code::NotFound, "FEATURE_UNKNOWN"));
+    assert_eq!(told.metadata["revision"], "7");
+    let bare = Router::start(Arc::new(Current::default()), Limits::default()).await;
+    let status = bare
+        .routing
+        .clone()
+        .list_routes(router::ListRoutesRequest {})
+        .await
+        .unwrap_err();
+    assert_eq!(Told::of(&status).reason, "CONFIG_NOT_LOADED");
+}
+
+#[tokio::test]
+async fn routes_say_of_every_feature_whether_it_can_be_answered_now() {
+    let router = Setup::at(NOWHERE).start().await;
+    let listed = router
+        .routing
+        .clone()
+        .list_routes(router::ListRoutesRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(listed.routes.len(), 21);
+    assert_eq!(listed.config_revision, 7);
+    let route = |feature: &str| listed.routes.iter().find(|route| route.feature == feature).unwrap();
+    let child = route("features/duo_chat_write_tests");
+    assert!(child.available);
+    assert_eq!((child.model.as_str(), child.reason.as_str()), ("models/m", ""));
+    assert_eq!(child.source_feature, "features/duo_chat");
+    assert_eq!(route("features/code_generations").reason, "FEATURE_UNASSIGNED");
+}
+
+#[tokio::test]
+async fn the_status_shows_running_calls_a_full_model_and_the_shutdown() {
+    let upstream = FakeUpstream::start().await;
+    upstream.then(Script::stream().text("one").hang());
+    let limits = catalog::Limits {
+        max_concurrency: Some(1),
+        max_queue: Some(0),
+        ..catalog::Limits::default()
+    };
+    let router = Setup::at(upstream.url()).model_limits(limits).start().await;
+    let mut client = router.routing.clone();
+    let idle = client
+        .get_status(router::GetStatusRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(idle, router::GetStatusResponse::default(), "it follows nobody yet");
+    let running = router.begin().await;
+    let full = resolve(&router, "duo_chat", "").await;
+    assert_eq!(full.reason, "MODEL_OVERLOADED");
+    assert_eq!(outcomes(&full), [("models/m", "", CandidateOutcome::Full)]);
+    router.stop.cancel();
+    let status = client
+        .get_status(router::GetStatusRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!((status.active_calls, status.draining), (1, true));
+    drop(running);
+}
