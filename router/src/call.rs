@@ -263,7 +263,7 @@ impl Calls {
         };
         // Its end matters to this call alone, and the caller's side tells it even when the task panics.
         let run = run.finish(context.clone(), audience, end);
-        self.tasks.spawn(run.instrument(tracing::info_span!("infer")));
+        self.tasks.spawn(run.instrument(tracing::info_span!("infer", otel.kind = "internal")));
 
         // The caller is told nothing before the first token, so that every failure until then is a plain status.
         let Ok(selected) = begun.await else {

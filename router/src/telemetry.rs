@@ -16,12 +16,15 @@ use switchboard::service::{
 };
 
 use tokio::time::Instant;
-use tracing::Span;
+use tracing::{Span, field::Empty};
 
 use crate::{
-    call::{CallError, CallFailure, Completion, Selected},
+    call::{CallError, CallFailure, Selected},
     current::Current,
-    upstream::{UpstreamError, dialect::FinishReason},
+    upstream::{
+        UpstreamError,
+        dialect::{FinishReason, Usage},
+    },
 };
 
 /// How an attempt to have a model answer ended, as far as metrics tell it apart.
@@ -99,6 +102,8 @@ impl From<&CallError> for AttemptOutcome {
             CallError::Upstream(error) => error.into(),
             CallError::ConfigNotLoaded
             | CallError::Resolve(_)
+            | CallError::Unusable { .. }
+            | CallError::Overloaded { .. }
             | CallError::InputNotSupported(_)
             | CallError::DeadlineTooShort(_)
             | CallError::DeadlinePassed
@@ -144,12 +149,26 @@ impl Default for UpstreamMetrics {
 }
 
 impl UpstreamMetrics {
-    /// Counts an attempt that begins; it counts as abandoned unless it is told how it ended.
+    /// Begins to watch an attempt; it counts as abandoned unless it is told how it ended.
     #[must_use]
-    pub fn begin(&self) -> Attempt {
+    pub fn begin(&self, selected: &Selected) -> AttemptWatch {
+        let span = tracing::info_span!(
+            "attempt",
+            otel.kind = "client",
+            otel.name = "chat",
+            gen_ai.operation.name = "chat",
+            gen_ai.request.model = %selected.model.name,
+            server.address = %selected.endpoint.uri.origin().host_and_port(),
+            error.r#type = Empty,
+        );
+        self.watch(span)
+    }
+
+    fn watch(&self, span: Span) -> AttemptWatch {
         self.active.inc();
-        Attempt {
+        AttemptWatch {
             metrics: self.clone(),
+            span,
             begun: Instant::now(),
             outcome: AttemptOutcome::Abandoned,
         }
@@ -181,33 +200,37 @@ impl UpstreamMetrics {
     }
 }
 
-/// An attempt that is under way.
+/// An attempt that is under way, as metrics and traces see it.
 #[derive(Debug)]
-pub struct Attempt {
+pub struct AttemptWatch {
     metrics: UpstreamMetrics,
+    span: Span,
     begun: Instant,
     outcome: AttemptOutcome,
 }
 
-impl Attempt {
+impl AttemptWatch {
+    /// The span that the attempt's work belongs to.
+    #[must_use]
+    pub fn span(&self) -> Span {
+        self.span.clone()
+    }
+
     /// Counts the first token.
     pub fn first_token(&self) {
         self.metrics.first_token.observe(self.begun.elapsed().as_secs_f64());
     }
 
-    /// Takes down how it ended, for the metrics and for the current span.
-    pub fn ended<T>(&mut self, result: &Result<T, CallError>) {
-        self.outcome = match result {
-            Ok(_) => AttemptOutcome::Answered,
-            Err(error) => error.into(),
-        };
-        if result.is_err() {
-            Span::current().record("error.type", self.outcome.as_str());
+    /// Takes down how it ended: well, or with an error.
+    pub fn ended(&mut self, error: Option<&CallError>) {
+        self.outcome = error.map_or(AttemptOutcome::Answered, Into::into);
+        if error.is_some() {
+            self.span.record("error.type", self.outcome.as_str());
         }
     }
 }
 
-impl Drop for Attempt {
+impl Drop for AttemptWatch {
     fn drop(&mut self) {
         self.metrics.active.dec();
         if let Some(counter) = self.metrics.attempts.get(self.outcome as usize) {
@@ -251,22 +274,23 @@ pub fn note_selected(notes: &Notes, selected: &Selected) {
     notes.add(|facts| {
         facts.feature = Some(selected.feature.to_string());
         facts.model = Some(selected.model.name.to_string());
-        facts.attempts = Some(1);
+        facts.attempts = Some(selected.attempts);
     });
 }
 
 /// How an answer ended well, for the access line.
-pub fn note_completion(notes: &Notes, completion: &Completion) {
+pub fn note_completion(notes: &Notes, finish: FinishReason, usage: Option<Usage>) {
     let count = |count: Option<i32>| count.and_then(|count| u64::try_from(count).ok());
     notes.add(|facts| {
-        facts.finish_reason = Some(match completion.finish {
+        facts.finish_reason = Some(match finish {
             FinishReason::Stop => "stop",
             FinishReason::Length => "length",
+            FinishReason::ToolCalls => "tool_calls",
             FinishReason::ContentFilter => "content_filter",
             FinishReason::Other => "other",
         });
-        facts.input_tokens = completion.usage.and_then(|usage| count(usage.input));
-        facts.output_tokens = completion.usage.and_then(|usage| count(usage.output));
+        facts.input_tokens = usage.and_then(|usage| count(usage.input));
+        facts.output_tokens = usage.and_then(|usage| count(usage.output));
     });
 }
 
@@ -276,7 +300,7 @@ pub fn note_failure(notes: &Notes, failure: &CallFailure) {
     notes.add(|facts| {
         facts.feature = context.feature.map(ToString::to_string);
         facts.model = context.model.as_ref().map(ToString::to_string);
-        facts.attempts = Some(u32::from(matches!(failure.error, CallError::Upstream(_))));
+        facts.attempts = Some(context.attempts);
     });
 }
 
@@ -291,11 +315,10 @@ mod tests {
         let metrics = UpstreamMetrics::default();
         let mut registry = of_service("test");
         metrics.register(&mut registry);
-        metrics.begin().ended(&Ok(()));
-        metrics
-            .begin()
-            .ended::<()>(&Err(CallError::Upstream(UpstreamError::Truncated)));
-        let dropped = metrics.begin();
+        metrics.watch(Span::none()).ended(None);
+        let truncated = CallError::Upstream(UpstreamError::Truncated);
+        metrics.watch(Span::none()).ended(Some(&truncated));
+        let dropped = metrics.watch(Span::none());
         assert_eq!(metrics.active.get(), 1);
         drop(dropped);
         assert_eq!(metrics.active.get(), 0);

@@ -27,7 +27,11 @@ use http::{
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::{self, connect::Connected};
-use switchboard::{endpoint::EndpointUri, reason::header, service::request_id::RequestId};
+use switchboard::{
+    endpoint::EndpointUri,
+    reason::header,
+    service::{request_id::RequestId, trace},
+};
 use tokio::time::Instant;
 
 use self::{
@@ -40,7 +44,10 @@ use self::{
     },
     sse::SseError,
 };
-use crate::catalog::{Credential, Tls};
+use crate::{
+    catalog::{Credential, Tls},
+    telemetry::UpstreamMetrics,
+};
 
 /// The most bytes of a response's header.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
@@ -153,6 +160,7 @@ pub struct Upstream {
     clients: Clients,
     /// Servers that refuse to be asked for usage.
     without_usage: Arc<Mutex<HashSet<EndpointUri>>>,
+    metrics: UpstreamMetrics,
 }
 
 impl Upstream {
@@ -166,7 +174,14 @@ impl Upstream {
         Ok(Self {
             clients: Clients::new(connect_timeout)?,
             without_usage: Arc::default(),
+            metrics: UpstreamMetrics::default(),
         })
+    }
+
+    /// What is counted of the calls.
+    #[must_use]
+    pub const fn metrics(&self) -> &UpstreamMetrics {
+        &self.metrics
     }
 
     /// Posts a call, to be answered as the model writes, and waits for the response's header.
@@ -225,6 +240,7 @@ impl Upstream {
         let response = match clients.pooled.request(request(call, &uri, &body, kind)).await {
             Err(error) if is_stale(&error, begun) => {
                 tracing::debug!(upstream.addr = %call.endpoint.origin().host_and_port(), "a pooled connection was stale");
+                self.metrics.repeated();
                 clients.fresh.request(request(call, &uri, &body, kind)).await
             }
             first => first,
@@ -255,6 +271,7 @@ fn request(call: Outgoing<'_>, uri: &Uri, body: &Bytes, accepts: &'static str) -
     if let Some(id) = call.request_id.to_header() {
         headers.insert(header::REQUEST_ID, id);
     }
+    trace::pass_on(call.request_id, headers);
     let origin = call.endpoint.origin();
     let credential = call
         .credential

@@ -8,6 +8,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::{Attempt, CallError, CallFailure, Calls, Completion, Context, Selected, Walk, within};
 use crate::{
@@ -85,13 +86,21 @@ impl Run {
 
     /// Attempts until the first token, then the answer, read to its end.
     async fn answer(&mut self, buffer: &Sender, progress: &mut Progress) -> Result<Answer, CallError> {
-        let (attempt, mut answer, first) = loop {
+        let (attempt, mut watch, mut answer, first) = loop {
             let attempt = self.walk.next().await?;
             // What another server told is not this one's.
             *progress = Progress::default();
-            match within(attempt.deadline, self.open(&attempt, progress)).await {
-                Ok((answer, first)) => break (attempt, answer, first),
-                Err(error) => self.walk.failed(&attempt, error)?,
+            let mut watch = self.calls.upstream.metrics().begin(&attempt.selected);
+            let opened = within(attempt.deadline, self.open(&attempt, progress));
+            match opened.instrument(watch.span()).await {
+                Ok((answer, first)) => {
+                    watch.first_token();
+                    break (attempt, watch, answer, first);
+                }
+                Err(error) => {
+                    watch.ended(Some(&error));
+                    self.walk.failed(&attempt, error)?;
+                }
             }
         };
         if let Some(begin) = self.begin.take() {
@@ -105,8 +114,9 @@ impl Run {
             let relayed = relay::relay(&mut answer, first, buffer, patience, progress).await;
             relayed.map_err(CallError::from)
         };
-        within(attempt.deadline, relayed).await?;
-        Ok(answer)
+        let relayed = within(attempt.deadline, relayed).instrument(watch.span()).await;
+        watch.ended(relayed.as_ref().err());
+        relayed.map(|()| answer)
     }
 
     /// One attempt, up to the first token.

@@ -49,7 +49,7 @@ impl Calls {
                 answered = self.whole(&mut walk, request_id) => answered,
             }
         };
-        let call = call.instrument(tracing::info_span!("infer"));
+        let call = call.instrument(tracing::info_span!("infer", otel.kind = "internal"));
         let answered = self.tasks.track_future(call).await;
         answered.map_err(|error| walk.failure(error, context, 0))
     }
@@ -62,7 +62,10 @@ impl Calls {
                 let asked = self.upstream.ask(attempt.outgoing(request_id), &attempt.post).await;
                 asked.map_err(CallError::from)
             };
-            match within(attempt.deadline, asked).await {
+            let mut watch = self.upstream.metrics().begin(&attempt.selected);
+            let asked = within(attempt.deadline, asked).instrument(watch.span()).await;
+            watch.ended(asked.as_ref().err());
+            match asked {
                 Ok(whole) => {
                     return Ok(Answered {
                         selected: attempt.selected,

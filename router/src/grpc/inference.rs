@@ -7,7 +7,7 @@ use switchboard::{
     failure::Failure,
     pb::router::{self, inference_service_server::InferenceService},
     reason::{FieldReason, header},
-    service::request_id::RequestId,
+    service::{call::notes::Notes, request_id::RequestId},
     violation::Violations,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -20,6 +20,7 @@ use crate::{
     call::{Answering, Calls, Limits, Selected, deadline},
     current::Current,
     prompt::Request,
+    telemetry::{note_completion, note_failure, note_selected},
     upstream::Upstream,
     wire::routing,
 };
@@ -60,6 +61,7 @@ impl InferenceService for InferenceApi {
         request: tonic::Request<router::InferRequest>,
     ) -> Result<Response<router::InferResponse>, Status> {
         let request_id = RequestId::of(&request);
+        let notes = Notes::of(&request);
         let status = |failure: Failure| failure.into_status(request_id.as_str());
         let Asked {
             metadata: asked,
@@ -70,7 +72,12 @@ impl InferenceService for InferenceApi {
             .calls
             .infer(request, timeout, routing::scope(&asked), &request_id)
             .await
-            .map_err(|failure| status(failure.into()))?;
+            .map_err(|failure| {
+                note_failure(&notes, &failure);
+                status(failure.into())
+            })?;
+        note_selected(&notes, &answered.selected);
+        note_completion(&notes, answered.whole.finish, answered.whole.usage);
         let metadata = metadata(&answered.selected);
         let mut response = Response::new(answered.into());
         *response.metadata_mut() = metadata;
@@ -84,6 +91,7 @@ impl InferenceService for InferenceApi {
         request: tonic::Request<router::InferRequest>,
     ) -> Result<Response<Self::StreamInferStream>, Status> {
         let request_id = RequestId::of(&request);
+        let notes = Notes::of(&request);
         let status = |failure: Failure| failure.into_status(request_id.as_str());
         let Asked {
             metadata: asked,
@@ -94,9 +102,13 @@ impl InferenceService for InferenceApi {
             .calls
             .stream(request, timeout, routing::scope(&asked), &request_id)
             .await
-            .map_err(|failure| status(failure.into()))?;
+            .map_err(|failure| {
+                note_failure(&notes, &failure);
+                status(failure.into())
+            })?;
+        note_selected(&notes, answering.selected());
         let metadata = metadata(answering.selected());
-        let mut response = Response::new(messages(answering, request_id).boxed());
+        let mut response = Response::new(messages(answering, request_id, notes).boxed());
         *response.metadata_mut() = metadata;
         Ok(response)
     }
@@ -155,6 +167,7 @@ fn metadata(selected: &Selected) -> MetadataMap {
 fn messages(
     mut answering: Answering,
     request_id: RequestId,
+    notes: Notes,
 ) -> impl Stream<Item = Result<router::StreamInferResponse, Status>> + Send {
     async_stream::stream! {
         yield Ok(answering.selected().into());
@@ -162,7 +175,10 @@ fn messages(
             yield Ok(delta.into());
         }
         yield match answering.end().await {
-            Ok(completion) => Ok(completion.into()),
+            Ok(completion) => {
+                note_completion(&notes, completion.finish, completion.usage);
+                Ok(completion.into())
+            }
             Err(failure) => Err(Failure::from(failure).into_status(request_id.as_str())),
         };
     }
