@@ -53,7 +53,8 @@ pub enum FilterError {
 
 fn parse(text: &str) -> Result<EnvFilter, FilterError> {
     let mut words = text.split(',').map(str::trim).filter(|word| !word.contains(['=', '[']));
-    match words.find(|word| LevelFilter::from_str(word).is_err()) {
+    // Nothing at all would be read as a level too.
+    match words.find(|word| word.is_empty() || LevelFilter::from_str(word).is_err()) {
         Some(word) => Err(FilterError::Level(word.to_owned())),
         None => EnvFilter::try_new(text).map_err(FilterError::Directive),
     }
