@@ -11,6 +11,7 @@
 pub mod deadline;
 mod failure;
 pub mod permits;
+mod run;
 mod unary;
 mod walk;
 
@@ -18,33 +19,35 @@ use std::{sync::Arc, time::Duration};
 
 use switchboard::{
     names::{FeatureName, Revision},
-    service::{chain::Chain, request_id::RequestId},
+    service::request_id::RequestId,
 };
 use tokio::{
     sync::oneshot,
-    time::{Instant, sleep_until, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
-use self::permits::Permits;
 pub use self::{
     failure::{CallError, CallFailure, Considered, Context, Outcome},
     unary::Answered,
     walk::{ATTEMPTS_MAX, Attempt, Walk},
+};
+use self::{
+    permits::Permits,
+    run::{Audience, Run},
 };
 use crate::{
     catalog::{Caller, Endpoint, Model, RuleId, Scope, SelectionReason},
     current::Current,
     prompt::{Request, Text},
     relay::{
-        self, Patience, Progress, RelayError,
-        pending::{PendingLimits, Pool, Receiver, Sender},
+        Patience,
+        pending::{PendingLimits, Pool, Receiver},
     },
     upstream::{
-        Upstream, UpstreamError,
-        answer::Answer,
-        dialect::{Delta, Event, FinishReason, Usage},
+        Upstream,
+        dialect::{Delta, FinishReason, Usage},
     },
 };
 
@@ -242,7 +245,11 @@ impl Calls {
         scope: Scope<'_>,
         request_id: &RequestId,
     ) -> Result<Answering, CallFailure> {
-        let (walk, context) = self.admit(request, timeout, scope, request_id)?;
+        let mut context = Context::new(request.input.field());
+        let walk = match self.admit(request, timeout, scope, request_id, &mut context) {
+            Ok(walk) => walk,
+            Err(error) => return Err(CallFailure::at_once(error, context)),
+        };
         let (to_caller, mut deltas) = self.pending.answer();
         let (begin, begun) = oneshot::channel();
         let (end, ended) = oneshot::channel();
@@ -266,11 +273,7 @@ impl Calls {
         let Ok(selected) = begun.await else {
             return Err(match ended.await {
                 Ok(Err(failure)) => failure,
-                Ok(Ok(_)) | Err(_) => CallFailure {
-                    error: CallError::Internal,
-                    context,
-                    sent: 0,
-                },
+                Ok(Ok(_)) | Err(_) => CallFailure::at_once(CallError::Internal, context),
             });
         };
         let mut answering = Answering {
@@ -288,27 +291,8 @@ impl Calls {
         Ok(answering)
     }
 
-    /// All that is decided before any model is called.
+    /// All that is decided before any model is called; `context` tells how far it came.
     fn admit(
-        &self,
-        request: Request,
-        timeout: Option<Duration>,
-        scope: Scope<'_>,
-        request_id: &RequestId,
-    ) -> Result<(Walk, Context), CallFailure> {
-        let mut context = Context::new(request.input.field());
-        match self.first_candidate(request, timeout, scope, request_id, &mut context) {
-            Ok(walk) => Ok((walk, context)),
-            Err(error) => Err(CallFailure {
-                error,
-                context,
-                sent: 0,
-            }),
-        }
-    }
-
-    /// The walk, where it begins; `context` tells how far it came.
-    fn first_candidate(
         &self,
         request: Request,
         timeout: Option<Duration>,
@@ -333,153 +317,6 @@ impl Calls {
         context.feature = Some(decision.feature);
         let permits = self.permits.clone();
         Ok(Walk::new(catalog, decision, request, permits, self.limits, budget))
-    }
-}
-
-/// A call on its way, apart from its caller.
-struct Run {
-    calls: Calls,
-    walk: Walk,
-    request_id: RequestId,
-    /// Tells who answers, once somebody does.
-    begin: Option<oneshot::Sender<Selected>>,
-}
-
-impl Run {
-    /// Calls models until one answers, relays its answer, and says how it ended.
-    async fn finish(
-        mut self,
-        context: Context,
-        audience: Audience,
-        end: oneshot::Sender<Result<Completion, CallFailure>>,
-    ) {
-        let begun = Instant::now();
-        let mut progress = Progress::default();
-        let outcome = tokio::select! {
-            // In this order: a model that always has more to say must not keep the others from being asked.
-            biased;
-            error = audience.interrupted() => Err(error),
-            outcome = self.answer(&audience.buffer, &mut progress) => outcome,
-        };
-        // The connection to the model is closed by now, unless its answer was read to the end.
-        let (answer, error) = match outcome {
-            Ok(answer) => (Some(answer), CallError::Internal),
-            Err(error) => (None, error),
-        };
-        let Self { calls, mut walk, .. } = self;
-        if answer.is_none() {
-            walk.leave();
-        }
-        let result = match progress.finish {
-            // Complete, whatever came after the finish reason.
-            Some(finish) => Ok(Completion {
-                finish,
-                usage: progress.usage,
-            }),
-            None => Err(error),
-        };
-        // What is told should the call fail, also by a caller that does not take what there is.
-        let failure = walk.failure(CallError::Internal, context, progress.sent);
-        let drained = async {
-            if let Some(answer) = answer {
-                answer.drain(calls.limits.drain).await;
-            }
-            // Only now the server is done with the call; a slow caller holds no place at it.
-            walk.leave();
-        };
-        let told = async {
-            let result = audience.taken(result).await;
-            tracing::debug!(
-                model.name = failure.context.model.as_ref().map(tracing::field::display),
-                attempts = failure.context.attempts,
-                duration_ms = begun.elapsed().as_millis(),
-                pieces = progress.sent,
-                error = result.as_ref().err().map(|error| tracing::field::display(Chain(error))),
-                "the call has ended"
-            );
-            // A caller that has gone does not ask how it ended.
-            end.send(result.map_err(|error| CallFailure { error, ..failure })).ok();
-            drop(audience);
-        };
-        tokio::join!(told, drained);
-    }
-
-    /// Attempts until the first token, then the answer, read to its end.
-    async fn answer(&mut self, buffer: &Sender, progress: &mut Progress) -> Result<Answer, CallError> {
-        let (attempt, mut answer, first) = loop {
-            let attempt = self.walk.next().await?;
-            // What another server told is not this one's.
-            *progress = Progress::default();
-            match within(attempt.deadline, self.open(&attempt, progress)).await {
-                Ok((answer, first)) => break (attempt, answer, first),
-                Err(error) => self.walk.failed(&attempt, error)?,
-            }
-        };
-        if let Some(begin) = self.begin.take() {
-            begin.send(attempt.selected).map_err(|_gone| CallError::CallerGone)?;
-        }
-        let patience = Patience {
-            idle: attempt.idle,
-            ..self.calls.limits.patience
-        };
-        let relayed = async {
-            let relayed = relay::relay(&mut answer, first, buffer, patience, progress).await;
-            relayed.map_err(CallError::from)
-        };
-        within(attempt.deadline, relayed).await?;
-        Ok(answer)
-    }
-
-    /// One attempt, up to the first token.
-    async fn open(&self, attempt: &Attempt, progress: &mut Progress) -> Result<(Answer, Event), CallError> {
-        let opening = async {
-            let outgoing = attempt.outgoing(&self.request_id);
-            let mut answer = self.calls.upstream.post(outgoing, &attempt.post).await?;
-            let first = relay::first_token(&mut answer, progress).await?;
-            Ok((answer, first))
-        };
-        timeout(attempt.first_token, opening)
-            .await
-            .unwrap_or(Err(UpstreamError::FirstTokenTimeout(attempt.first_token)))
-            .map_err(CallError::from)
-    }
-}
-
-/// The caller of a call on its way, as the call's task sees it.
-struct Audience {
-    buffer: Sender,
-    drain: CancellationToken,
-    deadline: Instant,
-    slow_caller: Duration,
-}
-
-impl Audience {
-    /// Waits until the caller has taken what there is of the answer. The model is free meanwhile.
-    async fn taken(&self, result: Result<Completion, CallError>) -> Result<Completion, CallError> {
-        if matches!(result, Err(CallError::CallerTooSlow(_))) {
-            self.buffer.discard();
-            return result;
-        }
-        let flushed = tokio::select! {
-            // In this order: an answer that was taken is not spoilt by its deadline.
-            biased;
-            flushed = self.buffer.flushed(self.slow_caller) => flushed.map_err(|error| RelayError::from(error).into()),
-            error = self.interrupted() => Err(error),
-        };
-        if flushed.is_err() {
-            self.buffer.discard();
-        }
-        result.and_then(|completion| flushed.map(|()| completion))
-    }
-
-    /// Waits for what ends a call whatever the model does.
-    async fn interrupted(&self) -> CallError {
-        tokio::select! {
-            biased;
-            () = self.buffer.closed() => CallError::CallerGone,
-            () = self.drain.cancelled() => CallError::Draining,
-            () = sleep_until(self.deadline) => CallError::DeadlinePassed,
-        }
     }
 }
 
