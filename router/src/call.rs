@@ -245,7 +245,11 @@ impl Calls {
         scope: Scope<'_>,
         request_id: &RequestId,
     ) -> Result<Answering, CallFailure> {
-        let (walk, context) = self.admit(request, timeout, scope, request_id)?;
+        let mut context = Context::new(request.input.field());
+        let walk = match self.admit(request, timeout, scope, request_id, &mut context) {
+            Ok(walk) => walk,
+            Err(error) => return Err(CallFailure::at_once(error, context)),
+        };
         let (to_caller, mut deltas) = self.pending.answer();
         let (begin, begun) = oneshot::channel();
         let (end, ended) = oneshot::channel();
@@ -263,17 +267,14 @@ impl Calls {
         };
         // Its end matters to this call alone, and the caller's side tells it even when the task panics.
         let run = run.finish(context.clone(), audience, end);
-        self.tasks.spawn(run.instrument(tracing::info_span!("infer", otel.kind = "internal")));
+        self.tasks
+            .spawn(run.instrument(tracing::info_span!("infer", otel.kind = "internal")));
 
         // The caller is told nothing before the first token, so that every failure until then is a plain status.
         let Ok(selected) = begun.await else {
             return Err(match ended.await {
                 Ok(Err(failure)) => failure,
-                Ok(Ok(_)) | Err(_) => CallFailure {
-                    error: CallError::Internal,
-                    context,
-                    sent: 0,
-                },
+                Ok(Ok(_)) | Err(_) => CallFailure::at_once(CallError::Internal, context),
             });
         };
         let mut answering = Answering {
@@ -291,27 +292,8 @@ impl Calls {
         Ok(answering)
     }
 
-    /// All that is decided before any model is called.
+    /// All that is decided before any model is called; `context` tells how far it came.
     fn admit(
-        &self,
-        request: Request,
-        timeout: Option<Duration>,
-        scope: Scope<'_>,
-        request_id: &RequestId,
-    ) -> Result<(Walk, Context), CallFailure> {
-        let mut context = Context::new(request.input.field());
-        match self.walk(request, timeout, scope, request_id, &mut context) {
-            Ok(walk) => Ok((walk, context)),
-            Err(error) => Err(CallFailure {
-                error,
-                context,
-                sent: 0,
-            }),
-        }
-    }
-
-    /// The walk of a call; `context` tells what was known where there is none.
-    fn walk(
         &self,
         request: Request,
         timeout: Option<Duration>,

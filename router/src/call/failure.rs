@@ -94,6 +94,18 @@ pub struct CallFailure {
     pub sent: u64,
 }
 
+impl CallFailure {
+    /// Of a call of which nothing was sent.
+    #[must_use]
+    pub const fn at_once(error: CallError, context: Context) -> Self {
+        Self {
+            error,
+            context,
+            sent: 0,
+        }
+    }
+}
+
 /// What a call is about, as far as it has come.
 #[derive(Debug, Clone)]
 pub struct Context {

@@ -10,7 +10,7 @@ use switchboard::service::request_id::RequestId;
 use tokio::time::sleep_until;
 use tracing::Instrument as _;
 
-use super::{CallError, CallFailure, Calls, Selected, Walk, within};
+use super::{CallError, CallFailure, Calls, Context, Selected, Walk, within};
 use crate::{catalog::Scope, prompt::Request, upstream::dialect::Whole};
 
 /// A whole answer.
@@ -39,7 +39,11 @@ impl Calls {
         scope: Scope<'_>,
         request_id: &RequestId,
     ) -> Result<Answered, CallFailure> {
-        let (mut walk, context) = self.admit(request, timeout, scope, request_id)?;
+        let mut context = Context::new(request.input.field());
+        let mut walk = match self.admit(request, timeout, scope, request_id, &mut context) {
+            Ok(walk) => walk,
+            Err(error) => return Err(CallFailure::at_once(error, context)),
+        };
         let deadline = walk.deadline();
         let call = async {
             tokio::select! {

@@ -220,9 +220,5 @@ fn reason(error: CallError) -> Reason {
 }
 
 const fn failure(error: CallError) -> CallFailure {
-    CallFailure {
-        error,
-        context: Context::new(""),
-        sent: 0,
-    }
+    CallFailure::at_once(error, Context::new(""))
 }

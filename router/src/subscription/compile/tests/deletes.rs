@@ -49,7 +49,7 @@ fn a_name_that_is_used_again_inherits_nothing_although_nobody_saw_it_gone() {
             panic!("{:?}", case.held());
         };
         assert_eq!((name.as_str(), *used), (A, 0));
-        assert!(matches!(case.chat(), Err(ResolveError::ModelNotReady { .. })));
+        assert!(matches!(case.chat(), Err(Unusable::NotReady)));
         assert!(case.used.credentials().is_empty());
     }
 }
@@ -62,5 +62,5 @@ fn a_feature_does_not_wait_with_a_model_that_was_deleted() {
         .write(vec![(B, model_with_token(TOKEN_B)), (CHAT, assigned(B))]);
     case.compile();
     assert_eq!(case.held(), held(B, "pending", 0));
-    assert!(matches!(case.chat(), Err(ResolveError::ModelNotReady { .. })));
+    assert!(matches!(case.chat(), Err(Unusable::NotReady)));
 }
