@@ -15,7 +15,10 @@ use switchboard::pb::{
         self, config_service_client::ConfigServiceClient, feature_service_client::FeatureServiceClient,
         model_service_client::ModelServiceClient, settings_service_client::SettingsServiceClient,
     },
-    router::{self, inference_service_client::InferenceServiceClient, stream_infer_response::Event},
+    router::{
+        self, inference_service_client::InferenceServiceClient, routing_service_client::RoutingServiceClient,
+        stream_infer_response::Event,
+    },
     types::Provider,
 };
 use tempfile::TempDir;
@@ -210,6 +213,10 @@ impl Pair {
 
     pub(crate) fn inference(&self) -> InferenceServiceClient<Channel> {
         InferenceServiceClient::new(self.router.channel())
+    }
+
+    pub(crate) fn routing(&self) -> RoutingServiceClient<Channel> {
+        RoutingServiceClient::new(self.router.channel())
     }
 
     /// Registers a model of family `mistral` and assigns it to code generation.

@@ -63,6 +63,10 @@ impl Follower {
         self.cursor.revision
     }
 
+    pub(super) fn cursor(&self) -> &Cursor {
+        &self.cursor
+    }
+
     pub(super) fn items(&self) -> &BTreeMap<String, Resource> {
         &self.items
     }

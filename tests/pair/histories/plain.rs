@@ -7,6 +7,7 @@ use switchboard::{
     catalogue::{self, Catalogue},
     pb::{
         registry::{self, CredentialState, ModelEntry, Resource},
+        router::Route,
         types::Provider,
     },
 };
@@ -111,7 +112,13 @@ impl Plain {
         match write {
             Write::CreateModel(model) => after.create(model, &mut broken),
             Write::UpdateModel(model) => after.update(model, &mut broken),
+            Write::DeleteModel { name, reassign_to } => after.delete(name, reassign_to, &mut broken),
             Write::UpdateFeature(feature) => after.assign(feature, &mut broken),
+            Write::BatchUpdateFeatures(features) => {
+                for feature in features {
+                    after.assign(feature, &mut broken);
+                }
+            }
             Write::UpdateSettings(settings) => {
                 after.beta_enabled = settings.beta_enabled.unwrap_or(self.beta_enabled);
             }
@@ -159,6 +166,34 @@ impl Plain {
             }
         }
         self.models.insert(given.name.clone(), model);
+    }
+
+    fn delete(&mut self, name: &str, reassign_to: &str, broken: &mut Vec<&'static str>) {
+        if self.models.remove(name).is_none() {
+            broken.push("MODEL_NOT_FOUND");
+        }
+        let features: Vec<String> = self.users(name).map(str::to_owned).collect();
+        if reassign_to.is_empty() {
+            if !features.is_empty() {
+                broken.push("MODEL_IN_USE");
+            }
+            return;
+        }
+        let Some(other) = self.models.get(reassign_to) else {
+            return broken.push("MODEL_NOT_FOUND");
+        };
+        for feature in &features {
+            if !fits(feature, &other.family) {
+                broken.push("FAMILY_NOT_COMPATIBLE");
+            }
+            let (before, after) = (Some(name.to_owned()), Some(reassign_to.to_owned()));
+            self.check_beta(feature, &before, &after, broken);
+        }
+        for feature in features {
+            self.features
+                .entry(feature)
+                .and_modify(|(_, model)| *model = Some(reassign_to.to_owned()));
+        }
     }
 
     fn assign(&mut self, given: &registry::Feature, broken: &mut Vec<&'static str>) {
@@ -233,7 +268,26 @@ impl Plain {
 
     /// Whether this may become of a call of a feature.
     pub(super) fn allows(&self, feature: &str, outcome: &Outcome) -> bool {
-        let mut source = format!("features/{feature}");
+        let (source, selected) = self.selected(&format!("features/{feature}"));
+        match (selected, outcome) {
+            (Ok((name, model)), _) => model.answers(name, &source, outcome),
+            (Err(refusal), Outcome::Refused(reason)) => reason == refusal,
+            (Err(_), Outcome::Answered { .. }) => false,
+        }
+    }
+
+    /// Whether a router says of each feature what follows for its calls.
+    pub(super) fn allows_routes(&self, routes: &[Route]) -> bool {
+        routes.len() == Catalogue::get().features().len()
+            && routes.iter().all(|route| match self.selected(&route.feature) {
+                (source, Ok((name, _))) => route.available && route.model == *name && route.source_feature == source,
+                (_, Err(refusal)) => !route.available && route.reason == refusal,
+            })
+    }
+
+    /// The feature whose setting decides a call of a feature, and the model, or the reason of the failure.
+    fn selected(&self, feature: &str) -> (String, Result<(&String, &Model), &'static str>) {
+        let mut source = feature.to_owned();
         let mut setting = self.setting(&source);
         if setting.0 == Provider::Unassigned
             && let Some(parent) = &facts(&source).parent
@@ -241,16 +295,18 @@ impl Plain {
             source = parent.to_string();
             setting = self.setting(&source);
         }
-        let model = setting.1.as_ref().map(|name| (name, &self.models[name]));
-        let refusal = match (setting.0, model) {
-            (Provider::Disabled, _) => "FEATURE_DISABLED",
-            (Provider::Vendored, _) => "FEATURE_VENDORED",
-            (Provider::SelfHosted, Some((_, model))) if model.disabled => "MODEL_DISABLED",
-            (Provider::SelfHosted, Some((_, model))) if model.token == Token::Dropped => "MODEL_CREDENTIAL_MISSING",
-            (Provider::SelfHosted, Some((name, model))) => return model.answers(name, &source, outcome),
-            _ => "FEATURE_UNASSIGNED",
+        let model = setting.1.and_then(|name| self.models.get_key_value(&name));
+        let selected = match (setting.0, model) {
+            (Provider::Disabled, _) => Err("FEATURE_DISABLED"),
+            (Provider::Vendored, _) => Err("FEATURE_VENDORED"),
+            (Provider::SelfHosted, Some((_, model))) if model.disabled => Err("MODEL_DISABLED"),
+            (Provider::SelfHosted, Some((_, model))) if model.token == Token::Dropped => {
+                Err("MODEL_CREDENTIAL_MISSING")
+            }
+            (Provider::SelfHosted, Some(selected)) => Ok(selected),
+            _ => Err("FEATURE_UNASSIGNED"),
         };
-        matches!(outcome, Outcome::Refused(reason) if reason == refusal)
+        (source, selected)
     }
 }
 

@@ -3,8 +3,8 @@
 use fastrand::Rng;
 use switchboard::pb::{
     registry::{
-        CreateModelRequest, Endpoint, Feature, Model, Settings, UpdateFeatureRequest, UpdateModelRequest,
-        UpdateSettingsRequest,
+        BatchUpdateFeaturesRequest, CreateModelRequest, DeleteModelRequest, Endpoint, Feature, Model, Settings,
+        UpdateFeatureRequest, UpdateModelRequest, UpdateSettingsRequest,
     },
     types::Provider,
 };
@@ -31,17 +31,25 @@ const MODELS: [&str; 6] = ["one", "two", "three", "four", "five", "six"];
 pub(super) enum Write {
     CreateModel(Model),
     UpdateModel(Model),
+    DeleteModel {
+        name: String,
+        /// Empty: to nobody.
+        reassign_to: String,
+    },
     UpdateFeature(Feature),
+    BatchUpdateFeatures(Vec<Feature>),
     UpdateSettings(Settings),
 }
 
 type MakeUp = fn(&World, &Plain, &mut Rng) -> Write;
 
 /// How often each kind of write is tried, and how one is made up.
-const KINDS: [(u32, MakeUp); 4] = [
+const KINDS: [(u32, MakeUp); 6] = [
     (2, |world, _, rng| Write::CreateModel(world.new_model(rng))),
     (5, |world, _, rng| Write::UpdateModel(world.changed_model(rng))),
+    (2, |_, plain, rng| deletion(plain, rng)),
     (6, |_, plain, rng| Write::UpdateFeature(feature(plain, rng))),
+    (2, |_, plain, rng| Write::BatchUpdateFeatures(batch(plain, rng))),
     (1, |_, _, rng| Write::UpdateSettings(settings(rng))),
 ];
 
@@ -51,7 +59,9 @@ impl Write {
         match self {
             Self::CreateModel(_) => "CreateModel",
             Self::UpdateModel(_) => "UpdateModel",
+            Self::DeleteModel { .. } => "DeleteModel",
             Self::UpdateFeature(_) => "UpdateFeature",
+            Self::BatchUpdateFeatures(_) => "BatchUpdateFeatures",
             Self::UpdateSettings(_) => "UpdateSettings",
         }
     }
@@ -72,6 +82,26 @@ impl Write {
                     ..Default::default()
                 };
                 Ok(pair.models().update_model(request).await?.into_inner().revision)
+            }
+            Self::DeleteModel { name, reassign_to } => {
+                let request = DeleteModelRequest {
+                    name,
+                    reassign_to,
+                    ..Default::default()
+                };
+                Ok(pair.models().delete_model(request).await?.into_inner().revision)
+            }
+            Self::BatchUpdateFeatures(features) => {
+                let request = BatchUpdateFeaturesRequest {
+                    requests: features.into_iter().map(update).collect(),
+                    ..Default::default()
+                };
+                Ok(pair
+                    .features()
+                    .batch_update_features(request)
+                    .await?
+                    .into_inner()
+                    .revision)
             }
             Self::UpdateFeature(feature) => {
                 let request = update(feature);
@@ -167,6 +197,29 @@ fn settings(rng: &mut Rng) -> Settings {
         beta_enabled: Some(rng.u8(..3) > 0),
         ..Default::default()
     }
+}
+
+/// Of any model, often to another one.
+fn deletion(plain: &Plain, rng: &mut Rng) -> Write {
+    let name = model(rng);
+    let others: Vec<&String> = plain.models.keys().filter(|other| **other != name).collect();
+    let reassign_to = match rng.choice(others) {
+        Some(other) if rng.bool() => other.clone(),
+        _ => String::new(),
+    };
+    Write::DeleteModel { name, reassign_to }
+}
+
+/// Several features at once, each once.
+fn batch(plain: &Plain, rng: &mut Rng) -> Vec<Feature> {
+    let mut names = FEATURES;
+    rng.shuffle(&mut names);
+    let count = rng.usize(1..=4);
+    let features = names[..count].iter().map(|name| Feature {
+        name: format!("features/{name}"),
+        ..feature(plain, rng)
+    });
+    features.collect()
 }
 
 fn feature(plain: &Plain, rng: &mut Rng) -> Feature {
