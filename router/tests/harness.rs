@@ -406,7 +406,6 @@ impl Answer {
                         router::delta::Kind::Text(text) => self.text.push_str(&text),
                         router::delta::Kind::Reasoning(text) => self.reasoning.push_str(&text),
                         router::delta::Kind::ToolCall(call) => self.calls.push(call),
-                        router::delta::Kind::ReasoningSignature(_) => panic!("no server here gives one"),
                     }
                 }
                 Event::Completion(completion) => self.completion = Some(completion),

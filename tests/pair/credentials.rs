@@ -12,6 +12,7 @@ use tonic::Code;
 use crate::{
     fake_upstream::{FakeUpstream, Script},
     harness::{Pair, infer, reason_of},
+    routing::Load,
 };
 
 const CANARY: &str = "sk-canary-7d41f0";
@@ -88,6 +89,48 @@ async fn a_canary_token_is_seen_by_the_model_server_alone() {
     for text in shown {
         assert!(!text.contains(CANARY), "{text}");
     }
+    pair.finish().await;
+}
+
+#[tokio::test]
+async fn a_token_that_is_rotated_twice_under_load_fails_no_call_and_reaches_no_other_server() {
+    let pair = Pair::start().await;
+    let (first, second) = tokio::join!(FakeUpstream::start(), FakeUpstream::start());
+    pair.configure(&first.url(), Some("sk-1")).await;
+    pair.wait_until_routed("code_generations").await;
+
+    let load = Load::start(&pair, 4);
+    pair.wait_until(async || first.requests().len() > 50).await;
+    // Twice in a row, so that the router may see the second before it has fetched the first; then to another server.
+    for token in ["sk-2", "sk-3"] {
+        let rotated = Model {
+            api_token: Some(token.to_owned()),
+            ..Default::default()
+        };
+        pair.update_model(rotated).await.unwrap();
+    }
+    let sent_with = |upstream: &FakeUpstream, token: &str| {
+        let bearer = format!("Bearer {token}");
+        upstream
+            .requests()
+            .iter()
+            .filter(|request| request.headers.get("authorization") == Some(&bearer))
+            .count()
+    };
+    pair.wait_until(async || sent_with(&first, "sk-3") > 10).await;
+    let moved = Model {
+        endpoint: Some(second.url()),
+        api_token: Some("sk-4".to_owned()),
+        ..Default::default()
+    };
+    pair.update_model(moved).await.unwrap();
+    pair.wait_until(async || sent_with(&second, "sk-4") > 10).await;
+
+    for call in load.finish().await {
+        call.result.unwrap_or_else(|status| panic!("a call failed: {status:?}"));
+    }
+    assert_eq!(sent_with(&first, "sk-4"), 0);
+    assert_eq!(sent_with(&second, "sk-4"), second.requests().len());
     pair.finish().await;
 }
 
