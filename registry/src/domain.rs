@@ -2,6 +2,7 @@
 
 pub mod actor;
 pub mod credential;
+mod derived_id;
 pub mod etag;
 pub mod feature;
 pub mod items;

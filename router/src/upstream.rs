@@ -9,6 +9,7 @@ pub mod answer;
 mod clients;
 pub mod connector;
 pub mod dialect;
+pub mod metrics;
 pub mod sse;
 
 use std::{
@@ -27,11 +28,7 @@ use http::{
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::{self, connect::Connected};
-use switchboard::{
-    endpoint::EndpointUri,
-    reason::header,
-    service::{request_id::RequestId, trace},
-};
+use switchboard::{endpoint::EndpointUri, reason::header, service::request_id::RequestId};
 use tokio::time::Instant;
 
 use self::{
@@ -42,12 +39,10 @@ use self::{
         DialectError, Rejection, Whole,
         openai::{self, Post, Reply},
     },
+    metrics::UpstreamMetrics,
     sse::SseError,
 };
-use crate::{
-    catalog::{Credential, Tls},
-    telemetry::UpstreamMetrics,
-};
+use crate::catalog::{Credential, Tls};
 
 /// The most bytes of a response's header.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
@@ -271,7 +266,7 @@ fn request(call: Outgoing<'_>, uri: &Uri, body: &Bytes, accepts: &'static str) -
     if let Some(id) = call.request_id.to_header() {
         headers.insert(header::REQUEST_ID, id);
     }
-    trace::pass_on(call.request_id, headers);
+    call.request_id.pass_on_trace(headers);
     let origin = call.endpoint.origin();
     let credential = call
         .credential

@@ -1,10 +1,5 @@
 //! A router with a configuration made by hand, on a port of its own.
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a harness fails by panicking"
-)]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a harness fails by panicking")]
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 

@@ -25,7 +25,6 @@ use tower_http::catch_panic::{CatchPanic, CatchPanicLayer};
 use tracing::{Instrument as _, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-pub(super) use self::end::code_name;
 use self::{
     end::{CallEnd, Outcome},
     notes::Notes,

@@ -6,7 +6,12 @@ use clap::{Args, Parser, error::ErrorKind};
 
 use http::Uri;
 
-use super::{chain::Chain, logs::Logging, process::Telemetry, trace::export::Traces};
+use super::{
+    chain::Chain,
+    logs::{LogFormat, Logging},
+    process::Telemetry,
+    trace::export::Traces,
+};
 
 /// The exit code of a wrong flag or environment variable.
 pub const USAGE_EXIT_CODE: u8 = 2;
@@ -85,15 +90,6 @@ impl SharedFlags {
              loopback address such as 127.0.0.1, or accept the risk with --insecure-no-auth"
         ))
     }
-}
-
-/// How log lines are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 /// A duration such as `10s`, `1m 30s` or `250ms`, for clap.

@@ -15,7 +15,16 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
-use super::{flags::LogFormat, trace::export};
+use super::trace::export;
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
 
 /// What is logged, and how.
 #[derive(Debug)]

@@ -24,7 +24,7 @@ use prost_types::FileDescriptorSet;
 use tonic::Code;
 
 pub(super) use self::text::{Format, render};
-use super::{call::code_name, trace::export};
+use super::trace::export;
 use crate::{pb, reason::Reason};
 
 /// The method of calls that no service here has.
@@ -235,6 +235,29 @@ fn methods_of(services: &[&str]) -> impl Iterator<Item = String> {
         }
     }
     methods.into_iter()
+}
+
+/// A code as the protocol's documents spell it.
+pub(super) const fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
 }
 
 #[cfg(test)]

@@ -53,6 +53,12 @@ impl RequestId {
         self.trace.as_deref()
     }
 
+    /// Gives a request that is made for the call the trace context of the current span: the span's own, or, where none is
+    /// recorded, what the caller told.
+    pub fn pass_on_trace(&self, headers: &mut HeaderMap) {
+        trace::pass_on(self.trace(), headers);
+    }
+
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -16,8 +16,6 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use super::request_id::RequestId;
-
 const TRACEPARENT: &str = "traceparent";
 
 /// The trace that a caller says its call is part of. `None`: it says nothing that can be read.
@@ -57,10 +55,9 @@ pub fn text(span: &Span) -> Option<Box<str>> {
     Some(format!("00-{}-{}-{flags:02x}", place.trace_id(), place.span_id()).into())
 }
 
-/// Gives a request of the current span its trace context: the span's own, or, where none is recorded, what the caller of
-/// the call told.
-pub fn pass_on(call: &RequestId, headers: &mut HeaderMap) {
-    if let Some(place) = place(&Span::current()).as_ref().or_else(|| call.trace()) {
+/// Gives a request of the current span its trace context: the span's own, or, where none is recorded, the caller's.
+pub(super) fn pass_on(caller: Option<&SpanContext>, headers: &mut HeaderMap) {
+    if let Some(place) = place(&Span::current()).as_ref().or(caller) {
         let context = Context::new().with_remote_span_context(place.clone());
         TraceContextPropagator::new().inject_context(&context, &mut HeadersMut(headers));
     }
@@ -124,14 +121,14 @@ mod tests {
 
     #[test]
     fn without_a_collector_the_callers_context_is_passed_on_as_it_came() {
-        let call = RequestId::from_headers(&headers(&[
+        let caller = caller(&headers(&[
             (TRACEPARENT, PARENT),
             ("tracestate", "vendor=1"),
             ("baggage", "user=alice"),
             ("b3", "80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-1"),
         ]));
         let mut sent = HeaderMap::new();
-        pass_on(&call, &mut sent);
+        pass_on(caller.as_ref(), &mut sent);
         assert_eq!(sent, headers(&[(TRACEPARENT, PARENT), ("tracestate", "vendor=1")]));
     }
 

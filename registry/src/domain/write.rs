@@ -225,16 +225,6 @@ fn list(features: &[FeatureName]) -> String {
     names.join(", ")
 }
 
-/// An id, then the same with `-2`, `-3` and so on, cut where it would get longer than an id may be.
-pub(super) fn numbered(id: &str) -> impl Iterator<Item = String> {
-    let more = (2_u64..).map(move |number| {
-        let suffix = format!("-{number}");
-        let kept: String = id.chars().take(63 - suffix.len()).collect();
-        format!("{}{suffix}", kept.trim_end_matches('-'))
-    });
-    std::iter::once(id.to_owned()).chain(more)
-}
-
 fn are(subjects: &[String]) -> String {
     let verb = if subjects.len() == 1 { "is" } else { "are" };
     format!("{} {verb}", subjects.join(" and "))

@@ -9,7 +9,7 @@ use crate::{
     catalog::{Candidate, ResolveError, RuleId, Unusable},
     prompt::InputNotSupported,
     relay::RelayError,
-    upstream::UpstreamError,
+    upstream::{UpstreamError, metrics::AttemptOutcome},
 };
 
 /// Why a call failed.
@@ -184,6 +184,25 @@ impl Context {
             model: None,
             attempts: 0,
             considered: Vec::new(),
+        }
+    }
+}
+
+impl From<&CallError> for AttemptOutcome {
+    fn from(error: &CallError) -> Self {
+        match error {
+            CallError::Upstream(error) => error.into(),
+            CallError::ConfigNotLoaded
+            | CallError::Resolve(_)
+            | CallError::Unusable { .. }
+            | CallError::Overloaded { .. }
+            | CallError::InputNotSupported(_)
+            | CallError::DeadlineTooShort(_)
+            | CallError::DeadlinePassed
+            | CallError::CallerGone
+            | CallError::CallerTooSlow(_)
+            | CallError::Draining
+            | CallError::Internal => Self::Abandoned,
         }
     }
 }

@@ -90,7 +90,11 @@ impl Run {
             let attempt = self.walk.next().await?;
             // What another server told is not this one's.
             *progress = Progress::default();
-            let mut watch = self.calls.upstream.metrics().begin(&attempt.selected);
+            let mut watch = self
+                .calls
+                .upstream
+                .metrics()
+                .begin(&attempt.selected.model.name, &attempt.selected.endpoint.uri);
             let opened = within(attempt.deadline, self.open(&attempt, progress));
             match opened.instrument(watch.span()).await {
                 Ok((answer, first)) => {

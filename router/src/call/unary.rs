@@ -66,7 +66,10 @@ impl Calls {
                 let asked = self.upstream.ask(attempt.outgoing(request_id), &attempt.post).await;
                 asked.map_err(CallError::from)
             };
-            let mut watch = self.upstream.metrics().begin(&attempt.selected);
+            let mut watch = self
+                .upstream
+                .metrics()
+                .begin(&attempt.selected.model.name, &attempt.selected.endpoint.uri);
             let asked = within(attempt.deadline, asked).instrument(watch.span()).await;
             watch.ended(asked.as_ref().err());
             match asked {

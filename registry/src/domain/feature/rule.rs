@@ -6,8 +6,8 @@ use switchboard::names::ModelName;
 
 use super::FeaturePartError;
 use crate::domain::{
+    derived_id::numbered,
     size::{NUMBERS, text},
-    write::numbered,
 };
 
 /// An exception: these calls use that model.

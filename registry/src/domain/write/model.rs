@@ -10,9 +10,10 @@ use switchboard::{
 };
 
 pub use self::patch::{GivenEndpoints, LimitsPatch, ModelPatch, TlsPatch};
-use super::{Edit, Verdict, Write, WriteError, check_etag, numbered};
+use super::{Edit, Verdict, Write, WriteError, check_etag};
 use crate::domain::{
     credential::Credential,
+    derived_id::numbered,
     model::{DisplayName, Model},
     size,
     state::{Change, State},
