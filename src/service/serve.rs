@@ -134,7 +134,7 @@ pub struct Services {
     pub reflection: bool,
     /// Whether the services can take calls: what health and readiness tell.
     pub ready: watch::Receiver<bool>,
-    /// The services' own metrics, begun by [`metrics::of_service`]; those of calls and connections come on top.
+    /// The services' own metrics, begun by [`of_service`](super::metrics::of_service); those of calls and connections come on top.
     pub metrics: Registry,
 }
 

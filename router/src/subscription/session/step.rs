@@ -10,7 +10,7 @@ use crate::subscription::received::Received;
 /// Something that happened.
 #[derive(Debug)]
 pub enum Event {
-    /// The time of [`Session::wake_at`] has come. Harmless when it has not.
+    /// The time of [`Session::wake_at`](super::Session::wake_at) has come. Harmless when it has not.
     Timer,
     /// The stream brought a message.
     Message(Message),
