@@ -21,6 +21,7 @@ mod observability;
 mod outage;
 mod process;
 mod real_model;
+mod refusals;
 mod routing;
 mod ruby;
 mod tasks;
