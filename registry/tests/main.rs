@@ -7,7 +7,11 @@ use std::{
     time::Duration,
 };
 
+use sqlx::{ConnectOptions as _, sqlite::SqliteConnectOptions};
+use switchboard::pb::registry::{Settings, UpdateSettingsRequest, settings_service_client::SettingsServiceClient};
 use tokio::time::{Instant, sleep};
+use tonic::{Code, transport::Channel};
+use tonic_types::StatusExt as _;
 
 fn registry(database: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard-registry"));
@@ -37,6 +41,17 @@ impl Running {
         }
         running
     }
+
+    /// A channel to the port that the ready file names.
+    fn channel(folder: &Path) -> Channel {
+        let text = std::fs::read_to_string(folder.join("ready.json")).unwrap();
+        let addr = text
+            .split("\"listen_addr\":\"")
+            .nth(1)
+            .and_then(|rest| rest.split('"').next())
+            .unwrap();
+        Channel::from_shared(format!("http://{addr}")).unwrap().connect_lazy()
+    }
 }
 
 impl Drop for Running {
@@ -44,6 +59,40 @@ impl Drop for Running {
         drop(self.0.kill());
         drop(self.0.wait());
     }
+}
+
+#[tokio::test]
+async fn a_database_that_somebody_else_holds_is_waited_for_and_then_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let _running = Running::start(folder.path()).await;
+    let mut settings = SettingsServiceClient::new(Running::channel(folder.path()));
+    let mut switch = async |beta_enabled| {
+        let changed = Settings {
+            beta_enabled: Some(beta_enabled),
+            ..Default::default()
+        };
+        settings
+            .update_settings(UpdateSettingsRequest {
+                settings: Some(changed),
+                ..Default::default()
+            })
+            .await
+    };
+
+    let options = SqliteConnectOptions::new().filename(folder.path().join("switchboard.db"));
+    let mut other = options.connect().await.unwrap();
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let status = switch(true).await.unwrap_err();
+    let details = status.get_error_details();
+    assert_eq!(
+        (status.code(), details.error_info().unwrap().reason.as_str()),
+        (Code::Unavailable, "STORAGE_BUSY")
+    );
+    assert!(details.retry_info().is_some());
+
+    sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
+    let settings = switch(true).await.unwrap().into_inner();
+    assert_eq!((settings.beta_enabled, settings.revision), (Some(true), 2));
 }
 
 fn failure(output: &Output) -> String {

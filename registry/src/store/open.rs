@@ -26,7 +26,8 @@ static MIGRATOR: Migrator = sqlx::migrate!();
 /// Older ones can damage the write-ahead log when it is reset.
 const SQLITE_MIN: [u32; 3] = [3, 51, 3];
 
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a write waits for another process that holds the database: less than callers do.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The file that a database address such as `sqlite://switchboard.db` names.
 ///
