@@ -36,22 +36,6 @@ pub struct Config {
     pub ready_file: Option<PathBuf>,
 }
 
-impl Config {
-    /// A registry on free loopback ports that ends at once, for tests.
-    #[must_use]
-    pub fn for_testing(database: PathBuf) -> Self {
-        Self {
-            listen_addr: ([127, 0, 0, 1], 0).into(),
-            admin_addr: ([127, 0, 0, 1], 0).into(),
-            database,
-            drain_timeout: Duration::from_secs(1),
-            heartbeat: HEARTBEAT,
-            reflection: true,
-            ready_file: None,
-        }
-    }
-}
-
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// Reads flags and environment.

@@ -4,7 +4,7 @@
 //! get a goodbye and OK; calls that run finish within the drain time; what is open still is cut; the ready file goes; the
 //! writer finishes its queue; the database closes.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use switchboard::{
     pb::{
@@ -111,12 +111,6 @@ impl Server {
             writer,
             commit,
         })
-    }
-
-    /// Where gRPC is served, with the port that was picked.
-    #[must_use]
-    pub const fn local_addr(&self) -> SocketAddr {
-        self.ports.listen_addr()
     }
 
     /// Serves until `stop` is cancelled and all has ended in order.

@@ -35,22 +35,6 @@ pub struct Config {
     pub ready_file: Option<PathBuf>,
 }
 
-impl Config {
-    /// A router on free loopback ports that ends at once, for tests.
-    #[must_use]
-    pub fn for_testing(registry_addr: Uri) -> Self {
-        Self {
-            listen_addr: ([127, 0, 0, 1], 0).into(),
-            admin_addr: ([127, 0, 0, 1], 0).into(),
-            registry_addrs: vec![registry_addr],
-            router_id: "test".to_owned(),
-            drain_timeout: Duration::from_secs(1),
-            reflection: true,
-            ready_file: None,
-        }
-    }
-}
-
 /// Reads flags and environment.
 ///
 /// # Errors

@@ -4,7 +4,7 @@
 //! drain time, and end with `SERVER_DRAINING` after it; what is open still is cut; the ready file goes; the subscription to
 //! the registry ends.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use switchboard::{
     names::InstanceId,
@@ -75,12 +75,6 @@ impl Server {
             ports,
             upstream,
         })
-    }
-
-    /// Where gRPC is served, with the port that was picked.
-    #[must_use]
-    pub const fn local_addr(&self) -> SocketAddr {
-        self.ports.listen_addr()
     }
 
     /// Serves until `stop` is cancelled and all has ended in order.

@@ -110,12 +110,6 @@ impl Ports {
         })
     }
 
-    /// Where gRPC is served.
-    #[must_use]
-    pub const fn listen_addr(&self) -> SocketAddr {
-        self.listener.local_addr()
-    }
-
     /// Where liveness, readiness and metrics are served.
     #[must_use]
     pub const fn admin_addr(&self) -> SocketAddr {
