@@ -29,7 +29,7 @@ use crate::{
         write::{Revise as _, WriteError},
     },
     pulse::Pulse,
-    store::{Batch, Kind, Store, StoreError, WriteFailure},
+    store::{Batch, Kind, Loaded, Storage, Store, StoreError, WriteFailure},
     telemetry::CommitMetrics,
     wire::{
         stored::StoredError,
@@ -45,8 +45,8 @@ const ROUND: usize = 256;
 
 /// The writer. It does nothing until it runs.
 #[derive(Debug)]
-pub struct Writer {
-    store: Store,
+pub struct Writer<S = Store> {
+    store: S,
     state: Arc<State>,
     retention: Retention,
     queue: mpsc::Receiver<Box<dyn Job>>,
@@ -122,7 +122,20 @@ pub enum OpenError {
 ///
 /// [`OpenError`] when the database cannot be used.
 pub async fn open(path: &Path, retention: Retention) -> Result<(Writer, Commit), OpenError> {
-    let (mut store, loaded) = Store::open(path).await?;
+    let (store, loaded) = Store::open(path).await?;
+    begin(store, loaded, retention).await
+}
+
+/// Goes on from what a storage holds.
+///
+/// # Errors
+///
+/// [`OpenError`] when it cannot be understood, or not be seeded.
+pub async fn begin<S: Storage>(
+    mut store: S,
+    loaded: Loaded,
+    retention: Retention,
+) -> Result<(Writer<S>, Commit), OpenError> {
     let fingerprinter = loaded.fingerprinter.clone();
     let mut state = load::state(loaded)?;
     let seed = load::seed(&state);
@@ -214,7 +227,7 @@ impl Commit {
     }
 }
 
-impl Writer {
+impl<S: Storage> Writer<S> {
     /// Writes until `shutdown` is cancelled; what is queued by then is still written. Essential: without it the registry
     /// cannot go on, and a new start has to read the database again.
     ///

@@ -11,7 +11,7 @@ mod requests;
 mod rows;
 mod verify;
 
-use std::{fs::File, time::SystemTime};
+use std::{fs::File, future::Future, time::SystemTime};
 
 use sqlx::{Connection as _, SqliteConnection};
 use switchboard::{digest::ChainDigest, names::Revision};
@@ -74,17 +74,36 @@ pub enum WriteFailure {
     ForeignWriter(Revision),
 }
 
-impl Store {
+/// What the writer keeps its revisions in: the database, or what stands in for it where its faults are played through.
+pub trait Storage: Send {
     /// Writes a batch, all or nothing of it; when it returns it is durable.
     ///
     /// # Errors
     ///
-    /// [`WriteFailure`], which says whether the store can still be used.
+    /// [`WriteFailure`], which says whether the storage can still be used.
     ///
     /// # Cancel safety
     ///
-    /// Not cancel safe: dropped before the end, what is in memory and in the file may differ.
-    pub async fn write(&mut self, batch: &Batch<'_>) -> Result<(), WriteFailure> {
+    /// Not cancel safe: dropped before the end, what is in memory and in the storage may differ.
+    fn write(&mut self, batch: &Batch<'_>) -> impl Future<Output = Result<(), WriteFailure>> + Send;
+
+    /// What is remembered of an earlier write, if anything.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when it cannot be read.
+    fn recall(&mut self, key: &RepeatKey) -> impl Future<Output = Result<Option<Remembered>, StoreError>> + Send;
+
+    /// Closes the storage in order.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when that fails; nothing is lost then.
+    fn close(self) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
+
+impl Storage for Store {
+    async fn write(&mut self, batch: &Batch<'_>) -> Result<(), WriteFailure> {
         let begun = self.connection.begin_with("BEGIN IMMEDIATE").await;
         let mut transaction =
             begun.map_err(|error| WriteFailure::RolledBack(StoreError::sql("begin to write", error)))?;
@@ -110,21 +129,12 @@ impl Store {
         Ok(())
     }
 
-    /// What is remembered of an earlier write, if anything.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`] when it cannot be read.
-    pub async fn recall(&mut self, key: &RepeatKey) -> Result<Option<Remembered>, StoreError> {
+    async fn recall(&mut self, key: &RepeatKey) -> Result<Option<Remembered>, StoreError> {
         requests::recall(&mut self.connection, key).await
     }
 
-    /// Closes the database in order: what is in its write-ahead log goes to the file.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`] when that fails; nothing is lost then, the next start reads the log.
-    pub async fn close(self) -> Result<(), StoreError> {
+    /// What is in the write-ahead log goes to the file.
+    async fn close(self) -> Result<(), StoreError> {
         self.connection
             .close()
             .await

@@ -147,6 +147,8 @@ pub fn answer(view: &ModelView) -> registry::Model {
         api_token_update_time: view.token_update_time.map(timestamp),
         features,
         release_stage: stage(model.family.stage).into(),
+        // Told by the fleet, where it is asked for.
+        health: Vec::new(),
         revision: record.revision.get(),
         create_time: Some(timestamp(record.create_time)),
         update_time: Some(timestamp(record.update_time)),

@@ -134,6 +134,7 @@ pub fn hello(
     upward(registry::subscribe_request::Kind::Hello(registry::Hello {
         router_id: router_id.to_owned(),
         instance: instance.to_string(),
+        group: String::new(),
         build: build.to_owned(),
         resume: resume.map(Into::into),
         want_snapshot,
@@ -146,11 +147,13 @@ pub fn report(standing: &Standing, applied: &Applied) -> registry::SubscribeRequ
     upward(registry::subscribe_request::Kind::Report(registry::Report {
         applied: applied.cursor.as_ref().map(Into::into),
         received: standing.received.as_ref().map(Into::into),
+        persisted: None,
         held: applied.held.iter().take(HELD_MAX).map(held).collect(),
         held_total: i32::try_from(applied.held.len()).unwrap_or(i32::MAX),
         history_refusal: standing.refusal.as_ref().map(refusal),
         probe: standing.probe,
         apply_duration: prost_types::Duration::try_from(applied.duration).ok(),
+        endpoints: Vec::new(),
     }))
 }
 

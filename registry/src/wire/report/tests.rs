@@ -7,6 +7,7 @@ use crate::{feed::testing::History, feed::welcome::Resume};
 
 fn hello() -> registry::Hello {
     registry::Hello {
+        group: String::new(),
         router_id: "router-1".to_owned(),
         instance: InstanceId::random().to_string(),
         build: "1.2.3".to_owned(),
@@ -32,6 +33,8 @@ fn held() -> registry::Held {
 fn report() -> registry::Report {
     let at = History::with_revisions(3).cursor_at(3, View::Router);
     registry::Report {
+        persisted: None,
+        endpoints: Vec::new(),
         applied: Some((&at).into()),
         received: Some((&at).into()),
         held: vec![held()],
