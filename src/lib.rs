@@ -7,6 +7,8 @@ pub mod catalogue;
 pub mod digest;
 pub mod encoded;
 pub mod endpoint;
+#[cfg(feature = "service")]
+pub mod failpoint;
 pub mod failure;
 pub mod history;
 pub mod names;

@@ -3,6 +3,7 @@
 //! Nobody sees a revision before it is durable, and nobody else writes. A caller that goes away does not interrupt its
 //! write: the writer runs every round to its end. Readers never come here: they read the published state.
 
+mod doubt;
 mod job;
 pub(crate) mod load;
 
@@ -12,14 +13,21 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use switchboard::names::{CredentialId, IncarnationId, Revision};
+use switchboard::{
+    digest::ChainDigest,
+    failpoint,
+    names::{CredentialId, IncarnationId, Revision},
+};
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::Instant,
+    time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
-use self::job::{Draft, Job, Typed};
+use self::{
+    doubt::Doubt,
+    job::{Draft, Job, Typed},
+};
 use crate::{
     domain::{
         actor::Actor,
@@ -43,6 +51,9 @@ const QUEUE: usize = 1024;
 /// How many writes one round makes durable with one sync of the disk.
 const ROUND: usize = 256;
 
+/// While writes cannot be made, how often it is tried whether they can again.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+
 /// The writer. It does nothing until it runs.
 #[derive(Debug)]
 pub struct Writer<S = Store> {
@@ -53,6 +64,12 @@ pub struct Writer<S = Store> {
     published: watch::Sender<Arc<State>>,
     pulse: Arc<Pulse>,
     metrics: CommitMetrics,
+    /// Whether writes can be made, as far as is known.
+    is_able: watch::Sender<bool>,
+    /// The database is damaged: nothing is written any more.
+    damage: Option<Arc<StoreError>>,
+    /// The head that the newest batch leads to.
+    aim: (Revision, ChainDigest),
 }
 
 /// Hands writes to the writer, and shows what it has published.
@@ -63,6 +80,7 @@ pub struct Commit {
     pulse: Arc<Pulse>,
     fingerprinter: Fingerprinter,
     metrics: CommitMetrics,
+    is_able: watch::Receiver<bool>,
 }
 
 /// A write that was made, that had nothing to change, or that was only checked.
@@ -115,6 +133,18 @@ pub enum OpenError {
     Seed(#[source] WriteFailure),
 }
 
+impl OpenError {
+    /// Whether the file contradicts itself.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Store(error) => error.kind() == Kind::Corrupt,
+            Self::Resource { .. } => true,
+            Self::Seed(_) => false,
+        }
+    }
+}
+
 /// Opens the database at `path`, makes a new one there if there is none, and gives every feature of the catalogue its
 /// place in it. What is no longer within `retention` is cut off as writes come.
 ///
@@ -153,6 +183,7 @@ pub async fn begin<S: Storage>(
     let state = Arc::new(state);
     let (sender, queue) = mpsc::channel(QUEUE);
     let (publisher, published) = watch::channel(Arc::clone(&state));
+    let (able, is_able) = watch::channel(true);
     let (pulse, metrics) = (Arc::new(Pulse::default()), CommitMetrics::default());
     let commit = Commit {
         queue: sender,
@@ -160,9 +191,13 @@ pub async fn begin<S: Storage>(
         pulse: Arc::clone(&pulse),
         fingerprinter,
         metrics: metrics.clone(),
+        is_able,
     };
     let writer = Writer {
         store,
+        is_able: able,
+        damage: None,
+        aim: head(&state),
         state,
         retention,
         queue,
@@ -220,6 +255,12 @@ impl Commit {
         Arc::clone(&self.pulse)
     }
 
+    /// Whether writes can be made: false while the disk is full or fails, and once the database is damaged.
+    #[must_use]
+    pub fn is_able(&self) -> watch::Receiver<bool> {
+        self.is_able.clone()
+    }
+
     /// What is counted of the writer.
     #[must_use]
     pub const fn metrics(&self) -> &CommitMetrics {
@@ -241,6 +282,7 @@ impl<S: Storage> Writer<S> {
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), WriteFailure> {
         let mut jobs = Vec::with_capacity(ROUND);
         loop {
+            let is_probed = self.damage.is_none() && !*self.is_able.borrow();
             tokio::select! {
                 taken = self.queue.recv_many(&mut jobs, ROUND) => {
                     if taken == 0 {
@@ -249,9 +291,14 @@ impl<S: Storage> Writer<S> {
                 }
                 // After this the queue takes nothing new, and the arm above empties it.
                 () = shutdown.cancelled(), if !self.queue.is_closed() => self.queue.close(),
+                () = sleep(PROBE_EVERY), if is_probed => {}
             }
             self.pulse.begin();
-            let outcome = self.round(&mut jobs).await;
+            let outcome = if jobs.is_empty() && is_probed {
+                self.probe(&shutdown).await
+            } else {
+                self.round(&mut jobs, &shutdown).await
+            };
             self.pulse.end();
             if let Err(failure) = outcome {
                 // Also those that were refused: they may have been judged by what is now in doubt.
@@ -273,29 +320,87 @@ impl<S: Storage> Writer<S> {
     }
 
     /// Makes all jobs durable together; if that fails, one by one, so that only the guilty ones fail.
-    async fn round(&mut self, jobs: &mut Vec<Box<dyn Job>>) -> Result<(), WriteFailure> {
-        match self.attempt(jobs).await {
-            Ok(()) => answer(jobs.drain(..)),
-            // Who holds the database would have every single write wait for it in turn.
-            Err(WriteFailure::RolledBack(error)) if jobs.len() == 1 || error.kind() == Kind::Busy => {
-                let error = CommitError::Store(Arc::new(error));
+    async fn round(&mut self, jobs: &mut Vec<Box<dyn Job>>, shutdown: &CancellationToken) -> Result<(), WriteFailure> {
+        let mut doubt = Doubt::default();
+        let mut is_together = true;
+        while !jobs.is_empty() {
+            if let Some(damage) = &self.damage {
+                let error = CommitError::Store(Arc::clone(damage));
                 jobs.drain(..).for_each(|job| job.fail(error.clone()));
+                break;
             }
-            Err(WriteFailure::RolledBack(_)) => {
-                while !jobs.is_empty() {
-                    match self.attempt(&mut jobs[..1]).await {
-                        Ok(()) => answer(jobs.drain(..1)),
-                        Err(WriteFailure::RolledBack(error)) => {
-                            let error = CommitError::Store(Arc::new(error));
-                            jobs.drain(..1).for_each(|job| job.fail(error.clone()));
-                        }
-                        Err(fatal) => return Err(fatal),
+            let share = if is_together { jobs.len() } else { 1 };
+            match self.attempt(&mut jobs[..share]).await {
+                Ok(()) => {
+                    self.set_able(true);
+                    answer(jobs.drain(..share));
+                }
+                Err(WriteFailure::OutcomeUnknown(error)) => {
+                    if self.settle(&mut doubt, jobs, error, shutdown).await? {
+                        // Those that have waited for too long were answered.
+                        answer(jobs.drain(..share.min(jobs.len())));
                     }
                 }
+                Err(WriteFailure::RolledBack(error)) => match error.kind() {
+                    // What the disk has got wrong once is not written to before everything was looked at again.
+                    Kind::Io => {
+                        self.settle(&mut doubt, jobs, error, shutdown).await?;
+                    }
+                    Kind::Corrupt => self.damaged(error),
+                    // Who holds the database would have every single write wait for it in turn.
+                    Kind::Busy => fail(jobs.drain(..), error),
+                    kind if share == 1 => {
+                        self.set_able(!matches!(kind, Kind::Full | Kind::ReadOnly));
+                        fail(jobs.drain(..1), error);
+                    }
+                    Kind::Full | Kind::ReadOnly | Kind::Other => is_together = false,
+                },
+                Err(fatal @ WriteFailure::ForeignWriter(_)) => return Err(fatal),
             }
-            Err(fatal) => return Err(fatal),
         }
         Ok(())
+    }
+
+    /// Tries whether writes can be made again.
+    async fn probe(&mut self, shutdown: &CancellationToken) -> Result<(), WriteFailure> {
+        match self.store.probe().await {
+            Ok(()) => self.set_able(true),
+            Err(WriteFailure::OutcomeUnknown(error)) => {
+                self.settle(&mut Doubt::default(), &mut Vec::new(), error, shutdown)
+                    .await?;
+            }
+            Err(WriteFailure::RolledBack(error)) => match error.kind() {
+                Kind::Io => {
+                    self.settle(&mut Doubt::default(), &mut Vec::new(), error, shutdown)
+                        .await?;
+                }
+                Kind::Corrupt => self.damaged(error),
+                Kind::Full | Kind::ReadOnly | Kind::Busy | Kind::Other => {}
+            },
+            Err(fatal @ WriteFailure::ForeignWriter(_)) => return Err(fatal),
+        }
+        Ok(())
+    }
+
+    /// From now on nothing is written: the file stays as it was found. What was published is still read and followed.
+    fn damaged(&mut self, error: StoreError) {
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "the database is damaged: no more writes; reads and followers go on"
+        );
+        self.damage = Some(Arc::new(error));
+        self.is_able.send_replace(false);
+    }
+
+    fn set_able(&self, is_able: bool) {
+        let is_changed = self
+            .is_able
+            .send_if_modified(|was| std::mem::replace(was, is_able) != is_able);
+        if is_changed && is_able {
+            tracing::info!("writes can be made again");
+        } else if is_changed {
+            tracing::error!("writes cannot be made; reads and followers go on");
+        }
     }
 
     /// Judges each job by the state that the ones before it leave, makes the revisions durable, and publishes.
@@ -321,6 +426,7 @@ impl<S: Storage> Writer<S> {
             cut,
             retention: &self.retention,
         };
+        self.aim = head(&state);
         let begun = Instant::now();
         let stored = self.store.write(&batch).await;
         self.metrics
@@ -330,11 +436,17 @@ impl<S: Storage> Writer<S> {
             state.items.cut(cut);
         }
         self.state = Arc::new(state);
+        failpoint::hit("commit.before-publish");
         if is_changed {
             self.published.send_replace(Arc::clone(&self.state));
         }
+        failpoint::hit("commit.before-answer");
         Ok(())
     }
+}
+
+fn head(state: &State) -> (Revision, ChainDigest) {
+    (state.items.revision(), state.items.head().chain)
 }
 
 /// Answers as the write would, by one published state, and changes nothing.
@@ -353,6 +465,11 @@ fn check<R: WriteRequest>(published: &State, write: &R::Write) -> Result<Written
         revision: Revision::ZERO,
         incarnation: published.items.incarnation().id,
     })
+}
+
+fn fail(jobs: impl Iterator<Item = Box<dyn Job>>, error: StoreError) {
+    let error = CommitError::Store(Arc::new(error));
+    jobs.for_each(|job| job.fail(error.clone()));
 }
 
 fn answer(jobs: impl Iterator<Item = Box<dyn Job>>) {

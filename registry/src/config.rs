@@ -3,10 +3,13 @@
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
-use switchboard::service::{
-    flags::{self, SharedFlags},
-    health::ask::Question,
-    process::{Serve, Task},
+use switchboard::{
+    names::StoreId,
+    service::{
+        flags::{self, SharedFlags},
+        health::ask::Question,
+        process::{Serve, Task},
+    },
 };
 
 use crate::store;
@@ -26,6 +29,8 @@ pub struct Config {
     pub admin_addr: SocketAddr,
     /// The database file. It is made, and seeded, when it is missing.
     pub database: PathBuf,
+    /// The store that the database has to be of. `None`: any, and one is made when it is missing.
+    pub store_id: Option<StoreId>,
     /// How long calls that run may go on after the registry was told to stop.
     pub drain_timeout: Duration,
     /// How often a follower of the change stream gets a bookmark, give or take a tenth.
@@ -53,6 +58,10 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Task<Config>, E
     }
 }
 
+fn store_id(text: &str) -> Result<StoreId, String> {
+    StoreId::parse(text).map_err(|error| error.to_string())
+}
+
 fn serve(flags: ServeFlags) -> Result<Serve<Config>, String> {
     flags.shared.check_exposure(&flags.listen_addr)?;
     Ok(Serve {
@@ -62,6 +71,7 @@ fn serve(flags: ServeFlags) -> Result<Serve<Config>, String> {
             listen_addr: flags.listen_addr,
             admin_addr: flags.admin_addr,
             database: flags.database_url,
+            store_id: flags.store_id,
             drain_timeout: flags.drain_timeout,
             heartbeat: HEARTBEAT,
             ready_file: flags.shared.ready_file,
@@ -70,6 +80,8 @@ fn serve(flags: ServeFlags) -> Result<Serve<Config>, String> {
 }
 
 /// Owns model and feature configuration, serves it over gRPC, and streams its changes to routers.
+///
+/// It ends with exit code 3 when it finds its database damaged, 2 when a flag is wrong, and 1 after any other failure.
 ///
 /// Every flag can also be given by the environment variable that its help names.
 #[derive(Debug, Parser)]
@@ -100,6 +112,10 @@ struct ServeFlags {
     /// Keep the configuration in this SQLite file, on a local disk; made when it is missing
     #[arg(long, value_name = "URL", default_value = "sqlite://switchboard.db", value_parser = store::path_of)]
     database_url: PathBuf,
+
+    /// Start only on the database of this store, which exists: an empty volume is not taken for a configuration
+    #[arg(long, value_name = "ID", value_parser = store_id)]
+    store_id: Option<StoreId>,
 
     /// After SIGTERM, let calls that run go on for at most this long, for example `10s` or `1m`
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = flags::duration)]

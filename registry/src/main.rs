@@ -6,14 +6,18 @@ use switchboard::service::{
     health::ask::ask,
     process::{self, Serve, Task},
 };
-use switchboard_registry::{config, server::Server};
+use switchboard_registry::{
+    config,
+    server::{Server, StartError},
+};
 
 fn main() -> ExitCode {
     match config::parse(std::env::args_os()) {
         Ok(Task::Serve(serve)) => {
             let Serve { config, telemetry } = *serve;
             process::run(telemetry, async |stop| {
-                Ok(Server::bind(config).await?.run(stop).await?)
+                let server = Server::bind(config).await.map_err(StartError::into_failed)?;
+                Ok(server.run(stop).await?)
             })
         }
         Ok(Task::Health(question)) => ask(&question, config::LISTEN_ADDR),

@@ -15,7 +15,9 @@ use switchboard::{
         shared::config_service_server::ConfigServiceServer,
     },
     service::{
+        health::Part,
         metrics,
+        process::{ExitWith, Failed},
         serve::{self, BindError, END_TIMEOUT, Limits, Ports, ServeError, Services, Shutdown},
     },
 };
@@ -34,7 +36,7 @@ use crate::{
     feed::Feed,
     fleet::Fleet,
     grpc::{config::ConfigApi, feature::FeatureApi, model::ModelApi, settings::SettingsApi},
-    store::WriteFailure,
+    store::{Store, WriteFailure},
     telemetry,
 };
 
@@ -51,6 +53,12 @@ const SERVICES: &[&str] = &[
     ConfigServiceServer::<ConfigApi>::NAME,
 ];
 
+/// The exit code of a registry that finds its database damaged.
+pub const DAMAGED: u8 = 3;
+
+/// Whether writes can be made, as health tells it: the services go on serving reads without.
+const WRITING: &str = "registry-write";
+
 /// Why the registry cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -66,6 +74,21 @@ pub enum StartError {
         #[source]
         source: OpenError,
     },
+}
+
+impl StartError {
+    /// What the process fails with: a damaged database has an exit code of its own.
+    #[must_use]
+    pub fn into_failed(self) -> Failed {
+        match &self {
+            Self::Open { source, .. } if source.is_damage() => ExitWith {
+                code: DAMAGED,
+                cause: self.into(),
+            }
+            .into(),
+            Self::Open { .. } | Self::Bind(_) => self.into(),
+        }
+    }
 }
 
 /// Why the registry ended otherwise than it was told to.
@@ -99,12 +122,14 @@ impl Server {
     /// [`StartError`] says which of them failed.
     pub async fn bind(config: Config) -> Result<Self, StartError> {
         let ports = Ports::bind(config.listen_addr, config.admin_addr, LIMITS).await?;
-        let (writer, commit) = commit::open(&config.database, Retention::default())
-            .await
-            .map_err(|source| StartError::Open {
-                path: config.database.display().to_string(),
-                source,
-            })?;
+        let opened = async {
+            let (store, loaded) = Store::open_as(&config.database, config.store_id).await?;
+            commit::begin(store, loaded, Retention::default()).await
+        };
+        let (writer, commit) = opened.await.map_err(|source| StartError::Open {
+            path: config.database.display().to_string(),
+            source,
+        })?;
         Ok(Self {
             config,
             ports,
@@ -146,6 +171,10 @@ impl Server {
         commit.metrics().register(own);
         telemetry::register_state(commit.published(), own);
         telemetry::register_feed(&feed, own);
+        let parts = vec![Part {
+            name: WRITING,
+            serves: commit.is_able(),
+        }];
         let size = LIMITS.message_bytes;
         let routes = Routes::default()
             .add_service(ModelServiceServer::new(ModelApi::new(commit.clone())).max_decoding_message_size(size))
@@ -157,6 +186,7 @@ impl Server {
         let services = Services {
             routes,
             names: SERVICES,
+            parts,
             reflection: config.reflection,
             ready,
             metrics,

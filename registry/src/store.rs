@@ -4,6 +4,7 @@
 //! the lock file beside the database, so that no second registry writes the same file. What a resource's bytes mean is not
 //! known here, only that they are the bytes that the digests were computed from.
 
+mod copy;
 mod error;
 mod load;
 mod open;
@@ -11,10 +12,10 @@ mod requests;
 mod rows;
 mod verify;
 
-use std::{fs::File, future::Future, time::SystemTime};
+use std::{fs::File, future::Future, path::PathBuf, time::SystemTime};
 
 use sqlx::{Connection as _, SqliteConnection};
-use switchboard::{digest::ChainDigest, names::Revision};
+use switchboard::{digest::ChainDigest, failpoint, names::Revision};
 
 pub use self::{
     error::{Kind, StoreError},
@@ -32,8 +33,12 @@ use crate::domain::{
 /// The open database.
 #[derive(Debug)]
 pub struct Store {
-    connection: SqliteConnection,
+    path: PathBuf,
+    /// `None`: a failure had it closed, and it is not open again yet.
+    connection: Option<SqliteConnection>,
     head: Head,
+    /// Contradictions were found in the file: from then on nothing is written to it, not even when it is closed.
+    is_damaged: bool,
     /// Held for life: the system gives the lock back when the process ends, however it ends.
     _lock: File,
 }
@@ -66,10 +71,10 @@ pub enum WriteFailure {
     /// Nothing was written, and the store can be written again.
     #[error("roll back the revisions")]
     RolledBack(#[source] StoreError),
-    /// The commit failed: the revisions may be there after the next start or not. The store must not be used any more.
+    /// The commit failed: the revisions may be there or not. The store has to be opened again.
     #[error("commit the revisions")]
     OutcomeUnknown(#[source] StoreError),
-    /// Somebody else has written to the database. Nothing was written, and the store must not be used any more.
+    /// Somebody else has written to the database, or it was exchanged. The store must not be used any more.
     #[error("the database was written by another process: its head is not revision {0}")]
     ForeignWriter(Revision),
 }
@@ -94,6 +99,25 @@ pub trait Storage: Send {
     /// [`StoreError`] when it cannot be read.
     fn recall(&mut self, key: &RepeatKey) -> impl Future<Output = Result<Option<Remembered>, StoreError>> + Send;
 
+    /// Makes something durable that changes nothing, to learn whether writing works.
+    ///
+    /// # Errors
+    ///
+    /// As [`Storage::write`].
+    fn probe(&mut self) -> impl Future<Output = Result<(), WriteFailure>> + Send;
+
+    /// Opens the storage again after a failure that left the outcome of a write open, and reads it. What it returns is
+    /// durable, and a write that is not in it will never be: nothing rests on a sync that has failed.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when that does not work yet: nothing else can be done with the storage until it does.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before the end, it can be called again.
+    fn reopen(&mut self) -> impl Future<Output = Result<Loaded, StoreError>> + Send;
+
     /// Closes the storage in order.
     ///
     /// # Errors
@@ -104,22 +128,14 @@ pub trait Storage: Send {
 
 impl Storage for Store {
     async fn write(&mut self, batch: &Batch<'_>) -> Result<(), WriteFailure> {
-        let begun = self.connection.begin_with("BEGIN IMMEDIATE").await;
-        let mut transaction =
-            begun.map_err(|error| WriteFailure::RolledBack(StoreError::sql("begin to write", error)))?;
-        let written = rows::write(&mut transaction, self.head, batch).await;
-        if let Err(failure) = written {
-            // A connection that cannot even roll back is in a state that nobody knows.
-            transaction
-                .rollback()
-                .await
-                .map_err(|error| WriteFailure::OutcomeUnknown(StoreError::sql("roll back", error)))?;
-            return Err(failure);
-        }
-        transaction
-            .commit()
-            .await
-            .map_err(|error| WriteFailure::OutcomeUnknown(StoreError::sql("commit", error)))?;
+        let head = self.head;
+        let written = transact(
+            self.connection().map_err(WriteFailure::RolledBack)?,
+            async |connection| rows::write(connection, head, batch).await,
+        )
+        .await;
+        self.note(&written);
+        written?;
         if let Some(last) = batch.revisions.last() {
             self.head = Head {
                 revision: last.past.revision,
@@ -130,16 +146,130 @@ impl Storage for Store {
     }
 
     async fn recall(&mut self, key: &RepeatKey) -> Result<Option<Remembered>, StoreError> {
-        requests::recall(&mut self.connection, key).await
+        let recalled = requests::recall(self.connection()?, key).await;
+        if let Err(error) = &recalled {
+            self.note_error(error);
+        }
+        recalled
     }
 
-    /// What is in the write-ahead log goes to the file.
-    async fn close(self) -> Result<(), StoreError> {
-        self.connection
-            .close()
-            .await
-            .map_err(|error| StoreError::sql("close the database", error))
+    async fn probe(&mut self) -> Result<(), WriteFailure> {
+        let probed = transact(self.connection().map_err(WriteFailure::RolledBack)?, rows::touch).await;
+        self.note(&probed);
+        probed
     }
+
+    /// Closed, SQLite lets go of all that it believes of the file. Opened, it sees what the system would hand to anyone,
+    /// which need not be on the disk where a sync has failed: a checkpoint that leaves nothing in the log writes it
+    /// again, to the database itself, and syncs that. One more commit then begins a new log, so that nothing in the old
+    /// one, of which only the system's memory may have forgotten, can come back with a power cut.
+    async fn reopen(&mut self) -> Result<Loaded, StoreError> {
+        if let Some(connection) = self.connection.take()
+            && let Err(error) = connection.close().await
+        {
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "the database did not close in order"
+            );
+        }
+        let mut connection = open::connect(&self.path).await?;
+        let reopened = open::read_durable(&mut connection).await;
+        self.connection = Some(connection);
+        let loaded = reopened.inspect_err(|error| self.note_error(error))?;
+        self.head = Head::of(&loaded);
+        Ok(loaded)
+    }
+
+    /// What is in the write-ahead log goes to the file, unless that is damaged.
+    async fn close(mut self) -> Result<(), StoreError> {
+        match self.connection.take() {
+            Some(connection) if self.is_damaged => open::leave(connection),
+            Some(connection) => connection
+                .close()
+                .await
+                .map_err(|error| StoreError::sql("close the database", error))?,
+            None => {}
+        }
+        Ok(())
+    }
+}
+
+impl Store {
+    fn connection(&mut self) -> Result<&mut SqliteConnection, StoreError> {
+        self.connection.as_mut().ok_or(StoreError::Closed)
+    }
+
+    fn note(&mut self, outcome: &Result<(), WriteFailure>) {
+        if let Err(WriteFailure::RolledBack(error) | WriteFailure::OutcomeUnknown(error)) = outcome {
+            self.note_error(error);
+        }
+    }
+
+    fn note_error(&mut self, error: &StoreError) {
+        self.is_damaged |= error.kind() == Kind::Corrupt;
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        if self.is_damaged
+            && let Some(connection) = self.connection.take()
+        {
+            open::leave(connection);
+        }
+    }
+}
+
+impl Head {
+    fn of(loaded: &Loaded) -> Self {
+        Self {
+            revision: loaded.items.revision(),
+            chain: loaded.items.head().chain,
+        }
+    }
+}
+
+/// Does `work` within a transaction. By plain statements: a transaction of the library is lost for good when SQLite has
+/// ended it by itself, as it does after some failures.
+async fn transact(
+    connection: &mut SqliteConnection,
+    work: impl AsyncFnOnce(&mut SqliteConnection) -> Result<(), WriteFailure>,
+) -> Result<(), WriteFailure> {
+    failpoint::hit("commit.before-begin");
+    say(connection, "BEGIN IMMEDIATE")
+        .await
+        .map_err(|error| WriteFailure::RolledBack(StoreError::sql("begin to write", error)))?;
+    if let Err(failure) = work(connection).await {
+        roll_back(connection).await?;
+        return Err(failure);
+    }
+    failpoint::hit("commit.before-commit");
+    let Err(error) = say(connection, "COMMIT").await else {
+        failpoint::hit("commit.after-commit");
+        return Ok(());
+    };
+    let error = StoreError::sql("commit", error);
+    let was_open = roll_back(connection).await?;
+    // A transaction that could still be rolled back was not committed; nor was one for whose last page there was no room.
+    if was_open || error.kind() == Kind::Full {
+        Err(WriteFailure::RolledBack(error))
+    } else {
+        Err(WriteFailure::OutcomeUnknown(error))
+    }
+}
+
+/// Whether there was still anything to roll back: after some failures SQLite does it by itself.
+async fn roll_back(connection: &mut SqliteConnection) -> Result<bool, WriteFailure> {
+    match say(connection, "ROLLBACK").await {
+        Ok(()) => Ok(true),
+        // It says nothing else by this code here.
+        Err(error) if error::code(&error) == Some(1) => Ok(false),
+        Err(error) => Err(WriteFailure::OutcomeUnknown(StoreError::sql("roll back", error))),
+    }
+}
+
+async fn say(connection: &mut SqliteConnection, sql: &'static str) -> Result<(), sqlx::Error> {
+    sqlx::query(sql).execute(connection).await.map(drop)
 }
 
 const fn credential_state(credential: &Credential) -> &'static str {

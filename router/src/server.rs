@@ -123,6 +123,7 @@ impl Server {
         let services = Services {
             routes,
             names: SERVICES,
+            parts: Vec::new(),
             reflection: config.reflection,
             ready,
             metrics,

@@ -2,11 +2,21 @@
 
 pub mod ask;
 
+use tokio::sync::watch;
 use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tonic_reflection::server::{Builder, Error as ReflectionError};
 
 use crate::pb;
+
+/// Something that may fail while the services go on, told under a name of its own.
+#[derive(Debug)]
+pub struct Part {
+    /// Its name: no service's.
+    pub name: &'static str,
+    /// Whether it works.
+    pub serves: watch::Receiver<bool>,
+}
 
 /// Tells by `grpc.health.v1` which services serve.
 #[derive(Debug, Clone)]
@@ -26,14 +36,32 @@ impl Health {
 
     /// Says whether all services serve.
     pub async fn set_serving(&self, is_serving: bool) {
-        let status = if is_serving {
-            ServingStatus::Serving
-        } else {
-            ServingStatus::NotServing
-        };
+        let status = status(is_serving);
         for service in self.services.iter().chain(&[""]) {
             self.reporter.set_service_status(service, status).await;
         }
+    }
+
+    /// Keeps what is told of a part true, until it is gone.
+    pub async fn follow(self, mut part: Part) {
+        loop {
+            let status = status(*part.serves.borrow_and_update());
+            self.reporter.set_service_status(part.name, status).await;
+            if part.serves.changed().await.is_err() {
+                break;
+            }
+        }
+        self.reporter
+            .set_service_status(part.name, ServingStatus::NotServing)
+            .await;
+    }
+}
+
+const fn status(is_serving: bool) -> ServingStatus {
+    if is_serving {
+        ServingStatus::Serving
+    } else {
+        ServingStatus::NotServing
     }
 }
 

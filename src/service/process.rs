@@ -1,6 +1,6 @@
 //! The life of a process that serves: logs, runtime, signals, exit code.
 
-use std::{error::Error, process::ExitCode, time::Duration};
+use std::{error::Error, fmt, process::ExitCode, time::Duration};
 
 use tokio::{runtime::Builder, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -43,6 +43,27 @@ pub struct Telemetry {
 /// Why a service could not start, or ended otherwise than it was told to.
 pub type Failed = Box<dyn Error + Send + Sync>;
 
+/// A failure for which the process has an exit code of its own.
+#[derive(Debug)]
+pub struct ExitWith {
+    /// The exit code.
+    pub code: u8,
+    /// What failed.
+    pub cause: Failed,
+}
+
+impl fmt::Display for ExitWith {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.cause.fmt(f)
+    }
+}
+
+impl Error for ExitWith {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.cause.source()
+    }
+}
+
 /// How long the name look-ups of a service that has ended may hold up its process.
 const RUNTIME_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -65,7 +86,8 @@ pub fn run(telemetry: Telemetry, service: impl AsyncFnOnce(CancellationToken) ->
         Ok(code) => code,
         Err(error) => {
             tracing::error!(error = %Chain(error.as_ref()), "the service failed");
-            ExitCode::FAILURE
+            let own = error.downcast_ref::<ExitWith>();
+            own.map_or(ExitCode::FAILURE, |exit| ExitCode::from(exit.code))
         }
     }
 }

@@ -22,7 +22,7 @@ use tonic::{
 use super::{
     admin::{self, Shown},
     call::CallLayer,
-    health::{self, Health},
+    health::{self, Health, Part},
     listener::Listener,
     metrics::CallMetrics,
     ready_file::ReadyFile,
@@ -124,6 +124,8 @@ pub struct Services {
     pub routes: Routes,
     /// Their full names.
     pub names: &'static [&'static str],
+    /// What health tells besides, under names of its own.
+    pub parts: Vec<Part>,
     /// Whether reflection is served.
     pub reflection: bool,
     /// Whether the services can take calls: what health and readiness tell.
@@ -155,6 +157,7 @@ pub async fn serve(
     let Services {
         routes,
         names,
+        parts,
         reflection,
         ready,
         mut metrics,
@@ -174,6 +177,9 @@ pub async fn serve(
     let (listen_addr, admin_addr) = (listener.local_addr(), admin.local_addr());
     let mut helpers = JoinSet::new();
     // Best effort: without them probes fail, and calls go on.
+    for part in parts {
+        helpers.spawn(health.clone().follow(part));
+    }
     helpers.spawn(tell_health(health, ready, serving, shutdown.stop.clone()));
     let shown = Shown {
         ready: is_serving,

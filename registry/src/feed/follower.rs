@@ -136,6 +136,16 @@ impl Follower {
         })
     }
 
+    /// The failpoint of where it is, while a snapshot or a delta of several messages is under way.
+    #[must_use]
+    pub const fn failpoint(&self) -> Option<&'static str> {
+        match &self.phase {
+            Phase::UnderWay { from: None, .. } => Some("feed.mid-snapshot"),
+            Phase::UnderWay { from: Some(_), .. } => Some("feed.mid-delta"),
+            Phase::Withheld | Phase::SnapshotOwed(_) | Phase::Following(_) => None,
+        }
+    }
+
     /// The last cursor sent whole.
     #[must_use]
     pub const fn at(&self) -> Option<Cursor> {

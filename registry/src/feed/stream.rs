@@ -15,6 +15,7 @@ use std::{
 };
 
 use futures_util::Stream;
+use switchboard::failpoint;
 use tokio::{
     select,
     sync::{mpsc, oneshot, watch},
@@ -150,6 +151,7 @@ impl Downlink {
                 match follower.next(&newest, &self.shelf, now) {
                     Next::Message(bytes) => {
                         room.send(Frame::Shared(bytes));
+                        follower.failpoint().into_iter().for_each(failpoint::hit);
                         if follower.at().is_some() {
                             start = None;
                         }

@@ -95,7 +95,7 @@ fn store(error: &StoreError) -> Failure {
         .retry_after(RETRY_AFTER),
         Kind::Corrupt => Failure::new(Reason::StorageCorrupt, "the registry's database is damaged"),
         Kind::ReadOnly => Failure::new(Reason::StorageReadOnly, "the registry's database cannot be written"),
-        Kind::Other => Failure::new(Reason::InternalError, "the write could not be stored"),
+        Kind::Io | Kind::Other => Failure::new(Reason::InternalError, "the write could not be stored"),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{io, path::PathBuf};
 
 use sqlx::migrate::MigrateError;
+use switchboard::names::StoreId;
 
 /// What is wrong with the database.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +34,20 @@ pub enum StoreError {
     /// The system has no random numbers to give.
     #[error("the system's random source does not work")]
     NoRandomSource,
+    /// The database is not that of the store which was asked for.
+    #[error("this is not store {expected}: {found}; check that the right volume is mounted")]
+    OtherStore {
+        /// The store that was asked for.
+        expected: StoreId,
+        /// What is there.
+        found: String,
+    },
+    /// Somebody reads from the log, which therefore cannot be emptied.
+    #[error("the log cannot be written into the database: another program reads it")]
+    CheckpointHeld,
+    /// The storage was let go of after a failure, and could not be opened again yet.
+    #[error("the database is not open")]
+    Closed,
     /// The file's contents contradict themselves.
     #[error("the database is damaged: {0}; restore it from a backup")]
     Damaged(String),
@@ -59,6 +74,8 @@ pub enum Kind {
     Corrupt,
     /// The file cannot be written.
     ReadOnly,
+    /// The disk failed.
+    Io,
     /// Anything else.
     Other,
 }
@@ -67,6 +84,18 @@ impl StoreError {
     pub(super) fn sql(during: &'static str, source: sqlx::Error) -> Self {
         let kind = Kind::of(&source);
         Self::Sql { during, kind, source }
+    }
+
+    /// What stands in the file makes a statement fail that fits the schema: the schema is no longer what it was.
+    pub(super) fn of_schema(self) -> Self {
+        match self {
+            Self::Sql {
+                kind: Kind::Other,
+                during,
+                source,
+            } if code(&source) == Some(1) => Self::damaged(format!("{during}: {source}")),
+            other => other,
+        }
     }
 
     pub(crate) fn damaged(what: impl Into<String>) -> Self {
@@ -79,8 +108,10 @@ impl StoreError {
         match self {
             Self::Sql { kind, .. } => *kind,
             Self::Damaged(_) => Kind::Corrupt,
-            Self::Locked(_) => Kind::Busy,
+            Self::Locked(_) | Self::CheckpointHeld => Kind::Busy,
+            Self::Closed => Kind::Io,
             Self::Address(_)
+            | Self::OtherStore { .. }
             | Self::File { .. }
             | Self::SqliteTooOld(_)
             | Self::SchemaTooNew(_)
@@ -94,6 +125,12 @@ impl From<MigrateError> for StoreError {
     fn from(error: MigrateError) -> Self {
         match error {
             MigrateError::VersionMissing(version) => Self::SchemaTooNew(version),
+            MigrateError::VersionMismatch(version) => {
+                Self::damaged(format!("its schema {version} is not the one of this program"))
+            }
+            MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => {
+                Self::sql("migrate the database", source)
+            }
             other => Self::Migrate(other),
         }
     }
@@ -101,9 +138,7 @@ impl From<MigrateError> for StoreError {
 
 impl Kind {
     fn of(error: &sqlx::Error) -> Self {
-        let code = error.as_database_error().and_then(|error| error.code());
-        let code: Option<i32> = code.and_then(|code| code.parse().ok());
-        Self::of_code(code.unwrap_or_default())
+        Self::of_code(code(error).unwrap_or_default())
     }
 
     /// SQLite's result code: its low byte is the kind, the rest tells it more exactly.
@@ -111,11 +146,18 @@ impl Kind {
         match code & 0xff {
             5 | 6 => Self::Busy,
             8 => Self::ReadOnly,
+            10 => Self::Io,
             11 | 26 => Self::Corrupt,
             13 => Self::Full,
             _ => Self::Other,
         }
     }
+}
+
+/// SQLite's extended result code.
+pub(super) fn code(error: &sqlx::Error) -> Option<i32> {
+    let code = error.as_database_error()?.code()?;
+    code.parse().ok()
 }
 
 #[cfg(test)]
@@ -133,7 +175,8 @@ mod tests {
             (26, Kind::Corrupt),
             (8, Kind::ReadOnly),
             (1032, Kind::ReadOnly),
-            (10, Kind::Other),
+            (10, Kind::Io),
+            (1034, Kind::Io),
             (2067, Kind::Other),
             (0, Kind::Other),
         ] {

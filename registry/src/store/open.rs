@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    fs::{File, OpenOptions, TryLockError},
+    fs::{self, File, OpenOptions, TryLockError},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
@@ -10,16 +10,16 @@ use std::{
 
 use aws_lc_rs::rand;
 use sqlx::{
-    ConnectOptions as _, SqliteConnection,
+    ConnectOptions as _, Connection as _, Row as _, SqliteConnection,
     migrate::Migrator,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous},
 };
 use switchboard::{
     history::Incarnation,
     names::{IncarnationId, StoreId},
 };
 
-use super::{Head, Loaded, Store, StoreError, load};
+use super::{Head, Kind, Loaded, Store, StoreError, WriteFailure, copy, load, rows};
 
 static MIGRATOR: Migrator = sqlx::migrate!();
 
@@ -48,34 +48,142 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError`] when it cannot be opened, when another registry holds it, when its schema is newer than this
-    /// program, or when it is damaged.
+    /// As [`Store::open_as`].
     pub async fn open(path: &Path) -> Result<(Self, Loaded), StoreError> {
+        Self::open_as(path, None).await
+    }
+
+    /// The same, but only if the database is that of the `expected` store: then none is made where the file is missing.
+    ///
+    /// A database of an older schema is copied before it is migrated.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when it cannot be opened, when another registry holds it, when its schema is newer than this
+    /// program, when it is of another store, or when it is damaged.
+    pub async fn open_as(path: &Path, expected: Option<StoreId>) -> Result<(Self, Loaded), StoreError> {
+        if let Some(expected) = expected
+            && fs::metadata(path).map_or(0, |metadata| metadata.len()) == 0
+        {
+            let found = format!("there is no database at `{}`", path.display());
+            return Err(StoreError::OtherStore { expected, found });
+        }
         create_private(path)?;
         // One file has one lock, by whatever path it was reached.
         let path = path.canonicalize().map_err(|source| file_error(path, source))?;
         let lock = take_lock(&path)?;
-
         let mut connection = connect(&path).await?;
-        check_sqlite(&mut connection).await?;
-        quick_check(&mut connection).await?;
-        MIGRATOR.run_direct(None, &mut connection, false).await?;
-        introduce(&mut connection).await?;
-        let loaded = load::load(&mut connection).await?;
-        let head = Head {
-            revision: loaded.items.revision(),
-            chain: loaded.items.head().chain,
+        let loaded = match read(&mut connection, &path, expected).await {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                if error.kind() == Kind::Corrupt {
+                    leave(connection);
+                }
+                return Err(error);
+            }
         };
         let store = Self {
-            connection,
-            head,
+            path,
+            connection: Some(connection),
+            head: Head::of(&loaded),
+            is_damaged: false,
             _lock: lock,
         };
         Ok((store, loaded))
     }
 }
 
-async fn connect(path: &Path) -> Result<SqliteConnection, StoreError> {
+async fn read(connection: &mut SqliteConnection, path: &Path, expected: Option<StoreId>) -> Result<Loaded, StoreError> {
+    check_sqlite(connection).await?;
+    quick_check(connection).await?;
+    if let Some(expected) = expected {
+        check_store(connection, expected).await.map_err(StoreError::of_schema)?;
+    }
+    migrate(connection, path).await.map_err(StoreError::of_schema)?;
+    introduce(connection).await.map_err(StoreError::of_schema)?;
+    load::load(connection).await.map_err(StoreError::of_schema)
+}
+
+/// All migrations that are missing, or none.
+async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
+    let newest = MIGRATOR
+        .iter()
+        .map(|migration| migration.version)
+        .max()
+        .unwrap_or_default();
+    if schema(connection).await?.is_some_and(|schema| schema < newest) {
+        copy::before_schema(connection, path, newest).await?;
+    }
+    let failed = |error| StoreError::sql("migrate the database", error);
+    let mut transaction = connection.begin().await.map_err(failed)?;
+    MIGRATOR.run_direct(None, &mut *transaction, false).await?;
+    transaction.commit().await.map_err(failed)
+}
+
+/// The newest migration that the database has had. `None`: it is new.
+async fn schema(connection: &mut SqliteConnection) -> Result<Option<i64>, StoreError> {
+    let failed = |error| StoreError::sql("read the schema", error);
+    let tables: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM sqlite_schema WHERE name = '_sqlx_migrations'")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(failed)?;
+    if tables == 0 {
+        return Ok(None);
+    }
+    sqlx::query_scalar("SELECT MAX(version) FROM _sqlx_migrations")
+        .fetch_one(connection)
+        .await
+        .map_err(failed)
+}
+
+async fn check_store(connection: &mut SqliteConnection, expected: StoreId) -> Result<(), StoreError> {
+    let found: Option<String> = sqlx::query_scalar("SELECT store_id FROM store")
+        .fetch_optional(connection)
+        .await
+        .map_err(|error| StoreError::sql("read the store's id", error))?;
+    match found {
+        Some(found) if found == expected.to_string() => Ok(()),
+        Some(found) => Err(StoreError::OtherStore {
+            expected,
+            found: format!("the database is that of store {found}"),
+        }),
+        None => Err(StoreError::OtherStore {
+            expected,
+            found: "the database is empty".to_owned(),
+        }),
+    }
+}
+
+/// Has all that the log holds written to the database itself, makes sure that writing works, and reads everything.
+pub(super) async fn read_durable(connection: &mut SqliteConnection) -> Result<Loaded, StoreError> {
+    let failed = |error| StoreError::sql("write the log into the database", error);
+    let checkpoint: SqliteRow = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(failed)?;
+    let is_held: i64 = checkpoint.try_get(0).map_err(failed)?;
+    if is_held != 0 {
+        return Err(StoreError::CheckpointHeld);
+    }
+    match super::transact(connection, rows::touch).await {
+        Ok(()) => load::load(connection).await,
+        Err(WriteFailure::RolledBack(error) | WriteFailure::OutcomeUnknown(error)) => Err(error),
+        Err(WriteFailure::ForeignWriter(revision)) => {
+            Err(StoreError::damaged(format!("revision {revision} is missing")))
+        }
+    }
+}
+
+/// Lets go of a damaged database without touching it: closing it in order would write to it.
+#[expect(
+    clippy::mem_forget,
+    reason = "what is dropped is closed; the process is about to end"
+)]
+pub(super) fn leave(connection: SqliteConnection) {
+    std::mem::forget(connection);
+}
+
+pub(super) async fn connect(path: &Path) -> Result<SqliteConnection, StoreError> {
     SqliteConnectOptions::new()
         .filename(path)
         .foreign_keys(true)
@@ -151,7 +259,7 @@ fn random_key() -> Result<[u8; 32], StoreError> {
 }
 
 /// Makes the file if there is none, readable to nobody else; the log files beside it take over its mode.
-fn create_private(path: &Path) -> Result<File, StoreError> {
+pub(super) fn create_private(path: &Path) -> Result<File, StoreError> {
     OpenOptions::new()
         .read(true)
         .write(true)
@@ -174,7 +282,7 @@ fn take_lock(database: &Path) -> Result<File, StoreError> {
     }
 }
 
-fn file_error(path: &Path, source: std::io::Error) -> StoreError {
+pub(super) fn file_error(path: &Path, source: std::io::Error) -> StoreError {
     StoreError::File {
         path: path.to_owned(),
         source,

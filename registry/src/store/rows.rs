@@ -1,7 +1,7 @@
 //! Writing revisions within a transaction.
 
 use sqlx::SqliteConnection;
-use switchboard::names::ModelName;
+use switchboard::{failpoint, names::ModelName};
 
 use super::{Batch, Head, StoreError, WriteFailure, credential_state, micros, requests};
 use crate::domain::{
@@ -23,6 +23,7 @@ pub(super) async fn write(
         write_one(connection, revision, batch.actor)
             .await
             .map_err(|error| WriteFailure::RolledBack(StoreError::sql("write a revision", error)))?;
+        failpoint::hit("commit.after-write");
     }
     remember(connection, batch)
         .await
@@ -32,6 +33,15 @@ pub(super) async fn write(
             .await
             .map_err(|error| WriteFailure::RolledBack(StoreError::sql("cut off old history", error)))?;
     }
+    Ok(())
+}
+
+/// Writes a page as it is.
+pub(super) async fn touch(connection: &mut SqliteConnection) -> Result<(), WriteFailure> {
+    sqlx::query("UPDATE store SET singleton = singleton")
+        .execute(connection)
+        .await
+        .map_err(|error| WriteFailure::RolledBack(StoreError::sql("try to write", error)))?;
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use switchboard::{history::Cursor, service::trace};
+use switchboard::{failpoint, history::Cursor, service::trace};
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -163,6 +163,7 @@ impl Applier {
             self.readiness = Readiness::Until(begin + PATIENCE);
         }
         self.log(&cursor, is_first, &held);
+        failpoint::hit("apply.before-report");
         // Only now: what is reported as applied is in use.
         self.applied.send_replace(Applied {
             cursor: Some(cursor),
