@@ -141,6 +141,7 @@ impl Server {
             streams.clone(),
             stop.clone(),
         );
+        let withheld = feed.withheld();
         let mut metrics = metrics::of_service("registry");
         let own = metrics.sub_registry_with_prefix("registry");
         commit.metrics().register(own);
@@ -159,6 +160,7 @@ impl Server {
             names: SERVICES,
             reflection: config.reflection,
             ready,
+            parts: vec![("history", withheld.is_accepted())],
             metrics,
         };
 

@@ -125,6 +125,7 @@ impl Server {
             names: SERVICES,
             reflection: config.reflection,
             ready,
+            parts: Vec::new(),
             metrics,
         };
         let shutdown = Shutdown {

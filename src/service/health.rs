@@ -26,14 +26,19 @@ impl Health {
 
     /// Says whether all services serve.
     pub async fn set_serving(&self, is_serving: bool) {
+        for service in self.services.iter().chain(&[""]) {
+            self.set_part(service, is_serving).await;
+        }
+    }
+
+    /// Says whether all is well with one part, which need not be a service: the others serve or not by themselves.
+    pub async fn set_part(&self, name: &str, is_serving: bool) {
         let status = if is_serving {
             ServingStatus::Serving
         } else {
             ServingStatus::NotServing
         };
-        for service in self.services.iter().chain(&[""]) {
-            self.reporter.set_service_status(service, status).await;
-        }
+        self.reporter.set_service_status(name, status).await;
     }
 }
 

@@ -128,6 +128,8 @@ pub struct Services {
     pub reflection: bool,
     /// Whether the services can take calls: what health and readiness tell.
     pub ready: watch::Receiver<bool>,
+    /// What else health tells of, by names that are no services: each with whether all is well with it.
+    pub parts: Vec<(&'static str, watch::Receiver<bool>)>,
     /// The services' own metrics, begun by [`of_service`](super::metrics::of_service); those of calls and connections come on top.
     pub metrics: Registry,
 }
@@ -157,6 +159,7 @@ pub async fn serve(
         names,
         reflection,
         ready,
+        parts,
         mut metrics,
     } = services;
     let calls = CallMetrics::new(&mut metrics, names);
@@ -174,6 +177,9 @@ pub async fn serve(
     let (listen_addr, admin_addr) = (listener.local_addr(), admin.local_addr());
     let mut helpers = JoinSet::new();
     // Best effort: without them probes fail, and calls go on.
+    for (name, is_well) in parts {
+        helpers.spawn(tell_part(health.clone(), name, is_well));
+    }
     helpers.spawn(tell_health(health, ready, serving, shutdown.stop.clone()));
     let shown = Shown {
         ready: is_serving,
@@ -219,6 +225,17 @@ async fn tell_health(
     health.set_serving(false).await;
     // Readiness is asked until the end.
     serving.closed().await;
+}
+
+/// Keeps what health tells of a part true, for as long as the part is there.
+async fn tell_part(health: Health, name: &'static str, mut is_well: watch::Receiver<bool>) {
+    loop {
+        let is_serving = *is_well.borrow_and_update();
+        health.set_part(name, is_serving).await;
+        if is_well.changed().await.is_err() {
+            break;
+        }
+    }
 }
 
 async fn transport(
