@@ -5,6 +5,7 @@
 
 mod doubt;
 mod job;
+mod life;
 pub(crate) mod load;
 
 use std::{
@@ -24,14 +25,17 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use self::life::Begun;
 use self::{
     doubt::Doubt,
     job::{Draft, Job, Typed},
+    life::Begin,
 };
 use crate::{
     domain::{
         actor::Actor,
         items::Retention,
+        life::NewLife,
         repeat::{Fingerprinter, RepeatKey},
         state::State,
         write::{Revise as _, WriteError},
@@ -234,6 +238,23 @@ impl Commit {
         let job = Box::new(Typed::<R>::new(asked.write, repeat, reply));
         self.queue.send(job).await.map_err(|_ended| CommitError::Ended)?;
         // A writer that is gone in the middle of a round cannot tell how far it came.
+        answer.await.unwrap_or(Err(CommitError::OutcomeUnknown))
+    }
+
+    /// Begins a new life of the store, above the present one and above all that is known elsewhere. It is durable and
+    /// published when this returns; followers of the life before are told to come back.
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError`] when it was not begun, or when that is not known.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped early, the life begins or does not.
+    pub async fn begin_life(&self, new: NewLife) -> Result<Begun, CommitError> {
+        let (reply, answer) = oneshot::channel();
+        let job = Box::new(Begin::new(new, reply));
+        self.queue.send(job).await.map_err(|_ended| CommitError::Ended)?;
         answer.await.unwrap_or(Err(CommitError::OutcomeUnknown))
     }
 

@@ -6,6 +6,7 @@ mod derived_id;
 pub mod etag;
 pub mod feature;
 pub mod items;
+pub mod life;
 pub mod model;
 pub mod repeat;
 pub mod settings;

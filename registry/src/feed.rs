@@ -10,6 +10,7 @@ pub mod run;
 pub mod shelf;
 pub mod stream;
 pub mod welcome;
+pub mod withheld;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -18,7 +19,7 @@ mod tests;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use switchboard::history::View;
+use switchboard::history::{Incarnation, View};
 use tokio::{
     select,
     sync::{Semaphore, watch},
@@ -32,6 +33,7 @@ use self::{
     shelf::Shelf,
     stream::{Downlink, Frames, Outlet},
     welcome::{Mode, Resume, ResumeError, Welcome},
+    withheld::Withheld,
 };
 use crate::{
     domain::state::State,
@@ -79,6 +81,7 @@ pub struct Feed {
     shelf: Arc<Shelf>,
     pulse: Arc<Pulse>,
     fleet: Arc<Fleet>,
+    withheld: Arc<Withheld>,
     heartbeat: Duration,
     tasks: TaskTracker,
     shutdown: CancellationToken,
@@ -104,6 +107,7 @@ impl Feed {
             shelf: Arc::default(),
             pulse,
             fleet,
+            withheld: Arc::default(),
             heartbeat,
             tasks,
             shutdown,
@@ -121,6 +125,12 @@ impl Feed {
     #[must_use]
     pub fn routers(&self) -> usize {
         self.fleet.size()
+    }
+
+    /// The routers that get no configuration.
+    #[must_use]
+    pub fn withheld(&self) -> Arc<Withheld> {
+        Arc::clone(&self.withheld)
     }
 
     /// How many watchers follow.
@@ -143,7 +153,7 @@ impl Feed {
             .try_acquire_owned()
             .map_err(|_none_left| FeedError::TooManyWatchers)?;
         let welcome = welcome::for_watcher(resume, include_snapshot, &self.state().items)?;
-        let downlink = self.downlink(CancellationToken::new());
+        let downlink = self.downlink(welcome.head.incarnation, CancellationToken::new());
         let (first, follower) = self.begin(welcome, View::Config);
         Ok(self.spawn(async move |outlet| {
             let _place = place;
@@ -172,10 +182,14 @@ impl Feed {
         } = hello;
         let welcome = welcome::for_router(resume, want_snapshot, &self.state().items);
         let member = self.fleet.join(hello, welcome.mode)?;
+        let _withheld = match welcome.mode {
+            Mode::Withheld(why) => Some(self.withheld.enter(why, resume)),
+            Mode::Resumed(_) | Mode::Snapshot(_) => None,
+        };
         let judged = (!matches!(welcome.mode, Mode::Withheld(_))).then(|| self.published.clone());
         let silence_max = self.heartbeat.mul_f64(2.5);
+        let downlink = self.downlink(welcome.head.incarnation, member.replaced());
         let (first, follower) = self.begin(welcome, View::Router);
-        let downlink = self.downlink(member.replaced());
         // Neither side waits for the other; the first to end ends the stream.
         select! {
             end = downlink.run(first, follower, outlet) => end,
@@ -189,8 +203,9 @@ impl Feed {
         (Frame::Welcome { welcome, heartbeat }, follower)
     }
 
-    fn downlink(&self, replaced: CancellationToken) -> Downlink {
+    fn downlink(&self, life: Incarnation, replaced: CancellationToken) -> Downlink {
         Downlink {
+            life,
             published: self.published.clone(),
             shelf: Arc::clone(&self.shelf),
             pulse: Arc::clone(&self.pulse),

@@ -59,6 +59,9 @@ pub const DAMAGED: u8 = 3;
 /// Whether writes can be made, as health tells it: the services go on serving reads without.
 const WRITING: &str = "registry-write";
 
+/// Under which name health tells that no router refuses this registry's history.
+const HISTORY: &str = "history";
+
 /// Why the registry cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -166,15 +169,22 @@ impl Server {
             streams.clone(),
             stop.clone(),
         );
+        let withheld = feed.withheld();
         let mut metrics = metrics::of_service("registry");
         let own = metrics.sub_registry_with_prefix("registry");
         commit.metrics().register(own);
         telemetry::register_state(commit.published(), own);
         telemetry::register_feed(&feed, own);
-        let parts = vec![Part {
-            name: WRITING,
-            serves: commit.is_able(),
-        }];
+        let parts = vec![
+            Part {
+                name: WRITING,
+                serves: commit.is_able(),
+            },
+            Part {
+                name: HISTORY,
+                serves: withheld.is_accepted(),
+            },
+        ];
         let size = LIMITS.message_bytes;
         let routes = Routes::default()
             .add_service(ModelServiceServer::new(ModelApi::new(commit.clone())).max_decoding_message_size(size))

@@ -71,6 +71,13 @@ pub fn register_feed(feed: &Feed, registry: &mut Registry) {
     read_gauge(registry, "routers_connected", "Routers that follow", move || {
         i64::try_from(shown.routers()).ok().map(number)
     });
+    let withheld = feed.withheld();
+    read_gauge(
+        registry,
+        "routers_withheld",
+        "Routers that are connected and get no configuration, since their history contradicts this registry's",
+        move || i64::try_from(withheld.connected()).ok().map(number),
+    );
     let shown = feed.clone();
     read_gauge(
         registry,

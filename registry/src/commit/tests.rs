@@ -1,4 +1,5 @@
 mod history;
+mod lives;
 mod repeat;
 
 use std::path::PathBuf;
@@ -350,7 +351,7 @@ async fn a_database_that_contradicts_itself_is_refused() {
             "revision 2 is missing",
         ),
         ("DELETE FROM revisions WHERE revision = 2", "does not exist"),
-        ("UPDATE store SET incarnation_number = 2", "history up to revision 1"),
+        ("UPDATE store SET incarnation_number = 2", "the life of the store"),
         ("UPDATE credentials SET token = ''", "a credential"),
     ] {
         let running = Running::start().await;

@@ -13,11 +13,12 @@ use bytes::Bytes;
 use switchboard::{
     digest::{ChainChange, ChainDigest, ItemDigest, ItemParts, StateDigest},
     history::{Cursor, Incarnation, View},
-    names::{ResourceName, Revision, StoreId},
+    names::{IncarnationId, ResourceName, Revision, StoreId},
 };
 
 use self::past::Log;
 pub use self::past::{Cut, Past, Retention};
+use super::life::{Beginning, Life, NewLife};
 
 /// One resource with the bytes by which it is stored and hashed. Nobody encodes it again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,10 +137,9 @@ impl Items {
     /// The state before the first revision of a new store.
     #[must_use]
     pub fn empty(store: StoreId, incarnation: Incarnation) -> Self {
-        let chain = ChainDigest::of_life(ChainDigest::NONE, store, incarnation.number, incarnation.id);
         let head = Past {
             revision: Revision::ZERO,
-            chain,
+            chain: Beginning::of_store(store, incarnation).chain,
             config: StateDigest::EMPTY,
             router: StateDigest::EMPTY,
             commit_time: SystemTime::UNIX_EPOCH,
@@ -249,6 +249,38 @@ impl Items {
         let mut log = self.log.write().unwrap_or_else(PoisonError::into_inner);
         log.push(self.head);
         self.head
+    }
+
+    /// Begins a new life, above the present one and above all that is known elsewhere. Its first revision changes nothing.
+    ///
+    /// What was deleted, and the history of the life before, is forgotten: no cursor of that is ever resumed from. A clone
+    /// made before shows the old life still.
+    pub fn begin_life(&mut self, new: &NewLife, commit_time: SystemTime) -> (Life, Past) {
+        let life = Life {
+            store: new.adopt.unwrap_or(self.store),
+            incarnation: Incarnation {
+                number: self.incarnation.number.max(new.above.number()) + 1,
+                id: IncarnationId::random(),
+            },
+            first: self.head.revision.max(new.above.revision()).next(),
+            parent: self.head.revision,
+            parent_chain: self.head.chain,
+            cause: new.cause,
+        };
+        (self.store, self.incarnation) = (life.store, life.incarnation);
+        self.head = Past {
+            revision: life.first,
+            chain: Beginning::of_life(&life).chain.extended(life.first, []),
+            commit_time,
+            change_bytes: 0,
+            ..self.head
+        };
+        for (key, revision) in std::mem::take(&mut self.deleted) {
+            self.by_revision.remove(&(revision, key));
+        }
+        self.floor = life.first;
+        self.log = Arc::new(RwLock::new(Log::new(Vec::new(), vec![self.head])));
+        (life, self.head)
     }
 
     /// Where the history is to be cut off now, if anywhere.

@@ -9,6 +9,7 @@ use super::{
     credential::Credential,
     feature::Feature,
     items::{Item, ItemChange, Items, Past, Tombstone},
+    life::{Life, NewLife},
     model::Model,
     settings::Settings,
 };
@@ -103,6 +104,8 @@ pub struct Applied {
     pub changes: Vec<ItemChange>,
     /// The credentials that it set, cleared or dropped.
     pub credentials: Vec<(ModelName, Credential)>,
+    /// The life of the store that it begins. `None`: it goes on with the present one.
+    pub life: Option<Life>,
 }
 
 impl State {
@@ -166,6 +169,19 @@ impl State {
             past: self.items.advance(item_changes.clone(), now),
             changes: item_changes,
             credentials,
+            life: None,
+        }
+    }
+
+    /// Makes the first revision of a new life, which leaves every resource as it is.
+    pub fn begin_life(&mut self, new: &NewLife, now: SystemTime) -> Applied {
+        self.traceparent = None;
+        let (life, past) = self.items.begin_life(new, now);
+        Applied {
+            past,
+            changes: Vec::new(),
+            credentials: Vec::new(),
+            life: Some(life),
         }
     }
 

@@ -111,4 +111,6 @@ pub enum GoodbyeWhy {
     Drain,
     /// The follower does not read, or reads so slowly that what it was being sent, or needs next, is no longer kept.
     TooSlow,
+    /// A new life of the store has begun.
+    Moved,
 }

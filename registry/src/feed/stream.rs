@@ -15,7 +15,7 @@ use std::{
 };
 
 use futures_util::Stream;
-use switchboard::failpoint;
+use switchboard::{failpoint, history::Incarnation};
 use tokio::{
     select,
     sync::{mpsc, oneshot, watch},
@@ -53,6 +53,9 @@ const DRAIN_SPREAD: Duration = Duration::from_secs(5);
 /// Who was too slow comes back when others have been served.
 const TOO_SLOW_MIN_WAIT: Duration = Duration::from_secs(1);
 const TOO_SLOW_SPREAD: Duration = Duration::from_secs(4);
+
+/// After a new life has begun all followers need a snapshot, which is encoded once: they come within a second.
+const MOVED_SPREAD: Duration = Duration::from_secs(1);
 
 /// The frames of one stream, then how it ended.
 #[derive(Debug)]
@@ -98,6 +101,8 @@ impl Stream for Frames {
 /// What drives the downward side of a stream.
 #[derive(Debug)]
 pub(super) struct Downlink {
+    /// The life of the store that the follower was welcomed to. It ends with that.
+    pub(super) life: Incarnation,
     pub(super) published: watch::Receiver<Arc<State>>,
     pub(super) shelf: Arc<Shelf>,
     pub(super) pulse: Arc<Pulse>,
@@ -143,6 +148,9 @@ impl Downlink {
             };
             let now = Instant::now();
             let newest = Arc::clone(&published.borrow_and_update());
+            if newest.items.incarnation() != self.life {
+                break MOVED;
+            }
             let is_due = bookmark_due <= now;
             let must_start = follower.owes_snapshot() && start.is_none();
             let mut wake = bookmark_due;
@@ -212,6 +220,12 @@ const TOO_SLOW: Goodbye = Goodbye {
     spread: TOO_SLOW_SPREAD,
 };
 
+const MOVED: Goodbye = Goodbye {
+    why: GoodbyeWhy::Moved,
+    min_wait: Duration::ZERO,
+    spread: MOVED_SPREAD,
+};
+
 /// Waits for room for one frame. Meanwhile a start of a snapshot is given back when it is over.
 async fn room<'a>(
     outlet: &'a Outlet,
@@ -231,7 +245,7 @@ async fn room<'a>(
 /// Says goodbye and waits until it has been taken, with all that was before it.
 async fn say(goodbye: Goodbye, outlet: &Outlet) -> Result<(), FeedError> {
     let limit = match goodbye.why {
-        GoodbyeWhy::Rotation | GoodbyeWhy::TooSlow => GOODBYE_WITHIN,
+        GoodbyeWhy::Rotation | GoodbyeWhy::TooSlow | GoodbyeWhy::Moved => GOODBYE_WITHIN,
         GoodbyeWhy::Drain => DRAIN_WITHIN,
     };
     let taken = async {

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use super::frame::Frame;
 use crate::domain::{
     items::{Item, ItemChange, Items, Tombstone},
+    life::{LifeCause, Mark, NewLife},
     state::State,
 };
 
@@ -77,6 +78,18 @@ impl History {
         });
         let changes: Vec<ItemChange> = changes.collect();
         state.items.advance(changes, SystemTime::UNIX_EPOCH);
+        self.published.send_replace(Arc::new(state));
+    }
+
+    /// Begins a new life of the store.
+    pub(crate) fn begin_life(&self, adopt: Option<StoreId>) {
+        let mut state = (*self.state()).clone();
+        let new = NewLife {
+            cause: LifeCause::AcceptHistory,
+            above: Mark::NONE,
+            adopt,
+        };
+        state.begin_life(&new, SystemTime::UNIX_EPOCH);
         self.published.send_replace(Arc::new(state));
     }
 

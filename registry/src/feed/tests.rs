@@ -22,6 +22,7 @@ use super::{
 use crate::fleet::report::{Message, Report, RouterId};
 
 mod downward;
+mod lives;
 mod upward;
 
 const HEARTBEAT: Duration = Duration::from_secs(15);

@@ -91,6 +91,7 @@ pub async fn listen(
     judged: Option<watch::Receiver<Arc<State>>>,
     silence_max: Duration,
 ) -> Result<(), UplinkError> {
+    let life = judged.as_ref().map(|published| published.borrow().items.incarnation());
     loop {
         let message = timeout(silence_max, messages.next())
             .await
@@ -100,7 +101,11 @@ pub async fn listen(
             Some(Message::Hello(_)) => return Err(UplinkError::HelloAgain),
             Some(Message::Report(report)) => {
                 if let Some(published) = &judged {
-                    judge(&report, &published.borrow().items)?;
+                    let newest = Arc::clone(&published.borrow());
+                    // A new life ends the stream, and what the router says until then is of the life before.
+                    if life == Some(newest.items.incarnation()) {
+                        judge(&report, &newest.items)?;
+                    }
                 }
                 member.report(report);
             }

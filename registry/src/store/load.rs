@@ -22,6 +22,7 @@ use super::{
 use crate::domain::{
     credential::{Credential, SetCredential},
     items::{Item, Items, Past},
+    life::Beginning,
     repeat::Fingerprinter,
     state::{Record, type_url},
 };
@@ -51,6 +52,7 @@ pub struct StoredCredential {
 /// Reads the whole store and verifies that its parts belong together.
 pub(super) async fn load(connection: &mut SqliteConnection) -> Result<Loaded, StoreError> {
     let (store, incarnation, fingerprinter) = identity(connection).await?;
+    let beginning = beginning(connection, store, incarnation).await?;
     let mut past = revisions(connection).await?;
     let chains = chains(connection, past.first().map(|floor| floor.revision)).await?;
     let changes = changes(connection).await?;
@@ -66,7 +68,7 @@ pub(super) async fn load(connection: &mut SqliteConnection) -> Result<Loaded, St
         records.insert(item.name.clone(), record);
         live.push(item);
     }
-    let deleted = verify::verify(store, incarnation, &past, &changes, &live)?;
+    let deleted = verify::verify(&beginning, &past, &changes, &live)?;
     Ok(Loaded {
         items: Items::restored(store, incarnation, chains, past, live, deleted),
         records,
@@ -87,6 +89,35 @@ async fn identity(connection: &mut SqliteConnection) -> Result<(StoreId, Incarna
     let store = StoreId::parse(&row.store_id).map_err(|_error| bad("the store's id"))?;
     let key = row.request_key.ok_or_else(|| bad("the key of the request ids"))?;
     Ok((store, incarnation, Fingerprinter::new(&key)))
+}
+
+/// Where the history of the present life begins: at a jump that is recorded, but for the first life.
+async fn beginning(
+    connection: &mut SqliteConnection,
+    store: StoreId,
+    incarnation: Incarnation,
+) -> Result<Beginning, StoreError> {
+    let row = sqlx::query!(
+        "SELECT number, incarnation_id, store_id, first_revision, parent_chain FROM lives ORDER BY number DESC LIMIT 1"
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(|error| StoreError::sql("read the life of the store", error))?;
+    if row.is_none() && incarnation.number == 1 {
+        return Ok(Beginning::of_store(store, incarnation));
+    }
+    let read = || {
+        let row = row.filter(|row| row.number == incarnation.number)?;
+        let store = StoreId::parse(&row.store_id).ok().filter(|&id| id == store)?;
+        let id = IncarnationId::parse(&row.incarnation_id).ok();
+        let id = id.filter(|&id| id == incarnation.id)?;
+        let parent = ChainDigest::from_slice(&row.parent_chain)?;
+        Some(Beginning {
+            first: Revision::new(row.first_revision)?,
+            chain: ChainDigest::of_life(parent, store, incarnation.number, id),
+        })
+    };
+    read().ok_or_else(|| bad("the life of the store"))
 }
 
 /// From the floor on.

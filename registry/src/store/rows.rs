@@ -8,6 +8,7 @@ use crate::domain::{
     actor::Actor,
     credential::Credential,
     items::{Cut, Item, ItemChange, Past, Tombstone},
+    life::Life,
     state::Applied,
 };
 
@@ -87,6 +88,13 @@ async fn is_head(connection: &mut SqliteConnection, head: Head) -> Result<bool, 
 
 async fn write_one(connection: &mut SqliteConnection, revision: &Applied, actor: Actor) -> Result<(), sqlx::Error> {
     let past = &revision.past;
+    let actor = match &revision.life {
+        Some(life) => {
+            write_life(connection, life, past).await?;
+            Actor::System
+        }
+        None => actor,
+    };
     write_revision(connection, past, actor).await?;
     for change in &revision.changes {
         match change {
@@ -97,6 +105,40 @@ async fn write_one(connection: &mut SqliteConnection, revision: &Applied, actor:
     for (model, credential) in &revision.credentials {
         write_credential(connection, model, credential, past).await?;
     }
+    Ok(())
+}
+
+/// The jump from one life to the next. The history before it is not kept: no cursor of it is ever resumed from.
+async fn write_life(connection: &mut SqliteConnection, life: &Life, past: &Past) -> Result<(), sqlx::Error> {
+    let (number, incarnation) = (life.incarnation.number, life.incarnation.id.to_string());
+    let (store, cause, time) = (life.store.to_string(), life.cause.as_str(), micros(past.commit_time));
+    let (first, parent) = (life.first.get(), life.parent.get());
+    let parent_chain = life.parent_chain.as_bytes().as_slice();
+    sqlx::query!("DELETE FROM changes").execute(&mut *connection).await?;
+    sqlx::query!("DELETE FROM revisions").execute(&mut *connection).await?;
+    sqlx::query!(
+        "INSERT INTO lives
+         (number, incarnation_id, store_id, first_revision, parent_revision, parent_chain, cause, begin_time)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        number,
+        incarnation,
+        store,
+        first,
+        parent,
+        parent_chain,
+        cause,
+        time
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "UPDATE store SET store_id = ?, incarnation_number = ?, incarnation_id = ?",
+        store,
+        number,
+        incarnation
+    )
+    .execute(connection)
+    .await?;
     Ok(())
 }
 

@@ -4,12 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use switchboard::{
     digest::{ChainChange, ChainDigest, ItemDigest, StateDigest},
-    history::{Incarnation, View},
-    names::{Revision, StoreId},
+    history::View,
+    names::Revision,
 };
 
 use super::StoreError;
-use crate::domain::items::{Item, Past, Tombstone};
+use crate::domain::{
+    items::{Item, Past, Tombstone},
+    life::Beginning,
+};
 
 /// One change of one revision.
 #[derive(Debug, Clone)]
@@ -22,33 +25,39 @@ pub(super) struct StoredChange {
     pub(super) item: Option<ItemDigest>,
 }
 
-/// Goes through the history from its beginning, or from the floor where older history was cut off: `past` and `changes`
-/// are ordered by revision, changes then by name. Returns the tombstones.
+/// Goes through the history from the beginning of its life, or from the floor where older history was cut off: `past` and
+/// `changes` are ordered by revision, changes then by name. Returns the tombstones.
 ///
-/// From the floor on the chain is proved by the changes, and the newest state by what is live. The states between are
-/// proved only while the history is whole: what an item looked like at the floor is known for those alone that are still
-/// as they were. A wrong one could do no more than have a follower get a snapshot.
+/// From there on the chain is proved by the changes, and the newest state by what is live. The states between are proved
+/// only in a store's first life while its history is whole: what an item looked like at the floor, or at a later life's
+/// beginning, is known for those alone that are still as they were. A wrong one could do no more than have a follower get
+/// a snapshot.
 pub(super) fn verify(
-    store: StoreId,
-    incarnation: Incarnation,
+    beginning: &Beginning,
     past: &[Past],
     changes: &[StoredChange],
     live: &[Item],
 ) -> Result<Vec<Tombstone>, StoreError> {
-    let floor = past.first().filter(|first| first.revision > Revision::ZERO.next());
+    let floor = past.first().filter(|first| first.revision > beginning.first);
     let mut replay = match floor {
         None => Replay {
-            at: Revision::ZERO,
-            chain: ChainDigest::of_life(ChainDigest::NONE, store, incarnation.number, incarnation.id),
-            state: Some(StateDigest::EMPTY),
+            next: beginning.first,
+            chain: beginning.chain,
+            state: beginning.is_of_store().then_some(StateDigest::EMPTY),
             last: BTreeMap::new(),
         },
         Some(floor) => Replay {
-            at: floor.revision,
+            next: floor.revision.next(),
             chain: floor.chain,
             state: None,
             last: BTreeMap::new(),
         },
+    };
+    // What is live and has no change is not younger than this.
+    let oldest = match floor {
+        None if beginning.is_of_store() => Revision::ZERO,
+        None => beginning.first,
+        Some(floor) => floor.revision,
     };
     let mut rest = changes;
     for past in past.iter().skip(usize::from(floor.is_some())) {
@@ -62,17 +71,22 @@ pub(super) fn verify(
             "there are changes of a revision that does not exist",
         ));
     }
-    if let Some(head) = past.last() {
-        let state = live.iter().fold(StateDigest::EMPTY, |sum, item| sum.plus(item.digest));
-        replay.check_live(live, floor.map_or(Revision::ZERO, |floor| floor.revision))?;
-        check_state(head, state)?;
+    match past.last() {
+        Some(head) => {
+            let state = live.iter().fold(StateDigest::EMPTY, |sum, item| sum.plus(item.digest));
+            replay.check_live(live, oldest)?;
+            check_state(head, state)?;
+        }
+        // Only a store that has just been made has no revision yet.
+        None if beginning.is_of_store() && live.is_empty() => {}
+        None => return Err(StoreError::damaged(format!("revision {} is missing", beginning.first))),
     }
     Ok(replay.tombstones())
 }
 
 /// What the history has come to.
 struct Replay<'a> {
-    at: Revision,
+    next: Revision,
     chain: ChainDigest,
     /// `None`: not known, since the history does not begin at its beginning.
     state: Option<StateDigest>,
@@ -82,8 +96,8 @@ struct Replay<'a> {
 
 impl<'a> Replay<'a> {
     fn step(&mut self, past: &Past, changes: &'a [StoredChange]) -> Result<(), StoreError> {
-        self.at = self.at.next();
-        let revision = self.at;
+        let revision = self.next;
+        self.next = revision.next();
         if past.revision != revision {
             return Err(StoreError::damaged(format!("revision {revision} is missing")));
         }
@@ -107,12 +121,12 @@ impl<'a> Replay<'a> {
         self.state.map_or(Ok(()), |state| check_state(past, state))
     }
 
-    /// What is live is what the last change of each name left; what has none is older than the floor.
-    fn check_live(&self, live: &[Item], floor: Revision) -> Result<(), StoreError> {
+    /// What is live is what the last change of each name left; what has none is older than all of them.
+    fn check_live(&self, live: &[Item], oldest: Revision) -> Result<(), StoreError> {
         for item in live {
             let is_as_written = match self.last.get(&*item.key) {
                 Some(change) => change.item == Some(item.digest),
-                None => item.revision <= floor,
+                None => item.revision <= oldest,
             };
             if !is_as_written {
                 return Err(StoreError::damaged(format!("`{}` is not what was written", item.name)));

@@ -131,6 +131,7 @@ fn from_goodbye(goodbye: &Goodbye) -> registry::Goodbye {
         GoodbyeWhy::Rotation => registry::GoodbyeWhy::Rotation,
         GoodbyeWhy::Drain => registry::GoodbyeWhy::Drain,
         GoodbyeWhy::TooSlow => registry::GoodbyeWhy::TooSlow,
+        GoodbyeWhy::Moved => registry::GoodbyeWhy::Moved,
     };
     registry::Goodbye {
         why: why.into(),

@@ -1,0 +1,68 @@
+//! The beginning of a new life of the store: queued, decided and made durable as any write is.
+
+use std::time::SystemTime;
+
+use switchboard::{
+    history::Incarnation,
+    names::{Revision, StoreId},
+};
+use tokio::sync::oneshot;
+
+use super::{
+    CommitError,
+    job::{Draft, Job},
+};
+use crate::domain::{life::NewLife, repeat::RepeatKey};
+
+/// A life that has begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Begun {
+    /// The store.
+    pub store: StoreId,
+    /// Its life.
+    pub incarnation: Incarnation,
+    /// The first revision of that.
+    pub revision: Revision,
+}
+
+/// A life that is to begin, with the one who waits for it.
+#[derive(Debug)]
+pub(super) struct Begin {
+    new: NewLife,
+    begun: Option<Begun>,
+    reply: oneshot::Sender<Result<Begun, CommitError>>,
+}
+
+impl Begin {
+    pub(super) const fn new(new: NewLife, reply: oneshot::Sender<Result<Begun, CommitError>>) -> Self {
+        Self {
+            new,
+            begun: None,
+            reply,
+        }
+    }
+}
+
+impl Job for Begin {
+    fn repeat_key(&self) -> Option<&RepeatKey> {
+        None
+    }
+
+    fn judge(&mut self, draft: &mut Draft, now: SystemTime) {
+        draft.revisions.push(draft.state.begin_life(&self.new, now));
+        let items = &draft.state.items;
+        self.begun = Some(Begun {
+            store: items.store(),
+            incarnation: items.incarnation(),
+            revision: items.revision(),
+        });
+    }
+
+    fn answer(self: Box<Self>) {
+        let _gone = self.reply.send(self.begun.ok_or(CommitError::OutcomeUnknown));
+    }
+
+    fn fail(self: Box<Self>, error: CommitError) {
+        let _gone = self.reply.send(Err(error));
+    }
+}
