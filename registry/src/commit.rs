@@ -242,6 +242,8 @@ impl<S: Storage> Writer<S> {
         let mut jobs = Vec::with_capacity(ROUND);
         loop {
             tokio::select! {
+                // In this order, so that the same happenings lead to the same rounds.
+                biased;
                 taken = self.queue.recv_many(&mut jobs, ROUND) => {
                     if taken == 0 {
                         break;

@@ -160,6 +160,7 @@ impl Feed {
 
     async fn serve(self, mut messages: Messages, outlet: Outlet) -> Result<(), FeedError> {
         let hello = select! {
+            biased;
             hello = uplink::greeting(&mut messages) => hello?,
             () = self.shutdown.cancelled() => return Err(FeedError::Draining),
             () = outlet.closed() => None,
@@ -178,6 +179,7 @@ impl Feed {
         let downlink = self.downlink(member.replaced());
         // Neither side waits for the other; the first to end ends the stream.
         select! {
+            biased;
             end = downlink.run(first, follower, outlet) => end,
             end = uplink::listen(&mut messages, &member, judged, silence_max) => Ok(end?),
         }
