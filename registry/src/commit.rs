@@ -305,6 +305,8 @@ impl<S: Storage> Writer<S> {
         loop {
             let is_probed = self.damage.is_none() && !*self.is_able.borrow();
             tokio::select! {
+                // In this order, so that the same happenings lead to the same rounds.
+                biased;
                 taken = self.queue.recv_many(&mut jobs, ROUND) => {
                     if taken == 0 {
                         break;

@@ -170,6 +170,7 @@ impl Feed {
 
     async fn serve(self, mut messages: Messages, outlet: Outlet) -> Result<(), FeedError> {
         let hello = select! {
+            biased;
             hello = uplink::greeting(&mut messages) => hello?,
             () = self.shutdown.cancelled() => return Err(FeedError::Draining),
             () = outlet.closed() => None,
@@ -192,6 +193,7 @@ impl Feed {
         let (first, follower) = self.begin(welcome, View::Router);
         // Neither side waits for the other; the first to end ends the stream.
         select! {
+            biased;
             end = downlink.run(first, follower, outlet) => end,
             end = uplink::listen(&mut messages, &member, judged, silence_max) => Ok(end?),
         }

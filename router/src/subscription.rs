@@ -13,6 +13,7 @@ mod link;
 pub mod received;
 pub mod resource;
 pub mod session;
+pub mod surroundings;
 
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ use self::{
     apply::{Applied, Applier},
     link::Link,
     received::Received,
+    surroundings::{Grpc, Surroundings},
 };
 use crate::current::Current;
 
@@ -43,7 +45,8 @@ pub struct SubscriptionConfig {
 
 /// The router's side of the change stream.
 #[derive(Debug)]
-pub struct Subscription {
+pub struct Subscription<S = Grpc> {
+    surroundings: S,
     config: Arc<SubscriptionConfig>,
     current: Arc<Current>,
     received: watch::Sender<Option<Arc<Received>>>,
@@ -64,6 +67,18 @@ impl Progress {
         self.received.borrow().as_ref().map(|received| *received.cursor())
     }
 
+    /// The newest state that was received whole, and a bell for the next.
+    #[must_use]
+    pub fn states(&self) -> watch::Receiver<Option<Arc<Received>>> {
+        self.received.clone()
+    }
+
+    /// What is in use, and a bell for the next.
+    #[must_use]
+    pub fn applications(&self) -> watch::Receiver<Applied> {
+        self.applied.clone()
+    }
+
     /// What is in use.
     #[must_use]
     pub fn applied(&self) -> Applied {
@@ -75,7 +90,16 @@ impl Subscription {
     /// A subscription that puts its catalogs into `current`. Nothing happens before [`Self::run`].
     #[must_use]
     pub fn new(config: SubscriptionConfig, current: Arc<Current>) -> Self {
+        Self::within(Grpc, config, current)
+    }
+}
+
+impl<S: Surroundings> Subscription<S> {
+    /// The same in other surroundings.
+    #[must_use]
+    pub fn within(surroundings: S, config: SubscriptionConfig, current: Arc<Current>) -> Self {
         Self {
+            surroundings,
             config: Arc::new(config),
             current,
             received: watch::Sender::new(None),
@@ -101,15 +125,23 @@ impl Subscription {
     /// Dropped, it ends all its tasks at once.
     pub async fn run(self, cancel: CancellationToken) {
         let Self {
+            surroundings,
             config,
             current,
             received,
             applied,
         } = self;
         let (received_out, applied_out) = (received.subscribe(), applied.subscribe());
-        let (channel, channel_out) = watch::channel(None);
-        let link = Link::new(config, Arc::clone(&current), received, channel, applied_out);
-        let applier = Applier::new(current, received_out, channel_out, applied);
+        let (connection, connection_out) = watch::channel(None);
+        let link = Link::new(
+            surroundings.clone(),
+            config,
+            Arc::clone(&current),
+            received,
+            connection,
+            applied_out,
+        );
+        let applier = Applier::new(surroundings, current, received_out, connection_out, applied);
         let span = info_span!("subscription");
         let mut tasks = JoinSet::new();
         tasks.spawn(link.run(cancel.clone()).instrument(span.clone()));

@@ -124,14 +124,16 @@ impl Downlink {
     /// Dropping it ends the stream where it is, perhaps within a delta: what was sent stands, nothing is sent twice.
     pub(super) async fn run(self, welcome: Frame, mut follower: Follower, outlet: Outlet) -> Result<(), FeedError> {
         let mut published = self.published.clone();
-        let mut ending = pin!(self.ending(Instant::now() + jittered(ROTATION)));
+        // The stream's own, so that its waits do not depend on when others draw theirs.
+        let mut random = fastrand::Rng::new();
+        let mut ending = pin!(self.ending(Instant::now() + jittered(ROTATION, &mut random)));
         // Waited for only by who owes a snapshot; its turn must not be lost when something else comes between.
         let mut starting = pin!(self.shelf.start());
         let mut start = None;
         if outlet.send(welcome).await.is_err() {
             return Ok(());
         }
-        let mut bookmark_due = Instant::now() + jittered(self.heartbeat);
+        let mut bookmark_due = Instant::now() + jittered(self.heartbeat, &mut random);
         // The first time that there is nothing else to send, a bookmark tells the follower at once that it is up to date.
         let mut has_caught_up = false;
         let goodbye = loop {
@@ -172,7 +174,7 @@ impl Downlink {
             }
             if is_due || (is_idle && !has_caught_up) {
                 has_caught_up |= is_idle;
-                bookmark_due = now + jittered(self.heartbeat);
+                bookmark_due = now + jittered(self.heartbeat, &mut random);
                 room.send(follower.bookmark(&newest, self.pulse.is_stalled(self.heartbeat)));
                 continue;
             }
@@ -194,6 +196,7 @@ impl Downlink {
 
     async fn ending(&self, rotation: Instant) -> Goodbye {
         select! {
+            biased;
             () = self.shutdown.cancelled() => DRAIN,
             () = self.replaced.cancelled() => ROTATED,
             () = sleep_until(rotation) => ROTATED,
@@ -258,6 +261,6 @@ async fn say(goodbye: Goodbye, outlet: &Outlet) -> Result<(), FeedError> {
 }
 
 /// Within 10 % of `duration`, so that streams that began together do not stay together.
-fn jittered(duration: Duration) -> Duration {
-    duration.mul_f64(0.9 + 0.2 * fastrand::f64())
+fn jittered(duration: Duration, random: &mut fastrand::Rng) -> Duration {
+    duration.mul_f64(0.9 + 0.2 * random.f64())
 }

@@ -11,13 +11,13 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 use tracing::{Span, debug, info, info_span, warn};
 
 use super::{
-    compile::{Compiled, Held, Used, compile},
+    compile::{Compiled, Held, Used},
     credentials::Credentials,
     received::Received,
+    surroundings::Surroundings,
 };
 use crate::current::Current;
 
@@ -36,10 +36,11 @@ pub struct Applied {
 }
 
 /// What the applier is connected to.
-pub(super) struct Applier {
+pub(super) struct Applier<S: Surroundings> {
+    surroundings: S,
     current: Arc<Current>,
     received: watch::Receiver<Option<Arc<Received>>>,
-    channel: watch::Receiver<Option<Channel>>,
+    connection: watch::Receiver<Option<S::Connection>>,
     applied: watch::Sender<Applied>,
     credentials: Credentials,
     used: Arc<Used>,
@@ -58,17 +59,19 @@ enum Readiness {
     Ready,
 }
 
-impl Applier {
+impl<S: Surroundings> Applier<S> {
     pub(super) fn new(
+        surroundings: S,
         current: Arc<Current>,
         received: watch::Receiver<Option<Arc<Received>>>,
-        channel: watch::Receiver<Option<Channel>>,
+        connection: watch::Receiver<Option<S::Connection>>,
         applied: watch::Sender<Applied>,
     ) -> Self {
         Self {
+            surroundings,
             current,
             received,
-            channel,
+            connection,
             applied,
             credentials: Credentials::new(),
             used: Arc::default(),
@@ -84,18 +87,20 @@ impl Applier {
         loop {
             self.compile_newest();
             self.judge_readiness();
-            let channel = self.channel.borrow().clone();
-            if let Some(channel) = &channel {
-                self.credentials.start(channel);
+            let connection = self.connection.borrow().clone();
+            if let Some(connection) = &connection {
+                self.credentials.start(connection);
             }
-            let wake = self.wake_at(channel.is_some());
+            let wake = self.wake_at(connection.is_some());
             tokio::select! {
+                // In this order, so that the same happenings lead to the same steps.
+                biased;
                 () = cancel.cancelled() => return,
                 changed = self.received.changed() => match changed {
                     Ok(()) => self.is_stale = true,
                     Err(_closed) => return,
                 },
-                changed = self.channel.changed() => match changed {
+                changed = self.connection.changed() => match changed {
                     Ok(()) => self.credentials.reconsider(),
                     Err(_closed) => return,
                 },
@@ -128,9 +133,10 @@ impl Applier {
         if let Some(traceparent) = received.traceparent() {
             trace::adopt_text(&span, traceparent);
         }
-        self.compiling.spawn_blocking(move || {
+        let surroundings = self.surroundings.clone();
+        self.surroundings.aside(&mut self.compiling, move || {
             let begin = Instant::now();
-            let compiled = span.in_scope(|| compile(&received, &used, &credentials));
+            let compiled = span.in_scope(|| surroundings.compile(&received, &used, &credentials));
             (compiled, begin.elapsed(), span)
         });
     }
@@ -181,8 +187,8 @@ impl Applier {
         }
     }
 
-    fn wake_at(&self, has_channel: bool) -> Option<Instant> {
-        let fetch = self.credentials.due_at().filter(|_| has_channel);
+    fn wake_at(&self, is_connected: bool) -> Option<Instant> {
+        let fetch = self.credentials.due_at().filter(|_| is_connected);
         let ready = match self.readiness {
             Readiness::Until(until) => Some(until),
             Readiness::NoCatalog | Readiness::Ready => None,

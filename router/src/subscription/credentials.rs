@@ -3,7 +3,7 @@
 //! A credential that was replaced meanwhile is not asked for again: the change that names the new one is on its way.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -11,19 +11,20 @@ use std::{
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use switchboard::{
     endpoint::Origin,
-    names::CredentialId,
-    pb::registry::{self, config_service_client::ConfigServiceClient},
+    names::{CredentialId, ModelName},
+    pb::registry,
     reason::Reason,
     secret::ApiToken,
 };
 use tokio::time::{Instant, timeout};
-use tonic::{Code, transport::Channel};
+use tonic::Code;
 use tonic_types::StatusExt as _;
 use tracing::{debug, warn};
 
 use super::{
     compile::{self, Wanted},
     session::Backoff,
+    surroundings::Connection,
 };
 use crate::catalog::Credential;
 
@@ -47,12 +48,15 @@ enum FetchError {
     Other,
 }
 
-type Fetched = (CredentialId, Result<Credential, FetchError>);
+/// A credential of a model. By models first, so that they are asked for in an order that is not drawn by lot.
+type Key = (ModelName, CredentialId);
+
+type Fetched = (Key, Result<Credential, FetchError>);
 
 /// The credentials that are there, and those on their way.
 pub(super) struct Credentials {
     cache: compile::Credentials,
-    plans: HashMap<CredentialId, Plan>,
+    plans: BTreeMap<Key, Plan>,
     running: FuturesUnordered<BoxFuture<'static, Fetched>>,
     random: fastrand::Rng,
 }
@@ -75,7 +79,7 @@ impl Credentials {
     pub(super) fn new() -> Self {
         Self {
             cache: HashMap::new(),
-            plans: HashMap::new(),
+            plans: BTreeMap::new(),
             running: FuturesUnordered::new(),
             random: fastrand::Rng::new(),
         }
@@ -88,20 +92,20 @@ impl Credentials {
 
     /// Plans to fetch what is wanted and not there, and nothing else any longer.
     pub(super) fn want(&mut self, wanted: &[Wanted]) {
-        let mut plans = HashMap::with_capacity(wanted.len());
+        let mut plans = BTreeMap::new();
         for wanted in wanted {
-            let id = wanted.credential.id;
+            let key = (wanted.model.clone(), wanted.credential.id);
             // One may have come while the state that wants it was compiled.
-            if self.cache.contains_key(&id) {
+            if self.cache.contains_key(&key.1) {
                 continue;
             }
-            let plan = self.plans.remove(&id).unwrap_or_else(|| Plan {
+            let plan = self.plans.remove(&key).unwrap_or_else(|| Plan {
                 wanted: wanted.clone(),
                 was_tried: false,
                 backoff: Backoff::new(RETRY_MIN, RETRY_MAX),
                 next: Next::At(Instant::now()),
             });
-            plans.insert(id, plan);
+            plans.insert(key, plan);
         }
         self.plans = plans;
     }
@@ -127,16 +131,16 @@ impl Credentials {
     }
 
     /// Begins to fetch what is due.
-    pub(super) fn start(&mut self, channel: &Channel) {
+    pub(super) fn start(&mut self, connection: &impl Connection) {
         let now = Instant::now();
-        for (id, plan) in &mut self.plans {
+        for (key, plan) in &mut self.plans {
             if self.running.len() >= RUNNING_MAX {
                 return;
             }
             if matches!(plan.next, Next::At(at) if at <= now) {
                 plan.next = Next::Running;
-                let (id, fetch) = (*id, fetch(channel.clone(), plan.wanted.clone()));
-                self.running.push(Box::pin(async move { (id, fetch.await) }));
+                let (key, fetch) = (key.clone(), fetch(connection.clone(), plan.wanted.clone()));
+                self.running.push(Box::pin(async move { (key, fetch.await) }));
             }
         }
     }
@@ -159,20 +163,20 @@ impl Credentials {
     ///
     /// Cancel safe: a fetch goes on when it is waited for again.
     pub(super) async fn ended(&mut self) {
-        let Some((id, result)) = self.running.next().await else {
+        let Some((key, result)) = self.running.next().await else {
             return std::future::pending().await;
         };
         // One that nobody wants any longer is not kept.
-        let Some(plan) = self.plans.get_mut(&id) else {
+        let Some(plan) = self.plans.get_mut(&key) else {
             return;
         };
-        let model = &plan.wanted.model;
+        let (model, id) = &key;
         plan.was_tried = true;
         plan.next = match result {
             Ok(credential) => {
                 debug!(model.name = %model, credential.id = %id, "fetched the credential of {model}");
-                self.cache.insert(id, Arc::new(credential));
-                self.plans.remove(&id);
+                self.cache.insert(*id, Arc::new(credential));
+                self.plans.remove(&key);
                 return;
             }
             Err(FetchError::Superseded) => {
@@ -188,13 +192,12 @@ impl Credentials {
     }
 }
 
-async fn fetch(channel: Channel, wanted: Wanted) -> Result<Credential, FetchError> {
+async fn fetch(connection: impl Connection, wanted: Wanted) -> Result<Credential, FetchError> {
     let request = registry::GetModelCredentialRequest {
         model: wanted.model.to_string(),
         credential_id: wanted.credential.id.to_string(),
     };
-    let mut client = ConfigServiceClient::new(channel);
-    let answer = timeout(FETCH_MAX, client.get_model_credential(request))
+    let answer = timeout(FETCH_MAX, connection.credential(request))
         .await
         .map_err(|_elapsed| FetchError::Timeout)?
         .map_err(|status| {
@@ -205,8 +208,7 @@ async fn fetch(channel: Channel, wanted: Wanted) -> Result<Credential, FetchErro
             } else {
                 FetchError::Refused(status.code())
             }
-        })?
-        .into_inner();
+        })?;
     let origins: Result<BTreeSet<Origin>, _> = answer.origins.iter().map(|origin| Origin::parse(origin)).collect();
     let is_asked_for = answer.credential_id == wanted.credential.id.to_string()
         && origins.is_ok_and(|origins| origins == wanted.credential.origins);
@@ -222,8 +224,6 @@ async fn fetch(channel: Channel, wanted: Wanted) -> Result<Credential, FetchErro
 
 #[cfg(test)]
 mod tests {
-    use switchboard::names::ModelName;
-
     use super::*;
     use crate::subscription::resource::CredentialRef;
 
@@ -243,7 +243,7 @@ mod tests {
         let wanted = wanted(1);
         credentials.want(std::slice::from_ref(&wanted));
         assert!(!credentials.all_tried());
-        let end: Fetched = (wanted.credential.id, result);
+        let end: Fetched = ((wanted.model, wanted.credential.id), result);
         credentials.running.push(Box::pin(std::future::ready(end)));
         credentials.ended().await;
         assert!(credentials.all_tried());

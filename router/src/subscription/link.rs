@@ -5,38 +5,28 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::Stream;
-use switchboard::{
-    pb::registry::{self, config_service_client::ConfigServiceClient},
-    service::chain::Chain,
-};
+use futures_util::{Stream, StreamExt as _};
+use switchboard::pb::registry;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    Status, Streaming,
-    transport::{Channel, Endpoint},
-};
+use tonic::Status;
 use tracing::{Instrument as _, debug, info, info_span, warn};
 
 use super::{
     Applied, SubscriptionConfig,
     received::Received,
     session::{Action, Closed, End, Event, Message, Mode, RefusalWhy, Session, Standing},
+    surroundings::{Connection as _, Downward, Surroundings, Upward},
 };
 use crate::{
     current::Current,
     wire::change::{MessageError, hello, report},
 };
 
-const CONNECT_MAX: Duration = Duration::from_secs(5);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
-const KEEPALIVE_MAX: Duration = Duration::from_secs(20);
-/// A message of the registry is at most one part of 64 KiB, or one resource of 256 KiB.
-const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Reports follow each other no closer.
 const REPORT_SPACING: Duration = Duration::from_millis(50);
 /// How long a stream that the router ends is still read, so that its last report gets through.
@@ -45,31 +35,32 @@ const CLOSING_MAX: Duration = Duration::from_secs(1);
 const MESSAGES_MAX: usize = 16;
 
 /// The driver of one session.
-pub(super) struct Link {
+pub(super) struct Link<S: Surroundings> {
+    surroundings: S,
     config: Arc<SubscriptionConfig>,
     current: Arc<Current>,
     session: Session,
     begin: Instant,
     received: watch::Sender<Option<Arc<Received>>>,
-    channel: watch::Sender<Option<Channel>>,
+    connection: watch::Sender<Option<S::Connection>>,
     applied: watch::Receiver<Applied>,
-    stream: Option<OpenStream>,
+    stream: Option<OpenStream<S::Connection>>,
     /// The tasks that read: that of the open stream, and those of streams that are being ended.
     readers: JoinSet<()>,
     contact: Contact,
 }
 
 /// The session's end of an open stream.
-struct OpenStream {
-    events: mpsc::Receiver<StreamEvent>,
+struct OpenStream<C> {
+    events: mpsc::Receiver<StreamEvent<C>>,
     /// Dropped, it ends the upward direction behind the newest report.
     standing: watch::Sender<Standing>,
     /// The connection, until the registry has answered over it.
-    channel: Option<Channel>,
+    connection: Option<C>,
 }
 
-enum StreamEvent {
-    Connected(Channel),
+enum StreamEvent<C> {
+    Connected(C),
     Message(Result<Message, MessageError>),
     Ended(Result<(), String>),
 }
@@ -81,21 +72,23 @@ enum Contact {
     Lost,
 }
 
-impl Link {
+impl<S: Surroundings> Link<S> {
     pub(super) fn new(
+        surroundings: S,
         config: Arc<SubscriptionConfig>,
         current: Arc<Current>,
         received: watch::Sender<Option<Arc<Received>>>,
-        channel: watch::Sender<Option<Channel>>,
+        connection: watch::Sender<Option<S::Connection>>,
         applied: watch::Receiver<Applied>,
     ) -> Self {
         Self {
+            surroundings,
             session: Session::new(config.registry_addrs.len(), fastrand::u64(..)),
             config,
             current,
             begin: Instant::now(),
             received,
-            channel,
+            connection,
             applied,
             stream: None,
             readers: JoinSet::new(),
@@ -108,6 +101,8 @@ impl Link {
         loop {
             let wake = self.begin + self.session.wake_at();
             let event = tokio::select! {
+                // In this order, so that the same happenings lead to the same steps.
+                biased;
                 () = cancel.cancelled() => break,
                 () = sleep_until(wake) => Some(Event::Timer),
                 event = next_event(&mut self.stream) => self.read(event),
@@ -125,11 +120,11 @@ impl Link {
     }
 
     /// What an event of the stream means to the session.
-    fn read(&mut self, event: StreamEvent) -> Option<Event> {
+    fn read(&mut self, event: StreamEvent<S::Connection>) -> Option<Event> {
         match event {
-            StreamEvent::Connected(channel) => {
+            StreamEvent::Connected(connection) => {
                 if let Some(stream) = &mut self.stream {
-                    stream.channel = Some(channel);
+                    stream.connection = Some(connection);
                 }
                 None
             }
@@ -214,11 +209,11 @@ impl Link {
         let upward = upward(hello, standing_out, self.applied.clone());
         let span = info_span!("stream", registry.addr = %address);
         self.readers
-            .spawn(read_stream(address, upward, events_in).instrument(span));
+            .spawn(read_stream(self.surroundings.clone(), address, upward, events_in).instrument(span));
         self.stream = Some(OpenStream {
             events,
             standing,
-            channel: None,
+            connection: None,
         });
     }
 
@@ -237,9 +232,9 @@ impl Link {
                 ?why,
                 "the registry's history is refused: the last good catalog stays in use"
             );
-        } else if let Some(channel) = self.stream.as_mut().and_then(|stream| stream.channel.take()) {
+        } else if let Some(connection) = self.stream.as_mut().and_then(|stream| stream.connection.take()) {
             // Credentials come only from a registry whose history is followed.
-            self.channel.send_replace(Some(channel));
+            self.connection.send_replace(Some(connection));
         }
     }
 
@@ -253,7 +248,7 @@ impl Link {
     }
 }
 
-async fn next_event(stream: &mut Option<OpenStream>) -> StreamEvent {
+async fn next_event<C>(stream: &mut Option<OpenStream<C>>) -> StreamEvent<C> {
     match stream {
         Some(stream) => match stream.events.recv().await {
             Some(event) => event,
@@ -264,13 +259,15 @@ async fn next_event(stream: &mut Option<OpenStream>) -> StreamEvent {
 }
 
 /// Reads one stream from its dial to its end. When nobody listens any longer it still reads for a moment.
-async fn read_stream(
+async fn read_stream<S: Surroundings>(
+    surroundings: S,
     address: http::Uri,
-    upward: impl Stream<Item = registry::SubscribeRequest> + Send + 'static,
-    events: mpsc::Sender<StreamEvent>,
+    upward: impl Upward,
+    events: mpsc::Sender<StreamEvent<S::Connection>>,
 ) {
     let opened = tokio::select! {
-        opened = open_stream(address, upward, &events) => opened,
+        biased;
+        opened = open_stream(&surroundings, address, upward, &events) => opened,
         () = events.closed() => return,
     };
     let mut stream = match opened {
@@ -282,13 +279,14 @@ async fn read_stream(
     };
     loop {
         let read = tokio::select! {
-            read = stream.message() => read,
+            biased;
+            read = stream.next() => read,
             () = events.closed() => break,
         };
         let (event, is_end) = match read {
-            Ok(Some(message)) => (StreamEvent::Message(message.try_into()), false),
-            Ok(None) => (StreamEvent::Ended(Ok(())), true),
-            Err(status) => (StreamEvent::Ended(Err(described(&status))), true),
+            Some(Ok(message)) => (StreamEvent::Message(message.try_into()), false),
+            None => (StreamEvent::Ended(Ok(())), true),
+            Some(Err(status)) => (StreamEvent::Ended(Err(described(&status))), true),
         };
         if events.send(event).await.is_err() {
             break;
@@ -297,27 +295,19 @@ async fn read_stream(
             return;
         }
     }
-    let drained = async { while let Ok(Some(_)) = stream.message().await {} };
+    let drained = async { while let Some(Ok(_)) = stream.next().await {} };
     let _elapsed = timeout(CLOSING_MAX, drained).await;
 }
 
-async fn open_stream(
+async fn open_stream<S: Surroundings>(
+    surroundings: &S,
     address: http::Uri,
-    upward: impl Stream<Item = registry::SubscribeRequest> + Send + 'static,
-    events: &mpsc::Sender<StreamEvent>,
-) -> Result<Streaming<registry::SubscribeResponse>, String> {
-    let channel = Endpoint::from(address)
-        .connect_timeout(CONNECT_MAX)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_MAX)
-        .connect()
-        .await
-        .map_err(|error| Chain(&error).to_string())?;
-    let _nobody_listens = events.send(StreamEvent::Connected(channel.clone())).await;
-    let mut client = ConfigServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
-    let answer = client.subscribe(upward).await.map_err(|status| described(&status))?;
-    Ok(answer.into_inner())
+    upward: impl Upward,
+    events: &mpsc::Sender<StreamEvent<S::Connection>>,
+) -> Result<Downward, String> {
+    let connection = surroundings.connect(address).await?;
+    let _nobody_listens = events.send(StreamEvent::Connected(connection.clone())).await;
+    connection.subscribe(upward).await.map_err(|status| described(&status))
 }
 
 /// What the router says: the hello, then a report at once, at each change, and once a heartbeat. The newest counts: what
@@ -335,6 +325,7 @@ fn upward(
             yield newest;
             sleep(REPORT_SPACING).await;
             let due = tokio::select! {
+                biased;
                 changed = standing.changed() => changed.is_ok(),
                 changed = applied.changed() => changed.is_ok(),
                 () = sleep(heartbeat.saturating_sub(REPORT_SPACING)) => true,

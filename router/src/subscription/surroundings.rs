@@ -1,0 +1,102 @@
+//! What the subscription needs of the world around it: a way to a registry, and a place for long computations.
+//!
+//! Everything else that it does is its own decision. A simulation puts its own surroundings in the place of the real ones.
+
+use std::{fmt::Debug, future::Future, time::Duration};
+
+use futures_util::{Stream, StreamExt as _, stream::BoxStream};
+use switchboard::{
+    pb::registry::{self, config_service_client::ConfigServiceClient},
+    service::chain::Chain,
+};
+use tokio::task::JoinSet;
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint},
+};
+
+use super::{
+    compile::{self, Compiled, Used},
+    received::Received,
+};
+
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
+const KEEPALIVE_MAX: Duration = Duration::from_secs(20);
+/// A message of the registry is at most one part of 64 KiB, or one resource of 256 KiB.
+const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// What a router says on its stream.
+pub trait Upward: Stream<Item = registry::SubscribeRequest> + Send + 'static {}
+
+impl<U: Stream<Item = registry::SubscribeRequest> + Send + 'static> Upward for U {}
+
+/// What a registry says on it, and how it ends.
+pub type Downward = BoxStream<'static, Result<registry::SubscribeResponse, Status>>;
+
+/// The world around a subscription.
+pub trait Surroundings: Debug + Clone + Send + Sync + 'static {
+    /// A connection to a registry.
+    type Connection: Connection;
+
+    /// Connects to a registry. An error says why not, for the log.
+    fn connect(&self, address: http::Uri) -> impl Future<Output = Result<Self::Connection, String>> + Send;
+
+    /// Has something computed that takes longer than a worker of the runtime may be kept busy.
+    fn aside<T: Send + 'static>(&self, tasks: &mut JoinSet<T>, work: impl FnOnce() -> T + Send + 'static);
+
+    /// Compiles what was received.
+    fn compile(&self, received: &Received, used: &Used, credentials: &compile::Credentials) -> Compiled {
+        compile::compile(received, used, credentials)
+    }
+}
+
+/// One connection to a registry.
+pub trait Connection: Clone + Send + Sync + 'static {
+    /// Opens the change stream.
+    fn subscribe(&self, upward: impl Upward) -> impl Future<Output = Result<Downward, Status>> + Send;
+
+    /// Asks for one credential.
+    fn credential(
+        &self,
+        request: registry::GetModelCredentialRequest,
+    ) -> impl Future<Output = Result<registry::GetModelCredentialResponse, Status>> + Send;
+}
+
+/// The real surroundings: gRPC, and the threads of the runtime.
+#[derive(Debug, Clone, Copy)]
+pub struct Grpc;
+
+impl Surroundings for Grpc {
+    type Connection = Channel;
+
+    async fn connect(&self, address: http::Uri) -> Result<Channel, String> {
+        Endpoint::from(address)
+            .connect_timeout(CONNECT_MAX)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(KEEPALIVE_MAX)
+            .connect()
+            .await
+            .map_err(|error| Chain(&error).to_string())
+    }
+
+    fn aside<T: Send + 'static>(&self, tasks: &mut JoinSet<T>, work: impl FnOnce() -> T + Send + 'static) {
+        tasks.spawn_blocking(work);
+    }
+}
+
+impl Connection for Channel {
+    async fn subscribe(&self, upward: impl Upward) -> Result<Downward, Status> {
+        let mut client = ConfigServiceClient::new(self.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        Ok(client.subscribe(upward).await?.into_inner().boxed())
+    }
+
+    async fn credential(
+        &self,
+        request: registry::GetModelCredentialRequest,
+    ) -> Result<registry::GetModelCredentialResponse, Status> {
+        let mut client = ConfigServiceClient::new(self.clone());
+        Ok(client.get_model_credential(request).await?.into_inner())
+    }
+}
