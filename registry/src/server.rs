@@ -159,6 +159,8 @@ impl Server {
             names: SERVICES,
             reflection: config.reflection,
             ready,
+            aspects: Vec::new(),
+            aspects: Vec::new(),
             metrics,
         };
 

@@ -42,6 +42,9 @@ const SERVICES: &[&str] = &[
     RoutingServiceServer::<RoutingApi>::NAME,
 ];
 
+/// In health: whether a registry has confirmed the configuration, which may come from the snapshot file.
+const CONFIG_FRESH: &str = "config-fresh";
+
 /// Why the router cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -104,9 +107,11 @@ impl Server {
                 router_id: config.router_id,
                 instance: InstanceId::random(),
                 build: env!("CARGO_PKG_VERSION").to_owned(),
+                snapshot: config.snapshot,
             },
             Arc::clone(&current),
         );
+        subscription.metrics().register(own);
         let progress = subscription.progress();
         let following_stop = CancellationToken::new();
         let mut following = JoinSet::new();
@@ -114,7 +119,7 @@ impl Server {
         following.spawn(subscription.run(following_stop.clone()));
 
         let (calls, drain) = (TaskTracker::new(), CancellationToken::new());
-        let ready = current.ready();
+        let (ready, confirmed) = (current.ready(), current.confirmed());
         let inference = InferenceApi::new(current, upstream, call::Limits::default(), calls.clone(), drain.clone());
         let routing = RoutingApi::new(inference.calls().clone(), progress, stop.clone());
         let routes = Routes::default()
@@ -125,6 +130,7 @@ impl Server {
             names: SERVICES,
             reflection: config.reflection,
             ready,
+            aspects: vec![(CONFIG_FRESH, confirmed)],
             metrics,
         };
         let shutdown = Shutdown {

@@ -26,14 +26,22 @@ impl Health {
 
     /// Says whether all services serve.
     pub async fn set_serving(&self, is_serving: bool) {
-        let status = if is_serving {
-            ServingStatus::Serving
-        } else {
-            ServingStatus::NotServing
-        };
         for service in self.services.iter().chain(&[""]) {
-            self.reporter.set_service_status(service, status).await;
+            self.reporter.set_service_status(service, status(is_serving)).await;
         }
+    }
+
+    /// Says whether something holds that is no service, under its own name.
+    pub async fn set_aspect(&self, name: &str, holds: bool) {
+        self.reporter.set_service_status(name, status(holds)).await;
+    }
+}
+
+const fn status(is_serving: bool) -> ServingStatus {
+    if is_serving {
+        ServingStatus::Serving
+    } else {
+        ServingStatus::NotServing
     }
 }
 

@@ -128,6 +128,8 @@ pub struct Services {
     pub reflection: bool,
     /// Whether the services can take calls: what health and readiness tell.
     pub ready: watch::Receiver<bool>,
+    /// What health tells besides, each under a name of its own and without effect on [`Self::ready`].
+    pub aspects: Vec<(&'static str, watch::Receiver<bool>)>,
     /// The services' own metrics, begun by [`of_service`](super::metrics::of_service); those of calls and connections come on top.
     pub metrics: Registry,
 }
@@ -157,6 +159,7 @@ pub async fn serve(
         names,
         reflection,
         ready,
+        aspects,
         mut metrics,
     } = services;
     let calls = CallMetrics::new(&mut metrics, names);
@@ -174,6 +177,9 @@ pub async fn serve(
     let (listen_addr, admin_addr) = (listener.local_addr(), admin.local_addr());
     let mut helpers = JoinSet::new();
     // Best effort: without them probes fail, and calls go on.
+    for (name, holds) in aspects {
+        helpers.spawn(tell_aspect(health.clone(), name, holds));
+    }
     helpers.spawn(tell_health(health, ready, serving, shutdown.stop.clone()));
     let shown = Shown {
         ready: is_serving,
@@ -219,6 +225,17 @@ async fn tell_health(
     health.set_serving(false).await;
     // Readiness is asked until the end.
     serving.closed().await;
+}
+
+/// Keeps health true to one aspect.
+async fn tell_aspect(health: Health, name: &'static str, mut holds: watch::Receiver<bool>) {
+    loop {
+        let holds_now = *holds.borrow_and_update();
+        health.set_aspect(name, holds_now).await;
+        if holds.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 async fn transport(

@@ -17,6 +17,7 @@ use tracing::{Span, debug, info, info_span, warn};
 use super::{
     compile::{Compiled, Held, Used, compile},
     credentials::Credentials,
+    persist::{Kept, Restored},
     received::Received,
 };
 use crate::current::Current;
@@ -41,10 +42,10 @@ pub(super) struct Applier {
     received: watch::Receiver<Option<Arc<Received>>>,
     channel: watch::Receiver<Option<Channel>>,
     applied: watch::Sender<Applied>,
+    kept: watch::Sender<Option<Kept>>,
     credentials: Credentials,
     used: Arc<Used>,
-    /// With the span, which ends when the catalog is in use.
-    compiling: JoinSet<(Compiled, Duration, Span)>,
+    compiling: JoinSet<Done>,
     /// Something has changed since the last compiling began.
     is_stale: bool,
     /// Until when the credentials of a new life of the store are waited for.
@@ -52,8 +53,20 @@ pub(super) struct Applier {
     readiness: Readiness,
 }
 
+/// A state that was compiled.
+struct Done {
+    received: Arc<Received>,
+    compiled: Compiled,
+    duration: Duration,
+    /// Ends when the catalog is in use.
+    span: Span,
+}
+
 enum Readiness {
-    NoCatalog,
+    /// What the snapshot file has is compiled first.
+    NoCatalog {
+        file: Option<Cursor>,
+    },
     Until(Instant),
     Ready,
 }
@@ -64,19 +77,32 @@ impl Applier {
         received: watch::Receiver<Option<Arc<Received>>>,
         channel: watch::Receiver<Option<Channel>>,
         applied: watch::Sender<Applied>,
+        kept: watch::Sender<Option<Kept>>,
     ) -> Self {
         Self {
             current,
             received,
             channel,
             applied,
+            kept,
             credentials: Credentials::new(),
             used: Arc::default(),
             compiling: JoinSet::new(),
             is_stale: false,
             new_life: None,
-            readiness: Readiness::NoCatalog,
+            readiness: Readiness::NoCatalog { file: None },
         }
+    }
+
+    /// Begins with what an earlier start has left; its resources are those in `received`.
+    pub(super) fn restore(&mut self, restored: Restored) {
+        let Restored { kept, credentials, .. } = restored;
+        self.credentials.restore(credentials);
+        self.used = kept.used;
+        self.is_stale = true;
+        self.readiness = Readiness::NoCatalog {
+            file: Some(*kept.received.cursor()),
+        };
     }
 
     /// Runs until it is cancelled, or nothing more can be received.
@@ -100,7 +126,7 @@ impl Applier {
                     Err(_closed) => return,
                 },
                 Some(compiled) = self.compiling.join_next() => match compiled {
-                    Ok((compiled, duration, span)) => span.in_scope(|| self.install(compiled, duration)),
+                    Ok(done) => done.span.clone().in_scope(|| self.install(done)),
                     Err(error) => {
                         warn!(%error, "compiling the configuration failed: the catalog in use stays");
                     }
@@ -131,21 +157,27 @@ impl Applier {
         self.compiling.spawn_blocking(move || {
             let begin = Instant::now();
             let compiled = span.in_scope(|| compile(&received, &used, &credentials));
-            (compiled, begin.elapsed(), span)
+            Done {
+                received,
+                compiled,
+                duration: begin.elapsed(),
+                span,
+            }
         });
     }
 
-    fn install(&mut self, compiled: Compiled, compile_duration: Duration) {
+    fn install(&mut self, done: Done) {
         let begin = Instant::now();
         let Compiled {
             catalog,
             used,
             held,
             wanted,
-        } = compiled;
+        } = done.compiled;
         self.credentials.want(&wanted);
+        let is_first = matches!(self.readiness, Readiness::NoCatalog { .. });
         let is_new_life = self.used.life().is_some_and(|life| used.life() != Some(life));
-        if is_new_life {
+        if is_new_life && !is_first {
             // Nothing is held over: what worked so far should not fail for want of a credential that only has to be fetched.
             let until = *self.new_life.get_or_insert(begin + PATIENCE);
             if begin < until && !self.credentials.all_tried() {
@@ -153,21 +185,31 @@ impl Applier {
             }
         }
         self.new_life = None;
-        self.credentials.keep(&used.credentials(), &wanted);
+        self.credentials.keep(&used.credential_ids(), &wanted);
         let cursor = catalog.cursor;
-        let is_first = self.used.life().is_none();
         self.used = Arc::new(used);
         self.current.swap(Arc::new(catalog));
         self.current.set_held(held.len());
-        if is_first {
-            self.readiness = Readiness::Until(begin + PATIENCE);
+        let is_from_file = match self.readiness {
+            Readiness::NoCatalog { file } => {
+                // What the file has was ready once, and there may be nobody to fetch more from.
+                self.readiness = Readiness::Until(if file == Some(cursor) { begin } else { begin + PATIENCE });
+                file == Some(cursor)
+            }
+            Readiness::Until(_) | Readiness::Ready => false,
+        };
+        if !is_from_file {
+            self.kept.send_replace(Some(Kept {
+                received: done.received,
+                used: Arc::clone(&self.used),
+            }));
         }
         self.log(&cursor, is_first, &held);
         // Only now: what is reported as applied is in use.
         self.applied.send_replace(Applied {
             cursor: Some(cursor),
             held: held.into(),
-            duration: compile_duration + begin.elapsed(),
+            duration: done.duration + begin.elapsed(),
         });
     }
 
@@ -184,7 +226,7 @@ impl Applier {
         let fetch = self.credentials.due_at().filter(|_| has_channel);
         let ready = match self.readiness {
             Readiness::Until(until) => Some(until),
-            Readiness::NoCatalog | Readiness::Ready => None,
+            Readiness::NoCatalog { .. } | Readiness::Ready => None,
         };
         // While it compiles nothing else can be done about a new life.
         let new_life = self.new_life.filter(|_| self.compiling.is_empty());

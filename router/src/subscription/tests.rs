@@ -35,6 +35,7 @@ impl Case {
             router_id: "router-1".to_owned(),
             instance: InstanceId::random(),
             build: "test".to_owned(),
+            snapshot: None,
         };
         let cancel = CancellationToken::new();
         let mut router = JoinSet::new();
