@@ -14,6 +14,8 @@ pub mod history;
 pub mod names;
 pub mod pb;
 pub mod reason;
+#[cfg(feature = "service")]
+pub mod seal;
 pub mod secret;
 #[cfg(feature = "service")]
 pub mod service;

@@ -1,14 +1,27 @@
 //! The command line of the router. Nothing else reads flags or the environment.
 
-use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    ffi::OsString,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand};
 use http::Uri;
-use switchboard::service::{
-    flags::{self, SharedFlags},
-    health::ask::Question,
-    process::{Serve, Task},
+use switchboard::{
+    seal::Sealer,
+    service::{
+        chain::Chain,
+        flags::{self, SharedFlags},
+        health::ask::Question,
+        process::{Serve, Task},
+    },
 };
+
+use crate::subscription::persist::SnapshotFile;
 
 /// Before the name of every environment variable that stands for a flag.
 pub const ENV_PREFIX: &str = "SWITCHBOARD_ROUTER_";
@@ -29,6 +42,8 @@ pub struct Config {
     pub router_id: String,
     /// How long calls that run may go on after the router was told to stop.
     pub drain_timeout: Duration,
+    /// Where the newest state is kept for the next start. `None`: nowhere.
+    pub snapshot: Option<SnapshotFile>,
     /// Whether gRPC reflection is served.
     pub reflection: bool,
     /// Where to tell the bound addresses once serving.
@@ -58,6 +73,10 @@ fn serve(flags: ServeFlags) -> Result<Serve<Config>, String> {
             .and_then(|name| router_id(&name))
             .map_err(|error| format!("--router-id {error}"))?,
     };
+    let snapshot = match flags.snapshot_file.zip(flags.snapshot_key_file) {
+        Some((file, key_file)) => Some(snapshot(file, &key_file)?),
+        None => None,
+    };
     Ok(Serve {
         telemetry: flags.shared.telemetry("switchboard-router")?,
         config: Config {
@@ -67,9 +86,16 @@ fn serve(flags: ServeFlags) -> Result<Serve<Config>, String> {
             registry_addrs: flags.registry_addr,
             router_id,
             drain_timeout: flags.drain_timeout,
+            snapshot,
             ready_file: flags.shared.ready_file,
         },
     })
+}
+
+fn snapshot(file: PathBuf, key_file: &Path) -> Result<SnapshotFile, String> {
+    let sealer = Sealer::read(key_file)
+        .map_err(|error| format!("--snapshot-key-file: {} {}", key_file.display(), Chain(&error)))?;
+    Ok(SnapshotFile::new(file, Arc::new(sealer)))
 }
 
 fn host_name() -> Result<String, String> {
@@ -131,6 +157,14 @@ struct ServeFlags {
     /// After SIGTERM, let calls that run go on for at most this long, for example `110s` or `2m`
     #[arg(long, value_name = "DURATION", default_value = "110s", value_parser = flags::duration)]
     drain_timeout: Duration,
+
+    /// Keep the newest configuration, with its API tokens, sealed in this file, and begin with it when the registry is away
+    #[arg(long, value_name = "PATH", requires = "snapshot_key_file")]
+    snapshot_file: Option<PathBuf>,
+
+    /// Seal the snapshot file with the first key of this file, open it with any: one key a line, an id, a colon and 64 hexadecimal digits; nobody but its owner may have rights to it
+    #[arg(long, value_name = "PATH", requires = "snapshot_file")]
+    snapshot_key_file: Option<PathBuf>,
 
     #[command(flatten)]
     shared: SharedFlags,

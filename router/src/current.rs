@@ -20,6 +20,7 @@ pub struct Current {
     contact: Mutex<Option<Instant>>,
     held: AtomicUsize,
     ready: watch::Sender<bool>,
+    confirmed: watch::Sender<bool>,
 }
 
 impl Default for Current {
@@ -29,6 +30,7 @@ impl Default for Current {
             contact: Mutex::default(),
             held: AtomicUsize::new(0),
             ready: watch::Sender::new(false),
+            confirmed: watch::Sender::new(false),
         }
     }
 }
@@ -54,6 +56,19 @@ impl Current {
     #[must_use]
     pub fn ready(&self) -> watch::Receiver<bool> {
         self.ready.subscribe()
+    }
+
+    /// Says that a registry has confirmed the configuration in use, or has sent it.
+    pub fn set_confirmed(&self) {
+        self.confirmed
+            .send_if_modified(|confirmed| !std::mem::replace(confirmed, true));
+    }
+
+    /// Whether a registry has confirmed the configuration since the start; once true it stays so. A router that began with
+    /// its snapshot file serves before.
+    #[must_use]
+    pub fn confirmed(&self) -> watch::Receiver<bool> {
+        self.confirmed.subscribe()
     }
 
     /// Notes how many resources are not in use at their newest version.

@@ -10,6 +10,7 @@ use switchboard::{
     names::InstanceId,
     pb::router::{inference_service_server::InferenceServiceServer, routing_service_server::RoutingServiceServer},
     service::{
+        health::Part,
         metrics,
         serve::{self, BindError, END_TIMEOUT, Limits, Ports, ServeError, Services, Shutdown},
     },
@@ -41,6 +42,9 @@ const SERVICES: &[&str] = &[
     InferenceServiceServer::<InferenceApi>::NAME,
     RoutingServiceServer::<RoutingApi>::NAME,
 ];
+
+/// In health: whether a registry has confirmed the configuration, which may come from the snapshot file.
+const CONFIG_FRESH: &str = "config-fresh";
 
 /// Why the router cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -104,9 +108,11 @@ impl Server {
                 router_id: config.router_id,
                 instance: InstanceId::random(),
                 build: env!("CARGO_PKG_VERSION").to_owned(),
+                snapshot: config.snapshot,
             },
             Arc::clone(&current),
         );
+        subscription.metrics().register(own);
         let progress = subscription.progress();
         let following_stop = CancellationToken::new();
         let mut following = JoinSet::new();
@@ -114,7 +120,7 @@ impl Server {
         following.spawn(subscription.run(following_stop.clone()));
 
         let (calls, drain) = (TaskTracker::new(), CancellationToken::new());
-        let ready = current.ready();
+        let (ready, confirmed) = (current.ready(), current.confirmed());
         let inference = InferenceApi::new(current, upstream, call::Limits::default(), calls.clone(), drain.clone());
         let routing = RoutingApi::new(inference.calls().clone(), progress, stop.clone());
         let routes = Routes::default()
@@ -123,7 +129,10 @@ impl Server {
         let services = Services {
             routes,
             names: SERVICES,
-            parts: Vec::new(),
+            parts: vec![Part {
+                name: CONFIG_FRESH,
+                serves: confirmed,
+            }],
             reflection: config.reflection,
             ready,
             metrics,

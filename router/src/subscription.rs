@@ -10,6 +10,7 @@ mod credentials;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod link;
+pub mod persist;
 pub mod received;
 pub mod resource;
 pub mod session;
@@ -25,6 +26,7 @@ use tracing::{Instrument as _, error, info_span};
 use self::{
     apply::{Applied, Applier},
     link::Link,
+    persist::{PersistMetrics, Persister, Restored, SnapshotFile},
     received::Received,
     surroundings::{Grpc, Surroundings},
 };
@@ -41,6 +43,8 @@ pub struct SubscriptionConfig {
     pub instance: InstanceId,
     /// The version of this program, for people.
     pub build: String,
+    /// Where the newest state is kept for the next start. `None`: nowhere.
+    pub snapshot: Option<SnapshotFile>,
 }
 
 /// The router's side of the change stream.
@@ -51,6 +55,7 @@ pub struct Subscription<S = Grpc> {
     current: Arc<Current>,
     received: watch::Sender<Option<Arc<Received>>>,
     applied: watch::Sender<Applied>,
+    metrics: PersistMetrics,
 }
 
 /// How far the router follows, for whoever asks.
@@ -104,7 +109,14 @@ impl<S: Surroundings> Subscription<S> {
             current,
             received: watch::Sender::new(None),
             applied: watch::Sender::new(Applied::default()),
+            metrics: PersistMetrics::default(),
         }
+    }
+
+    /// What is counted of the snapshot file.
+    #[must_use]
+    pub const fn metrics(&self) -> &PersistMetrics {
+        &self.metrics
     }
 
     /// How far it follows, also after it has ended.
@@ -116,7 +128,8 @@ impl<S: Surroundings> Subscription<S> {
         }
     }
 
-    /// Follows the registry until it is cancelled, then ends the stream in order, within about a second.
+    /// Goes on from the snapshot file, if there is one, and follows the registry until it is cancelled; then ends the stream
+    /// in order, within about a second.
     ///
     /// Essential: it ends earlier only by a mistake of its own, which is logged; the last catalog stays in use then.
     ///
@@ -130,7 +143,24 @@ impl<S: Surroundings> Subscription<S> {
             current,
             received,
             applied,
+            metrics,
         } = self;
+        let span = info_span!("subscription");
+        let (kept, kept_out) = watch::channel(None);
+        // Both halves are held to the end: the stream reports what was persisted, also when nothing ever is.
+        let (persisted, persisted_out) = watch::channel(None);
+        let persister = config
+            .snapshot
+            .clone()
+            .map(|file| Persister::new(file, kept_out, persisted.clone(), metrics));
+        let restored = load(persister.as_ref()).instrument(span.clone());
+        let Some(restored) = cancel.run_until_cancelled(restored).await else {
+            return;
+        };
+        if let Some(restored) = &restored {
+            received.send_replace(Some(Arc::clone(&restored.kept.received)));
+        }
+
         let (received_out, applied_out) = (received.subscribe(), applied.subscribe());
         let (connection, connection_out) = watch::channel(None);
         let link = Link::new(
@@ -140,20 +170,31 @@ impl<S: Surroundings> Subscription<S> {
             received,
             connection,
             applied_out,
+            persisted_out,
         );
-        let applier = Applier::new(surroundings, current, received_out, connection_out, applied);
-        let span = info_span!("subscription");
+        let mut applier = Applier::new(surroundings, current, received_out, connection_out, applied, kept);
+        if let Some(restored) = restored {
+            applier.restore(restored);
+        }
         let mut tasks = JoinSet::new();
         tasks.spawn(link.run(cancel.clone()).instrument(span.clone()));
-        tasks.spawn(applier.run(cancel).instrument(span));
-        // Each is useless without the other.
+        tasks.spawn(applier.run(cancel.clone()).instrument(span.clone()));
+        if let Some(persister) = persister {
+            tasks.spawn(persister.run(cancel).instrument(span));
+        }
+        // The first two are useless without each other, and the third without them.
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {
                 error!(%error, "the subscription to the registry broke off");
                 return;
             }
         }
+        drop(persisted);
     }
+}
+
+async fn load(persister: Option<&Persister>) -> Option<Restored> {
+    persister?.load().await
 }
 
 #[cfg(test)]

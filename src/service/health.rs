@@ -36,9 +36,8 @@ impl Health {
 
     /// Says whether all services serve.
     pub async fn set_serving(&self, is_serving: bool) {
-        let status = status(is_serving);
         for service in self.services.iter().chain(&[""]) {
-            self.reporter.set_service_status(service, status).await;
+            self.reporter.set_service_status(service, status(is_serving)).await;
         }
     }
 

@@ -16,6 +16,7 @@ use tracing::{Span, debug, info, info_span, warn};
 use super::{
     compile::{Compiled, Held, Used},
     credentials::Credentials,
+    persist::{Kept, Restored},
     received::Received,
     surroundings::Surroundings,
 };
@@ -42,10 +43,10 @@ pub(super) struct Applier<S: Surroundings> {
     received: watch::Receiver<Option<Arc<Received>>>,
     connection: watch::Receiver<Option<S::Connection>>,
     applied: watch::Sender<Applied>,
+    kept: watch::Sender<Option<Kept>>,
     credentials: Credentials,
     used: Arc<Used>,
-    /// With the span, which ends when the catalog is in use.
-    compiling: JoinSet<(Compiled, Duration, Span)>,
+    compiling: JoinSet<Done>,
     /// Something has changed since the last compiling began.
     is_stale: bool,
     /// Until when the credentials of a new life of the store are waited for.
@@ -53,8 +54,20 @@ pub(super) struct Applier<S: Surroundings> {
     readiness: Readiness,
 }
 
+/// A state that was compiled.
+struct Done {
+    received: Arc<Received>,
+    compiled: Compiled,
+    duration: Duration,
+    /// Ends when the catalog is in use.
+    span: Span,
+}
+
 enum Readiness {
-    NoCatalog,
+    /// What the snapshot file has is compiled first.
+    NoCatalog {
+        file: Option<Cursor>,
+    },
     Until(Instant),
     Ready,
 }
@@ -66,6 +79,7 @@ impl<S: Surroundings> Applier<S> {
         received: watch::Receiver<Option<Arc<Received>>>,
         connection: watch::Receiver<Option<S::Connection>>,
         applied: watch::Sender<Applied>,
+        kept: watch::Sender<Option<Kept>>,
     ) -> Self {
         Self {
             surroundings,
@@ -73,13 +87,25 @@ impl<S: Surroundings> Applier<S> {
             received,
             connection,
             applied,
+            kept,
             credentials: Credentials::new(),
             used: Arc::default(),
             compiling: JoinSet::new(),
             is_stale: false,
             new_life: None,
-            readiness: Readiness::NoCatalog,
+            readiness: Readiness::NoCatalog { file: None },
         }
+    }
+
+    /// Begins with what an earlier start has left; its resources are those in `received`.
+    pub(super) fn restore(&mut self, restored: Restored) {
+        let Restored { kept, credentials, .. } = restored;
+        self.credentials.restore(credentials);
+        self.used = kept.used;
+        self.is_stale = true;
+        self.readiness = Readiness::NoCatalog {
+            file: Some(*kept.received.cursor()),
+        };
     }
 
     /// Runs until it is cancelled, or nothing more can be received.
@@ -105,7 +131,7 @@ impl<S: Surroundings> Applier<S> {
                     Err(_closed) => return,
                 },
                 Some(compiled) = self.compiling.join_next() => match compiled {
-                    Ok((compiled, duration, span)) => span.in_scope(|| self.install(compiled, duration)),
+                    Ok(done) => done.span.clone().in_scope(|| self.install(done)),
                     Err(error) => {
                         warn!(%error, "compiling the configuration failed: the catalog in use stays");
                     }
@@ -137,21 +163,27 @@ impl<S: Surroundings> Applier<S> {
         self.surroundings.aside(&mut self.compiling, move || {
             let begin = Instant::now();
             let compiled = span.in_scope(|| surroundings.compile(&received, &used, &credentials));
-            (compiled, begin.elapsed(), span)
+            Done {
+                received,
+                compiled,
+                duration: begin.elapsed(),
+                span,
+            }
         });
     }
 
-    fn install(&mut self, compiled: Compiled, compile_duration: Duration) {
+    fn install(&mut self, done: Done) {
         let begin = Instant::now();
         let Compiled {
             catalog,
             used,
             held,
             wanted,
-        } = compiled;
+        } = done.compiled;
         self.credentials.want(&wanted);
+        let is_first = matches!(self.readiness, Readiness::NoCatalog { .. });
         let is_new_life = self.used.life().is_some_and(|life| used.life() != Some(life));
-        if is_new_life {
+        if is_new_life && !is_first {
             // Nothing is held over: what worked so far should not fail for want of a credential that only has to be fetched.
             let until = *self.new_life.get_or_insert(begin + PATIENCE);
             if begin < until && !self.credentials.all_tried() {
@@ -159,14 +191,24 @@ impl<S: Surroundings> Applier<S> {
             }
         }
         self.new_life = None;
-        self.credentials.keep(&used.credentials(), &wanted);
+        self.credentials.keep(&used.credential_ids(), &wanted);
         let cursor = catalog.cursor;
-        let is_first = self.used.life().is_none();
         self.used = Arc::new(used);
         self.current.swap(Arc::new(catalog));
         self.current.set_held(held.len());
-        if is_first {
-            self.readiness = Readiness::Until(begin + PATIENCE);
+        let is_from_file = match self.readiness {
+            Readiness::NoCatalog { file } => {
+                // What the file has was ready once, and there may be nobody to fetch more from.
+                self.readiness = Readiness::Until(if file == Some(cursor) { begin } else { begin + PATIENCE });
+                file == Some(cursor)
+            }
+            Readiness::Until(_) | Readiness::Ready => false,
+        };
+        if !is_from_file {
+            self.kept.send_replace(Some(Kept {
+                received: done.received,
+                used: Arc::clone(&self.used),
+            }));
         }
         self.log(&cursor, is_first, &held);
         failpoint::hit("apply.before-report");
@@ -174,7 +216,7 @@ impl<S: Surroundings> Applier<S> {
         self.applied.send_replace(Applied {
             cursor: Some(cursor),
             held: held.into(),
-            duration: compile_duration + begin.elapsed(),
+            duration: done.duration + begin.elapsed(),
         });
     }
 
@@ -191,7 +233,7 @@ impl<S: Surroundings> Applier<S> {
         let fetch = self.credentials.due_at().filter(|_| is_connected);
         let ready = match self.readiness {
             Readiness::Until(until) => Some(until),
-            Readiness::NoCatalog | Readiness::Ready => None,
+            Readiness::NoCatalog { .. } | Readiness::Ready => None,
         };
         // While it compiles nothing else can be done about a new life.
         let new_life = self.new_life.filter(|_| self.compiling.is_empty());

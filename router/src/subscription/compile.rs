@@ -4,22 +4,25 @@
 //! long as it is the same life of the name. What takes something away is never held: it acts at once, also from an item
 //! that is refused otherwise.
 
+mod used;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
 use switchboard::{
-    history::Incarnation,
     names::{CredentialId, FeatureName, ModelName, ResourceName, Revision},
     reason::FieldReason,
 };
 
 use super::{
     received::Received,
-    resource::{Content, CredentialRef, CredentialSpec, ModelContent, ModelSpec, Raw, Refusal, Resource},
+    resource::{Content, CredentialRef, CredentialSpec, ModelContent, Raw, Refusal, Resource},
 };
-use crate::catalog::{Catalog, Credential, Model, ModelState, Setting};
+use crate::catalog::{Catalog, Credential, ModelState, Setting};
+
+pub use self::used::{Used, UsedFeature, UsedModel, UsedSettings};
 
 /// Credentials by their ids.
 pub type Credentials = HashMap<CredentialId, Arc<Credential>>;
@@ -35,37 +38,6 @@ pub struct Compiled {
     pub held: Vec<Held>,
     /// Credentials that calls need and that are not there.
     pub wanted: Vec<Wanted>,
-}
-
-/// The versions in use.
-#[derive(Debug, Default)]
-pub struct Used {
-    life: Option<Incarnation>,
-    models: HashMap<ModelName, UsedModel>,
-    features: HashMap<FeatureName, UsedFeature>,
-    settings: UsedSettings,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct UsedSettings {
-    revision: Revision,
-    inference_paused: bool,
-}
-
-#[derive(Debug, Clone)]
-struct UsedModel {
-    create_revision: Revision,
-    revision: Revision,
-    model: Arc<Model>,
-    /// The credential was dropped.
-    lacks_credential: bool,
-}
-
-#[derive(Debug, Clone)]
-struct UsedFeature {
-    create_revision: Revision,
-    revision: Revision,
-    setting: Setting,
 }
 
 /// An item whose newest version is not in use.
@@ -116,21 +88,6 @@ pub struct Wanted {
     pub model: ModelName,
     /// Which one, and where it may be sent.
     pub credential: CredentialRef,
-}
-
-impl Used {
-    /// The life of the store that the versions are of. `None`: there are none.
-    #[must_use]
-    pub const fn life(&self) -> Option<Incarnation> {
-        self.life
-    }
-
-    /// Whether a version in use has this credential.
-    #[must_use]
-    pub fn credentials(&self) -> HashSet<CredentialId> {
-        let credentials = self.models.values().filter_map(|used| used.model.credential.as_ref());
-        credentials.map(|credential| credential.id).collect()
-    }
 }
 
 /// Compiles a state, with what was in use before it.
@@ -223,18 +180,18 @@ enum Newest {
 }
 
 impl<'a> Step<'a> {
-    fn model(&mut self, resource: &'a Resource, name: &ModelName, content: &ModelContent) {
+    fn model(&mut self, resource: &'a Arc<Resource>, name: &ModelName, content: &ModelContent) {
         let raw = &resource.raw;
         let before = self.before.models.get(name);
-        let before = before.filter(|used| used.create_revision == raw.create_revision);
-        let newest = self.newest(raw, name, content, before);
+        let before = before.filter(|used| used.create_revision() == raw.create_revision);
+        let newest = self.newest(resource, name, content, before);
         let is_idle = matches!(newest, Newest::Idle);
         let used = match newest {
             Newest::Usable(used) => Some(used),
             Newest::Held(why) => {
-                let used_revision = before.map_or(Revision::ZERO, |used| used.revision);
+                let used_revision = before.map_or(Revision::ZERO, UsedModel::revision);
                 self.hold(raw, name.clone().into(), why, used_revision);
-                before.map(|used| without_what_was_taken(used, content.credential.as_ref()))
+                before.map(|used| used.without_what_was_taken(content.credential.as_ref()))
             }
             Newest::Idle => before.cloned(),
         };
@@ -252,7 +209,14 @@ impl<'a> Step<'a> {
         }
     }
 
-    fn newest(&mut self, raw: &Raw, name: &ModelName, content: &ModelContent, before: Option<&UsedModel>) -> Newest {
+    fn newest(
+        &mut self,
+        resource: &Arc<Resource>,
+        name: &ModelName,
+        content: &ModelContent,
+        before: Option<&UsedModel>,
+    ) -> Newest {
+        let raw = &resource.raw;
         if let Some(why) = missing_capability(raw) {
             return Newest::Held(why);
         }
@@ -260,17 +224,10 @@ impl<'a> Step<'a> {
             Ok(spec) => spec,
             Err(refusal) => return Newest::Held(HeldWhy::Refused(refusal.clone())),
         };
-        if let Some(before) = before.filter(|before| before.revision == raw.revision) {
+        if let Some(before) = before.filter(|before| before.revision() == raw.revision) {
             return Newest::Usable(before.clone());
         }
-        let usable = |credential, lacks_credential| {
-            Newest::Usable(UsedModel {
-                create_revision: raw.create_revision,
-                revision: raw.revision,
-                model: Arc::new(callable(name, spec, credential)),
-                lacks_credential,
-            })
-        };
+        let usable = |credential, lacks| Newest::Usable(UsedModel::new(resource, name, spec, credential, lacks));
         match &content.credential {
             Some(CredentialSpec::None) => usable(None, false),
             Some(CredentialSpec::Dropped) => usable(None, true),
@@ -293,10 +250,10 @@ impl<'a> Step<'a> {
         }
     }
 
-    fn feature(&mut self, resource: &'a Resource, name: &FeatureName, newest: Result<&Setting, &Refusal>) {
+    fn feature(&mut self, resource: &'a Arc<Resource>, name: &FeatureName, newest: Result<&Setting, &Refusal>) {
         let raw = &resource.raw;
         let before = self.before.features.get(name);
-        let before = before.filter(|used| used.create_revision == raw.create_revision);
+        let before = before.filter(|used| used.create_revision() == raw.create_revision);
         let why = missing_capability(raw).or_else(|| match newest {
             Ok(Setting::SelfHosted(assignment)) if self.must_wait_for(&assignment.model, before) => {
                 Some(HeldWhy::Dependency(assignment.model.clone()))
@@ -309,20 +266,22 @@ impl<'a> Step<'a> {
         } else {
             before.map_or(Revision::ZERO, |used| used.revision)
         };
-        let setting = match (newest, &why) {
-            (Ok(setting), None) => Some(setting),
-            (Ok(taken @ (Setting::Disabled | Setting::Unassigned | Setting::Vendored)), Some(_)) => Some(taken),
-            (Ok(Setting::SelfHosted(_)) | Err(_), Some(_)) | (Err(_), None) => before.map(|used| &used.setting),
+        let used = match (newest, &why) {
+            (Ok(setting), None) => Some((resource, setting)),
+            (Ok(taken @ (Setting::Disabled | Setting::Unassigned | Setting::Vendored)), Some(_)) => {
+                Some((resource, taken))
+            }
+            (Ok(Setting::SelfHosted(_)) | Err(_), Some(_)) | (Err(_), None) => {
+                before.map(|used| (&used.source, &used.setting))
+            }
         };
-        if let Some(setting) = setting {
-            self.used.features.insert(
-                name.clone(),
-                UsedFeature {
-                    create_revision: raw.create_revision,
-                    revision: used_revision,
-                    setting: setting.clone(),
-                },
-            );
+        if let Some((source, setting)) = used {
+            let used = UsedFeature {
+                source: Arc::clone(source),
+                revision: used_revision,
+                setting: setting.clone(),
+            };
+            self.used.features.insert(name.clone(), used);
         }
         if let Some(why) = why {
             self.hold(raw, name.clone().into(), why, used_revision);
@@ -375,37 +334,6 @@ impl<'a> Step<'a> {
 /// This build has no capabilities yet: whatever needs one is not for it.
 fn missing_capability(raw: &Raw) -> Option<HeldWhy> {
     raw.requires.first().cloned().map(HeldWhy::CapabilityMissing)
-}
-
-fn callable(name: &ModelName, spec: &ModelSpec, credential: Option<Arc<Credential>>) -> Model {
-    Model {
-        name: name.clone(),
-        family: spec.family,
-        identifier: spec.identifier.clone(),
-        endpoints: spec.endpoints.clone(),
-        credential,
-        infill_mode: spec.infill_mode,
-        limits: spec.limits,
-        tls: spec.tls.clone(),
-    }
-}
-
-/// The version in use, less the credential where the newest version has none or lost it. It does not come back with a
-/// later version that is refused too.
-fn without_what_was_taken(used: &UsedModel, newest: Option<&CredentialSpec>) -> UsedModel {
-    let lacks_credential = match newest {
-        Some(CredentialSpec::None) => false,
-        Some(CredentialSpec::Dropped) => true,
-        Some(CredentialSpec::Set(_)) | None => return used.clone(),
-    };
-    UsedModel {
-        model: Arc::new(Model {
-            credential: None,
-            ..Model::clone(&used.model)
-        }),
-        lacks_credential,
-        ..used.clone()
-    }
 }
 
 #[cfg(test)]

@@ -90,6 +90,11 @@ impl Credentials {
         &self.cache
     }
 
+    /// Takes in what an earlier start has had.
+    pub(super) fn restore(&mut self, credentials: compile::Credentials) {
+        self.cache.extend(credentials);
+    }
+
     /// Plans to fetch what is wanted and not there, and nothing else any longer.
     pub(super) fn want(&mut self, wanted: &[Wanted]) {
         let mut plans = BTreeMap::new();

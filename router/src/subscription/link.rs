@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt as _};
-use switchboard::pb::registry;
+use switchboard::{history::Cursor, pb::registry};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -44,6 +44,7 @@ pub(super) struct Link<S: Surroundings> {
     received: watch::Sender<Option<Arc<Received>>>,
     connection: watch::Sender<Option<S::Connection>>,
     applied: watch::Receiver<Applied>,
+    persisted: watch::Receiver<Option<Cursor>>,
     stream: Option<OpenStream<S::Connection>>,
     /// The tasks that read: that of the open stream, and those of streams that are being ended.
     readers: JoinSet<()>,
@@ -80,16 +81,20 @@ impl<S: Surroundings> Link<S> {
         received: watch::Sender<Option<Arc<Received>>>,
         connection: watch::Sender<Option<S::Connection>>,
         applied: watch::Receiver<Applied>,
+        persisted: watch::Receiver<Option<Cursor>>,
     ) -> Self {
+        let restored = received.borrow().clone();
+        let session = Session::new(config.registry_addrs.len(), fastrand::u64(..));
         Self {
             surroundings,
-            session: Session::new(config.registry_addrs.len(), fastrand::u64(..)),
+            session: session.going_on_from(restored),
             config,
             current,
             begin: Instant::now(),
             received,
             connection,
             applied,
+            persisted,
             stream: None,
             readers: JoinSet::new(),
             contact: Contact::None,
@@ -109,6 +114,9 @@ impl<S: Surroundings> Link<S> {
             };
             if let Some(event) = event {
                 let actions = self.session.step(self.begin.elapsed(), event);
+                if self.session.is_confirmed() {
+                    self.current.set_confirmed();
+                }
                 self.tell_standing();
                 for action in actions {
                     self.act(action);
@@ -206,7 +214,7 @@ impl<S: Surroundings> Link<S> {
         while self.readers.try_join_next().is_some() {}
         let (events_in, events) = mpsc::channel(MESSAGES_MAX);
         let (standing, standing_out) = watch::channel(self.session.standing());
-        let upward = upward(hello, standing_out, self.applied.clone());
+        let upward = upward(hello, standing_out, self.applied.clone(), self.persisted.clone());
         let span = info_span!("stream", registry.addr = %address);
         self.readers
             .spawn(read_stream(self.surroundings.clone(), address, upward, events_in).instrument(span));
@@ -316,18 +324,24 @@ fn upward(
     hello: registry::SubscribeRequest,
     mut standing: watch::Receiver<Standing>,
     mut applied: watch::Receiver<Applied>,
+    mut persisted: watch::Receiver<Option<Cursor>>,
 ) -> impl Stream<Item = registry::SubscribeRequest> + Send + 'static {
     async_stream::stream! {
         yield hello;
         loop {
             let heartbeat = standing.borrow().heartbeat;
-            let newest = report(&standing.borrow_and_update(), &applied.borrow_and_update());
+            let newest = report(
+                &standing.borrow_and_update(),
+                &applied.borrow_and_update(),
+                persisted.borrow_and_update().as_ref(),
+            );
             yield newest;
             sleep(REPORT_SPACING).await;
             let due = tokio::select! {
                 biased;
                 changed = standing.changed() => changed.is_ok(),
                 changed = applied.changed() => changed.is_ok(),
+                changed = persisted.changed() => changed.is_ok(),
                 () = sleep(heartbeat.saturating_sub(REPORT_SPACING)) => true,
             };
             if !due {

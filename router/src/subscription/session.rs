@@ -103,6 +103,13 @@ impl Session {
         }
     }
 
+    /// Goes on from a state that an earlier session had received.
+    #[must_use]
+    pub fn going_on_from(mut self, received: Option<Arc<Received>>) -> Self {
+        self.received = received;
+        self
+    }
+
     /// Takes in what happened at `now` and says what to do, in order.
     ///
     /// After [`Action::Close`], and after [`Event::Ended`], no event of that stream may follow.
@@ -153,6 +160,12 @@ impl Session {
     #[must_use]
     pub const fn received(&self) -> Option<&Arc<Received>> {
         self.received.as_ref()
+    }
+
+    /// Whether the open stream has confirmed what has been received.
+    #[must_use]
+    pub const fn is_confirmed(&self) -> bool {
+        matches!(self.state, State::Following(_)) && self.is_proven
     }
 
     fn on_timer(&mut self, now: Duration) -> Vec<Action> {

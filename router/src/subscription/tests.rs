@@ -1,6 +1,7 @@
 //! The subscription as a whole, against a scripted registry.
 
 mod registry;
+mod restart;
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -28,23 +29,35 @@ struct Case {
 
 impl Case {
     async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    async fn start_with(snapshot: Option<SnapshotFile>) -> Self {
         let registry = Registry::start(SocketAddr::from(([127, 0, 0, 1], 0))).await;
-        let current = Arc::<Current>::default();
-        let config = SubscriptionConfig {
-            registry_addrs: vec![format!("http://{}", registry.addr).parse().unwrap()],
-            router_id: "router-1".to_owned(),
-            instance: InstanceId::random(),
-            build: "test".to_owned(),
-        };
-        let cancel = CancellationToken::new();
-        let mut router = JoinSet::new();
-        router.spawn(Subscription::new(config, Arc::clone(&current)).run(cancel.clone()));
-        Self {
+        let (current, cancel) = (Arc::default(), CancellationToken::new());
+        let mut case = Self {
             registry,
             current,
             cancel,
-            router,
-        }
+            router: JoinSet::new(),
+        };
+        case.start_router(snapshot);
+        case
+    }
+
+    /// Starts a router that knows nothing but its snapshot file.
+    fn start_router(&mut self, snapshot: Option<SnapshotFile>) {
+        let config = SubscriptionConfig {
+            registry_addrs: vec![format!("http://{}", self.registry.addr).parse().unwrap()],
+            router_id: "router-1".to_owned(),
+            instance: InstanceId::random(),
+            build: "test".to_owned(),
+            snapshot,
+        };
+        self.current = Arc::default();
+        self.cancel = CancellationToken::new();
+        let subscription = Subscription::new(config, Arc::clone(&self.current));
+        self.router.spawn(subscription.run(self.cancel.clone()));
     }
 
     /// A router that has applied `store`.
@@ -75,6 +88,10 @@ impl Case {
     async fn stop(mut self, stream: RouterStream) {
         self.cancel.cancel();
         drop(stream);
+        self.stopped().await;
+    }
+
+    async fn stopped(&mut self) {
         let ended = timeout(Duration::from_secs(3), self.router.join_next()).await;
         ended.expect("it ends promptly").unwrap().unwrap();
     }

@@ -141,13 +141,13 @@ pub fn hello(
     }))
 }
 
-/// How far the router is.
+/// How far the router is. `persisted`: what a restart would go on from.
 #[must_use]
-pub fn report(standing: &Standing, applied: &Applied) -> registry::SubscribeRequest {
+pub fn report(standing: &Standing, applied: &Applied, persisted: Option<&Cursor>) -> registry::SubscribeRequest {
     upward(registry::subscribe_request::Kind::Report(registry::Report {
         applied: applied.cursor.as_ref().map(Into::into),
         received: standing.received.as_ref().map(Into::into),
-        persisted: None,
+        persisted: persisted.map(Into::into),
         held: applied.held.iter().take(HELD_MAX).map(held).collect(),
         held_total: i32::try_from(applied.held.len()).unwrap_or(i32::MAX),
         history_refusal: standing.refusal.as_ref().map(refusal),

@@ -11,7 +11,7 @@ use switchboard::{
 
 use super::*;
 use crate::{
-    catalog::{Caller, Decision, ResolveError, Unusable},
+    catalog::{Caller, Decision, Model, ResolveError, Unusable},
     subscription::fixture::{
         Store, TOKEN_A, TOKEN_B, assigned, credential, feature, model, model_with_token, revision,
     },

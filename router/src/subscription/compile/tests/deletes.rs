@@ -20,7 +20,7 @@ fn a_deleted_model_is_gone_with_its_held_version_and_its_credential() {
         assert!(case.held().iter().all(|(name, ..)| name != A));
         assert!(case.chat().is_err());
         assert!(!case.last().catalog.models.contains_key(&ModelName::parse(A).unwrap()));
-        assert!(case.used.credentials().is_empty());
+        assert!(case.used.credential_ids().is_empty());
     }
 }
 
@@ -32,7 +32,7 @@ fn a_deleted_model_is_no_longer_waited_for() {
     case.store.delete(&[A]);
     case.compile();
     assert!(case.wanted().is_empty());
-    assert!(case.used.credentials().is_empty());
+    assert!(case.used.credential_ids().is_empty());
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn a_name_that_is_used_again_inherits_nothing_although_nobody_saw_it_gone() {
         };
         assert_eq!((name.as_str(), *used), (A, 0));
         assert!(matches!(case.chat(), Err(Unusable::NotReady)));
-        assert!(case.used.credentials().is_empty());
+        assert!(case.used.credential_ids().is_empty());
     }
 }
 

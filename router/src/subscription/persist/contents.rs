@@ -1,0 +1,261 @@
+//! What the snapshot file says, as bytes before they are sealed: the number of the format, then a message of protobuf.
+//!
+//! The message is no part of the contract: only routers write and read it. It holds the newest resources as they came, and
+//! of the versions in use those that do not follow from them.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use prost::Message as _;
+use secrecy::zeroize::{Zeroize as _, Zeroizing};
+use switchboard::{
+    endpoint::Origin,
+    history::{Cursor, View},
+    names::{CredentialId, Revision},
+    pb::{registry, types},
+    secret::ApiToken,
+};
+
+use super::{Kept, Restored};
+use crate::{
+    catalog::Credential,
+    subscription::{
+        compile::{self, Used, UsedFeature, UsedModel, UsedSettings},
+        received::Received,
+        resource::{Content, CredentialSpec, Resource},
+    },
+};
+
+const FORMAT: u8 = 1;
+
+/// Why the contents of a snapshot file cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ContentsError {
+    /// They have a format that this build does not know.
+    #[error("it has format {0}, which this version does not know")]
+    UnknownFormat(u8),
+    /// They are no message of that format, or say something that cannot be.
+    #[error("it cannot be read")]
+    Unreadable,
+    /// The resources are not the state that their cursor claims.
+    #[error("its resources do not have the digest that it claims")]
+    StateMismatch,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Contents {
+    #[prost(message, optional, tag = "1")]
+    cursor: Option<types::Cursor>,
+    #[prost(message, repeated, tag = "2")]
+    resources: Vec<registry::Resource>,
+    #[prost(message, repeated, tag = "3")]
+    models: Vec<OlderModel>,
+    #[prost(message, repeated, tag = "4")]
+    features: Vec<OlderFeature>,
+    #[prost(message, optional, tag = "5")]
+    settings: Option<Settings>,
+    #[prost(message, repeated, tag = "6")]
+    credentials: Vec<Token>,
+    #[prost(message, optional, tag = "7")]
+    write_time: Option<prost_types::Timestamp>,
+}
+
+/// A model in use that is not the newest version.
+#[derive(Clone, PartialEq, prost::Message)]
+struct OlderModel {
+    #[prost(message, optional, tag = "1")]
+    source: Option<registry::Resource>,
+    /// Its calls carry the credential that `source` names.
+    #[prost(bool, tag = "2")]
+    has_credential: bool,
+    #[prost(bool, tag = "3")]
+    lacks_credential: bool,
+}
+
+/// A feature in use that is not the newest version.
+#[derive(Clone, PartialEq, prost::Message)]
+struct OlderFeature {
+    #[prost(message, optional, tag = "1")]
+    source: Option<registry::Resource>,
+    #[prost(int64, tag = "2")]
+    revision: i64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Settings {
+    #[prost(int64, tag = "1")]
+    revision: i64,
+    #[prost(bool, tag = "2")]
+    inference_paused: bool,
+}
+
+/// A credential in use. Its token is wiped with it.
+#[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
+struct Token {
+    #[prost(string, tag = "1")]
+    id: String,
+    #[prost(string, repeated, tag = "2")]
+    origins: Vec<String>,
+    #[prost(string, tag = "3")]
+    api_token: String,
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Token").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        self.api_token.zeroize();
+    }
+}
+
+/// Writes what is kept, as of `now`.
+pub(super) fn encode(kept: &Kept, now: SystemTime) -> Zeroizing<Vec<u8>> {
+    let Kept { received, used } = kept;
+    let settings = used.settings();
+    let contents = Contents {
+        cursor: Some(received.cursor().into()),
+        resources: received.resources().values().map(|newest| sent(newest)).collect(),
+        models: used
+            .older_models(received)
+            .map(|older| OlderModel {
+                source: Some(sent(older.source())),
+                has_credential: older.credential().is_some(),
+                lacks_credential: older.lacks_credential(),
+            })
+            .collect(),
+        features: used
+            .older_features(received)
+            .map(|older| OlderFeature {
+                source: Some(sent(older.source())),
+                revision: older.revision().get(),
+            })
+            .collect(),
+        settings: Some(Settings {
+            revision: settings.revision.get(),
+            inference_paused: settings.inference_paused,
+        }),
+        credentials: used.credentials().map(|credential| token(credential)).collect(),
+        write_time: Some(now.into()),
+    };
+    // With room for all of it: bytes that grow would leave copies of the tokens behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(1 + contents.encoded_len()));
+    bytes.push(FORMAT);
+    contents.encode_raw(&mut *bytes);
+    bytes
+}
+
+/// Reads what [`encode`] wrote. A version in use that this build cannot use is left out.
+pub(super) fn decode(bytes: &[u8], now: SystemTime) -> Result<Restored, ContentsError> {
+    let (&format, message) = bytes.split_first().ok_or(ContentsError::Unreadable)?;
+    if format != FORMAT {
+        return Err(ContentsError::UnknownFormat(format));
+    }
+    let mut contents = Contents::decode(message).map_err(|_undecodable| ContentsError::Unreadable)?;
+    let cursor = contents
+        .cursor
+        .as_ref()
+        .and_then(|cursor| Cursor::try_from(cursor).ok());
+    let cursor = cursor
+        .filter(|cursor| cursor.view == View::Router)
+        .ok_or(ContentsError::Unreadable)?;
+    let resources = contents.resources.into_iter().map(|resource| {
+        let resource = read(Some(resource))?;
+        Ok((Arc::clone(&resource.raw.name), resource))
+    });
+    let received = Received::from_snapshot(cursor, resources.collect::<Result<_, _>>()?)
+        .map_err(|_mismatch| ContentsError::StateMismatch)?;
+
+    let credentials: compile::Credentials = contents
+        .credentials
+        .iter_mut()
+        .map(|token| credential(token).map(|credential| (credential.id, Arc::new(credential))))
+        .collect::<Option<_>>()
+        .ok_or(ContentsError::Unreadable)?;
+    let mut models = Vec::new();
+    for older in contents.models {
+        let source = read(older.source)?;
+        let credential = own_credential(&source, &credentials).filter(|_| older.has_credential);
+        if older.has_credential == credential.is_some() {
+            models.extend(UsedModel::from_source(&source, credential, older.lacks_credential));
+        }
+    }
+    let mut features = Vec::new();
+    for older in contents.features {
+        let revision = Revision::new(older.revision).ok_or(ContentsError::Unreadable)?;
+        features.extend(UsedFeature::from_source(&read(older.source)?, revision));
+    }
+    let settings = contents.settings.unwrap_or_default();
+    let settings = UsedSettings {
+        revision: Revision::new(settings.revision).unwrap_or_default(),
+        inference_paused: settings.inference_paused,
+    };
+    let write_time = contents.write_time.and_then(|time| SystemTime::try_from(time).ok());
+    Ok(Restored {
+        kept: Kept {
+            used: Arc::new(Used::new(cursor.incarnation, models, features, settings)),
+            received: Arc::new(received),
+        },
+        credentials,
+        // A clock that was set back makes nothing younger than now.
+        age: write_time.map_or(Duration::ZERO, |time| now.duration_since(time).unwrap_or_default()),
+    })
+}
+
+/// A resource as the registry sent it.
+fn sent(resource: &Resource) -> registry::Resource {
+    let raw = &resource.raw;
+    registry::Resource {
+        name: raw.name.to_string(),
+        create_revision: raw.create_revision.get(),
+        revision: raw.revision.get(),
+        payload: Some(prost_types::Any {
+            type_url: raw.type_url.to_string(),
+            value: raw.value.to_vec(),
+        }),
+        requires: raw.requires.clone(),
+    }
+}
+
+fn read(resource: Option<registry::Resource>) -> Result<Arc<Resource>, ContentsError> {
+    let read = resource.and_then(|resource| Resource::try_from(resource).ok());
+    read.map(Arc::new).ok_or(ContentsError::Unreadable)
+}
+
+fn token(credential: &Credential) -> Token {
+    Token {
+        id: credential.id.to_string(),
+        origins: credential.origins.iter().map(ToString::to_string).collect(),
+        api_token: credential.token.expose().to_owned(),
+    }
+}
+
+fn credential(token: &mut Token) -> Option<Credential> {
+    let origins: Result<BTreeSet<Origin>, _> = token.origins.iter().map(|origin| Origin::parse(origin)).collect();
+    Some(Credential {
+        id: CredentialId::parse(&token.id).ok()?,
+        origins: origins.ok()?,
+        token: ApiToken::parse(std::mem::take(&mut token.api_token)).ok()?,
+    })
+}
+
+/// The credential that a version names, for just the origins that it says.
+fn own_credential(source: &Resource, credentials: &HashMap<CredentialId, Arc<Credential>>) -> Option<Arc<Credential>> {
+    let Content::Model(_, content) = &source.content else {
+        return None;
+    };
+    let Some(CredentialSpec::Set(own)) = &content.credential else {
+        return None;
+    };
+    credentials
+        .get(&own.id)
+        .filter(|credential| credential.origins == own.origins)
+        .cloned()
+}

@@ -1,0 +1,510 @@
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::Path,
+    time::SystemTime,
+};
+
+use proptest::prelude::*;
+use switchboard::{
+    endpoint::Origin,
+    names::CredentialId,
+    pb::{registry::CredentialState, types::Provider},
+    seal::Sealer,
+    secret::ApiToken,
+};
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+use super::{
+    contents::{decode, encode},
+    *,
+};
+use crate::{
+    catalog::{Catalog, Credential, ModelState},
+    subscription::{
+        compile::compile,
+        fixture::{Store, TOKEN_A, TOKEN_B, assigned, credential, feature, model, model_with_token},
+    },
+};
+
+const CANARY: &str = "sk-canary-51ca";
+const A: &str = "models/a";
+const CHAT: &str = "features/duo_chat";
+const BOUND: Duration = Duration::from_secs(10);
+
+fn sealer(id: &str, digits: &str) -> Arc<Sealer> {
+    Arc::new(Sealer::parse(&format!("{id}:{}", digits.repeat(32))).unwrap())
+}
+
+fn file_in(folder: &Path) -> SnapshotFile {
+    SnapshotFile::new(folder.join("snapshot"), sealer("k1", "0f"))
+}
+
+/// A registry's store, and a router that has compiled each of its revisions.
+struct Router {
+    store: Store,
+    used: Arc<Used>,
+    cache: Credentials,
+}
+
+impl Router {
+    fn new() -> Self {
+        Self {
+            store: Store::new(),
+            used: Arc::default(),
+            cache: Credentials::new(),
+        }
+    }
+
+    /// A chat that a model with token A answers.
+    fn with_chat() -> Self {
+        let mut router = Self::new();
+        router.fetched(TOKEN_A, CANARY);
+        router.write(vec![(A, model_with_token(TOKEN_A)), (CHAT, assigned(A))]);
+        router
+    }
+
+    fn fetched(&mut self, id: &str, token: &str) {
+        let id = CredentialId::parse(id).unwrap();
+        let credential = Credential {
+            id,
+            origins: [Origin::parse("http://gpu1:8000").unwrap()].into(),
+            token: ApiToken::parse(token.to_owned()).unwrap(),
+        };
+        self.cache.insert(id, Arc::new(credential));
+    }
+
+    fn write(&mut self, changes: Vec<(&str, prost_types::Any)>) {
+        self.store.write(changes);
+        self.compile();
+    }
+
+    fn compile(&mut self) -> Shown {
+        let compiled = compile(&self.store.received(), &self.used, &self.cache);
+        self.used = Arc::new(compiled.used);
+        self.cache.retain(|id, _| self.used.credential_ids().contains(id));
+        Shown::of(&compiled.catalog, &compiled.held)
+    }
+
+    fn kept(&self) -> Kept {
+        Kept {
+            received: Arc::new(self.store.received()),
+            used: Arc::clone(&self.used),
+        }
+    }
+
+    /// The router after a restart.
+    fn restarted(&self) -> Self {
+        let Restored { kept, credentials, .. } =
+            decode(&encode(&self.kept(), SystemTime::now()), SystemTime::now()).unwrap();
+        assert_eq!(*kept.received, self.store.received());
+        Self {
+            store: self.store.clone(),
+            used: kept.used,
+            cache: credentials,
+        }
+    }
+}
+
+/// All that calls see of a catalog, and what is reported of it.
+#[derive(Debug, PartialEq)]
+struct Shown {
+    features: BTreeMap<String, String>,
+    models: BTreeMap<String, (String, Option<String>)>,
+    inference_paused: bool,
+    held: String,
+}
+
+impl Shown {
+    fn of(catalog: &Catalog, held: &[crate::subscription::compile::Held]) -> Self {
+        let features = catalog.features.iter();
+        let models = catalog.models.iter().map(|(name, state)| {
+            let credential = match state {
+                ModelState::Ready(model) => model.credential.as_ref(),
+                ModelState::Disabled | ModelState::CredentialMissing | ModelState::NotReady => None,
+            };
+            let token = credential.map(|credential| credential.token.expose().to_owned());
+            (name.to_string(), (format!("{state:?}"), token))
+        });
+        Self {
+            features: features
+                .map(|(name, setting)| (name.to_string(), format!("{setting:?}")))
+                .collect(),
+            models: models.collect(),
+            inference_paused: catalog.inference_paused,
+            held: format!("{held:?}"),
+        }
+    }
+
+    fn token_of(&self, model: &str) -> Option<&str> {
+        self.models.get(model)?.1.as_deref()
+    }
+}
+
+#[test]
+fn a_held_version_comes_back_with_its_own_credential() {
+    let mut router = Router::with_chat();
+    // The new token has not been fetched: the old version serves on, also after a restart.
+    router.write(vec![(A, model_with_token(TOKEN_B))]);
+    let mut restarted = router.restarted();
+    let shown = restarted.compile();
+    assert_eq!(shown, router.compile());
+    assert_eq!(shown.token_of(A), Some(CANARY));
+
+    restarted.fetched(TOKEN_B, "sk-b");
+    assert_eq!(restarted.compile().token_of(A), Some("sk-b"));
+    assert_eq!(restarted.used.credential_ids().len(), 1);
+}
+
+#[test]
+fn a_credential_that_was_taken_does_not_come_back() {
+    let mut router = Router::with_chat();
+    for (taken, refused) in [
+        (CredentialState::Dropped, true),
+        (CredentialState::None, true),
+        (CredentialState::Dropped, false),
+    ] {
+        router.write(vec![(
+            A,
+            model(|entry| {
+                entry.credential = Some(credential(taken, ""));
+                if refused {
+                    entry.model.as_mut().unwrap().family = Some("unheard_of".to_owned());
+                }
+            }),
+        )]);
+        let bytes = encode(&router.kept(), SystemTime::now());
+        assert!(!contains(&bytes, CANARY), "{taken:?}");
+        let shown = router.restarted().compile();
+        assert_eq!(shown, router.compile());
+        assert_eq!(shown.token_of(A), None);
+    }
+}
+
+/// What a history does to its resources.
+#[derive(Debug, Clone)]
+enum Write {
+    Model(usize, Token, bool, bool),
+    Feature(usize, usize, bool),
+    Disable(usize),
+    Delete(usize),
+    /// Needs what no router can.
+    Spoil(usize),
+    Fetch,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Token {
+    None,
+    Dropped,
+    Set(u8),
+}
+
+const MODELS: [&str; 3] = ["models/a", "models/b", "models/c"];
+const FEATURES: [&str; 2] = ["features/duo_chat", "features/code_generations"];
+
+fn write() -> impl Strategy<Value = Write> {
+    let token = prop_oneof![Just(Token::None), Just(Token::Dropped), (1..4u8).prop_map(Token::Set)];
+    prop_oneof![
+        4 => (0..3usize, token, any::<bool>(), prop::bool::weighted(0.3)).prop_map(|(m, t, d, r)| Write::Model(m, t, d, r)),
+        3 => (0..2usize, 0..3usize, prop::bool::weighted(0.3)).prop_map(|(f, m, r)| Write::Feature(f, m, r)),
+        1 => (0..2usize).prop_map(Write::Disable),
+        1 => (0..3usize).prop_map(Write::Delete),
+        1 => (0..5usize).prop_map(Write::Spoil),
+        3 => Just(Write::Fetch),
+    ]
+}
+
+impl Router {
+    fn play(&mut self, write: &Write) {
+        let refuse = |entry: &mut switchboard::pb::registry::ModelEntry| {
+            entry.model.as_mut().unwrap().family = Some("unheard_of".to_owned());
+        };
+        match *write {
+            Write::Model(place, token, disabled, refused) => {
+                let payload = model(|entry| {
+                    entry.model.as_mut().unwrap().disabled = disabled.then_some(true);
+                    entry.credential = Some(match token {
+                        Token::None => credential(CredentialState::None, ""),
+                        Token::Dropped => credential(CredentialState::Dropped, ""),
+                        Token::Set(number) => credential(CredentialState::Set, &id(place, number)),
+                    });
+                    if refused {
+                        refuse(entry);
+                    }
+                });
+                self.store.write(vec![(MODELS[place], payload)]);
+            }
+            Write::Feature(place, model, refused) => {
+                let name = if refused { "no/name" } else { MODELS[model] };
+                self.store.write(vec![(FEATURES[place], assigned(name))]);
+            }
+            Write::Disable(place) => self
+                .store
+                .write(vec![(FEATURES[place], feature(Provider::Disabled, None))]),
+            Write::Delete(place) => self.store.delete(&[MODELS[place]]),
+            Write::Spoil(place) => {
+                let name = MODELS.iter().chain(&FEATURES).nth(place).unwrap();
+                if self.store.resources.contains_key(*name) {
+                    let revision = self.store.cursor.revision.next();
+                    self.store.write(Vec::new());
+                    self.store.spoil(name, |resource| {
+                        resource.revision = revision.get();
+                        resource.requires = vec!["flight".to_owned()];
+                    });
+                }
+            }
+            Write::Fetch => {
+                let wanted = compile(&self.store.received(), &self.used, &self.cache).wanted;
+                for wanted in wanted {
+                    let id = wanted.credential.id.to_string();
+                    self.fetched(&id, &format!("sk-{id}"));
+                }
+            }
+        }
+    }
+}
+
+fn id(place: usize, number: u8) -> String {
+    format!("{place:016x}{number:016x}")
+}
+
+proptest! {
+    /// Whatever the history was: the router that was restarted at some point shows the same as the one that was not, then
+    /// and ever after.
+    #[test]
+    fn a_restart_changes_nothing_that_is_seen(
+        before in prop::collection::vec(write(), 0..12),
+        after in prop::collection::vec(write(), 0..6),
+    ) {
+        let mut router = Router::new();
+        for write in &before {
+            router.play(write);
+            router.compile();
+        }
+        let mut restarted = router.restarted();
+        prop_assert_eq!(restarted.compile(), router.compile());
+        for write in &after {
+            restarted.play(write);
+            router.play(write);
+            prop_assert_eq!(restarted.compile(), router.compile());
+        }
+    }
+}
+
+#[test]
+fn the_file_is_sealed_and_its_owners_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = file_in(folder.path());
+    let kept = Router::with_chat().kept();
+    let plain = encode(&kept, SystemTime::now());
+    for text in [CANARY, "models/a", "gpu1"] {
+        assert!(contains(&plain, text), "{text} is what must not be read");
+    }
+    // What others may read, left by somebody else, stays as it is: another file takes its place.
+    fs::write(file.path(), "").unwrap();
+    fs::set_permissions(file.path(), fs::Permissions::from_mode(0o644)).unwrap();
+    for _ in 0..2 {
+        file.write(&kept).unwrap();
+        let sealed = fs::read(file.path()).unwrap();
+        for text in [CANARY, "models/a", "duo_chat", "gpu1", "type.googleapis.com"] {
+            assert!(!contains(&sealed, text), "{text}");
+        }
+        let mode = fs::metadata(file.path()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o600);
+        assert_eq!(
+            fs::read_dir(folder.path()).unwrap().count(),
+            1,
+            "nothing lies beside it"
+        );
+    }
+    assert!(!format!("{:?}", file.load().unwrap()).contains(CANARY));
+}
+
+#[test]
+fn no_file_with_a_changed_or_a_missing_byte_is_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = file_in(folder.path());
+    file.write(&Router::with_chat().kept()).unwrap();
+    let good = fs::read(file.path()).unwrap();
+    for place in 0..good.len() {
+        let mut changed = good.clone();
+        changed[place] ^= 0x10;
+        fs::write(file.path(), &changed).unwrap();
+        assert!(matches!(file.load(), Err(LoadError::Sealed(_))), "byte {place}");
+        fs::write(file.path(), &good[..place]).unwrap();
+        assert!(matches!(file.load(), Err(LoadError::Sealed(_))), "{place} bytes of it");
+    }
+    fs::write(file.path(), &good).unwrap();
+    assert!(file.load().unwrap().is_some());
+}
+
+#[test]
+fn what_opens_is_still_judged() {
+    let kept = Router::with_chat().kept();
+    let good = encode(&kept, SystemTime::now());
+    let now = SystemTime::now();
+    let mut newer = good.clone();
+    newer[0] = 2;
+    assert_eq!(decode(&newer, now).unwrap_err(), ContentsError::UnknownFormat(2));
+    assert_eq!(decode(&[], now).unwrap_err(), ContentsError::Unreadable);
+    assert_eq!(
+        decode(&good[..good.len() - 1], now).unwrap_err(),
+        ContentsError::Unreadable
+    );
+    // The endpoint's name stands in the bytes that the digest covers.
+    let mut other = good.clone();
+    let place = good.windows(4).position(|window| window == b"gpu1").unwrap();
+    other[place] = b'x';
+    assert_eq!(decode(&other, now).unwrap_err(), ContentsError::StateMismatch);
+    for place in 0..good.len() {
+        let mut changed = good.clone();
+        changed[place] ^= 0x10;
+        drop(decode(&changed, now));
+    }
+    let an_hour_ago = now - Duration::from_secs(3600);
+    assert_eq!(decode(&encode(&kept, an_hour_ago), now).unwrap().age.as_secs(), 3600);
+    assert_eq!(decode(&encode(&kept, now), an_hour_ago).unwrap().age, Duration::ZERO);
+}
+
+#[test]
+fn each_file_that_cannot_be_used_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = file_in(folder.path());
+    assert!(file.load().unwrap().is_none());
+    file.write(&Router::with_chat().kept()).unwrap();
+    let load = |sealer| {
+        SnapshotFile::new(file.path().to_owned(), sealer)
+            .load()
+            .map(|_| ())
+            .unwrap_err()
+    };
+    let said = |error: LoadError| Chain(&error).to_string();
+    assert!(said(load(sealer("k2", "0f"))).contains("with the key `k1`"));
+    assert!(said(load(sealer("k1", "f0"))).contains("another key of the same id"));
+    let other = sealer("k1", "0f").seal(b"another file", b"x").unwrap();
+    fs::write(file.path(), other).unwrap();
+    assert!(said(file.load().unwrap_err()).contains("belong elsewhere"));
+    fs::write(file.path(), "{}").unwrap();
+    assert!(said(file.load().unwrap_err()).contains("not sealed"));
+    fs::remove_file(file.path()).unwrap();
+    fs::create_dir(file.path()).unwrap();
+    assert!(matches!(file.load(), Err(LoadError::NotAFile)));
+    assert!(file.write(&Router::with_chat().kept()).is_err());
+    assert!(file.path().is_dir(), "what cannot be replaced is left alone");
+}
+
+#[test]
+fn what_a_crash_left_beside_the_file_does_no_harm() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = file_in(folder.path());
+    let mut router = Router::with_chat();
+    file.write(&router.kept()).unwrap();
+    let partial = folder.path().join("snapshot.partial");
+    let precious = folder.path().join("precious");
+    fs::write(&precious, "not ours").unwrap();
+    router.write(vec![(A, model(|_| ()))]);
+    for leave in [
+        (|partial, _| fs::write(partial, "half").unwrap()) as fn(&Path, &Path),
+        |partial, precious| symlink(precious, partial).unwrap(),
+    ] {
+        leave(&partial, &precious);
+        assert!(file.load().unwrap().is_some(), "the old file is good");
+        file.write(&router.kept()).unwrap();
+        assert!(!partial.exists());
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "not ours");
+        let restored = file.load().unwrap().unwrap();
+        assert_eq!(restored.kept.received.cursor(), &router.store.cursor);
+    }
+}
+
+/// The task that writes, and what it is given.
+struct Writing {
+    folder: TempDir,
+    kept: watch::Sender<Option<Kept>>,
+    persisted: watch::Receiver<Option<Cursor>>,
+    metrics: PersistMetrics,
+    cancel: CancellationToken,
+    task: JoinSet<()>,
+}
+
+impl Writing {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (kept, kept_out) = watch::channel(None);
+        let (persisted_in, persisted) = watch::channel(None);
+        let metrics = PersistMetrics::default();
+        let persister = Persister::new(file_in(folder.path()), kept_out, persisted_in, metrics.clone());
+        let cancel = CancellationToken::new();
+        let mut task = JoinSet::new();
+        task.spawn(persister.run(cancel.clone()));
+        Self {
+            folder,
+            kept,
+            persisted,
+            metrics,
+            cancel,
+            task,
+        }
+    }
+
+    fn swap(&self, router: &Router) {
+        self.kept.send_replace(Some(router.kept()));
+    }
+
+    async fn persisted(&mut self, router: &Router) {
+        let cursor = Some(router.store.cursor);
+        let persisted = self.persisted.wait_for(|persisted| *persisted == cursor);
+        timeout(BOUND, persisted).await.unwrap().unwrap();
+        let restored = file_in(self.folder.path()).load().unwrap().unwrap();
+        assert_eq!(restored.kept.received.cursor(), &router.store.cursor);
+    }
+}
+
+#[tokio::test]
+async fn a_failed_write_is_repeated_until_the_disk_takes_it() {
+    let mut writing = Writing::start();
+    let mut router = Router::with_chat();
+    writing.swap(&router);
+    writing.persisted(&router).await;
+
+    // A folder in the way of the partial file stands for a disk that refuses.
+    let partial = writing.folder.path().join("snapshot.partial");
+    fs::create_dir(&partial).unwrap();
+    router.write(vec![(A, model(|_| ()))]);
+    writing.swap(&router);
+    let failed = async {
+        while writing.metrics.failures.get() < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(BOUND, failed).await.unwrap();
+    assert_ne!(*writing.persisted.borrow(), Some(router.store.cursor));
+    assert!(
+        file_in(writing.folder.path()).load().unwrap().is_some(),
+        "the old file stays"
+    );
+
+    fs::remove_dir(&partial).unwrap();
+    writing.persisted(&router).await;
+}
+
+#[tokio::test]
+async fn what_is_in_use_at_the_end_is_written_before_it() {
+    let mut writing = Writing::start();
+    let router = Router::with_chat();
+    writing.swap(&router);
+    writing.cancel.cancel();
+    timeout(BOUND, writing.task.join_next())
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+    writing.persisted(&router).await;
+}
+
+fn contains(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}

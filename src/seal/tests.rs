@@ -1,0 +1,154 @@
+use std::os::unix::fs::OpenOptionsExt as _;
+
+use super::*;
+
+const PLACE: &[u8] = b"place";
+
+/// The key of 00, 01, … 1f.
+fn counting() -> String {
+    (0..32).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn sealer(lines: &[(&str, &str)]) -> Sealer {
+    let text: String = lines.iter().map(|(id, key)| format!("{id}:{key}\n")).collect();
+    Sealer::parse(&text).unwrap()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The vector is another implementation's: header and context beside the bytes, AES-256-GCM-SIV of OpenSSL.
+#[test]
+fn the_format_is_that_of_format_1() {
+    let sealer = sealer(&[("k1", &counting())]);
+    let nonce = std::array::from_fn(|place| 100 + u8::try_from(place).unwrap());
+    let sealed = sealer.active.seal(nonce, PLACE, b"hello").unwrap();
+    assert_eq!(
+        hex(&sealed),
+        "737762207365616c01026b316465666768696a6b6c6d6e6f2cf50a8b02c4e9bce0f89dba230a6b1c3a33faccfa"
+    );
+    assert_eq!(**sealer.open(PLACE, &sealed).unwrap(), *b"hello");
+}
+
+#[test]
+fn what_was_sealed_opens_whole_and_never_looks_the_same_twice() {
+    let sealer = sealer(&[("k1", &counting())]);
+    for bytes in [&b""[..], b"x", &[7; 100_000]] {
+        let sealed = sealer.seal(PLACE, bytes).unwrap();
+        assert_eq!(**sealer.open(PLACE, &sealed).unwrap(), *bytes);
+        assert_ne!(sealed, sealer.seal(PLACE, bytes).unwrap());
+    }
+}
+
+#[test]
+fn no_changed_byte_no_shorter_file_and_no_other_place_opens() {
+    let sealer = sealer(&[("k1", &counting())]);
+    let sealed = sealer.seal(PLACE, b"hello").unwrap();
+    for place in 0..sealed.len() {
+        for bit in 0..8 {
+            let mut changed = sealed.clone();
+            changed[place] ^= 1 << bit;
+            assert!(sealer.open(PLACE, &changed).is_err(), "byte {place}, bit {bit}");
+        }
+        assert!(sealer.open(PLACE, &sealed[..place]).is_err(), "{place} bytes of it");
+    }
+    assert_eq!(sealer.open(b"elsewhere", &sealed).unwrap_err(), OpenError::Refused);
+    assert_eq!(sealer.open(b"", &sealed).unwrap_err(), OpenError::Refused);
+    let longer = [&sealed[..], &[0]].concat();
+    assert_eq!(sealer.open(PLACE, &longer).unwrap_err(), OpenError::Refused);
+}
+
+#[test]
+fn a_refusal_says_as_much_as_can_be_known() {
+    let sealer = sealer(&[("k1", &counting())]);
+    let sealed = sealer.seal(PLACE, b"hello").unwrap();
+    let mut newer = sealed.clone();
+    newer[MAGIC.len()] = 2;
+    assert_eq!(sealer.open(PLACE, &newer).unwrap_err(), OpenError::UnknownFormat(2));
+    for other in [&b""[..], b"swb sea", b"not sealed at all", &sealed[..10]] {
+        assert_eq!(sealer.open(PLACE, other).unwrap_err(), OpenError::NotSealed);
+    }
+    let another = self::sealer(&[("k2", &counting())]);
+    let error = another.open(PLACE, &sealed).unwrap_err();
+    assert!(error.to_string().contains("`k1`"), "{error}");
+    let same_id = self::sealer(&[("k1", &"0".repeat(64))]);
+    assert_eq!(same_id.open(PLACE, &sealed).unwrap_err(), OpenError::Refused);
+}
+
+#[test]
+fn after_a_rotation_the_old_key_opens_and_the_new_one_seals() {
+    let new = "ab".repeat(32);
+    let before = sealer(&[("old", &counting())]);
+    let rotated = sealer(&[("new", &new), ("old", &counting())]);
+    let after = sealer(&[("new", &new)]);
+    let sealed = before.seal(PLACE, b"hello").unwrap();
+    assert_eq!(**rotated.open(PLACE, &sealed).unwrap(), *b"hello");
+    let sealed = rotated.seal(PLACE, b"hello").unwrap();
+    assert_eq!(**after.open(PLACE, &sealed).unwrap(), *b"hello");
+    assert!(matches!(before.open(PLACE, &sealed), Err(OpenError::UnknownKey(_))));
+}
+
+#[test]
+fn a_bad_key_file_is_refused_by_its_line_and_never_repeated() {
+    let key = counting();
+    for (text, said) in [
+        (String::new(), "has no key"),
+        ("# nothing\n\n".to_owned(), "has no key"),
+        (key.clone(), "line 1 is not a key"),
+        (format!(":{key}"), "line 1 is not a key"),
+        (format!("a b:{key}"), "line 1 is not a key"),
+        (format!("{}:{key}", "i".repeat(33)), "line 1 is not a key"),
+        (format!("# first\nk1:{}", &key[2..]), "line 2 is not a key"),
+        (format!("k1:{key}00"), "line 1 is not a key"),
+        (format!("k1:+{}", &key[1..]), "line 1 is not a key"),
+        (format!("k1:{key}\nk1:{}", "0".repeat(64)), "line 2 has the id"),
+    ] {
+        let error = Sealer::parse(&text).unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+        assert!(!error.contains(&key[2..20]), "{error}");
+    }
+    assert!(Sealer::parse(&format!("\n# ours\n k1:{} \n", key.to_uppercase())).is_ok());
+}
+
+#[test]
+fn a_key_file_is_its_owners_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, mode: u32, text: &[u8]| {
+        let path = folder.path().join(name);
+        let file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&path);
+        io::Write::write_all(&mut file.unwrap(), text).unwrap();
+        path
+    };
+    let key = format!("k1:{}", counting());
+    for mode in [0o600, 0o400] {
+        assert!(Sealer::read(&write(&format!("{mode:o}"), mode, key.as_bytes())).is_ok());
+    }
+    for mode in [0o640, 0o604, 0o644] {
+        let path = write(&format!("{mode:o}"), mode, key.as_bytes());
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let error = Sealer::read(&path).unwrap_err();
+        assert!(
+            matches!(error, KeyFileError::Exposed { mode: told } if told == mode),
+            "{error}"
+        );
+    }
+    let long = vec![b'#'; 65 * 1024];
+    for text in [&long[..], b"\xff\xfe"] {
+        let path = write(&format!("{}", text.len()), 0o600, text);
+        assert!(matches!(Sealer::read(&path), Err(KeyFileError::NotText)));
+    }
+    assert!(matches!(Sealer::read(folder.path()), Err(KeyFileError::NotAFile)));
+    let nowhere = folder.path().join("nowhere");
+    assert!(matches!(Sealer::read(&nowhere), Err(KeyFileError::Unreadable(_))));
+}
+
+#[test]
+fn keys_are_never_printed() {
+    let printed = format!("{:?}", sealer(&[("k1", &counting()), ("k0", &"ab".repeat(32))]));
+    assert_eq!(printed, "Sealer { active: Key(k1), retired: [Key(k0)] }");
+}
