@@ -41,6 +41,11 @@ pub(crate) struct Service {
 impl Service {
     /// Starts a binary and waits until it serves.
     pub(crate) async fn start(name: &'static str, folder: &Path, args: &[String]) -> Self {
+        Self::start_under(&[], name, folder, args).await
+    }
+
+    /// The same, with these environment variables.
+    pub(crate) async fn start_under(env: &[(&str, &str)], name: &'static str, folder: &Path, args: &[String]) -> Self {
         let ready_file = folder.join(format!("{name}.ready"));
         let log = folder.join(format!("{name}.log"));
         let output = fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
@@ -48,6 +53,7 @@ impl Service {
             .args(["--admin-addr", "127.0.0.1:0", "--log-level", "debug", "--ready-file"])
             .arg(&ready_file)
             .args(args)
+            .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())
             .stderr(output)
@@ -78,6 +84,18 @@ impl Service {
         Channel::from_shared(format!("http://{}", self.listen_addr))
             .unwrap()
             .connect_lazy()
+    }
+
+    /// Stops the process where it is, or lets it go on.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Memory that the process has in use.
+    pub(crate) fn resident_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     /// Ends the process as a power cut would.
@@ -145,16 +163,30 @@ impl Pair {
 
     /// The same, with flags for both.
     pub(crate) async fn start_with(flags: &[String]) -> Self {
+        Self::start_as(&[], flags, |registry| registry).await
+    }
+
+    /// The same, with environment variables for both.
+    pub(crate) async fn start_under(env: &[(&str, &str)]) -> Self {
+        Self::start_as(env, &[], |registry| registry).await
+    }
+
+    /// The same; `way` gives the address by which the router reaches the registry.
+    pub(crate) async fn start_by(way: impl FnOnce(SocketAddr) -> SocketAddr) -> Self {
+        Self::start_as(&[], &[], way).await
+    }
+
+    async fn start_as(env: &[(&str, &str)], flags: &[String], way: impl FnOnce(SocketAddr) -> SocketAddr) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let registry = start_registry(folder.path(), ([127, 0, 0, 1], 0).into(), flags).await;
+        let registry = start_registry(env, folder.path(), ([127, 0, 0, 1], 0).into(), flags).await;
         let mut args = vec![
             "--listen-addr=127.0.0.1:0".to_owned(),
-            format!("--registry-addr=http://{}", registry.listen_addr),
+            format!("--registry-addr=http://{}", way(registry.listen_addr)),
             "--router-id=pair".to_owned(),
             "--drain-timeout=5s".to_owned(),
         ];
         args.extend_from_slice(flags);
-        let router = Service::start("switchboard-router", folder.path(), &args).await;
+        let router = Service::start_under(env, "switchboard-router", folder.path(), &args).await;
         let pair = Self {
             folder,
             registry: Some(registry),
@@ -174,7 +206,7 @@ impl Pair {
     }
 
     pub(crate) async fn restart_registry(&mut self, addr: SocketAddr) {
-        self.registry = Some(start_registry(self.folder.path(), addr, &[]).await);
+        self.registry = Some(start_registry(&[], self.folder.path(), addr, &[]).await);
     }
 
     /// Ends both and proves that they did so in order.
@@ -327,7 +359,7 @@ impl Pair {
     }
 }
 
-async fn start_registry(folder: &Path, addr: SocketAddr, flags: &[String]) -> Service {
+async fn start_registry(env: &[(&str, &str)], folder: &Path, addr: SocketAddr, flags: &[String]) -> Service {
     let mut args = vec![
         format!("--listen-addr={addr}"),
         format!("--database-url=sqlite://{}", folder.join("switchboard.db").display()),
@@ -335,7 +367,7 @@ async fn start_registry(folder: &Path, addr: SocketAddr, flags: &[String]) -> Se
     args.extend_from_slice(flags);
     // A file that an earlier process left behind would tell the old address.
     drop(fs::remove_file(folder.join("switchboard-registry.ready")));
-    Service::start("switchboard-registry", folder, &args).await
+    Service::start_under(env, "switchboard-registry", folder, &args).await
 }
 
 /// A whole answer.

@@ -13,16 +13,24 @@
 #[path = "../support/fake_upstream.rs"]
 mod fake_upstream;
 mod harness;
+mod mirror;
+mod peer;
+mod proxy;
 
 mod administrator;
 mod credentials;
+mod frozen;
 mod histories;
+mod network;
 mod observability;
 mod outage;
 mod process;
 mod real_model;
 mod refusals;
+mod reports;
 mod routing;
 mod ruby;
+mod stalled;
+mod storm;
 mod tasks;
 mod untrusted;

@@ -1,32 +1,31 @@
-//! A reader of `Watch` that keeps what it is shown, and proves it by the digest at every step.
+//! A reader of `Watch` that keeps what it is shown.
 
 use std::collections::BTreeMap;
 
-use switchboard::{
-    digest::{ItemDigest, ItemParts, StateDigest},
-    names::Revision,
-    pb::{
-        registry::{Delta, Mode, Resource, WatchRequest, WatchResponse, watch_response::Kind},
-        types::Cursor,
-    },
+use prost::Message as _;
+use switchboard::pb::{
+    registry::{Mode, Resource, SubscribeResponse, WatchRequest, WatchResponse, subscribe_response::Kind},
+    types::Cursor,
 };
 use tokio::time::timeout;
 use tonic::Streaming;
 
-use crate::harness::{PATIENCE, Pair};
+use crate::{
+    harness::{PATIENCE, Pair},
+    mirror::Mirror,
+};
 
 /// What was shown so far, and up to where.
 #[derive(Debug)]
 pub(super) struct Follower {
     stream: Streaming<WatchResponse>,
-    items: BTreeMap<String, Resource>,
-    cursor: Cursor,
+    mirror: Mirror,
 }
 
 /// Two followers are equal when they were shown the same, however it came.
 impl PartialEq for Follower {
     fn eq(&self, other: &Self) -> bool {
-        (&self.cursor, &self.items) == (&other.cursor, &other.items)
+        self.mirror == other.mirror
     }
 }
 
@@ -36,8 +35,7 @@ impl Follower {
         let stream = watch(pair, None).await;
         let mut follower = Self {
             stream,
-            items: BTreeMap::new(),
-            cursor: Cursor::default(),
+            mirror: Mirror::default(),
         };
         assert_eq!(follower.welcome().await, Mode::Snapshot);
         while follower.revision() == 0 {
@@ -48,8 +46,9 @@ impl Follower {
 
     /// Leaves, and comes back to where it was.
     pub(super) async fn resume(&mut self, pair: &Pair) {
-        self.stream = watch(pair, Some(self.cursor.clone())).await;
+        self.stream = watch(pair, Some(self.cursor().clone())).await;
         assert_eq!(self.welcome().await, Mode::Resumed);
+        self.mirror.begin();
     }
 
     /// Reads on until this revision is reached.
@@ -60,22 +59,25 @@ impl Follower {
     }
 
     pub(super) fn revision(&self) -> i64 {
-        self.cursor.revision
+        self.mirror.revision()
     }
 
     pub(super) fn cursor(&self) -> &Cursor {
-        &self.cursor
+        self.mirror.cursor()
     }
 
     pub(super) fn items(&self) -> &BTreeMap<String, Resource> {
-        &self.items
+        self.mirror.items()
     }
 
     async fn next(&mut self) -> Kind {
         let message = timeout(PATIENCE, self.stream.message())
             .await
             .expect("the stream goes on");
-        message.unwrap().expect("the stream does not end").kind.unwrap()
+        let message = message.unwrap().expect("the stream does not end");
+        // Both streams have the same kinds under the same numbers.
+        let same = SubscribeResponse::decode(&*message.encode_to_vec()).unwrap();
+        same.kind.unwrap()
     }
 
     async fn welcome(&mut self) -> Mode {
@@ -87,50 +89,8 @@ impl Follower {
 
     /// Reads one message.
     async fn step(&mut self) {
-        match self.next().await {
-            Kind::SnapshotBegin(_) => self.items.clear(),
-            Kind::SnapshotPart(part) => self.keep(part.resources),
-            Kind::SnapshotEnd(end) => self.reach(end.at),
-            Kind::Delta(delta) => self.apply(delta),
-            Kind::Bookmark(_) => {}
-            other @ (Kind::Welcome(_) | Kind::Goodbye(_)) => panic!("unexpected: {other:?}"),
-        }
-    }
-
-    fn apply(&mut self, delta: Delta) {
-        assert_eq!(
-            delta.from_revision,
-            self.revision(),
-            "a delta begins where the one before ended"
-        );
-        self.keep(delta.upserts);
-        for gone in delta.deletes {
-            self.items.remove(&gone.name);
-        }
-        if !delta.more {
-            self.reach(delta.to);
-        }
-    }
-
-    fn keep(&mut self, resources: Vec<Resource>) {
-        for resource in resources {
-            self.items.insert(resource.name.clone(), resource);
-        }
-    }
-
-    /// All parts are here: what is kept has to have the digest that was promised.
-    fn reach(&mut self, cursor: Option<Cursor>) {
-        self.cursor = cursor.expect("a state has a cursor");
-        let state = self
-            .items
-            .values()
-            .fold(StateDigest::EMPTY, |sum, item| sum.plus(digest(item)));
-        assert_eq!(
-            state.as_bytes().as_slice(),
-            self.cursor.state_digest,
-            "the digest at revision {}",
-            self.cursor.revision
-        );
+        let next = self.next().await;
+        self.mirror.take(next);
     }
 }
 
@@ -140,16 +100,4 @@ async fn watch(pair: &Pair, resume: Option<Cursor>) -> Streaming<WatchResponse> 
         include_snapshot: None,
     };
     pair.config().watch(request).await.unwrap().into_inner()
-}
-
-fn digest(item: &Resource) -> ItemDigest {
-    let payload = item.payload.as_ref().unwrap();
-    ItemDigest::of(&ItemParts {
-        name: &item.name,
-        create_revision: Revision::new(item.create_revision).unwrap(),
-        revision: Revision::new(item.revision).unwrap(),
-        type_url: &payload.type_url,
-        value: &payload.value,
-        requires: &item.requires,
-    })
 }

@@ -1,0 +1,176 @@
+//! Routers that do not read what they are sent, among others that do.
+
+use std::time::Duration;
+
+use switchboard::pb::{
+    registry::{Held, HeldWhy, Report, subscribe_request::Kind as Up, subscribe_response::Kind},
+    types::Refusal,
+};
+use tokio::time::Instant;
+
+use crate::{
+    harness::Pair,
+    network::Truth,
+    peer::{Open, Peer, allow_many_sockets, number, write_model, write_models},
+    storm::Storm,
+};
+
+const MODELS: usize = 50;
+const WRITES: usize = 200;
+
+/// Bytes that a stalled reader has room for.
+const WINDOW: u32 = 4 * 1024;
+
+/// What a registry spends while routers follow.
+#[derive(Debug)]
+struct Spent {
+    /// Of writes, one after the other.
+    median: Duration,
+    slow: Duration,
+    resident_kib: u64,
+}
+
+/// `SWITCHBOARD_TEST_FOLLOWERS` says how many follow; nine of ten stop reading.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nine_of_ten_readers_that_stop_cost_no_more_than_readers_that_go_on() {
+    let count = number("SWITCHBOARD_TEST_FOLLOWERS", 100);
+    allow_many_sockets();
+    let going_on = spent(count, 0).await;
+    let stopped = spent(count / 10, count - count / 10).await;
+    eprintln!("{count} readers go on: {going_on:?}\nnine of ten have stopped: {stopped:?}");
+    assert!(
+        stopped.median < 2 * going_on.median + Duration::from_millis(5),
+        "{stopped:?}, {going_on:?}"
+    );
+    assert!(
+        stopped.slow < 2 * going_on.slow + Duration::from_millis(50),
+        "{stopped:?}, {going_on:?}"
+    );
+    // What was on its way when a reader stopped stays there: a window, and what was encoded for it.
+    let on_its_way = 64 * u64::try_from(count).unwrap();
+    assert!(
+        stopped.resident_kib < going_on.resident_kib + going_on.resident_kib / 4 + on_its_way,
+        "{stopped:?}, {going_on:?}"
+    );
+}
+
+async fn spent(reading: usize, stalled: usize) -> Spent {
+    let pair = Pair::start().await;
+    let head = write_models(&pair, 0..MODELS, 0).await;
+    let mut truth = Truth::start(&pair).await;
+    let mut readers = Storm::start(&pair, reading);
+    readers.reach(head).await;
+    let mut stopped = Vec::new();
+    for number in 0..stalled {
+        let mut peer = Peer::new(pair.registry(), format!("stalled-{number}"));
+        peer.window = Some(WINDOW);
+        let mut open = peer.open().await.unwrap();
+        peer.read_to(&mut open, head).await.unwrap();
+        stopped.push((peer, open));
+    }
+
+    let mut took = Vec::new();
+    let mut head = head;
+    for write in 0..WRITES {
+        let round = u32::try_from(write / MODELS).unwrap() + 1;
+        let began = Instant::now();
+        head = write_model(pair.models(), write % MODELS, round).await.unwrap();
+        took.push(began.elapsed());
+    }
+    took.sort_unstable();
+    let spent = Spent {
+        median: took[WRITES / 2],
+        slow: took[WRITES * 98 / 100],
+        resident_kib: pair.registry().resident_kib(),
+    };
+
+    readers.reach(head).await;
+    truth.read_to(head).await;
+    for (mut peer, mut open) in stopped {
+        let longest = read_on(&mut peer, &mut open, head).await;
+        assert!(
+            longest > WRITES as i64 / 2,
+            "the rest comes merged, not {longest} revisions at most"
+        );
+        assert_eq!(peer.cursor(), truth.peer.cursor());
+    }
+    readers.stop();
+    pair.finish().await;
+    spent
+}
+
+/// Reads to a revision, and returns over how many revisions the longest delta went. A goodbye is followed.
+async fn read_on(peer: &mut Peer, open: &mut Open, head: i64) -> i64 {
+    let mut longest = 0;
+    while peer.mirror.revision() < head {
+        match open.next().await.unwrap() {
+            Some(Kind::Goodbye(_)) | None => *open = peer.open().await.unwrap(),
+            Some(kind) => {
+                let before = peer.mirror.revision();
+                peer.mirror.take(kind);
+                longest = longest.max(peer.mirror.revision() - before);
+            }
+        }
+    }
+    longest
+}
+
+#[tokio::test]
+async fn a_router_that_reports_without_end_and_reads_nothing_is_heard_and_holds_up_nobody() {
+    const REPORTS: i32 = 3_000;
+    let pair = Pair::start().await;
+    let head = write_models(&pair, 0..MODELS, 0).await;
+    let mut truth = Truth::start(&pair).await;
+    truth.read_to(head).await;
+    let mut deaf = Peer::new(pair.registry(), "deaf");
+    deaf.window = Some(1024);
+    let open = deaf.open().await.unwrap();
+
+    // More than all windows and queues upwards together: it only goes through when the registry reads it.
+    let flood = async {
+        for number in 1..=REPORTS {
+            open.say(Up::Report(holding(number))).await;
+        }
+    };
+    let others = async {
+        let mut slowest = Duration::ZERO;
+        for round in 1..=50 {
+            let began = Instant::now();
+            let head = write_model(pair.models(), 0, round).await.unwrap();
+            truth.read_to(head).await;
+            slowest = slowest.max(began.elapsed());
+        }
+        slowest
+    };
+    let ((), slowest) = tokio::join!(flood, others);
+    eprintln!("from a write to its reader, the slowest of 50 beside {REPORTS} reports: {slowest:?}");
+    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    let last = format!("models/unusable-{REPORTS}");
+    pair.wait_until(async || pair.registry().log().contains(&last)).await;
+
+    let mut open = open;
+    let head = truth.peer.cursor().revision;
+    read_on(&mut deaf, &mut open, head).await;
+    assert_eq!(deaf.cursor(), truth.peer.cursor());
+    pair.finish().await;
+}
+
+/// A report of about 1 KiB.
+fn holding(number: i32) -> Report {
+    let held = |resource: String| Held {
+        item: Some(Refusal {
+            resource,
+            field: "f".repeat(200),
+            reason: "VALUE_MALFORMED".to_owned(),
+            ..Default::default()
+        }),
+        why: HeldWhy::Refused.into(),
+        used_revision: 0,
+    };
+    let listed = (0..4).map(|place| held(format!("models/unusable-{}", number - place)));
+    Report {
+        held: listed.collect(),
+        held_total: 4,
+        ..Default::default()
+    }
+}
