@@ -98,7 +98,7 @@ impl Server {
     ///
     /// [`StartError`] says which of them failed.
     pub async fn bind(config: Config) -> Result<Self, StartError> {
-        let ports = Ports::bind(config.listen_addr, config.admin_addr, LIMITS).await?;
+        let ports = Ports::bind(config.listen_addr, config.admin_addr, LIMITS)?;
         let (writer, commit) = commit::open(&config.database, Retention::default())
             .await
             .map_err(|source| StartError::Open {
