@@ -124,7 +124,7 @@ impl Server {
     ///
     /// [`StartError`] says which of them failed.
     pub async fn bind(config: Config) -> Result<Self, StartError> {
-        let ports = Ports::bind(config.listen_addr, config.admin_addr, LIMITS).await?;
+        let ports = Ports::bind(config.listen_addr, config.admin_addr, LIMITS)?;
         let opened = async {
             let (store, loaded) = Store::open_as(&config.database, config.store_id).await?;
             commit::begin(store, loaded, Retention::default()).await

@@ -16,13 +16,17 @@ use std::{
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Sleep, sleep},
 };
 use tokio_stream::Stream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
+
+/// How many clients may wait to be accepted, as far as the system allows it. After a restart all come within a moment, and
+/// those that the queue has no place for are reset, or lose a second until they are heard again.
+const BACKLOG: u32 = 4096;
 
 /// How long a client may take to send its first byte.
 const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,8 +50,15 @@ impl Listener {
     /// # Errors
     ///
     /// When the address is taken or not this machine's.
-    pub async fn bind(addr: SocketAddr, connections_max: usize) -> io::Result<Self> {
-        let socket = TcpListener::bind(addr).await?;
+    pub fn bind(addr: SocketAddr, connections_max: usize) -> io::Result<Self> {
+        let socket = match addr {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        // A restart need not wait for what is left of the connections before.
+        socket.set_reuseaddr(true)?;
+        socket.bind(addr)?;
+        let socket = socket.listen(BACKLOG)?;
         let local_addr = socket.local_addr()?;
         Ok(Self {
             socket,
@@ -260,14 +271,15 @@ impl Connected for Connection {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        time::timeout,
+    };
 
     use super::*;
 
     async fn pair(connections_max: usize) -> (Connections, SocketAddr, CancellationToken, CancellationToken) {
-        let listener = Listener::bind(([127, 0, 0, 1], 0).into(), connections_max)
-            .await
-            .unwrap();
+        let listener = Listener::bind(([127, 0, 0, 1], 0).into(), connections_max).unwrap();
         let (addr, stop, kill) = (
             listener.local_addr(),
             CancellationToken::new(),
@@ -301,6 +313,16 @@ mod tests {
             talking.read(&mut byte).await.unwrap_err().kind(),
             io::ErrorKind::ConnectionAborted
         );
+    }
+
+    #[tokio::test]
+    async fn all_who_come_within_a_moment_are_heard_at_their_first_try() {
+        let (_connections, addr, _stop, _kill) = pair(1).await;
+        let mut clients = Vec::new();
+        for _ in 0..1_000 {
+            let client = timeout(Duration::from_secs(10), TcpStream::connect(addr)).await;
+            clients.push(client.unwrap().unwrap());
+        }
     }
 
     #[tokio::test]

@@ -98,15 +98,11 @@ impl Ports {
     /// # Errors
     ///
     /// [`BindError`] names the address that cannot be had.
-    pub async fn bind(listen_addr: SocketAddr, admin_addr: SocketAddr, limits: Limits) -> Result<Self, BindError> {
-        let bind = async |addr, connections| {
-            Listener::bind(addr, connections)
-                .await
-                .map_err(|source| BindError { addr, source })
-        };
+    pub fn bind(listen_addr: SocketAddr, admin_addr: SocketAddr, limits: Limits) -> Result<Self, BindError> {
+        let bind = |addr, connections| Listener::bind(addr, connections).map_err(|source| BindError { addr, source });
         Ok(Self {
-            listener: bind(listen_addr, limits.connections).await?,
-            admin: bind(admin_addr, ADMIN_CONNECTIONS).await?,
+            listener: bind(listen_addr, limits.connections)?,
+            admin: bind(admin_addr, ADMIN_CONNECTIONS)?,
         })
     }
 

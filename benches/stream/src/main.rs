@@ -1,0 +1,213 @@
+//! Measures the change stream of the registry beside etcd, in one run and with the same client.
+//!
+//! `cargo run --release -p switchboard-stream-benchmark` builds the registry, measures all, prints a table and writes
+//! `target/stream-benchmark.json`. etcd is Debian's `etcd-server`. What counts are the ratios: the client runs on the same
+//! cores as the servers, and both see the same load.
+
+mod call;
+mod figures;
+mod followers;
+mod measures;
+mod peer;
+mod process;
+mod scan;
+mod writers;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::{Parser, ValueEnum};
+use rustix::process::{Resource, getrlimit, setrlimit};
+use serde_json::json;
+
+use self::{
+    figures::Figures,
+    peer::{Programs, SIDES, Side},
+};
+
+#[derive(Debug, Parser)]
+#[command(name = "stream-benchmark")]
+struct Flags {
+    /// Measure only these
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Measure>,
+
+    /// How many follow while each write is awaited by all
+    #[arg(long, value_delimiter = ',', default_value = "1,100,1000")]
+    followers: Vec<usize>,
+
+    /// How many write at a time
+    #[arg(long, value_delimiter = ',', default_value = "1,16,64")]
+    writers: Vec<usize>,
+
+    /// How often a measure is repeated; a figure is the median
+    #[arg(long, default_value_t = 5)]
+    repetitions: usize,
+
+    /// Writes in one repetition that are awaited by all followers
+    #[arg(long, default_value_t = 100)]
+    rounds: usize,
+
+    /// Writes in one repetition by a single writer; more writers make more, up to eight times as many
+    #[arg(long, default_value_t = 500)]
+    writes: usize,
+
+    /// Followers whose memory is looked at, who see the burst, who resume, who take snapshots
+    #[arg(long, default_value_t = 1000)]
+    storm: usize,
+
+    /// Commits of the burst
+    #[arg(long, default_value_t = 10_000)]
+    burst: usize,
+
+    /// Bytes of a snapshot
+    #[arg(long, default_value_t = 1024 * 1024)]
+    snapshot_bytes: usize,
+
+    /// A registry that was built already; without it, one is built
+    #[arg(long)]
+    registry: Option<PathBuf>,
+
+    /// The etcd server
+    #[arg(long, default_value = "/usr/bin/etcd")]
+    etcd: PathBuf,
+
+    /// Where databases are kept meanwhile: on the disk that is to be measured. Left out: the system's temporary folder
+    #[arg(long)]
+    folder: Option<PathBuf>,
+
+    /// Where the figures go as JSON
+    #[arg(long, default_value = "target/stream-benchmark.json")]
+    out: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Measure {
+    Follow,
+    Memory,
+    Writes,
+    Burst,
+    Resume,
+    Snapshot,
+}
+
+/// What is measured, with how much.
+#[derive(Debug)]
+struct Plan {
+    programs: Programs,
+    folder: PathBuf,
+    followers: Vec<usize>,
+    writers: Vec<usize>,
+    repetitions: usize,
+    rounds: usize,
+    writes: usize,
+    storm: usize,
+    burst: usize,
+    snapshot_bytes: usize,
+}
+
+#[tokio::main]
+#[expect(clippy::print_stdout, reason = "the table is what this program is for")]
+async fn main() -> Result<()> {
+    let flags = Flags::parse();
+    raise_file_limit()?;
+    let programs = Programs {
+        registry: flags.registry.map_or_else(build_registry, Ok)?,
+        etcd: flags.etcd,
+    };
+    ensure!(
+        programs.etcd.exists(),
+        "{} is missing: Debian has it as `etcd-server`",
+        programs.etcd.display()
+    );
+    let plan = Plan {
+        programs,
+        folder: flags.folder.unwrap_or_else(std::env::temp_dir),
+        followers: flags.followers,
+        writers: flags.writers,
+        repetitions: flags.repetitions,
+        rounds: flags.rounds,
+        writes: flags.writes,
+        storm: flags.storm,
+        burst: flags.burst,
+        snapshot_bytes: flags.snapshot_bytes,
+    };
+    let measures = if flags.only.is_empty() {
+        Measure::value_variants()
+    } else {
+        &flags.only
+    };
+
+    let begun = load()?;
+    let mut figures = Figures::default();
+    for measure in measures {
+        measure
+            .take(&plan, &mut figures)
+            .await
+            .with_context(|| format!("measure {measure:?}"))?;
+    }
+    let ended = load()?;
+
+    let cores = thread::available_parallelism()?;
+    let versions = SIDES.map(|side| side.version(&plan.programs));
+    let [registry, etcd] = versions;
+    let (registry, etcd) = (registry?, etcd?);
+    println!("{cores} cores, shared with the client; load {begun} before, {ended} after; {registry}; {etcd}");
+    println!("medians of {} repetitions, the two in turns\n", plan.repetitions);
+    println!("{}", figures.table());
+    let document = json!({
+        "cores": cores.get(),
+        "load": {"before": begun, "after": ended},
+        "versions": {Side::Registry.name(): registry, Side::Etcd.name(): etcd},
+        "repetitions": plan.repetitions,
+        "figures": figures.json(),
+    });
+    fs::write(&flags.out, format!("{document:#}\n")).with_context(|| format!("write {}", flags.out.display()))
+}
+
+impl Measure {
+    async fn take(self, plan: &Plan, figures: &mut Figures) -> Result<()> {
+        match self {
+            Self::Follow => measures::follow(plan, figures).await,
+            Self::Memory => measures::memory(plan, figures).await,
+            Self::Writes => measures::writes(plan, figures).await,
+            Self::Burst => measures::burst(plan, figures).await,
+            Self::Resume => measures::resume(plan, figures).await,
+            Self::Snapshot => measures::snapshot(plan, figures).await,
+        }
+    }
+}
+
+/// Builds the registry as it is released, beside this program.
+fn build_registry() -> Result<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--release", "-p", "switchboard-registry"])
+        .current_dir(root)
+        .status()?;
+    ensure!(built.success(), "the registry cannot be built");
+    let own = std::env::current_exe()?;
+    let target = own
+        .parent()
+        .and_then(Path::parent)
+        .context("the folder of this program")?;
+    Ok(target.join("release/switchboard-registry"))
+}
+
+/// Each follower takes a file in this process, and one in the server, which inherits the limit.
+fn raise_file_limit() -> Result<()> {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    Ok(setrlimit(Resource::Nofile, limit)?)
+}
+
+/// How much else the machine does: processes that want to run, over the last minute.
+fn load() -> Result<String> {
+    let text = fs::read_to_string("/proc/loadavg")?;
+    Ok(text.split_whitespace().next().unwrap_or_default().to_owned())
+}

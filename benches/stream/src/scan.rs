@@ -1,0 +1,53 @@
+//! Reads single fields of encoded messages without decoding the rest.
+
+use bytes::Buf as _;
+use prost::encoding::{WireType, decode_key, decode_varint};
+
+/// One field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Value<'a> {
+    Number(u64),
+    Bytes(&'a [u8]),
+}
+
+/// The fields of a message with their numbers; it ends at the first that cannot be read.
+pub(crate) fn fields(mut message: &[u8]) -> impl Iterator<Item = (u32, Value<'_>)> {
+    std::iter::from_fn(move || {
+        loop {
+            if message.is_empty() {
+                return None;
+            }
+            let (number, wire_type) = decode_key(&mut message).ok()?;
+            match wire_type {
+                WireType::Varint => return Some((number, Value::Number(decode_varint(&mut message).ok()?))),
+                WireType::LengthDelimited => {
+                    let length = usize::try_from(decode_varint(&mut message).ok()?).ok()?;
+                    let (field, rest) = message.split_at_checked(length)?;
+                    message = rest;
+                    return Some((number, Value::Bytes(field)));
+                }
+                WireType::ThirtyTwoBit if message.len() >= 4 => message.advance(4),
+                WireType::SixtyFourBit if message.len() >= 8 => message.advance(8),
+                _ => return None,
+            }
+        }
+    })
+}
+
+/// The last field of a number, as one that holds bytes.
+pub(crate) fn bytes(message: &[u8], number: u32) -> Option<&[u8]> {
+    let found = fields(message).filter(|(found, _)| *found == number).last();
+    match found {
+        Some((_, Value::Bytes(bytes))) => Some(bytes),
+        Some((_, Value::Number(_))) | None => None,
+    }
+}
+
+/// The last field of a number, as an `int64`; 0 when it is not there.
+pub(crate) fn number(message: &[u8], number: u32) -> i64 {
+    let found = fields(message).filter(|(found, _)| *found == number).last();
+    match found {
+        Some((_, Value::Number(value))) => value.cast_signed(),
+        Some((_, Value::Bytes(_))) | None => 0,
+    }
+}
