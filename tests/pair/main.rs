@@ -16,6 +16,7 @@ mod harness;
 
 mod administrator;
 mod credentials;
+mod disk;
 mod histories;
 mod observability;
 mod outage;

@@ -6,18 +6,21 @@ use switchboard::{
     digest::{ItemDigest, ItemParts, StateDigest},
     names::Revision,
     pb::{
-        registry::{Delta, Mode, Resource, WatchRequest, WatchResponse, watch_response::Kind},
+        registry::{
+            Delta, Mode, Resource, WatchRequest, WatchResponse, config_service_client::ConfigServiceClient,
+            watch_response::Kind,
+        },
         types::Cursor,
     },
 };
 use tokio::time::timeout;
-use tonic::Streaming;
+use tonic::{Streaming, transport::Channel};
 
 use crate::harness::{PATIENCE, Pair};
 
 /// What was shown so far, and up to where.
 #[derive(Debug)]
-pub(super) struct Follower {
+pub(crate) struct Follower {
     stream: Streaming<WatchResponse>,
     items: BTreeMap<String, Resource>,
     cursor: Cursor,
@@ -32,62 +35,75 @@ impl PartialEq for Follower {
 
 impl Follower {
     /// Follows from the beginning, and has read the snapshot.
-    pub(super) async fn start(pair: &Pair) -> Self {
-        let stream = watch(pair, None).await;
+    pub(crate) async fn start(pair: &Pair) -> Self {
+        let follower = Self::try_start(pair.registry().channel()).await;
+        follower.expect("the stream goes on")
+    }
+
+    /// The same, of a registry that may end meanwhile.
+    pub(crate) async fn try_start(registry: Channel) -> Option<Self> {
         let mut follower = Self {
-            stream,
+            stream: watch(registry, None).await?,
             items: BTreeMap::new(),
             cursor: Cursor::default(),
         };
-        assert_eq!(follower.welcome().await, Mode::Snapshot);
+        assert_eq!(follower.welcome().await?, Mode::Snapshot);
         while follower.revision() == 0 {
-            follower.step().await;
+            follower.try_step().await?;
         }
-        follower
+        Some(follower)
     }
 
     /// Leaves, and comes back to where it was.
-    pub(super) async fn resume(&mut self, pair: &Pair) {
-        self.stream = watch(pair, Some(self.cursor.clone())).await;
-        assert_eq!(self.welcome().await, Mode::Resumed);
+    pub(crate) async fn resume(&mut self, pair: &Pair) {
+        let resumed = self.try_resume(pair.registry().channel()).await;
+        resumed.expect("the stream goes on");
+    }
+
+    /// The same, of a registry that may end meanwhile.
+    pub(crate) async fn try_resume(&mut self, registry: Channel) -> Option<()> {
+        self.stream = watch(registry, Some(self.cursor.clone())).await?;
+        assert_eq!(self.welcome().await?, Mode::Resumed);
+        Some(())
     }
 
     /// Reads on until this revision is reached.
-    pub(super) async fn catch_up(&mut self, revision: i64) {
+    pub(crate) async fn catch_up(&mut self, revision: i64) {
         while self.revision() < revision {
-            self.step().await;
+            self.try_step().await.expect("the stream goes on");
         }
     }
 
-    pub(super) fn revision(&self) -> i64 {
+    pub(crate) fn revision(&self) -> i64 {
         self.cursor.revision
     }
 
-    pub(super) fn cursor(&self) -> &Cursor {
+    pub(crate) fn cursor(&self) -> &Cursor {
         &self.cursor
     }
 
-    pub(super) fn items(&self) -> &BTreeMap<String, Resource> {
+    pub(crate) fn items(&self) -> &BTreeMap<String, Resource> {
         &self.items
     }
 
-    async fn next(&mut self) -> Kind {
+    /// `None`: the stream has broken off.
+    async fn next(&mut self) -> Option<Kind> {
         let message = timeout(PATIENCE, self.stream.message())
             .await
             .expect("the stream goes on");
-        message.unwrap().expect("the stream does not end").kind.unwrap()
+        message.ok()??.kind
     }
 
-    async fn welcome(&mut self) -> Mode {
-        match self.next().await {
-            Kind::Welcome(welcome) => welcome.mode(),
+    async fn welcome(&mut self) -> Option<Mode> {
+        match self.next().await? {
+            Kind::Welcome(welcome) => Some(welcome.mode()),
             other => panic!("the welcome comes first, not {other:?}"),
         }
     }
 
     /// Reads one message.
-    async fn step(&mut self) {
-        match self.next().await {
+    pub(crate) async fn try_step(&mut self) -> Option<()> {
+        match self.next().await? {
             Kind::SnapshotBegin(_) => self.items.clear(),
             Kind::SnapshotPart(part) => self.keep(part.resources),
             Kind::SnapshotEnd(end) => self.reach(end.at),
@@ -95,6 +111,7 @@ impl Follower {
             Kind::Bookmark(_) => {}
             other @ (Kind::Welcome(_) | Kind::Goodbye(_)) => panic!("unexpected: {other:?}"),
         }
+        Some(())
     }
 
     fn apply(&mut self, delta: Delta) {
@@ -134,12 +151,13 @@ impl Follower {
     }
 }
 
-async fn watch(pair: &Pair, resume: Option<Cursor>) -> Streaming<WatchResponse> {
+async fn watch(registry: Channel, resume: Option<Cursor>) -> Option<Streaming<WatchResponse>> {
     let request = WatchRequest {
         resume,
         include_snapshot: None,
     };
-    pair.config().watch(request).await.unwrap().into_inner()
+    let stream = ConfigServiceClient::new(registry).watch(request).await;
+    Some(stream.ok()?.into_inner())
 }
 
 fn digest(item: &Resource) -> ItemDigest {
