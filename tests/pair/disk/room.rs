@@ -55,6 +55,40 @@ async fn a_full_volume_refuses_writes_while_reads_go_on_and_heals_by_itself() {
     .await;
 }
 
+#[tokio::test]
+async fn a_disk_that_fails_leaves_writes_open_while_reads_go_on_and_heals_by_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let fault = Fault {
+        what: "sync",
+        error: "EIO",
+        first: 1,
+        last: u64::from(u32::MAX),
+    };
+    let setting = shim::setting(folder.path(), fault, true);
+    let registry = Registry::start_with(folder.path(), &setting).await.unwrap();
+    let mut writes = Writes::default();
+    writes.make(&registry, 1).await;
+    let mut follower = Follower::try_start(registry.channel()).await.unwrap();
+
+    fs::write(shim::while_file(folder.path()), "").unwrap();
+    for waited in ["for long", "not at all"] {
+        writes.make(&registry, 1).await;
+        assert_eq!(writes.last_reason(), "WRITE_OUTCOME_UNKNOWN", "waited {waited}");
+    }
+    assert_eq!(registry.health(WRITING).await, ServingStatus::NotServing);
+    assert_eq!(registry.health("").await, ServingStatus::Serving);
+    let shown = Follower::try_start(registry.channel()).await.unwrap();
+    assert_eq!(shown.revision(), follower.revision(), "nothing is shown that may go");
+
+    fs::remove_file(shim::while_file(folder.path())).unwrap();
+    registry.wait_for_health(WRITING, ServingStatus::Serving).await;
+    writes.make(&registry, 1).await;
+    assert_eq!(writes.last_reason(), "", "{}", log(folder.path()));
+    registry.kill();
+    let registry = Registry::start(folder.path()).await;
+    writes.check(&registry, Some(&mut follower)).await;
+}
+
 struct Mounted<'a>(&'a Path);
 
 impl Drop for Mounted<'_> {
