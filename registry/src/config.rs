@@ -81,8 +81,6 @@ fn serve(flags: ServeFlags) -> Result<Serve<Config>, String> {
 
 /// Owns model and feature configuration, serves it over gRPC, and streams its changes to routers.
 ///
-/// It ends with exit code 3 when it finds its database damaged, 2 when a flag is wrong, and 1 after any other failure.
-///
 /// Every flag can also be given by the environment variable that its help names.
 #[derive(Debug, Parser)]
 #[command(name = "switchboard-registry", version)]
@@ -94,6 +92,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the registry; the default
+    ///
+    /// It ends with exit code 2 when a flag is wrong, 3 when it finds its database damaged, and 1 after any other failure.
     Serve(Box<ServeFlags>),
     /// Ask a registry that runs whether it serves: exits with 0 when it does, with 1 otherwise
     Health(Question),

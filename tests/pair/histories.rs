@@ -1,7 +1,7 @@
 //! Random histories of writes: at the end of each, the stream shows and the router does what a plain model of the
 //! configuration says.
 
-mod follower;
+pub(crate) mod follower;
 mod plain;
 mod writes;
 

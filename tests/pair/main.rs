@@ -19,6 +19,7 @@ mod proxy;
 
 mod administrator;
 mod credentials;
+mod disk;
 mod frozen;
 mod histories;
 mod network;

@@ -138,7 +138,11 @@ impl From<MigrateError> for StoreError {
 
 impl Kind {
     fn of(error: &sqlx::Error) -> Self {
-        Self::of_code(code(error).unwrap_or_default())
+        match error {
+            // The queries fit the schema: it is what they read that does not.
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::RowNotFound => Self::Corrupt,
+            other => Self::of_code(code(other).unwrap_or_default()),
+        }
     }
 
     /// SQLite's result code: its low byte is the kind, the rest tells it more exactly.

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 
 use prost::Message as _;
 use switchboard::pb::{
-    registry::{Mode, Resource, SubscribeResponse, WatchRequest, WatchResponse, subscribe_response::Kind},
+    registry::{
+        Mode, Resource, SubscribeResponse, WatchRequest, WatchResponse, config_service_client::ConfigServiceClient,
+        subscribe_response::Kind,
+    },
     types::Cursor,
 };
 use tokio::time::timeout;
-use tonic::Streaming;
+use tonic::{Streaming, transport::Channel};
 
 use crate::{
     harness::{PATIENCE, Pair},
@@ -17,7 +20,7 @@ use crate::{
 
 /// What was shown so far, and up to where.
 #[derive(Debug)]
-pub(super) struct Follower {
+pub(crate) struct Follower {
     stream: Streaming<WatchResponse>,
     mirror: Mirror,
 }
@@ -31,73 +34,87 @@ impl PartialEq for Follower {
 
 impl Follower {
     /// Follows from the beginning, and has read the snapshot.
-    pub(super) async fn start(pair: &Pair) -> Self {
-        let stream = watch(pair, None).await;
+    pub(crate) async fn start(pair: &Pair) -> Self {
+        let follower = Self::try_start(pair.registry().channel()).await;
+        follower.expect("the stream goes on")
+    }
+
+    /// The same, of a registry that may end meanwhile.
+    pub(crate) async fn try_start(registry: Channel) -> Option<Self> {
         let mut follower = Self {
-            stream,
+            stream: watch(registry, None).await?,
             mirror: Mirror::default(),
         };
-        assert_eq!(follower.welcome().await, Mode::Snapshot);
+        assert_eq!(follower.welcome().await?, Mode::Snapshot);
         while follower.revision() == 0 {
-            follower.step().await;
+            follower.try_step().await?;
         }
-        follower
+        Some(follower)
     }
 
     /// Leaves, and comes back to where it was.
-    pub(super) async fn resume(&mut self, pair: &Pair) {
-        self.stream = watch(pair, Some(self.cursor().clone())).await;
-        assert_eq!(self.welcome().await, Mode::Resumed);
+    pub(crate) async fn resume(&mut self, pair: &Pair) {
+        let resumed = self.try_resume(pair.registry().channel()).await;
+        resumed.expect("the stream goes on");
+    }
+
+    /// The same, of a registry that may end meanwhile.
+    pub(crate) async fn try_resume(&mut self, registry: Channel) -> Option<()> {
+        self.stream = watch(registry, Some(self.cursor().clone())).await?;
+        assert_eq!(self.welcome().await?, Mode::Resumed);
         self.mirror.begin();
+        Some(())
     }
 
     /// Reads on until this revision is reached.
-    pub(super) async fn catch_up(&mut self, revision: i64) {
+    pub(crate) async fn catch_up(&mut self, revision: i64) {
         while self.revision() < revision {
-            self.step().await;
+            self.try_step().await.expect("the stream goes on");
         }
     }
 
-    pub(super) fn revision(&self) -> i64 {
+    pub(crate) fn revision(&self) -> i64 {
         self.mirror.revision()
     }
 
-    pub(super) fn cursor(&self) -> &Cursor {
+    pub(crate) fn cursor(&self) -> &Cursor {
         self.mirror.cursor()
     }
 
-    pub(super) fn items(&self) -> &BTreeMap<String, Resource> {
+    pub(crate) fn items(&self) -> &BTreeMap<String, Resource> {
         self.mirror.items()
     }
 
-    async fn next(&mut self) -> Kind {
+    /// `None`: the stream has broken off.
+    async fn next(&mut self) -> Option<Kind> {
         let message = timeout(PATIENCE, self.stream.message())
             .await
             .expect("the stream goes on");
-        let message = message.unwrap().expect("the stream does not end");
         // Both streams have the same kinds under the same numbers.
-        let same = SubscribeResponse::decode(&*message.encode_to_vec()).unwrap();
-        same.kind.unwrap()
+        let same = SubscribeResponse::decode(&*message.ok()??.encode_to_vec()).unwrap();
+        same.kind
     }
 
-    async fn welcome(&mut self) -> Mode {
-        match self.next().await {
-            Kind::Welcome(welcome) => welcome.mode(),
+    async fn welcome(&mut self) -> Option<Mode> {
+        match self.next().await? {
+            Kind::Welcome(welcome) => Some(welcome.mode()),
             other => panic!("the welcome comes first, not {other:?}"),
         }
     }
 
     /// Reads one message.
-    async fn step(&mut self) {
-        let next = self.next().await;
+    pub(crate) async fn try_step(&mut self) -> Option<()> {
+        let next = self.next().await?;
         self.mirror.take(next);
+        Some(())
     }
 }
 
-async fn watch(pair: &Pair, resume: Option<Cursor>) -> Streaming<WatchResponse> {
+async fn watch(registry: Channel, resume: Option<Cursor>) -> Option<Streaming<WatchResponse>> {
     let request = WatchRequest {
         resume,
         include_snapshot: None,
     };
-    pair.config().watch(request).await.unwrap().into_inner()
+    let stream = ConfigServiceClient::new(registry).watch(request).await;
+    Some(stream.ok()?.into_inner())
 }

@@ -1,0 +1,267 @@
+//! Commits that fail, and storages that cannot be opened again at once.
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{Mutex, PoisonError},
+};
+
+use super::*;
+use crate::{domain::repeat::Remembered, store::Storage};
+
+/// What a storage does with its next commit, or the next time that it is opened again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// The commit fails, and the batch is there.
+    Kept,
+    /// The commit fails, and the batch is not there.
+    Lost,
+    /// The commit fails for want of room, and the batch is not there.
+    Full,
+    /// The file turns out to be damaged.
+    Corrupt,
+    /// It cannot be opened.
+    Shut,
+    /// It is a file from before the last batch.
+    Behind,
+}
+
+/// A database whose commits fail as planned, in this order. When nothing is planned, all goes well.
+struct Faulty {
+    store: Store,
+    plan: Arc<Plan>,
+}
+
+#[derive(Debug, Default)]
+struct Plan {
+    commits: Mutex<VecDeque<Fault>>,
+    reopenings: Mutex<VecDeque<Fault>>,
+    /// It stays shut however often it is tried.
+    is_shut: watch::Sender<bool>,
+}
+
+fn next(faults: &Mutex<VecDeque<Fault>>) -> Option<Fault> {
+    faults.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+}
+
+fn failing(kind: Kind) -> StoreError {
+    StoreError::Sql {
+        during: "commit",
+        kind,
+        source: sqlx::Error::Io(io::Error::other("the disk fails")),
+    }
+}
+
+impl Faulty {
+    async fn commit(&mut self, batch: Option<&Batch<'_>>) -> Result<(), WriteFailure> {
+        let fault = next(&self.plan.commits);
+        if let (None | Some(Fault::Kept), Some(batch)) = (fault, batch) {
+            self.store.write(batch).await?;
+        }
+        match fault {
+            None => Ok(()),
+            Some(Fault::Full) => Err(WriteFailure::RolledBack(failing(Kind::Full))),
+            Some(Fault::Corrupt) => Err(WriteFailure::RolledBack(failing(Kind::Corrupt))),
+            Some(Fault::Kept | Fault::Lost | Fault::Shut | Fault::Behind) => {
+                Err(WriteFailure::OutcomeUnknown(failing(Kind::Io)))
+            }
+        }
+    }
+}
+
+impl Storage for Faulty {
+    async fn write(&mut self, batch: &Batch<'_>) -> Result<(), WriteFailure> {
+        self.commit(Some(batch)).await
+    }
+
+    async fn recall(&mut self, key: &RepeatKey) -> Result<Option<Remembered>, StoreError> {
+        self.store.recall(key).await
+    }
+
+    async fn probe(&mut self) -> Result<(), WriteFailure> {
+        self.commit(None).await
+    }
+
+    async fn reopen(&mut self) -> Result<Loaded, StoreError> {
+        match next(&self.plan.reopenings) {
+            _ if *self.plan.is_shut.borrow() => Err(failing(Kind::Io)),
+            Some(Fault::Shut) => Err(failing(Kind::Io)),
+            Some(Fault::Corrupt) => Err(failing(Kind::Corrupt)),
+            Some(Fault::Behind) => Ok(Store::open(&database(&TempDir::new().unwrap())).await?.1),
+            _ => self.store.reopen().await,
+        }
+    }
+
+    async fn close(self) -> Result<(), StoreError> {
+        self.store.close().await
+    }
+}
+
+struct Bench {
+    running: Running,
+    plan: Arc<Plan>,
+}
+
+impl Bench {
+    /// With one model, and then faults.
+    async fn start(commits: &[Fault], reopenings: &[Fault]) -> Self {
+        let folder = TempDir::new().unwrap();
+        let (store, loaded) = Store::open(&database(&folder)).await.unwrap();
+        let plan = Arc::new(Plan::default());
+        let storage = Faulty {
+            store,
+            plan: Arc::clone(&plan),
+        };
+        let (writer, commit) = begin(storage, loaded, Retention::default()).await.unwrap();
+        let shutdown = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(writer.run(shutdown.clone()));
+        let running = Running {
+            folder,
+            commit,
+            shutdown,
+            tasks,
+        };
+        running.commit.submit(create(model("First"))).await.unwrap();
+        plan.commits.lock().unwrap().extend(commits);
+        plan.reopenings.lock().unwrap().extend(reopenings);
+        Self { running, plan }
+    }
+
+    fn commit(&self) -> &Commit {
+        &self.running.commit
+    }
+
+    /// Ends it, and sees that a new start finds what was published.
+    async fn finish(self) {
+        let (folder, before) = self.running.stop().await;
+        let after = Running::start_in(folder).await.commit.state();
+        assert_eq!(after.items.cursor(View::Router), before.items.cursor(View::Router));
+        assert_eq!(after.models, before.models);
+    }
+}
+
+#[tokio::test]
+async fn a_write_whose_commit_failed_is_answered_by_what_is_stored() {
+    for (commits, reopenings) in [
+        (&[Fault::Kept][..], &[][..]),
+        (&[Fault::Lost], &[]),
+        (&[Fault::Lost], &[Fault::Shut, Fault::Shut]),
+        (&[Fault::Lost, Fault::Kept], &[]),
+        (&[Fault::Lost, Fault::Lost, Fault::Lost], &[Fault::Shut]),
+    ] {
+        let bench = Bench::start(commits, reopenings).await;
+        let written = bench.commit().submit(create(model("A"))).await.unwrap();
+        assert_eq!((written.revision.get(), &*written.answer.name), (3, "models/a"));
+        assert_eq!(
+            names(&bench.commit().state()),
+            ["a", "first"],
+            "made once, and published"
+        );
+        assert!(*bench.commit().is_able().borrow());
+        let next = bench.commit().submit(create(model("B"))).await.unwrap();
+        assert_eq!(next.revision.get(), 4);
+        bench.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_that_rested_on_a_lost_write_is_judged_again() {
+    let bench = Bench::start(&[Fault::Lost], &[]).await;
+    let taken = async { bench.commit().submit(create(model("A"))).await };
+    let other = async { bench.commit().submit(create(model("A"))).await };
+    let (one, two) = tokio::join!(taken, other);
+    assert_eq!([one.is_ok(), two.is_ok()].iter().filter(|is_ok| **is_ok).count(), 1);
+    assert_eq!(bench.commit().state().items.revision().get(), 3);
+    bench.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_too_long_is_told_that_the_outcome_is_unknown_and_the_writer_goes_on() {
+    for (fault, expected) in [(Fault::Kept, vec!["a", "first"]), (Fault::Lost, vec!["first"])] {
+        let bench = Bench::start(&[fault], &[]).await;
+        bench.plan.is_shut.send_replace(true);
+        let begun = Instant::now();
+        let outcome = bench.commit().submit(create(model("A"))).await;
+        assert!(matches!(outcome, Err(CommitError::OutcomeUnknown)), "{outcome:?}");
+        assert_eq!(begun.elapsed().as_secs(), 5);
+        let late = bench.commit().submit(create(model("B"))).await;
+        assert!(matches!(late, Err(CommitError::OutcomeUnknown)), "{late:?}");
+        assert_eq!(begun.elapsed().as_secs(), 5, "at once");
+        assert_eq!(
+            names(&bench.commit().state()),
+            ["first"],
+            "nothing is shown that may go"
+        );
+
+        let mut is_able = bench.commit().is_able();
+        assert!(!*is_able.borrow_and_update());
+        bench.plan.is_shut.send_replace(false);
+        is_able.wait_for(|is_able| *is_able).await.unwrap();
+        assert_eq!(names(&bench.commit().state()), expected);
+        bench.commit().submit(create(model("C"))).await.unwrap();
+        bench.finish().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_refuses_writes_until_there_is_room() {
+    // The write, and two tries whether there is room.
+    let bench = Bench::start(&[Fault::Full; 3], &[]).await;
+    let outcome = bench.commit().submit(create(model("A"))).await;
+    let Err(CommitError::Store(error)) = outcome else {
+        panic!("{outcome:?}");
+    };
+    assert_eq!(error.kind(), Kind::Full);
+    let mut is_able = bench.commit().is_able();
+    assert!(!*is_able.borrow_and_update());
+    is_able.wait_for(|is_able| *is_able).await.unwrap();
+    assert!(
+        bench.plan.commits.lock().unwrap().is_empty(),
+        "by itself, without a write"
+    );
+    bench.commit().submit(create(model("A"))).await.unwrap();
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn a_damaged_database_takes_no_more_writes_and_is_still_read() {
+    for (commits, reopenings) in [(&[Fault::Corrupt][..], &[][..]), (&[Fault::Lost], &[Fault::Corrupt])] {
+        let bench = Bench::start(commits, reopenings).await;
+        let outcome = bench.commit().submit(create(model("A"))).await;
+        assert!(outcome.is_err());
+        let outcome = bench.commit().submit(create(model("B"))).await;
+        let Err(CommitError::Store(error)) = outcome else {
+            panic!("{outcome:?}");
+        };
+        assert_eq!(error.kind(), Kind::Corrupt);
+        assert!(!*bench.commit().is_able().borrow());
+        assert_eq!(names(&bench.commit().state()), ["first"]);
+        bench.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn a_storage_that_is_behind_what_was_published_ends_the_writer() {
+    let mut bench = Bench::start(&[Fault::Lost], &[Fault::Behind]).await;
+    let outcome = bench.commit().submit(create(model("A"))).await;
+    assert!(matches!(outcome, Err(CommitError::OutcomeUnknown)), "{outcome:?}");
+    let end = bench.running.tasks.join_next().await.unwrap().unwrap();
+    assert!(matches!(end, Err(WriteFailure::ForeignWriter(_))), "{end:?}");
+}
+
+#[tokio::test]
+async fn a_writer_that_is_told_to_stop_does_not_wait_for_a_broken_disk() {
+    let mut bench = Bench::start(&[Fault::Lost], &[]).await;
+    bench.plan.is_shut.send_replace(true);
+    let mut is_able = bench.commit().is_able();
+    let commit = bench.commit().clone();
+    let mut callers = JoinSet::new();
+    callers.spawn(async move { commit.submit(create(model("A"))).await });
+    is_able.wait_for(|is_able| !*is_able).await.unwrap();
+    bench.running.shutdown.cancel();
+    let outcome = callers.join_next().await.unwrap().unwrap();
+    assert!(matches!(outcome, Err(CommitError::OutcomeUnknown)), "{outcome:?}");
+    let end = bench.running.tasks.join_next().await.unwrap().unwrap();
+    assert!(matches!(end, Err(WriteFailure::OutcomeUnknown(_))), "{end:?}");
+}

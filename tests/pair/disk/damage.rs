@@ -1,0 +1,102 @@
+//! Files that are not what they should be: damaged, another's, missing, in use.
+
+use std::fs;
+
+use super::{
+    number,
+    process::{Registry, Setting, database, log},
+    random,
+    writes::{Writes, models},
+};
+use crate::histories::follower::Follower;
+
+/// The exit code of a registry that finds its database damaged.
+const DAMAGED: Option<i32> = Some(3);
+
+/// `SWITCHBOARD_TEST_FLIPS` says how many.
+#[tokio::test]
+async fn a_flipped_byte_is_noticed_or_changes_nothing() {
+    let mut rng = random();
+    let folder = tempfile::tempdir().unwrap();
+    let registry = Registry::start(folder.path()).await;
+    let mut writes = Writes::default();
+    writes.make(&registry, 10).await;
+    let before = Follower::try_start(registry.channel()).await.unwrap();
+    assert!(registry.terminate().await.success());
+    let whole = fs::read(database(folder.path())).unwrap();
+
+    let (mut refused, mut served) = (0, 0);
+    for _ in 0..number("SWITCHBOARD_TEST_FLIPS", 60) {
+        let mut flipped = whole.clone();
+        let place = rng.usize(..flipped.len());
+        flipped[place] ^= 1 << rng.u8(..8);
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(database(folder.path()), &flipped).unwrap();
+        match Registry::start_with(folder.path(), &Setting::default()).await {
+            Ok(registry) => {
+                let after = Follower::try_start(registry.channel()).await.unwrap();
+                assert_eq!(after, before, "byte {place}");
+                assert_eq!(models(&registry).await.len(), 10, "byte {place}");
+                served += 1;
+            }
+            Err(status) => {
+                let log = log(folder.path());
+                // A higher number of the schema cannot be told from one of a later release.
+                let is_newer = log.contains("is newer than this program");
+                assert!(status.code() == DAMAGED || is_newer, "byte {place}: {status}:\n{log}");
+                let left = fs::read(database(folder.path())).unwrap();
+                assert!(left == flipped, "byte {place}: a damaged file is left as it was");
+                refused += 1;
+            }
+        }
+    }
+    eprintln!("{refused} refused, {served} served");
+    assert!(refused > 0 && served > 0);
+}
+
+#[tokio::test]
+async fn a_second_registry_on_one_database_ends_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let registry = Registry::start(folder.path()).await;
+    let status = Registry::start_with(folder.path(), &Setting::default())
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), Some(1));
+    assert!(
+        log(folder.path()).contains("another registry holds"),
+        "{}",
+        log(folder.path())
+    );
+    let mut writes = Writes::default();
+    writes.make(&registry, 3).await;
+    assert_eq!(writes.acknowledged(), 3, "the first is not disturbed");
+}
+
+#[tokio::test]
+async fn an_empty_volume_is_not_taken_for_the_store_that_was_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let registry = Registry::start(folder.path()).await;
+    let store = Follower::try_start(registry.channel())
+        .await
+        .unwrap()
+        .cursor()
+        .store
+        .clone();
+    assert!(registry.terminate().await.success());
+    let setting = Setting {
+        args: vec![format!("--store-id={store}")],
+        ..Setting::default()
+    };
+    assert!(Registry::start_with(folder.path(), &setting).await.is_ok());
+
+    let empty = tempfile::tempdir().unwrap();
+    let status = Registry::start_with(empty.path(), &setting).await.unwrap_err();
+    assert_eq!(status.code(), Some(1));
+    assert!(log(empty.path()).contains("check that the right volume is mounted"));
+    assert!(!database(empty.path()).exists());
+    drop(Registry::start(empty.path()).await);
+    assert!(
+        Registry::start_with(empty.path(), &setting).await.is_err(),
+        "another store"
+    );
+}

@@ -1,0 +1,129 @@
+//! A disk that becomes full, and has room again.
+
+use std::{fs, path::Path, process::Command};
+
+use switchboard::pb::registry::{ListModelsRequest, model_service_client::ModelServiceClient};
+use tonic_health::pb::health_check_response::ServingStatus;
+
+use super::{
+    process::{Registry, Setting, log},
+    shim::{self, Fault},
+    writes::Writes,
+};
+use crate::histories::follower::Follower;
+
+const WRITING: &str = "registry-write";
+
+#[tokio::test]
+async fn a_full_disk_refuses_writes_while_reads_go_on_and_heals_by_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let fault = Fault {
+        what: "write",
+        error: "ENOSPC",
+        first: 1,
+        last: u64::from(u32::MAX),
+    };
+    let setting = shim::setting(folder.path(), fault, true);
+    let file = shim::while_file(folder.path());
+    goes_full(folder.path(), &setting, &mut || fs::write(&file, "").unwrap(), &|| {
+        fs::remove_file(&file).unwrap();
+    })
+    .await;
+}
+
+/// Needs root, and is skipped without.
+#[tokio::test]
+async fn a_full_volume_refuses_writes_while_reads_go_on_and_heals_by_itself() {
+    let volume = tempfile::tempdir().unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"])
+        .arg(volume.path())
+        .output();
+    if !mounted.is_ok_and(|mounted| mounted.status.success()) {
+        eprintln!("skipped: a volume of its own cannot be mounted");
+        return;
+    }
+    let _mounted = Mounted(volume.path());
+    let ballast = volume.path().join("ballast");
+    let fill = &mut || {
+        // Until nothing fits any more.
+        drop(fs::write(&ballast, vec![1; 4 * 1024 * 1024]));
+    };
+    goes_full(volume.path(), &Setting::default(), fill, &|| {
+        fs::remove_file(&ballast).unwrap()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_disk_that_fails_leaves_writes_open_while_reads_go_on_and_heals_by_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let fault = Fault {
+        what: "sync",
+        error: "EIO",
+        first: 1,
+        last: u64::from(u32::MAX),
+    };
+    let setting = shim::setting(folder.path(), fault, true);
+    let registry = Registry::start_with(folder.path(), &setting).await.unwrap();
+    let mut writes = Writes::default();
+    writes.make(&registry, 1).await;
+    let mut follower = Follower::try_start(registry.channel()).await.unwrap();
+
+    fs::write(shim::while_file(folder.path()), "").unwrap();
+    for waited in ["for long", "not at all"] {
+        writes.make(&registry, 1).await;
+        assert_eq!(writes.last_reason(), "WRITE_OUTCOME_UNKNOWN", "waited {waited}");
+    }
+    assert_eq!(registry.health(WRITING).await, ServingStatus::NotServing);
+    assert_eq!(registry.health("").await, ServingStatus::Serving);
+    let shown = Follower::try_start(registry.channel()).await.unwrap();
+    assert_eq!(shown.revision(), follower.revision(), "nothing is shown that may go");
+
+    fs::remove_file(shim::while_file(folder.path())).unwrap();
+    registry.wait_for_health(WRITING, ServingStatus::Serving).await;
+    writes.make(&registry, 1).await;
+    assert_eq!(writes.last_reason(), "", "{}", log(folder.path()));
+    registry.kill();
+    let registry = Registry::start(folder.path()).await;
+    writes.check(&registry, Some(&mut follower)).await;
+}
+
+struct Mounted<'a>(&'a Path);
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("--lazy").arg(self.0).status());
+    }
+}
+
+async fn goes_full(folder: &Path, setting: &Setting, fill: &mut impl FnMut(), free: &impl Fn()) {
+    let registry = Registry::start_with(folder, setting).await.unwrap();
+    let mut writes = Writes::default();
+    writes.make(&registry, 3).await;
+    registry.wait_for_health(WRITING, ServingStatus::Serving).await;
+
+    fill();
+    let mut tries = 0;
+    while writes.last_reason().is_empty() {
+        tries += 1;
+        // What the files have by now can still be written over.
+        assert!(tries < 500, "the disk does not become full");
+        fill();
+        writes.make(&registry, 1).await;
+    }
+    assert_eq!(writes.last_reason(), "STORAGE_FULL", "{}", log(folder));
+    registry.wait_for_health(WRITING, ServingStatus::NotServing).await;
+    assert_eq!(registry.health("").await, ServingStatus::Serving);
+    let mut follower = Follower::try_start(registry.channel()).await.unwrap();
+    let mut client = ModelServiceClient::new(registry.channel());
+    client.list_models(ListModelsRequest::default()).await.unwrap();
+
+    free();
+    registry.wait_for_health(WRITING, ServingStatus::Serving).await;
+    writes.make(&registry, 1).await;
+    assert_eq!(writes.last_reason(), "", "{}", log(folder));
+    assert!(registry.terminate().await.success());
+    let registry = Registry::start(folder).await;
+    writes.check(&registry, Some(&mut follower)).await;
+}
