@@ -179,6 +179,18 @@ pub async fn begin<S: Storage>(
     Ok((writer, commit))
 }
 
+impl OpenError {
+    /// Whether the database is beyond use, so that only a backup helps.
+    #[must_use]
+    pub const fn is_damaged(&self) -> bool {
+        match self {
+            Self::Store(error) => matches!(error.kind(), Kind::Corrupt),
+            Self::Resource { .. } => true,
+            Self::Seed(_) => false,
+        }
+    }
+}
+
 impl Commit {
     /// Has a write made, or checks it. What a write that was made answers is durable and published.
     ///

@@ -30,6 +30,7 @@ use tonic::{server::NamedService as _, service::Routes};
 use crate::{
     commit::{self, Commit, OpenError, Writer},
     config::Config,
+    control::Control,
     domain::items::Retention,
     feed::Feed,
     fleet::Fleet,
@@ -68,6 +69,17 @@ pub enum StartError {
     },
 }
 
+impl StartError {
+    /// Whether the database is beyond use, so that only a backup helps.
+    #[must_use]
+    pub const fn is_damaged(&self) -> bool {
+        match self {
+            Self::Bind(_) => false,
+            Self::Open { source, .. } => source.is_damaged(),
+        }
+    }
+}
+
 /// Why the registry ended otherwise than it was told to.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -89,6 +101,7 @@ pub struct Server {
     ports: Ports,
     writer: Writer,
     commit: Commit,
+    control: Option<Control>,
 }
 
 impl Server {
@@ -105,11 +118,19 @@ impl Server {
                 path: config.database.display().to_string(),
                 source,
             })?;
+        // Best effort: without it what goes by it takes a stopped registry.
+        let control = Control::bind(&config.database)
+            .inspect_err(|error| {
+                let error = error as &dyn std::error::Error;
+                tracing::warn!(error, "the control socket cannot be made");
+            })
+            .ok();
         Ok(Self {
             config,
             ports,
             writer,
             commit,
+            control,
         })
     }
 
@@ -128,6 +149,7 @@ impl Server {
             ports,
             writer,
             commit,
+            control,
         } = self;
         tracing::info!(?config, revision = %commit.state().items.revision(), "starting");
         // The writer's failure stops the rest, and leaves whoever called untouched.
@@ -142,6 +164,9 @@ impl Server {
             stop.clone(),
         );
         let withheld = feed.withheld();
+        if let Some(control) = control {
+            streams.spawn(control.serve(commit.clone(), Arc::clone(&withheld), stop.clone()));
+        }
         let mut metrics = metrics::of_service("registry");
         let own = metrics.sub_registry_with_prefix("registry");
         commit.metrics().register(own);

@@ -5,10 +5,12 @@
 //! known here, only that they are the bytes that the digests were computed from.
 
 mod error;
+mod inspect;
 mod load;
 mod open;
 mod requests;
 mod rows;
+mod swap;
 mod verify;
 
 use std::{fs::File, future::Future, time::SystemTime};
@@ -18,8 +20,10 @@ use switchboard::{digest::ChainDigest, names::Revision};
 
 pub use self::{
     error::{Kind, StoreError},
+    inspect::{Held, Identity, companion, copy_into, create_new, hold, inspect, remove, settle, sync},
     load::{Loaded, StoredCredential},
     open::path_of,
+    swap::{folder_of, swap_in},
 };
 use crate::domain::{
     actor::Actor,
