@@ -138,9 +138,9 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// Whether the file contradicts itself.
+    /// Whether the database is beyond use, so that only a backup helps.
     #[must_use]
-    pub fn is_damage(&self) -> bool {
+    pub fn is_damaged(&self) -> bool {
         match self {
             Self::Store(error) => error.kind() == Kind::Corrupt,
             Self::Resource { .. } => true,

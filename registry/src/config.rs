@@ -8,11 +8,11 @@ use switchboard::{
     service::{
         flags::{self, SharedFlags},
         health::ask::Question,
-        process::{Serve, Task},
+        process::Serve,
     },
 };
 
-use crate::store;
+use crate::{domain::life::Mark, store};
 
 /// Before the name of every environment variable that stands for a flag.
 pub const ENV_PREFIX: &str = "SWITCHBOARD_REGISTRY_";
@@ -41,6 +41,105 @@ pub struct Config {
     pub ready_file: Option<PathBuf>,
 }
 
+/// What the process was told to do.
+#[derive(Debug)]
+pub enum Task {
+    /// Serve.
+    Serve(Box<Serve<Config>>),
+    /// Ask a registry that runs whether it serves.
+    Health(Question),
+    /// Do something to the database.
+    Command(Command),
+}
+
+/// Something to be done to the database, once.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Copy the database to FILE, also while a registry runs on it
+    ///
+    /// The copy is of one revision, is verified, and is complete in itself. It holds the API tokens of the models as the database does: keep it as safe.
+    Backup(Backup),
+    /// Verify the database, or a backup, and change nothing
+    ///
+    /// Checks the file, every digest of the history and of the state, and that credentials fit their models. A registry may be running on it.
+    Verify(Verify),
+    /// Put a backup in the place of the database, as a new incarnation; stop the registry first
+    ///
+    /// Routers take what was restored as the newest, whatever they have seen of the database that it replaces, which is kept beside it. Run it as the user that the registry runs as.
+    Restore(Restore),
+    /// Declare what the database holds the newest, as a new incarnation, for routers that refuse to follow it
+    ///
+    /// A registry that runs on the database does it itself, above all that its routers have seen; otherwise it is done here.
+    AcceptHistory(AcceptHistory),
+}
+
+/// The database that a command is about.
+#[derive(Debug, Args)]
+pub struct DatabaseFlag {
+    /// The database: this SQLite file
+    #[arg(long, value_name = "URL", default_value = DATABASE_URL, value_parser = store::path_of)]
+    pub database_url: PathBuf,
+}
+
+/// What is copied, and where.
+#[derive(Debug, Args)]
+pub struct Backup {
+    /// Where to write the copy
+    pub file: PathBuf,
+
+    /// Replace FILE if it is there
+    #[arg(long)]
+    pub force: bool,
+
+    /// Where the database is.
+    #[command(flatten)]
+    pub database: DatabaseFlag,
+}
+
+/// What is verified.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// Verify this file [default: the database]
+    pub file: Option<PathBuf>,
+
+    /// Where the database is.
+    #[command(flatten)]
+    pub database: DatabaseFlag,
+}
+
+/// What is restored, and where.
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// The backup
+    pub file: PathBuf,
+
+    /// Begin above this incarnation number and this revision, besides what the files say: needed when the database that is replaced cannot be read
+    #[arg(long, value_name = "NUMBER,REVISION")]
+    pub above: Option<Mark>,
+
+    /// Where the database is.
+    #[command(flatten)]
+    pub database: DatabaseFlag,
+}
+
+/// What is declared the newest.
+#[derive(Debug, Args)]
+pub struct AcceptHistory {
+    /// Begin above this incarnation number and this revision, besides what is known already: an error line of the registry tells what its routers have seen
+    #[arg(long, value_name = "NUMBER,REVISION")]
+    pub above: Option<Mark>,
+
+    /// Go on under this store id, so that routers that know another store follow this one
+    #[arg(long, value_name = "ID", value_parser = store_id)]
+    pub adopt_store: Option<StoreId>,
+
+    /// Where the database is.
+    #[command(flatten)]
+    pub database: DatabaseFlag,
+}
+
+const DATABASE_URL: &str = "sqlite://switchboard.db";
+
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// Reads flags and environment.
@@ -48,18 +147,15 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 /// # Errors
 ///
 /// The exit code, after help or one line that says which flag is wrong was printed.
-pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Task<Config>, ExitCode> {
-    let Cli { command } = flags::parse(ENV_PREFIX, args)?;
-    match command {
-        Command::Serve(flags) => serve(*flags)
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Task, ExitCode> {
+    let Cli { subcommand } = flags::parse(ENV_PREFIX, args)?;
+    match subcommand {
+        Told::Serve(flags) => serve(*flags)
             .map(|serve| Task::Serve(Box::new(serve)))
             .map_err(|message| flags::usage_error(&message)),
-        Command::Health(question) => Ok(Task::Health(question)),
+        Told::Health(question) => Ok(Task::Health(question)),
+        Told::Command(command) => Ok(Task::Command(command)),
     }
-}
-
-fn store_id(text: &str) -> Result<StoreId, String> {
-    StoreId::parse(text).map_err(|error| error.to_string())
 }
 
 fn serve(flags: ServeFlags) -> Result<Serve<Config>, String> {
@@ -86,17 +182,23 @@ fn serve(flags: ServeFlags) -> Result<Serve<Config>, String> {
 #[command(name = "switchboard-registry", version)]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    subcommand: Told,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum Told {
     /// Run the registry; the default
     ///
     /// It ends with exit code 2 when a flag is wrong, 3 when it finds its database damaged, and 1 after any other failure.
     Serve(Box<ServeFlags>),
     /// Ask a registry that runs whether it serves: exits with 0 when it does, with 1 otherwise
     Health(Question),
+    #[command(flatten)]
+    Command(Command),
+}
+
+fn store_id(text: &str) -> Result<StoreId, &'static str> {
+    StoreId::parse(text).map_err(|_malformed| "must be 32 hexadecimal characters, as `verify` prints them")
 }
 
 #[derive(Debug, Args)]
@@ -110,7 +212,7 @@ struct ServeFlags {
     admin_addr: SocketAddr,
 
     /// Keep the configuration in this SQLite file, on a local disk; made when it is missing
-    #[arg(long, value_name = "URL", default_value = "sqlite://switchboard.db", value_parser = store::path_of)]
+    #[arg(long, value_name = "URL", default_value = DATABASE_URL, value_parser = store::path_of)]
     database_url: PathBuf,
 
     /// Start only on the database of this store, which exists: an empty volume is not taken for a configuration

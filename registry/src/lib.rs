@@ -1,7 +1,9 @@
 //! The registry: owns model and feature configuration, serves it, and streams its changes to routers.
 
+pub mod command;
 pub mod commit;
 pub mod config;
+pub mod control;
 pub mod domain;
 pub mod feed;
 pub mod fleet;

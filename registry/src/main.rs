@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use switchboard::service::{
     health::ask::ask,
-    process::{self, Serve, Task},
+    process::{self, Serve},
 };
 use switchboard_registry::{
-    config,
+    command,
+    config::{self, Task},
     server::{Server, StartError},
 };
 
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
             })
         }
         Ok(Task::Health(question)) => ask(&question, config::LISTEN_ADDR),
+        Ok(Task::Command(command)) => command::run(command),
         Err(code) => code,
     }
 }

@@ -32,6 +32,7 @@ use tonic::{server::NamedService as _, service::Routes};
 use crate::{
     commit::{self, Commit, OpenError, Writer},
     config::Config,
+    control::Control,
     domain::items::Retention,
     feed::Feed,
     fleet::Fleet,
@@ -84,7 +85,7 @@ impl StartError {
     #[must_use]
     pub fn into_failed(self) -> Failed {
         match &self {
-            Self::Open { source, .. } if source.is_damage() => ExitWith {
+            Self::Open { source, .. } if source.is_damaged() => ExitWith {
                 code: DAMAGED,
                 cause: self.into(),
             }
@@ -115,6 +116,7 @@ pub struct Server {
     ports: Ports,
     writer: Writer,
     commit: Commit,
+    control: Option<Control>,
 }
 
 impl Server {
@@ -133,11 +135,19 @@ impl Server {
             path: config.database.display().to_string(),
             source,
         })?;
+        // Best effort: without it what goes by it takes a stopped registry.
+        let control = Control::bind(&config.database)
+            .inspect_err(|error| {
+                let error = error as &dyn std::error::Error;
+                tracing::warn!(error, "the control socket cannot be made");
+            })
+            .ok();
         Ok(Self {
             config,
             ports,
             writer,
             commit,
+            control,
         })
     }
 
@@ -156,6 +166,7 @@ impl Server {
             ports,
             writer,
             commit,
+            control,
         } = self;
         tracing::info!(?config, revision = %commit.state().items.revision(), "starting");
         // The writer's failure stops the rest, and leaves whoever called untouched.
@@ -170,6 +181,9 @@ impl Server {
             stop.clone(),
         );
         let withheld = feed.withheld();
+        if let Some(control) = control {
+            streams.spawn(control.serve(commit.clone(), Arc::clone(&withheld), stop.clone()));
+        }
         let mut metrics = metrics::of_service("registry");
         let own = metrics.sub_registry_with_prefix("registry");
         commit.metrics().register(own);

@@ -6,10 +6,12 @@
 
 mod copy;
 mod error;
+mod inspect;
 mod load;
 mod open;
 mod requests;
 mod rows;
+mod swap;
 mod verify;
 
 use std::{fs::File, future::Future, path::PathBuf, time::SystemTime};
@@ -19,8 +21,10 @@ use switchboard::{digest::ChainDigest, failpoint, names::Revision};
 
 pub use self::{
     error::{Kind, StoreError},
+    inspect::{Held, Identity, companion, copy_into, create_new, hold, inspect, remove, settle, sync},
     load::{Loaded, StoredCredential},
     open::path_of,
+    swap::{folder_of, swap_in},
 };
 use crate::domain::{
     actor::Actor,

@@ -1,5 +1,7 @@
 //! The registry's process and its database file.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod commands;
 
 use std::{
     path::Path,
@@ -27,6 +29,8 @@ struct Running(Child);
 impl Running {
     async fn start(folder: &Path) -> Self {
         let ready_file = folder.join("ready.json");
+        // One that was killed leaves its own behind.
+        drop(std::fs::remove_file(&ready_file));
         let child = registry(&folder.join("switchboard.db"))
             .arg("--ready-file")
             .arg(&ready_file)
@@ -118,7 +122,8 @@ async fn a_file_that_is_no_database_is_refused_and_left_as_it_is() {
     let path = folder.path().join("switchboard.db");
     let text = "this is no database, and long enough to be looked at as one".repeat(20);
     std::fs::write(&path, &text).unwrap();
-    failure(&registry(&path).output().unwrap());
+    let output = registry(&path).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
 }
 

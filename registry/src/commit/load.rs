@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Understands what was stored as bytes.
-pub(super) fn state(loaded: Loaded) -> Result<State, OpenError> {
+pub(crate) fn state(loaded: Loaded) -> Result<State, OpenError> {
     let mut state = State::new(loaded.items.clone());
     for item in loaded.items.all(View::Router) {
         let stored = match &item.name {

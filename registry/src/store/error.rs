@@ -28,6 +28,18 @@ pub enum StoreError {
     /// The database was written by a newer registry.
     #[error("the database has schema {0}, which is newer than this program; start the newer one")]
     SchemaTooNew(i64),
+    /// The database was written by an older registry.
+    #[error(
+        "the database has schema {0}, which is older than this program: start the registry on it once, or use the older \
+         program"
+    )]
+    SchemaTooOld(i64),
+    /// The file is no database of a registry.
+    #[error("`{}` holds no configuration of a registry", .0.display())]
+    Foreign(PathBuf),
+    /// Another process, not a registry, has the database open.
+    #[error("another process has `{}` open", .0.display())]
+    InUse(PathBuf),
     /// The schema could not be brought up to date.
     #[error("migrate the database")]
     Migrate(#[source] MigrateError),
@@ -107,14 +119,15 @@ impl StoreError {
     pub const fn kind(&self) -> Kind {
         match self {
             Self::Sql { kind, .. } => *kind,
-            Self::Damaged(_) => Kind::Corrupt,
-            Self::Locked(_) | Self::CheckpointHeld => Kind::Busy,
+            Self::Damaged(_) | Self::Foreign(_) => Kind::Corrupt,
+            Self::Locked(_) | Self::InUse(_) | Self::CheckpointHeld => Kind::Busy,
             Self::Closed => Kind::Io,
             Self::Address(_)
             | Self::OtherStore { .. }
             | Self::File { .. }
             | Self::SqliteTooOld(_)
             | Self::SchemaTooNew(_)
+            | Self::SchemaTooOld(_)
             | Self::Migrate(_)
             | Self::NoRandomSource => Kind::Other,
         }

@@ -79,9 +79,10 @@ pub(super) async fn load(connection: &mut SqliteConnection) -> Result<Loaded, St
 
 async fn identity(connection: &mut SqliteConnection) -> Result<(StoreId, Incarnation, Fingerprinter), StoreError> {
     let row = sqlx::query!("SELECT store_id, incarnation_number, incarnation_id, request_key FROM store")
-        .fetch_one(connection)
+        .fetch_optional(connection)
         .await
-        .map_err(|error| StoreError::sql("read the store's id", error))?;
+        .map_err(|error| StoreError::sql("read the store's id", error))?
+        .ok_or_else(|| bad("the store's id"))?;
     let incarnation = Incarnation {
         number: row.incarnation_number,
         id: IncarnationId::parse(&row.incarnation_id).map_err(|_error| bad("the incarnation's id"))?,

@@ -21,13 +21,13 @@ use switchboard::{
 
 use super::{Head, Kind, Loaded, Store, StoreError, WriteFailure, copy, load, rows};
 
-static MIGRATOR: Migrator = sqlx::migrate!();
+pub(super) static MIGRATOR: Migrator = sqlx::migrate!();
 
 /// Older ones can damage the write-ahead log when it is reset.
 const SQLITE_MIN: [u32; 3] = [3, 51, 3];
 
 /// How long a write waits for another process that holds the database: less than callers do.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The file that a database address such as `sqlite://switchboard.db` names.
 ///
@@ -215,7 +215,7 @@ fn is_new_enough(version: &str) -> bool {
     parts.is_ok_and(|parts| parts.as_slice() >= SQLITE_MIN.as_slice())
 }
 
-async fn quick_check(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+pub(super) async fn quick_check(connection: &mut SqliteConnection) -> Result<(), StoreError> {
     let found: Vec<String> = sqlx::query_scalar("PRAGMA quick_check(1)")
         .fetch_all(connection)
         .await
@@ -270,7 +270,7 @@ pub(super) fn create_private(path: &Path) -> Result<File, StoreError> {
         .map_err(|source| file_error(path, source))
 }
 
-fn take_lock(database: &Path) -> Result<File, StoreError> {
+pub(super) fn take_lock(database: &Path) -> Result<File, StoreError> {
     let mut path = OsString::from(database);
     path.push(".lock");
     let path = PathBuf::from(path);

@@ -201,6 +201,7 @@ impl<S: Surroundings> Link<S> {
                 self.stream = None;
                 match why {
                     Closed::Goodbye => info!("the registry said goodbye: connecting again"),
+                    Closed::Moved => info!("{why}: connecting again"),
                     Closed::Refused => debug!("asking another registry, since the history of this one is refused"),
                     Closed::TooSlow => warn!("{why}: connecting again"),
                     Closed::Mismatch => warn!("{why}: asking for a snapshot"),

@@ -19,7 +19,7 @@ use super::received::Received;
 pub(crate) use self::backoff::Backoff;
 pub use self::{
     guard::{HistoryRefusal, RefusalWhy},
-    message::{Bookmark, Delta, Goodbye, Message, Mode, SnapshotBegin, SnapshotPart, Welcome},
+    message::{Bookmark, Delta, Goodbye, GoodbyeWhy, Message, Mode, SnapshotBegin, SnapshotPart, Welcome},
     step::{Action, Closed, End, Event},
 };
 
@@ -201,10 +201,10 @@ impl Session {
                     wait = wait.max(self.retry.next(&mut self.random));
                 }
                 self.go_down(now + wait);
-                Ok(vec![Action::Close(if goodbye.too_slow {
-                    Closed::TooSlow
-                } else {
-                    Closed::Goodbye
+                Ok(vec![Action::Close(match goodbye.why {
+                    GoodbyeWhy::TooSlow => Closed::TooSlow,
+                    GoodbyeWhy::Moved => Closed::Moved,
+                    GoodbyeWhy::Other => Closed::Goodbye,
                 })])
             }
             (State::Opening { .. }, Message::Welcome(welcome)) => self.on_welcome(now, &welcome),
@@ -365,6 +365,7 @@ impl Session {
             Closed::Mismatch => &mut self.mismatch,
             Closed::Goodbye
             | Closed::TooSlow
+            | Closed::Moved
             | Closed::Opening
             | Closed::Silent
             | Closed::Gap

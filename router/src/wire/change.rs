@@ -15,8 +15,8 @@ use crate::subscription::{
     compile::{Held, HeldWhy},
     resource::Resource,
     session::{
-        Bookmark, Delta, Goodbye, HEARTBEAT_DEFAULT, HistoryRefusal, Message, Mode, RefusalWhy, SnapshotBegin,
-        SnapshotPart, Standing, Welcome,
+        Bookmark, Delta, Goodbye, GoodbyeWhy, HEARTBEAT_DEFAULT, HistoryRefusal, Message, Mode, RefusalWhy,
+        SnapshotBegin, SnapshotPart, Standing, Welcome,
     },
 };
 
@@ -70,7 +70,13 @@ impl TryFrom<registry::SubscribeResponse> for Message {
                 stalled: bookmark.stalled,
             }),
             Kind::Goodbye(goodbye) => Self::Goodbye(Goodbye {
-                too_slow: goodbye.why() == registry::GoodbyeWhy::TooSlow,
+                why: match goodbye.why() {
+                    registry::GoodbyeWhy::TooSlow => GoodbyeWhy::TooSlow,
+                    registry::GoodbyeWhy::Moved => GoodbyeWhy::Moved,
+                    registry::GoodbyeWhy::Unspecified
+                    | registry::GoodbyeWhy::Rotation
+                    | registry::GoodbyeWhy::Drain => GoodbyeWhy::Other,
+                },
                 min_wait: duration(goodbye.min_wait.as_ref()),
                 spread: duration(goodbye.spread.as_ref()),
             }),
@@ -251,10 +257,12 @@ mod tests {
     }
 
     #[test]
-    fn only_a_goodbye_for_slowness_says_so() {
-        for (why, too_slow) in [
-            (registry::GoodbyeWhy::TooSlow, true),
-            (registry::GoodbyeWhy::Drain, false),
+    fn a_goodbye_says_what_a_router_should_hear() {
+        for (why, read_as) in [
+            (registry::GoodbyeWhy::TooSlow, GoodbyeWhy::TooSlow),
+            (registry::GoodbyeWhy::Moved, GoodbyeWhy::Moved),
+            (registry::GoodbyeWhy::Drain, GoodbyeWhy::Other),
+            (registry::GoodbyeWhy::Unspecified, GoodbyeWhy::Other),
         ] {
             let wire = registry::Goodbye {
                 why: why.into(),
@@ -263,7 +271,7 @@ mod tests {
             let Ok(Message::Goodbye(goodbye)) = read(Kind::Goodbye(wire)) else {
                 panic!("a goodbye is read")
             };
-            assert_eq!(goodbye.too_slow, too_slow);
+            assert_eq!(goodbye.why, read_as);
         }
     }
 }

@@ -110,6 +110,17 @@ pub struct Goodbye {
     pub min_wait: Duration,
     /// Then after a random time up to this.
     pub spread: Duration,
+    /// Why.
+    pub why: GoodbyeWhy,
+}
+
+/// Why a stream ends in order, as far as it matters to a router.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GoodbyeWhy {
+    /// The registry rotates its streams, shuts down, or has a cause that this build does not know.
+    Other,
     /// The registry has given up on this router, which reads too slowly.
-    pub too_slow: bool,
+    TooSlow,
+    /// A new incarnation of the store has begun: the next stream brings a snapshot of it.
+    Moved,
 }

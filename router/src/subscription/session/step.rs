@@ -64,6 +64,9 @@ pub enum Closed {
     /// The registry said goodbye because this router reads too slowly.
     #[error("the registry gave up on this router, which reads too slowly")]
     TooSlow,
+    /// The registry said goodbye because a new incarnation of its store has begun.
+    #[error("a new incarnation of the registry's store has begun")]
+    Moved,
     /// The registry has not answered in time.
     #[error("the registry did not answer")]
     Opening,

@@ -459,7 +459,7 @@ fn a_goodbye_says_how_long_to_wait() {
         Event::Message(Message::Goodbye(Goodbye {
             min_wait,
             spread,
-            too_slow: false,
+            why: GoodbyeWhy::Other,
         }))
     };
     assert_eq!(case.step(goodbye(3 * SECOND, 2 * SECOND)), closed(Closed::Goodbye));
@@ -523,7 +523,7 @@ fn a_registry_that_says_nothing_but_goodbye_is_asked_ever_more_rarely() {
         let goodbye = Goodbye {
             min_wait: Duration::ZERO,
             spread: Duration::ZERO,
-            too_slow: true,
+            why: GoodbyeWhy::TooSlow,
         };
         assert_eq!(
             case.step(Event::Message(Message::Goodbye(goodbye))),

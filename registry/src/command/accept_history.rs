@@ -1,0 +1,44 @@
+//! `accept-history`: what the database holds becomes the newest incarnation.
+
+use super::{CommandError, begin_life};
+use crate::{
+    commit::OpenError,
+    config::AcceptHistory,
+    control::{self, Request},
+    domain::life::{LifeCause, Mark, NewLife},
+    store::StoreError,
+};
+
+pub(super) async fn run(told: AcceptHistory) -> Result<String, CommandError> {
+    let AcceptHistory {
+        above,
+        adopt_store,
+        database,
+    } = told;
+    let database = database.database_url;
+    if !database.exists() {
+        return Err(CommandError::Missing(database.display().to_string()));
+    }
+    let above = above.unwrap_or(Mark::NONE);
+    let new = NewLife {
+        cause: LifeCause::AcceptHistory,
+        above,
+        adopt: adopt_store,
+    };
+    let (begun, by) = match begin_life(&database, new).await {
+        // Somebody holds it: a registry that runs does it itself.
+        Err(CommandError::Open(OpenError::Store(StoreError::Locked(_)))) => {
+            let request = Request::AcceptHistory {
+                above: above.to_string(),
+                adopt_store: adopt_store.map(|store| store.to_string()),
+            };
+            let answer = control::ask(&database, &request).await?;
+            (answer, "the registry that runs now serves")
+        }
+        begun => (begun?.into(), "at its next start the registry serves"),
+    };
+    Ok(format!(
+        "{by} store {}, incarnation {} ({}), from revision {} on",
+        begun.store, begun.incarnation_number, begun.incarnation, begun.revision
+    ))
+}

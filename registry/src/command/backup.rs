@@ -1,0 +1,54 @@
+//! `backup`: a verified copy of the database at one revision.
+
+use std::{fs, io, path::Path};
+
+use super::{CommandError, described, progress, read};
+use crate::{
+    config::Backup,
+    domain::state::State,
+    store::{self, StoreError},
+};
+
+pub(super) async fn run(told: Backup) -> Result<String, CommandError> {
+    let Backup { file, force, database } = told;
+    let database = database.database_url;
+    if !force && file.exists() {
+        return Err(CommandError::Exists(file.display().to_string()));
+    }
+    // Beside its place, so that it can be moved there in one step.
+    let partial = store::companion(&file, &format!(".partial-{}", std::process::id()));
+    drop(store::create_new(&partial)?);
+    let outcome = match copy(&database, &partial).await {
+        Ok(state) => place(&partial, &file, force).map(|()| state),
+        Err(error) => Err(error),
+    };
+    store::remove(&partial)?;
+    Ok(format!("`{}` is a backup of {}", file.display(), described(&outcome?)))
+}
+
+async fn copy(database: &Path, partial: &Path) -> Result<State, CommandError> {
+    progress(&format!("copying `{}`", database.display()));
+    store::copy_into(database, partial).await?;
+    progress("verifying the copy");
+    read(partial).await
+}
+
+/// Gives the copy its name. Without `force` it takes nobody's place, also of a file that came meanwhile.
+fn place(partial: &Path, file: &Path, force: bool) -> Result<(), CommandError> {
+    let placed = if force {
+        fs::rename(partial, file)
+    } else {
+        fs::hard_link(partial, file)
+    };
+    placed.map_err(|source| {
+        if source.kind() == io::ErrorKind::AlreadyExists {
+            CommandError::Exists(file.display().to_string())
+        } else {
+            CommandError::Store(StoreError::File {
+                path: file.to_owned(),
+                source,
+            })
+        }
+    })?;
+    Ok(store::sync(store::folder_of(file))?)
+}

@@ -1,0 +1,264 @@
+//! Reading a database without changing it, while a registry runs on it or not: what is verified, and what is backed up.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
+use switchboard::names::StoreId;
+
+use super::{
+    Loaded, StoreError, load,
+    open::{BUSY_TIMEOUT, MIGRATOR, file_error, quick_check, take_lock},
+};
+use crate::domain::life::Mark;
+
+/// How every database file begins.
+const HEADER: &[u8] = b"SQLite format 3\0";
+
+/// A database that no registry can open as long as this is held.
+#[derive(Debug)]
+pub struct Held {
+    _lock: File,
+}
+
+/// What a database says of itself, be its schema older or newer than this program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// The store.
+    pub store: StoreId,
+    /// Its incarnation number and its newest revision.
+    pub mark: Mark,
+}
+
+/// Keeps registries from a database, which need not exist.
+///
+/// # Errors
+///
+/// [`StoreError::Locked`] when one holds it.
+pub fn hold(database: &Path) -> Result<Held, StoreError> {
+    Ok(Held {
+        _lock: take_lock(database)?,
+    })
+}
+
+/// The file that belongs to a database under a name of its own, such as `-wal`.
+#[must_use]
+pub fn companion(database: &Path, suffix: &str) -> PathBuf {
+    let mut path = database.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
+}
+
+/// Verifies a database as a start does and more thoroughly, and returns what it holds. Nothing is changed.
+///
+/// # Errors
+///
+/// [`StoreError`] when it is damaged, cannot be read, or has not the schema of this program.
+pub async fn inspect(database: &Path) -> Result<Loaded, StoreError> {
+    let mut connection = open_unchanged(database).await?;
+    // One state for all, whatever a registry writes meanwhile.
+    let mut reading = connection
+        .begin()
+        .await
+        .map_err(|error| StoreError::sql("begin to read", error))?;
+    check_schema(database, &mut reading).await?;
+    integrity_check(&mut reading).await?;
+    let loaded = load::load(&mut reading).await?;
+    reading
+        .rollback()
+        .await
+        .map_err(|error| StoreError::sql("end reading", error))?;
+    close(connection).await?;
+    Ok(loaded)
+}
+
+/// Writes a copy of a database, which a registry may be running on, to a new or empty file, and syncs it.
+///
+/// # Errors
+///
+/// [`StoreError`] when it cannot be read or the copy cannot be written.
+pub async fn copy_into(database: &Path, copy: &Path) -> Result<(), StoreError> {
+    let mut connection = open_as_is(database).await?;
+    check_schema(database, &mut connection).await?;
+    let target = copy.to_string_lossy().into_owned();
+    sqlx::query("VACUUM INTO ?")
+        .bind(target)
+        .execute(&mut connection)
+        .await
+        .map_err(|error| StoreError::sql("copy the database", error))?;
+    close(connection).await?;
+    sync(copy)
+}
+
+/// What a database says of itself, once it has proved to be whole and all that its log holds is in its file.
+///
+/// # Errors
+///
+/// [`StoreError`] when it is damaged, or no database of a registry; of the kind busy when somebody else uses it.
+pub async fn settle(database: &Path) -> Result<Identity, StoreError> {
+    let mut connection = open_as_is(database).await?;
+    quick_check(&mut connection).await?;
+    let identity = identity(database, &mut connection).await?;
+    close(connection).await?;
+    // Whoever closes a database last empties its log and takes it away.
+    if companion(database, "-wal").exists() {
+        return Err(StoreError::InUse(database.to_owned()));
+    }
+    Ok(identity)
+}
+
+/// Makes an empty file that is readable to nobody else.
+///
+/// # Errors
+///
+/// [`StoreError::File`] when it cannot be made, or is there.
+pub fn create_new(path: &Path) -> Result<File, StoreError> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|source| file_error(path, source))
+}
+
+/// Has the system write a file, or the names in a folder, to the disk.
+///
+/// # Errors
+///
+/// [`StoreError::File`] when that fails.
+pub fn sync(path: &Path) -> Result<(), StoreError> {
+    File::open(path)
+        .and_then(|file| file.sync_all())
+        .map_err(|source| file_error(path, source))
+}
+
+/// Removes a file that need not be there.
+///
+/// # Errors
+///
+/// [`StoreError::File`] when it is there and stays.
+pub fn remove(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(file_error(path, source)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// For reading only. Without a log beside it nobody is writing the file, and SQLite is told to leave none there either.
+async fn open_unchanged(database: &Path) -> Result<SqliteConnection, StoreError> {
+    let is_logged = companion(database, "-wal").exists();
+    connect(database, as_is(database).read_only(true).immutable(!is_logged)).await
+}
+
+/// By SQLite's own rules between processes, in whatever journal mode the file is.
+async fn open_as_is(database: &Path) -> Result<SqliteConnection, StoreError> {
+    connect(database, as_is(database)).await
+}
+
+fn as_is(database: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(database)
+        .create_if_missing(false)
+        .busy_timeout(BUSY_TIMEOUT)
+        .pragma("trusted_schema", "OFF")
+        .pragma("cell_size_check", "ON")
+}
+
+async fn connect(database: &Path, options: SqliteConnectOptions) -> Result<SqliteConnection, StoreError> {
+    check_header(database)?;
+    options
+        .connect()
+        .await
+        .map_err(|error| StoreError::sql("open the database", error))
+}
+
+/// What is no database is not even opened: SQLite may take away the log beside it.
+fn check_header(database: &Path) -> Result<(), StoreError> {
+    let mut begin = Vec::with_capacity(HEADER.len());
+    File::open(database)
+        .and_then(|file| file.take(HEADER.len() as u64).read_to_end(&mut begin))
+        .map_err(|source| file_error(database, source))?;
+    match &*begin {
+        [] => Err(StoreError::Foreign(database.to_owned())),
+        begin if begin == HEADER => Ok(()),
+        _ => Err(StoreError::damaged("it does not begin as a database does")),
+    }
+}
+
+async fn close(connection: SqliteConnection) -> Result<(), StoreError> {
+    connection
+        .close()
+        .await
+        .map_err(|error| StoreError::sql("close the database", error))
+}
+
+async fn check_schema(database: &Path, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    let newest: Option<i64> = if has_table(connection, "_sqlx_migrations").await? {
+        sqlx::query_scalar("SELECT MAX(version) FROM _sqlx_migrations")
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(|error| StoreError::sql("read the schema's version", error))?
+    } else {
+        None
+    };
+    let known = MIGRATOR.iter().map(|migration| migration.version).max();
+    match newest {
+        None => Err(StoreError::Foreign(database.to_owned())),
+        Some(schema) if Some(schema) > known => Err(StoreError::SchemaTooNew(schema)),
+        Some(schema) if Some(schema) < known => Err(StoreError::SchemaTooOld(schema)),
+        Some(_) => Ok(()),
+    }
+}
+
+async fn has_table(connection: &mut SqliteConnection, name: &str) -> Result<bool, StoreError> {
+    let found: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM sqlite_schema WHERE type = 'table' AND name = ?")
+        .bind(name)
+        .fetch_one(connection)
+        .await
+        .map_err(|error| StoreError::sql("read the schema", error))?;
+    Ok(found > 0)
+}
+
+async fn identity(database: &Path, connection: &mut SqliteConnection) -> Result<Identity, StoreError> {
+    if !has_table(connection, "store").await? || !has_table(connection, "revisions").await? {
+        return Err(StoreError::Foreign(database.to_owned()));
+    }
+    let named = sqlx::query!("SELECT store_id, incarnation_number FROM store")
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(|error| StoreError::sql("read the store's id", error))?
+        .ok_or_else(|| StoreError::Foreign(database.to_owned()))?;
+    let head = sqlx::query!("SELECT revision FROM revisions ORDER BY revision DESC LIMIT 1")
+        .fetch_optional(connection)
+        .await
+        .map_err(|error| StoreError::sql("read the newest revision", error))?;
+    let read = || {
+        Some(Identity {
+            store: StoreId::parse(&named.store_id).ok()?,
+            mark: Mark::new(named.incarnation_number, head.map_or(0, |head| head.revision)).ok()?,
+        })
+    };
+    read().ok_or_else(|| StoreError::damaged("the store's id is not readable"))
+}
+
+async fn integrity_check(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    let found: Vec<String> = sqlx::query_scalar("PRAGMA integrity_check(1)")
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(|error| StoreError::sql("check the database", error))?;
+    if let Some(problem) = found.first().filter(|found| *found != "ok") {
+        return Err(StoreError::damaged(problem));
+    }
+    let dangling = sqlx::query("PRAGMA foreign_key_check")
+        .fetch_optional(connection)
+        .await
+        .map_err(|error| StoreError::sql("check the references", error))?;
+    match dangling {
+        None => Ok(()),
+        Some(_) => Err(StoreError::damaged("a row refers to one that is not there")),
+    }
+}
