@@ -136,6 +136,9 @@ pub struct AcceptHistory {
     pub database: DatabaseFlag,
 }
 
+/// The help of the default subcommand is what people see first.
+const OTHERS: &str = "Other subcommands, each with its own --help: health, backup, verify, restore, accept-history";
+
 const DATABASE_URL: &str = "sqlite://switchboard.db";
 
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -185,6 +188,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Told {
     /// Run the registry; the default
+    #[command(after_help = OTHERS)]
     Serve(Box<ServeFlags>),
     /// Ask a registry that runs whether it serves: exits with 0 when it does, with 1 otherwise
     Health(Question),

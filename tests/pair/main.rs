@@ -17,6 +17,7 @@ mod harness;
 mod administrator;
 mod credentials;
 mod histories;
+mod lives;
 mod observability;
 mod outage;
 mod process;
