@@ -138,6 +138,9 @@ pub struct AcceptHistory {
     pub database: DatabaseFlag,
 }
 
+/// The help of the default subcommand is what people see first.
+const OTHERS: &str = "Other subcommands, each with its own --help: health, backup, verify, restore, accept-history";
+
 const DATABASE_URL: &str = "sqlite://switchboard.db";
 
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -190,6 +193,7 @@ enum Told {
     /// Run the registry; the default
     ///
     /// It ends with exit code 2 when a flag is wrong, 3 when it finds its database damaged, and 1 after any other failure.
+    #[command(after_help = OTHERS)]
     Serve(Box<ServeFlags>),
     /// Ask a registry that runs whether it serves: exits with 0 when it does, with 1 otherwise
     Health(Question),

@@ -1,6 +1,7 @@
 //! The registry's process and its database file.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "main/commands.rs"]
 mod commands;
 
 use std::{

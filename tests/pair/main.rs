@@ -22,6 +22,7 @@ mod credentials;
 mod disk;
 mod frozen;
 mod histories;
+mod lives;
 mod network;
 mod observability;
 mod outage;

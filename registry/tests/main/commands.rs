@@ -388,3 +388,39 @@ async fn the_history_is_accepted_by_the_registry_that_runs_or_without_one() {
     assert!(error.contains("there is no database"), "{error}");
     assert!(files(nowhere.path()).is_empty());
 }
+
+#[tokio::test]
+async fn a_backup_under_load_is_the_state_at_one_revision() {
+    let folder = tempfile::tempdir().unwrap();
+    let (folder, backup) = (folder.path(), folder.path().join("backup.db"));
+    let _running = Running::start(folder).await;
+    create_model(folder).await;
+    let args = ["backup".to_owned(), "--force".to_owned(), path(folder, "backup.db")];
+    for _ in 0..5 {
+        let (own, args) = (folder.to_owned(), args.clone());
+        let taking = tokio::task::spawn_blocking(move || {
+            let args: Vec<&str> = args.iter().map(String::as_str).collect();
+            done(&own, &args)
+        });
+        while !taking.is_finished() {
+            switch_beta(folder, 4).await;
+        }
+        let told = taking.await.unwrap();
+        let revision = told.rsplit("revision ").next().unwrap().trim().parse::<i64>().unwrap();
+        let query = "SELECT chain || router_state FROM revisions WHERE revision = ?";
+        let mut states = Vec::new();
+        for file in [&backup, &database(folder)] {
+            let options = SqliteConnectOptions::new().filename(file).read_only(true);
+            let mut connection = options.connect().await.unwrap();
+            let state: Vec<u8> = sqlx::query_scalar(query)
+                .bind(revision)
+                .fetch_one(&mut connection)
+                .await
+                .unwrap();
+            states.push(state);
+            connection.close().await.unwrap();
+        }
+        assert_eq!(states[0], states[1], "revision {revision}");
+        done(folder, &["verify", &path(folder, "backup.db")]);
+    }
+}

@@ -1,0 +1,324 @@
+//! Databases that are restored, swapped by hand, lost and declared the newest, under a router that follows.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use switchboard::pb::{
+    registry::{GetModelRequest, Model, WatchRequest, watch_response::Kind},
+    router::GetStatusRequest,
+    types::Cursor,
+};
+use tonic::Code;
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+
+use crate::{
+    fake_upstream::{FakeUpstream, Script},
+    harness::{Pair, binary, infer, reason_of},
+};
+
+const OLD: &str = "sk-old-51c7";
+const NEW: &str = "sk-new-90ab";
+
+fn database(pair: &Pair) -> PathBuf {
+    pair.folder.path().join("switchboard.db")
+}
+
+/// Runs a subcommand on the pair's database, which has to succeed.
+fn command(pair: &Pair, args: &[&str]) -> String {
+    let output = Command::new(binary("switchboard-registry"))
+        .args(args)
+        .arg(format!("--database-url=sqlite://{}", database(pair).display()))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{args:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Copies a database that no registry holds with its log, over whatever is there.
+fn copy(from: &Path, to: &Path) {
+    for suffix in ["", "-wal", "-shm"] {
+        let named = |path: &Path| PathBuf::from(format!("{}{suffix}", path.display()));
+        drop(fs::remove_file(named(to)));
+        if suffix != "-shm" && named(from).exists() {
+            fs::copy(named(from), named(to)).unwrap();
+        }
+    }
+}
+
+fn remove(database: &Path) {
+    copy(Path::new("/nowhere"), database);
+}
+
+/// What the registry has.
+async fn head(pair: &Pair) -> Cursor {
+    let request = WatchRequest {
+        include_snapshot: Some(false),
+        ..Default::default()
+    };
+    let mut watch = pair.config().watch(request).await.unwrap().into_inner();
+    let Some(Kind::Welcome(welcome)) = watch.message().await.unwrap().unwrap().kind else {
+        panic!("a welcome comes first");
+    };
+    welcome.head.unwrap()
+}
+
+/// What the router uses.
+async fn applied(pair: &Pair) -> Cursor {
+    let status = pair.routing().get_status(GetStatusRequest {}).await.unwrap();
+    status.into_inner().applied.unwrap()
+}
+
+/// Where a cursor stands, whatever the view.
+fn place(cursor: &Cursor) -> (&str, i64, &str, i64, &[u8], &[u8]) {
+    (
+        &cursor.store,
+        cursor.incarnation_number,
+        &cursor.incarnation,
+        cursor.revision,
+        &cursor.chain_digest,
+        &cursor.state_digest,
+    )
+}
+
+/// Waits until the router has exactly what the registry has, and returns that.
+async fn converged(pair: &Pair) -> Cursor {
+    let head = head(pair).await;
+    pair.wait_until(async || {
+        let status = pair
+            .routing()
+            .get_status(GetStatusRequest {})
+            .await
+            .unwrap()
+            .into_inner();
+        // A token that was not known is still on its way: its model is held until then.
+        status.held.is_empty() && place(&status.applied.unwrap()) == place(&head)
+    })
+    .await;
+    assert_eq!(history(pair).await, ServingStatus::Serving);
+    head
+}
+
+/// Waits until the registry refuses the router for this reason, and says so; the router keeps what it has.
+async fn withheld(pair: &Pair, reason: &str, refusal: &str) {
+    let before = applied(pair).await;
+    pair.wait_until(async || history(pair).await == ServingStatus::NotServing)
+        .await;
+    let told = format!("reason={reason}");
+    pair.wait_until(async || {
+        let log = pair.registry().log();
+        let newest = log.rfind("starting").map_or("", |start| &log[start..]);
+        newest.contains(&told) && newest.contains(refusal)
+    })
+    .await;
+    assert!(pair.registry().log().contains("accept-history"), "what to do is told");
+    assert_eq!(place(&applied(pair).await), place(&before), "the last good stays");
+}
+
+/// What health tells of the history.
+async fn history(pair: &Pair) -> ServingStatus {
+    let request = HealthCheckRequest {
+        service: "history".to_owned(),
+    };
+    let answer = HealthClient::new(pair.registry().channel()).check(request).await;
+    answer.unwrap().into_inner().status()
+}
+
+async fn rename(pair: &Pair, display_name: &str) -> Model {
+    let renamed = Model {
+        display_name: Some(display_name.to_owned()),
+        ..Default::default()
+    };
+    pair.update_model(renamed).await.unwrap()
+}
+
+/// Gives the model another server, with a token of its own.
+async fn move_to(pair: &Pair, upstream: &FakeUpstream, token: &str) {
+    let moved = Model {
+        endpoint: Some(upstream.url()),
+        api_token: Some(token.to_owned()),
+        ..Default::default()
+    };
+    pair.update_model(moved).await.unwrap();
+}
+
+/// Every token that a model server was sent.
+fn tokens(upstream: &FakeUpstream) -> Vec<String> {
+    let mut sent: Vec<String> = upstream
+        .requests()
+        .iter()
+        .map(|request| request.headers.get("authorization").cloned().unwrap_or_default())
+        .collect();
+    sent.dedup();
+    sent
+}
+
+async fn answer(pair: &Pair) -> String {
+    infer(&mut pair.inference(), "code_generations", "ping")
+        .await
+        .unwrap()
+        .text
+}
+
+/// A pair that is configured for a server by which it is known, and followed.
+async fn configured() -> (Pair, FakeUpstream) {
+    let pair = Pair::start().await;
+    let upstream = FakeUpstream::always(Script::answer(["old"])).await;
+    pair.configure(&upstream.url(), Some(OLD)).await;
+    pair.wait_until_routed("code_generations").await;
+    converged(&pair).await;
+    (pair, upstream)
+}
+
+fn stop(pair: &mut Pair) -> SocketAddr {
+    pair.kill_registry()
+}
+
+#[tokio::test]
+async fn a_restored_backup_is_followed_whole_and_with_its_own_token() {
+    let (mut pair, old) = configured().await;
+    let new = FakeUpstream::always(Script::answer(["new"])).await;
+    let backup = pair.folder.path().join("backup.db").display().to_string();
+    command(&pair, &["backup", &backup]);
+    let first = head(&pair).await;
+
+    move_to(&pair, &new, NEW).await;
+    let renamed = rename(&pair, "Renamed").await;
+    let past = converged(&pair).await;
+    assert_eq!(answer(&pair).await, "new");
+
+    let mut lives = vec![past.incarnation_number];
+    for _ in 0..2 {
+        let addr = stop(&mut pair);
+        command(&pair, &["restore", &backup]);
+        pair.restart_registry(addr).await;
+        let restored = converged(&pair).await;
+        assert_eq!(restored.store, first.store);
+        assert_eq!(restored.state_digest, first.state_digest, "what the backup held");
+        assert!(restored.revision > past.revision);
+        lives.push(restored.incarnation_number);
+        assert_eq!(answer(&pair).await, "old");
+
+        let stale = Model {
+            display_name: Some("Stale".to_owned()),
+            etag: renamed.etag.clone(),
+            ..Default::default()
+        };
+        let refused = pair.update_model(stale).await;
+        assert_eq!(reason_of(&refused).as_deref(), Some("REVISION_CONFLICT"));
+        assert_eq!(refused.unwrap_err().code(), Code::Aborted);
+        rename(&pair, "Past the old head").await;
+        converged(&pair).await;
+    }
+    assert_eq!(lives, [1, 2, 3], "each restore is a life of its own");
+    assert_eq!(tokens(&old), [format!("Bearer {OLD}")]);
+    assert_eq!(tokens(&new), [format!("Bearer {NEW}")]);
+    pair.finish().await;
+}
+
+#[tokio::test]
+async fn a_file_that_was_swapped_by_hand_is_refused_until_it_is_accepted() {
+    let (mut pair, old) = configured().await;
+    let (kept, new) = (
+        pair.folder.path().join("kept.db"),
+        FakeUpstream::always(Script::answer(["new"])).await,
+    );
+    let addr = stop(&mut pair);
+    copy(&database(&pair), &kept);
+    pair.restart_registry(addr).await;
+    move_to(&pair, &new, NEW).await;
+    let newest = rename(&pair, "Newest").await;
+    converged(&pair).await;
+    let asked = old.requests().len();
+
+    let addr = stop(&mut pair);
+    copy(&kept, &database(&pair));
+    pair.restart_registry(addr).await;
+    withheld(&pair, "Ahead", "RevisionRegressed").await;
+    assert_eq!(answer(&pair).await, "new");
+
+    // On another branch past what the router has.
+    while rename(&pair, &format!("Branch {}", fastrand::u32(..))).await.revision <= newest.revision {}
+    let addr = stop(&mut pair);
+    pair.restart_registry(addr).await;
+    withheld(&pair, "Diverged", "RevisionRegressed").await;
+    assert_eq!(answer(&pair).await, "new");
+    assert_eq!(old.requests().len(), asked, "what was taken back is not used");
+
+    let told = command(&pair, &["accept-history"]);
+    assert!(told.contains("incarnation 2 ("), "{told}");
+    converged(&pair).await;
+    assert_eq!(answer(&pair).await, "old");
+    assert!(
+        pair.router
+            .log()
+            .contains("a new incarnation of the registry's store has begun")
+    );
+    pair.finish().await;
+}
+
+#[tokio::test]
+async fn an_empty_volume_empties_no_router() {
+    let (mut pair, _old) = configured().await;
+    let backup = pair.folder.path().join("backup.db").display().to_string();
+    command(&pair, &["backup", &backup]);
+    let before = head(&pair).await;
+
+    let addr = stop(&mut pair);
+    remove(&database(&pair));
+    pair.restart_registry(addr).await;
+    withheld(&pair, "OtherStore", "StoreChanged").await;
+    assert_eq!(answer(&pair).await, "old");
+    let addr = stop(&mut pair);
+    command(&pair, &["restore", &backup]);
+    pair.restart_registry(addr).await;
+    let restored = converged(&pair).await;
+    assert_eq!(
+        (&restored.store, &restored.state_digest),
+        (&before.store, &before.state_digest)
+    );
+    assert_eq!(answer(&pair).await, "old");
+
+    let addr = stop(&mut pair);
+    remove(&database(&pair));
+    pair.restart_registry(addr).await;
+    withheld(&pair, "OtherStore", "StoreChanged").await;
+    let told = command(&pair, &["accept-history", "--adopt-store", &before.store]);
+    assert!(told.contains(&before.store), "{told}");
+    let adopted = converged(&pair).await;
+    assert!(adopted.incarnation_number > restored.incarnation_number);
+    let refused = infer(&mut pair.inference(), "code_generations", "ping").await;
+    assert_eq!(reason_of(&refused).as_deref(), Some("FEATURE_UNASSIGNED"));
+    let gone = GetModelRequest {
+        name: "models/mistral".to_owned(),
+    };
+    assert_eq!(pair.models().get_model(gone).await.unwrap_err().code(), Code::NotFound);
+    pair.finish().await;
+}
+
+#[tokio::test]
+async fn an_older_life_behind_the_same_address_is_not_followed() {
+    let (mut pair, _old) = configured().await;
+    let kept = pair.folder.path().join("kept.db");
+    let addr = stop(&mut pair);
+    copy(&database(&pair), &kept);
+    pair.restart_registry(addr).await;
+    command(&pair, &["accept-history"]);
+    let second = converged(&pair).await;
+    assert_eq!(second.incarnation_number, 2);
+
+    let addr = stop(&mut pair);
+    copy(&kept, &database(&pair));
+    pair.restart_registry(addr).await;
+    withheld(&pair, "StaleHistory", "RevisionRegressed").await;
+    // However far it goes on by itself.
+    while rename(&pair, &format!("Branch {}", fastrand::u32(..))).await.revision <= second.revision {}
+    assert_eq!(place(&applied(&pair).await), place(&second));
+
+    command(&pair, &["accept-history"]);
+    assert_eq!(converged(&pair).await.incarnation_number, 3);
+    pair.finish().await;
+}
