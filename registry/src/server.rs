@@ -160,7 +160,6 @@ impl Server {
             reflection: config.reflection,
             ready,
             aspects: Vec::new(),
-            aspects: Vec::new(),
             metrics,
         };
 

@@ -15,6 +15,7 @@ mod fake_upstream;
 mod harness;
 
 mod administrator;
+mod cold_start;
 mod credentials;
 mod histories;
 mod observability;

@@ -25,7 +25,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 pub use self::{
     contents::ContentsError,
@@ -176,6 +176,8 @@ impl Persister {
             Ok(()) => {
                 self.metrics.set_age(Duration::ZERO);
                 self.persisted.send_replace(Some(cursor));
+                let revision = cursor.revision;
+                debug!(%revision, "revision {revision} is in the snapshot file");
                 if self.failing.take().is_some() {
                     info!("the snapshot file {path} can be written again");
                 }
