@@ -263,6 +263,7 @@ impl Router {
             router_id: "router-1".to_owned(),
             instance: InstanceId::random(),
             build: "test".to_owned(),
+            snapshot: None,
         };
         let progress = Subscription::new(config, Arc::clone(&current)).progress();
         let api = InferenceApi::new(current, upstream, limits, tasks.clone(), drain.clone());
