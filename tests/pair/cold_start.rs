@@ -52,6 +52,19 @@ impl Kept {
             .await;
     }
 
+    /// Has all that is in use now written to the file. The first write of a revision may come before its credentials: one
+    /// more revision says that they are there.
+    async fn settled(&self, display_name: &str) -> i64 {
+        let changed = Model {
+            display_name: Some(display_name.to_owned()),
+            ..Default::default()
+        };
+        let revision = self.pair.update_model(changed).await.unwrap().revision;
+        self.pair.wait_for_revision(revision).await;
+        self.persisted(revision).await;
+        revision
+    }
+
     async fn restart_router(&mut self) {
         self.pair.restart_router(self.registry, &self.flags).await;
     }
@@ -86,9 +99,9 @@ fn write_key(folder: &Path, mode: u32) -> PathBuf {
 async fn a_router_serves_from_its_file_until_the_registry_returns_and_then_goes_on_from_there() {
     let mut kept = Kept::start().await;
     let upstream = FakeUpstream::always(Script::answer(["still", " here"])).await;
-    let revision = kept.pair.configure(&upstream.url(), Some(CANARY)).await.revision;
+    kept.pair.configure(&upstream.url(), Some(CANARY)).await;
     kept.pair.wait_until_routed(CODE).await;
-    kept.persisted(revision).await;
+    let revision = kept.settled("Mistral One").await;
     let sealed = fs::read(kept.file()).unwrap();
     for text in [CANARY, "mistral", "127.0.0.1"] {
         let is_there = sealed.windows(text.len()).any(|window| window == text.as_bytes());
@@ -118,13 +131,7 @@ async fn a_router_serves_from_its_file_until_the_registry_returns_and_then_goes_
         .wait_until(async || kept.health("config-fresh").await == ServingStatus::Serving)
         .await;
     assert_eq!(kept.snapshots(), snapshots, "it resumes where the file was");
-    let changed = Model {
-        display_name: Some("Mistral Small".to_owned()),
-        ..Default::default()
-    };
-    let revision = kept.pair.update_model(changed).await.unwrap().revision;
-    kept.pair.wait_for_revision(revision).await;
-    kept.persisted(revision).await;
+    kept.settled("Mistral Two").await;
     assert!(!kept.pair.router.log().contains(CANARY));
     kept.pair.finish().await;
 }
@@ -196,9 +203,13 @@ async fn an_older_database_is_refused_by_a_router_that_was_started_again_too() {
         api_token: Some("sk-2".to_owned()),
         ..Default::default()
     };
-    let revision = kept.pair.update_model(rotated).await.unwrap().revision;
-    kept.pair.wait_for_revision(revision).await;
-    kept.persisted(revision).await;
+    kept.pair.update_model(rotated).await.unwrap();
+    let is_rotated = async || {
+        infer(&mut kept.pair.inference(), CODE, "hello").await.unwrap();
+        last_token(&upstream).as_deref() == Some("Bearer sk-2")
+    };
+    kept.pair.wait_until(is_rotated).await;
+    let revision = kept.settled("Mistral Two").await;
 
     kept.pair.kill_registry();
     for path in database_files(kept.pair.folder.path()) {
@@ -212,11 +223,14 @@ async fn an_older_database_is_refused_by_a_router_that_was_started_again_too() {
     kept.waits_for("the registry's history is refused").await;
     let answer = infer(&mut kept.pair.inference(), CODE, "hello").await.unwrap();
     assert_eq!(answer.selection.config_revision, revision);
-    let requests = upstream.requests();
-    let last = requests.last().unwrap();
-    assert_eq!(last.headers.get("authorization").unwrap(), "Bearer sk-2");
+    assert_eq!(last_token(&upstream).as_deref(), Some("Bearer sk-2"));
     assert_eq!(kept.health("config-fresh").await, ServingStatus::NotServing);
     kept.pair.finish().await;
+}
+
+fn last_token(upstream: &FakeUpstream) -> Option<String> {
+    let requests = upstream.requests();
+    requests.last()?.headers.get("authorization").cloned()
 }
 
 fn database_files(folder: &Path) -> Vec<PathBuf> {
