@@ -179,14 +179,7 @@ impl Pair {
     async fn start_as(env: &[(&str, &str)], flags: &[String], way: impl FnOnce(SocketAddr) -> SocketAddr) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let registry = start_registry(env, folder.path(), ([127, 0, 0, 1], 0).into(), flags).await;
-        let mut args = vec![
-            "--listen-addr=127.0.0.1:0".to_owned(),
-            format!("--registry-addr=http://{}", way(registry.listen_addr)),
-            "--router-id=pair".to_owned(),
-            "--drain-timeout=5s".to_owned(),
-        ];
-        args.extend_from_slice(flags);
-        let router = Service::start_under(env, "switchboard-router", folder.path(), &args).await;
+        let router = start_router(env, folder.path(), way(registry.listen_addr), flags).await;
         let pair = Self {
             folder,
             registry: Some(registry),
@@ -207,6 +200,20 @@ impl Pair {
 
     pub(crate) async fn restart_registry(&mut self, addr: SocketAddr) {
         self.registry = Some(start_registry(&[], self.folder.path(), addr, &[]).await);
+    }
+
+    /// Ends the router as a power cut would, and starts another one with these flags.
+    pub(crate) async fn restart_router(&mut self, registry: SocketAddr, flags: &[String]) {
+        self.kill_router();
+        // The file that it left behind would tell its address.
+        drop(fs::remove_file(self.folder.path().join("switchboard-router.ready")));
+        self.router = start_router(&[], self.folder.path(), registry, flags).await;
+    }
+
+    /// Ends the router as a power cut would.
+    pub(crate) fn kill_router(&mut self) {
+        self.router.child.kill().unwrap();
+        self.router.child.wait().unwrap();
     }
 
     /// Ends both and proves that they did so in order.
@@ -357,6 +364,17 @@ impl Pair {
             sleep(Duration::from_millis(5)).await;
         }
     }
+}
+
+async fn start_router(env: &[(&str, &str)], folder: &Path, registry: SocketAddr, flags: &[String]) -> Service {
+    let mut args = vec![
+        "--listen-addr=127.0.0.1:0".to_owned(),
+        format!("--registry-addr=http://{registry}"),
+        "--router-id=pair".to_owned(),
+        "--drain-timeout=5s".to_owned(),
+    ];
+    args.extend_from_slice(flags);
+    Service::start_under(env, "switchboard-router", folder, &args).await
 }
 
 async fn start_registry(env: &[(&str, &str)], folder: &Path, addr: SocketAddr, flags: &[String]) -> Service {

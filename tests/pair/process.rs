@@ -61,6 +61,13 @@ fn a_wrong_value_is_one_line_and_exit_code_2() {
         (&["--registry-addr", "https://registry:1"], &[], "--registry-addr"),
         (&["--registry-addr", "registry:1"], &[], "--registry-addr"),
         (&["--router-id", "a b"], &[], "--router-id"),
+        (&["--snapshot-file", "a"], &[], "--snapshot-key-file"),
+        (&["--snapshot-key-file", "a"], &[], "--snapshot-file"),
+        (
+            &["--snapshot-file", "a", "--snapshot-key-file", "/nowhere/key"],
+            &[],
+            "/nowhere/key",
+        ),
         (
             &[],
             &[("SWITCHBOARD_ROUTER_REGISTRY_ADDR", "nowhere/x")],

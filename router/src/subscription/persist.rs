@@ -22,10 +22,10 @@ use switchboard::{
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 pub use self::{
     contents::ContentsError,
@@ -39,6 +39,8 @@ use super::{
 
 /// How long after a swap the file is written: what is swapped in until then goes with it.
 const DEBOUNCE: Duration = Duration::from_millis(250);
+/// How long the file may take to be read. A disk that hangs must not keep the router from the registry.
+const LOAD_MAX: Duration = Duration::from_secs(10);
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
@@ -126,7 +128,11 @@ impl Persister {
     pub(super) async fn load(&self) -> Option<Restored> {
         let file = self.file.clone();
         let path = self.file.path().display();
-        let restored = match aside(move || file.load()).await? {
+        let Ok(loaded) = timeout(LOAD_MAX, aside(move || file.load())).await else {
+            error!("the snapshot file {path} is ignored: it was not read in time");
+            return None;
+        };
+        let restored = match loaded? {
             Ok(restored) => restored,
             Err(error) => {
                 error!(error = %Chain(&error), "the snapshot file {path} is ignored");
@@ -176,6 +182,8 @@ impl Persister {
             Ok(()) => {
                 self.metrics.set_age(Duration::ZERO);
                 self.persisted.send_replace(Some(cursor));
+                let revision = cursor.revision;
+                debug!(%revision, "revision {revision} is in the snapshot file");
                 if self.failing.take().is_some() {
                     info!("the snapshot file {path} can be written again");
                 }

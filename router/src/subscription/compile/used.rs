@@ -160,12 +160,6 @@ impl UsedModel {
         &self.source
     }
 
-    /// The credential that its calls carry.
-    #[must_use]
-    pub fn credential(&self) -> Option<&Arc<Credential>> {
-        self.model.credential.as_ref()
-    }
-
     /// Whether its credential was dropped.
     #[must_use]
     pub const fn lacks_credential(&self) -> bool {

@@ -68,10 +68,7 @@ struct Contents {
 struct OlderModel {
     #[prost(message, optional, tag = "1")]
     source: Option<registry::Resource>,
-    /// Its calls carry the credential that `source` names.
     #[prost(bool, tag = "2")]
-    has_credential: bool,
-    #[prost(bool, tag = "3")]
     lacks_credential: bool,
 }
 
@@ -127,7 +124,6 @@ pub(super) fn encode(kept: &Kept, now: SystemTime) -> Zeroizing<Vec<u8>> {
             .older_models(received)
             .map(|older| OlderModel {
                 source: Some(sent(older.source())),
-                has_credential: older.credential().is_some(),
                 lacks_credential: older.lacks_credential(),
             })
             .collect(),
@@ -182,10 +178,9 @@ pub(super) fn decode(bytes: &[u8], now: SystemTime) -> Result<Restored, Contents
     let mut models = Vec::new();
     for older in contents.models {
         let source = read(older.source)?;
-        let credential = own_credential(&source, &credentials).filter(|_| older.has_credential);
-        if older.has_credential == credential.is_some() {
-            models.extend(UsedModel::from_source(&source, credential, older.lacks_credential));
-        }
+        // One that was taken from it is not among those in use.
+        let credential = own_credential(&source, &credentials);
+        models.extend(UsedModel::from_source(&source, credential, older.lacks_credential));
     }
     let mut features = Vec::new();
     for older in contents.features {

@@ -15,7 +15,6 @@ use switchboard::{
     secret::ApiToken,
 };
 use tempfile::TempDir;
-use tokio::time::timeout;
 
 use super::{
     contents::{decode, encode},

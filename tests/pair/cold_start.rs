@@ -1,0 +1,288 @@
+//! A router that starts while the registry is away, with what its snapshot file has.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use switchboard::pb::registry::{CreateModelRequest, DeleteModelRequest, Model};
+use tokio::time::Instant;
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+
+use crate::{
+    fake_upstream::{FakeUpstream, Script},
+    harness::{Pair, binary, infer, reason_of},
+};
+
+const CANARY: &str = "sk-canary-c01d";
+const CODE: &str = "code_generations";
+
+/// A pair whose router has a snapshot file.
+struct Kept {
+    pair: Pair,
+    registry: SocketAddr,
+    flags: Vec<String>,
+}
+
+impl Kept {
+    async fn start() -> Self {
+        let mut pair = Pair::start().await;
+        let folder = pair.folder.path();
+        let key_file = write_key(folder, 0o600);
+        let flags = vec![
+            format!("--snapshot-file={}", folder.join("snapshot").display()),
+            format!("--snapshot-key-file={}", key_file.display()),
+        ];
+        let registry = pair.registry().listen_addr;
+        pair.restart_router(registry, &flags).await;
+        Self { pair, registry, flags }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.pair.folder.path().join("snapshot")
+    }
+
+    async fn persisted(&self, revision: i64) {
+        let line = format!("revision {revision} is in the snapshot file");
+        self.pair
+            .wait_until(async || self.pair.router.log().contains(&line))
+            .await;
+    }
+
+    /// Has all that is in use now written to the file. The first write of a revision may come before its credentials: one
+    /// more revision says that they are there.
+    async fn settled(&self, display_name: &str) -> i64 {
+        let changed = Model {
+            display_name: Some(display_name.to_owned()),
+            ..Default::default()
+        };
+        let revision = self.pair.update_model(changed).await.unwrap().revision;
+        self.pair.wait_for_revision(revision).await;
+        self.persisted(revision).await;
+        revision
+    }
+
+    async fn restart_router(&mut self) {
+        self.pair.restart_router(self.registry, &self.flags).await;
+    }
+
+    async fn health(&self, service: &str) -> ServingStatus {
+        let request = HealthCheckRequest {
+            service: service.to_owned(),
+        };
+        let mut client = HealthClient::new(self.pair.router.channel());
+        client.check(request).await.unwrap().into_inner().status()
+    }
+
+    async fn waits_for(&self, line: &str) {
+        self.pair
+            .wait_until(async || self.pair.router.log().contains(line))
+            .await;
+    }
+
+    fn snapshots(&self) -> usize {
+        self.pair.router.log().matches("a snapshot follows").count()
+    }
+}
+
+fn write_key(folder: &Path, mode: u32) -> PathBuf {
+    let path = folder.join("snapshot.key");
+    fs::write(&path, format!("# ours\nk1:{}\n", "0f".repeat(32))).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    path
+}
+
+#[tokio::test]
+async fn a_router_serves_from_its_file_until_the_registry_returns_and_then_goes_on_from_there() {
+    let mut kept = Kept::start().await;
+    let upstream = FakeUpstream::always(Script::answer(["still", " here"])).await;
+    kept.pair.configure(&upstream.url(), Some(CANARY)).await;
+    kept.pair.wait_until_routed(CODE).await;
+    let revision = kept.settled("Mistral One").await;
+    let sealed = fs::read(kept.file()).unwrap();
+    for text in [CANARY, "mistral", "127.0.0.1"] {
+        let is_there = sealed.windows(text.len()).any(|window| window == text.as_bytes());
+        assert!(!is_there, "{text} stands in the file");
+    }
+    assert_eq!(fs::metadata(kept.file()).unwrap().permissions().mode() & 0o777, 0o600);
+    let (asked, snapshots) = (upstream.requests().len(), kept.snapshots());
+
+    kept.pair.kill_registry();
+    let started = Instant::now();
+    kept.restart_router().await;
+    kept.pair.wait_until_routed(CODE).await;
+    eprintln!("the first answer came {:?} after the start", started.elapsed());
+    let answer = infer(&mut kept.pair.inference(), CODE, "hello").await.unwrap();
+    assert_eq!(
+        (answer.text.as_str(), answer.selection.config_revision),
+        ("still here", revision)
+    );
+    for request in &upstream.requests()[asked..] {
+        assert_eq!(request.headers.get("authorization"), Some(&format!("Bearer {CANARY}")));
+    }
+    assert_eq!(kept.health("").await, ServingStatus::Serving);
+    assert_eq!(kept.health("config-fresh").await, ServingStatus::NotServing);
+
+    kept.pair.restart_registry(kept.registry).await;
+    kept.pair
+        .wait_until(async || kept.health("config-fresh").await == ServingStatus::Serving)
+        .await;
+    assert_eq!(kept.snapshots(), snapshots, "it resumes where the file was");
+    kept.settled("Mistral Two").await;
+    assert!(!kept.pair.router.log().contains(CANARY));
+    kept.pair.finish().await;
+}
+
+#[tokio::test]
+async fn a_model_that_is_deleted_while_the_router_is_down_is_gone_when_it_is_back() {
+    let mut kept = Kept::start().await;
+    let (old, new) = tokio::join!(
+        FakeUpstream::always(Script::answer(["old"])),
+        FakeUpstream::always(Script::answer(["new"]))
+    );
+    kept.pair.configure(&old.url(), Some(CANARY)).await;
+    kept.pair.wait_until_routed(CODE).await;
+    let model = Model {
+        display_name: Some("Other".to_owned()),
+        family: Some("mistral".to_owned()),
+        endpoint: Some(new.url()),
+        ..Default::default()
+    };
+    let request = CreateModelRequest {
+        model: Some(model),
+        ..Default::default()
+    };
+    let other = kept.pair.models().create_model(request).await.unwrap().into_inner();
+    kept.persisted(other.revision).await;
+
+    kept.pair.kill_router();
+    let request = DeleteModelRequest {
+        name: "models/mistral".to_owned(),
+        reassign_to: other.name,
+        ..Default::default()
+    };
+    let revision = kept
+        .pair
+        .models()
+        .delete_model(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .revision;
+    let snapshots = kept.snapshots();
+    kept.restart_router().await;
+    kept.pair.wait_for_revision(revision).await;
+    let asked = old.requests().len();
+    let answer = infer(&mut kept.pair.inference(), CODE, "hello").await.unwrap();
+    assert_eq!(answer.text, "new");
+    assert_eq!(old.requests().len(), asked);
+    assert!(
+        new.requests()
+            .iter()
+            .all(|request| !request.headers.contains_key("authorization"))
+    );
+    assert_eq!(kept.snapshots(), snapshots);
+    kept.pair.finish().await;
+}
+
+#[tokio::test]
+async fn an_older_database_is_refused_by_a_router_that_was_started_again_too() {
+    let mut kept = Kept::start().await;
+    let upstream = FakeUpstream::always(Script::answer(["newest"])).await;
+    kept.pair.configure(&upstream.url(), Some("sk-1")).await;
+    kept.pair.kill_registry();
+    let older: Vec<_> = database_files(kept.pair.folder.path())
+        .into_iter()
+        .map(|path| (fs::read(&path).unwrap(), path))
+        .collect();
+    kept.pair.restart_registry(kept.registry).await;
+    let rotated = Model {
+        api_token: Some("sk-2".to_owned()),
+        ..Default::default()
+    };
+    kept.pair.update_model(rotated).await.unwrap();
+    let is_rotated = async || {
+        infer(&mut kept.pair.inference(), CODE, "hello").await.unwrap();
+        last_token(&upstream).as_deref() == Some("Bearer sk-2")
+    };
+    kept.pair.wait_until(is_rotated).await;
+    let revision = kept.settled("Mistral Two").await;
+
+    kept.pair.kill_registry();
+    for path in database_files(kept.pair.folder.path()) {
+        fs::remove_file(path).unwrap();
+    }
+    for (bytes, path) in older {
+        fs::write(path, bytes).unwrap();
+    }
+    kept.restart_router().await;
+    kept.pair.restart_registry(kept.registry).await;
+    kept.waits_for("the registry's history is refused").await;
+    let answer = infer(&mut kept.pair.inference(), CODE, "hello").await.unwrap();
+    assert_eq!(answer.selection.config_revision, revision);
+    assert_eq!(last_token(&upstream).as_deref(), Some("Bearer sk-2"));
+    assert_eq!(kept.health("config-fresh").await, ServingStatus::NotServing);
+    kept.pair.finish().await;
+}
+
+fn last_token(upstream: &FakeUpstream) -> Option<String> {
+    let requests = upstream.requests();
+    requests.last()?.headers.get("authorization").cloned()
+}
+
+fn database_files(folder: &Path) -> Vec<PathBuf> {
+    let names = ["switchboard.db", "switchboard.db-wal", "switchboard.db-shm"];
+    let paths = names.map(|name| folder.join(name));
+    paths.into_iter().filter(|path| path.exists()).collect()
+}
+
+#[tokio::test]
+async fn a_file_with_one_flipped_byte_is_as_good_as_none_and_replaced() {
+    let mut kept = Kept::start().await;
+    let upstream = FakeUpstream::always(Script::answer(["fine"])).await;
+    let revision = kept.pair.configure(&upstream.url(), Some("sk-1")).await.revision;
+    kept.pair.wait_until_routed(CODE).await;
+    kept.persisted(revision).await;
+    kept.pair.kill_registry();
+    kept.pair.kill_router();
+    let mut bytes = fs::read(kept.file()).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(kept.file(), &bytes).unwrap();
+
+    kept.restart_router().await;
+    let result = infer(&mut kept.pair.inference(), CODE, "hello").await;
+    assert_eq!(reason_of(&result).as_deref(), Some("CONFIG_NOT_LOADED"));
+    assert_eq!(kept.health("").await, ServingStatus::NotServing);
+    assert_eq!(kept.pair.router.log().matches("snapshot is ignored").count(), 1);
+    assert_eq!(fs::read(kept.file()).unwrap(), bytes, "it is not deleted");
+
+    kept.pair.restart_registry(kept.registry).await;
+    kept.pair.wait_until_routed(CODE).await;
+    kept.pair
+        .wait_until(async || fs::read(kept.file()).unwrap() != bytes)
+        .await;
+    kept.pair.finish().await;
+}
+
+#[test]
+fn a_key_file_that_others_can_read_is_refused_before_anything_is_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let key_file = write_key(folder.path(), 0o644);
+    let output = Command::new(binary("switchboard-router"))
+        .arg(format!("--snapshot-file={}", folder.path().join("snapshot").display()))
+        .arg(format!("--snapshot-key-file={}", key_file.display()))
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(
+        stderr.contains("--snapshot-key-file") && stderr.contains("chmod 600"),
+        "{stderr}"
+    );
+    assert!(output.stdout.is_empty());
+}
