@@ -119,7 +119,7 @@ impl Downlink {
     pub(super) async fn run(self, welcome: Frame, mut follower: Follower, outlet: Outlet) -> Result<(), FeedError> {
         let mut published = self.published.clone();
         let mut ending = pin!(self.ending(Instant::now() + jittered(ROTATION)));
-        // Waited for only by who owes a snapshot; its turn must not be lost when something else comes between.
+        // Waited for only by who owes a run; its turn must not be lost when something else comes between.
         let mut starting = pin!(self.shelf.start());
         let mut start = None;
         if outlet.send(welcome).await.is_err() {
@@ -143,19 +143,20 @@ impl Downlink {
             let now = Instant::now();
             let newest = Arc::clone(&published.borrow_and_update());
             let is_due = bookmark_due <= now;
-            let must_start = follower.owes_snapshot() && start.is_none();
+            let must_start = follower.owes_run() && start.is_none();
             let mut wake = bookmark_due;
             let mut is_idle = false;
             if !is_due && !must_start {
                 match follower.next(&newest, &self.shelf, now) {
                     Next::Message(bytes) => {
                         room.send(Frame::Shared(bytes));
-                        if follower.at().is_some() {
+                        if !follower.is_under_way() {
                             start = None;
                         }
                         continue;
                     }
                     Next::Nothing => is_idle = true,
+                    Next::Turn => continue,
                     Next::Later(until) => wake = wake.min(until),
                     Next::Lost => break TOO_SLOW,
                 }
@@ -171,7 +172,10 @@ impl Downlink {
                 biased;
                 why = &mut ending => break why,
                 () = outlet.closed() => return Ok(()),
-                begun = &mut starting, if must_start => start = Some(begun),
+                begun = &mut starting, if must_start => {
+                    start = Some(begun);
+                    starting.set(self.shelf.start());
+                }
                 changed = published.changed(), if !must_start => if changed.is_err() {
                     // Nothing will ever change again: the writer has stopped.
                     break DRAIN;
@@ -210,7 +214,7 @@ const TOO_SLOW: Goodbye = Goodbye {
     spread: TOO_SLOW_SPREAD,
 };
 
-/// Waits for room for one frame. Meanwhile a start of a snapshot is given back when it is over.
+/// Waits for room for one frame. Meanwhile a start is given back when it is over.
 async fn room<'a>(
     outlet: &'a Outlet,
     start: &mut Option<Start>,
