@@ -54,7 +54,7 @@ async fn when_the_registry_dies_all_followers_are_back_in_time_and_resume() {
         back.elapsed()
     );
     assert!(back.elapsed() < CONVERGED_WITHIN, "{:?}", back.elapsed());
-    assert!(slowest < Duration::from_secs(2), "a write took {slowest:?}");
+    assert!(slowest < Duration::from_secs(5), "a write took {slowest:?}");
     assert_eq!(storm.modes(), vec![Mode::Resumed; count], "nobody needs a snapshot");
     let resident = pair.registry().resident_kib();
     eprintln!("the registry has {resident} KiB");
