@@ -37,6 +37,8 @@ enum Phase {
     SnapshotOwed(Revision),
     /// Everything up to here was sent.
     Following(Cursor),
+    /// The same, and what comes next has to wait for its turn.
+    DeltaOwed(Cursor),
     /// A snapshot (from nowhere) or a delta of several messages is under way.
     UnderWay {
         run: Weak<Run>,
@@ -52,6 +54,8 @@ pub enum Next {
     Message(Bytes),
     /// Nothing: everything up to the newest state was sent, or none is to be sent at all.
     Nothing,
+    /// Nothing before it has its turn: [`Follower::owes_run`] holds from now on.
+    Turn,
     /// Others are served first: to be asked for again at this time.
     Later(Instant),
     /// What it was being sent, or what it needs next, is no longer kept.
@@ -70,10 +74,16 @@ impl Follower {
         Self { view, phase, probe: 0 }
     }
 
-    /// Whether a snapshot is to begin, which takes a [`Start`](super::shelf::Start).
+    /// Whether something is to begin that takes a [`Start`](super::shelf::Start): a snapshot, or a delta where many are.
     #[must_use]
-    pub const fn owes_snapshot(&self) -> bool {
-        matches!(self.phase, Phase::SnapshotOwed(_))
+    pub const fn owes_run(&self) -> bool {
+        matches!(self.phase, Phase::SnapshotOwed(_) | Phase::DeltaOwed(_))
+    }
+
+    /// Whether several messages belong together of which some are still to come.
+    #[must_use]
+    pub const fn is_under_way(&self) -> bool {
+        matches!(self.phase, Phase::UnderWay { .. })
     }
 
     /// What comes next, shared with others by `shelf`.
@@ -86,12 +96,15 @@ impl Follower {
             Phase::SnapshotOwed(needed) => shelf.snapshot(self.view, needed, newest, now),
             Phase::Following(at) if newest.items.revision() <= at.revision => return Next::Nothing,
             // The floor and the tombstones above it are of the same state.
-            Phase::Following(at) if at.revision < newest.items.oldest_resumable() => return Next::Lost,
+            Phase::Following(at) | Phase::DeltaOwed(at) if at.revision < newest.items.oldest_resumable() => {
+                return Next::Lost;
+            }
             Phase::Following(at) => {
                 let to = newest.items.cursor(self.view);
                 debug_assert_eq!(to.incarnation, at.incarnation, "a stream stays within one life");
                 shelf.delta(self.view, at.revision, newest, now)
             }
+            Phase::DeltaOwed(at) => shelf.crowded_delta(self.view, at.revision, newest, now),
         };
         match share {
             Share::Single(bytes) => {
@@ -102,6 +115,12 @@ impl Follower {
                 let from = self.at();
                 self.phase = Phase::UnderWay { run, from, next: 0 };
                 self.go_on()
+            }
+            Share::Crowded => {
+                if let Phase::Following(at) = self.phase {
+                    self.phase = Phase::DeltaOwed(at);
+                }
+                Next::Turn
             }
             Share::Busy(until) => Next::Later(until),
         }
@@ -151,7 +170,7 @@ impl Follower {
     pub const fn at(&self) -> Option<Cursor> {
         match &self.phase {
             Phase::Withheld | Phase::SnapshotOwed(_) => None,
-            Phase::Following(at) => Some(*at),
+            Phase::Following(at) | Phase::DeltaOwed(at) => Some(*at),
             Phase::UnderWay { from, .. } => *from,
         }
     }

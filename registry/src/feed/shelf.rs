@@ -19,10 +19,11 @@ use tokio::{
 use super::run::Run;
 use crate::domain::state::State;
 
-/// How many snapshots start at a time, so that a storm of followers is served in turns and not all at a crawl.
+/// How many snapshots and crowded deltas start at a time, so that a storm of followers is served in turns and not all at a
+/// crawl.
 pub const STARTS: usize = 64;
 
-/// How many different snapshots are kept, and how many different deltas of several messages.
+/// How many different snapshots are kept, and how many different deltas of several messages before these are crowded.
 pub const RUNS_KEPT: usize = 4;
 
 /// How long a snapshot counts as starting, and a run that is read is kept whatever comes.
@@ -68,11 +69,13 @@ pub enum Share {
     Single(Bytes),
     /// The messages of this run, as long as it is kept.
     Several(Weak<Run>),
+    /// Nothing without a [`Start`]: many are being sent deltas of their own.
+    Crowded,
     /// Nothing yet: as many as may be are being read. To be asked for again at this time.
     Busy(Instant),
 }
 
-/// The right to begin a snapshot.
+/// The right to begin a snapshot, or a delta where they are crowded.
 #[derive(Debug)]
 pub struct Start {
     _permit: Option<OwnedSemaphorePermit>,
@@ -89,7 +92,7 @@ impl Default for Shelf {
 }
 
 impl Shelf {
-    /// Waits, in turn, until one more snapshot may begin.
+    /// Waits, in turn, until one more may begin.
     ///
     /// # Cancel safety
     ///
@@ -111,12 +114,27 @@ impl Shelf {
         let is_it = |run: &Run| run.view() == view && run.to().revision >= needed;
         match kept.snapshots.find(is_it) {
             Some(run) => Share::Several(run),
-            None => kept.snapshots.keep(Run::snapshot(newest, view), now),
+            None => match kept.snapshots.place(RUNS_KEPT, now) {
+                Ok(()) => kept.snapshots.keep(Run::snapshot(newest, view), now),
+                Err(until) => Share::Busy(until),
+            },
         }
     }
 
     /// What has changed after `from` up to `newest`, which must remember that far back.
     pub fn delta(&self, view: View, from: Revision, newest: &Arc<State>, now: Instant) -> Share {
+        match self.delta_among(RUNS_KEPT, view, from, newest, now) {
+            Share::Busy(_) => Share::Crowded,
+            share => share,
+        }
+    }
+
+    /// The same for whoever has a [`Start`], so that each who has one finds a place.
+    pub fn crowded_delta(&self, view: View, from: Revision, newest: &Arc<State>, now: Instant) -> Share {
+        self.delta_among(RUNS_KEPT + STARTS, view, from, newest, now)
+    }
+
+    fn delta_among(&self, places: usize, view: View, from: Revision, newest: &Arc<State>, now: Instant) -> Share {
         let to = newest.items.revision();
         let mut kept = self.lock();
         if let Some(bytes) = kept.find_recent(view, from, to) {
@@ -138,7 +156,10 @@ impl Shelf {
                 });
                 Share::Single(bytes)
             }
-            Some(_) | None => kept.deltas.keep(run, now),
+            Some(_) | None => match kept.deltas.place(places, now) {
+                Ok(()) => kept.deltas.keep(run, now),
+                Err(until) => Share::Busy(until),
+            },
         }
     }
 
@@ -174,17 +195,23 @@ impl Runs {
             .map(|(_, run)| Arc::downgrade(run))
     }
 
-    /// Takes in a run. One that nobody reads makes room for it, else the oldest that has had its time.
-    fn keep(&mut self, run: Run, now: Instant) -> Share {
-        if self.0.len() >= RUNS_KEPT {
-            let unread = self.0.iter().position(|(_, run)| Arc::weak_count(run) == 0);
-            let oldest_ends = self.0.first().map_or(now, |(begun, _)| *begun + READ_WITHIN);
-            match unread {
-                Some(place) => drop(self.0.remove(place)),
-                None if oldest_ends <= now => drop(self.0.remove(0)),
-                None => return Share::Busy(oldest_ends),
-            }
+    /// Makes room for one more among so many. One that nobody reads goes first, else the oldest that has had its time; when
+    /// none has, the error says when one will have.
+    fn place(&mut self, places: usize, now: Instant) -> Result<(), Instant> {
+        if self.0.len() < places {
+            return Ok(());
         }
+        let unread = self.0.iter().position(|(_, run)| Arc::weak_count(run) == 0);
+        let oldest_ends = self.0.first().map_or(now, |(begun, _)| *begun + READ_WITHIN);
+        match unread {
+            Some(place) => drop(self.0.remove(place)),
+            None if oldest_ends <= now => drop(self.0.remove(0)),
+            None => return Err(oldest_ends),
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, run: Run, now: Instant) -> Share {
         let run = Arc::new(run);
         let claim = Arc::downgrade(&run);
         self.0.push((now, run));

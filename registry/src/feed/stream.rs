@@ -124,10 +124,15 @@ impl Downlink {
     /// Dropping it ends the stream where it is, perhaps within a delta: what was sent stands, nothing is sent twice.
     pub(super) async fn run(self, welcome: Frame, mut follower: Follower, outlet: Outlet) -> Result<(), FeedError> {
         let mut published = self.published.clone();
+<<<<<<< HEAD
         // The stream's own, so that its waits do not depend on when others draw theirs.
         let mut random = fastrand::Rng::new();
         let mut ending = pin!(self.ending(Instant::now() + jittered(ROTATION, &mut random)));
         // Waited for only by who owes a snapshot; its turn must not be lost when something else comes between.
+=======
+        let mut ending = pin!(self.ending(Instant::now() + jittered(ROTATION)));
+        // Waited for only by who owes a run; its turn must not be lost when something else comes between.
+>>>>>>> in-n
         let mut starting = pin!(self.shelf.start());
         let mut start = None;
         if outlet.send(welcome).await.is_err() {
@@ -154,20 +159,25 @@ impl Downlink {
                 break MOVED;
             }
             let is_due = bookmark_due <= now;
-            let must_start = follower.owes_snapshot() && start.is_none();
+            let must_start = follower.owes_run() && start.is_none();
             let mut wake = bookmark_due;
             let mut is_idle = false;
             if !is_due && !must_start {
                 match follower.next(&newest, &self.shelf, now) {
                     Next::Message(bytes) => {
                         room.send(Frame::Shared(bytes));
+<<<<<<< HEAD
                         follower.failpoint().into_iter().for_each(failpoint::hit);
                         if follower.at().is_some() {
+=======
+                        if !follower.is_under_way() {
+>>>>>>> in-n
                             start = None;
                         }
                         continue;
                     }
                     Next::Nothing => is_idle = true,
+                    Next::Turn => continue,
                     Next::Later(until) => wake = wake.min(until),
                     Next::Lost => break TOO_SLOW,
                 }
@@ -183,7 +193,10 @@ impl Downlink {
                 biased;
                 why = &mut ending => break why,
                 () = outlet.closed() => return Ok(()),
-                begun = &mut starting, if must_start => start = Some(begun),
+                begun = &mut starting, if must_start => {
+                    start = Some(begun);
+                    starting.set(self.shelf.start());
+                }
                 changed = published.changed(), if !must_start => if changed.is_err() {
                     // Nothing will ever change again: the writer has stopped.
                     break DRAIN;
@@ -223,6 +236,7 @@ const TOO_SLOW: Goodbye = Goodbye {
     spread: TOO_SLOW_SPREAD,
 };
 
+<<<<<<< HEAD
 const MOVED: Goodbye = Goodbye {
     why: GoodbyeWhy::Moved,
     min_wait: Duration::ZERO,
@@ -230,6 +244,9 @@ const MOVED: Goodbye = Goodbye {
 };
 
 /// Waits for room for one frame. Meanwhile a start of a snapshot is given back when it is over.
+=======
+/// Waits for room for one frame. Meanwhile a start is given back when it is over.
+>>>>>>> in-n
 async fn room<'a>(
     outlet: &'a Outlet,
     start: &mut Option<Start>,

@@ -312,7 +312,7 @@ impl Play {
                 let Stream { follower, mirror, .. } = &mut self.streams[stream];
                 let frame = follower.bookmark(&self.history.state(), false);
                 // Amid a snapshot that replaces what the follower came with, nothing has been sent whole.
-                if mirror.is_loading() || follower.owes_snapshot() {
+                if mirror.is_loading() || matches!(follower.phase, Phase::SnapshotOwed(_)) {
                     assert!(matches!(frame, Frame::Bookmark(Bookmark { at: None, .. })));
                 } else {
                     mirror.apply(&frame);
@@ -332,7 +332,7 @@ impl Play {
         let stream_at = &mut self.streams[stream];
         stream_at.now = self.now;
         match stream_at.next(&self.history, &self.shelf) {
-            Next::Message(_) => true,
+            Next::Message(_) | Next::Turn => true,
             Next::Nothing => false,
             Next::Later(until) => {
                 self.now = self.now.max(until);

@@ -296,3 +296,36 @@ async fn readers_who_do_not_begin_to_read_hold_up_a_storm_for_seconds_only() {
     );
     assert!(begin.elapsed() > Duration::ZERO, "the starts are all taken");
 }
+
+#[tokio::test(start_paused = true)]
+async fn followers_from_many_places_need_not_wait_for_those_who_do_not_read() {
+    let bench = Bench::new();
+    let place = || bench.history.state().items.cursor(View::Config);
+    let mut places = Vec::new();
+    for _ in 0..3 * STARTS {
+        places.push(place());
+        bench.history.commit([("models/b", 1)]);
+    }
+    let names: Vec<String> = (0..5).map(|id| format!("models/{id}")).collect();
+    bench.history.commit(names.iter().map(|name| (&**name, 60_000)));
+    let head = place();
+    let follow = |at: &Cursor| bench.feed.watch(Resume::At(*at), false).unwrap();
+
+    let (stalled, reading) = places.split_at(STARTS / 2);
+    let _stalled: Vec<_> = stalled.iter().map(follow).collect();
+    tokio::task::yield_now().await;
+    let begin = Instant::now();
+    let read = reading.iter().map(async |at| {
+        let mut frames = follow(at);
+        welcome(&mut frames).await;
+        loop {
+            let delta = delta(&mut frames).await;
+            assert_eq!(delta.to, Some((&head).into()));
+            if !delta.more {
+                break;
+            }
+        }
+    });
+    futures_util::future::join_all(read).await;
+    assert_eq!(begin.elapsed(), Duration::ZERO);
+}
