@@ -83,7 +83,7 @@ pub(crate) struct Forger {
     missing: BTreeMap<String, (ItemDigest, bool)>,
     has_resumed: bool,
     waiting: Option<registry::SubscribeResponse>,
-    deltas: usize,
+    has_delta: bool,
 }
 
 impl Forger {
@@ -94,7 +94,7 @@ impl Forger {
             missing: BTreeMap::new(),
             has_resumed: false,
             waiting: None,
-            deltas: 0,
+            has_delta: false,
         }
     }
 
@@ -105,8 +105,7 @@ impl Forger {
         let Some(kind) = &mut message.kind else {
             return vec![message];
         };
-        let is_delta = matches!(kind, Kind::Delta(_));
-        self.deltas += usize::from(is_delta);
+        self.has_delta |= matches!(kind, Kind::Delta(_));
         match (mutant, kind) {
             (Mutant::SkippedEvent | Mutant::LostDelete, kind) => self.hide(mutant, kind),
             (Mutant::Duplicate, Kind::Delta(_)) => return vec![message.clone(), message],
@@ -134,8 +133,7 @@ impl Forger {
                     resource.payload.get_or_insert_default().value.extend(b"canary-0");
                 }
             }
-            (Mutant::SilentStop, Kind::Delta(_)) if self.deltas > 1 => return Vec::new(),
-            (Mutant::SilentStop, Kind::Bookmark(_)) if self.deltas > 1 => return Vec::new(),
+            (Mutant::SilentStop, Kind::Delta(_) | Kind::Bookmark(_)) if self.has_delta => return Vec::new(),
             _ => {}
         }
         vec![message]
@@ -190,7 +188,7 @@ impl Forger {
                 state.plus(*digest)
             }
         });
-        cursor.state_digest = forged.as_bytes().to_vec().into();
+        cursor.state_digest = forged.as_bytes().to_vec();
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     registry::{HEARTBEAT, Run},
     router::Router,
     time::{Clock, between},
-    writes::Client,
+    writes::{Client, Etags},
 };
 
 /// The world's own milliseconds.
@@ -98,14 +98,17 @@ impl World {
 
     /// Writes go on while one fault follows the other.
     async fn suffer(&mut self) {
-        let writes = self.random.usize(10..40);
+        let writes = self.random.usize(20..80);
         let mut clients = JoinSet::new();
+        let etags = Etags::default();
         for number in 0..2 {
-            clients.spawn(Client::new(number, self.network.clone(), self.random.u64(..), writes).run());
+            let seed = self.random.u64(..);
+            let client = Client::new(number, self.network.clone(), Arc::clone(&etags), seed, writes);
+            clients.spawn(client.run());
         }
-        let faults = self.random.usize(4..14);
+        let faults = self.random.usize(6..20);
         for _ in 0..faults {
-            self.pause(300, 8_000).await;
+            self.pause(200, 5_000).await;
             self.revive().await;
             self.fault().await;
         }
@@ -116,7 +119,11 @@ impl World {
 
     async fn fault(&mut self) {
         let router = self.random.usize(..self.routers.len());
-        match self.random.u8(..20) {
+        match self.random.u8(..60) / 3 {
+            0 if self.random.u8(..3) == 0 => {
+                self.say("nothing happens for so long that streams rotate".to_owned());
+                self.pause(30 * 60_000, 40 * 60_000).await;
+            }
             0..3 => {
                 self.say(format!("connections of router {router} are reset"));
                 self.network.change(router, |weather| weather.epoch += 1);
@@ -281,7 +288,11 @@ impl World {
 
     /// An operator heals with a content of the store that routers know.
     fn first_store(&self, known: &History, content: Content) -> Content {
-        let store = known.states().next().map(|state| state.items.store());
+        let mut stores = known.events().filter_map(|event| match event {
+            Event::Began { state, .. } => Some(state.items.store()),
+            _ => None,
+        });
+        let store = stores.next();
         if store == Some(content.store()) {
             return content;
         }

@@ -1,6 +1,10 @@
 //! Callers that write: sensible or not, again when they do not know, and some only if nobody else has.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use fastrand::Rng;
 use prost::Message as _;
@@ -46,6 +50,9 @@ enum Write {
     Settings(UpdateSettingsRequest),
 }
 
+/// The newest etag of each model, as far as it is known.
+pub(crate) type Etags = Arc<Mutex<BTreeMap<String, String>>>;
+
 /// One caller.
 pub(crate) struct Client {
     pub(crate) number: usize,
@@ -54,27 +61,27 @@ pub(crate) struct Client {
     pub(crate) log: Log,
     /// How many writes it makes at most.
     pub(crate) writes: usize,
-    /// Etags that it has seen, of models.
-    pub(crate) etags: BTreeMap<String, String>,
+    /// Etags that anybody has seen, of models: callers tell each other.
+    pub(crate) etags: Etags,
     pub(crate) tokens: usize,
 }
 
 impl Client {
-    pub(crate) fn new(number: usize, network: Network, seed: u64, writes: usize) -> Self {
+    pub(crate) fn new(number: usize, network: Network, etags: Etags, seed: u64, writes: usize) -> Self {
         Self {
             number,
             log: network.log.clone(),
             network,
             random: Rng::with_seed(seed),
             writes,
-            etags: BTreeMap::new(),
+            etags,
             tokens: 0,
         }
     }
 
     pub(crate) async fn run(mut self) {
         for place in 0..self.writes {
-            let most = if self.random.u8(..10) == 0 { 6_000 } else { 800 };
+            let most = if self.random.u8(..10) == 0 { 6_000 } else { 300 };
             self.pause(5, most).await;
             let write = self.any();
             let number = self.number * 10_000 + place * 4;
@@ -184,7 +191,7 @@ impl Client {
         };
         if let (Outcome::Written { answer, .. }, Write::Create(_) | Write::Update(_)) = (&outcome, write) {
             let model = Model::decode(&**answer).unwrap();
-            self.etags.insert(model.name, model.etag);
+            self.etags.lock().unwrap().insert(model.name, model.etag);
         }
         self.log.write(
             Actor::Client(self.number),
@@ -242,13 +249,9 @@ impl Client {
 
     fn changed_model(&mut self) -> Model {
         let name = self.model();
+        let etag = self.etags.lock().unwrap().get(&name).cloned();
         let mut model = Model {
-            etag: self
-                .etags
-                .get(&name)
-                .cloned()
-                .filter(|_| self.random.bool())
-                .unwrap_or_default(),
+            etag: etag.filter(|_| self.random.bool()).unwrap_or_default(),
             name,
             ..Default::default()
         };

@@ -6,7 +6,7 @@ use prost::Message as _;
 use switchboard::{
     history::Cursor,
     names::{ModelName, ResourceName},
-    pb::registry::{self, CredentialState},
+    pb::registry::{self, CredentialState, HistoryRefusal, HistoryRefusalWhy},
 };
 use switchboard_registry::domain::{credential::Credential, state::State};
 use switchboard_router::{
@@ -183,10 +183,12 @@ pub(super) fn monotonic_9(history: &History) -> Found {
     found
 }
 
-/// In the end everybody has received and uses the newest revision, and holds nothing.
+/// In the end everybody has received and uses the newest revision, and holds nothing; but for those that follow another
+/// store, and have told why they do not follow this one.
 pub(super) fn convergence_10(history: &History) -> Found {
     let mut found = Found::new();
     let (mut newest, mut received, mut in_use) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    let mut refusals = BTreeMap::new();
     for event in history.events() {
         match event {
             Event::Started { process } => {
@@ -202,9 +204,16 @@ pub(super) fn convergence_10(history: &History) -> Found {
             } => {
                 in_use.insert(*process, (applied, catalog));
             }
+            Event::Reported { process, report, .. } => {
+                refusals.insert(*process, report.history_refusal.as_ref().map(HistoryRefusal::why));
+            }
             Event::Stopped { head, state } => {
                 for process in newest.values() {
                     let has = received.get(process);
+                    let is_elsewhere = has.is_some_and(|has| has.cursor().store != head.store);
+                    if is_elsewhere && refusals[process] == Some(HistoryRefusalWhy::StoreChanged) {
+                        continue;
+                    }
                     if !has.is_some_and(|has| has.cursor() == &**head) {
                         let at = has.map(|has| has.cursor().revision);
                         found.push(format!("{process:?} has received {at:?} of {}", head.revision));

@@ -7,6 +7,7 @@ use switchboard::{
     names::Revision,
     pb::registry::{self, subscribe_response::Kind},
 };
+use switchboard_registry::domain::state::State;
 
 use super::Found;
 use crate::history::{Event, History, Outcome};
@@ -116,14 +117,18 @@ pub(super) fn idempotent_writes_13(history: &History) -> Found {
     different.chain(twice).collect()
 }
 
-/// Of all writes that go by one etag, one makes a revision.
+/// A write that goes by an etag changes exactly what the etag is of: nobody has changed it between.
 pub(super) fn etag_14(history: &History) -> Found {
     let volumes = volumes(history);
     let mut asked = BTreeMap::new();
     let mut of_etag: BTreeMap<String, i64> = BTreeMap::new();
-    let mut made: BTreeMap<(usize, &str, &str), BTreeSet<i64>> = BTreeMap::new();
+    let mut published: BTreeMap<usize, Vec<&State>> = BTreeMap::new();
+    let mut found = Found::new();
     for event in history.events() {
         match event {
+            Event::Began { run, state, .. } | Event::Published { run, state } => {
+                published.entry(volumes[run]).or_default().push(state);
+            }
             Event::Asked {
                 write,
                 run,
@@ -136,10 +141,16 @@ pub(super) fn etag_14(history: &History) -> Found {
                 write,
                 outcome: Outcome::Written { revision, answer, .. },
             } => {
-                if let Some(base) = asked.get(write) {
-                    let before = of_etag.get(base.2);
-                    if before != Some(&revision.get()) {
-                        made.entry(*base).or_default().insert(revision.get());
+                if let Some((volume, name, etag)) = asked.get(write)
+                    && let Some(base) = of_etag.get(*etag)
+                {
+                    let between = published[volume].iter().filter_map(|state| state.items.get(name));
+                    let between = between.map(|item| item.revision.get());
+                    let lost: BTreeSet<i64> = between.filter(|at| at > base && *at < revision.get()).collect();
+                    if !lost.is_empty() {
+                        found.push(format!(
+                            "write {write} to {name} goes by {base}, and passes over {lost:?}"
+                        ));
                     }
                 }
                 if let Ok(model) = registry::Model::decode(&**answer)
@@ -151,8 +162,5 @@ pub(super) fn etag_14(history: &History) -> Found {
             _ => {}
         }
     }
-    let twice = made.into_iter().filter(|(_, revisions)| revisions.len() > 1);
-    twice
-        .map(|((_, name, _), revisions)| format!("writes to {name} by one etag have made {revisions:?}"))
-        .collect()
+    found
 }
