@@ -1,0 +1,320 @@
+//! What routers receive and use.
+
+use std::collections::BTreeMap;
+
+use prost::Message as _;
+use switchboard::{
+    history::Cursor,
+    names::{ModelName, ResourceName},
+    pb::registry::{self, CredentialState, HistoryRefusal, HistoryRefusalWhy},
+};
+use switchboard_registry::domain::{credential::Credential, state::State};
+use switchboard_router::{
+    catalog::{Caller, Catalog, Model, ModelState},
+    subscription::apply::Applied,
+};
+
+use super::{Found, difference, plain_of_received, plain_of_state};
+use crate::{
+    history::{Event, History, Process},
+    writes::FEATURES,
+};
+
+/// What a router has received is what the registry published there; what it uses is that, less what is held, each in an
+/// earlier version of the same life; and it never says to use what it does not.
+pub(super) fn atomic_3(history: &History) -> Found {
+    let mut found = Found::new();
+    for event in history.events() {
+        match event {
+            Event::Received { process, state } => {
+                let Some(truth) = history.truth(state.cursor()) else {
+                    found.push(format!("{process:?} has received what was never published"));
+                    continue;
+                };
+                let names = difference(&plain_of_received(state), &plain_of_state(truth));
+                if !names.is_empty() {
+                    found.push(format!("{process:?} at {}: {names:?} differ", state.cursor().revision));
+                }
+            }
+            Event::InUse {
+                process,
+                applied,
+                catalog,
+            } => {
+                if let Some(truth) = history.truth(&catalog.cursor) {
+                    let wrong = wrong_models(history, truth, catalog, applied);
+                    found.extend(
+                        wrong
+                            .into_iter()
+                            .map(|wrong| format!("{process:?} uses {}: {wrong}", catalog.cursor.revision)),
+                    );
+                }
+            }
+            Event::Reported {
+                process,
+                report,
+                in_use,
+                ..
+            } => {
+                let applied = report.applied.as_ref().and_then(|wire| Cursor::try_from(wire).ok());
+                if applied != *in_use {
+                    let revisions = [applied, *in_use].map(|at| at.map(|at| at.revision));
+                    found.push(format!(
+                        "{process:?} reports another catalog than it uses: {revisions:?}"
+                    ));
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+fn entry(state: &State, name: &ModelName) -> Option<registry::ModelEntry> {
+    let item = state.items.get(&name.to_string())?;
+    Some(registry::ModelEntry::decode(&*item.value).unwrap())
+}
+
+fn wrong_models(history: &History, truth: &State, catalog: &Catalog, applied: &Applied) -> Found {
+    let mut found = Found::new();
+    let live: Vec<&ModelName> = truth.models.keys().collect();
+    let mut used: Vec<&ModelName> = catalog.models.keys().collect();
+    used.sort_unstable();
+    if live != used {
+        found.push(format!("models {used:?} instead of {live:?}"));
+    }
+    if catalog.inference_paused != truth.settings.value.inference_paused {
+        found.push("the switch of inference".to_owned());
+    }
+    for (name, state) in &catalog.models {
+        let Some(newest) = entry(truth, name) else { continue };
+        if newest.model.as_ref().unwrap().disabled() != matches!(state, ModelState::Disabled) {
+            found.push(format!("{name} is disabled, or not"));
+        }
+        let ModelState::Ready(model) = state else { continue };
+        let held = applied
+            .held
+            .iter()
+            .find(|held| held.name == ResourceName::Model(name.clone()));
+        let version = match held {
+            None => Some(newest),
+            Some(held) => {
+                let item = &truth.items.get(&name.to_string()).unwrap();
+                let earlier = history.states().find_map(|state| {
+                    let earlier = state.items.get(&name.to_string())?;
+                    let is_it = earlier.revision == held.used_revision
+                        && earlier.create_revision == item.create_revision
+                        && state.items.incarnation() == truth.items.incarnation();
+                    is_it.then(|| entry(state, name)).flatten()
+                });
+                if held.used_revision >= item.revision {
+                    found.push(format!("{name} is held at its newest version"));
+                }
+                earlier
+            }
+        };
+        match version {
+            Some(version) if is_of(model, &version, held.is_some()) => {}
+            Some(_) => found.push(format!("{name} is not as it was written, held {}", held.is_some())),
+            // A version between two that were published was never seen by a router.
+            None => found.push(format!("{name} is held at a version that was never published")),
+        }
+    }
+    found
+}
+
+/// Whether a model in use is this version. A held one may have lost its credential since.
+fn is_of(model: &Model, version: &registry::ModelEntry, is_held: bool) -> bool {
+    let written = version.model.as_ref().unwrap();
+    let endpoints: Vec<&str> = written.endpoints.iter().map(|endpoint| &*endpoint.uri).collect();
+    let used: Vec<&str> = model.endpoints.iter().map(|endpoint| endpoint.uri.as_str()).collect();
+    let credential = version.credential.as_ref().unwrap();
+    let id = model.credential.as_ref().map(|credential| credential.id.to_string());
+    let wanted = (credential.state() == CredentialState::Set).then(|| credential.id.clone());
+    endpoints == used && (id == wanted || is_held && id.is_none())
+}
+
+/// The same cursor is the same state, however often and by whatever way it is received.
+pub(super) fn exactly_once_5(history: &History) -> Found {
+    let mut found = Found::new();
+    let mut known = BTreeMap::new();
+    for event in history.events() {
+        let Event::Received { process, state } = event else {
+            continue;
+        };
+        let cursor = state.cursor();
+        let key = (
+            *process,
+            cursor.incarnation.id,
+            cursor.revision,
+            *cursor.chain.as_bytes(),
+        );
+        let plain = plain_of_received(state);
+        if known.insert(key, plain.clone()).is_some_and(|before| before != plain) {
+            found.push(format!("{process:?} has two states of revision {}", cursor.revision));
+        }
+    }
+    found
+}
+
+/// What a process has received never goes back, and never to another store.
+pub(super) fn monotonic_9(history: &History) -> Found {
+    let mut found = Found::new();
+    let mut newest: BTreeMap<Process, Cursor> = BTreeMap::new();
+    for event in history.events() {
+        let Event::Received { process, state } = event else {
+            continue;
+        };
+        let now = *state.cursor();
+        let Some(before) = newest.insert(*process, now) else {
+            continue;
+        };
+        let (old, new) = (before.incarnation, now.incarnation);
+        let goes_on =
+            before.store == now.store && (new.number > old.number || new == old && now.revision >= before.revision);
+        if !goes_on {
+            let (from, to) = (before.revision, now.revision);
+            found.push(format!(
+                "{process:?} goes from {from}@{} to {to}@{}",
+                old.number, new.number
+            ));
+        }
+    }
+    found
+}
+
+/// In the end everybody has received and uses the newest revision, and holds nothing; but for those that follow another
+/// store, and have told why they do not follow this one.
+pub(super) fn convergence_10(history: &History) -> Found {
+    let mut found = Found::new();
+    let (mut newest, mut received, mut in_use) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    let mut refusals = BTreeMap::new();
+    for event in history.events() {
+        match event {
+            Event::Started { process } => {
+                newest.insert(process.router, *process);
+            }
+            Event::Received { process, state } => {
+                received.insert(*process, state);
+            }
+            Event::InUse {
+                process,
+                applied,
+                catalog,
+            } => {
+                in_use.insert(*process, (applied, catalog));
+            }
+            Event::Reported { process, report, .. } => {
+                refusals.insert(*process, report.history_refusal.as_ref().map(HistoryRefusal::why));
+            }
+            Event::Stopped { head, state } => {
+                for process in newest.values() {
+                    let has = received.get(process);
+                    let is_elsewhere = has.is_some_and(|has| has.cursor().store != head.store);
+                    if is_elsewhere && refusals[process] == Some(HistoryRefusalWhy::StoreChanged) {
+                        continue;
+                    }
+                    if !has.is_some_and(|has| has.cursor() == &**head) {
+                        let at = has.map(|has| has.cursor().revision);
+                        found.push(format!("{process:?} has received {at:?} of {}", head.revision));
+                    } else if has.map(|has| plain_of_received(has)) != Some(plain_of_state(state)) {
+                        found.push(format!("{process:?} has another state than the registry"));
+                    }
+                    let used = in_use.get(process);
+                    if !used.is_some_and(|(applied, catalog)| catalog.cursor == **head && applied.held.is_empty()) {
+                        let used = used.map(|(applied, catalog)| (catalog.cursor.revision, &applied.held));
+                        found.push(format!("{process:?} uses {used:?} of {}", head.revision));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// A router uses only what it has received whole and found good.
+pub(super) fn last_good_stays_11(history: &History) -> Found {
+    let mut found = Found::new();
+    let mut received: BTreeMap<Process, Vec<Cursor>> = BTreeMap::new();
+    for event in history.events() {
+        match event {
+            Event::Received { process, state } => received.entry(*process).or_default().push(*state.cursor()),
+            Event::InUse { process, catalog, .. } => {
+                let has = received.get(process);
+                if !has.is_some_and(|has| has.contains(&catalog.cursor)) {
+                    found.push(format!(
+                        "{process:?} uses {} without having it",
+                        catalog.cursor.revision
+                    ));
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// A call carries the token that was set under the credential's id, to its origins only, and none of a model that is
+/// deleted, disabled or without its credential.
+pub(super) fn right_token_23(history: &History) -> Found {
+    let mut found = Found::new();
+    let mut tokens = BTreeMap::new();
+    for state in history.states() {
+        for credential in state.credentials.values() {
+            if let Credential::Set(set) = credential {
+                tokens.insert(set.id, set);
+            }
+        }
+    }
+    for event in history.events() {
+        let Event::InUse { process, catalog, .. } = event else {
+            continue;
+        };
+        let Some(truth) = history.truth(&catalog.cursor) else {
+            continue;
+        };
+        for model in callable(catalog) {
+            let name = &model.name;
+            let mut wrong = |what: &str| {
+                found.push(format!("{process:?} at {}: {name} {what}", catalog.cursor.revision));
+            };
+            let Some(newest) = entry(truth, name) else {
+                wrong("is called though it is deleted");
+                continue;
+            };
+            if newest.model.as_ref().unwrap().disabled() {
+                wrong("is called though it is disabled");
+            }
+            let Some(credential) = &model.credential else { continue };
+            if newest.credential.as_ref().unwrap().state() != CredentialState::Set {
+                wrong("carries a token that was taken back");
+            }
+            match tokens.get(&credential.id) {
+                Some(set) if set.token.expose() == credential.token.expose() => {
+                    let mut origins = model.endpoints.iter().map(|endpoint| endpoint.uri.origin());
+                    if !origins.all(|origin| set.origins.contains(&origin)) {
+                        wrong("carries its token to an origin that it is not for");
+                    }
+                }
+                Some(_) | None => wrong("carries another token than was set"),
+            }
+        }
+    }
+    found
+}
+
+/// Every model that a call may come to.
+fn callable(catalog: &Catalog) -> Vec<&Model> {
+    let decisions = FEATURES
+        .iter()
+        .filter_map(|feature| catalog.resolve(feature, &Caller::default()).ok());
+    let models = decisions.flat_map(|decision| {
+        let candidates: Vec<_> = catalog.candidates(&decision).collect();
+        candidates
+    });
+    models
+        .filter_map(|candidate| candidate.model.ok())
+        .map(|model| &**model)
+        .collect()
+}

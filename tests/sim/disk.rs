@@ -1,0 +1,368 @@
+//! A volume: what is durable of a registry's database, and what only seems to be.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use fastrand::Rng;
+use switchboard::{
+    digest::ChainDigest,
+    history::Incarnation,
+    names::{IncarnationId, ModelName, ResourceName, Revision, StoreId},
+};
+use switchboard_registry::{
+    domain::{
+        items::{Item, ItemChange, Items, Past, Tombstone},
+        repeat::{Fingerprinter, Remembered, RepeatKey},
+        state::Record,
+    },
+    store::{Batch, Loaded, Storage, StoreError, StoredCredential, WriteFailure},
+};
+
+use crate::{
+    history::{Actor, Event, Log},
+    mutants::Mutant,
+    time::{Clock, between},
+};
+
+/// What a database holds.
+#[derive(Debug, Clone)]
+pub(crate) struct Content {
+    store: StoreId,
+    pub(crate) incarnation: Incarnation,
+    chains: Vec<ChainDigest>,
+    past: Vec<Past>,
+    live: BTreeMap<Arc<str>, (Item, Record)>,
+    deleted: BTreeMap<Arc<str>, Revision>,
+    credentials: BTreeMap<ModelName, StoredCredential>,
+    answers: Vec<Remembered>,
+}
+
+/// A volume that registries are run on.
+#[derive(Debug)]
+pub(crate) struct Volume {
+    pub(crate) number: usize,
+    log: Log,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    durable: Content,
+    /// Written and not synced: a power cut keeps it or not.
+    unsynced: Option<Content>,
+    random: Rng,
+    trouble: Trouble,
+}
+
+/// What goes wrong with writes, in percent of them.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Trouble {
+    pub(crate) fails: u8,
+    pub(crate) in_doubt: u8,
+    pub(crate) stalls: u8,
+}
+
+impl Content {
+    /// A new store, before its first revision.
+    pub(crate) fn empty() -> Self {
+        Self {
+            store: StoreId::random(),
+            incarnation: Incarnation {
+                number: 1,
+                id: IncarnationId::random(),
+            },
+            chains: Vec::new(),
+            past: Vec::new(),
+            live: BTreeMap::new(),
+            deleted: BTreeMap::new(),
+            credentials: BTreeMap::new(),
+            answers: Vec::new(),
+        }
+    }
+
+    pub(crate) fn head(&self) -> Revision {
+        self.past.last().map_or(Revision::ZERO, |past| past.revision)
+    }
+
+    pub(crate) const fn store(&self) -> StoreId {
+        self.store
+    }
+
+    /// The same content under another store's id, as an operator accepts it.
+    pub(crate) fn adopted(mut self, store: StoreId) -> Self {
+        self.store = store;
+        self
+    }
+
+    /// The same content as a newer life: above every number and every revision that is known.
+    pub(crate) fn new_life(mut self, above: Incarnation, above_revision: Revision) -> Self {
+        let parent = self.past.last().map_or(ChainDigest::NONE, |past| past.chain);
+        self.incarnation = Incarnation {
+            number: self.incarnation.number.max(above.number) + 1,
+            id: IncarnationId::random(),
+        };
+        let life = ChainDigest::of_life(parent, self.store, self.incarnation.number, self.incarnation.id);
+        let head = self.past.pop().unwrap();
+        let revision = head.revision.max(above_revision).next();
+        self.past = vec![Past {
+            revision,
+            chain: life.extended(revision, []),
+            change_bytes: 0,
+            ..head
+        }];
+        self.chains.clear();
+        self.deleted.clear();
+        self
+    }
+
+    fn take_in(&mut self, batch: &Batch<'_>) {
+        for applied in batch.revisions {
+            let time = applied.past.commit_time;
+            self.past.push(applied.past);
+            for change in &applied.changes {
+                let key = Arc::clone(change.key());
+                self.deleted.remove(&key);
+                match change {
+                    ItemChange::Put(item) => {
+                        let before = self.live.get(&key).map(|(_, record)| record.create_time);
+                        let record = Record {
+                            create_revision: item.create_revision,
+                            revision: item.revision,
+                            create_time: before.unwrap_or(time),
+                            update_time: time,
+                        };
+                        self.live.insert(key, (item.clone(), record));
+                    }
+                    ItemChange::Delete(tombstone) => {
+                        self.live.remove(&key);
+                        if let Some(ResourceName::Model(model)) = ResourceName::parse(&key) {
+                            self.credentials.remove(&model);
+                        }
+                        self.deleted.insert(key, tombstone.revision);
+                    }
+                }
+            }
+            for (model, credential) in &applied.credentials {
+                let stored = StoredCredential {
+                    credential: credential.clone(),
+                    update_time: time,
+                };
+                self.credentials.insert(model.clone(), stored);
+            }
+        }
+        self.answers.extend(batch.remembered.iter().cloned());
+        let surplus = self
+            .answers
+            .len()
+            .saturating_sub(usize::try_from(batch.retention.answers).unwrap());
+        self.answers.drain(..surplus);
+        if let Some(cut) = batch.cut {
+            let below = self.past.iter().take_while(|past| past.revision < cut.floor).count();
+            self.chains.extend(self.past.drain(..below).map(|past| past.chain));
+            self.past[0].change_bytes = 0;
+            let kept = usize::try_from(cut.floor.get() - cut.oldest_chain.get()).unwrap();
+            let surplus = self.chains.len().saturating_sub(kept);
+            self.chains.drain(..surplus);
+            self.deleted.retain(|_, revision| *revision > cut.floor);
+        }
+    }
+
+    fn loaded(&self) -> Loaded {
+        let deleted = self.deleted.iter().map(|(key, revision)| Tombstone {
+            key: Arc::clone(key),
+            revision: *revision,
+        });
+        let live: Vec<Item> = self.live.values().map(|(item, _)| item.clone()).collect();
+        let records = self.live.values().map(|(item, record)| (item.name.clone(), *record));
+        Loaded {
+            records: records.collect(),
+            items: Items::restored(
+                self.store,
+                self.incarnation,
+                self.chains.clone(),
+                self.past.clone(),
+                live,
+                deleted.collect(),
+            ),
+            credentials: self.credentials.clone(),
+            fingerprinter: Fingerprinter::new(&[7; 32]),
+        }
+    }
+}
+
+impl Volume {
+    pub(crate) fn new(number: usize, content: Content, seed: u64, log: Log) -> Arc<Self> {
+        log.write(
+            Actor::Disk(number),
+            Event::Durable {
+                volume: number,
+                incarnation: content.incarnation.id,
+                places: content.past.iter().map(|past| (past.revision, past.chain)).collect(),
+                answers: Vec::new(),
+            },
+        );
+        Arc::new(Self {
+            number,
+            log,
+            inner: Mutex::new(Inner {
+                durable: content,
+                unsynced: None,
+                random: Rng::with_seed(seed),
+                trouble: Trouble::default(),
+            }),
+        })
+    }
+
+    pub(crate) fn trouble(&self, trouble: Trouble) {
+        self.inner.lock().unwrap().trouble = trouble;
+    }
+
+    /// What is there for good.
+    pub(crate) fn content(&self) -> Content {
+        self.inner.lock().unwrap().durable.clone()
+    }
+
+    pub(crate) fn load(&self) -> Loaded {
+        self.inner.lock().unwrap().durable.loaded()
+    }
+
+    /// What was written and not synced is there afterwards, or not.
+    pub(crate) fn cut_power(&self) {
+        let kept = {
+            let mut inner = self.inner.lock().unwrap();
+            let unsynced = inner.unsynced.take();
+            unsynced.filter(|_| inner.random.bool())
+        };
+        if let Some(content) = kept {
+            self.settle(content);
+        }
+    }
+
+    /// Makes a content durable, and says what is new in it.
+    fn settle(&self, content: Content) {
+        let mut inner = self.inner.lock().unwrap();
+        let old = inner.durable.head();
+        let new = content.past.iter().filter(|past| past.revision > old);
+        let places = new.map(|past| (past.revision, past.chain)).collect();
+        let known: Vec<_> = inner.durable.answers.iter().map(|answer| answer.key.clone()).collect();
+        let fresh = content.answers.iter().filter(|answer| !known.contains(&answer.key));
+        let answers = fresh
+            .map(|answer| (answer.key.id.as_str().to_owned(), answer.revision))
+            .collect();
+        let incarnation = content.incarnation.id;
+        inner.durable = content;
+        inner.unsynced = None;
+        drop(inner);
+        self.log.write(
+            Actor::Disk(self.number),
+            Event::Durable {
+                volume: self.number,
+                incarnation,
+                places,
+                answers,
+            },
+        );
+    }
+}
+
+/// The registry's storage on a volume.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    pub(crate) volume: Arc<Volume>,
+    pub(crate) clock: Clock,
+    pub(crate) class: u64,
+    pub(crate) mutant: Option<Mutant>,
+}
+
+enum Fate {
+    Good,
+    Fails,
+    InDoubt { is_kept: bool },
+}
+
+impl Disk {
+    async fn pause(&self, min: u64, max: u64) {
+        let duration = between(&mut self.volume.inner.lock().unwrap().random, min, max);
+        self.clock.pause(self.class, duration).await;
+    }
+
+    fn fate(&self) -> (Fate, Duration) {
+        let mut inner = self.volume.inner.lock().unwrap();
+        let Trouble {
+            fails,
+            in_doubt,
+            stalls,
+        } = inner.trouble;
+        let wait = if inner.random.u8(..100) < stalls {
+            between(&mut inner.random, 5_000, 20_000)
+        } else {
+            between(&mut inner.random, 1, 40)
+        };
+        let fate = match inner.random.u8(..100) {
+            lot if lot < fails => Fate::Fails,
+            lot if lot < fails + in_doubt => Fate::InDoubt {
+                is_kept: inner.random.bool(),
+            },
+            _ => Fate::Good,
+        };
+        (fate, wait)
+    }
+}
+
+impl Storage for Disk {
+    async fn write(&mut self, batch: &Batch<'_>) -> Result<(), WriteFailure> {
+        let (fate, sync) = self.fate();
+        self.pause(0, 10).await;
+        if matches!(fate, Fate::Fails) {
+            return Err(WriteFailure::RolledBack(failure()));
+        }
+        let content = {
+            let mut inner = self.volume.inner.lock().unwrap();
+            let mut content = inner.unsynced.as_ref().unwrap_or(&inner.durable).clone();
+            content.take_in(batch);
+            inner.unsynced = Some(content.clone());
+            content
+        };
+        if self.mutant == Some(Mutant::CommitWithoutSync) {
+            return Ok(());
+        }
+        self.clock.pause(self.class, sync).await;
+        match fate {
+            Fate::InDoubt { is_kept } => {
+                self.volume.inner.lock().unwrap().unsynced = None;
+                if is_kept {
+                    self.volume.settle(content);
+                }
+                Err(WriteFailure::OutcomeUnknown(failure()))
+            }
+            Fate::Good | Fate::Fails => {
+                self.volume.settle(content);
+                Ok(())
+            }
+        }
+    }
+
+    async fn recall(&mut self, key: &RepeatKey) -> Result<Option<Remembered>, StoreError> {
+        if self.mutant == Some(Mutant::RequestIdForgotten) {
+            return Ok(None);
+        }
+        let inner = self.volume.inner.lock().unwrap();
+        Ok(inner.durable.answers.iter().find(|answer| answer.key == *key).cloned())
+    }
+
+    async fn close(self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+fn failure() -> StoreError {
+    StoreError::File {
+        path: PathBuf::from("simulated"),
+        source: io::Error::other("simulated"),
+    }
+}

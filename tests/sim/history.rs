@@ -1,0 +1,362 @@
+//! What everybody saw, in the order in which it happened.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use switchboard::{
+    digest::ChainDigest,
+    history::Cursor,
+    names::{IncarnationId, Revision, StoreId},
+    pb::registry::{self, subscribe_response::Kind},
+};
+use switchboard_registry::domain::state::State;
+use switchboard_router::{
+    catalog::Catalog,
+    subscription::{apply::Applied, received::Received},
+};
+
+use crate::time::Clock;
+
+/// Who saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Actor {
+    World,
+    Disk(usize),
+    Registry(usize),
+    Client(usize),
+    Up(usize),
+    Down(usize),
+    Receiver(usize),
+    Catalog(usize),
+    Fetcher(usize),
+}
+
+/// A revision with the history up to it.
+pub(crate) type Place = (Revision, ChainDigest);
+
+/// One router process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Process {
+    pub(crate) router: usize,
+    pub(crate) start: usize,
+}
+
+/// How a write ended, as its caller knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Written {
+        revision: Revision,
+        incarnation: IncarnationId,
+        answer: Vec<u8>,
+    },
+    Refused(&'static str),
+    Unknown,
+}
+
+/// One thing that was seen.
+#[derive(Debug, Clone)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a history is read once, and most of it is messages"
+)]
+pub(crate) enum Event {
+    /// What a volume holds for good from now on, beside what it held.
+    Durable {
+        volume: usize,
+        incarnation: IncarnationId,
+        places: Vec<Place>,
+        /// The request ids that were stored with the revisions of their answers.
+        answers: Vec<(String, Revision)>,
+    },
+    /// A registry reads a volume and begins to serve.
+    Began {
+        run: usize,
+        volume: usize,
+        state: Arc<State>,
+    },
+    /// It publishes a state.
+    Published { run: usize, state: Arc<State> },
+    /// It is gone.
+    Gone { run: usize, how: &'static str },
+    /// A caller asks for a write.
+    Asked {
+        write: usize,
+        run: usize,
+        request_id: String,
+        /// The resource and its etag, if the write depends on it.
+        base: Option<(String, String)>,
+        what: String,
+    },
+    /// And gets its answer.
+    Answered { write: usize, outcome: Outcome },
+    /// A router's hello.
+    Hello {
+        stream: usize,
+        process: Process,
+        run: usize,
+        hello: registry::Hello,
+    },
+    /// What the registry says on a stream.
+    Said {
+        stream: usize,
+        run: usize,
+        message: registry::SubscribeResponse,
+    },
+    /// What the router reports, and what is in use at that moment.
+    Reported {
+        stream: usize,
+        process: Process,
+        report: registry::Report,
+        in_use: Option<Cursor>,
+    },
+    /// A stream has ended.
+    Closed { stream: usize, why: &'static str },
+    /// A router process begins, with nothing.
+    Started { process: Process },
+    /// What a router has received whole.
+    Received { process: Process, state: Arc<Received> },
+    /// What a router uses.
+    InUse {
+        process: Process,
+        applied: Applied,
+        catalog: Arc<Catalog>,
+    },
+    /// A credential as the router gets it.
+    Fetched {
+        process: Process,
+        id: String,
+        token: String,
+    },
+    /// Something that the world does.
+    Fault(String),
+    /// Faults are over: from now on all must converge to this registry.
+    Healed { run: usize },
+    /// The time for that is up.
+    Stopped { head: Box<Cursor>, state: Arc<State> },
+}
+
+/// An event with its time and who saw it.
+#[derive(Debug, Clone)]
+pub(crate) struct Record {
+    pub(crate) at: Duration,
+    pub(crate) actor: Actor,
+    pub(crate) event: Event,
+}
+
+/// Where events are written down.
+#[derive(Debug, Clone)]
+pub(crate) struct Log {
+    clock: Clock,
+    records: Arc<Mutex<Vec<Record>>>,
+}
+
+impl Log {
+    pub(crate) fn new(clock: Clock) -> Self {
+        Self {
+            clock,
+            records: Arc::default(),
+        }
+    }
+
+    pub(crate) fn write(&self, actor: Actor, event: Event) {
+        let at = self.clock.now();
+        self.records.lock().unwrap().push(Record { at, actor, event });
+    }
+
+    pub(crate) fn history(&self) -> History {
+        History::new(self.records.lock().unwrap().clone())
+    }
+}
+
+/// All that was seen in one run.
+#[derive(Debug)]
+pub(crate) struct History {
+    pub(crate) records: Vec<Record>,
+    truth: BTreeMap<(StoreId, IncarnationId, Revision), Vec<Arc<State>>>,
+}
+
+impl History {
+    fn new(records: Vec<Record>) -> Self {
+        let mut truth: BTreeMap<_, Vec<Arc<State>>> = BTreeMap::new();
+        for record in &records {
+            if let Event::Began { state, .. } | Event::Published { state, .. } = &record.event {
+                let items = &state.items;
+                let key = (items.store(), items.incarnation().id, items.revision());
+                truth.entry(key).or_default().push(Arc::clone(state));
+            }
+        }
+        Self { records, truth }
+    }
+
+    pub(crate) fn events(&self) -> impl Iterator<Item = &Event> {
+        self.records.iter().map(|record| &record.event)
+    }
+
+    /// What a registry had published there.
+    pub(crate) fn truth(&self, cursor: &Cursor) -> Option<&Arc<State>> {
+        let states = self
+            .truth
+            .get(&(cursor.store, cursor.incarnation.id, cursor.revision))?;
+        states.iter().find(|state| state.items.head().chain == cursor.chain)
+    }
+
+    /// Every state that was published.
+    pub(crate) fn states(&self) -> impl Iterator<Item = &Arc<State>> {
+        self.truth.values().flatten()
+    }
+
+    /// As text, the same for the same seed: what is drawn from the system's random source is numbered as it comes.
+    pub(crate) fn text(&self) -> String {
+        let mut ordered: Vec<&Record> = self.records.iter().collect();
+        ordered.sort_by_key(|record| (record.at.as_millis(), record.actor));
+        let mut ids = Ids::default();
+        let mut text = String::new();
+        for Record { at, actor, event } in ordered {
+            writeln!(text, "{:>9} {actor:?} {}", at.as_millis(), ids.event(event)).unwrap();
+        }
+        text
+    }
+}
+
+/// Random ids, numbered in the order in which they are seen.
+#[derive(Default)]
+struct Ids(BTreeMap<String, usize>);
+
+impl Ids {
+    fn id(&mut self, id: impl ToString) -> usize {
+        let next = self.0.len();
+        *self.0.entry(id.to_string()).or_insert(next)
+    }
+
+    fn cursor(&mut self, cursor: &Cursor) -> String {
+        let life = self.id(cursor.incarnation.id);
+        format!("{}@{life}", cursor.revision)
+    }
+
+    fn wire(&mut self, cursor: Option<&switchboard::pb::types::Cursor>) -> String {
+        cursor.map_or_else(
+            || "nothing".to_owned(),
+            |cursor| {
+                let life = self.id(&cursor.incarnation);
+                format!("{}@{life}", cursor.revision)
+            },
+        )
+    }
+
+    fn event(&mut self, event: &Event) -> String {
+        match event {
+            Event::Durable {
+                volume,
+                incarnation,
+                places,
+                answers,
+            } => {
+                let life = self.id(incarnation);
+                let revisions: Vec<_> = places.iter().map(|(revision, _)| revision.get()).collect();
+                format!("volume {volume} has {revisions:?}@{life} {answers:?}")
+            }
+            Event::Began { run, volume, state } => {
+                format!("run {run} begins on volume {volume} at {}", state.items.revision())
+            }
+            Event::Published { run, state } => format!("run {run} publishes {}", state.items.revision()),
+            Event::Gone { run, how } => format!("run {run} is gone: {how}"),
+            Event::Asked {
+                write,
+                run,
+                request_id,
+                base,
+                what,
+            } => {
+                let base = base.as_ref().map(|(name, etag)| (name, self.id(etag)));
+                format!("write {write} to run {run} as {request_id}, base {base:?}: {what}")
+            }
+            Event::Answered { write, outcome } => match outcome {
+                Outcome::Written { revision, .. } => format!("write {write} is revision {revision}"),
+                Outcome::Refused(why) => format!("write {write} is refused: {why}"),
+                Outcome::Unknown => format!("write {write} is perhaps made"),
+            },
+            Event::Hello {
+                stream,
+                process,
+                run,
+                hello,
+            } => {
+                let resume = self.wire(hello.resume.as_ref());
+                let want = hello.want_snapshot;
+                format!("{process:?} to run {run} on stream {stream}: resume {resume}, snapshot {want}")
+            }
+            Event::Said { stream, message, .. } => format!("stream {stream}: {}", self.message(message)),
+            Event::Reported {
+                stream, report, in_use, ..
+            } => {
+                let (applied, received) = (self.wire(report.applied.as_ref()), self.wire(report.received.as_ref()));
+                let in_use = in_use.as_ref().map(|cursor| self.cursor(cursor));
+                let refusal = report.history_refusal.as_ref().map(|refusal| refusal.why());
+                format!(
+                    "stream {stream}: applied {applied}, received {received}, held {}, probe {}, refuses {refusal:?}, \
+                     in use {in_use:?}",
+                    report.held_total, report.probe
+                )
+            }
+            Event::Closed { stream, why } => format!("stream {stream} ends: {why}"),
+            Event::Started { process } => format!("{process:?} starts"),
+            Event::Received { process, state } => {
+                let cursor = self.cursor(state.cursor());
+                format!(
+                    "{process:?} has received {cursor}, {} resources",
+                    state.resources().len()
+                )
+            }
+            Event::InUse {
+                process,
+                applied,
+                catalog,
+            } => {
+                let held: Vec<_> = applied
+                    .held
+                    .iter()
+                    .map(|held| (held.name.to_string(), held.revision.get()))
+                    .collect();
+                format!("{process:?} uses {}, held {held:?}", self.cursor(&catalog.cursor))
+            }
+            Event::Fetched { process, id, token } => {
+                let id = self.id(id);
+                format!("{process:?} has fetched {id}: {token}")
+            }
+            Event::Fault(what) => what.clone(),
+            Event::Healed { run } => format!("all is healed, run {run} serves"),
+            Event::Stopped { head, .. } => format!("the time is up at {}", self.cursor(head)),
+        }
+    }
+
+    fn message(&mut self, message: &registry::SubscribeResponse) -> String {
+        match &message.kind {
+            Some(Kind::Welcome(welcome)) => {
+                let head = self.wire(welcome.head.as_ref());
+                format!("welcome {:?} {:?} at {head}", welcome.mode(), welcome.reason())
+            }
+            Some(Kind::SnapshotBegin(begin)) => {
+                format!("snapshot of {}, {}", self.wire(begin.at.as_ref()), begin.resources)
+            }
+            Some(Kind::SnapshotPart(part)) => format!("part {} with {}", part.part, part.resources.len()),
+            Some(Kind::SnapshotEnd(end)) => format!("end of {}", self.wire(end.at.as_ref())),
+            Some(Kind::Delta(delta)) => {
+                let upserts: Vec<_> = delta.upserts.iter().map(|resource| &resource.name).collect();
+                let deletes: Vec<_> = delta.deletes.iter().map(|deleted| &deleted.name).collect();
+                let to = self.wire(delta.to.as_ref());
+                format!("delta {} to {to}: {upserts:?}, less {deletes:?}", delta.from_revision)
+            }
+            Some(Kind::Bookmark(bookmark)) => {
+                let at = self.wire(bookmark.at.as_ref());
+                let (head, probe, stalled) = (bookmark.head_revision, bookmark.probe, bookmark.stalled);
+                format!("bookmark {at} of {head}, probe {probe}, stalled {stalled}")
+            }
+            Some(Kind::Goodbye(goodbye)) => format!("goodbye {:?}", goodbye.why()),
+            None => "nothing".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! Planted defects: each makes one part of the system wrong in the way that it is named after.
+//!
+//! They stand around the real parts, at the seams, and are chosen at run time.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Mutex,
+};
+
+use switchboard::{
+    digest::{ItemDigest, ItemParts, StateDigest},
+    names::{ModelName, Revision},
+    pb::{
+        registry::{self, Mode, ModeReason, subscribe_request, subscribe_response::Kind},
+        types,
+    },
+};
+use switchboard_router::{
+    catalog::ModelState,
+    subscription::{
+        compile::{Compiled, Credentials, Used, compile},
+        received::Received,
+    },
+};
+
+/// A planted defect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mutant {
+    /// The registry leaves a new resource out of a delta, and its digests agree.
+    SkippedEvent,
+    /// It sends a delta twice.
+    Duplicate,
+    /// It sends two deltas in the wrong order.
+    Reordered,
+    /// Who resumes does not hear of deletes, as if the tombstones had gone too early.
+    LostDelete,
+    /// It follows a cursor of a revision that it does not have yet.
+    FutureAccepted,
+    /// It says that a follower is up to date before it is.
+    EarlyBookmark,
+    /// It leaves the last part of each snapshot out.
+    TornSnapshot,
+    /// It puts an API token into a resource.
+    SecretOnStream,
+    /// It stops sending deltas, and says nothing of it.
+    SilentStop,
+    /// It publishes and answers before the disk has it.
+    CommitWithoutSync,
+    /// It does not look up what it has answered before.
+    RequestIdForgotten,
+    /// Callers' etags get lost.
+    EtagIgnored,
+    /// The router reports what it has received as being in use.
+    AppliedEarly,
+    /// It goes on using a model that was deleted.
+    HeldAfterDelete,
+    /// It uses a model that was disabled.
+    DisabledInUse,
+    /// It keeps credentials by the names of their models.
+    CredentialByModel,
+}
+
+impl Mutant {
+    /// What the router says, as this defect has it.
+    pub(crate) fn up(self, message: &registry::SubscribeRequest) -> registry::SubscribeRequest {
+        let mut message = message.clone();
+        if self == Self::AppliedEarly
+            && let Some(subscribe_request::Kind::Report(report)) = &mut message.kind
+        {
+            report.applied.clone_from(&report.received);
+        }
+        message
+    }
+}
+
+/// Makes what one stream says wrong.
+#[derive(Debug)]
+pub(crate) struct Forger {
+    mutant: Option<Mutant>,
+    /// The digests of resources that the stream has named.
+    known: BTreeMap<String, ItemDigest>,
+    /// What the router must not have noticed: names with the digest that is missing, or that is too much.
+    missing: BTreeMap<String, (ItemDigest, bool)>,
+    has_resumed: bool,
+    waiting: Option<registry::SubscribeResponse>,
+    has_delta: bool,
+}
+
+impl Forger {
+    pub(crate) const fn new(mutant: Option<Mutant>) -> Self {
+        Self {
+            mutant,
+            known: BTreeMap::new(),
+            missing: BTreeMap::new(),
+            has_resumed: false,
+            waiting: None,
+            has_delta: false,
+        }
+    }
+
+    pub(crate) fn forge(&mut self, mut message: registry::SubscribeResponse) -> Vec<registry::SubscribeResponse> {
+        let Some(mutant) = self.mutant else {
+            return vec![message];
+        };
+        let Some(kind) = &mut message.kind else {
+            return vec![message];
+        };
+        self.has_delta |= matches!(kind, Kind::Delta(_));
+        match (mutant, kind) {
+            (Mutant::SkippedEvent | Mutant::LostDelete, kind) => self.hide(mutant, kind),
+            (Mutant::Duplicate, Kind::Delta(_)) => return vec![message.clone(), message],
+            (Mutant::Reordered, Kind::Delta(_)) => {
+                return match self.waiting.take() {
+                    Some(earlier) => vec![message, earlier],
+                    None => {
+                        self.waiting = Some(message);
+                        Vec::new()
+                    }
+                };
+            }
+            (Mutant::FutureAccepted, Kind::Welcome(welcome)) if welcome.reason() == ModeReason::Ahead => {
+                welcome.set_mode(Mode::Resumed);
+                welcome.set_reason(ModeReason::Unspecified);
+            }
+            (Mutant::EarlyBookmark, Kind::Bookmark(bookmark)) => {
+                if let Some(at) = &mut bookmark.at {
+                    at.revision += 1;
+                }
+            }
+            (Mutant::TornSnapshot, Kind::SnapshotPart(_)) => return Vec::new(),
+            (Mutant::SecretOnStream, Kind::Delta(delta)) => {
+                if let Some(resource) = delta.upserts.first_mut() {
+                    resource.payload.get_or_insert_default().value.extend(b"canary-0");
+                }
+            }
+            (Mutant::SilentStop, Kind::Delta(_) | Kind::Bookmark(_)) if self.has_delta => return Vec::new(),
+            _ => {}
+        }
+        vec![message]
+    }
+
+    /// Leaves something out of deltas, and makes all cursors after it agree.
+    fn hide(&mut self, mutant: Mutant, kind: &mut Kind) {
+        match kind {
+            Kind::Welcome(welcome) => self.has_resumed = welcome.mode() == Mode::Resumed,
+            Kind::SnapshotPart(part) => part.resources.iter().for_each(|resource| self.learn(resource)),
+            Kind::Delta(delta) => {
+                for deleted in &delta.deletes {
+                    self.missing.remove(&deleted.name);
+                }
+                for resource in &delta.upserts {
+                    self.missing.remove(&resource.name);
+                }
+                if mutant == Mutant::SkippedEvent {
+                    let new = |resource: &registry::Resource| resource.create_revision == resource.revision;
+                    for resource in delta.upserts.extract_if(.., |resource| new(resource)) {
+                        self.missing.insert(resource.name.clone(), (digest(&resource), true));
+                    }
+                } else {
+                    for deleted in delta
+                        .deletes
+                        .extract_if(.., |deleted| self.known.contains_key(&deleted.name))
+                    {
+                        let digest = self.known[&deleted.name];
+                        self.missing.insert(deleted.name, (digest, false));
+                    }
+                }
+                let upserts = delta.upserts.clone();
+                upserts.iter().for_each(|resource| self.learn(resource));
+                self.agree(delta.to.as_mut());
+            }
+            Kind::Bookmark(bookmark) => self.agree(bookmark.at.as_mut()),
+            Kind::SnapshotBegin(_) | Kind::SnapshotEnd(_) | Kind::Goodbye(_) => {}
+        }
+    }
+
+    fn learn(&mut self, resource: &registry::Resource) {
+        self.known.insert(resource.name.clone(), digest(resource));
+    }
+
+    fn agree(&self, cursor: Option<&mut types::Cursor>) {
+        let Some(cursor) = cursor else { return };
+        let state = StateDigest::from_slice(&cursor.state_digest).unwrap();
+        let forged = self.missing.values().fold(state, |state, (digest, is_missing)| {
+            if *is_missing {
+                state.minus(*digest)
+            } else {
+                state.plus(*digest)
+            }
+        });
+        cursor.state_digest = forged.as_bytes().to_vec();
+    }
+}
+
+fn digest(resource: &registry::Resource) -> ItemDigest {
+    let payload = resource.payload.as_ref().unwrap();
+    ItemDigest::of(&ItemParts {
+        name: &resource.name,
+        create_revision: Revision::new(resource.create_revision).unwrap(),
+        revision: Revision::new(resource.revision).unwrap(),
+        type_url: &payload.type_url,
+        value: &payload.value,
+        requires: &resource.requires,
+    })
+}
+
+/// Compiles, rightly or not.
+#[derive(Debug)]
+pub(crate) struct Compiler {
+    mutant: Option<Mutant>,
+    before: Mutex<HashMap<ModelName, ModelState>>,
+}
+
+impl Compiler {
+    pub(crate) fn new(mutant: Option<Mutant>) -> Self {
+        Self {
+            mutant,
+            before: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn compile(&self, received: &Received, used: &Used, credentials: &Credentials) -> Compiled {
+        let mut compiled = compile(received, used, credentials);
+        let models = &mut compiled.catalog.models;
+        let mut before = self.before.lock().unwrap();
+        for (name, old) in before.iter() {
+            match (self.mutant, models.get(name)) {
+                (Some(Mutant::HeldAfterDelete), None) | (Some(Mutant::DisabledInUse), Some(ModelState::Disabled)) => {
+                    models.insert(name.clone(), old.clone());
+                }
+                _ => {}
+            }
+        }
+        before.extend(
+            models
+                .iter()
+                .filter(|(_, state)| matches!(state, ModelState::Ready(_)))
+                .map(|(name, state)| (name.clone(), state.clone())),
+        );
+        compiled
+    }
+}
+
+/// Hands credentials on, rightly or not.
+#[derive(Debug)]
+pub(crate) struct Tokens {
+    mutant: Option<Mutant>,
+    by_model: Mutex<BTreeMap<String, String>>,
+}
+
+impl Tokens {
+    pub(crate) fn new(mutant: Option<Mutant>) -> Self {
+        Self {
+            mutant,
+            by_model: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn answer(
+        &self,
+        request: &registry::GetModelCredentialRequest,
+        mut answer: registry::GetModelCredentialResponse,
+    ) -> registry::GetModelCredentialResponse {
+        if self.mutant == Some(Mutant::CredentialByModel) {
+            let mut known = self.by_model.lock().unwrap();
+            let first = known
+                .entry(request.model.clone())
+                .or_insert_with(|| answer.api_token.clone());
+            answer.api_token.clone_from(first);
+        }
+        answer
+    }
+}

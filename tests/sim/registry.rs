@@ -1,0 +1,150 @@
+//! One run of a registry: the real writer over a simulated disk, the real feed, and the real handler for credentials.
+
+use std::{sync::Arc, time::Duration};
+
+use switchboard_registry::{
+    commit::{self, Commit},
+    domain::items::Retention,
+    feed::Feed,
+    fleet::Fleet,
+    grpc::config::ConfigApi,
+    store::WriteFailure,
+};
+use tokio::task::JoinSet;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    disk::{Disk, Volume},
+    history::{Actor, Event, Log},
+    mutants::Mutant,
+    time::Clock,
+};
+
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// So little that streams are cut off from their past all the time.
+const RETENTION: Retention = Retention {
+    revisions: 6,
+    change_bytes: 4 * 1024,
+    answers: 200,
+};
+
+/// A registry that runs.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) number: usize,
+    pub(crate) volume: Arc<Volume>,
+    pub(crate) link: RunLink,
+    shutdown: CancellationToken,
+    streams: TaskTracker,
+    tasks: JoinSet<Result<(), WriteFailure>>,
+    log: Log,
+}
+
+/// What reaches a registry from outside.
+#[derive(Debug, Clone)]
+pub(crate) struct RunLink {
+    pub(crate) number: usize,
+    pub(crate) commit: Commit,
+    pub(crate) feed: Feed,
+    pub(crate) api: Arc<ConfigApi>,
+    /// The process is gone, and its connections with it.
+    pub(crate) dead: CancellationToken,
+}
+
+impl Run {
+    /// Begins on what is durable of a volume. `None`: it could not write its first revision.
+    pub(crate) async fn begin(
+        number: usize,
+        volume: &Arc<Volume>,
+        class: u64,
+        clock: Clock,
+        mutant: Option<Mutant>,
+        log: &Log,
+    ) -> Option<Self> {
+        let disk = Disk {
+            volume: Arc::clone(volume),
+            clock,
+            class,
+            mutant,
+        };
+        let (writer, commit) = commit::begin(disk, volume.load(), RETENTION).await.ok()?;
+        let actor = Actor::Registry(number);
+        log.write(
+            actor,
+            Event::Began {
+                run: number,
+                volume: volume.number,
+                state: commit.state(),
+            },
+        );
+        let (shutdown, dead, streams) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
+        let feed = Feed::new(
+            commit.published(),
+            commit.pulse(),
+            Arc::new(Fleet::default()),
+            HEARTBEAT,
+            streams.clone(),
+            shutdown.clone(),
+        );
+        let mut tasks = JoinSet::new();
+        let stop = CancellationToken::new();
+        tasks.spawn(writer.run(stop));
+        let (mut published, to) = (commit.published(), log.clone());
+        published.mark_unchanged();
+        tasks.spawn(async move {
+            while published.changed().await.is_ok() {
+                let state = Arc::clone(&published.borrow_and_update());
+                to.write(actor, Event::Published { run: number, state });
+            }
+            // It lives as long as the writer.
+            std::future::pending().await
+        });
+        let link = RunLink {
+            number,
+            commit,
+            api: Arc::new(ConfigApi::new(feed.clone())),
+            feed,
+            dead,
+        };
+        Some(Self {
+            number,
+            volume: Arc::clone(volume),
+            link,
+            shutdown,
+            streams,
+            tasks,
+            log: log.clone(),
+        })
+    }
+
+    /// Whether the writer has given up, as it does when it does not know what is durable.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.tasks.try_join_next().is_some()
+    }
+
+    /// The process ends here and now.
+    pub(crate) async fn kill(mut self) {
+        self.link.dead.cancel();
+        self.tasks.shutdown().await;
+        self.shutdown.cancel();
+        self.volume.cut_power();
+        self.gone("killed");
+    }
+
+    /// It shuts down in order: goodbyes, then the end.
+    pub(crate) async fn stop(mut self) {
+        self.shutdown.cancel();
+        self.streams.close();
+        self.streams.wait().await;
+        self.link.dead.cancel();
+        self.tasks.shutdown().await;
+        self.volume.cut_power();
+        self.gone("stopped");
+    }
+
+    fn gone(&self, how: &'static str) {
+        let actor = Actor::Registry(self.number);
+        self.log.write(actor, Event::Gone { run: self.number, how });
+    }
+}

@@ -1,0 +1,71 @@
+//! One router process: the real subscription within simulated surroundings.
+
+use std::sync::Arc;
+
+use switchboard::names::InstanceId;
+use switchboard_router::{
+    current::Current,
+    subscription::{Subscription, SubscriptionConfig},
+};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    history::{Actor, Event, Log, Process},
+    network::{Network, Surroundings},
+};
+
+/// A router that runs.
+#[derive(Debug)]
+pub(crate) struct Router {
+    /// Dropped with it, as at a kill.
+    _tasks: JoinSet<()>,
+}
+
+impl Router {
+    /// Starts a process that follows the registries at `addresses`.
+    pub(crate) fn start(process: Process, id: &str, addresses: usize, network: &Network, seed: u64, log: &Log) -> Self {
+        log.write(Actor::Receiver(process.router), Event::Started { process });
+        let current = Arc::<Current>::default();
+        let config = SubscriptionConfig {
+            registry_addrs: (0..addresses)
+                .map(|address| format!("http://10.0.0.{address}:1").parse().unwrap())
+                .collect(),
+            router_id: id.to_owned(),
+            instance: InstanceId::random(),
+            build: "simulated".to_owned(),
+        };
+        let surroundings = Surroundings::new(network.clone(), process, Arc::clone(&current), seed);
+        let subscription = Subscription::within(surroundings, config, Arc::clone(&current));
+        let progress = subscription.progress();
+        let mut tasks = JoinSet::new();
+        let (mut states, to) = (progress.states(), log.clone());
+        tasks.spawn(async move {
+            while states.changed().await.is_ok() {
+                if let Some(state) = states.borrow_and_update().clone() {
+                    to.write(Actor::Receiver(process.router), Event::Received { process, state });
+                }
+            }
+        });
+        let (mut applications, to) = (progress.applications(), log.clone());
+        tasks.spawn(async move {
+            while applications.changed().await.is_ok() {
+                let applied = applications.borrow_and_update().clone();
+                if let Some(catalog) = current.load() {
+                    let event = Event::InUse {
+                        process,
+                        applied,
+                        catalog,
+                    };
+                    to.write(Actor::Catalog(process.router), event);
+                }
+            }
+        });
+        tasks.spawn(async move {
+            // What the subscription draws at its beginning, it draws in the first poll.
+            fastrand::seed(seed);
+            subscription.run(CancellationToken::new()).await;
+        });
+        Self { _tasks: tasks }
+    }
+}

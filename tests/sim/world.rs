@@ -1,0 +1,359 @@
+//! One run: routers, registries and callers, what befalls them, and then a time without faults.
+
+use std::{sync::Arc, time::Duration};
+
+use fastrand::Rng;
+use switchboard::{history::View, names::Revision};
+use tokio::task::JoinSet;
+
+use crate::{
+    disk::{Content, Trouble, Volume},
+    history::{Actor, Event, History, Log, Process},
+    mutants::Mutant,
+    network::Network,
+    registry::{HEARTBEAT, Run},
+    router::Router,
+    time::{Clock, between},
+    writes::{Client, Etags},
+};
+
+/// The world's own milliseconds.
+const WORLD: u64 = 0;
+
+/// How many registries there are at most.
+const REGISTRIES: usize = 2;
+
+/// What a run is like.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) mutant: Option<Mutant>,
+}
+
+struct World {
+    random: Rng,
+    clock: Clock,
+    log: Log,
+    network: Network,
+    mutant: Option<Mutant>,
+    /// By address.
+    runs: [Option<Run>; REGISTRIES],
+    volumes: Vec<Arc<Volume>>,
+    /// Earlier contents of the volume, to go back to.
+    backups: Vec<Content>,
+    routers: Vec<Router>,
+    started: usize,
+    /// Whether the history was tampered with, so that only a new life heals it.
+    is_torn: bool,
+    addresses: usize,
+}
+
+/// Plays one run and returns what everybody saw.
+pub(crate) fn play(plan: Plan) -> History {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let mut world = World::new(plan).await;
+        world.suffer().await;
+        world.heal().await;
+        world.log.history()
+    })
+}
+
+impl World {
+    async fn new(Plan { seed, mutant }: Plan) -> Self {
+        fastrand::seed(seed);
+        let mut random = Rng::with_seed(seed);
+        let clock = Clock::begin();
+        let log = Log::new(clock);
+        let routers = random.usize(3..=5);
+        let addresses = 1 + usize::from(random.u8(..3) == 0);
+        let network = Network::new(routers, REGISTRIES, clock, log.clone(), mutant);
+        let volume = Volume::new(0, Content::empty(), random.u64(..), log.clone());
+        let mut world = Self {
+            random,
+            clock,
+            log,
+            network,
+            mutant,
+            runs: [None, None],
+            volumes: vec![volume],
+            backups: Vec::new(),
+            routers: Vec::new(),
+            started: 0,
+            is_torn: false,
+            addresses,
+        };
+        world.begin(0).await;
+        for router in 0..routers {
+            let process = Process { router, start: 0 };
+            let router = world.start_router(process);
+            world.routers.push(router);
+        }
+        world
+    }
+
+    /// Writes go on while one fault follows the other.
+    async fn suffer(&mut self) {
+        let writes = self.random.usize(20..80);
+        let mut clients = JoinSet::new();
+        let etags = Etags::default();
+        for number in 0..2 {
+            let seed = self.random.u64(..);
+            let client = Client::new(number, self.network.clone(), Arc::clone(&etags), seed, writes);
+            clients.spawn(client.run());
+        }
+        let faults = self.random.usize(6..20);
+        for _ in 0..faults {
+            self.pause(200, 5_000).await;
+            self.revive().await;
+            self.fault().await;
+        }
+        // Without the first registry a caller could not end.
+        self.pause(100, 1_000).await;
+        clients.shutdown().await;
+    }
+
+    async fn fault(&mut self) {
+        let router = self.random.usize(..self.routers.len());
+        match self.random.u8(..60) / 3 {
+            0 if self.random.u8(..3) == 0 => {
+                self.say("nothing happens for so long that streams rotate".to_owned());
+                self.pause(30 * 60_000, 40 * 60_000).await;
+            }
+            0..3 => {
+                self.say(format!("connections of router {router} are reset"));
+                self.network.change(router, |weather| weather.epoch += 1);
+            }
+            3 => self.shut(router, true, true),
+            4 => self.shut(router, true, false),
+            5 => self.shut(router, false, true),
+            6 => {
+                let delay_max = self.random.u64(100..4_000);
+                self.say(format!("router {router} is up to {delay_max} ms away"));
+                self.network.change(router, |weather| weather.delay_max = delay_max);
+            }
+            7 | 8 => {
+                self.say(format!("the weather of router {router} is fine again"));
+                self.network.change(router, |weather| {
+                    (weather.no_up, weather.no_down, weather.delay_max) = (false, false, 20);
+                });
+            }
+            9..11 => self.restart_router(router),
+            11..13 => {
+                self.say("the power of registry 0 is cut".to_owned());
+                self.kill(0).await;
+                self.pause(0, 6_000).await;
+                self.begin(0).await;
+            }
+            13 => {
+                self.say("registry 0 is restarted".to_owned());
+                self.network.serve(0, None);
+                if let Some(run) = self.runs[0].take() {
+                    run.stop().await;
+                }
+                self.begin(0).await;
+            }
+            14 | 15 => {
+                let trouble = Trouble {
+                    fails: self.random.u8(..40),
+                    in_doubt: self.random.u8(..15),
+                    stalls: self.random.u8(..15),
+                };
+                self.say(format!("disk of registry 0: {trouble:?}"));
+                self.volume().trouble(trouble);
+            }
+            16 => {
+                self.say("the disk of registry 0 is well again".to_owned());
+                self.volume().trouble(Trouble::default());
+            }
+            17 => {
+                self.say("the volume of registry 0 is copied".to_owned());
+                let content = self.volume().content();
+                self.backups.push(content);
+            }
+            18 => self.go_back().await,
+            _ => self.second_registry().await,
+        }
+    }
+
+    fn shut(&mut self, router: usize, no_up: bool, no_down: bool) {
+        self.say(format!("router {router} is cut off, up {no_up}, down {no_down}"));
+        self.network
+            .change(router, |weather| (weather.no_up, weather.no_down) = (no_up, no_down));
+    }
+
+    fn restart_router(&mut self, router: usize) {
+        self.say(format!("router {router} is killed and starts again"));
+        self.network.change(router, |weather| weather.epoch += 1);
+        self.started += 1;
+        let process = Process {
+            router,
+            start: self.started,
+        };
+        self.routers[router] = self.start_router(process);
+    }
+
+    fn start_router(&mut self, process: Process) -> Router {
+        let seed = self.random.u64(..);
+        // The last two share an id, as where a configuration was copied.
+        let id = format!("router-{}", process.router.min(3));
+        Router::start(process, &id, self.addresses, &self.network, seed, &self.log)
+    }
+
+    /// The volume is swapped by hand: for an older copy, or for an empty one.
+    async fn go_back(&mut self) {
+        let content = match self.random.choice(&self.backups) {
+            Some(backup) => backup.clone(),
+            None if self.random.u8(..3) == 0 => Content::empty(),
+            None => return,
+        };
+        self.is_torn = true;
+        self.say(format!(
+            "the volume of registry 0 is swapped for one at {}",
+            content.head()
+        ));
+        self.kill(0).await;
+        self.add_volume(content);
+        self.pause(0, 2_000).await;
+        self.begin(0).await;
+    }
+
+    /// A second registry begins on a copy of the volume of the first, or ends.
+    async fn second_registry(&mut self) {
+        if self.addresses < REGISTRIES {
+            return;
+        }
+        if self.runs[1].is_some() {
+            self.say("registry 1 ends".to_owned());
+            self.kill(1).await;
+            return;
+        }
+        self.say("registry 1 begins on a copy".to_owned());
+        self.is_torn = true;
+        let content = self.volume().content();
+        if content.head() == Revision::ZERO {
+            return;
+        }
+        let seed = self.random.u64(..);
+        let number = self.volumes.len();
+        let volume = Volume::new(number, content, seed, self.log.clone());
+        // The newest is that of registry 0.
+        self.volumes.insert(0, Arc::clone(&volume));
+        self.begin_on(1, &volume).await;
+    }
+
+    /// No more faults: all must come to what the first registry has, by a new life of its store where that is needed.
+    async fn heal(&mut self) {
+        for router in 0..self.routers.len() {
+            self.network.change(router, |weather| {
+                (weather.no_up, weather.no_down, weather.delay_max) = (false, false, 20);
+            });
+        }
+        self.kill(1).await;
+        self.volume().trouble(Trouble::default());
+        if self.is_torn {
+            self.say("the store begins a new life".to_owned());
+            self.kill(0).await;
+            let known = self.log.history();
+            let states = known
+                .states()
+                .map(|state| (state.items.incarnation(), state.items.revision()));
+            let content = self.volume().content();
+            let all: Vec<_> = states.collect();
+            let above = all
+                .iter()
+                .map(|(life, _)| *life)
+                .max_by_key(|life| life.number)
+                .unwrap();
+            let revision = all.iter().map(|(_, revision)| *revision).max().unwrap();
+            let first = self.first_store(&known, content);
+            self.add_volume(first.new_life(above, revision));
+            self.begin(0).await;
+        }
+        self.revive().await;
+        let run = self.runs[0].as_ref().unwrap();
+        self.log.write(Actor::World, Event::Healed { run: run.number });
+        let commit = run.link.commit.clone();
+        // A hung dial, a silence, one back-off, and a goodbye's spread.
+        let limit = HEARTBEAT.mul_f64(2.5) + Duration::from_secs(10 + 10 + 6);
+        self.clock.pause(WORLD, limit).await;
+        let state = commit.state();
+        let head = Box::new(state.items.cursor(View::Router));
+        self.log.write(Actor::World, Event::Stopped { head, state });
+    }
+
+    /// An operator heals with a content of the store that routers know.
+    fn first_store(&self, known: &History, content: Content) -> Content {
+        let mut stores = known.events().filter_map(|event| match event {
+            Event::Began { state, .. } => Some(state.items.store()),
+            _ => None,
+        });
+        let store = stores.next();
+        if store == Some(content.store()) {
+            return content;
+        }
+        content.adopted(store.unwrap())
+    }
+
+    async fn kill(&mut self, address: usize) {
+        self.network.serve(address, None);
+        if let Some(run) = self.runs[address].take() {
+            run.kill().await;
+        }
+    }
+
+    /// Who has given up is started again, as an operator's supervisor does.
+    async fn revive(&mut self) {
+        for address in 0..REGISTRIES {
+            if self.runs[address].as_mut().is_some_and(Run::has_ended) {
+                let volume = Arc::clone(&self.runs[address].as_ref().unwrap().volume);
+                self.kill(address).await;
+                self.begin_on(address, &volume).await;
+            }
+        }
+        if self.runs[0].is_none() {
+            self.begin(0).await;
+        }
+    }
+
+    async fn begin(&mut self, address: usize) {
+        let volume = Arc::clone(self.volume());
+        self.begin_on(address, &volume).await;
+    }
+
+    async fn begin_on(&mut self, address: usize, volume: &Arc<Volume>) {
+        for _ in 0..10 {
+            let number = self.started + 100;
+            self.started += 1;
+            let class = 1 + u64::try_from(address).unwrap();
+            let run = Run::begin(number, volume, class, self.clock, self.mutant, &self.log).await;
+            if let Some(run) = run {
+                self.network.serve(address, Some(run.link.clone()));
+                self.runs[address] = Some(run);
+                return;
+            }
+        }
+    }
+
+    fn volume(&self) -> &Arc<Volume> {
+        self.volumes.last().unwrap()
+    }
+
+    fn add_volume(&mut self, content: Content) {
+        let volume = Volume::new(self.volumes.len(), content, self.random.u64(..), self.log.clone());
+        self.volumes.push(volume);
+    }
+
+    async fn pause(&mut self, min: u64, max: u64) {
+        let duration = between(&mut self.random, min, max);
+        self.clock.pause(WORLD, duration).await;
+    }
+
+    fn say(&self, what: String) {
+        self.log.write(Actor::World, Event::Fault(what));
+    }
+}
