@@ -124,15 +124,10 @@ impl Downlink {
     /// Dropping it ends the stream where it is, perhaps within a delta: what was sent stands, nothing is sent twice.
     pub(super) async fn run(self, welcome: Frame, mut follower: Follower, outlet: Outlet) -> Result<(), FeedError> {
         let mut published = self.published.clone();
-<<<<<<< HEAD
         // The stream's own, so that its waits do not depend on when others draw theirs.
         let mut random = fastrand::Rng::new();
         let mut ending = pin!(self.ending(Instant::now() + jittered(ROTATION, &mut random)));
-        // Waited for only by who owes a snapshot; its turn must not be lost when something else comes between.
-=======
-        let mut ending = pin!(self.ending(Instant::now() + jittered(ROTATION)));
         // Waited for only by who owes a run; its turn must not be lost when something else comes between.
->>>>>>> in-n
         let mut starting = pin!(self.shelf.start());
         let mut start = None;
         if outlet.send(welcome).await.is_err() {
@@ -166,12 +161,8 @@ impl Downlink {
                 match follower.next(&newest, &self.shelf, now) {
                     Next::Message(bytes) => {
                         room.send(Frame::Shared(bytes));
-<<<<<<< HEAD
                         follower.failpoint().into_iter().for_each(failpoint::hit);
-                        if follower.at().is_some() {
-=======
                         if !follower.is_under_way() {
->>>>>>> in-n
                             start = None;
                         }
                         continue;
@@ -236,17 +227,13 @@ const TOO_SLOW: Goodbye = Goodbye {
     spread: TOO_SLOW_SPREAD,
 };
 
-<<<<<<< HEAD
 const MOVED: Goodbye = Goodbye {
     why: GoodbyeWhy::Moved,
     min_wait: Duration::ZERO,
     spread: MOVED_SPREAD,
 };
 
-/// Waits for room for one frame. Meanwhile a start of a snapshot is given back when it is over.
-=======
 /// Waits for room for one frame. Meanwhile a start is given back when it is over.
->>>>>>> in-n
 async fn room<'a>(
     outlet: &'a Outlet,
     start: &mut Option<Start>,
