@@ -161,7 +161,7 @@ impl Follower {
         match &self.phase {
             Phase::UnderWay { from: None, .. } => Some("feed.mid-snapshot"),
             Phase::UnderWay { from: Some(_), .. } => Some("feed.mid-delta"),
-            Phase::Withheld | Phase::SnapshotOwed(_) | Phase::Following(_) => None,
+            Phase::Withheld | Phase::SnapshotOwed(_) | Phase::Following(_) | Phase::DeltaOwed(_) => None,
         }
     }
 
