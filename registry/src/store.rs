@@ -1,10 +1,12 @@
 //! The database file: the only place with SQL.
 //!
-//! One connection reads at start and writes from then on; readers are served from memory. Whoever holds a [`Store`] holds
+//! One connection reads at start and writes from then on; readers are served from memory, but for what has been, which
+//! [`History`] reads through connections of its own. Whoever holds a [`Store`] holds
 //! the lock file beside the database, so that no second registry writes the same file. What a resource's bytes mean is not
 //! known here, only that they are the bytes that the digests were computed from.
 
 mod error;
+mod history;
 mod load;
 mod open;
 mod requests;
@@ -18,6 +20,7 @@ use switchboard::{digest::ChainDigest, names::Revision};
 
 pub use self::{
     error::{Kind, StoreError},
+    history::{History, PastChange, PastChanges, Query},
     load::{Loaded, StoredCredential},
     open::path_of,
 };
@@ -27,6 +30,7 @@ use crate::domain::{
     items::{Cut, Retention},
     repeat::{Remembered, RepeatKey},
     state::Applied,
+    write::OldValue,
 };
 
 /// The open database.
@@ -94,6 +98,13 @@ pub trait Storage: Send {
     /// [`StoreError`] when it cannot be read.
     fn recall(&mut self, key: &RepeatKey) -> impl Future<Output = Result<Option<Remembered>, StoreError>> + Send;
 
+    /// What each resource that was changed after a revision was at it. Only for one from which all changes are kept.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when it cannot be read.
+    fn values_at(&mut self, revision: Revision) -> impl Future<Output = Result<Vec<OldValue>, StoreError>> + Send;
+
     /// Closes the storage in order.
     ///
     /// # Errors
@@ -131,6 +142,10 @@ impl Storage for Store {
 
     async fn recall(&mut self, key: &RepeatKey) -> Result<Option<Remembered>, StoreError> {
         requests::recall(&mut self.connection, key).await
+    }
+
+    async fn values_at(&mut self, revision: Revision) -> Result<Vec<OldValue>, StoreError> {
+        history::values_at(&mut self.connection, revision).await
     }
 
     /// What is in the write-ahead log goes to the file.

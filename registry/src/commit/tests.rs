@@ -1,5 +1,6 @@
 mod history;
 mod repeat;
+mod restore;
 
 use std::path::PathBuf;
 

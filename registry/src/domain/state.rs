@@ -101,6 +101,8 @@ pub struct Applied {
     pub past: Past,
     /// What it did to each resource.
     pub changes: Vec<ItemChange>,
+    /// The items that these changes ended, by name: what was there before.
+    pub before: BTreeMap<Arc<str>, Arc<Item>>,
     /// The credentials that it set, cleared or dropped.
     pub credentials: Vec<(ModelName, Credential)>,
 }
@@ -162,9 +164,12 @@ impl State {
             let key = name.to_string().into();
             item_changes.push(ItemChange::Delete(Tombstone { key, revision }));
         }
+        let ended = item_changes.iter().filter_map(|change| self.items.get(change.key()));
+        let before = ended.map(|item| (Arc::clone(&item.key), Arc::clone(item))).collect();
         Applied {
             past: self.items.advance(item_changes.clone(), now),
             changes: item_changes,
+            before,
             credentials,
         }
     }

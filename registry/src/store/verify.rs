@@ -20,14 +20,18 @@ pub(super) struct StoredChange {
     pub(super) name: String,
     /// Its digest as the revision left it. `None`: the revision deleted it.
     pub(super) item: Option<ItemDigest>,
+    /// The digest of the item that it ended. `None`: there was none.
+    pub(super) before: Option<ItemDigest>,
+    /// How many bytes that item's value has.
+    pub(super) before_bytes: usize,
 }
 
 /// Goes through the history from its beginning, or from the floor where older history was cut off: `past` and `changes`
 /// are ordered by revision, changes then by name. Returns the tombstones.
 ///
-/// From the floor on the chain is proved by the changes, and the newest state by what is live. The states between are
-/// proved only while the history is whole: what an item looked like at the floor is known for those alone that are still
-/// as they were. A wrong one could do no more than have a follower get a snapshot.
+/// From the floor on the chain is proved by the changes. The states are proved by going on from that of the floor: each
+/// change takes away the item that it ended and adds the one that it left, and what is live is the sum in the end. So every
+/// old value is the one that was written, also where the change that wrote it is below the floor.
 pub(super) fn verify(
     store: StoreId,
     incarnation: Incarnation,
@@ -40,13 +44,13 @@ pub(super) fn verify(
         None => Replay {
             at: Revision::ZERO,
             chain: ChainDigest::of_life(ChainDigest::NONE, store, incarnation.number, incarnation.id),
-            state: Some(StateDigest::EMPTY),
+            state: StateDigest::EMPTY,
             last: BTreeMap::new(),
         },
         Some(floor) => Replay {
             at: floor.revision,
             chain: floor.chain,
-            state: None,
+            state: floor.router,
             last: BTreeMap::new(),
         },
     };
@@ -74,8 +78,7 @@ pub(super) fn verify(
 struct Replay<'a> {
     at: Revision,
     chain: ChainDigest,
-    /// `None`: not known, since the history does not begin at its beginning.
-    state: Option<StateDigest>,
+    state: StateDigest,
     /// The last change of each name.
     last: BTreeMap<&'a str, &'a StoredChange>,
 }
@@ -98,13 +101,18 @@ impl<'a> Replay<'a> {
             )));
         }
         for change in changes {
-            let old = self.last.insert(&change.name, change).and_then(|old| old.item);
-            self.state = self.state.map(|state| {
-                let added = change.item.map_or(state, |item| state.plus(item));
-                old.map_or(added, |old| added.minus(old))
-            });
+            if let Some(old) = self.last.insert(&change.name, change)
+                && old.item != change.before
+            {
+                return Err(StoreError::damaged(format!(
+                    "what revision {revision} ended is not what was written of `{}`",
+                    change.name
+                )));
+            }
+            let added = change.item.map_or(self.state, |item| self.state.plus(item));
+            self.state = change.before.map_or(added, |before| added.minus(before));
         }
-        self.state.map_or(Ok(()), |state| check_state(past, state))
+        check_state(past, self.state)
     }
 
     /// What is live is what the last change of each name left; what has none is older than the floor.
