@@ -17,6 +17,7 @@ mod harness;
 mod administrator;
 mod credentials;
 mod histories;
+mod history;
 mod observability;
 mod outage;
 mod process;

@@ -232,3 +232,6 @@ pub(super) fn tried(changes: Vec<registry::Change>) -> Vec<registry::Change> {
     });
     tried.collect()
 }
+
+#[cfg(test)]
+mod tests;
