@@ -126,9 +126,9 @@ reasons! {
     StorageCorrupt = "STORAGE_CORRUPT", DataLoss;
     /// The database cannot be written.
     StorageReadOnly = "STORAGE_READ_ONLY", FailedPrecondition;
-    /// The changes since the cursor are no longer kept.
+    /// The changes since the cursor, or since the revision to restore, are no longer kept.
     RevisionCompacted = "REVISION_COMPACTED", OutOfRange;
-    /// The cursor is of a revision that is not yet.
+    /// The cursor, or the call, is of a revision that is not yet.
     RevisionInFuture = "REVISION_IN_FUTURE", OutOfRange;
     /// The cursor is of another store, incarnation or history.
     StoreIncarnationChanged = "STORE_INCARNATION_CHANGED", FailedPrecondition;
@@ -304,6 +304,8 @@ field_reasons! {
     FamilyNotCompatible = "FAMILY_NOT_COMPATIBLE", FamilyNotCompatible;
     /// The field names a model that does not exist.
     ModelNotFound = "MODEL_NOT_FOUND", ModelNotFound;
+    /// The field names a feature that does not exist.
+    FeatureNotFound = "FEATURE_NOT_FOUND", FeatureNotFound;
     /// The cursor is unreadable, of another view, or its state is wrong.
     CursorInvalid = "CURSOR_INVALID", CursorInvalid;
     /// The input that the model server does not accept.

@@ -47,6 +47,18 @@ impl Violations {
         self
     }
 
+    /// The same for a resource that stands at another path of the request: `model.family` is
+    /// `config.models[3].family` when `model` moves to `config.models[3]`.
+    #[must_use]
+    pub fn moved(mut self, from: &str, to: &str) -> Self {
+        for violation in &mut self.0 {
+            if let Some(rest) = violation.field.strip_prefix(from) {
+                violation.field = format!("{to}{rest}");
+            }
+        }
+        self
+    }
+
     /// Whether nothing is wrong.
     #[must_use]
     pub fn is_empty(&self) -> bool {

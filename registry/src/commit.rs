@@ -223,7 +223,8 @@ impl Commit {
     ///
     /// Dropped early, the write is made or not; it is never made in part.
     pub async fn submit<R: WriteRequest>(&self, asked: Asked<R>) -> Result<Written<R::Answer>, CommitError> {
-        if asked.validate_only {
+        // What goes back needs the storage, which is the writer's.
+        if asked.validate_only && asked.write.goes_back_to().is_none() {
             return check::<R>(&self.state(), &asked.write);
         }
         let repeat = asked.repeat.map(|(id, content)| {
@@ -235,7 +236,7 @@ impl Commit {
             (key, self.fingerprinter.of(&content))
         });
         let (reply, answer) = oneshot::channel();
-        let job = Box::new(Typed::<R>::new(asked.write, repeat, reply));
+        let job = Box::new(Typed::<R>::new(asked.write, asked.validate_only, repeat, reply));
         self.queue.send(job).await.map_err(|_ended| CommitError::Ended)?;
         // A writer that is gone in the middle of a round cannot tell how far it came.
         answer.await.unwrap_or(Err(CommitError::OutcomeUnknown))
@@ -256,6 +257,19 @@ impl Commit {
         let job = Box::new(Begin::new(new, reply));
         self.queue.send(job).await.map_err(|_ended| CommitError::Ended)?;
         answer.await.unwrap_or(Err(CommitError::OutcomeUnknown))
+    }
+
+    /// Shows a state, for tests of readers: its writer has ended.
+    #[cfg(test)]
+    pub(crate) fn without_writer(published: watch::Receiver<Arc<State>>) -> Self {
+        Self {
+            queue: mpsc::channel(1).0,
+            published,
+            pulse: Arc::default(),
+            fingerprinter: Fingerprinter::new(&[]),
+            metrics: CommitMetrics::default(),
+            is_able: watch::channel(false).1,
+        }
     }
 
     /// The newest published state, and a bell for the next.
@@ -433,6 +447,16 @@ impl<S: Storage> Writer<S> {
         for key in keys {
             let known = self.store.recall(&key).await.map_err(WriteFailure::RolledBack)?;
             known.into_iter().for_each(|write| draft.recall(write));
+        }
+        for job in jobs.iter_mut() {
+            // Of any other revision it is known without reading that it cannot be gone back to.
+            let kept = job
+                .goes_back_to()
+                .filter(|&revision| self.state.items.past(revision).is_some());
+            if let Some(revision) = kept {
+                let since = self.store.values_at(revision).await;
+                job.hand_in(since.map_err(WriteFailure::RolledBack)?);
+            }
         }
         let now = now();
         jobs.iter_mut().for_each(|job| job.judge(&mut draft, now));

@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod feature;
+pub mod history;
 pub mod model;
 pub mod settings;
 
@@ -55,11 +56,6 @@ fn failure(error: CommitError) -> Failure {
 
 fn invalid(violations: Violations) -> Failure {
     Failure::invalid(&violations)
-}
-
-/// A number of entries as the contract has it.
-fn count(entries: usize) -> i32 {
-    i32::try_from(entries).unwrap_or(i32::MAX)
 }
 
 #[cfg(test)]

@@ -36,8 +36,8 @@ use crate::{
     domain::items::Retention,
     feed::Feed,
     fleet::Fleet,
-    grpc::{config::ConfigApi, feature::FeatureApi, model::ModelApi, settings::SettingsApi},
-    store::{Store, WriteFailure},
+    grpc::{config::ConfigApi, feature::FeatureApi, history::HistoryApi, model::ModelApi, settings::SettingsApi},
+    store::{History, Store, WriteFailure},
     telemetry,
 };
 
@@ -46,6 +46,9 @@ const LIMITS: Limits = Limits {
     connections: 2048,
     message_bytes: 1024 * 1024,
 };
+
+/// A whole configuration, and what surrounds it in its request.
+const CONFIG_BYTES_MAX: usize = (16 * 1024 + 64) * 1024;
 
 const SERVICES: &[&str] = &[
     ModelServiceServer::<ModelApi>::NAME,
@@ -199,12 +202,14 @@ impl Server {
                 serves: withheld.is_accepted(),
             },
         ];
+        let history = HistoryApi::new(commit.clone(), History::new(config.database.clone()));
+        let config_api = ConfigApi::new(feed, history);
         let size = LIMITS.message_bytes;
         let routes = Routes::default()
             .add_service(ModelServiceServer::new(ModelApi::new(commit.clone())).max_decoding_message_size(size))
             .add_service(FeatureServiceServer::new(FeatureApi::new(commit.clone())).max_decoding_message_size(size))
             .add_service(SettingsServiceServer::new(SettingsApi::new(commit)).max_decoding_message_size(size))
-            .add_service(ConfigServiceServer::new(ConfigApi::new(feed)).max_decoding_message_size(size));
+            .add_service(ConfigServiceServer::new(config_api).max_decoding_message_size(CONFIG_BYTES_MAX));
         // Open for reading and writing from the first moment on.
         let (_ready, ready) = watch::channel(true);
         let services = Services {

@@ -1,11 +1,13 @@
 //! The database file: the only place with SQL.
 //!
-//! One connection reads at start and writes from then on; readers are served from memory. Whoever holds a [`Store`] holds
+//! One connection reads at start and writes from then on; readers are served from memory, but for what has been, which
+//! [`History`] reads through connections of its own. Whoever holds a [`Store`] holds
 //! the lock file beside the database, so that no second registry writes the same file. What a resource's bytes mean is not
 //! known here, only that they are the bytes that the digests were computed from.
 
 mod copy;
 mod error;
+mod history;
 mod inspect;
 mod load;
 mod open;
@@ -21,6 +23,7 @@ use switchboard::{digest::ChainDigest, failpoint, names::Revision};
 
 pub use self::{
     error::{Kind, StoreError},
+    history::{History, PastChange, PastChanges, Query},
     inspect::{Held, Identity, companion, copy_into, create_new, hold, inspect, remove, settle, sync},
     load::{Loaded, StoredCredential},
     open::path_of,
@@ -32,6 +35,7 @@ use crate::domain::{
     items::{Cut, Retention},
     repeat::{Remembered, RepeatKey},
     state::Applied,
+    write::OldValue,
 };
 
 /// The open database.
@@ -121,6 +125,12 @@ pub trait Storage: Send {
     ///
     /// Dropped before the end, it can be called again.
     fn reopen(&mut self) -> impl Future<Output = Result<Loaded, StoreError>> + Send;
+    /// What each resource that was changed after a revision was at it. Only for one from which all changes are kept.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when it cannot be read.
+    fn values_at(&mut self, revision: Revision) -> impl Future<Output = Result<Vec<OldValue>, StoreError>> + Send;
 
     /// Closes the storage in order.
     ///
@@ -155,6 +165,14 @@ impl Storage for Store {
             self.note_error(error);
         }
         recalled
+    }
+
+    async fn values_at(&mut self, revision: Revision) -> Result<Vec<OldValue>, StoreError> {
+        let values = history::values_at(self.connection()?, revision).await;
+        if let Err(error) = &values {
+            self.note_error(error);
+        }
+        values
     }
 
     async fn probe(&mut self) -> Result<(), WriteFailure> {

@@ -5,9 +5,11 @@
 
 pub mod batch;
 pub mod change;
+pub mod configuration;
 pub mod credential;
 pub mod delete;
 pub mod feature;
+pub mod history;
 pub mod mask;
 pub mod model;
 pub mod page;
@@ -121,6 +123,12 @@ const fn stage(stage: Stage) -> registry::ReleaseStage {
         Stage::Beta => registry::ReleaseStage::Beta,
         Stage::Experiment => registry::ReleaseStage::Experiment,
     }
+}
+
+/// A number of entries as the contract has it.
+#[must_use]
+pub fn count(entries: usize) -> i32 {
+    i32::try_from(entries).unwrap_or(i32::MAX)
 }
 
 fn timestamp(time: SystemTime) -> prost_types::Timestamp {

@@ -190,11 +190,14 @@ fn give_a_reason(headers: &mut HeaderMap, request_id: &RequestId, message_bytes_
             Reason::MethodUnknown,
             "this service has no such method; reflection lists those that it has",
         ),
-        Code::OutOfRange => Failure::new(
-            Reason::MessageTooLarge,
-            format!("the request is larger than the {message_bytes_max} bytes that are taken"),
-        )
-        .with(key::LIMIT, message_bytes_max),
+        Code::OutOfRange => {
+            // A method may take more than the service does otherwise; tonic says how much.
+            let told = status.message().rsplit_once("the limit is: ");
+            let told = told.and_then(|(_, limit)| limit.strip_suffix(" bytes")?.parse().ok());
+            let limit: usize = told.unwrap_or(message_bytes_max);
+            let message = format!("the request is larger than the {limit} bytes that are taken");
+            Failure::new(Reason::MessageTooLarge, message).with(key::LIMIT, limit)
+        }
         Code::Internal => Failure::new(
             Reason::InternalError,
             "the request could not be read, or the service failed",

@@ -23,6 +23,7 @@ mod credentials;
 mod disk;
 mod frozen;
 mod histories;
+mod history;
 mod lives;
 mod network;
 mod observability;

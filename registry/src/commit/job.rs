@@ -2,17 +2,22 @@
 
 use std::{collections::HashMap, fmt, sync::Arc, time::SystemTime};
 
-use switchboard::{names::CredentialId, service::trace};
+use bytes::Bytes;
+use switchboard::{
+    names::{CredentialId, ResourceName, Revision},
+    service::trace,
+};
 use tokio::sync::oneshot;
 use tracing::{Span, field::Empty, info_span};
 
-use super::{CommitError, Written};
+use super::{CommitError, Written, check};
 use crate::{
     domain::{
+        items::ItemChange,
         repeat::{Fingerprint, Remembered, RepeatKey},
         state::{Applied, State},
         view::View as _,
-        write::Revise as _,
+        write::{OldValue, Revise as _},
     },
     store::StoreError,
     wire::{
@@ -20,6 +25,9 @@ use crate::{
         write::{WriteAnswer, WriteRequest},
     },
 };
+
+/// What resources were at an earlier revision. `None`: they did not exist.
+type Since = HashMap<ResourceName, Option<Bytes>>;
 
 /// What the writes of one round come to, before any of it is durable.
 #[derive(Debug)]
@@ -49,6 +57,22 @@ impl Draft {
         self.known.insert(write.key.clone(), write);
     }
 
+    /// What was changed since a revision, in the storage and by this round, as it was then: what the first change ended.
+    fn changed_since(&self, revision: Revision, stored: &[OldValue]) -> Since {
+        let stored = stored.iter().map(|old| (old.name.clone(), old.value.clone()));
+        let mut since: Since = stored.collect();
+        let later = self.revisions.iter().filter(|applied| applied.past.revision > revision);
+        for applied in later {
+            for key in applied.changes.iter().map(ItemChange::key) {
+                if let Some(name) = ResourceName::parse(key) {
+                    let before = applied.before.get(key).map(|item| item.value.clone());
+                    since.entry(name).or_insert(before);
+                }
+            }
+        }
+        since
+    }
+
     /// Whether nothing has to be stored.
     pub(super) const fn is_empty(&self) -> bool {
         self.revisions.is_empty() && self.remembered.is_empty()
@@ -59,6 +83,14 @@ impl Draft {
 pub(super) trait Job: Send {
     /// The request id that it came with.
     fn repeat_key(&self) -> Option<&RepeatKey>;
+
+    /// The revision that it goes back to: it needs what was changed since in the storage.
+    fn goes_back_to(&self) -> Option<Revision> {
+        None
+    }
+
+    /// Takes in what the resources that were changed since that revision were at it. Only who goes back is handed anything.
+    fn hand_in(&mut self, _since: Vec<OldValue>) {}
 
     /// Decides the write by the draft, and adds its revision to it.
     fn judge(&mut self, draft: &mut Draft, now: SystemTime);
@@ -81,7 +113,11 @@ type Outcome<A> = Result<Written<A>, CommitError>;
 /// A write with the one who waits for it.
 pub(super) struct Typed<R: WriteRequest> {
     write: R::Write,
+    /// Whether it is to be checked only.
+    is_check: bool,
     repeat: Option<(RepeatKey, Fingerprint)>,
+    /// What was changed in the storage since the revision that it goes back to, as it was then.
+    since: Vec<OldValue>,
     outcome: Option<Outcome<R::Answer>>,
     /// From being queued to being durable, within the call's own.
     span: Span,
@@ -91,21 +127,35 @@ pub(super) struct Typed<R: WriteRequest> {
 impl<R: WriteRequest> Typed<R> {
     pub(super) fn new(
         write: R::Write,
+        is_check: bool,
         repeat: Option<(RepeatKey, Fingerprint)>,
         reply: oneshot::Sender<Outcome<R::Answer>>,
     ) -> Self {
         Self {
             write,
+            is_check,
             repeat,
+            since: Vec::new(),
             outcome: None,
             span: info_span!("commit", otel.kind = "internal", revision = Empty),
             reply,
         }
     }
 
-    fn decide(&self, draft: &mut Draft, now: SystemTime) -> Outcome<R::Answer> {
+    fn decide(&mut self, draft: &mut Draft, now: SystemTime) -> Outcome<R::Answer> {
+        let mut since = Since::new();
+        if let Some(revision) = self.write.goes_back_to() {
+            since = draft.changed_since(revision, &self.since);
+            let old = since
+                .iter()
+                .map(|(name, value)| stored::decode_old(name, value.as_deref()));
+            self.write.hand_in(old.collect());
+        }
+        if self.is_check {
+            return check::<R>(&draft.state, &self.write);
+        }
         let Some((key, content)) = &self.repeat else {
-            return self.make(draft, now);
+            return self.make(draft, &since, now);
         };
         if let Some(known) = draft.known.get(key) {
             return if known.content == *content {
@@ -114,7 +164,7 @@ impl<R: WriteRequest> Typed<R> {
                 Err(CommitError::RequestIdReused)
             };
         }
-        let written = self.make(draft, now)?;
+        let written = self.make(draft, &since, now)?;
         let remembered = Remembered {
             key: key.clone(),
             content: *content,
@@ -128,7 +178,7 @@ impl<R: WriteRequest> Typed<R> {
     }
 
     #[expect(clippy::expect_used, reason = "a plan leaves what it is about in the state")]
-    fn make(&self, draft: &mut Draft, now: SystemTime) -> Outcome<R::Answer> {
+    fn make(&self, draft: &mut Draft, since: &Since, now: SystemTime) -> Outcome<R::Answer> {
         let state = &mut draft.state;
         let plan = self
             .write
@@ -136,8 +186,12 @@ impl<R: WriteRequest> Typed<R> {
             .map_err(CommitError::Refused)?;
         if !plan.is_empty() {
             let encoded = plan.changes.into_iter().map(|change| {
-                let value = stored::encode(&change);
-                (change, value)
+                let encoded = stored::encode(&change);
+                let name = change.name();
+                let old = since.get(&name).and_then(Option::as_ref);
+                // An earlier release may have written the same otherwise; what comes back is what was.
+                let old = old.filter(|old| stored::is_same(&name, old, &encoded)).cloned();
+                (change, old.unwrap_or(encoded))
             });
             let applied = state.apply(encoded.collect(), plan.deleted, now);
             self.span.record("revision", applied.past.revision.get());
@@ -169,6 +223,14 @@ fn repeated<A: WriteAnswer>(known: &Remembered) -> Outcome<A> {
 impl<R: WriteRequest> Job for Typed<R> {
     fn repeat_key(&self) -> Option<&RepeatKey> {
         self.repeat.as_ref().map(|(key, _)| key)
+    }
+
+    fn goes_back_to(&self) -> Option<Revision> {
+        self.write.goes_back_to()
+    }
+
+    fn hand_in(&mut self, since: Vec<OldValue>) {
+        self.since = since;
     }
 
     fn judge(&mut self, draft: &mut Draft, now: SystemTime) {

@@ -3,6 +3,7 @@ mod history;
 mod lives;
 mod opening;
 mod repeat;
+mod restore;
 
 use std::path::PathBuf;
 

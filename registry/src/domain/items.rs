@@ -206,7 +206,11 @@ impl Items {
                 ItemChange::Delete(tombstone) => ChainChange::Delete(&tombstone.key),
             }),
         );
-        let change_bytes = changes.iter().map(|change| Past::change_bytes_of(change.key())).sum();
+        let change_bytes = changes.iter().map(|change| {
+            let before = self.by_name.get(change.key()).map_or(0, |old| old.value.len());
+            Past::change_bytes_of(change.key(), before)
+        });
+        let change_bytes = change_bytes.sum();
         let (mut config, mut router) = (self.head.config, self.head.router);
         for change in changes {
             let key = Arc::clone(change.key());

@@ -273,6 +273,12 @@ impl DisplayName {
         &self.given
     }
 
+    /// What makes it the same name to people: blanks around it and case do not count.
+    #[must_use]
+    pub fn folded(&self) -> &str {
+        &self.folded
+    }
+
     /// Whether both are the same name to people: blanks around it and case do not count.
     #[must_use]
     pub fn is_taken_by(&self, other: &Self) -> bool {

@@ -102,6 +102,8 @@ pub struct Applied {
     pub past: Past,
     /// What it did to each resource.
     pub changes: Vec<ItemChange>,
+    /// The items that these changes ended, by name: what was there before.
+    pub before: BTreeMap<Arc<str>, Arc<Item>>,
     /// The credentials that it set, cleared or dropped.
     pub credentials: Vec<(ModelName, Credential)>,
     /// The life of the store that it begins. `None`: it goes on with the present one.
@@ -165,9 +167,12 @@ impl State {
             let key = name.to_string().into();
             item_changes.push(ItemChange::Delete(Tombstone { key, revision }));
         }
+        let ended = item_changes.iter().filter_map(|change| self.items.get(change.key()));
+        let before = ended.map(|item| (Arc::clone(&item.key), Arc::clone(item))).collect();
         Applied {
             past: self.items.advance(item_changes.clone(), now),
             changes: item_changes,
+            before,
             credentials,
             life: None,
         }
@@ -180,6 +185,7 @@ impl State {
         Applied {
             past,
             changes: Vec::new(),
+            before: BTreeMap::new(),
             credentials: Vec::new(),
             life: Some(life),
         }

@@ -3,10 +3,13 @@
 //! A write carries what was wrong with its fields already, so that its answer can name everything at once, the bad fields
 //! and those that do not fit the state. Deciding is pure: the state is only read, and a new credential id is handed in.
 
+mod apply;
 mod batch;
 mod delete;
+mod diff;
 mod feature;
 mod model;
+mod restore;
 mod settings;
 
 use switchboard::{
@@ -16,10 +19,13 @@ use switchboard::{
 };
 
 pub use self::{
+    apply::{ApplyConfig, GivenFeature, GivenModel},
     batch::{BatchUpdateFeatures, BatchView},
     delete::{DeleteModel, DeletedView},
+    diff::{COUNT_MAX, Changed, Diff, DiffView},
     feature::{FeaturePatch, UpdateFeature},
     model::{CreateModel, GivenEndpoints, LimitsPatch, ModelPatch, RequestedId, TlsPatch, UpdateModel},
+    restore::{Old, OldResource, OldValue, RestoreRevision},
     settings::UpdateSettings,
 };
 use super::{
@@ -70,6 +76,14 @@ pub trait Revise: Send + 'static {
 
     /// The outcome, in the state that the plan leaves. `None`: the subject is not of this state.
     fn outcome(state: &State, subject: &Self::Subject) -> Option<Self::View>;
+
+    /// The revision that it goes back to: what was changed since is handed in before it is asked for its plan.
+    fn goes_back_to(&self) -> Option<Revision> {
+        None
+    }
+
+    /// Takes in what the resources that were changed since that revision were at it.
+    fn hand_in(&mut self, _since: Vec<Old>) {}
 }
 
 /// What one revision is to do. Nothing at all: then none is made.
@@ -125,6 +139,22 @@ pub enum WriteError {
         name: ResourceName,
         /// The revision that last changed it.
         revision: Revision,
+    },
+    /// The revision that it goes by is not yet.
+    #[error("the revision is not yet: the newest is {newest}")]
+    InFuture {
+        /// The oldest revision that can be gone back to.
+        oldest: Revision,
+        /// The newest.
+        newest: Revision,
+    },
+    /// The changes since the revision that it goes back to are no longer kept.
+    #[error("the changes since the revision are no longer kept: the oldest that can be restored is {oldest}")]
+    Compacted {
+        /// The oldest revision that can be gone back to.
+        oldest: Revision,
+        /// The newest.
+        newest: Revision,
     },
     /// The id or the display name belongs to another model.
     #[error("{field} is taken by `{holder}`")]

@@ -1,4 +1,4 @@
-//! `ConfigService`: the change stream, and the API tokens that it names.
+//! `ConfigService`: the change stream, the API tokens that it names, and what has been.
 
 use futures_util::{StreamExt as _, stream::BoxStream};
 use switchboard::{
@@ -9,6 +9,7 @@ use switchboard::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
+use super::history::HistoryApi;
 use crate::{
     feed::{Feed, credential, stream::Frames},
     fleet::{report::Message, uplink::UplinkError},
@@ -19,13 +20,14 @@ use crate::{
 #[derive(Debug)]
 pub struct ConfigApi {
     feed: Feed,
+    history: HistoryApi,
 }
 
 impl ConfigApi {
-    /// Serves `feed`.
+    /// Serves `feed`, and `history` beside it.
     #[must_use]
-    pub const fn new(feed: Feed) -> Self {
-        Self { feed }
+    pub const fn new(feed: Feed, history: HistoryApi) -> Self {
+        Self { feed, history }
     }
 }
 
@@ -78,6 +80,34 @@ impl ConfigService for ConfigApi {
         );
         Ok(Response::new(wire::credential::response(credential)))
     }
+
+    async fn list_changes(
+        &self,
+        request: Request<registry::ListChangesRequest>,
+    ) -> Result<Response<registry::ListChangesResponse>, Status> {
+        self.history.list_changes(request).await
+    }
+
+    async fn restore_revision(
+        &self,
+        request: Request<registry::RestoreRevisionRequest>,
+    ) -> Result<Response<registry::RestoreRevisionResponse>, Status> {
+        self.history.restore_revision(request).await
+    }
+
+    async fn export_config(
+        &self,
+        _request: Request<registry::ExportConfigRequest>,
+    ) -> Result<Response<registry::ExportConfigResponse>, Status> {
+        Ok(self.history.export_config())
+    }
+
+    async fn apply_config(
+        &self,
+        request: Request<registry::ApplyConfigRequest>,
+    ) -> Result<Response<registry::ApplyConfigResponse>, Status> {
+        self.history.apply_config(request).await
+    }
 }
 
 /// Messages downwards. What is the same for many is encoded once, and all its streams share the bytes.
@@ -95,7 +125,7 @@ fn responses(frames: Frames, request_id: RequestId) -> Responses {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, sync::Arc, time::Duration};
+    use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
     use switchboard::{
         history::View,
@@ -116,6 +146,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        commit::Commit,
         domain::{
             credential::{Credential, SetCredential},
             state::State,
@@ -123,12 +154,17 @@ mod tests {
         feed::testing::History,
         fleet::Fleet,
         pulse::Pulse,
+        store,
     };
 
     type Client = ConfigServiceClient<ConfigServiceServer<ConfigApi>>;
 
     /// The client talks to the service without a connection between them.
     fn client(published: watch::Receiver<Arc<State>>) -> Client {
+        let history = HistoryApi::new(
+            Commit::without_writer(published.clone()),
+            store::History::new(PathBuf::new()),
+        );
         let feed = Feed::new(
             published,
             Arc::new(Pulse::default()),
@@ -137,7 +173,7 @@ mod tests {
             TaskTracker::new(),
             CancellationToken::new(),
         );
-        ConfigServiceClient::new(ConfigServiceServer::new(ConfigApi::new(feed)))
+        ConfigServiceClient::new(ConfigServiceServer::new(ConfigApi::new(feed, history)))
     }
 
     fn reason(status: &Status) -> String {

@@ -8,11 +8,11 @@ use switchboard::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{count, invalid, write};
+use super::{invalid, write};
 use crate::{
     commit::Commit,
     status::write::not_found,
-    wire::{self, page::Page},
+    wire::{self, count, page::Page},
 };
 
 /// Serves `FeatureService`.

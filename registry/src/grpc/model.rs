@@ -11,12 +11,12 @@ use switchboard::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{count, invalid, write};
+use super::{invalid, write};
 use crate::{
     commit::Commit,
     domain::{state::State, view::ModelView},
     status::write::not_found,
-    wire::{self, page::Page},
+    wire::{self, count, page::Page},
 };
 
 /// Serves `ModelService`.

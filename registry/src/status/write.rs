@@ -29,7 +29,7 @@ impl From<CommitError> for Failure {
                 Reason::IdempotencyKeyReused,
                 "`request_id` stands for another write of this method already; choose a new one",
             ),
-            CommitError::Store(error) => store(&error),
+            CommitError::Store(error) => store(&error, "the write could not be stored"),
             CommitError::OutcomeUnknown => Self::new(
                 Reason::WriteOutcomeUnknown,
                 "the write could not be confirmed; read the resource to see whether it was made",
@@ -51,6 +51,12 @@ impl From<WriteError> for Failure {
             WriteError::Conflict { name, revision } => Self::new(Reason::RevisionConflict, message)
                 .with(key::REVISION, revision)
                 .with_resource(kind(&name), &name),
+            WriteError::InFuture { oldest, newest } => Self::new(Reason::RevisionInFuture, message)
+                .with(key::OLDEST, oldest)
+                .with(key::NEWEST, newest),
+            WriteError::Compacted { oldest, newest } => Self::new(Reason::RevisionCompacted, message)
+                .with(key::OLDEST, oldest)
+                .with(key::NEWEST, newest),
             WriteError::NameTaken { field, holder } => Self::new(Reason::ModelNameTaken, message)
                 .with(key::FIELD, field)
                 .with_resource(MODEL, holder),
@@ -85,7 +91,13 @@ pub fn not_found(name: &ResourceName) -> Failure {
     .with_resource(kind(name), name)
 }
 
-fn store(error: &StoreError) -> Failure {
+/// The failure of a call that what has been could not be read for.
+#[must_use]
+pub fn unreadable_history(error: &StoreError) -> Failure {
+    store(error, "the history could not be read")
+}
+
+fn store(error: &StoreError, other: &str) -> Failure {
     match error.kind() {
         Kind::Full => Failure::new(Reason::StorageFull, "the registry's disk is full"),
         Kind::Busy => Failure::new(
@@ -95,7 +107,7 @@ fn store(error: &StoreError) -> Failure {
         .retry_after(RETRY_AFTER),
         Kind::Corrupt => Failure::new(Reason::StorageCorrupt, "the registry's database is damaged"),
         Kind::ReadOnly => Failure::new(Reason::StorageReadOnly, "the registry's database cannot be written"),
-        Kind::Io | Kind::Other => Failure::new(Reason::InternalError, "the write could not be stored"),
+        Kind::Io | Kind::Other => Failure::new(Reason::InternalError, other),
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use futures_util::TryStreamExt as _;
 use sqlx::SqliteConnection;
 use switchboard::{
-    digest::{ChainDigest, ItemDigest, StateDigest},
+    digest::{ChainDigest, ItemDigest, ItemParts, StateDigest},
     endpoint::Origin,
     history::Incarnation,
     names::{CredentialId, IncarnationId, ModelName, ResourceName, Revision, StoreId},
@@ -59,7 +59,7 @@ pub(super) async fn load(connection: &mut SqliteConnection) -> Result<Loaded, St
     for change in &changes {
         let place = past.binary_search_by_key(&change.revision, |past| past.revision);
         if let Some(past) = place.ok().and_then(|place| past.get_mut(place)) {
-            past.change_bytes += Past::change_bytes_of(&change.name);
+            past.change_bytes += Past::change_bytes_of(&change.name, change.before_bytes);
         }
     }
     let mut live = Vec::new();
@@ -165,22 +165,44 @@ async fn chains(connection: &mut SqliteConnection, floor: Option<Revision>) -> R
     }
 }
 
+/// The old values are hashed as they come, and not kept: they may take more memory than all that is live.
 async fn changes(connection: &mut SqliteConnection) -> Result<Vec<StoredChange>, StoreError> {
-    let rows = sqlx::query!("SELECT revision, name, item FROM changes ORDER BY revision, name")
-        .fetch_all(connection)
-        .await
-        .map_err(|error| StoreError::sql("read the changes", error))?;
-    let read = rows.into_iter().map(|row| {
-        Some(StoredChange {
-            revision: Revision::new(row.revision)?,
-            name: row.name,
-            item: match row.item {
+    let failed = |error| StoreError::sql("read the changes", error);
+    let mut rows = sqlx::query!(
+        "SELECT revision, name, item, before_type_url, before_create_revision, before_revision, before_value
+         FROM changes ORDER BY revision, name"
+    )
+    .fetch(connection);
+    let mut changes = Vec::new();
+    while let Some(row) = rows.try_next().await.map_err(failed)? {
+        let before_bytes = row.before_value.as_ref().map_or(0, Vec::len);
+        let read = || {
+            let before = match (row.before_value, row.before_type_url) {
+                (Some(value), Some(type_url)) => Some(ItemDigest::of(&ItemParts {
+                    name: &row.name,
+                    create_revision: Revision::new(row.before_create_revision?)?,
+                    revision: Revision::new(row.before_revision?)?,
+                    type_url: &type_url,
+                    value: &value,
+                    requires: &[],
+                })),
+                _ => None,
+            };
+            let item = match row.item {
                 Some(digest) => Some(ItemDigest::from_slice(&digest)?),
                 None => None,
-            },
-        })
-    });
-    read.collect::<Option<_>>().ok_or_else(|| bad("a change"))
+            };
+            Some(StoredChange {
+                revision: Revision::new(row.revision)?,
+                name: row.name,
+                item,
+                before,
+                before_bytes,
+            })
+        };
+        changes.push(read().ok_or_else(|| bad("a change"))?);
+    }
+    Ok(changes)
 }
 
 async fn resources(connection: &mut SqliteConnection) -> Result<Vec<(Item, Record)>, StoreError> {
@@ -239,10 +261,10 @@ async fn credentials(connection: &mut SqliteConnection) -> Result<BTreeMap<Model
     read.collect::<Option<_>>().ok_or_else(|| bad("a credential"))
 }
 
-fn bad(what: &str) -> StoreError {
+pub(super) fn bad(what: &str) -> StoreError {
     StoreError::damaged(format!("{what} is not readable"))
 }
 
-fn time(micros: i64) -> SystemTime {
+pub(super) fn time(micros: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_micros(micros.try_into().unwrap_or_default())
 }

@@ -101,6 +101,8 @@ async fn write_one(connection: &mut SqliteConnection, revision: &Applied, actor:
             ItemChange::Put(item) => write_item(connection, item, past).await?,
             ItemChange::Delete(tombstone) => delete_item(connection, tombstone).await?,
         }
+        let before = revision.before.get(change.key());
+        write_change(connection, change, before.map(AsRef::as_ref)).await?;
     }
     for (model, credential) in &revision.credentials {
         write_credential(connection, model, credential, past).await?;
@@ -168,7 +170,7 @@ async fn write_revision(connection: &mut SqliteConnection, past: &Past, actor: A
 async fn write_item(connection: &mut SqliteConnection, item: &Item, past: &Past) -> Result<(), sqlx::Error> {
     let (name, time) = (&*item.key, micros(past.commit_time));
     let (create_revision, revision) = (item.create_revision.get(), item.revision.get());
-    let (value, digest) = (&*item.value, item.digest.as_bytes().as_slice());
+    let value = &*item.value;
     sqlx::query!(
         "INSERT INTO resources (name, create_revision, revision, type_url, value, create_time, update_time)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)
@@ -181,9 +183,9 @@ async fn write_item(connection: &mut SqliteConnection, item: &Item, past: &Past)
         value,
         time
     )
-    .execute(&mut *connection)
+    .execute(connection)
     .await?;
-    write_change(connection, revision, name, Some(digest)).await
+    Ok(())
 }
 
 /// Nothing of the resource stays but the change itself, which is its tombstone.
@@ -193,22 +195,37 @@ async fn delete_item(connection: &mut SqliteConnection, tombstone: &Tombstone) -
         .execute(&mut *connection)
         .await?;
     sqlx::query!("DELETE FROM resources WHERE name = ?", name)
-        .execute(&mut *connection)
+        .execute(connection)
         .await?;
-    write_change(connection, tombstone.revision.get(), name, None).await
+    Ok(())
 }
 
+/// Keeps what was before with what ended it, so that each version is stored once.
 async fn write_change(
     connection: &mut SqliteConnection,
-    revision: i64,
-    name: &str,
-    digest: Option<&[u8]>,
+    change: &ItemChange,
+    before: Option<&Item>,
 ) -> Result<(), sqlx::Error> {
+    let (revision, name) = (change.revision().get(), &**change.key());
+    let digest = match change {
+        ItemChange::Put(item) => Some(item.digest.as_bytes().as_slice()),
+        ItemChange::Delete(_) => None,
+    };
+    let type_url = before.map(|item| item.type_url);
+    let created = before.map(|item| item.create_revision.get());
+    let changed = before.map(|item| item.revision.get());
+    let value = before.map(|item| &*item.value);
     sqlx::query!(
-        "INSERT INTO changes (revision, name, item) VALUES (?, ?, ?)",
+        "INSERT INTO changes
+         (revision, name, item, before_type_url, before_create_revision, before_revision, before_value)
+         VALUES (?, ?, ?, ?, ?, ?, ?)",
         revision,
         name,
-        digest
+        digest,
+        type_url,
+        created,
+        changed,
+        value
     )
     .execute(connection)
     .await?;

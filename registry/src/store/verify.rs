@@ -23,15 +23,18 @@ pub(super) struct StoredChange {
     pub(super) name: String,
     /// Its digest as the revision left it. `None`: the revision deleted it.
     pub(super) item: Option<ItemDigest>,
+    /// The digest of the item that it ended. `None`: there was none.
+    pub(super) before: Option<ItemDigest>,
+    /// How many bytes that item's value has.
+    pub(super) before_bytes: usize,
 }
 
 /// Goes through the history from the beginning of its life, or from the floor where older history was cut off: `past` and
 /// `changes` are ordered by revision, changes then by name. Returns the tombstones.
 ///
-/// From there on the chain is proved by the changes, and the newest state by what is live. The states between are proved
-/// only in a store's first life while its history is whole: what an item looked like at the floor, or at a later life's
-/// beginning, is known for those alone that are still as they were. A wrong one could do no more than have a follower get
-/// a snapshot.
+/// From there on the chain is proved by the changes. The states are proved by going on from the first: each change takes
+/// away the item that it ended and adds the one that it left, and what is live is the sum in the end. So every old value is
+/// the one that was written, also where the change that wrote it is no longer kept.
 pub(super) fn verify(
     beginning: &Beginning,
     past: &[Past],
@@ -43,13 +46,17 @@ pub(super) fn verify(
         None => Replay {
             next: beginning.first,
             chain: beginning.chain,
-            state: beginning.is_of_store().then_some(StateDigest::EMPTY),
+            // A later life begins with what there was, and changes nothing of it.
+            state: match past.first() {
+                Some(first) if !beginning.is_of_store() => first.router,
+                Some(_) | None => StateDigest::EMPTY,
+            },
             last: BTreeMap::new(),
         },
         Some(floor) => Replay {
             next: floor.revision.next(),
             chain: floor.chain,
-            state: None,
+            state: floor.router,
             last: BTreeMap::new(),
         },
     };
@@ -88,8 +95,7 @@ pub(super) fn verify(
 struct Replay<'a> {
     next: Revision,
     chain: ChainDigest,
-    /// `None`: not known, since the history does not begin at its beginning.
-    state: Option<StateDigest>,
+    state: StateDigest,
     /// The last change of each name.
     last: BTreeMap<&'a str, &'a StoredChange>,
 }
@@ -112,13 +118,18 @@ impl<'a> Replay<'a> {
             )));
         }
         for change in changes {
-            let old = self.last.insert(&change.name, change).and_then(|old| old.item);
-            self.state = self.state.map(|state| {
-                let added = change.item.map_or(state, |item| state.plus(item));
-                old.map_or(added, |old| added.minus(old))
-            });
+            if let Some(old) = self.last.insert(&change.name, change)
+                && old.item != change.before
+            {
+                return Err(StoreError::damaged(format!(
+                    "what revision {revision} ended is not what was written of `{}`",
+                    change.name
+                )));
+            }
+            let added = change.item.map_or(self.state, |item| self.state.plus(item));
+            self.state = change.before.map_or(added, |before| added.minus(before));
         }
-        self.state.map_or(Ok(()), |state| check_state(past, state))
+        check_state(past, self.state)
     }
 
     /// What is live is what the last change of each name left; what has none is older than all of them.

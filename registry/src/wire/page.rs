@@ -46,6 +46,18 @@ impl Page {
         self.after.as_deref()
     }
 
+    /// How many entries it has at most.
+    #[must_use]
+    pub const fn size(&self) -> usize {
+        self.size
+    }
+
+    /// The token of the page after the entry with this key.
+    #[must_use]
+    pub fn token(&self, key: &str) -> String {
+        write_token(self.method, key)
+    }
+
     /// Takes this page's entries of those that come after [`Self::after`], and the token of the next page: empty when
     /// this is the last.
     #[must_use]

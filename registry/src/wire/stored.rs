@@ -7,6 +7,7 @@ use prost::Message as _;
 use switchboard::{
     names::{FeatureName, ModelName, ResourceName},
     pb::registry,
+    reason::FieldReason,
     violation::Violations,
 };
 
@@ -24,7 +25,7 @@ use crate::domain::{
     model::{InfillMode, Model, Platform, Weight},
     settings::Settings,
     state::Change,
-    write::FeaturePatch,
+    write::{FeaturePatch, Old, OldResource},
 };
 
 /// Why stored bytes are no resource that this build can read.
@@ -55,23 +56,8 @@ pub fn encode(change: &Change) -> Bytes {
             credential: Some(credential_ref(credential)),
         }
         .encode_to_vec(),
-        Change::Feature(feature) => registry::Feature {
-            name: feature.name.to_string(),
-            // Always written: a reader must not have to guess what silence means for the one thing a feature says.
-            provider: Some(provider_number(feature.setting.provider())),
-            model: feature.setting.model().map(ToString::to_string),
-            fallback_models: fallback_models(&feature.setting),
-            rules: rule_messages(&feature.setting),
-            ..Default::default()
-        }
-        .encode_to_vec(),
-        Change::Settings(settings) => registry::Settings {
-            name: ResourceName::SETTINGS.to_owned(),
-            beta_enabled: settings.beta_enabled.then_some(true),
-            inference_paused: settings.inference_paused.then_some(true),
-            ..Default::default()
-        }
-        .encode_to_vec(),
+        Change::Feature(feature) => encode_feature(feature).encode_to_vec(),
+        Change::Settings(settings) => encode_settings(settings).encode_to_vec(),
     }
     .into()
 }
@@ -89,23 +75,67 @@ pub fn decode(name: &ResourceName, value: &[u8], credential: &Credential) -> Res
                 return Err(StoredError::Credential);
             }
             Ok(Change::Model {
-                model: decode_model(name, entry.model.unwrap_or_default())?,
+                model: decode_model(name, entry.model.unwrap_or_default())
+                    .map_err(|violations| StoredError::invalid("model", &violations))?,
                 credential: credential.clone(),
                 is_token_touched: false,
             })
         }
-        ResourceName::Feature(name) => decode_feature(name, message(value)?).map(Change::Feature),
-        ResourceName::Settings => {
-            let settings: registry::Settings = message(value)?;
-            Ok(Change::Settings(Settings {
-                beta_enabled: settings.beta_enabled.unwrap_or(false),
-                inference_paused: settings.inference_paused.unwrap_or(false),
-            }))
-        }
+        ResourceName::Feature(name) => decode_feature(name, message(value)?)
+            .map(Change::Feature)
+            .map_err(|violations| StoredError::invalid("feature", &violations)),
+        ResourceName::Settings => Ok(Change::Settings(decode_settings(message(value)?))),
     }
 }
 
-fn encode_model(model: &Model) -> registry::Model {
+/// Reads what a resource was. What was valid then and is not now, since the catalogue has changed, is told as such.
+#[must_use]
+pub fn decode_old(name: &ResourceName, value: Option<&[u8]>) -> Old {
+    let was = value.map(|value| old_resource(name, value));
+    Old {
+        name: name.clone(),
+        was: was.transpose(),
+    }
+}
+
+fn old_resource(name: &ResourceName, value: &[u8]) -> Result<OldResource, Violations> {
+    match name {
+        ResourceName::Model(name) => {
+            let entry: registry::ModelEntry = old_message(value)?;
+            let credential = entry.credential.unwrap_or_default();
+            Ok(OldResource::Model {
+                model: decode_model(name, entry.model.unwrap_or_default())?,
+                wanted_token: credential.state() != registry::CredentialState::None,
+            })
+        }
+        ResourceName::Feature(name) => decode_feature(name, old_message(value)?).map(OldResource::Feature),
+        ResourceName::Settings => Ok(OldResource::Settings(decode_settings(old_message(value)?))),
+    }
+}
+
+fn old_message<M: prost::Message + Default>(value: &[u8]) -> Result<M, Violations> {
+    M::decode(value).map_err(|_unreadable| {
+        let mut violations = Violations::new();
+        violations.push("value", FieldReason::ValueMalformed, "is not readable");
+        violations
+    })
+}
+
+/// Whether two values of a resource say the same, as far as this build can read them.
+#[must_use]
+pub fn is_same(name: &ResourceName, one: &[u8], other: &[u8]) -> bool {
+    fn is_same_message<M: prost::Message + Default + PartialEq>(one: &[u8], other: &[u8]) -> bool {
+        M::decode(one).is_ok_and(|one| M::decode(other).is_ok_and(|other| one == other))
+    }
+    one == other
+        || match name {
+            ResourceName::Model(_) => is_same_message::<registry::ModelEntry>(one, other),
+            ResourceName::Feature(_) => is_same_message::<registry::Feature>(one, other),
+            ResourceName::Settings => is_same_message::<registry::Settings>(one, other),
+        }
+}
+
+pub(super) fn encode_model(model: &Model) -> registry::Model {
     let endpoints = endpoints(model).map(|endpoint| registry::Endpoint {
         weight: endpoint.weight.filter(|&weight| weight != Weight::default().get()),
         ..endpoint
@@ -133,21 +163,48 @@ fn encode_model(model: &Model) -> registry::Model {
     }
 }
 
-fn decode_model(name: &ModelName, model: registry::Model) -> Result<Model, StoredError> {
+fn decode_model(name: &ModelName, model: registry::Model) -> Result<Model, Violations> {
     let mut violations = Violations::new();
     let patch = model::patch::patch(model, &Mask::Present, &mut violations);
-    let model = violations.or(patch).and_then(|patch| patch.into_model(name.clone()));
-    model.map_err(|violations| StoredError::invalid("model", &violations))
+    violations.or(patch).and_then(|patch| patch.into_model(name.clone()))
 }
 
-fn decode_feature(name: &FeatureName, feature: registry::Feature) -> Result<Feature, StoredError> {
+fn decode_feature(name: &FeatureName, feature: registry::Feature) -> Result<Feature, Violations> {
     let mut violations = Violations::new();
     let patch = feature::patch(feature, &Mask::Present, &mut violations);
     let setting = violations.or(patch).and_then(FeaturePatch::into_setting);
     Ok(Feature {
         name: name.clone(),
-        setting: setting.map_err(|violations| StoredError::invalid("feature", &violations))?,
+        setting: setting?,
     })
+}
+
+fn decode_settings(settings: registry::Settings) -> Settings {
+    Settings {
+        beta_enabled: settings.beta_enabled.unwrap_or(false),
+        inference_paused: settings.inference_paused.unwrap_or(false),
+    }
+}
+
+pub(super) fn encode_feature(feature: &Feature) -> registry::Feature {
+    registry::Feature {
+        name: feature.name.to_string(),
+        // Always written: a reader must not have to guess what silence means for the one thing a feature says.
+        provider: Some(provider_number(feature.setting.provider())),
+        model: feature.setting.model().map(ToString::to_string),
+        fallback_models: fallback_models(&feature.setting),
+        rules: rule_messages(&feature.setting),
+        ..Default::default()
+    }
+}
+
+pub(super) fn encode_settings(settings: &Settings) -> registry::Settings {
+    registry::Settings {
+        name: ResourceName::SETTINGS.to_owned(),
+        beta_enabled: settings.beta_enabled.then_some(true),
+        inference_paused: settings.inference_paused.then_some(true),
+        ..Default::default()
+    }
 }
 
 fn credential_ref(credential: &Credential) -> registry::CredentialRef {

@@ -1,5 +1,6 @@
 //! The rules of writes, from the request to the answer, without a store.
 
+mod apply;
 mod batch;
 mod delete;
 mod feature;

@@ -4,10 +4,13 @@ use std::fmt;
 
 use switchboard::{pb::registry, reason::FieldReason, violation::Violations};
 
-use super::{batch, delete, feature, model, settings};
+use super::{batch, configuration, delete, feature, history, model, settings};
 use crate::domain::{
     repeat::RepeatId,
-    write::{BatchUpdateFeatures, CreateModel, DeleteModel, Revise, UpdateFeature, UpdateModel, UpdateSettings},
+    write::{
+        ApplyConfig, BatchUpdateFeatures, CreateModel, DeleteModel, RestoreRevision, Revise, UpdateFeature,
+        UpdateModel, UpdateSettings,
+    },
 };
 
 /// A request to write.
@@ -120,6 +123,9 @@ write_requests! {
     BatchUpdateFeaturesRequest => BatchUpdateFeatures, BatchUpdateFeaturesResponse:
         "BatchUpdateFeatures", batch::update, batch::answer;
     UpdateSettingsRequest => UpdateSettings, Settings: "UpdateSettings", settings::update, settings::answer;
+    RestoreRevisionRequest => RestoreRevision, RestoreRevisionResponse:
+        "RestoreRevision", history::restore, history::restored;
+    ApplyConfigRequest => ApplyConfig, ApplyConfigResponse: "ApplyConfig", configuration::apply, configuration::applied;
 }
 
 impl WriteAnswer for registry::Model {
@@ -163,6 +169,26 @@ impl WriteAnswer for registry::BatchUpdateFeaturesResponse {
         Self {
             features: self.features.into_iter().map(WriteAnswer::into_checked).collect(),
             revision: 0,
+        }
+    }
+}
+
+impl WriteAnswer for registry::RestoreRevisionResponse {
+    fn into_checked(self) -> Self {
+        Self {
+            revision: 0,
+            changes: history::tried(self.changes),
+            ..self
+        }
+    }
+}
+
+impl WriteAnswer for registry::ApplyConfigResponse {
+    fn into_checked(self) -> Self {
+        Self {
+            revision: 0,
+            changes: history::tried(self.changes),
+            ..self
         }
     }
 }

@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::*;
-use crate::{domain::repeat::Remembered, store::Storage};
+use crate::{
+    domain::{repeat::Remembered, write::OldValue},
+    store::Storage,
+};
 
 /// What a storage does with its next commit, or the next time that it is opened again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +79,10 @@ impl Storage for Faulty {
 
     async fn recall(&mut self, key: &RepeatKey) -> Result<Option<Remembered>, StoreError> {
         self.store.recall(key).await
+    }
+
+    async fn values_at(&mut self, revision: Revision) -> Result<Vec<OldValue>, StoreError> {
+        self.store.values_at(revision).await
     }
 
     async fn probe(&mut self) -> Result<(), WriteFailure> {

@@ -144,10 +144,33 @@ async fn a_cut_history_that_contradicts_itself_is_refused() {
             "history up to revision 63",
         ),
         ("DELETE FROM revisions WHERE revision = 59", "revision 59 is missing"),
+        (
+            "UPDATE changes SET before_value = x'00' WHERE revision = 62",
+            "what revision 62 ended is not what was written of `models/y`",
+        ),
+        (
+            "UPDATE revisions SET router_state = zeroblob(32) WHERE revision = 61",
+            "state at revision 61",
+        ),
     ] {
         let (folder, _) = cut_history().await;
         assert_refused(&folder, sql, what).await;
     }
+}
+
+/// What was written below the floor has no digest any more but that of the states.
+#[tokio::test]
+async fn an_old_value_from_below_the_floor_is_proved_too() {
+    let running = Running::start_with(TempDir::new().unwrap(), SHORT).await;
+    running.commit.submit(create(model("Old"))).await.unwrap();
+    for name in ["A", "B", "C"] {
+        running.commit.submit(create(model(name))).await.unwrap();
+    }
+    running.commit.submit(delete("models/old")).await.unwrap();
+    let (folder, state) = running.stop().await;
+    assert_eq!(state.items.oldest_resumable().get(), 3);
+    let sql = "UPDATE changes SET before_value = x'00' WHERE name = 'models/old'";
+    assert_refused(&folder, sql, "state at revision 6").await;
 }
 
 #[tokio::test]
@@ -170,7 +193,7 @@ async fn a_database_of_the_first_schema_is_taken_over_whole() {
         "INSERT INTO store SELECT singleton, store_id, incarnation_number, incarnation_id FROM newer.store",
         "INSERT INTO revisions SELECT * FROM newer.revisions",
         "INSERT INTO resources SELECT * FROM newer.resources",
-        "INSERT INTO changes SELECT * FROM newer.changes",
+        "INSERT INTO changes SELECT revision, name, item FROM newer.changes",
         "INSERT INTO credentials SELECT * FROM newer.credentials",
         "CREATE TABLE _sqlx_migrations AS SELECT * FROM newer._sqlx_migrations WHERE version = 1",
     ] {
@@ -182,6 +205,11 @@ async fn a_database_of_the_first_schema_is_taken_over_whole() {
     let after = running.commit.state();
     assert_eq!(after.items.cursor(View::Router), before.items.cursor(View::Router));
     assert_eq!(after.token_update_times, before.token_update_times);
+    assert_eq!(after.items.oldest_resumable().get(), 2, "history begins anew");
+    assert_eq!(
+        after.items.chain(Revision::ZERO.next()),
+        before.items.chain(Revision::ZERO.next())
+    );
     running.commit.submit(delete("models/mistral")).await.unwrap();
     let running = running.restart().await;
     assert!(names(&running.commit.state()).is_empty());

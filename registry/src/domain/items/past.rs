@@ -70,10 +70,10 @@ impl Past {
         }
     }
 
-    /// The bytes that the change of one name takes: the name, a digest and what surrounds them.
+    /// The bytes that the change of one name takes: the name, a digest, the value that it ended, and what surrounds them.
     #[must_use]
-    pub const fn change_bytes_of(name: &str) -> usize {
-        name.len() + 48
+    pub const fn change_bytes_of(name: &str, before: usize) -> usize {
+        name.len() + before + 48
     }
 }
 

@@ -7,7 +7,7 @@ use switchboard::{
     violation::Violations,
 };
 
-use super::{Edit, Verdict, Write, WriteError, check_etag};
+use super::{Edit, Verdict, Write, WriteError, check_etag, model::family_subject};
 use crate::domain::{
     feature::{Fallbacks, Feature, Provider, Routes, Rule, Rules, Setting},
     size,
@@ -107,7 +107,7 @@ impl FeaturePatch {
     }
 
     /// The models that the patch names, each with its field.
-    fn given(&self) -> impl Iterator<Item = (String, &ModelName)> {
+    pub(super) fn given(&self) -> impl Iterator<Item = (String, &ModelName)> {
         let fallbacks = self.fallbacks.given().map_or(&[][..], Fallbacks::as_slice);
         let rules = self.rules.given().map_or(&[][..], Rules::as_slice);
         named(self.model.given(), fallbacks, rules)
@@ -122,7 +122,7 @@ impl FeaturePatch {
     }
 
     /// Lays the patch over the stored setting. `None`: there is no setting then, which is a violation by now.
-    fn merged(&self, stored: &Setting, violations: &mut Violations) -> Option<Setting> {
+    pub(super) fn merged(&self, stored: &Setting, violations: &mut Violations) -> Option<Setting> {
         let provider = match self.provider {
             Edit::Set(provider) => provider,
             Edit::Clear => Provider::Unassigned,
@@ -221,7 +221,7 @@ fn named<'a>(
 }
 
 /// A model that a feature names has to exist, and its family to fit.
-fn check_reference(
+pub(super) fn check_reference(
     state: &State,
     facts: &catalogue::Feature,
     field: &str,
@@ -248,7 +248,7 @@ fn check_reference(
 }
 
 /// What is stored has to fit into one part of the change stream. Only rules can be that large.
-fn check_size(setting: &Setting, violations: &mut Violations) {
+pub(super) fn check_size(setting: &Setting, violations: &mut Violations) {
     let bytes = setting.stored_bytes_max();
     if bytes > size::STORED_BYTES_MAX {
         let description = format!("{}: give fewer conditions", size::too_large(bytes));
@@ -256,13 +256,28 @@ fn check_size(setting: &Setting, violations: &mut Violations) {
     }
 }
 
-/// Naming a model is a new assignment; what is named already is not asked about.
 fn check_beta(
     state: &State,
     facts: &catalogue::Feature,
     stored: &Setting,
     setting: &Setting,
 ) -> Result<(), WriteError> {
+    let subjects = newly_in_beta(state, facts, stored, setting);
+    if subjects.is_empty() || state.is_beta_enabled() {
+        Ok(())
+    } else {
+        Err(WriteError::BetaNotEnabled(subjects))
+    }
+}
+
+/// What is in beta of that which a setting newly assigns. Naming a model is a new assignment; what is named already is not
+/// asked about.
+pub(super) fn newly_in_beta(
+    state: &State,
+    facts: &catalogue::Feature,
+    stored: &Setting,
+    setting: &Setting,
+) -> Vec<String> {
     let families: Vec<_> = setting
         .references()
         .filter(|model| stored.references().all(|known| known != *model))
@@ -274,14 +289,10 @@ fn check_beta(
         subjects.push(format!("feature `{}`", facts.name.id()));
     }
     for family in families.into_iter().filter(|family| family.stage.needs_beta()) {
-        let subject = format!("family `{}`", family.machine_name);
+        let subject = family_subject(family);
         if !subjects.contains(&subject) {
             subjects.push(subject);
         }
     }
-    if subjects.is_empty() || state.is_beta_enabled() {
-        Ok(())
-    } else {
-        Err(WriteError::BetaNotEnabled(subjects))
-    }
+    subjects
 }

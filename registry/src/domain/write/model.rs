@@ -179,7 +179,7 @@ fn check_display_name(state: &State, model: &Model) -> Result<(), WriteError> {
 }
 
 /// What is stored has to fit into one part of the change stream.
-fn check_size(model: &Model, credential: &Credential) -> Result<(), WriteError> {
+pub(super) fn check_size(model: &Model, credential: &Credential) -> Result<(), WriteError> {
     let bytes = model.stored_bytes_max(credential);
     if bytes <= size::STORED_BYTES_MAX {
         return Ok(());
@@ -195,12 +195,14 @@ fn check_size(model: &Model, credential: &Credential) -> Result<(), WriteError> 
 
 fn check_beta(state: &State, family: &Family) -> Result<(), WriteError> {
     if family.stage.needs_beta() && !state.is_beta_enabled() {
-        return Err(WriteError::BetaNotEnabled(vec![format!(
-            "family `{}`",
-            family.machine_name
-        )]));
+        return Err(WriteError::BetaNotEnabled(vec![family_subject(family)]));
     }
     Ok(())
+}
+
+/// What a refusal for want of beta calls a family.
+pub(super) fn family_subject(family: &Family) -> String {
+    format!("family `{}`", family.machine_name)
 }
 
 /// A new family has to fit every feature that names the model.

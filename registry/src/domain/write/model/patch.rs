@@ -105,7 +105,7 @@ pub enum GivenEndpoints {
 }
 
 /// A model that has no name yet.
-pub(super) struct Parts {
+pub(in crate::domain::write) struct Parts {
     pub(super) display_name: DisplayName,
     family: &'static Family,
     platform: Platform,
@@ -119,7 +119,7 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    pub(super) fn into_model(self, name: ModelName) -> Model {
+    pub(in crate::domain::write) fn into_model(self, name: ModelName) -> Model {
         Model {
             name,
             display_name: self.display_name,
@@ -151,7 +151,11 @@ impl ModelPatch {
     }
 
     /// Lays the patch over the stored model; without one, over nothing.
-    pub(super) fn merged(&self, stored: Option<&Model>, violations: &mut Violations) -> Option<Parts> {
+    pub(in crate::domain::write) fn merged(
+        &self,
+        stored: Option<&Model>,
+        violations: &mut Violations,
+    ) -> Option<Parts> {
         let display_name = self.display_name.required(
             stored.map(|model| &model.display_name),
             "model.display_name",
@@ -267,7 +271,12 @@ impl ModelPatch {
     }
 
     /// The credential that `model` has after this write, and whether the write set, cleared or dropped it.
-    pub(super) fn credential(&self, stored: &Credential, model: &Model, fresh: CredentialId) -> (Credential, bool) {
+    pub(in crate::domain::write) fn credential(
+        &self,
+        stored: &Credential,
+        model: &Model,
+        fresh: CredentialId,
+    ) -> (Credential, bool) {
         let origins = model.endpoints.origins();
         match (&self.token, stored) {
             (Edit::Set(token), _) => {

@@ -1,0 +1,257 @@
+//! Applying a whole configuration: what it does not have goes.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+    time::UNIX_EPOCH,
+};
+
+use switchboard::{
+    catalogue::Catalogue,
+    history::View,
+    names::{CredentialId, FeatureName, ModelName, ResourceName, Revision},
+    reason::FieldReason,
+    violation::Violations,
+};
+
+use super::{
+    FeaturePatch, ModelPatch, Plan, Revise, WriteError, check_etag,
+    diff::{self, Diff, DiffView},
+    feature, model,
+};
+use crate::domain::{
+    feature::{Feature, Setting},
+    model::Model,
+    settings::Settings,
+    state::{Change, State},
+};
+
+const CONFIG: &str = "config";
+
+/// Makes the configuration what is given, all of it or nothing. Every rule is asked about the end.
+#[derive(Debug)]
+pub struct ApplyConfig {
+    /// All models.
+    pub models: Vec<GivenModel>,
+    /// The features that are not unassigned.
+    pub features: Vec<GivenFeature>,
+    /// The settings.
+    pub settings: Settings,
+    /// The etag that they must have.
+    pub settings_etag: Option<String>,
+    /// The revision since which nothing may have changed.
+    pub expected: Option<Revision>,
+    /// What is wrong already.
+    pub violations: Violations,
+}
+
+/// A model as it shall be.
+#[derive(Debug)]
+pub struct GivenModel {
+    /// Its name. `None`: a bad one, which is a violation already.
+    pub name: Option<ModelName>,
+    /// The etag that it must have.
+    pub etag: Option<String>,
+    /// Its fields.
+    pub patch: ModelPatch,
+    /// The id of its credential, should one be set: each needs its own.
+    pub fresh: CredentialId,
+}
+
+/// A feature as it shall be.
+#[derive(Debug)]
+pub struct GivenFeature {
+    /// Its name. `None`: a bad one, which is a violation already.
+    pub name: Option<FeatureName>,
+    /// The etag that it must have.
+    pub etag: Option<String>,
+    /// Its fields.
+    pub patch: FeaturePatch,
+}
+
+impl Revise for ApplyConfig {
+    type Subject = Arc<Diff>;
+    type View = DiffView;
+
+    fn plan(&self, state: &State, _fresh: CredentialId) -> Result<Plan<Arc<Diff>>, WriteError> {
+        self.check_unchanged(state)?;
+        let mut judged = Judged {
+            state,
+            violations: self.violations.clone(),
+            in_doubt: HashSet::new(),
+            newly_in_beta: BTreeSet::new(),
+        };
+        let mut wanted = judged.models(&self.models);
+        wanted.push(Change::Settings(self.settings));
+        let named: HashSet<_> = self.models.iter().filter_map(|given| given.name.as_ref()).collect();
+        let deleted: Vec<_> = state
+            .models
+            .keys()
+            .filter(|name| !named.contains(name))
+            .cloned()
+            .collect();
+        let mut end = state.clone();
+        end.preview(wanted.clone(), &deleted, UNIX_EPOCH);
+        wanted.extend(judged.features(&self.features, &end));
+        if !judged.violations.is_empty() {
+            return Err(WriteError::Invalid(judged.violations));
+        }
+        if !self.settings.beta_enabled && !judged.newly_in_beta.is_empty() {
+            return Err(WriteError::BetaNotEnabled(judged.newly_in_beta.into_iter().collect()));
+        }
+        diff::plan(state, CONFIG, wanted, deleted)
+    }
+
+    fn outcome(state: &State, diff: &Arc<Diff>) -> Option<DiffView> {
+        Some(DiffView::new(state, diff))
+    }
+}
+
+impl ApplyConfig {
+    /// Whether what the caller has seen is what there is.
+    fn check_unchanged(&self, state: &State) -> Result<(), WriteError> {
+        if let Some(expected) = self.expected {
+            check_expected(state, expected)?;
+        }
+        for given in &self.models {
+            let stored = given.name.as_ref().and_then(|name| state.models.get_key_value(name));
+            if let Some((name, stored)) = stored {
+                check_etag(state, name.clone().into(), stored.record, given.etag.as_deref())?;
+            }
+        }
+        for given in &self.features {
+            let stored = given.name.as_ref().and_then(|name| state.features.get_key_value(name));
+            if let Some((name, stored)) = stored {
+                check_etag(state, name.clone().into(), stored.record, given.etag.as_deref())?;
+            }
+        }
+        let settings = state.settings.record;
+        check_etag(state, ResourceName::Settings, settings, self.settings_etag.as_deref())
+    }
+}
+
+/// Names the newest change of what an apply covers.
+fn check_expected(state: &State, expected: Revision) -> Result<(), WriteError> {
+    let (oldest, newest) = (state.items.oldest_resumable(), state.items.revision());
+    if expected > newest {
+        return Err(WriteError::InFuture { oldest, newest });
+    }
+    let changed = state.items.changed_after(View::Config, expected).last();
+    let changed = changed.map(|item| (item.name.clone(), item.revision));
+    let deleted = state.items.deleted_after(expected).last();
+    let deleted = deleted.and_then(|gone| Some((ResourceName::parse(&gone.key)?, gone.revision)));
+    match changed.into_iter().chain(deleted).max_by_key(|(_, revision)| *revision) {
+        Some((name, revision)) => Err(WriteError::Conflict { name, revision }),
+        // What was deleted before the floor has left nothing to see.
+        None if expected < oldest => Err(WriteError::Compacted { oldest, newest }),
+        None => Ok(()),
+    }
+}
+
+/// What is found while the parts are judged.
+struct Judged<'a> {
+    state: &'a State,
+    violations: Violations,
+    /// Models that are given with fields so bad that nothing more can be said of them.
+    in_doubt: HashSet<&'a ModelName>,
+    /// What is newly assigned and in beta.
+    newly_in_beta: BTreeSet<String>,
+}
+
+impl<'a> Judged<'a> {
+    fn models(&mut self, models: &'a [GivenModel]) -> Vec<Change> {
+        let mut wanted: Vec<Change> = Vec::with_capacity(models.len());
+        let mut names = HashSet::new();
+        let mut holders: HashMap<String, &ModelName> = HashMap::new();
+        for (index, given) in models.iter().enumerate() {
+            let path = format!("{CONFIG}.models[{index}]");
+            let mut found = Violations::new();
+            let parts = given.patch.merged(None, &mut found);
+            self.violations.append(found.moved("model", &path));
+            let Some(name) = &given.name else { continue };
+            if !names.insert(name) {
+                let description = format!("`{name}` is given already");
+                self.violations
+                    .push(format!("{path}.name"), FieldReason::ValueRepeated, description);
+                continue;
+            }
+            let Some(parts) = parts else {
+                self.in_doubt.insert(name);
+                continue;
+            };
+            let model = parts.into_model(name.clone());
+            if let Some(holder) = holders.insert(model.display_name.folded().to_owned(), name) {
+                let description = format!("is that of `{holder}`; each model needs one of its own");
+                self.violations
+                    .push(format!("{path}.display_name"), FieldReason::ValueRepeated, description);
+            }
+            wanted.push(self.model(model, given, &path));
+        }
+        wanted
+    }
+
+    fn model(&mut self, model: Model, given: &GivenModel, path: &str) -> Change {
+        let stored = self.state.models.get(&model.name);
+        if stored.is_none_or(|stored| stored.value.family != model.family) && model.family.stage.needs_beta() {
+            self.newly_in_beta.insert(model::family_subject(model.family));
+        }
+        let stored = self.state.credential(&model.name);
+        let (credential, is_token_touched) = given.patch.credential(stored, &model, given.fresh);
+        if let Err(WriteError::Invalid(found)) = model::check_size(&model, &credential) {
+            self.violations.append(found.moved("model", path));
+        }
+        Change::Model {
+            model,
+            credential,
+            is_token_touched,
+        }
+    }
+
+    /// The features after it, by the models of the end; those that are not given become unassigned. One that the catalogue
+    /// does not know any more is left alone.
+    fn features(&mut self, features: &'a [GivenFeature], end: &State) -> Vec<Change> {
+        let mut wanted = Vec::new();
+        let mut names = HashSet::new();
+        for (index, given) in features.iter().enumerate() {
+            let path = format!("{CONFIG}.features[{index}]");
+            let mut found = Violations::new();
+            let setting = given.patch.merged(&Setting::default(), &mut found);
+            if let Some(name) = &given.name {
+                let facts = Catalogue::get().feature(name);
+                let Some((facts, stored)) = facts.zip(self.state.features.get(name)) else {
+                    let description = format!("`{name}` does not exist");
+                    found.push("feature.name", FieldReason::FeatureNotFound, description);
+                    self.violations.append(found.moved("feature", &path));
+                    continue;
+                };
+                if !names.insert(name) {
+                    let description = format!("`{name}` is given already");
+                    found.push("feature.name", FieldReason::ValueRepeated, description);
+                }
+                for (field, model) in given.patch.given() {
+                    if !self.in_doubt.contains(model) {
+                        feature::check_reference(end, facts, &field, model, &mut found);
+                    }
+                }
+                if let Some(setting) = setting {
+                    feature::check_size(&setting, &mut found);
+                    let stored = &stored.value.setting;
+                    self.newly_in_beta
+                        .extend(feature::newly_in_beta(end, facts, stored, &setting));
+                    let name = name.clone();
+                    wanted.push(Change::Feature(Feature { name, setting }));
+                }
+            }
+            self.violations.append(found.moved("feature", &path));
+        }
+        let known = Catalogue::get().features().iter().map(|facts| &facts.name);
+        let silent = known.filter(|name| !names.contains(name) && self.state.features.contains_key(name));
+        wanted.extend(silent.map(|name| {
+            Change::Feature(Feature {
+                name: name.clone(),
+                setting: Setting::Unassigned,
+            })
+        }));
+        wanted
+    }
+}

@@ -1,0 +1,71 @@
+//! The part of `ConfigService` that is about what has been, and about the configuration as a whole.
+
+use switchboard::{failure::Failure, pb::registry, service::request_id::RequestId};
+use tokio::sync::Mutex;
+use tonic::{Request, Response, Status};
+
+use super::{invalid, write};
+use crate::{commit::Commit, status::write::unreadable_history, store::History, wire};
+
+/// Answers for `ConfigService`.
+#[derive(Debug)]
+pub struct HistoryApi {
+    commit: Commit,
+    history: History,
+    /// Held while a configuration is applied: judging a large one takes the writer a while.
+    applying: Mutex<()>,
+}
+
+impl HistoryApi {
+    /// Reads what is from `commit` and what was from `history`, and writes through `commit`.
+    #[must_use]
+    pub fn new(commit: Commit, history: History) -> Self {
+        Self {
+            commit,
+            history,
+            applying: Mutex::default(),
+        }
+    }
+
+    pub(super) async fn list_changes(
+        &self,
+        request: Request<registry::ListChangesRequest>,
+    ) -> Result<Response<registry::ListChangesResponse>, Status> {
+        let id = RequestId::of(&request);
+        let listed = self.list(request.get_ref()).await;
+        listed
+            .map(Response::new)
+            .map_err(|failure| failure.into_status(id.as_str()))
+    }
+
+    async fn list(&self, request: &registry::ListChangesRequest) -> Result<registry::ListChangesResponse, Failure> {
+        // Taken first: what is read then is at least as new, and nothing newer is shown.
+        let state = self.commit.state();
+        let listing = wire::history::list(request, &state.items).map_err(invalid)?;
+        let read = self.history.page(&listing.query).await;
+        let read = read.map_err(|error| {
+            tracing::error!(error = &error as &dyn std::error::Error, "history was not read");
+            unreadable_history(&error)
+        })?;
+        Ok(wire::history::page(&listing, read, &state.items))
+    }
+
+    pub(super) async fn restore_revision(
+        &self,
+        request: Request<registry::RestoreRevisionRequest>,
+    ) -> Result<Response<registry::RestoreRevisionResponse>, Status> {
+        write(&self.commit, request).await
+    }
+
+    pub(super) fn export_config(&self) -> Response<registry::ExportConfigResponse> {
+        Response::new(wire::configuration::export(&self.commit.state()))
+    }
+
+    pub(super) async fn apply_config(
+        &self,
+        request: Request<registry::ApplyConfigRequest>,
+    ) -> Result<Response<registry::ApplyConfigResponse>, Status> {
+        let _turn = self.applying.lock().await;
+        write(&self.commit, request).await
+    }
+}

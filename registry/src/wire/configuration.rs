@@ -1,0 +1,140 @@
+//! The whole configuration on the wire: exported, and applied.
+
+use prost::Message as _;
+use switchboard::{
+    catalogue::Catalogue,
+    names::{CredentialId, FeatureName, ModelName, ResourceName, Revision},
+    pb::registry,
+    reason::FieldReason,
+    violation::Violations,
+};
+
+use super::{
+    feature, history,
+    mask::Mask,
+    model, name,
+    stored::{encode_feature, encode_model, encode_settings},
+};
+use crate::domain::{
+    feature::Setting,
+    settings::Settings,
+    state::State,
+    write::{ApplyConfig, COUNT_MAX, DiffView, GivenFeature, GivenModel},
+};
+
+/// How many bytes a configuration may have.
+const BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// The configuration, with only what somebody has set.
+#[must_use]
+pub fn export(state: &State) -> registry::ExportConfigResponse {
+    let features = Catalogue::get().features().iter();
+    let set = features
+        .filter_map(|facts| state.features.get(&facts.name))
+        .map(|feature| &feature.value)
+        .filter(|feature| feature.setting != Setting::Unassigned);
+    let config = registry::Config {
+        models: state.models.values().map(|model| encode_model(&model.value)).collect(),
+        features: set.map(encode_feature).collect(),
+        settings: Some(encode_settings(&state.settings.value)),
+    };
+    registry::ExportConfigResponse {
+        config: Some(config),
+        revision: state.items.revision().get(),
+        incarnation: state.items.incarnation().id.to_string(),
+    }
+}
+
+/// Reads a request to apply a configuration.
+#[must_use]
+pub fn apply(request: registry::ApplyConfigRequest) -> ApplyConfig {
+    let mut violations = Violations::new();
+    let expected = Revision::new(request.expected_revision);
+    if expected.is_none() {
+        let description = "must not be negative";
+        violations.push("expected_revision", FieldReason::ValueOutOfRange, description);
+    }
+    let config = match &request.config {
+        None => {
+            let description = "must be given: what it does not have is deleted";
+            violations.push("config", FieldReason::FieldRequired, description);
+            None
+        }
+        Some(config) => check_size(config, &mut violations).then_some(request.config).flatten(),
+    };
+    let registry::Config {
+        models,
+        features,
+        settings,
+    } = config.unwrap_or_default();
+    let settings = settings.unwrap_or_default();
+    if !matches!(settings.name.as_str(), "" | ResourceName::SETTINGS) {
+        let description = "must be `settings`, or be left out";
+        violations.push("config.settings.name", FieldReason::ValueMalformed, description);
+    }
+    let models = models.into_iter().enumerate();
+    let models = models.map(|(index, model)| given_model(index, model, &mut violations));
+    let models = models.collect();
+    let features = features.into_iter().enumerate();
+    let features = features.map(|(index, feature)| given_feature(index, feature, &mut violations));
+    ApplyConfig {
+        models,
+        features: features.collect(),
+        settings: Settings {
+            beta_enabled: settings.beta_enabled.unwrap_or(false),
+            inference_paused: settings.inference_paused.unwrap_or(false),
+        },
+        settings_etag: super::etag(settings.etag),
+        expected: expected.filter(|revision| *revision > Revision::ZERO),
+        violations,
+    }
+}
+
+/// What is too large as a whole is not asked about its parts.
+fn check_size(config: &registry::Config, violations: &mut Violations) -> bool {
+    let (count, bytes) = (config.models.len() + config.features.len() + 1, config.encoded_len());
+    if count > COUNT_MAX {
+        let description = format!("has {count} resources; one revision can have {COUNT_MAX}");
+        violations.push("config", FieldReason::ValueOutOfRange, description);
+    }
+    if bytes > BYTES_MAX {
+        let description = format!("has {bytes} bytes; one revision can have {BYTES_MAX}");
+        violations.push("config", FieldReason::ValueOutOfRange, description);
+    }
+    count <= COUNT_MAX && bytes <= BYTES_MAX
+}
+
+fn given_model(index: usize, model: registry::Model, violations: &mut Violations) -> GivenModel {
+    let mut found = Violations::new();
+    let given = GivenModel {
+        name: name(&model.name, "model.name", ModelName::parse, &mut found),
+        etag: super::etag(model.etag.clone()),
+        patch: model::patch::patch(model, &Mask::Present, &mut found),
+        fresh: CredentialId::random(),
+    };
+    violations.append(found.moved("model", &format!("config.models[{index}]")));
+    given
+}
+
+fn given_feature(index: usize, feature: registry::Feature, violations: &mut Violations) -> GivenFeature {
+    let mut found = Violations::new();
+    let given = GivenFeature {
+        name: name(&feature.name, "feature.name", FeatureName::parse, &mut found),
+        etag: super::etag(feature.etag.clone()),
+        patch: feature::patch(feature, &Mask::Present, &mut found),
+    };
+    violations.append(found.moved("feature", &format!("config.features[{index}]")));
+    given
+}
+
+/// The answer to a configuration that was applied.
+#[must_use]
+pub fn applied(view: &DiffView) -> registry::ApplyConfigResponse {
+    registry::ApplyConfigResponse {
+        changes: history::changes(view),
+        revision: view.revision.get(),
+        base_revision: view.diff.base.get(),
+        api_tokens_dropped: view.diff.tokens_dropped.iter().map(ToString::to_string).collect(),
+        changes_total: super::count(view.diff.changes.len()),
+    }
+}
