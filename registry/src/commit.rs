@@ -398,48 +398,6 @@ impl<S: Storage> Writer<S> {
         Ok(())
     }
 
-    /// Tries whether writes can be made again.
-    async fn probe(&mut self, shutdown: &CancellationToken) -> Result<(), WriteFailure> {
-        match self.store.probe().await {
-            Ok(()) => self.set_able(true),
-            Err(WriteFailure::OutcomeUnknown(error)) => {
-                self.settle(&mut Doubt::default(), &mut Vec::new(), error, shutdown)
-                    .await?;
-            }
-            Err(WriteFailure::RolledBack(error)) => match error.kind() {
-                Kind::Io => {
-                    self.settle(&mut Doubt::default(), &mut Vec::new(), error, shutdown)
-                        .await?;
-                }
-                Kind::Corrupt => self.damaged(error),
-                Kind::Full | Kind::ReadOnly | Kind::Busy | Kind::Other => {}
-            },
-            Err(fatal @ WriteFailure::ForeignWriter(_)) => return Err(fatal),
-        }
-        Ok(())
-    }
-
-    /// From now on nothing is written: the file stays as it was found. What was published is still read and followed.
-    fn damaged(&mut self, error: StoreError) {
-        tracing::error!(
-            error = &error as &dyn std::error::Error,
-            "the database is damaged: no more writes; reads and followers go on"
-        );
-        self.damage = Some(Arc::new(error));
-        self.is_able.send_replace(false);
-    }
-
-    fn set_able(&self, is_able: bool) {
-        let is_changed = self
-            .is_able
-            .send_if_modified(|was| std::mem::replace(was, is_able) != is_able);
-        if is_changed && is_able {
-            tracing::info!("writes can be made again");
-        } else if is_changed {
-            tracing::error!("writes cannot be made; reads and followers go on");
-        }
-    }
-
     /// Judges each job by the state that the ones before it leave, makes the revisions durable, and publishes.
     async fn attempt(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<(), WriteFailure> {
         let mut draft = Draft::new(State::clone(&self.state));

@@ -1,7 +1,9 @@
-//! When a commit has failed, and whether the write was made is not known.
+//! When writes cannot be made: the disk is full, the database is damaged, or a commit has failed, and whether the write was
+//! made is not known.
 //!
-//! Nothing is written or published before the storage was opened again and read. What it then holds decides: either the
-//! batch is there, and its writes are answered as if nothing had happened, or it never will be, and they are made again.
+//! In the last case nothing is written or published before the storage was opened again and read. What it then holds
+//! decides: either the batch is there, and its writes are answered as if nothing had happened, or it never will be, and they
+//! are made again.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -122,6 +124,48 @@ impl<S: Storage> Writer<S> {
         }
         self.set_able(true);
         Ok(is_made)
+    }
+
+    /// Tries whether writes can be made again.
+    pub(super) async fn probe(&mut self, shutdown: &CancellationToken) -> Result<(), WriteFailure> {
+        match self.store.probe().await {
+            Ok(()) => self.set_able(true),
+            Err(WriteFailure::OutcomeUnknown(error)) => {
+                self.settle(&mut Doubt::default(), &mut Vec::new(), error, shutdown)
+                    .await?;
+            }
+            Err(WriteFailure::RolledBack(error)) => match error.kind() {
+                Kind::Io => {
+                    self.settle(&mut Doubt::default(), &mut Vec::new(), error, shutdown)
+                        .await?;
+                }
+                Kind::Corrupt => self.damaged(error),
+                Kind::Full | Kind::ReadOnly | Kind::Busy | Kind::Other => {}
+            },
+            Err(fatal @ WriteFailure::ForeignWriter(_)) => return Err(fatal),
+        }
+        Ok(())
+    }
+
+    /// From now on nothing is written: the file stays as it was found. What was published is still read and followed.
+    pub(super) fn damaged(&mut self, error: StoreError) {
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "the database is damaged: no more writes; reads and followers go on"
+        );
+        self.damage = Some(Arc::new(error));
+        self.is_able.send_replace(false);
+    }
+
+    pub(super) fn set_able(&self, is_able: bool) {
+        let is_changed = self
+            .is_able
+            .send_if_modified(|was| std::mem::replace(was, is_able) != is_able);
+        if is_changed && is_able {
+            tracing::info!("writes can be made again");
+        } else if is_changed {
+            tracing::error!("writes cannot be made; reads and followers go on");
+        }
     }
 }
 

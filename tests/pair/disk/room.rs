@@ -50,7 +50,7 @@ async fn a_full_volume_refuses_writes_while_reads_go_on_and_heals_by_itself() {
         drop(fs::write(&ballast, vec![1; 4 * 1024 * 1024]));
     };
     goes_full(volume.path(), &Setting::default(), fill, &|| {
-        fs::remove_file(&ballast).unwrap()
+        fs::remove_file(&ballast).unwrap();
     })
     .await;
 }

@@ -94,7 +94,8 @@ impl Writes {
         for (&number, answer) in &self.0 {
             let again = create(&mut client, number).await;
             let again = again.unwrap_or_else(|status| panic!("write {number} again: {status:?}"));
-            let before = answer.as_ref().ok().or(present.get(&format!("models/m{number}")));
+            let found = present.get(&format!("models/m{number}"));
+            let before = answer.as_ref().ok().or(found);
             assert!(
                 before.is_none_or(|before| *before == again),
                 "write {number} was made twice"
@@ -146,7 +147,6 @@ pub(super) async fn models(registry: &Registry) -> BTreeMap<String, i64> {
         let request = ListModelsRequest {
             page_size: 1000,
             page_token,
-            ..Default::default()
         };
         let page = client.list_models(request).await.unwrap().into_inner();
         found.extend(page.models.into_iter().map(|model| (model.name, model.revision)));
