@@ -117,6 +117,24 @@ impl Feed {
         Arc::clone(&self.published.borrow())
     }
 
+    /// The published states.
+    #[must_use]
+    pub fn published(&self) -> watch::Receiver<Arc<State>> {
+        self.published.clone()
+    }
+
+    /// The routers that follow.
+    #[must_use]
+    pub const fn fleet(&self) -> &Arc<Fleet> {
+        &self.fleet
+    }
+
+    /// Cancelled when the registry shuts down.
+    #[must_use]
+    pub const fn shutdown(&self) -> &CancellationToken {
+        &self.shutdown
+    }
+
     /// How many routers follow.
     #[must_use]
     pub fn routers(&self) -> usize {
@@ -172,14 +190,18 @@ impl Feed {
         } = hello;
         let welcome = welcome::for_router(resume, want_snapshot, &self.state().items);
         let member = self.fleet.join(hello, welcome.mode)?;
-        let judged = (!matches!(welcome.mode, Mode::Withheld(_))).then(|| self.published.clone());
+        let is_judged = !matches!(welcome.mode, Mode::Withheld(_));
         let silence_max = self.heartbeat.mul_f64(2.5);
         let (first, follower) = self.begin(welcome, View::Router);
         let downlink = self.downlink(member.replaced());
         // Neither side waits for the other; the first to end ends the stream.
         select! {
             end = downlink.run(first, follower, outlet) => end,
-            end = uplink::listen(&mut messages, &member, judged, silence_max) => Ok(end?),
+            end = uplink::listen(&mut messages, &member, &self.published, is_judged, silence_max) => {
+                end?;
+                member.leave();
+                Ok(())
+            }
         }
     }
 

@@ -133,10 +133,11 @@ impl Server {
         // The writer's failure stops the rest, and leaves whoever called untouched.
         let stop = stop.child_token();
         let streams = TaskTracker::new();
+        let fleet = Arc::new(Fleet::default());
         let feed = Feed::new(
             commit.published(),
             commit.pulse(),
-            Arc::new(Fleet::default()),
+            Arc::clone(&fleet),
             config.heartbeat,
             streams.clone(),
             stop.clone(),
@@ -148,7 +149,7 @@ impl Server {
         telemetry::register_feed(&feed, own);
         let size = LIMITS.message_bytes;
         let routes = Routes::default()
-            .add_service(ModelServiceServer::new(ModelApi::new(commit.clone())).max_decoding_message_size(size))
+            .add_service(ModelServiceServer::new(ModelApi::new(commit.clone(), fleet)).max_decoding_message_size(size))
             .add_service(FeatureServiceServer::new(FeatureApi::new(commit.clone())).max_decoding_message_size(size))
             .add_service(SettingsServiceServer::new(SettingsApi::new(commit)).max_decoding_message_size(size))
             .add_service(ConfigServiceServer::new(ConfigApi::new(feed)).max_decoding_message_size(size));

@@ -8,6 +8,7 @@ pub mod change;
 pub mod credential;
 pub mod delete;
 pub mod feature;
+pub mod fleet;
 pub mod mask;
 pub mod model;
 pub mod page;
@@ -16,7 +17,7 @@ pub mod settings;
 pub mod stored;
 pub mod write;
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use switchboard::{
     catalogue::Stage,
@@ -121,6 +122,15 @@ const fn stage(stage: Stage) -> registry::ReleaseStage {
         Stage::Beta => registry::ReleaseStage::Beta,
         Stage::Experiment => registry::ReleaseStage::Experiment,
     }
+}
+
+/// Reads a span of time. `None`: it is negative or not normal.
+///
+/// By hand, because the conversion of `prost_types` panics on the smallest number of seconds.
+fn duration(span: prost_types::Duration) -> Option<Duration> {
+    let seconds = u64::try_from(span.seconds).ok()?;
+    let nanos = u32::try_from(span.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+    Some(Duration::new(seconds, nanos))
 }
 
 fn timestamp(time: SystemTime) -> prost_types::Timestamp {

@@ -102,10 +102,12 @@ impl Server {
             SubscriptionConfig {
                 registry_addrs: config.registry_addrs,
                 router_id: config.router_id,
+                group: config.group,
                 instance: InstanceId::random(),
                 build: env!("CARGO_PKG_VERSION").to_owned(),
             },
             Arc::clone(&current),
+            upstream.endpoints().clone(),
         );
         let progress = subscription.progress();
         let following_stop = CancellationToken::new();

@@ -26,7 +26,7 @@ use self::{
     link::Link,
     received::Received,
 };
-use crate::current::Current;
+use crate::{current::Current, endpoints::Endpoints};
 
 /// Whom to follow, and as whom.
 #[derive(Debug, Clone)]
@@ -35,6 +35,8 @@ pub struct SubscriptionConfig {
     pub registry_addrs: Vec<http::Uri>,
     /// The router's stable id, 1 to 255 visible ASCII characters.
     pub router_id: String,
+    /// What the router belongs to. Empty: nothing.
+    pub group: String,
     /// The id of this start of the process.
     pub instance: InstanceId,
     /// The version of this program, for people.
@@ -46,6 +48,7 @@ pub struct SubscriptionConfig {
 pub struct Subscription {
     config: Arc<SubscriptionConfig>,
     current: Arc<Current>,
+    endpoints: Endpoints,
     received: watch::Sender<Option<Arc<Received>>>,
     applied: watch::Sender<Applied>,
 }
@@ -72,12 +75,13 @@ impl Progress {
 }
 
 impl Subscription {
-    /// A subscription that puts its catalogs into `current`. Nothing happens before [`Self::run`].
+    /// A subscription that puts its catalogs into `current`, and reports how `endpoints` do. Nothing happens before [`Self::run`].
     #[must_use]
-    pub fn new(config: SubscriptionConfig, current: Arc<Current>) -> Self {
+    pub fn new(config: SubscriptionConfig, current: Arc<Current>, endpoints: Endpoints) -> Self {
         Self {
             config: Arc::new(config),
             current,
+            endpoints,
             received: watch::Sender::new(None),
             applied: watch::Sender::new(Applied::default()),
         }
@@ -103,12 +107,13 @@ impl Subscription {
         let Self {
             config,
             current,
+            endpoints,
             received,
             applied,
         } = self;
         let (received_out, applied_out) = (received.subscribe(), applied.subscribe());
         let (channel, channel_out) = watch::channel(None);
-        let link = Link::new(config, Arc::clone(&current), received, channel, applied_out);
+        let link = Link::new(config, Arc::clone(&current), endpoints, received, channel, applied_out);
         let applier = Applier::new(current, received_out, channel_out, applied);
         let span = info_span!("subscription");
         let mut tasks = JoinSet::new();

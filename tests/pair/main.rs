@@ -16,6 +16,7 @@ mod harness;
 
 mod administrator;
 mod credentials;
+mod fleet;
 mod histories;
 mod observability;
 mod outage;

@@ -75,8 +75,8 @@ pub async fn greeting(messages: &mut Messages) -> Result<Option<Hello>, UplinkEr
 
 /// Takes in reports until the router closes its side in order.
 ///
-/// `judged` is the history that the reports must fit; a router from which the configuration is withheld has another one by
-/// definition, and is not judged.
+/// Reports must fit the published history where they are judged; a router from which the configuration is withheld has
+/// another one by definition, and is not.
 ///
 /// # Errors
 ///
@@ -88,7 +88,8 @@ pub async fn greeting(messages: &mut Messages) -> Result<Option<Hello>, UplinkEr
 pub async fn listen(
     messages: &mut Messages,
     member: &Member,
-    judged: Option<watch::Receiver<Arc<State>>>,
+    published: &watch::Receiver<Arc<State>>,
+    is_judged: bool,
     silence_max: Duration,
 ) -> Result<(), UplinkError> {
     loop {
@@ -99,10 +100,11 @@ pub async fn listen(
             None => return Ok(()),
             Some(Message::Hello(_)) => return Err(UplinkError::HelloAgain),
             Some(Message::Report(report)) => {
-                if let Some(published) = &judged {
-                    judge(&report, &published.borrow().items)?;
+                let state = Arc::clone(&published.borrow());
+                if is_judged {
+                    judge(&report, &state.items)?;
                 }
-                member.report(report);
+                member.report(report, &state);
             }
         }
     }
@@ -116,6 +118,7 @@ fn judge(report: &Report, items: &Items) -> Result<(), UplinkError> {
     let cursors = [
         ("report.applied", &report.applied),
         ("report.received", &report.received),
+        ("report.persisted", &report.persisted),
     ];
     for (field, cursor) in cursors {
         if cursor.is_some_and(|cursor| !has_been_at(&cursor, items)) {

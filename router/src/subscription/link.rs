@@ -29,7 +29,8 @@ use super::{
 };
 use crate::{
     current::Current,
-    wire::change::{MessageError, hello, report},
+    endpoints::{Endpoints, Following},
+    wire::change::{ENDPOINTS_MAX, MessageError, hello, report},
 };
 
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -48,6 +49,9 @@ const MESSAGES_MAX: usize = 16;
 pub(super) struct Link {
     config: Arc<SubscriptionConfig>,
     current: Arc<Current>,
+    endpoints: Endpoints,
+    /// Cancelled when the router shuts down: only then a stream may end as if nobody need wait for this router.
+    leaving: CancellationToken,
     session: Session,
     begin: Instant,
     received: watch::Sender<Option<Arc<Received>>>,
@@ -85,6 +89,7 @@ impl Link {
     pub(super) fn new(
         config: Arc<SubscriptionConfig>,
         current: Arc<Current>,
+        endpoints: Endpoints,
         received: watch::Sender<Option<Arc<Received>>>,
         channel: watch::Sender<Option<Channel>>,
         applied: watch::Receiver<Applied>,
@@ -93,6 +98,8 @@ impl Link {
             session: Session::new(config.registry_addrs.len(), fastrand::u64(..)),
             config,
             current,
+            endpoints,
+            leaving: CancellationToken::new(),
             begin: Instant::now(),
             received,
             channel,
@@ -120,6 +127,7 @@ impl Link {
                 }
             }
         }
+        self.leaving.cancel();
         self.stream = None;
         while self.readers.join_next().await.is_some() {}
     }
@@ -173,13 +181,7 @@ impl Link {
                 want_snapshot,
             } => {
                 let config = &self.config;
-                let hello = hello(
-                    &config.router_id,
-                    config.instance,
-                    &config.build,
-                    resume.as_ref(),
-                    want_snapshot,
-                );
+                let hello = hello(config, resume.as_ref(), want_snapshot);
                 if let Some(address) = config.registry_addrs.get(address).cloned() {
                     self.open(address, hello);
                 }
@@ -211,7 +213,13 @@ impl Link {
         while self.readers.try_join_next().is_some() {}
         let (events_in, events) = mpsc::channel(MESSAGES_MAX);
         let (standing, standing_out) = watch::channel(self.session.standing());
-        let upward = upward(hello, standing_out, self.applied.clone());
+        let said = Said {
+            standing: standing_out,
+            applied: self.applied.clone(),
+            endpoints: self.endpoints.clone(),
+            current: Arc::clone(&self.current),
+        };
+        let upward = upward(hello, said, self.leaving.clone());
         let span = info_span!("stream", registry.addr = %address);
         self.readers
             .spawn(read_stream(address, upward, events_in).instrument(span));
@@ -320,28 +328,56 @@ async fn open_stream(
     Ok(answer.into_inner())
 }
 
+/// What is said of the router on one stream.
+struct Said {
+    standing: watch::Receiver<Standing>,
+    applied: watch::Receiver<Applied>,
+    endpoints: Endpoints,
+    current: Arc<Current>,
+}
+
+impl Said {
+    /// The newest of all, with what has changed of endpoints since the last report.
+    fn newest(&mut self, following: &mut Following) -> registry::SubscribeRequest {
+        let is_new = self.applied.has_changed().unwrap_or_default();
+        let (standing, applied) = (self.standing.borrow_and_update(), self.applied.borrow_and_update());
+        if is_new && let Some(catalog) = self.current.load() {
+            self.endpoints.keep(&catalog);
+        }
+        report(&standing, &applied, &following.changes(ENDPOINTS_MAX))
+    }
+}
+
 /// What the router says: the hello, then a report at once, at each change, and once a heartbeat. The newest counts: what
 /// changes while one waits goes with it.
+///
+/// It ends behind the newest report, which says that the router shuts down. Where only the stream is to end it does not:
+/// the stream is cut, and the registry knows that the router will be back.
 fn upward(
     hello: registry::SubscribeRequest,
-    mut standing: watch::Receiver<Standing>,
-    mut applied: watch::Receiver<Applied>,
+    mut said: Said,
+    leaving: CancellationToken,
 ) -> impl Stream<Item = registry::SubscribeRequest> + Send + 'static {
     async_stream::stream! {
+        let mut following = said.endpoints.follow();
         yield hello;
         loop {
-            let heartbeat = standing.borrow().heartbeat;
-            let newest = report(&standing.borrow_and_update(), &applied.borrow_and_update());
+            let heartbeat = said.standing.borrow().heartbeat;
+            let newest = said.newest(&mut following);
             yield newest;
             sleep(REPORT_SPACING).await;
             let due = tokio::select! {
-                changed = standing.changed() => changed.is_ok(),
-                changed = applied.changed() => changed.is_ok(),
+                changed = said.standing.changed() => changed.is_ok(),
+                changed = said.applied.changed() => changed.is_ok(),
+                () = following.changed() => true,
                 () = sleep(heartbeat.saturating_sub(REPORT_SPACING)) => true,
             };
             if !due {
                 break;
             }
+        }
+        if !leaving.is_cancelled() {
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -4,7 +4,15 @@ mod registry;
 
 use std::{net::SocketAddr, time::Duration};
 
-use switchboard::pb::registry::{HeldWhy, HistoryRefusalWhy, Mode};
+use switchboard::{
+    endpoint::EndpointUri,
+    names::ModelName,
+    pb::{
+        registry::{HeldWhy, HistoryRefusalWhy, Mode},
+        types::EndpointState,
+    },
+    reason::Reason,
+};
 use tokio::time::timeout;
 
 use self::registry::{Answer, Registry, RouterStream};
@@ -12,7 +20,7 @@ use super::{
     fixture::{Store, TOKEN_A, TOKEN_B, assigned, model, model_with_token},
     *,
 };
-use crate::catalog::Caller;
+use crate::{catalog::Caller, endpoints::Verdict};
 
 const CHAT: &str = "features/duo_chat";
 const A: &str = "models/a";
@@ -22,6 +30,7 @@ const TOKEN_C: &str = "cccccccccccccccccccccccccccccccc";
 struct Case {
     registry: Registry,
     current: Arc<Current>,
+    endpoints: Endpoints,
     cancel: CancellationToken,
     router: JoinSet<()>,
 }
@@ -29,19 +38,21 @@ struct Case {
 impl Case {
     async fn start() -> Self {
         let registry = Registry::start(SocketAddr::from(([127, 0, 0, 1], 0))).await;
-        let current = Arc::<Current>::default();
+        let (current, endpoints) = (Arc::<Current>::default(), Endpoints::default());
         let config = SubscriptionConfig {
             registry_addrs: vec![format!("http://{}", registry.addr).parse().unwrap()],
             router_id: "router-1".to_owned(),
+            group: "north".to_owned(),
             instance: InstanceId::random(),
             build: "test".to_owned(),
         };
         let cancel = CancellationToken::new();
         let mut router = JoinSet::new();
-        router.spawn(Subscription::new(config, Arc::clone(&current)).run(cancel.clone()));
+        router.spawn(Subscription::new(config, Arc::clone(&current), endpoints.clone()).run(cancel.clone()));
         Self {
             registry,
             current,
+            endpoints,
             cancel,
             router,
         }
@@ -290,6 +301,40 @@ async fn the_last_catalog_serves_while_the_registry_is_gone() {
     stream.delta(&from, &store).await;
     stream.applied(&store).await;
     assert_eq!(case.chat(), plain("back"));
+    case.stop(stream).await;
+}
+
+#[tokio::test]
+async fn how_servers_do_is_reported_once_and_anew_on_the_next_stream() {
+    let (mut case, mut stream) = Case::following(&store()).await;
+    let (model, uri) = (
+        ModelName::parse(A).unwrap(),
+        EndpointUri::parse("http://gpu1:8000").unwrap(),
+    );
+    case.endpoints
+        .note(&model, &uri, Verdict::Recovering(Reason::UpstreamStreamTruncated));
+    let report = stream.report(|report| !report.endpoints.is_empty()).await;
+    let told = &report.endpoints[0];
+    assert_eq!(
+        (&*told.model, &*told.uri, told.state(), &*told.reason),
+        (A, uri.as_str(), EndpointState::Recovering, "UPSTREAM_STREAM_TRUNCATED")
+    );
+    stream.cut().await;
+    let mut stream = case.registry.accept().await;
+    assert_eq!(stream.hello.group, "north");
+    let again = stream.report(|_| true).await;
+    assert_eq!(again.endpoints, report.endpoints);
+    case.stop(stream).await;
+}
+
+#[tokio::test]
+async fn a_stream_that_the_router_gives_up_does_not_look_like_its_end() {
+    let (mut case, mut stream) = Case::following(&store()).await;
+    // A second welcome breaks the rules.
+    stream.welcome(&store().cursor, Mode::Resumed).await;
+    let ended = timeout(Duration::from_secs(4), stream.end_of_upward()).await;
+    assert!(ended.expect("it is cut").is_err(), "it is cut, not ended in order");
+    let stream = case.registry.accept().await;
     case.stop(stream).await;
 }
 
