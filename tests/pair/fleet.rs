@@ -6,9 +6,9 @@ use switchboard::{
     names::InstanceId,
     pb::{
         registry::{
-            GetModelRequest, Held, HeldWhy, Hello, ListModelsRequest, ListRoutersRequest, Model, Report, Router,
-            Settings, SubscribeRequest, SubscribeResponse, UpdateSettingsRequest, WaitForRevisionRequest,
-            WaitForRevisionResponse, subscribe_request, subscribe_response,
+            GetModelRequest, GetSettingsRequest, Held, HeldWhy, Hello, ListModelsRequest, ListRoutersRequest, Model,
+            Report, Router, Settings, SubscribeRequest, SubscribeResponse, UpdateSettingsRequest,
+            WaitForRevisionRequest, WaitForRevisionResponse, subscribe_request, subscribe_response,
         },
         types::{Cursor, EndpointState, Refusal},
     },
@@ -65,8 +65,18 @@ async fn settled(pair: &Pair, count: usize) {
     .await;
 }
 
+/// Waits until the pair's own router has applied all.
+async fn reached(pair: &Pair) {
+    pair.wait_until(async || {
+        let routers = routers(pair).await;
+        let own = routers.iter().find(|router| router.router_id == "pair");
+        own.is_some_and(|own| own.lag == Some(0))
+    })
+    .await;
+}
+
 async fn write(pair: &Pair) -> i64 {
-    let current = pair.settings().get_settings(Default::default()).await;
+    let current = pair.settings().get_settings(GetSettingsRequest {}).await;
     let beta_enabled = Some(!current.unwrap().into_inner().beta_enabled.unwrap_or_default());
     let request = UpdateSettingsRequest {
         settings: Some(Settings {
@@ -126,6 +136,7 @@ async fn a_wait_names_the_frozen_router_and_ends_within_100_ms_of_its_apply() {
     settled(&pair, 2).await;
     other.service.freeze();
     let revision = write(&pair).await;
+    reached(&pair).await;
     let status = wait(&pair, within(SHORT)).await.unwrap_err();
     assert_eq!(
         (status.code(), reason_of::<()>(&Err(status.clone())).as_deref()),
@@ -179,6 +190,7 @@ async fn a_killed_router_is_waited_for_until_its_next_process_has_applied_and_a_
     settled(&pair, 2).await;
     other.service.freeze();
     write(&pair).await;
+    reached(&pair).await;
     let mut client = pair.config();
     let mut waiting = JoinSet::new();
     waiting.spawn(async move { client.wait_for_revision(within(PATIENCE)).await });
@@ -208,7 +220,8 @@ async fn a_killed_router_is_waited_for_until_its_next_process_has_applied_and_a_
 #[tokio::test]
 async fn a_router_that_stops_while_it_is_waited_for_leaves_the_wait() {
     let pair = Pair::start().await;
-    let mut peer = Peer::join(&pair, "peer").await;
+    reached(&pair).await;
+    let peer = Peer::join(&pair, "peer").await;
     peer.report(Report::default()).await;
     let mut client = pair.config();
     let mut waiting = JoinSet::new();
