@@ -351,8 +351,9 @@ impl Said {
 /// What the router says: the hello, then a report at once, at each change, and once a heartbeat. The newest counts: what
 /// changes while one waits goes with it.
 ///
-/// It ends behind the newest report, which says that the router shuts down. Where only the stream is to end it does not:
-/// the stream is cut, and the registry knows that the router will be back.
+/// It ends behind the newest report, and only when the router shuts down: nobody need wait for it then. Where the router
+/// only gives up a stream, it stays open in this direction until the registry ends it, since the next stream has taken its
+/// place or nothing comes any longer.
 fn upward(
     hello: registry::SubscribeRequest,
     mut said: Said,
@@ -376,9 +377,7 @@ fn upward(
                 break;
             }
         }
-        if !leaving.is_cancelled() {
-            std::future::pending::<()>().await;
-        }
+        leaving.cancelled().await;
     }
 }
 

@@ -309,7 +309,7 @@ async fn how_servers_do_is_reported_once_and_anew_on_the_next_stream() {
     let (mut case, mut stream) = Case::following(&store()).await;
     let (model, uri) = (
         ModelName::parse(A).unwrap(),
-        EndpointUri::parse("http://gpu1:8000").unwrap(),
+        EndpointUri::parse("http://gpu1:8000/v1").unwrap(),
     );
     case.endpoints
         .note(&model, &uri, Verdict::Recovering(Reason::UpstreamStreamTruncated));
@@ -332,10 +332,11 @@ async fn a_stream_that_the_router_gives_up_does_not_look_like_its_end() {
     let (mut case, mut stream) = Case::following(&store()).await;
     // A second welcome breaks the rules.
     stream.welcome(&store().cursor, Mode::Resumed).await;
-    let ended = timeout(Duration::from_secs(4), stream.end_of_upward()).await;
-    assert!(ended.expect("it is cut").is_err(), "it is cut, not ended in order");
-    let stream = case.registry.accept().await;
-    case.stop(stream).await;
+    let next = case.registry.accept().await;
+    let ended = timeout(Duration::from_millis(100), stream.end_of_upward()).await;
+    assert!(!matches!(ended, Ok(Ok(()))), "the registry would not wait for it");
+    drop(stream);
+    case.stop(next).await;
 }
 
 #[tokio::test]
