@@ -42,6 +42,10 @@ pub mod key {
     pub const OLDEST: &str = "oldest";
     /// The newest revision.
     pub const NEWEST: &str = "newest";
+    /// The ids of the routers that a revision is not in force on, with blanks between; the first of them.
+    pub const ROUTERS: &str = "routers";
+    /// How many routers these are in all; or how many are connected.
+    pub const ROUTER_COUNT: &str = "router_count";
     /// Where in the call the time ran out.
     pub const STAGE: &str = "stage";
 }
@@ -130,15 +134,21 @@ reasons! {
     RevisionCompacted = "REVISION_COMPACTED", OutOfRange;
     /// The cursor, or the call, is of a revision that is not yet.
     RevisionInFuture = "REVISION_IN_FUTURE", OutOfRange;
-    /// The cursor is of another store, incarnation or history.
+    /// The cursor or the revision is of another store, incarnation or history.
     StoreIncarnationChanged = "STORE_INCARNATION_CHANGED", FailedPrecondition;
     /// The cursor is unreadable, of another view, or its state is wrong.
     CursorInvalid = "CURSOR_INVALID", InvalidArgument;
+    /// No router is connected, or fewer than have to be.
+    NoRouterConnected = "NO_ROUTER_CONNECTED", FailedPrecondition;
+    /// The revision was not applied everywhere in time.
+    RevisionNotApplied = "REVISION_NOT_APPLIED", DeadlineExceeded;
+    /// A router cannot use an item of the revision.
+    RevisionRefused = "REVISION_REFUSED", FailedPrecondition;
     /// A message on the change stream is out of order or cannot be true.
     StreamProtocolViolation = "STREAM_PROTOCOL_VIOLATION", InvalidArgument;
     /// The reader of the change stream does not read.
     WatchTooSlow = "WATCH_TOO_SLOW", ResourceExhausted;
-    /// There are as many readers of the change stream as there may be.
+    /// There are as many readers of the change stream, or waits for a revision, as there may be.
     WatchLimitReached = "WATCH_LIMIT_REACHED", ResourceExhausted;
     /// The router has no configuration yet.
     ConfigNotLoaded = "CONFIG_NOT_LOADED", Unavailable;

@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod call;
 pub mod chain;
+pub mod deadline;
 pub mod flags;
 pub mod health;
 pub mod listener;

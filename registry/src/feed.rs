@@ -121,6 +121,24 @@ impl Feed {
         Arc::clone(&self.published.borrow())
     }
 
+    /// The published states.
+    #[must_use]
+    pub fn published(&self) -> watch::Receiver<Arc<State>> {
+        self.published.clone()
+    }
+
+    /// The routers that follow.
+    #[must_use]
+    pub const fn fleet(&self) -> &Arc<Fleet> {
+        &self.fleet
+    }
+
+    /// Cancelled when the registry shuts down.
+    #[must_use]
+    pub const fn shutdown(&self) -> &CancellationToken {
+        &self.shutdown
+    }
+
     /// How many routers follow.
     #[must_use]
     pub fn routers(&self) -> usize {
@@ -187,7 +205,7 @@ impl Feed {
             Mode::Withheld(why) => Some(self.withheld.enter(why, resume)),
             Mode::Resumed(_) | Mode::Snapshot(_) => None,
         };
-        let judged = (!matches!(welcome.mode, Mode::Withheld(_))).then(|| self.published.clone());
+        let is_judged = !matches!(welcome.mode, Mode::Withheld(_));
         let silence_max = self.heartbeat.mul_f64(2.5);
         let downlink = self.downlink(welcome.head.incarnation, member.replaced());
         let (first, follower) = self.begin(welcome, View::Router);
@@ -195,7 +213,11 @@ impl Feed {
         select! {
             biased;
             end = downlink.run(first, follower, outlet) => end,
-            end = uplink::listen(&mut messages, &member, judged, silence_max) => Ok(end?),
+            end = uplink::listen(&mut messages, &member, &self.published, is_judged, silence_max) => {
+                end?;
+                member.leave();
+                Ok(())
+            }
         }
     }
 

@@ -1,21 +1,35 @@
-//! The routers that are connected: who they are, how far they are, and what of it an operator should hear.
+//! The routers that are connected: who they are, how far they are, how the servers of models do that they call, and what
+//! of it an operator should hear.
 //!
-//! It holds the newest report of each, in memory only, and decides nothing about the configuration.
+//! It holds the newest report of each, in memory only, and decides nothing about the configuration. Waits for a revision
+//! stand in it too, so that each is told of every router that comes, reports or goes, in that order.
 
+pub mod health;
 pub mod report;
 pub mod uplink;
+pub mod wait;
+mod waiter;
 
 use std::{
     collections::BTreeMap,
+    ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use switchboard::names::InstanceId;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::report::{Hello, News, Report, RouterId};
-use crate::feed::welcome::Mode;
+use self::{
+    health::{EndpointHealth, Health},
+    report::{Group, Hello, News, Report, RouterId},
+    waiter::Wait,
+};
+use crate::{
+    domain::{model::Model, state::State},
+    feed::welcome::Mode,
+};
 
 /// The most routers at a time: four times what one registry is meant for, so that only a fault meets it. One more is
 /// refused.
@@ -26,35 +40,68 @@ pub const ROUTERS_MAX: usize = 4_096;
 #[error("{ROUTERS_MAX} routers are connected already")]
 pub struct FleetFull;
 
+/// One process of a router.
+pub type Key = (RouterId, InstanceId);
+
 /// The routers that are connected.
 #[derive(Debug, Default)]
 pub struct Fleet {
     streams: Mutex<Streams>,
+    /// Apart, since it may be large: nobody who reads it holds up a report. Locked after `streams`, if both are.
+    health: Mutex<Health>,
 }
 
 #[derive(Debug, Default)]
 struct Streams {
-    by_router: BTreeMap<(RouterId, InstanceId), Connected>,
+    by_router: BTreeMap<Key, Connected>,
     /// Tells a stream from an earlier one of the same process.
     joined: u64,
+    waits: BTreeMap<u64, Wait>,
+    waits_begun: u64,
 }
 
 #[derive(Debug)]
 struct Connected {
     stream: u64,
+    group: Group,
+    build: Box<str>,
     mode: Mode,
     since: Instant,
     replaced: CancellationToken,
-    newest: Report,
+    newest: Arc<Report>,
+    reported: Option<Instant>,
+}
+
+/// A connected process of a router, for an operator.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// Which it is.
+    pub key: Key,
+    /// What it belongs to.
+    pub group: Group,
+    /// The version of its program.
+    pub build: Box<str>,
+    /// How its stream began.
+    pub mode: Mode,
+    /// How long it is connected.
+    pub connected: Duration,
+    /// How old its newest report is. `None`: none has come yet.
+    pub reported: Option<Duration>,
+    /// Its newest report.
+    pub report: Arc<Report>,
+    /// Whether another process is connected under the same id.
+    pub is_duplicate: bool,
 }
 
 /// One router's place in the fleet, given up when dropped.
 #[derive(Debug)]
 pub struct Member {
     fleet: Arc<Fleet>,
-    key: (RouterId, InstanceId),
+    key: Key,
     stream: u64,
     replaced: CancellationToken,
+    /// The router has said that it shuts down.
+    is_leaving: bool,
 }
 
 impl Fleet {
@@ -70,6 +117,7 @@ impl Fleet {
         let Hello {
             router,
             instance,
+            group,
             build,
             resume: _,
             want_snapshot: _,
@@ -82,12 +130,18 @@ impl Fleet {
         }
         streams.joined += 1;
         let stream = streams.joined;
+        for wait in streams.waits.values_mut() {
+            wait.tell(|set| set.join(&key, &group, mode));
+        }
         let connected = Connected {
             stream,
+            group,
+            build: build.clone(),
             mode,
             since: Instant::now(),
             replaced: replaced.clone(),
-            newest: Report::default(),
+            newest: Arc::default(),
+            reported: None,
         };
         let older = streams.by_router.insert(key.clone(), connected);
         let twin = streams.twin_of(&key);
@@ -95,6 +149,7 @@ impl Fleet {
 
         if let Some(older) = older {
             older.replaced.cancel();
+            self.health().forget(older.stream);
         }
         if let Mode::Withheld(why) = mode {
             tracing::warn!(
@@ -118,6 +173,7 @@ impl Fleet {
             key,
             stream,
             replaced,
+            is_leaving: false,
         })
     }
 
@@ -127,12 +183,46 @@ impl Fleet {
         self.lock().by_router.len()
     }
 
+    /// The connected routers behind `after`, by id, then instance; at most `count` of them.
+    #[must_use]
+    pub fn routers(&self, after: Option<&Key>, count: usize) -> Vec<Seen> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let streams = self.lock();
+        let routers = streams.by_router.range((from, Bound::Unbounded)).take(count);
+        let seen = routers.map(|(key, connected)| Seen {
+            key: key.clone(),
+            group: connected.group.clone(),
+            build: connected.build.clone(),
+            mode: connected.mode,
+            connected: connected.since.elapsed(),
+            reported: connected.reported.map(|reported| reported.elapsed()),
+            report: Arc::clone(&connected.newest),
+            is_duplicate: streams.twin_of(key).is_some(),
+        });
+        seen.collect()
+    }
+
+    /// How the endpoints of each model do, with at most `routers_max` of those who tell of one.
+    #[must_use]
+    pub fn health_of<'a>(
+        &self,
+        models: impl IntoIterator<Item = &'a Model>,
+        routers_max: usize,
+    ) -> Vec<Vec<EndpointHealth>> {
+        let health = self.health();
+        models.into_iter().map(|model| health.of(model, routers_max)).collect()
+    }
+
     /// The newest report of each router, for tests.
     #[cfg(test)]
     pub(crate) fn reports(&self) -> Vec<Report> {
         let streams = self.lock();
-        let newest = streams.by_router.values().map(|connected| connected.newest.clone());
+        let newest = streams.by_router.values().map(|connected| (*connected.newest).clone());
         newest.collect()
+    }
+
+    fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Streams> {
@@ -142,12 +232,14 @@ impl Fleet {
 
 impl Streams {
     /// Another process under the same router id.
-    fn twin_of(&self, (router, instance): &(RouterId, InstanceId)) -> Option<InstanceId> {
-        self.by_router
-            .keys()
-            .filter(|(id, _)| id == router)
-            .map(|(_, other)| *other)
-            .find(|other| other != instance)
+    fn twin_of(&self, key: &Key) -> Option<InstanceId> {
+        let (id, _) = key;
+        let before = self.by_router.range(..key).next_back();
+        let after = self.by_router.range((Bound::Excluded(key), Bound::Unbounded)).next();
+        let twin = before.into_iter().chain(after).map(|(other, _)| other);
+        twin.filter(|(other, _)| other == id)
+            .map(|(_, instance)| *instance)
+            .next()
     }
 }
 
@@ -158,21 +250,37 @@ impl Member {
         self.replaced.clone()
     }
 
-    /// Replaces the router's report.
-    pub fn report(&self, report: Report) {
+    /// Takes in a report: it replaces the one before, but for what it adds about endpoints, of which those count that a
+    /// model of `state` has.
+    pub fn report(&self, mut report: Report, state: &State) {
+        let endpoints = std::mem::take(&mut report.endpoints);
+        let report = Arc::new(report);
+        let now = Instant::now();
         let before = {
             let mut streams = self.fleet.lock();
-            match streams.by_router.get_mut(&self.key) {
-                Some(connected) if connected.stream == self.stream => {
-                    std::mem::replace(&mut connected.newest, report.clone())
-                }
-                // A newer stream speaks for the router.
-                Some(_) | None => return,
+            let Streams { by_router, waits, .. } = &mut *streams;
+            // A newer stream may speak for the router by now.
+            let Some(connected) = by_router.get_mut(&self.key).filter(|it| it.stream == self.stream) else {
+                return;
+            };
+            connected.reported = Some(now);
+            for wait in waits.values_mut() {
+                wait.tell(|set| set.report(&self.key, &report));
             }
+            if !endpoints.is_empty() {
+                let (router, _) = &self.key;
+                self.fleet.health().tell(self.stream, router, endpoints, state, now);
+            }
+            std::mem::replace(&mut connected.newest, Arc::clone(&report))
         };
         for news in report.news_since(&before) {
             self.tell(news, &report);
         }
+    }
+
+    /// The router shuts down in order: nobody need wait for it any longer.
+    pub fn leave(mut self) {
+        self.is_leaving = true;
     }
 
     fn tell(&self, news: News<'_>, report: &Report) {
@@ -216,7 +324,17 @@ impl Drop for Member {
         let Some(connected) = streams.by_router.remove(&self.key) else {
             return;
         };
+        for wait in streams.waits.values_mut() {
+            wait.tell(|set| {
+                if self.is_leaving {
+                    set.leave(&self.key);
+                } else {
+                    set.lose(&self.key);
+                }
+            });
+        }
         drop(streams);
+        self.fleet.health().forget(self.stream);
         let (router, instance) = &self.key;
         let revision = |cursor: Option<switchboard::history::Cursor>| cursor.map(|cursor| cursor.revision.get());
         tracing::info!(
@@ -239,67 +357,4 @@ const fn mode_name(mode: Mode) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::feed::welcome::{Resume, SnapshotWhy};
-
-    const MODE: Mode = Mode::Snapshot(SnapshotWhy::First);
-
-    fn hello(router: &str, instance: InstanceId) -> Hello {
-        Hello {
-            router: RouterId::parse(router).unwrap(),
-            instance,
-            build: "1".into(),
-            resume: Resume::Nothing,
-            want_snapshot: false,
-        }
-    }
-
-    fn holding(count: usize) -> Report {
-        Report {
-            held_total: count,
-            ..Report::default()
-        }
-    }
-
-    #[test]
-    fn the_newer_stream_of_one_process_wins() {
-        let fleet = Arc::new(Fleet::default());
-        let instance = InstanceId::random();
-        let older = fleet.join(hello("r", instance), MODE).unwrap();
-        let newer = fleet.join(hello("r", instance), MODE).unwrap();
-        assert!(older.replaced().is_cancelled() && !newer.replaced().is_cancelled());
-        newer.report(holding(1));
-        older.report(holding(2));
-        assert_eq!(fleet.reports(), [holding(1)]);
-        drop(older);
-        assert_eq!(fleet.reports(), [holding(1)]);
-        drop(newer);
-        assert_eq!(fleet.reports(), []);
-    }
-
-    #[test]
-    fn two_processes_under_one_id_both_stay() {
-        let fleet = Arc::new(Fleet::default());
-        let [one, two] = [(); 2].map(|()| fleet.join(hello("r", InstanceId::random()), MODE).unwrap());
-        assert!(!one.replaced().is_cancelled() && !two.replaced().is_cancelled());
-        assert_eq!(fleet.reports().len(), 2);
-        let twin = fleet.lock().twin_of(&one.key);
-        assert_eq!(twin, Some(two.key.1));
-        let other = fleet.join(hello("s", InstanceId::random()), MODE).unwrap();
-        assert_eq!(fleet.lock().twin_of(&other.key), None);
-    }
-
-    #[test]
-    fn a_full_fleet_takes_nobody_new_but_those_it_knows() {
-        let fleet = Arc::new(Fleet::default());
-        let instance = InstanceId::random();
-        let mut members: Vec<Member> = (0..ROUTERS_MAX)
-            .map(|number| fleet.join(hello(&format!("r{number}"), instance), MODE).unwrap())
-            .collect();
-        assert_eq!(fleet.join(hello("new", instance), MODE).unwrap_err(), FleetFull);
-        members.push(fleet.join(hello("r0", instance), MODE).unwrap());
-        members.truncate(ROUTERS_MAX - 1);
-        assert!(fleet.join(hello("new", instance), MODE).is_ok());
-    }
-}
+mod tests;

@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod feature;
+mod fleet;
 pub mod history;
 pub mod model;
 pub mod settings;

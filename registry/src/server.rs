@@ -175,10 +175,11 @@ impl Server {
         // The writer's failure stops the rest, and leaves whoever called untouched.
         let stop = stop.child_token();
         let streams = TaskTracker::new();
+        let fleet = Arc::new(Fleet::default());
         let feed = Feed::new(
             commit.published(),
             commit.pulse(),
-            Arc::new(Fleet::default()),
+            Arc::clone(&fleet),
             config.heartbeat,
             streams.clone(),
             stop.clone(),
@@ -206,7 +207,7 @@ impl Server {
         let config_api = ConfigApi::new(feed, history);
         let size = LIMITS.message_bytes;
         let routes = Routes::default()
-            .add_service(ModelServiceServer::new(ModelApi::new(commit.clone())).max_decoding_message_size(size))
+            .add_service(ModelServiceServer::new(ModelApi::new(commit.clone(), fleet)).max_decoding_message_size(size))
             .add_service(FeatureServiceServer::new(FeatureApi::new(commit.clone())).max_decoding_message_size(size))
             .add_service(SettingsServiceServer::new(SettingsApi::new(commit)).max_decoding_message_size(size))
             .add_service(ConfigServiceServer::new(config_api).max_decoding_message_size(CONFIG_BYTES_MAX));

@@ -13,6 +13,7 @@ mod failure;
 pub mod permits;
 mod run;
 mod unary;
+mod verdict;
 mod walk;
 
 use std::{sync::Arc, time::Duration};
@@ -318,6 +319,16 @@ impl Calls {
         context.feature = Some(decision.feature);
         let permits = self.permits.clone();
         Ok(Walk::new(catalog, decision, request, permits, self.limits, budget))
+    }
+}
+
+impl Calls {
+    /// Notes what the end of an attempt says about its server.
+    fn judge(&self, attempt: &Attempt, error: Option<&CallError>) {
+        if let Some(verdict) = verdict::verdict(attempt, error) {
+            let Selected { model, endpoint, .. } = &attempt.selected;
+            self.upstream.endpoints().note(&model.name, &endpoint.uri, verdict);
+        }
     }
 }
 

@@ -40,6 +40,8 @@ pub struct Config {
     pub registry_addrs: Vec<Uri>,
     /// The router's stable name, 1 to 255 visible ASCII characters.
     pub router_id: String,
+    /// What the router belongs to. Empty: nothing.
+    pub group: String,
     /// How long calls that run may go on after the router was told to stop.
     pub drain_timeout: Duration,
     /// Where the newest state is kept for the next start. `None`: nowhere.
@@ -85,6 +87,7 @@ fn serve(flags: ServeFlags) -> Result<Serve<Config>, String> {
             admin_addr: flags.admin_addr,
             registry_addrs: flags.registry_addr,
             router_id,
+            group: flags.group,
             drain_timeout: flags.drain_timeout,
             snapshot,
             ready_file: flags.shared.ready_file,
@@ -109,6 +112,14 @@ fn router_id(text: &str) -> Result<String, String> {
         Ok(text.to_owned())
     } else {
         Err("must have 1 to 255 visible ASCII characters".to_owned())
+    }
+}
+
+fn group(text: &str) -> Result<String, String> {
+    if text.chars().count() <= 255 && !text.chars().any(char::is_control) {
+        Ok(text.to_owned())
+    } else {
+        Err("must have at most 255 characters, none of them a control character".to_owned())
     }
 }
 
@@ -153,6 +164,10 @@ struct ServeFlags {
     /// The name by which the registry knows this router, 1 to 255 visible ASCII characters [default: the host name]
     #[arg(long, value_name = "ID", value_parser = router_id)]
     router_id: Option<String>,
+
+    /// What this router belongs to, for example a cluster or a zone, at most 255 characters: the registry shows it, and can wait for the routers of one group
+    #[arg(long, value_name = "NAME", default_value = "", value_parser = group)]
+    group: String,
 
     /// After SIGTERM, let calls that run go on for at most this long, for example `110s` or `2m`
     #[arg(long, value_name = "DURATION", default_value = "110s", value_parser = flags::duration)]

@@ -5,6 +5,7 @@ pub mod call;
 pub mod catalog;
 pub mod config;
 pub mod current;
+pub mod endpoints;
 pub mod grpc;
 pub mod prompt;
 pub mod relay;

@@ -106,11 +106,13 @@ impl Server {
             SubscriptionConfig {
                 registry_addrs: config.registry_addrs,
                 router_id: config.router_id,
+                group: config.group,
                 instance: InstanceId::random(),
                 build: env!("CARGO_PKG_VERSION").to_owned(),
                 snapshot: config.snapshot,
             },
             Arc::clone(&current),
+            upstream.endpoints().clone(),
         );
         subscription.metrics().register(own);
         let progress = subscription.progress();

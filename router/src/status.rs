@@ -60,6 +60,10 @@ impl From<CallFailure> for Failure {
             CallError::Upstream(UpstreamError::RateLimited(delay)) => {
                 may_retry(Self::new(Reason::UpstreamRateLimited, message), delay.unwrap_or(RETRY))
             }
+            CallError::Upstream(UpstreamError::Busy(delay)) => {
+                let failure = Self::new(Reason::UpstreamServerError, message).with(key::UPSTREAM_STATUS, 503);
+                may_retry(failure, delay)
+            }
             CallError::Upstream(error) => upstream(&error, message, context.input_field),
             CallError::Internal => Self::new(Reason::InternalError, message),
         };
@@ -132,36 +136,51 @@ fn candidates(considered: Vec<Considered>) -> Any {
 
 /// The model server's fault, or its verdict on the request; never the caller's unless the server blames the request.
 fn upstream(error: &UpstreamError, message: String, input_field: &'static str) -> Failure {
-    let told = |reason, status: u16| Failure::new(reason, message.clone()).with(key::UPSTREAM_STATUS, status);
-    let plain = |reason| Failure::new(reason, message.clone());
+    let plain = |message| Failure::new(upstream_reason(error), message);
     match error {
-        UpstreamError::Dial(error) => Failure::new(dial(error), error.to_string()),
-        UpstreamError::FirstTokenTimeout(_) => plain(Reason::UpstreamFirstByteTimeout),
-        UpstreamError::IdleTimeout(_) => plain(Reason::UpstreamIdleTimeout),
-        UpstreamError::Truncated => plain(Reason::UpstreamStreamTruncated),
-        UpstreamError::Server(Some(status)) => told(Reason::UpstreamServerError, *status),
-        UpstreamError::Server(None) => plain(Reason::UpstreamServerError),
-        UpstreamError::RateLimited(_) => plain(Reason::UpstreamRateLimited),
-        UpstreamError::CredentialRejected(status) => told(Reason::UpstreamCredentialRejected, *status),
-        UpstreamError::NotFound => plain(Reason::UpstreamModelNotFound),
+        UpstreamError::Dial(error) => plain(error.to_string()),
         UpstreamError::Rejected { status, rejection } => {
             rejected(*rejection, input_field).with(key::UPSTREAM_STATUS, status)
         }
-        UpstreamError::Redirected(status) => told(Reason::UpstreamRedirectRefused, *status),
-        UpstreamError::UnexpectedContentType => plain(Reason::UpstreamUnexpectedContentType),
-        UpstreamError::UnexpectedStatus(status) => told(Reason::UpstreamProtocolError, *status),
-        UpstreamError::Protocol => plain(Reason::UpstreamProtocolError),
-        UpstreamError::InvalidUtf8 => plain(Reason::UpstreamInvalidUtf8),
-        UpstreamError::TooLarge(limit) => plain(Reason::UpstreamResponseTooLarge).with(key::LIMIT, limit),
+        UpstreamError::Server(Some(status))
+        | UpstreamError::CredentialRejected(status)
+        | UpstreamError::Redirected(status)
+        | UpstreamError::UnexpectedStatus(status) => plain(message).with(key::UPSTREAM_STATUS, status),
+        UpstreamError::TooLarge(limit) => plain(message).with(key::LIMIT, limit),
+        UpstreamError::FirstTokenTimeout(_)
+        | UpstreamError::IdleTimeout(_)
+        | UpstreamError::Truncated
+        | UpstreamError::Server(None)
+        | UpstreamError::Busy(_)
+        | UpstreamError::RateLimited(_)
+        | UpstreamError::NotFound
+        | UpstreamError::UnexpectedContentType
+        | UpstreamError::Protocol
+        | UpstreamError::InvalidUtf8 => plain(message),
     }
 }
 
-const fn dial(error: &DialError) -> Reason {
+/// The reason that goes with what a model server did.
+#[must_use]
+pub const fn upstream_reason(error: &UpstreamError) -> Reason {
     match error {
-        DialError::Dns(_) => Reason::UpstreamDnsFailed,
-        DialError::Connect(_) | DialError::TimedOut(_) => Reason::UpstreamConnectFailed,
-        DialError::Untrusted(_) => Reason::UpstreamTlsUntrusted,
-        DialError::Handshake(_) => Reason::UpstreamTlsHandshakeFailed,
+        UpstreamError::Dial(DialError::Dns(_)) => Reason::UpstreamDnsFailed,
+        UpstreamError::Dial(DialError::Connect(_) | DialError::TimedOut(_)) => Reason::UpstreamConnectFailed,
+        UpstreamError::Dial(DialError::Untrusted(_)) => Reason::UpstreamTlsUntrusted,
+        UpstreamError::Dial(DialError::Handshake(_)) => Reason::UpstreamTlsHandshakeFailed,
+        UpstreamError::FirstTokenTimeout(_) => Reason::UpstreamFirstByteTimeout,
+        UpstreamError::IdleTimeout(_) => Reason::UpstreamIdleTimeout,
+        UpstreamError::Truncated => Reason::UpstreamStreamTruncated,
+        UpstreamError::Server(_) | UpstreamError::Busy(_) => Reason::UpstreamServerError,
+        UpstreamError::RateLimited(_) => Reason::UpstreamRateLimited,
+        UpstreamError::CredentialRejected(_) => Reason::UpstreamCredentialRejected,
+        UpstreamError::NotFound => Reason::UpstreamModelNotFound,
+        UpstreamError::Rejected { .. } => Reason::UpstreamRejectedRequest,
+        UpstreamError::Redirected(_) => Reason::UpstreamRedirectRefused,
+        UpstreamError::UnexpectedContentType => Reason::UpstreamUnexpectedContentType,
+        UpstreamError::UnexpectedStatus(_) | UpstreamError::Protocol => Reason::UpstreamProtocolError,
+        UpstreamError::InvalidUtf8 => Reason::UpstreamInvalidUtf8,
+        UpstreamError::TooLarge(_) => Reason::UpstreamResponseTooLarge,
     }
 }
 

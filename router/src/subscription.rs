@@ -25,12 +25,12 @@ use tracing::{Instrument as _, error, info_span};
 
 use self::{
     apply::{Applied, Applier},
-    link::Link,
+    link::{Link, Told},
     persist::{PersistMetrics, Persister, Restored, SnapshotFile},
     received::Received,
     surroundings::{Grpc, Surroundings},
 };
-use crate::current::Current;
+use crate::{current::Current, endpoints::Endpoints};
 
 /// Whom to follow, and as whom.
 #[derive(Debug, Clone)]
@@ -39,6 +39,8 @@ pub struct SubscriptionConfig {
     pub registry_addrs: Vec<http::Uri>,
     /// The router's stable id, 1 to 255 visible ASCII characters.
     pub router_id: String,
+    /// What the router belongs to. Empty: nothing.
+    pub group: String,
     /// The id of this start of the process.
     pub instance: InstanceId,
     /// The version of this program, for people.
@@ -53,6 +55,7 @@ pub struct Subscription<S = Grpc> {
     surroundings: S,
     config: Arc<SubscriptionConfig>,
     current: Arc<Current>,
+    endpoints: Endpoints,
     received: watch::Sender<Option<Arc<Received>>>,
     applied: watch::Sender<Applied>,
     metrics: PersistMetrics,
@@ -92,21 +95,22 @@ impl Progress {
 }
 
 impl Subscription {
-    /// A subscription that puts its catalogs into `current`. Nothing happens before [`Self::run`].
+    /// A subscription that puts its catalogs into `current`, and reports how `endpoints` do. Nothing happens before [`Self::run`].
     #[must_use]
-    pub fn new(config: SubscriptionConfig, current: Arc<Current>) -> Self {
-        Self::within(Grpc, config, current)
+    pub fn new(config: SubscriptionConfig, current: Arc<Current>, endpoints: Endpoints) -> Self {
+        Self::within(Grpc, config, current, endpoints)
     }
 }
 
 impl<S: Surroundings> Subscription<S> {
     /// The same in other surroundings.
     #[must_use]
-    pub fn within(surroundings: S, config: SubscriptionConfig, current: Arc<Current>) -> Self {
+    pub fn within(surroundings: S, config: SubscriptionConfig, current: Arc<Current>, endpoints: Endpoints) -> Self {
         Self {
             surroundings,
             config: Arc::new(config),
             current,
+            endpoints,
             received: watch::Sender::new(None),
             applied: watch::Sender::new(Applied::default()),
             metrics: PersistMetrics::default(),
@@ -141,6 +145,7 @@ impl<S: Surroundings> Subscription<S> {
             surroundings,
             config,
             current,
+            endpoints,
             received,
             applied,
             metrics,
@@ -163,15 +168,13 @@ impl<S: Surroundings> Subscription<S> {
 
         let (received_out, applied_out) = (received.subscribe(), applied.subscribe());
         let (connection, connection_out) = watch::channel(None);
-        let link = Link::new(
-            surroundings.clone(),
-            config,
-            Arc::clone(&current),
-            received,
-            connection,
-            applied_out,
-            persisted_out,
-        );
+        let told = Told {
+            current: Arc::clone(&current),
+            endpoints,
+            applied: applied_out,
+            persisted: persisted_out,
+        };
+        let link = Link::new(surroundings.clone(), config, received, connection, told);
         let mut applier = Applier::new(surroundings, current, received_out, connection_out, applied, kept);
         if let Some(restored) = restored {
             applier.restore(restored);

@@ -42,7 +42,10 @@ use self::{
     metrics::UpstreamMetrics,
     sse::SseError,
 };
-use crate::catalog::{Credential, Tls};
+use crate::{
+    catalog::{Credential, Tls},
+    endpoints::Endpoints,
+};
 
 /// The most bytes of a response's header.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
@@ -72,6 +75,9 @@ pub enum UpstreamError {
     /// It failed, with this HTTP status if it told one.
     #[error("the model server failed")]
     Server(Option<u16>),
+    /// It cannot answer now (503), and asks to be left alone for this long.
+    #[error("the model server failed and asks to be left alone for a while")]
+    Busy(Duration),
     /// It has too much to do, and asks to be left alone for this long.
     #[error("the model server has too much to do")]
     RateLimited(Option<Duration>),
@@ -156,6 +162,7 @@ pub struct Upstream {
     /// Servers that refuse to be asked for usage.
     without_usage: Arc<Mutex<HashSet<EndpointUri>>>,
     metrics: UpstreamMetrics,
+    endpoints: Endpoints,
 }
 
 impl Upstream {
@@ -170,7 +177,14 @@ impl Upstream {
             clients: Clients::new(connect_timeout)?,
             without_usage: Arc::default(),
             metrics: UpstreamMetrics::default(),
+            endpoints: Endpoints::default(),
         })
+    }
+
+    /// How the servers do.
+    #[must_use]
+    pub const fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
     }
 
     /// What is counted of the calls.
@@ -323,6 +337,10 @@ async fn check(response: Response<Incoming>, kind: &str) -> Result<Response<Inco
             })
         }
         _ if status.is_redirection() => Err(UpstreamError::Redirected(code)),
+        StatusCode::SERVICE_UNAVAILABLE => Err(match retry_after(&response) {
+            Some(delay) => UpstreamError::Busy(delay),
+            None => UpstreamError::Server(Some(code)),
+        }),
         _ if status.is_server_error() => Err(UpstreamError::Server(Some(code))),
         _ => Err(UpstreamError::UnexpectedStatus(code)),
     }

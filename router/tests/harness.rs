@@ -261,11 +261,12 @@ impl Router {
         let config = SubscriptionConfig {
             registry_addrs: Vec::new(),
             router_id: "router-1".to_owned(),
+            group: String::new(),
             instance: InstanceId::random(),
             build: "test".to_owned(),
             snapshot: None,
         };
-        let progress = Subscription::new(config, Arc::clone(&current)).progress();
+        let progress = Subscription::new(config, Arc::clone(&current), upstream.endpoints().clone()).progress();
         let api = InferenceApi::new(current, upstream, limits, tasks.clone(), drain.clone());
         let stop = CancellationToken::new();
         let routing = RoutingApi::new(api.calls().clone(), progress, stop.clone());

@@ -105,6 +105,16 @@ impl Service {
         self.listen_addr
     }
 
+    /// Stops the process where it stands, without its noticing.
+    pub(crate) fn freeze(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::STOP).unwrap();
+    }
+
+    /// Lets a frozen process go on.
+    pub(crate) fn thaw(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::CONT).unwrap();
+    }
+
     /// Asks the process to end, and waits until it has.
     pub(crate) async fn terminate(&mut self) -> ExitStatus {
         let pid = Pid::from_child(&self.child);

@@ -21,6 +21,7 @@ mod administrator;
 mod cold_start;
 mod credentials;
 mod disk;
+mod fleet;
 mod frozen;
 mod histories;
 mod history;

@@ -19,7 +19,7 @@ use super::{
     welcome::{SnapshotWhy, WithheldWhy},
     *,
 };
-use crate::fleet::report::{Message, Report, RouterId};
+use crate::fleet::report::{Group, Message, Report, RouterId};
 
 mod downward;
 mod lives;
@@ -127,6 +127,7 @@ fn hello(resume: Resume) -> Hello {
     Hello {
         router: RouterId::parse("router").unwrap(),
         instance: InstanceId::random(),
+        group: Group::default(),
         build: "1".into(),
         resume,
         want_snapshot: false,

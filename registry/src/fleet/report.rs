@@ -4,9 +4,10 @@ use std::{collections::BTreeSet, fmt, time::Duration};
 
 use switchboard::{
     history::Cursor,
-    names::{InstanceId, Revision},
+    names::{InstanceId, ModelName, Revision},
 };
 
+use super::health::EndpointState;
 use crate::feed::welcome::Resume;
 
 /// One message from a router.
@@ -52,6 +53,48 @@ impl fmt::Display for RouterId {
     }
 }
 
+/// The text is no group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "must have at most {} characters, none of them a control character",
+    Group::LENGTH_MAX
+)]
+pub struct GroupError;
+
+/// What a router belongs to, for example a cluster or a zone. Empty: nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Group(Box<str>);
+
+impl Group {
+    /// The most characters that it may have.
+    pub const LENGTH_MAX: usize = 255;
+
+    /// Parses a group.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError`] for a text that is too long or has control characters.
+    pub fn parse(text: &str) -> Result<Self, GroupError> {
+        if text.chars().count() <= Self::LENGTH_MAX && !text.chars().any(char::is_control) {
+            Ok(Self(text.into()))
+        } else {
+            Err(GroupError)
+        }
+    }
+
+    /// Whether it is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// A router introduces itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
@@ -59,6 +102,8 @@ pub struct Hello {
     pub router: RouterId,
     /// This start of its process.
     pub instance: InstanceId,
+    /// What it belongs to.
+    pub group: Group,
     /// The version of its program, for people.
     pub build: Box<str>,
     /// What it has received whole.
@@ -74,6 +119,8 @@ pub struct Report {
     pub applied: Option<Cursor>,
     /// The state received whole.
     pub received: Option<Cursor>,
+    /// The state that it would begin with after a restart. `None`: it keeps none.
+    pub persisted: Option<Cursor>,
     /// Items whose newest state cannot be used, as many as are listed.
     pub held: Vec<Held>,
     /// How many items are held in all: no fewer than are listed.
@@ -82,11 +129,28 @@ pub struct Report {
     pub history_refusal: Option<HistoryRefusal>,
     /// How long the catalog in use took.
     pub apply_duration: Duration,
+    /// Servers of models whose state has changed. Unlike the rest this adds to what earlier reports said.
+    pub endpoints: Vec<EndpointReport>,
 }
 
 impl Report {
     /// The most held items that are listed.
     pub const HELD_MAX: usize = 256;
+    /// The most endpoints that are listed.
+    pub const ENDPOINTS_MAX: usize = 1_000;
+}
+
+/// How one server of a model does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointReport {
+    /// The model.
+    pub model: ModelName,
+    /// The endpoint, as the model gives it.
+    pub uri: Box<str>,
+    /// How it does. `None`: the router no longer knows it.
+    pub state: Option<EndpointState>,
+    /// Why, for programs. Empty where it does well.
+    pub reason: Box<str>,
 }
 
 /// An item whose newest state a router cannot use.

@@ -75,8 +75,8 @@ pub async fn greeting(messages: &mut Messages) -> Result<Option<Hello>, UplinkEr
 
 /// Takes in reports until the router closes its side in order.
 ///
-/// `judged` is the history that the reports must fit; a router from which the configuration is withheld has another one by
-/// definition, and is not judged.
+/// Reports must fit the published history where they are judged; a router from which the configuration is withheld has
+/// another one by definition, and is not.
 ///
 /// # Errors
 ///
@@ -88,10 +88,11 @@ pub async fn greeting(messages: &mut Messages) -> Result<Option<Hello>, UplinkEr
 pub async fn listen(
     messages: &mut Messages,
     member: &Member,
-    judged: Option<watch::Receiver<Arc<State>>>,
+    published: &watch::Receiver<Arc<State>>,
+    is_judged: bool,
     silence_max: Duration,
 ) -> Result<(), UplinkError> {
-    let life = judged.as_ref().map(|published| published.borrow().items.incarnation());
+    let life = published.borrow().items.incarnation();
     loop {
         let message = timeout(silence_max, messages.next())
             .await
@@ -100,14 +101,12 @@ pub async fn listen(
             None => return Ok(()),
             Some(Message::Hello(_)) => return Err(UplinkError::HelloAgain),
             Some(Message::Report(report)) => {
-                if let Some(published) = &judged {
-                    let newest = Arc::clone(&published.borrow());
-                    // A new life ends the stream, and what the router says until then is of the life before.
-                    if life == Some(newest.items.incarnation()) {
-                        judge(&report, &newest.items)?;
-                    }
+                let state = Arc::clone(&published.borrow());
+                // A new life ends the stream, and what the router says until then is of the life before.
+                if is_judged && life == state.items.incarnation() {
+                    judge(&report, &state.items)?;
                 }
-                member.report(report);
+                member.report(report, &state);
             }
         }
     }
@@ -121,6 +120,7 @@ fn judge(report: &Report, items: &Items) -> Result<(), UplinkError> {
     let cursors = [
         ("report.applied", &report.applied),
         ("report.received", &report.received),
+        ("report.persisted", &report.persisted),
     ];
     for (field, cursor) in cursors {
         if cursor.is_some_and(|cursor| !has_been_at(&cursor, items)) {

@@ -9,7 +9,7 @@ use switchboard::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
-use super::history::HistoryApi;
+use super::{fleet, history::HistoryApi};
 use crate::{
     feed::{Feed, credential, stream::Frames},
     fleet::{report::Message, uplink::UplinkError},
@@ -79,6 +79,20 @@ impl ConfigService for ConfigApi {
             "the API token of `{}` is handed out", key.model
         );
         Ok(Response::new(wire::credential::response(credential)))
+    }
+
+    async fn list_routers(
+        &self,
+        request: Request<registry::ListRoutersRequest>,
+    ) -> Result<Response<registry::ListRoutersResponse>, Status> {
+        fleet::list_routers(&self.feed, &request)
+    }
+
+    async fn wait_for_revision(
+        &self,
+        request: Request<registry::WaitForRevisionRequest>,
+    ) -> Result<Response<registry::WaitForRevisionResponse>, Status> {
+        fleet::wait_for_revision(&self.feed, request).await
     }
 
     async fn list_changes(

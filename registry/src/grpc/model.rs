@@ -1,6 +1,6 @@
 //! `ModelService`.
 
-use std::ops::Bound;
+use std::{ops::Bound, sync::Arc};
 
 use switchboard::{
     catalogue::Catalogue,
@@ -14,29 +14,37 @@ use tonic::{Request, Response, Status};
 use super::{invalid, write};
 use crate::{
     commit::Commit,
-    domain::{state::State, view::ModelView},
+    domain::{model::Model, state::State, view::ModelView},
+    fleet::Fleet,
     status::write::not_found,
     wire::{self, count, page::Page},
 };
+
+/// The most routers that are shown for one endpoint.
+const ROUTERS_SHOWN_MAX: usize = 100;
 
 /// Serves `ModelService`.
 #[derive(Debug, Clone)]
 pub struct ModelApi {
     commit: Commit,
+    fleet: Arc<Fleet>,
 }
 
 impl ModelApi {
-    /// Reads and writes through `commit`.
+    /// Reads and writes through `commit`; how the servers of models do is told by `fleet`.
     #[must_use]
-    pub const fn new(commit: Commit) -> Self {
-        Self { commit }
+    pub const fn new(commit: Commit, fleet: Arc<Fleet>) -> Self {
+        Self { commit, fleet }
     }
 
     fn read(&self, request: &registry::GetModelRequest) -> Result<registry::Model, Failure> {
         let name = wire::model::get(request).map_err(invalid)?;
         let view = self.commit.state().model(&name);
-        view.map(|view| wire::model::answer(&view))
-            .ok_or_else(|| not_found(&name.into()))
+        let view = view.ok_or_else(|| not_found(&name.into()))?;
+        let mut answer = wire::model::answer(&view);
+        let health = self.fleet.health_of([&view.model.value], ROUTERS_SHOWN_MAX);
+        answer.health = wire::fleet::health(health.into_iter().flatten().collect(), ROUTERS_SHOWN_MAX);
+        Ok(answer)
     }
 
     fn list(&self, request: &registry::ListModelsRequest) -> Result<registry::ListModelsResponse, Failure> {
@@ -45,8 +53,15 @@ impl ModelApi {
         let after = after.map_err(|_misspelled| invalid(Page::unknown_token()))?;
         let state = self.commit.state();
         let (models, next_page_token) = page.cut(models_after(&state, after), |view| view.model.value.name.id());
+        let shown: Vec<&Model> = models.iter().map(|view| &view.model.value).collect();
+        // The worst of each endpoint.
+        let health = self.fleet.health_of(shown, 1);
+        let answers = models.iter().zip(health).map(|(view, health)| registry::Model {
+            health: wire::fleet::health(health, 0),
+            ..wire::model::answer(view)
+        });
         Ok(registry::ListModelsResponse {
-            models: models.iter().map(wire::model::answer).collect(),
+            models: answers.collect(),
             next_page_token,
             total_size: count(state.models.len()),
             revision: state.items.revision().get(),

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use switchboard::pb::{
     registry::{
         self, feature_service_server::FeatureService as _, model_service_server::ModelService as _,
@@ -40,7 +42,7 @@ impl Running {
     }
 
     fn models(&self) -> ModelApi {
-        ModelApi::new(self.commit.clone())
+        ModelApi::new(self.commit.clone(), Arc::default())
     }
 
     fn features(&self) -> FeatureApi {

@@ -54,8 +54,13 @@ impl From<ResumeError> for Failure {
 
 impl From<UplinkError> for Failure {
     fn from(error: UplinkError) -> Self {
-        match error {
-            UplinkError::Malformed(violations) => Self::invalid(&violations),
+        match &error {
+            UplinkError::Malformed(violations) => {
+                let first = violations.as_slice().first();
+                let first = first.map(|bad| format!(": `{}` {}", bad.field, bad.description));
+                let message = format!("{error}{}", first.unwrap_or_default());
+                Self::new(Reason::StreamProtocolViolation, message).with_fields(violations)
+            }
             UplinkError::UnknownMessage
             | UplinkError::Unreadable
             | UplinkError::HelloLate
@@ -227,6 +232,27 @@ mod tests {
         });
         assert_eq!(reason(&status), "STREAM_PROTOCOL_VIOLATION");
         assert!(status.message().contains("report.received"), "{}", status.message());
+    }
+
+    #[test]
+    fn bad_fields_of_a_message_are_named() {
+        let mut violations = Violations::new();
+        violations.push(
+            "report.held_total",
+            FieldReason::ValueOutOfRange,
+            "must not be negative",
+        );
+        let status = status(UplinkError::Malformed(violations));
+        assert_eq!(reason(&status), "STREAM_PROTOCOL_VIOLATION");
+        assert_eq!(
+            status.message(),
+            "a message has bad fields: `report.held_total` must not be negative"
+        );
+        let details = status.get_error_details();
+        assert_eq!(
+            details.bad_request().unwrap().field_violations[0].field,
+            "report.held_total"
+        );
     }
 
     #[test]

@@ -62,17 +62,22 @@ fn message(kind: Kind) -> Bytes {
 }
 
 fn from_welcome(welcome: &Welcome, heartbeat: Duration) -> registry::Welcome {
-    let (mode, reason) = match welcome.mode {
-        Mode::Resumed(_) => (registry::Mode::Resumed, registry::ModeReason::Unspecified),
-        Mode::Snapshot(why) => (registry::Mode::Snapshot, from_snapshot_why(why)),
-        Mode::Withheld(why) => (registry::Mode::Withheld, from_withheld_why(why)),
-    };
+    let (mode, reason) = mode(welcome.mode);
     registry::Welcome {
         head: Some((&welcome.head).into()),
         oldest_resumable: welcome.oldest_resumable.get(),
         heartbeat: duration(heartbeat),
         mode: mode.into(),
         reason: reason.into(),
+    }
+}
+
+/// How a stream begins, and why it is not resumed.
+pub(super) const fn mode(mode: Mode) -> (registry::Mode, registry::ModeReason) {
+    match mode {
+        Mode::Resumed(_) => (registry::Mode::Resumed, registry::ModeReason::Unspecified),
+        Mode::Snapshot(why) => (registry::Mode::Snapshot, from_snapshot_why(why)),
+        Mode::Withheld(why) => (registry::Mode::Withheld, from_withheld_why(why)),
     }
 }
 

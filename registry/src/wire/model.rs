@@ -64,6 +64,7 @@ pub const FIELDS: Fields = Fields {
         "api_token_update_time",
         "features",
         "release_stage",
+        "health",
         "revision",
         "create_time",
         "update_time",
@@ -147,7 +148,7 @@ pub fn answer(view: &ModelView) -> registry::Model {
         api_token_update_time: view.token_update_time.map(timestamp),
         features,
         release_stage: stage(model.family.stage).into(),
-        // Told by the fleet, where it is asked for.
+        // Told by the fleet, to those who read.
         health: Vec::new(),
         revision: record.revision.get(),
         create_time: Some(timestamp(record.create_time)),

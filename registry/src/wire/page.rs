@@ -62,8 +62,24 @@ impl Page {
     /// this is the last.
     #[must_use]
     pub fn cut<T>(&self, rest: impl Iterator<Item = T>, key: impl FnOnce(&T) -> &str) -> (Vec<T>, String) {
+        self.cut_while(rest, |_| true, key)
+    }
+
+    /// The same of entries that may be large: the page ends before the first that does not fit, but has one at least.
+    #[must_use]
+    pub fn cut_while<T>(
+        &self,
+        rest: impl Iterator<Item = T>,
+        mut fits: impl FnMut(&T) -> bool,
+        key: impl FnOnce(&T) -> &str,
+    ) -> (Vec<T>, String) {
         let mut rest = rest.peekable();
-        let page: Vec<T> = rest.by_ref().take(self.size).collect();
+        let mut page = Vec::new();
+        while page.len() < self.size
+            && let Some(next) = rest.next_if(|next| fits(next) || page.is_empty())
+        {
+            page.push(next);
+        }
         let token = match (page.last(), rest.peek()) {
             (Some(last), Some(_)) => write_token(self.method, key(last)),
             _ => String::new(),
@@ -143,6 +159,24 @@ mod tests {
         assert_eq!(token, "");
         let whole = Page::parse("List", 3, "").unwrap();
         assert_eq!(whole.cut_slice(&LIST, |entry| entry).unwrap().1, "");
+    }
+
+    #[test]
+    fn a_page_ends_before_what_does_not_fit_but_is_never_empty() {
+        for (fitting, expected) in [(0, 1), (1, 1), (2, 2), (9, 3)] {
+            let mut taken = 0;
+            let fits = |_: &&&str| {
+                taken += 1;
+                taken <= fitting
+            };
+            let page = Page::parse("List", 0, "").unwrap();
+            let (entries, token) = page.cut_while(LIST.iter(), fits, |entry| entry);
+            assert_eq!(
+                (entries.len(), token.is_empty()),
+                (expected, expected == 3),
+                "{fitting}"
+            );
+        }
     }
 
     #[test]

@@ -3,16 +3,20 @@
 use std::time::Duration;
 
 use switchboard::{
+    endpoint::EndpointUri,
     history::Cursor,
-    names::{InstanceId, Revision},
+    names::{InstanceId, ModelName, Revision},
     pb::{registry, types},
     reason::FieldReason,
     violation::Violations,
 };
 
-use super::change::resume;
+use super::{change::resume, duration};
 use crate::fleet::{
-    report::{Held, HeldWhy, Hello, HistoryRefusal, HistoryRefusalWhy, Message, Report, RouterId},
+    health::EndpointState,
+    report::{
+        EndpointReport, Group, Held, HeldWhy, Hello, HistoryRefusal, HistoryRefusalWhy, Message, Report, RouterId,
+    },
     uplink::UplinkError,
 };
 
@@ -43,11 +47,13 @@ impl TryFrom<&registry::Hello> for Hello {
         let mut fields = Fields::default();
         let router = fields.take("hello.router_id", RouterId::parse(&wire.router_id));
         let instance = fields.take("hello.instance", InstanceId::parse(&wire.instance));
+        let group = fields.take("hello.group", Group::parse(&wire.group));
         let build = fields.text("hello.build", &wire.build, TEXT_MAX);
-        match (router, instance, build) {
-            (Some(router), Some(instance), Some(build)) => Ok(Self {
+        match (router, instance, group, build) {
+            (Some(router), Some(instance), Some(group), Some(build)) => Ok(Self {
                 router,
                 instance,
+                group,
                 build,
                 resume: resume(wire.resume.as_ref()),
                 want_snapshot: wire.want_snapshot,
@@ -64,17 +70,21 @@ impl TryFrom<&registry::Report> for Report {
         let mut fields = Fields::default();
         let applied = fields.cursor("report.applied", wire.applied.as_ref());
         let received = fields.cursor("report.received", wire.received.as_ref());
+        let persisted = fields.cursor("report.persisted", wire.persisted.as_ref());
         let held = fields.held(&wire.held);
         let held_total = fields.held_total(wire.held_total, wire.held.len());
         let history_refusal = wire.history_refusal.as_ref().and_then(|wire| fields.refusal(wire));
         let apply_duration = fields.duration("report.apply_duration", wire.apply_duration);
+        let endpoints = fields.endpoints(&wire.endpoints);
         fields.violations.or(Self {
             applied,
             received,
+            persisted,
             held,
             held_total,
             history_refusal,
             apply_duration,
+            endpoints,
         })
     }
 }
@@ -124,8 +134,7 @@ impl Fields {
     }
 
     fn duration(&mut self, field: &str, wire: Option<prost_types::Duration>) -> Duration {
-        let duration = wire.map_or(Ok(Duration::ZERO), Duration::try_from);
-        duration.unwrap_or_else(|_negative| {
+        wire.map_or(Some(Duration::ZERO), duration).unwrap_or_else(|| {
             self.violations
                 .push(field, FieldReason::ValueOutOfRange, "must not be negative");
             Duration::ZERO
@@ -187,6 +196,44 @@ impl Fields {
             revision: revision?,
             used_revision: used_revision?,
             why: why?,
+        })
+    }
+
+    fn endpoints(&mut self, wire: &[registry::EndpointReport]) -> Vec<EndpointReport> {
+        if wire.len() > Report::ENDPOINTS_MAX {
+            self.violations.push(
+                "report.endpoints",
+                FieldReason::ValueOutOfRange,
+                format!("must list at most {} endpoints", Report::ENDPOINTS_MAX),
+            );
+            return Vec::new();
+        }
+        let one = |(index, wire)| self.endpoint(&format!("report.endpoints[{index}]"), wire);
+        wire.iter().enumerate().filter_map(one).collect()
+    }
+
+    fn endpoint(&mut self, path: &str, wire: &registry::EndpointReport) -> Option<EndpointReport> {
+        use types::EndpointState as Wire;
+        let model = self.take(&format!("{path}.model"), ModelName::parse(&wire.model));
+        let uri = self.text(&format!("{path}.uri"), &wire.uri, EndpointUri::LENGTH_MAX);
+        let reason = self.text(&format!("{path}.reason"), &wire.reason, REASON_MAX);
+        let state = match Wire::try_from(wire.state) {
+            Ok(Wire::Unspecified) => Some(None),
+            Ok(Wire::Healthy) => Some(Some(EndpointState::Healthy)),
+            Ok(Wire::Recovering) => Some(Some(EndpointState::Recovering)),
+            Ok(Wire::Ejected) => Some(Some(EndpointState::Ejected)),
+            Ok(Wire::Misconfigured) => Some(Some(EndpointState::Misconfigured)),
+            Ok(Wire::BackingOff) => Some(Some(EndpointState::BackingOff)),
+            Err(_unknown) => {
+                self.unknown(&format!("{path}.state"));
+                None
+            }
+        };
+        Some(EndpointReport {
+            model: model?,
+            uri: uri?,
+            state: state?,
+            reason: reason?,
         })
     }
 

@@ -103,12 +103,15 @@ impl Run {
                 }
                 Err(error) => {
                     watch.ended(Some(&error));
+                    self.calls.judge(&attempt, Some(&error));
                     self.walk.failed(&attempt, error)?;
                 }
             }
         };
         if let Some(begin) = self.begin.take() {
-            begin.send(attempt.selected).map_err(|_gone| CallError::CallerGone)?;
+            begin
+                .send(attempt.selected.clone())
+                .map_err(|_gone| CallError::CallerGone)?;
         }
         let patience = Patience {
             idle: attempt.idle,
@@ -120,6 +123,7 @@ impl Run {
         };
         let relayed = within(attempt.deadline, relayed).instrument(watch.span()).await;
         watch.ended(relayed.as_ref().err());
+        self.calls.judge(&attempt, relayed.as_ref().err());
         relayed.map(|()| answer)
     }
 

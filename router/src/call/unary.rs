@@ -72,6 +72,7 @@ impl Calls {
                 .begin(&attempt.selected.model.name, &attempt.selected.endpoint.uri);
             let asked = within(attempt.deadline, asked).instrument(watch.span()).await;
             watch.ended(asked.as_ref().err());
+            self.judge(&attempt, asked.as_ref().err());
             match asked {
                 Ok(whole) => {
                     return Ok(Answered {

@@ -52,6 +52,8 @@ pub struct Attempt {
     pub post: Arc<Post>,
     /// From now to the first token, where there is one before the end.
     pub first_token: Duration,
+    /// Whether that is less than the model allows.
+    pub is_hurried: bool,
     /// Between two events.
     pub idle: Duration,
     /// When the call must be over on this model.
@@ -281,6 +283,12 @@ impl Walk {
         let deadline = self.deadline_on(model);
         let first_token = model.limits.first_token_timeout.unwrap_or(self.limits.first_token);
         let left = deadline.saturating_duration_since(Instant::now());
+        // Half of the time is for whoever would be tried next.
+        let first_token_now = if self.could_go_on(stop) {
+            first_token.min(left / 2)
+        } else {
+            first_token
+        };
         Some(Attempt {
             selected: Selected {
                 feature: self.decision.feature,
@@ -293,12 +301,8 @@ impl Walk {
                 attempts: self.attempts,
             },
             post: Arc::clone(&stop.post),
-            // Half of the time is for whoever would be tried next.
-            first_token: if self.could_go_on(stop) {
-                first_token.min(left / 2)
-            } else {
-                first_token
-            },
+            first_token: first_token_now,
+            is_hurried: first_token_now < first_token,
             idle: model.limits.idle_timeout.unwrap_or(self.limits.patience.idle),
             deadline,
         })
@@ -366,6 +370,7 @@ const fn repeat(error: &CallError) -> Repeat {
         | UpstreamError::IdleTimeout(_)
         | UpstreamError::Truncated
         | UpstreamError::Server(_)
+        | UpstreamError::Busy(_)
         | UpstreamError::RateLimited(_)
         | UpstreamError::NotFound
         | UpstreamError::Redirected(_)

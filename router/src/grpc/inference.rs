@@ -6,9 +6,8 @@ use futures_util::{Stream, StreamExt as _, stream::BoxStream};
 use switchboard::{
     failure::Failure,
     pb::router::{self, inference_service_server::InferenceService},
-    reason::{FieldReason, header},
-    service::{call::notes::Notes, request_id::RequestId},
-    violation::Violations,
+    reason::header,
+    service::{call::notes::Notes, deadline, request_id::RequestId},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{
@@ -17,7 +16,7 @@ use tonic::{
 };
 
 use crate::{
-    call::{Answering, Calls, Limits, Selected, deadline},
+    call::{Answering, Calls, Limits, Selected},
     current::Current,
     prompt::Request,
     telemetry::{note_completion, note_failure, note_selected},
@@ -125,7 +124,7 @@ struct Asked {
 /// What a caller asks for, or all that is wrong with it.
 fn checked(request: tonic::Request<router::InferRequest>) -> Result<Asked, Failure> {
     let (metadata, _, message) = request.into_parts();
-    match (timeout(&metadata), Request::try_from(message)) {
+    match (deadline::of(&metadata), Request::try_from(message)) {
         (Ok(timeout), Ok(request)) => Ok(Asked {
             metadata,
             timeout,
@@ -137,19 +136,6 @@ fn checked(request: tonic::Request<router::InferRequest>) -> Result<Asked, Failu
             Err(Failure::invalid(&violations))
         }
     }
-}
-
-/// What the caller allows for the whole call. `None`: it does not say.
-fn timeout(metadata: &MetadataMap) -> Result<Option<Duration>, Violations> {
-    const FIELD: &str = "grpc-timeout";
-    let Some(value) = metadata.get(FIELD) else {
-        return Ok(None);
-    };
-    deadline::parse(value.as_bytes()).map(Some).map_err(|error| {
-        let mut violations = Violations::new();
-        violations.push(FIELD, FieldReason::ValueMalformed, error.to_string());
-        violations
-    })
 }
 
 fn metadata(selected: &Selected) -> MetadataMap {

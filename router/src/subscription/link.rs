@@ -24,7 +24,8 @@ use super::{
 };
 use crate::{
     current::Current,
-    wire::change::{MessageError, hello, report},
+    endpoints::{Endpoints, Following},
+    wire::change::{ENDPOINTS_MAX, MessageError, hello, report},
 };
 
 /// Reports follow each other no closer.
@@ -34,17 +35,26 @@ const CLOSING_MAX: Duration = Duration::from_secs(1);
 /// Messages between the socket and the session. Full: the socket is not read, and the registry waits.
 const MESSAGES_MAX: usize = 16;
 
+/// What the registry is told besides how the stream itself stands.
+#[derive(Clone)]
+pub(super) struct Told {
+    pub(super) current: Arc<Current>,
+    pub(super) endpoints: Endpoints,
+    pub(super) applied: watch::Receiver<Applied>,
+    pub(super) persisted: watch::Receiver<Option<Cursor>>,
+}
+
 /// The driver of one session.
 pub(super) struct Link<S: Surroundings> {
     surroundings: S,
     config: Arc<SubscriptionConfig>,
-    current: Arc<Current>,
+    told: Told,
+    /// Cancelled when the router shuts down: only then a stream may end as if nobody need wait for this router.
+    leaving: CancellationToken,
     session: Session,
     begin: Instant,
     received: watch::Sender<Option<Arc<Received>>>,
     connection: watch::Sender<Option<S::Connection>>,
-    applied: watch::Receiver<Applied>,
-    persisted: watch::Receiver<Option<Cursor>>,
     stream: Option<OpenStream<S::Connection>>,
     /// The tasks that read: that of the open stream, and those of streams that are being ended.
     readers: JoinSet<()>,
@@ -77,11 +87,9 @@ impl<S: Surroundings> Link<S> {
     pub(super) fn new(
         surroundings: S,
         config: Arc<SubscriptionConfig>,
-        current: Arc<Current>,
         received: watch::Sender<Option<Arc<Received>>>,
         connection: watch::Sender<Option<S::Connection>>,
-        applied: watch::Receiver<Applied>,
-        persisted: watch::Receiver<Option<Cursor>>,
+        told: Told,
     ) -> Self {
         let restored = received.borrow().clone();
         let session = Session::new(config.registry_addrs.len(), fastrand::u64(..));
@@ -89,12 +97,11 @@ impl<S: Surroundings> Link<S> {
             surroundings,
             session: session.going_on_from(restored),
             config,
-            current,
+            told,
+            leaving: CancellationToken::new(),
             begin: Instant::now(),
             received,
             connection,
-            applied,
-            persisted,
             stream: None,
             readers: JoinSet::new(),
             contact: Contact::None,
@@ -115,7 +122,7 @@ impl<S: Surroundings> Link<S> {
             if let Some(event) = event {
                 let actions = self.session.step(self.begin.elapsed(), event);
                 if self.session.is_confirmed() {
-                    self.current.set_confirmed();
+                    self.told.current.set_confirmed();
                 }
                 self.tell_standing();
                 for action in actions {
@@ -123,6 +130,7 @@ impl<S: Surroundings> Link<S> {
                 }
             }
         }
+        self.leaving.cancel();
         self.stream = None;
         while self.readers.join_next().await.is_some() {}
     }
@@ -137,7 +145,7 @@ impl<S: Surroundings> Link<S> {
                 None
             }
             StreamEvent::Message(message) => {
-                self.current.touch();
+                self.told.current.touch();
                 Some(message.map_or(Event::Unreadable, Event::Message))
             }
             StreamEvent::Ended(end) => {
@@ -176,13 +184,7 @@ impl<S: Surroundings> Link<S> {
                 want_snapshot,
             } => {
                 let config = &self.config;
-                let hello = hello(
-                    &config.router_id,
-                    config.instance,
-                    &config.build,
-                    resume.as_ref(),
-                    want_snapshot,
-                );
+                let hello = hello(config, resume.as_ref(), want_snapshot);
                 if let Some(address) = config.registry_addrs.get(address).cloned() {
                     self.open(address, hello);
                 }
@@ -215,7 +217,11 @@ impl<S: Surroundings> Link<S> {
         while self.readers.try_join_next().is_some() {}
         let (events_in, events) = mpsc::channel(MESSAGES_MAX);
         let (standing, standing_out) = watch::channel(self.session.standing());
-        let upward = upward(hello, standing_out, self.applied.clone(), self.persisted.clone());
+        let said = Said {
+            standing: standing_out,
+            told: self.told.clone(),
+        };
+        let upward = upward(hello, said, self.leaving.clone());
         let span = info_span!("stream", registry.addr = %address);
         self.readers
             .spawn(read_stream(self.surroundings.clone(), address, upward, events_in).instrument(span));
@@ -319,36 +325,63 @@ async fn open_stream<S: Surroundings>(
     connection.subscribe(upward).await.map_err(|status| described(&status))
 }
 
+/// What is said of the router on one stream.
+struct Said {
+    standing: watch::Receiver<Standing>,
+    told: Told,
+}
+
+impl Said {
+    /// The newest of all, with what has changed of endpoints since the last report.
+    fn newest(&mut self, following: &mut Following) -> registry::SubscribeRequest {
+        let told = &mut self.told;
+        let is_new = told.applied.has_changed().unwrap_or_default();
+        let (standing, applied) = (self.standing.borrow_and_update(), told.applied.borrow_and_update());
+        if is_new && let Some(catalog) = told.current.load() {
+            told.endpoints.keep(&catalog);
+        }
+        let persisted = told.persisted.borrow_and_update();
+        report(
+            &standing,
+            &applied,
+            persisted.as_ref(),
+            &following.changes(ENDPOINTS_MAX),
+        )
+    }
+}
+
 /// What the router says: the hello, then a report at once, at each change, and once a heartbeat. The newest counts: what
 /// changes while one waits goes with it.
+///
+/// It ends behind the newest report, and only when the router shuts down: nobody need wait for it then. Where the router
+/// only gives up a stream, it stays open in this direction until the registry ends it, since the next stream has taken its
+/// place or nothing comes any longer.
 fn upward(
     hello: registry::SubscribeRequest,
-    mut standing: watch::Receiver<Standing>,
-    mut applied: watch::Receiver<Applied>,
-    mut persisted: watch::Receiver<Option<Cursor>>,
+    mut said: Said,
+    leaving: CancellationToken,
 ) -> impl Stream<Item = registry::SubscribeRequest> + Send + 'static {
     async_stream::stream! {
+        let mut following = said.told.endpoints.follow();
         yield hello;
         loop {
-            let heartbeat = standing.borrow().heartbeat;
-            let newest = report(
-                &standing.borrow_and_update(),
-                &applied.borrow_and_update(),
-                persisted.borrow_and_update().as_ref(),
-            );
+            let heartbeat = said.standing.borrow().heartbeat;
+            let newest = said.newest(&mut following);
             yield newest;
             sleep(REPORT_SPACING).await;
             let due = tokio::select! {
                 biased;
-                changed = standing.changed() => changed.is_ok(),
-                changed = applied.changed() => changed.is_ok(),
-                changed = persisted.changed() => changed.is_ok(),
+                changed = said.standing.changed() => changed.is_ok(),
+                changed = said.told.applied.changed() => changed.is_ok(),
+                changed = said.told.persisted.changed() => changed.is_ok(),
+                () = following.changed() => true,
                 () = sleep(heartbeat.saturating_sub(REPORT_SPACING)) => true,
             };
             if !due {
                 break;
             }
         }
+        leaving.cancelled().await;
     }
 }
 

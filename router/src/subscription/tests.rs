@@ -5,7 +5,15 @@ mod restart;
 
 use std::{net::SocketAddr, time::Duration};
 
-use switchboard::pb::registry::{HeldWhy, HistoryRefusalWhy, Mode};
+use switchboard::{
+    endpoint::EndpointUri,
+    names::ModelName,
+    pb::{
+        registry::{HeldWhy, HistoryRefusalWhy, Mode},
+        types::EndpointState,
+    },
+    reason::Reason,
+};
 use tokio::time::timeout;
 
 use self::registry::{Answer, Registry, RouterStream};
@@ -13,7 +21,7 @@ use super::{
     fixture::{Store, TOKEN_A, TOKEN_B, assigned, model, model_with_token},
     *,
 };
-use crate::catalog::Caller;
+use crate::{catalog::Caller, endpoints::Verdict};
 
 const CHAT: &str = "features/duo_chat";
 const A: &str = "models/a";
@@ -23,6 +31,7 @@ const TOKEN_C: &str = "cccccccccccccccccccccccccccccccc";
 struct Case {
     registry: Registry,
     current: Arc<Current>,
+    endpoints: Endpoints,
     cancel: CancellationToken,
     router: JoinSet<()>,
 }
@@ -34,10 +43,11 @@ impl Case {
 
     async fn start_with(snapshot: Option<SnapshotFile>) -> Self {
         let registry = Registry::start(SocketAddr::from(([127, 0, 0, 1], 0))).await;
-        let (current, cancel) = (Arc::default(), CancellationToken::new());
+        let (current, endpoints, cancel) = (Arc::default(), Endpoints::default(), CancellationToken::new());
         let mut case = Self {
             registry,
             current,
+            endpoints,
             cancel,
             router: JoinSet::new(),
         };
@@ -50,13 +60,14 @@ impl Case {
         let config = SubscriptionConfig {
             registry_addrs: vec![format!("http://{}", self.registry.addr).parse().unwrap()],
             router_id: "router-1".to_owned(),
+            group: "north".to_owned(),
             instance: InstanceId::random(),
             build: "test".to_owned(),
             snapshot,
         };
         self.current = Arc::default();
         self.cancel = CancellationToken::new();
-        let subscription = Subscription::new(config, Arc::clone(&self.current));
+        let subscription = Subscription::new(config, Arc::clone(&self.current), self.endpoints.clone());
         self.router.spawn(subscription.run(self.cancel.clone()));
     }
 
@@ -308,6 +319,41 @@ async fn the_last_catalog_serves_while_the_registry_is_gone() {
     stream.applied(&store).await;
     assert_eq!(case.chat(), plain("back"));
     case.stop(stream).await;
+}
+
+#[tokio::test]
+async fn how_servers_do_is_reported_once_and_anew_on_the_next_stream() {
+    let (mut case, mut stream) = Case::following(&store()).await;
+    let (model, uri) = (
+        ModelName::parse(A).unwrap(),
+        EndpointUri::parse("http://gpu1:8000/v1").unwrap(),
+    );
+    case.endpoints
+        .note(&model, &uri, Verdict::Recovering(Reason::UpstreamStreamTruncated));
+    let report = stream.report(|report| !report.endpoints.is_empty()).await;
+    let told = &report.endpoints[0];
+    assert_eq!(
+        (&*told.model, &*told.uri, told.state(), &*told.reason),
+        (A, uri.as_str(), EndpointState::Recovering, "UPSTREAM_STREAM_TRUNCATED")
+    );
+    stream.cut().await;
+    let mut stream = case.registry.accept().await;
+    assert_eq!(stream.hello.group, "north");
+    let again = stream.report(|_| true).await;
+    assert_eq!(again.endpoints, report.endpoints);
+    case.stop(stream).await;
+}
+
+#[tokio::test]
+async fn a_stream_that_the_router_gives_up_does_not_look_like_its_end() {
+    let (mut case, mut stream) = Case::following(&store()).await;
+    // A second welcome breaks the rules.
+    stream.welcome(&store().cursor, Mode::Resumed).await;
+    let next = case.registry.accept().await;
+    let ended = timeout(Duration::from_millis(100), stream.end_of_upward()).await;
+    assert!(!matches!(ended, Ok(Ok(()))), "the registry would not wait for it");
+    drop(stream);
+    case.stop(next).await;
 }
 
 #[tokio::test]

@@ -6,22 +6,28 @@ use std::{sync::Arc, time::Duration};
 
 use switchboard::{
     history::{Cursor, View},
-    names::{InstanceId, Revision},
+    names::Revision,
     pb::{registry, types},
 };
 
-use crate::subscription::{
-    apply::Applied,
-    compile::{Held, HeldWhy},
-    resource::Resource,
-    session::{
-        Bookmark, Delta, Goodbye, GoodbyeWhy, HEARTBEAT_DEFAULT, HistoryRefusal, Message, Mode, RefusalWhy,
-        SnapshotBegin, SnapshotPart, Standing, Welcome,
+use crate::{
+    endpoints::{Change, Verdict},
+    subscription::{
+        SubscriptionConfig,
+        apply::Applied,
+        compile::{Held, HeldWhy},
+        resource::Resource,
+        session::{
+            Bookmark, Delta, Goodbye, GoodbyeWhy, HEARTBEAT_DEFAULT, HistoryRefusal, Message, Mode, RefusalWhy,
+            SnapshotBegin, SnapshotPart, Standing, Welcome,
+        },
     },
 };
 
 /// A report names no more held items.
 pub(crate) const HELD_MAX: usize = 256;
+/// A report tells of no more endpoints.
+pub(crate) const ENDPOINTS_MAX: usize = 1_000;
 /// Of version 00, the only one so far.
 const TRACEPARENT_LENGTH: usize = 55;
 const HEARTBEAT_MAX: Duration = Duration::from_secs(3600);
@@ -130,26 +136,26 @@ fn duration(wire: Option<&prost_types::Duration>) -> Duration {
 
 /// The first message of a stream.
 #[must_use]
-pub fn hello(
-    router_id: &str,
-    instance: InstanceId,
-    build: &str,
-    resume: Option<&Cursor>,
-    want_snapshot: bool,
-) -> registry::SubscribeRequest {
+pub fn hello(config: &SubscriptionConfig, resume: Option<&Cursor>, want_snapshot: bool) -> registry::SubscribeRequest {
     upward(registry::subscribe_request::Kind::Hello(registry::Hello {
-        router_id: router_id.to_owned(),
-        instance: instance.to_string(),
-        group: String::new(),
-        build: build.to_owned(),
+        router_id: config.router_id.clone(),
+        instance: config.instance.to_string(),
+        group: config.group.clone(),
+        build: config.build.clone(),
         resume: resume.map(Into::into),
         want_snapshot,
     }))
 }
 
-/// How far the router is. `persisted`: what a restart would go on from.
+/// How far the router is, what a restart would go on from (`persisted`), and what has changed of the servers that it calls:
+/// at most [`ENDPOINTS_MAX`].
 #[must_use]
-pub fn report(standing: &Standing, applied: &Applied, persisted: Option<&Cursor>) -> registry::SubscribeRequest {
+pub fn report(
+    standing: &Standing,
+    applied: &Applied,
+    persisted: Option<&Cursor>,
+    endpoints: &[Change],
+) -> registry::SubscribeRequest {
     upward(registry::subscribe_request::Kind::Report(registry::Report {
         applied: applied.cursor.as_ref().map(Into::into),
         received: standing.received.as_ref().map(Into::into),
@@ -159,8 +165,25 @@ pub fn report(standing: &Standing, applied: &Applied, persisted: Option<&Cursor>
         history_refusal: standing.refusal.as_ref().map(refusal),
         probe: standing.probe,
         apply_duration: prost_types::Duration::try_from(applied.duration).ok(),
-        endpoints: Vec::new(),
+        endpoints: endpoints.iter().map(endpoint).collect(),
     }))
+}
+
+fn endpoint(change: &Change) -> registry::EndpointReport {
+    use types::EndpointState as State;
+    let (state, reason) = match change.verdict {
+        None => (State::Unspecified, None),
+        Some(Verdict::Healthy) => (State::Healthy, None),
+        Some(Verdict::Recovering(reason)) => (State::Recovering, Some(reason)),
+        Some(Verdict::Misconfigured(reason)) => (State::Misconfigured, Some(reason)),
+        Some(Verdict::BackingOff(reason)) => (State::BackingOff, Some(reason)),
+    };
+    registry::EndpointReport {
+        model: change.model.to_string(),
+        uri: change.uri.as_str().to_owned(),
+        state: state.into(),
+        reason: reason.map(|reason| reason.to_string()).unwrap_or_default(),
+    }
 }
 
 const fn upward(kind: registry::subscribe_request::Kind) -> registry::SubscribeRequest {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use switchboard::{pb::registry, reason::FieldReason};
 
-use super::super::Flaw;
+use super::super::{Flaw, duration};
 use crate::domain::model::{
     CaCertificates, InfillMode, Limits, Model, ModelPartError, Platform, ServerName, Timeout, Tls,
 };
@@ -42,15 +42,9 @@ fn span(span: Duration) -> Option<prost_types::Duration> {
     prost_types::Duration::try_from(span).ok()
 }
 
-/// Reads a span; one that is negative or not normal is out of range like any other.
-///
-/// By hand, because the conversion of `prost_types` panics on the smallest number of seconds.
+/// Reads a limit of time; a span that is no time is out of range like any other.
 pub(super) fn timeout<const MAX: u64>(span: prost_types::Duration) -> Result<Timeout<MAX>, ModelPartError> {
-    let nanos = u32::try_from(span.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
-    match (u64::try_from(span.seconds), nanos) {
-        (Ok(seconds), Some(nanos)) => Timeout::parse(Duration::new(seconds, nanos)),
-        _ => Err(Timeout::<MAX>::OUT_OF_RANGE),
-    }
+    duration(span).map_or(Err(Timeout::<MAX>::OUT_OF_RANGE), Timeout::parse)
 }
 
 /// How servers prove who they are, as it is answered and stored. `None`: nobody has set anything.

@@ -7,7 +7,7 @@ use crate::{feed::testing::History, feed::welcome::Resume};
 
 fn hello() -> registry::Hello {
     registry::Hello {
-        group: String::new(),
+        group: "north".to_owned(),
         router_id: "router-1".to_owned(),
         instance: InstanceId::random().to_string(),
         build: "1.2.3".to_owned(),
@@ -30,11 +30,20 @@ fn held() -> registry::Held {
     }
 }
 
+fn endpoint() -> registry::EndpointReport {
+    registry::EndpointReport {
+        model: "models/a".to_owned(),
+        uri: "http://gpu1:8000".to_owned(),
+        state: types::EndpointState::Misconfigured.into(),
+        reason: "UPSTREAM_CREDENTIAL_REJECTED".to_owned(),
+    }
+}
+
 fn report() -> registry::Report {
     let at = History::with_revisions(3).cursor_at(3, View::Router);
     registry::Report {
-        persisted: None,
-        endpoints: Vec::new(),
+        persisted: Some((&at).into()),
+        endpoints: vec![endpoint()],
         applied: Some((&at).into()),
         received: Some((&at).into()),
         held: vec![held()],
@@ -61,6 +70,7 @@ fn a_hello_is_read() {
     assert_eq!(read.router.to_string(), wire.router_id);
     assert_eq!(read.instance.to_string(), wire.instance);
     assert_eq!((&*read.build, read.want_snapshot), ("1.2.3", true));
+    assert_eq!(read.group.to_string(), "north");
     assert_eq!(read.resume, Resume::Nothing);
 }
 
@@ -78,12 +88,14 @@ fn every_bad_field_of_a_hello_is_named() {
     let wire = registry::Hello {
         router_id: "a b".to_owned(),
         instance: "X".to_owned(),
+        group: "a\nb".to_owned(),
         build: "b".repeat(256),
         ..hello()
     };
     let expected = [
         ("hello.router_id".to_owned(), FieldReason::ValueMalformed),
         ("hello.instance".to_owned(), FieldReason::ValueMalformed),
+        ("hello.group".to_owned(), FieldReason::ValueMalformed),
         ("hello.build".to_owned(), FieldReason::ValueOutOfRange),
     ];
     assert_eq!(bad_fields(Hello::try_from(&wire)), expected);
@@ -94,7 +106,7 @@ fn a_report_is_read() {
     let wire = report();
     let read = Report::try_from(&wire).unwrap();
     assert_eq!(read.applied.unwrap().revision.get(), 3);
-    assert_eq!(read.received, read.applied);
+    assert_eq!((read.received, read.persisted), (read.applied, read.applied));
     assert_eq!(read.held_total, 1);
     assert_eq!(read.apply_duration, Duration::from_millis(20));
     let [held] = &read.held[..] else { panic!("{read:?}") };
@@ -104,6 +116,14 @@ fn a_report_is_read() {
     );
     assert_eq!((held.revision.get(), held.used_revision.get()), (7, 5));
     assert_eq!(held.why, HeldWhy::Dependency);
+    let [endpoint] = &read.endpoints[..] else {
+        panic!("{read:?}")
+    };
+    assert_eq!(
+        (endpoint.model.id(), &*endpoint.uri, &*endpoint.reason),
+        ("a", "http://gpu1:8000", "UPSTREAM_CREDENTIAL_REJECTED")
+    );
+    assert_eq!(endpoint.state, Some(EndpointState::Misconfigured));
     let refusal = read.history_refusal.unwrap();
     assert_eq!(
         (refusal.why, refusal.offered),
@@ -123,7 +143,7 @@ fn every_bad_field_of_a_report_is_named() {
         report.held[0].item.as_mut().unwrap()
     }
     type Row = (fn(&mut registry::Report), &'static str, FieldReason);
-    let rows: [Row; 14] = [
+    let rows: [Row; 20] = [
         (
             |r| r.applied = Some(types::Cursor::default()),
             "report.applied",
@@ -133,6 +153,31 @@ fn every_bad_field_of_a_report_is_named() {
             |r| r.received = Some(types::Cursor::default()),
             "report.received",
             FieldReason::ValueMalformed,
+        ),
+        (
+            |r| r.persisted = Some(types::Cursor::default()),
+            "report.persisted",
+            FieldReason::ValueMalformed,
+        ),
+        (
+            |r| r.endpoints[0].model = "gadgets/a".to_owned(),
+            "report.endpoints[0].model",
+            FieldReason::ValueMalformed,
+        ),
+        (
+            |r| r.endpoints[0].uri = "u".repeat(2049),
+            "report.endpoints[0].uri",
+            FieldReason::ValueOutOfRange,
+        ),
+        (
+            |r| r.endpoints[0].reason = "a\rb".to_owned(),
+            "report.endpoints[0].reason",
+            FieldReason::ValueMalformed,
+        ),
+        (
+            |r| r.endpoints[0].state = 6,
+            "report.endpoints[0].state",
+            FieldReason::ValueUnknown,
         ),
         (|r| r.held_total = 0, "report.held_total", FieldReason::ValueOutOfRange),
         (|r| r.held_total = -1, "report.held_total", FieldReason::ValueOutOfRange),
@@ -182,6 +227,16 @@ fn every_bad_field_of_a_report_is_named() {
             "report.apply_duration",
             FieldReason::ValueOutOfRange,
         ),
+        (
+            |r| {
+                r.apply_duration = Some(prost_types::Duration {
+                    seconds: i64::MIN,
+                    nanos: i32::MIN,
+                });
+            },
+            "report.apply_duration",
+            FieldReason::ValueOutOfRange,
+        ),
     ];
     for (spoil, field, reason) in rows {
         assert_eq!(spoilt(spoil), [(field.to_owned(), reason)]);
@@ -198,6 +253,17 @@ fn a_report_lists_at_most_256_held_items() {
     assert_eq!(Report::try_from(&listing(256)).unwrap().held.len(), 256);
     let expected = [("report.held".to_owned(), FieldReason::ValueOutOfRange)];
     assert_eq!(bad_fields(Report::try_from(&listing(257))), expected);
+}
+
+#[test]
+fn a_report_lists_at_most_1000_endpoints() {
+    let listing = |count: usize| registry::Report {
+        endpoints: vec![endpoint(); count],
+        ..report()
+    };
+    assert_eq!(Report::try_from(&listing(1_000)).unwrap().endpoints.len(), 1_000);
+    let expected = [("report.endpoints".to_owned(), FieldReason::ValueOutOfRange)];
+    assert_eq!(bad_fields(Report::try_from(&listing(1_001))), expected);
 }
 
 #[test]

@@ -229,6 +229,12 @@ impl RouterStream {
         self.report(|report| report.applied == cursor).await
     }
 
+    /// How the router's direction ends.
+    pub(super) async fn end_of_upward(&mut self) -> Result<(), Status> {
+        while self.upward.message().await?.is_some() {}
+        Ok(())
+    }
+
     /// Waits until the router has ended its direction.
     pub(super) async fn half_closed(&mut self) {
         let ended = async { while let Ok(Some(_)) = self.upward.message().await {} };
@@ -269,6 +275,48 @@ impl ConfigService for Service {
             .await
             .map_err(|_gone| Status::unavailable("gone"))?;
         Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn list_routers(
+        &self,
+        _: Request<registry::ListRoutersRequest>,
+    ) -> Result<Response<registry::ListRoutersResponse>, Status> {
+        Err(Status::unimplemented("no router asks"))
+    }
+
+    async fn wait_for_revision(
+        &self,
+        _: Request<registry::WaitForRevisionRequest>,
+    ) -> Result<Response<registry::WaitForRevisionResponse>, Status> {
+        Err(Status::unimplemented("no router asks"))
+    }
+
+    async fn list_changes(
+        &self,
+        _: Request<registry::ListChangesRequest>,
+    ) -> Result<Response<registry::ListChangesResponse>, Status> {
+        Err(Status::unimplemented("no router asks"))
+    }
+
+    async fn restore_revision(
+        &self,
+        _: Request<registry::RestoreRevisionRequest>,
+    ) -> Result<Response<registry::RestoreRevisionResponse>, Status> {
+        Err(Status::unimplemented("no router asks"))
+    }
+
+    async fn export_config(
+        &self,
+        _: Request<registry::ExportConfigRequest>,
+    ) -> Result<Response<registry::ExportConfigResponse>, Status> {
+        Err(Status::unimplemented("no router asks"))
+    }
+
+    async fn apply_config(
+        &self,
+        _: Request<registry::ApplyConfigRequest>,
+    ) -> Result<Response<registry::ApplyConfigResponse>, Status> {
+        Err(Status::unimplemented("no router asks"))
     }
 
     async fn get_model_credential(

@@ -1,0 +1,178 @@
+//! How the servers of models do, as the connected routers see them: in memory only, gone with the stream that told it.
+//! Pure.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use switchboard::names::ModelName;
+use tokio::time::Instant;
+
+use super::report::{EndpointReport, RouterId};
+use crate::domain::{model::Model, state::State};
+
+/// How many endpoints are kept of one router, and how many of all: what finds no room is left out.
+pub(crate) const OF_ROUTER_MAX: usize = 10_000;
+const OF_FLEET_MAX: usize = 200_000;
+
+/// How a server does, the better first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum EndpointState {
+    /// It answers.
+    Healthy,
+    /// It asked for less load.
+    BackingOff,
+    /// It failed; nothing has answered since.
+    Recovering,
+    /// It gets no calls for now.
+    Ejected,
+    /// Somebody has to change something.
+    Misconfigured,
+}
+
+/// How a server does, as one router sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouterHealth {
+    /// The router.
+    pub router: RouterId,
+    /// What it sees.
+    pub state: EndpointState,
+    /// Why, for programs. Empty where it does well.
+    pub reason: Box<str>,
+    /// When it told so.
+    pub since: Instant,
+}
+
+/// How one server of a model does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointHealth {
+    /// The endpoint, as the model gives it.
+    pub uri: Arc<str>,
+    /// How many routers tell of it.
+    pub router_count: usize,
+    /// What they see, worst first: one at least.
+    pub routers: Vec<RouterHealth>,
+}
+
+/// What all routers tell.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    by_model: BTreeMap<ModelName, ByEndpoint>,
+    by_stream: HashMap<u64, BTreeSet<(ModelName, Arc<str>)>>,
+    count: usize,
+}
+
+/// What is told of one model: by endpoint, then by stream.
+type ByEndpoint = BTreeMap<Arc<str>, BTreeMap<u64, RouterHealth>>;
+
+impl Health {
+    /// Takes in what a router tells on one of its streams. Of servers that no model of `state` has it keeps nothing.
+    pub(super) fn tell(
+        &mut self,
+        stream: u64,
+        router: &RouterId,
+        told: Vec<EndpointReport>,
+        state: &State,
+        now: Instant,
+    ) {
+        for report in told {
+            let EndpointReport {
+                model,
+                uri,
+                state: seen,
+                reason,
+            } = report;
+            let Some(seen) = seen.filter(|_| has_endpoint(state, &model, &uri)) else {
+                self.remove(stream, &(model, uri.into()));
+                continue;
+            };
+            let fact = RouterHealth {
+                router: router.clone(),
+                state: seen,
+                reason,
+                since: now,
+            };
+            self.put(stream, model, &uri, fact);
+        }
+    }
+
+    fn put(&mut self, stream: u64, model: ModelName, uri: &str, fact: RouterHealth) {
+        let known = self.by_model.get_mut(&model).and_then(|model| model.get_mut(uri));
+        if let Some(known) = known.and_then(|endpoint| endpoint.get_mut(&stream)) {
+            *known = fact;
+            return;
+        }
+        let of_stream = self.by_stream.entry(stream).or_default();
+        if of_stream.len() >= OF_ROUTER_MAX || self.count >= OF_FLEET_MAX {
+            return;
+        }
+        let endpoints = self.by_model.entry(model.clone()).or_default();
+        // All routers share the text.
+        let uri = endpoints
+            .get_key_value(uri)
+            .map_or_else(|| uri.into(), |(known, _)| Arc::clone(known));
+        of_stream.insert((model, Arc::clone(&uri)));
+        endpoints.entry(uri).or_default().insert(stream, fact);
+        self.count += 1;
+    }
+
+    fn remove(&mut self, stream: u64, place: &(ModelName, Arc<str>)) {
+        let of_stream = self.by_stream.get_mut(&stream);
+        if of_stream.is_some_and(|of_stream| of_stream.remove(place)) {
+            self.take_out(stream, place);
+        }
+    }
+
+    /// Forgets all that was told on a stream.
+    pub(super) fn forget(&mut self, stream: u64) {
+        for place in self.by_stream.remove(&stream).unwrap_or_default() {
+            self.take_out(stream, &place);
+        }
+    }
+
+    fn take_out(&mut self, stream: u64, (model, uri): &(ModelName, Arc<str>)) {
+        let Some(endpoints) = self.by_model.get_mut(model) else {
+            return;
+        };
+        if let Some(endpoint) = endpoints.get_mut(uri) {
+            self.count -= usize::from(endpoint.remove(&stream).is_some());
+            if endpoint.is_empty() {
+                endpoints.remove(uri);
+            }
+        }
+        if endpoints.is_empty() {
+            self.by_model.remove(model);
+        }
+    }
+
+    /// How the endpoints of a model do, in its order, with at most `routers_max` of those who tell. An endpoint of which
+    /// nobody tells is left out.
+    pub(super) fn of(&self, model: &Model, routers_max: usize) -> Vec<EndpointHealth> {
+        let Some(told) = self.by_model.get(&model.name) else {
+            return Vec::new();
+        };
+        let endpoints = model.endpoints.as_slice().iter();
+        endpoints
+            .filter_map(|endpoint| {
+                let (uri, told) = told.get_key_value(endpoint.uri.as_str())?;
+                let mut worst_first: Vec<&RouterHealth> = told.values().collect();
+                worst_first.sort_by_key(|told| (Reverse(told.state), &told.router));
+                Some(EndpointHealth {
+                    uri: Arc::clone(uri),
+                    router_count: worst_first.len(),
+                    routers: worst_first.into_iter().take(routers_max).cloned().collect(),
+                })
+            })
+            .collect()
+    }
+}
+
+fn has_endpoint(state: &State, model: &ModelName, uri: &str) -> bool {
+    let model = state.models.get(model);
+    model.is_some_and(|model| {
+        let mut endpoints = model.value.endpoints.as_slice().iter();
+        endpoints.any(|endpoint| endpoint.uri.as_str() == uri)
+    })
+}

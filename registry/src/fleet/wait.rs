@@ -1,0 +1,399 @@
+//! Whether a revision is in force on every router of a set: pure.
+//!
+//! The one hard idea: the set only grows by what connects, and shrinks only by what leaves in order. A router whose stream
+//! breaks off may still answer calls by an older revision, so it stays in the set until a new process takes its place.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    sync::Arc,
+};
+
+use switchboard::{
+    history::Incarnation,
+    names::{IncarnationId, Revision},
+};
+
+use super::{
+    Key, ROUTERS_MAX,
+    report::{Group, Held, HeldWhy, Report, RouterId},
+};
+use crate::{domain::state::State, feed::welcome::Mode};
+
+/// The most routers that an error names.
+const NAMED_MAX: usize = 20;
+
+/// What is waited for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// The revision. `None`: the newest.
+    pub revision: Option<Revision>,
+    /// The incarnation in which it counts. `None`: the present one.
+    pub incarnation: Option<IncarnationId>,
+    /// Only routers of this group count. Empty: all do.
+    pub group: Group,
+    /// How many routers there must be at least.
+    pub min_routers: usize,
+}
+
+/// Why a revision is not in force everywhere.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WaitError {
+    /// There are as many waits as there may be.
+    #[error("{max} calls wait for a revision already")]
+    TooMany {
+        /// How many there may be.
+        max: usize,
+    },
+    /// The revision counts in another incarnation than the present one.
+    #[error("the revision is of another incarnation than the present one")]
+    OtherIncarnation {
+        /// The present incarnation.
+        present: Incarnation,
+    },
+    /// The revision is not yet.
+    #[error("revision {wanted} is not yet: the newest is {newest}")]
+    InFuture {
+        /// The revision that is waited for.
+        wanted: Revision,
+        /// The oldest revision that is kept.
+        oldest: Revision,
+        /// The newest revision.
+        newest: Revision,
+    },
+    /// There are too few routers.
+    #[error("{connected} of at least {min} routers are connected")]
+    TooFew {
+        /// How many there must be.
+        min: usize,
+        /// How many there are.
+        connected: usize,
+    },
+    /// Routers cannot use an item of the revision.
+    #[error("a router cannot use an item of the revision")]
+    Refused(Vec<Refused>),
+    /// The time is over.
+    #[error("revision {wanted} is not in force on {count} of {of} routers in time")]
+    NotApplied {
+        /// The revision that is waited for.
+        wanted: Revision,
+        /// The first of the routers on which it is not, by id.
+        routers: Vec<RouterId>,
+        /// How many these are in all.
+        count: usize,
+        /// How many routers were waited for.
+        of: usize,
+    },
+    /// The registry shuts down.
+    #[error("the registry shuts down")]
+    Draining,
+}
+
+/// An item that a router cannot use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The router.
+    pub router: RouterId,
+    /// The item, with what is wrong with it.
+    pub held: Held,
+}
+
+/// A revision that is in force on all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InForce {
+    /// The revision.
+    pub revision: Revision,
+    /// The incarnation in which it counts.
+    pub incarnation: Incarnation,
+    /// The routers.
+    pub routers: Vec<RouterId>,
+}
+
+/// How far a wait is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Waiting,
+    InForce(InForce),
+    Refused(Vec<Refused>),
+}
+
+/// The routers that are waited for, and how far each is.
+#[derive(Debug)]
+pub(super) struct Set {
+    goal: Goal,
+    group: Group,
+    min_routers: usize,
+    places: BTreeMap<Key, Place>,
+    /// Counts the places that were ever taken, so that a later one can be told from an earlier.
+    taken: u64,
+    /// How many places are not at the goal, how many of these refuse it, and how many of all are of lost routers.
+    behind: usize,
+    refusing: usize,
+    lost: usize,
+    /// How many lost routers found no room in the set.
+    unlisted: usize,
+}
+
+#[derive(Debug)]
+struct Place {
+    taken: u64,
+    is_connected: bool,
+    is_withheld: bool,
+    standing: Standing,
+}
+
+/// How far one router is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Standing {
+    Behind,
+    InForce,
+    Refused(Held),
+}
+
+/// A revision, with the state by which is told whether an item changed up to it: the newest when the wait began.
+#[derive(Debug)]
+struct Goal {
+    revision: Revision,
+    state: Arc<State>,
+}
+
+impl Set {
+    /// An empty set that waits for what is wanted, as of a published state.
+    pub(super) fn new(wanted: Wanted, state: Arc<State>) -> Result<Self, WaitError> {
+        let items = &state.items;
+        let present = items.incarnation();
+        if wanted.incarnation.is_some_and(|incarnation| incarnation != present.id) {
+            return Err(WaitError::OtherIncarnation { present });
+        }
+        let newest = items.revision();
+        let revision = wanted.revision.unwrap_or(newest);
+        if revision > newest {
+            return Err(WaitError::InFuture {
+                wanted: revision,
+                oldest: items.oldest_resumable(),
+                newest,
+            });
+        }
+        Ok(Self {
+            goal: Goal { revision, state },
+            group: wanted.group,
+            min_routers: wanted.min_routers,
+            places: BTreeMap::new(),
+            taken: 0,
+            behind: 0,
+            refusing: 0,
+            lost: 0,
+            unlisted: 0,
+        })
+    }
+
+    /// The incarnation in which the revision counts.
+    pub(super) fn incarnation(&self) -> Incarnation {
+        self.goal.state.items.incarnation()
+    }
+
+    /// A router connects. It takes the place of every earlier process of its id that was lost.
+    pub(super) fn join(&mut self, key: &Key, group: &Group, mode: Mode) {
+        if !self.group.is_empty() && self.group != *group {
+            return;
+        }
+        self.taken += 1;
+        let taken = self.taken;
+        let place = self.remove(key).unwrap_or(Place {
+            taken,
+            is_connected: true,
+            is_withheld: false,
+            standing: Standing::Behind,
+        });
+        let replaced = self.others(key, |other| !other.is_connected && other.taken < place.taken);
+        for replaced in replaced {
+            self.remove(&replaced);
+        }
+        self.put(
+            key,
+            Place {
+                is_connected: true,
+                is_withheld: matches!(mode, Mode::Withheld(_)),
+                ..place
+            },
+        );
+    }
+
+    /// A router reports.
+    pub(super) fn report(&mut self, key: &Key, report: &Report) {
+        if let Some(place) = self.remove(key) {
+            let standing = self.goal.judge(report);
+            self.put(key, Place { standing, ..place });
+        }
+    }
+
+    /// A router's stream breaks off: it stays, unless a later process of its id is there.
+    pub(super) fn lose(&mut self, key: &Key) {
+        let Some(place) = self.remove(key) else { return };
+        let later = self.others(key, |other| other.is_connected && other.taken > place.taken);
+        if !later.is_empty() {
+            return;
+        }
+        if self.lost >= ROUTERS_MAX {
+            self.unlisted += 1;
+            return;
+        }
+        let lost = Place {
+            is_connected: false,
+            ..place
+        };
+        self.put(key, lost);
+    }
+
+    /// A router shuts down in order: it answers no calls any longer.
+    pub(super) fn leave(&mut self, key: &Key) {
+        self.remove(key);
+    }
+
+    /// Whether it is decided.
+    pub(super) fn verdict(&self) -> Verdict {
+        if self.refusing > 0 {
+            let refused = self.places.iter().filter_map(|((router, _), place)| {
+                Some(Refused {
+                    router: router.clone(),
+                    held: place.refused()?.clone(),
+                })
+            });
+            return Verdict::Refused(refused.take(NAMED_MAX).collect());
+        }
+        if self.behind > 0 || self.unlisted > 0 {
+            return Verdict::Waiting;
+        }
+        let routers: BTreeSet<&RouterId> = self.places.keys().map(|(router, _)| router).collect();
+        if routers.len() < self.min_routers {
+            return Verdict::Waiting;
+        }
+        Verdict::InForce(InForce {
+            revision: self.goal.revision,
+            incarnation: self.incarnation(),
+            routers: routers.into_iter().cloned().collect(),
+        })
+    }
+
+    /// What is told when the time is over before it is decided.
+    pub(super) fn overdue(&self) -> WaitError {
+        let ids = |keep: fn(&Place) -> bool| -> BTreeSet<&RouterId> {
+            let places = self.places.iter().filter(|(_, place)| keep(place));
+            places.map(|((router, _), _)| router).collect()
+        };
+        let all = ids(|_| true);
+        if all.len() + self.unlisted < self.min_routers {
+            return WaitError::TooFew {
+                min: self.min_routers,
+                connected: ids(|place| place.is_connected).len(),
+            };
+        }
+        let behind = ids(|place| !place.is_in_force());
+        WaitError::NotApplied {
+            wanted: self.goal.revision,
+            count: behind.len() + self.unlisted,
+            of: all.len() + self.unlisted,
+            routers: behind.into_iter().take(NAMED_MAX).cloned().collect(),
+        }
+    }
+
+    /// Other processes under the same id.
+    fn others(&self, key: &Key, fits: impl Fn(&Place) -> bool) -> Vec<Key> {
+        let (id, _) = key;
+        let before = self.places.range(..key).rev();
+        let after = self.places.range((Bound::Excluded(key), Bound::Unbounded));
+        let is_of_id = |((other, _), _): &(&Key, &Place)| other == id;
+        let others = before.take_while(is_of_id).chain(after.take_while(is_of_id));
+        let fitting = others.filter(|(_, place)| fits(place));
+        fitting.map(|(key, _)| key.clone()).collect()
+    }
+
+    fn put(&mut self, key: &Key, place: Place) {
+        self.behind += usize::from(!place.is_in_force());
+        self.refusing += usize::from(place.refused().is_some());
+        self.lost += usize::from(!place.is_connected);
+        self.places.insert(key.clone(), place);
+    }
+
+    fn remove(&mut self, key: &Key) -> Option<Place> {
+        let place = self.places.remove(key)?;
+        self.behind -= usize::from(!place.is_in_force());
+        self.refusing -= usize::from(place.refused().is_some());
+        self.lost -= usize::from(!place.is_connected);
+        Some(place)
+    }
+}
+
+impl Place {
+    fn is_in_force(&self) -> bool {
+        // What a router has whose history contradicts this one proves nothing about it.
+        !self.is_withheld && self.standing == Standing::InForce
+    }
+
+    const fn refused(&self) -> Option<&Held> {
+        match &self.standing {
+            Standing::Refused(held) if !self.is_withheld => Some(held),
+            Standing::Refused(_) | Standing::Behind | Standing::InForce => None,
+        }
+    }
+}
+
+/// Whether an item that is held changed after the version in use, up to the goal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Changed {
+    No,
+    Yes,
+    /// It changed after the goal, which hides whether it did before.
+    Perhaps,
+}
+
+impl Goal {
+    fn judge(&self, report: &Report) -> Standing {
+        let is_applied = report.applied.is_some_and(|applied| {
+            applied.incarnation == self.state.items.incarnation() && applied.revision >= self.revision
+        });
+        // What an older state holds back the goal may heal.
+        if !is_applied {
+            return Standing::Behind;
+        }
+        let refused = report
+            .held
+            .iter()
+            .find(|held| is_refused(held) && self.changed(held) == Changed::Yes);
+        if let Some(refused) = refused {
+            return Standing::Refused(refused.clone());
+        }
+        let is_all_listed = report.held.len() >= report.held_total;
+        if is_all_listed && report.held.iter().all(|held| self.changed(held) == Changed::No) {
+            Standing::InForce
+        } else {
+            Standing::Behind
+        }
+    }
+
+    fn changed(&self, held: &Held) -> Changed {
+        if held.used_revision >= self.revision {
+            return Changed::No;
+        }
+        if held.revision <= self.revision {
+            return Changed::Yes;
+        }
+        // The router is past the goal. Whatever is not in this state came after it.
+        match self.state.items.get(&held.resource) {
+            Some(item) if item.revision > self.revision => Changed::Perhaps,
+            Some(item) if item.revision > held.used_revision => Changed::Yes,
+            Some(_) | None => Changed::No,
+        }
+    }
+}
+
+/// Whether only a change of the item or of the router can help.
+const fn is_refused(held: &Held) -> bool {
+    match held.why {
+        HeldWhy::Refused | HeldWhy::CapabilityMissing => true,
+        HeldWhy::CredentialPending | HeldWhy::Dependency => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

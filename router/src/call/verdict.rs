@@ -1,0 +1,123 @@
+//! What the end of an attempt says about the server: pure.
+#![warn(clippy::wildcard_enum_match_arm)]
+
+use super::{Attempt, CallError};
+use crate::{
+    endpoints::Verdict,
+    status::upstream_reason,
+    upstream::{UpstreamError, connector::DialError},
+};
+
+/// The verdict on the server that an attempt went to. `None`: it says nothing, since it ended for another cause.
+pub(super) fn verdict(attempt: &Attempt, error: Option<&CallError>) -> Option<Verdict> {
+    match error {
+        None => Some(Verdict::Healthy),
+        // The caller's deadline, or what is left for others, did not give it the time that its model allows.
+        Some(CallError::Upstream(UpstreamError::FirstTokenTimeout(_))) if attempt.is_hurried => None,
+        Some(CallError::Upstream(error)) => of_failure(error),
+        Some(
+            CallError::ConfigNotLoaded
+            | CallError::Resolve(_)
+            | CallError::Unusable { .. }
+            | CallError::Overloaded { .. }
+            | CallError::InputNotSupported(_)
+            | CallError::DeadlineTooShort(_)
+            | CallError::DeadlinePassed
+            | CallError::CallerGone
+            | CallError::CallerTooSlow(_)
+            | CallError::Draining
+            | CallError::Internal,
+        ) => None,
+    }
+}
+
+const fn of_failure(error: &UpstreamError) -> Option<Verdict> {
+    let reason = upstream_reason(error);
+    match error {
+        UpstreamError::Dial(
+            DialError::Dns(_) | DialError::Connect(_) | DialError::TimedOut(_) | DialError::Handshake(_),
+        )
+        | UpstreamError::FirstTokenTimeout(_)
+        | UpstreamError::IdleTimeout(_)
+        | UpstreamError::Truncated
+        | UpstreamError::Server(_)
+        | UpstreamError::UnexpectedStatus(_)
+        | UpstreamError::Protocol
+        | UpstreamError::InvalidUtf8
+        | UpstreamError::TooLarge(_) => Some(Verdict::Recovering(reason)),
+        UpstreamError::Dial(DialError::Untrusted(_))
+        | UpstreamError::CredentialRejected(_)
+        | UpstreamError::NotFound
+        | UpstreamError::Redirected(_)
+        | UpstreamError::UnexpectedContentType => Some(Verdict::Misconfigured(reason)),
+        UpstreamError::RateLimited(_) | UpstreamError::Busy(_) => Some(Verdict::BackingOff(reason)),
+        // Its verdict on the request.
+        UpstreamError::Rejected { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use switchboard::reason::Reason;
+
+    use super::*;
+    use crate::upstream::dialect::{Blamed, Rejection};
+
+    #[test]
+    fn a_failure_of_the_server_is_told_from_one_of_its_settings_and_from_the_callers() {
+        let rejection = Rejection {
+            blamed: Blamed::Input,
+            is_too_long: false,
+            names_usage: false,
+        };
+        let second = Duration::from_secs(1);
+        let rows = [
+            (
+                UpstreamError::Truncated,
+                Some(Verdict::Recovering(Reason::UpstreamStreamTruncated)),
+            ),
+            (
+                UpstreamError::Server(Some(503)),
+                Some(Verdict::Recovering(Reason::UpstreamServerError)),
+            ),
+            (
+                UpstreamError::IdleTimeout(second),
+                Some(Verdict::Recovering(Reason::UpstreamIdleTimeout)),
+            ),
+            (
+                UpstreamError::Protocol,
+                Some(Verdict::Recovering(Reason::UpstreamProtocolError)),
+            ),
+            (
+                UpstreamError::CredentialRejected(401),
+                Some(Verdict::Misconfigured(Reason::UpstreamCredentialRejected)),
+            ),
+            (
+                UpstreamError::NotFound,
+                Some(Verdict::Misconfigured(Reason::UpstreamModelNotFound)),
+            ),
+            (
+                UpstreamError::Redirected(302),
+                Some(Verdict::Misconfigured(Reason::UpstreamRedirectRefused)),
+            ),
+            (
+                UpstreamError::UnexpectedContentType,
+                Some(Verdict::Misconfigured(Reason::UpstreamUnexpectedContentType)),
+            ),
+            (
+                UpstreamError::RateLimited(None),
+                Some(Verdict::BackingOff(Reason::UpstreamRateLimited)),
+            ),
+            (
+                UpstreamError::Busy(second),
+                Some(Verdict::BackingOff(Reason::UpstreamServerError)),
+            ),
+            (UpstreamError::Rejected { status: 400, rejection }, None),
+        ];
+        for (error, expected) in rows {
+            assert_eq!(of_failure(&error), expected, "{error:?}");
+        }
+    }
+}
