@@ -60,7 +60,7 @@ pub fn list(request: &registry::ListChangesRequest, items: &Items) -> Result<Lis
         None => None,
         Some(key) => Some(Place::read(key, request, items).ok_or_else(Page::unknown_token)?),
     };
-    let head = place.as_ref().map_or(items.revision(), |place| place.head);
+    let head = place.as_ref().map_or_else(|| items.revision(), |place| place.head);
     let query = Query {
         head,
         after: place.map(|place| (place.revision, place.name)),
