@@ -259,7 +259,7 @@ impl Plain {
     }
 
     fn setting(&self, feature: &str) -> Setting {
-        self.features.get(feature).cloned().unwrap_or(Setting {
+        self.features.get(feature).cloned().unwrap_or_else(|| Setting {
             provider: Provider::Unassigned,
             ..Setting::default()
         })
