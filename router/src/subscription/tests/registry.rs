@@ -296,4 +296,31 @@ impl ConfigService for Service {
             Some(Answer::Unavailable) | None => Err(Status::unavailable("not now")),
         }
     }
+    async fn list_changes(
+        &self,
+        _: Request<registry::ListChangesRequest>,
+    ) -> Result<Response<registry::ListChangesResponse>, Status> {
+        Err(Status::unimplemented("no router asks"))
+    }
+
+    async fn restore_revision(
+        &self,
+        _: Request<registry::RestoreRevisionRequest>,
+    ) -> Result<Response<registry::RestoreRevisionResponse>, Status> {
+        Err(Status::unimplemented("no router asks"))
+    }
+
+    async fn export_config(
+        &self,
+        _: Request<registry::ExportConfigRequest>,
+    ) -> Result<Response<registry::ExportConfigResponse>, Status> {
+        Err(Status::unimplemented("no router asks"))
+    }
+
+    async fn apply_config(
+        &self,
+        _: Request<registry::ApplyConfigRequest>,
+    ) -> Result<Response<registry::ApplyConfigResponse>, Status> {
+        Err(Status::unimplemented("no router asks"))
+    }
 }
