@@ -2,12 +2,15 @@
 //! configuration says.
 
 pub(crate) mod follower;
+mod model;
 mod plain;
+mod setting;
 mod writes;
 
 use std::{collections::BTreeMap, env};
 
 use switchboard::pb::{
+    registry::{ApplyConfigRequest, ExportConfigRequest, RestoreRevisionRequest},
     router::{GetStatusRequest, ListRoutesRequest, Selection, inference_service_client::InferenceServiceClient},
     types::Cursor,
 };
@@ -43,6 +46,7 @@ async fn after_any_history_the_stream_and_the_router_show_what_was_written() {
     let mut follower = Follower::start(&pair).await;
     let mut head = follower.revision();
     let mut tally = BTreeMap::<_, (u32, u32)>::new();
+    let mut past = BTreeMap::from([(head, plain.clone())]);
     for history in 0..histories {
         for _ in 0..rng.u32(4..16) {
             let write = world.any_write(&plain, &mut rng);
@@ -56,6 +60,7 @@ async fn after_any_history_the_stream_and_the_router_show_what_was_written() {
                         assert_eq!(*revision, head, "{write:?}");
                     }
                     plain = after;
+                    past.insert(head, plain.clone());
                     counted.0 += 1;
                 }
                 (Err(broken), Err(_)) => {
@@ -66,6 +71,19 @@ async fn after_any_history_the_stream_and_the_router_show_what_was_written() {
                 (expected, answer) => panic!("history {history}, {write:?}: {answer:?}, expected {expected:?}"),
             }
         }
+        if rng.u8(..4) == 0 {
+            let (&revision, then) = rng.choice(&past).unwrap();
+            let after = plain.gone_back(then);
+            head += i64::from(after != plain);
+            assert_eq!(
+                restore(&pair, revision).await,
+                head,
+                "history {history}, back to {revision}"
+            );
+            plain = after;
+            past.insert(head, plain.clone());
+        }
+        assert_eq!(apply_what_is_exported(&pair).await, head, "history {history}");
         // Some histories arrive as they are written, others as one merged delta.
         if rng.bool() {
             follower.resume(&pair).await;
@@ -86,6 +104,29 @@ async fn after_any_history_the_stream_and_the_router_show_what_was_written() {
         assert!(*accepted > 0 || histories < HISTORIES, "no {kind} was accepted");
     }
     pair.finish().await;
+}
+
+/// Goes back to a revision, and returns the newest one after it.
+async fn restore(pair: &Pair, revision: i64) -> i64 {
+    let request = RestoreRevisionRequest {
+        revision,
+        ..Default::default()
+    };
+    let answer = pair.config().restore_revision(request).await.unwrap();
+    answer.into_inner().revision
+}
+
+/// Applies what is there already, and returns the newest revision after it.
+async fn apply_what_is_exported(pair: &Pair) -> i64 {
+    let exported = pair.config().export_config(ExportConfigRequest {}).await.unwrap();
+    let exported = exported.into_inner();
+    let request = ApplyConfigRequest {
+        config: exported.config,
+        expected_revision: exported.revision,
+        ..Default::default()
+    };
+    let answer = pair.config().apply_config(request).await.unwrap();
+    answer.into_inner().revision
 }
 
 /// Waits until the router has applied this very state, then compares what it says of the features and what it does with

@@ -1,7 +1,8 @@
 //! History and the whole configuration, on the real pair and with the real grpcurl.
 
-use serde_json::{Value, json};
 use std::process::Command;
+
+use serde_json::{Value, json};
 use switchboard::pb::registry::{
     ApplyConfigRequest, Change, Config, ExportConfigRequest, ListChangesRequest, Model, RestoreRevisionRequest,
     Settings, UpdateSettingsRequest,
@@ -9,7 +10,7 @@ use switchboard::pb::registry::{
 
 use crate::{
     administrator::GRPCURL,
-    harness::{Pair, reason_of, tool},
+    harness::{Pair, infer, reason_of, tool},
 };
 
 const CANARY: &str = "canary-4f1c";
@@ -102,7 +103,11 @@ async fn what_was_done_is_listed_undone_exported_and_applied_without_a_token() {
     };
     let unknown = pair.config().restore_revision(unknown).await;
     assert_eq!(reason_of(&unknown).as_deref(), Some("REVISION_IN_FUTURE"));
-    pair.wait_until_routed("duo_chat").await;
+    pair.wait_until(async || {
+        let refused = infer(&mut pair.inference(), "code_generations", "ping").await;
+        reason_of(&refused).as_deref() == Some("MODEL_CREDENTIAL_MISSING")
+    })
+    .await;
 
     let all = history(&pair, ListChangesRequest::default()).await;
     let revisions: Vec<_> = all.iter().map(|change| change.revision).collect();
@@ -133,7 +138,7 @@ async fn a_configuration_of_thousands_of_models_is_one_revision_and_its_answer_s
         display_name: Some(format!("Model {number}")),
         family: Some("mistral".to_owned()),
         endpoint: Some(format!("http://gpu{number}.example.com:8000/v1")),
-        labels: [("note".to_owned(), "x".repeat(400))].into(),
+        labels: ["a", "b"].map(|key| (key.to_owned(), "x".repeat(200))).into(),
         ..Default::default()
     });
     let config = Config {

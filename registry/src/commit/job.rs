@@ -149,7 +149,9 @@ impl<R: WriteRequest> Typed<R> {
             let old = since
                 .iter()
                 .map(|(name, value)| stored::decode_old(name, value.as_deref()));
-            self.write.hand_in(old.collect());
+            let mut old: Vec<_> = old.collect();
+            old.sort_by_cached_key(|old| old.name.to_string());
+            self.write.hand_in(old);
         }
         if self.is_check {
             return check::<R>(&draft.state, &self.write);

@@ -167,6 +167,22 @@ mod tests {
                 "REVISION_CONFLICT",
             ),
             (
+                WriteError::InFuture {
+                    oldest: Revision::ZERO,
+                    newest: Revision::ZERO,
+                },
+                Code::OutOfRange,
+                "REVISION_IN_FUTURE",
+            ),
+            (
+                WriteError::Compacted {
+                    oldest: Revision::ZERO,
+                    newest: Revision::ZERO,
+                },
+                Code::OutOfRange,
+                "REVISION_COMPACTED",
+            ),
+            (
                 WriteError::NameTaken {
                     field: "model_id",
                     holder: model,
@@ -221,6 +237,13 @@ mod tests {
         let condition = &details.precondition_failure().unwrap().violations[0];
         assert_eq!(condition.subject, "features/duo_chat");
         assert_eq!(condition.r#type, "MODEL_IN_USE");
+        let compacted = status(WriteError::Compacted {
+            oldest: Revision::new(3).unwrap(),
+            newest: Revision::new(7).unwrap(),
+        });
+        let details = compacted.get_error_details();
+        let metadata = &details.error_info().unwrap().metadata;
+        assert_eq!((&*metadata["oldest"], &*metadata["newest"]), ("3", "7"));
         let reused = status(CommitError::RequestIdReused);
         assert_eq!(
             (reused.code(), reason(&reused).as_str()),

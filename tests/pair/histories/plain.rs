@@ -1,18 +1,22 @@
 //! The configuration as somebody would explain it: what each write does to it, and what follows for a call.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use prost::Message as _;
 use switchboard::{
     catalogue::{self, Catalogue},
     pb::{
-        registry::{self, CredentialState, ModelEntry, Resource},
+        registry::{self, ModelEntry, Resource},
         router::Route,
         types::Provider,
     },
 };
 
-use super::writes::Write;
+use super::{
+    model::{Model, Token},
+    setting::Setting,
+    writes::Write,
+};
 
 /// What is configured.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -22,27 +26,8 @@ pub(super) struct Plain {
     /// By resource name; one that is missing is unassigned.
     pub(super) features: BTreeMap<String, Setting>,
     pub(super) beta_enabled: bool,
+    pub(super) inference_paused: bool,
 }
-
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Model {
-    pub(super) display_name: String,
-    pub(super) family: String,
-    /// Weights by URL.
-    pub(super) endpoints: BTreeMap<String, i32>,
-    pub(super) disabled: bool,
-    pub(super) token: Token,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Token {
-    NotWanted,
-    Set { text: String, origins: BTreeSet<String> },
-    Dropped,
-}
-
-/// Provider and model of a feature.
-pub(super) type Setting = (Provider, Option<String>);
 
 /// The rules that a write breaks, by the reasons that tell of them.
 #[derive(Debug, PartialEq)]
@@ -80,14 +65,14 @@ impl Plain {
                 }
                 Some("features") => {
                     let feature = registry::Feature::decode(bytes).unwrap();
-                    let setting = (feature.provider(), feature.model.clone());
-                    if setting.0 != Provider::Unassigned {
-                        plain.features.insert(name.clone(), setting);
+                    if feature.provider() != Provider::Unassigned {
+                        plain.features.insert(name.clone(), Setting::read(&feature));
                     }
                 }
                 _ => {
                     let settings = registry::Settings::decode(bytes).unwrap();
                     plain.beta_enabled = settings.beta_enabled.unwrap_or(false);
+                    plain.inference_paused = settings.inference_paused.unwrap_or(false);
                 }
             }
         }
@@ -121,6 +106,7 @@ impl Plain {
             }
             Write::UpdateSettings(settings) => {
                 after.beta_enabled = settings.beta_enabled.unwrap_or(self.beta_enabled);
+                after.inference_paused = settings.inference_paused.unwrap_or(self.inference_paused);
             }
         }
         if broken.is_empty() {
@@ -130,12 +116,28 @@ impl Plain {
         }
     }
 
+    /// The configuration of an earlier time, with the tokens of now as far as they may go there.
+    pub(super) fn gone_back(&self, then: &Self) -> Self {
+        let mut after = then.clone();
+        for (name, model) in &mut after.models {
+            let wanted_token = model.token != Token::NotWanted;
+            model.token = match self.models.get(name).map(|now| &now.token) {
+                Some(Token::Set { origins, .. }) if !model.origins().is_subset(origins) => Token::Dropped,
+                Some(now) => now.clone(),
+                None if wanted_token => Token::Dropped,
+                None => Token::NotWanted,
+            };
+        }
+        after
+    }
+
     fn create(&mut self, given: &registry::Model, broken: &mut Vec<&'static str>) {
         let mut model = Model {
             display_name: String::new(),
             family: String::new(),
             endpoints: BTreeMap::new(),
             disabled: false,
+            max_queue: None,
             token: Token::NotWanted,
         };
         model.set(given);
@@ -186,42 +188,58 @@ impl Plain {
             if !fits(feature, &other.family) {
                 broken.push("FAMILY_NOT_COMPATIBLE");
             }
-            let (before, after) = (Some(name.to_owned()), Some(reassign_to.to_owned()));
-            self.check_beta(feature, &before, &after, broken);
+            self.check_beta(feature, &Setting::default(), &Setting::of(reassign_to), broken);
         }
         for feature in features {
             self.features
                 .entry(feature)
-                .and_modify(|(_, model)| *model = Some(reassign_to.to_owned()));
+                .and_modify(|setting| setting.reassign(name, reassign_to));
         }
     }
 
     fn assign(&mut self, given: &registry::Feature, broken: &mut Vec<&'static str>) {
-        let (stored_provider, stored_model) = self.setting(&given.name);
-        let provider = given.provider.map_or(stored_provider, |_| given.provider());
-        let model = given.model.clone().or_else(|| stored_model.clone());
-        let setting = match provider {
+        let stored = self.setting(&given.name);
+        let named = Setting::read(given);
+        let mut setting = stored.clone();
+        setting.provider = given.provider.map_or(stored.provider, |_| given.provider());
+        match setting.provider {
             Provider::Unassigned | Provider::Vendored => {
-                if given.model.is_some() {
+                if named.models().next().is_some() {
                     broken.push("VALIDATION_FAILED");
                 }
-                (provider, None)
+                setting = Setting {
+                    provider: setting.provider,
+                    ..Setting::default()
+                };
             }
-            Provider::SelfHosted if model.is_none() => {
-                broken.push("VALIDATION_FAILED");
-                (provider, None)
+            _ => {
+                setting.model = named.model.clone().or(setting.model);
+                if !named.fallbacks.is_empty() {
+                    setting.fallbacks.clone_from(&named.fallbacks);
+                }
+                if !named.rules.is_empty() {
+                    setting.rules.clone_from(&named.rules);
+                }
+                let is_nobody = setting.provider == Provider::SelfHosted && setting.model.is_none();
+                if is_nobody
+                    || setting
+                        .model
+                        .as_ref()
+                        .is_some_and(|model| setting.fallbacks.contains(model))
+                {
+                    broken.push("VALIDATION_FAILED");
+                }
             }
-            _ => (provider, model),
-        };
-        if let Some(named) = &given.model {
-            match self.models.get(named) {
+        }
+        for model in named.models() {
+            match self.models.get(model) {
                 None => broken.push("MODEL_NOT_FOUND"),
                 Some(model) if !fits(&given.name, &model.family) => broken.push("FAMILY_NOT_COMPATIBLE"),
                 Some(_) => {}
             }
         }
-        self.check_beta(&given.name, &stored_model, &setting.1, broken);
-        if setting.0 == Provider::Unassigned {
+        self.check_beta(&given.name, &stored, &setting, broken);
+        if setting.provider == Provider::Unassigned {
             self.features.remove(&given.name);
         } else {
             self.features.insert(given.name.clone(), setting);
@@ -229,34 +247,29 @@ impl Plain {
     }
 
     /// Naming a model anew asks whether beta is on.
-    fn check_beta(
-        &self,
-        feature: &str,
-        before: &Option<String>,
-        after: &Option<String>,
-        broken: &mut Vec<&'static str>,
-    ) {
-        let named = after.as_ref().filter(|_| before != after);
-        if let Some(model) = named.and_then(|name| self.models.get(name))
-            && !self.beta_enabled
-            && (facts(feature).stage.needs_beta() || needs_beta(&model.family))
-        {
+    fn check_beta(&self, feature: &str, before: &Setting, after: &Setting, broken: &mut Vec<&'static str>) {
+        let named = after
+            .models()
+            .filter(|name| before.models().all(|known| known != *name));
+        let mut models = named.filter_map(|name| self.models.get(name));
+        let is_beta = |model: &Model| facts(feature).stage.needs_beta() || needs_beta(&model.family);
+        if !self.beta_enabled && models.any(is_beta) {
             broken.push("BETA_NOT_ENABLED");
         }
     }
 
     fn setting(&self, feature: &str) -> Setting {
-        self.features
-            .get(feature)
-            .cloned()
-            .unwrap_or((Provider::Unassigned, None))
+        self.features.get(feature).cloned().unwrap_or_else(|| Setting {
+            provider: Provider::Unassigned,
+            ..Setting::default()
+        })
     }
 
     /// The features that name a model.
     pub(super) fn users<'a>(&'a self, model: &'a str) -> impl Iterator<Item = &'a str> {
         self.features
             .iter()
-            .filter(move |(_, (_, named))| named.as_deref() == Some(model))
+            .filter(move |(_, setting)| setting.models().any(|named| named == model))
             .map(|(feature, _)| feature.as_str())
     }
 
@@ -270,6 +283,12 @@ impl Plain {
     pub(super) fn allows(&self, feature: &str, outcome: &Outcome) -> bool {
         let (source, selected) = self.selected(&format!("features/{feature}"));
         match (selected, outcome) {
+            (Ok(_), Outcome::Refused(reason)) if self.inference_paused => reason == "INFERENCE_PAUSED",
+            (Ok(_), _) if self.inference_paused => false,
+            // Whether there is a model is not even asked.
+            (Err("MODEL_DISABLED" | "MODEL_CREDENTIAL_MISSING"), Outcome::Refused(reason)) if self.inference_paused => {
+                reason == "INFERENCE_PAUSED"
+            }
             (Ok((name, model)), _) => model.answers(name, &source, outcome),
             (Err(refusal), Outcome::Refused(reason)) => reason == refusal,
             (Err(_), Outcome::Answered { .. }) => false,
@@ -280,6 +299,12 @@ impl Plain {
     pub(super) fn allows_routes(&self, routes: &[Route]) -> bool {
         routes.len() == Catalogue::get().features().len()
             && routes.iter().all(|route| match self.selected(&route.feature) {
+                (source, Ok(_)) if self.inference_paused => {
+                    !route.available && route.reason == "INFERENCE_PAUSED" && route.source_feature == source
+                }
+                (_, Err("MODEL_DISABLED" | "MODEL_CREDENTIAL_MISSING")) if self.inference_paused => {
+                    !route.available && route.reason == "INFERENCE_PAUSED"
+                }
                 (source, Ok((name, _))) => route.available && route.model == *name && route.source_feature == source,
                 (_, Err(refusal)) => !route.available && route.reason == refusal,
             })
@@ -289,99 +314,35 @@ impl Plain {
     fn selected(&self, feature: &str) -> (String, Result<(&String, &Model), &'static str>) {
         let mut source = feature.to_owned();
         let mut setting = self.setting(&source);
-        if setting.0 == Provider::Unassigned
+        if setting.provider == Provider::Unassigned
             && let Some(parent) = &facts(&source).parent
         {
             source = parent.to_string();
             setting = self.setting(&source);
         }
-        let model = setting.1.and_then(|name| self.models.get_key_value(&name));
-        let selected = match (setting.0, model) {
-            (Provider::Disabled, _) => Err("FEATURE_DISABLED"),
-            (Provider::Vendored, _) => Err("FEATURE_VENDORED"),
-            (Provider::SelfHosted, Some((_, model))) if model.disabled => Err("MODEL_DISABLED"),
-            (Provider::SelfHosted, Some((_, model))) if model.token == Token::Dropped => {
-                Err("MODEL_CREDENTIAL_MISSING")
-            }
-            (Provider::SelfHosted, Some(selected)) => Ok(selected),
+        let selected = match setting.provider {
+            Provider::Disabled => Err("FEATURE_DISABLED"),
+            Provider::Vendored => Err("FEATURE_VENDORED"),
+            Provider::SelfHosted => self.candidate(&setting),
             _ => Err("FEATURE_UNASSIGNED"),
         };
         (source, selected)
     }
-}
 
-impl Model {
-    fn read(entry: ModelEntry) -> Self {
-        let model = entry.model.unwrap();
-        let credential = entry.credential.unwrap();
-        Self {
-            token: match credential.state() {
-                CredentialState::Set => Token::Set {
-                    text: String::new(),
-                    origins: credential.origins.into_iter().collect(),
-                },
-                CredentialState::Dropped => Token::Dropped,
-                CredentialState::None | CredentialState::Unspecified => Token::NotWanted,
-            },
-            display_name: model.display_name.unwrap(),
-            family: model.family.unwrap(),
-            endpoints: weights(&model.endpoints),
-            disabled: model.disabled.unwrap_or(false),
-        }
-    }
-
-    /// Sets what is given.
-    fn set(&mut self, given: &registry::Model) {
-        if let Some(name) = &given.display_name {
-            self.display_name.clone_from(name);
-        }
-        if let Some(family) = &given.family {
-            self.family.clone_from(family);
-        }
-        if !given.endpoints.is_empty() {
-            self.endpoints = weights(&given.endpoints);
-        }
-        self.disabled = given.disabled.unwrap_or(self.disabled);
-        let origins: BTreeSet<String> = self.endpoints.keys().map(|uri| uri.replace("/v1", "")).collect();
-        match (given.api_token.as_deref(), &self.token) {
-            (Some(""), _) => self.token = Token::NotWanted,
-            (Some(text), _) => {
-                let text = text.to_owned();
-                self.token = Token::Set { text, origins };
+    /// The first that can be called; if none can, what is wrong with the first.
+    fn candidate(&self, setting: &Setting) -> Result<(&String, &Model), &'static str> {
+        let named = setting.model.iter().chain(&setting.fallbacks);
+        let mut candidates = named.map(|name| {
+            let selected = self.models.get_key_value(name).unwrap();
+            match selected.1 {
+                model if model.disabled => Err("MODEL_DISABLED"),
+                model if model.token == Token::Dropped => Err("MODEL_CREDENTIAL_MISSING"),
+                _ => Ok(selected),
             }
-            (None, Token::Set { origins: bound, .. }) if !origins.is_subset(bound) => self.token = Token::Dropped,
-            (None, _) => {}
-        }
+        });
+        let first = candidates.next().unwrap();
+        first.or_else(|reason| candidates.find_map(Result::ok).ok_or(reason))
     }
-
-    fn answers(&self, name: &str, source: &str, outcome: &Outcome) -> bool {
-        let wanted = match &self.token {
-            Token::Set { text, .. } => Some(format!("Bearer {text}")),
-            Token::NotWanted | Token::Dropped => None,
-        };
-        match outcome {
-            Outcome::Refused(_) => false,
-            Outcome::Answered {
-                model,
-                source_feature,
-                endpoint,
-                authorization,
-            } => {
-                let is_used = |(uri, &weight): (&String, &i32)| weight > 0 && uri.contains(endpoint);
-                model == name
-                    && source_feature == source
-                    && *authorization == wanted
-                    && self.endpoints.iter().any(is_used)
-            }
-        }
-    }
-}
-
-fn weights(endpoints: &[registry::Endpoint]) -> BTreeMap<String, i32> {
-    endpoints
-        .iter()
-        .map(|endpoint| (endpoint.uri.clone(), endpoint.weight.unwrap_or(1)))
-        .collect()
 }
 
 fn facts(feature: &str) -> &'static catalogue::Feature {

@@ -3,8 +3,8 @@
 use fastrand::Rng;
 use switchboard::pb::{
     registry::{
-        BatchUpdateFeaturesRequest, CreateModelRequest, DeleteModelRequest, Endpoint, Feature, Model, Settings,
-        UpdateFeatureRequest, UpdateModelRequest, UpdateSettingsRequest,
+        BatchUpdateFeaturesRequest, CreateModelRequest, DeleteModelRequest, Endpoint, Feature, FeatureRule, Model,
+        ModelLimits, RuleMatch, Settings, UpdateFeatureRequest, UpdateModelRequest, UpdateSettingsRequest,
     },
     types::Provider,
 };
@@ -163,11 +163,17 @@ impl World {
         };
         let given = rng.usize(1..=2);
         for _ in 0..given {
-            match rng.u8(..5) {
+            match rng.u8(..6) {
                 0 => changed.display_name = Some(display_name(rng)),
                 1 => changed.family = Some(family(rng)),
                 2 => changed.endpoints = self.endpoints(rng),
                 3 => changed.disabled = Some(rng.u8(..3) == 0),
+                4 => {
+                    changed.limits = Some(ModelLimits {
+                        max_queue: Some(rng.i32(0..100)),
+                        ..Default::default()
+                    });
+                }
                 _ if rng.bool() => changed.api_token = Some(token(&changed.name, rng)),
                 _ => changed.api_token = Some(String::new()),
             }
@@ -193,8 +199,11 @@ impl World {
 }
 
 fn settings(rng: &mut Rng) -> Settings {
+    let is_about_beta = rng.u8(..3) > 0;
     Settings {
-        beta_enabled: Some(rng.u8(..3) > 0),
+        beta_enabled: is_about_beta.then(|| rng.u8(..3) > 0),
+        // Mostly off, since a pause hides who would answer.
+        inference_paused: (!is_about_beta || rng.bool()).then(|| rng.u8(..5) == 0),
         ..Default::default()
     }
 }
@@ -245,8 +254,31 @@ fn feature(plain: &Plain, rng: &mut Rng) -> Feature {
             .or_else(|| model.is_none().then_some(Provider::Disabled))
             .map(i32::from),
         model: model.filter(|_| !clears || rng.u8(..8) == 0),
+        fallback_models: if clears { Vec::new() } else { fallbacks(plain, rng) },
+        rules: if clears { Vec::new() } else { rules(plain, rng) },
         ..Default::default()
     }
+}
+
+/// Of the models that exist, each once.
+fn fallbacks(plain: &Plain, rng: &mut Rng) -> Vec<String> {
+    let mut names: Vec<String> = plain.models.keys().cloned().collect();
+    rng.shuffle(&mut names);
+    names.truncate([0, 0, 1, 2][rng.usize(..4)]);
+    names
+}
+
+/// Exceptions for namespaces that no call of the histories is of.
+fn rules(plain: &Plain, rng: &mut Rng) -> Vec<FeatureRule> {
+    let rules = fallbacks(plain, rng).into_iter().map(|model| FeatureRule {
+        model,
+        r#match: Some(RuleMatch {
+            namespace_ids: vec!["42".to_owned()],
+            ..Default::default()
+        }),
+        ..Default::default()
+    });
+    rules.collect()
 }
 
 fn update(feature: Feature) -> UpdateFeatureRequest {

@@ -1,6 +1,7 @@
 //! Deletes, what is cut off of the history, and the schema of an earlier release.
 
 use super::*;
+use crate::store::{History, Query};
 
 fn delete(name: &str) -> Asked<registry::DeleteModelRequest> {
     Asked::read(registry::DeleteModelRequest {
@@ -213,4 +214,56 @@ async fn a_database_of_the_first_schema_is_taken_over_whole() {
     running.commit.submit(delete("models/mistral")).await.unwrap();
     let running = running.restart().await;
     assert!(names(&running.commit.state()).is_empty());
+}
+
+#[tokio::test]
+async fn the_list_of_changes_ends_where_the_history_was_cut_off_between_two_pages() {
+    let running = Running::start_with(TempDir::new().unwrap(), SHORT).await;
+    for name in ["A", "B", "C"] {
+        running.commit.submit(create(with_token(name))).await.unwrap();
+    }
+    let history = History::new(database(&running.folder));
+    let mut query = Query {
+        head: running.commit.state().items.revision(),
+        after: None,
+        resource: None,
+        actor: Some("anonymous".to_owned()),
+        count: 1,
+        bytes: usize::MAX,
+    };
+    let first = history.page(&query).await.unwrap();
+    let newest = &first.changes[0];
+    assert_eq!(
+        (newest.name.to_string(), newest.revision.get()),
+        ("models/c".to_owned(), 4)
+    );
+    assert_eq!(
+        (newest.actor.as_str(), &newest.before, first.is_cut),
+        ("anonymous", &None, true)
+    );
+    assert_eq!(
+        newest.after,
+        Some(running.commit.state().items.get("models/c").unwrap().value.clone())
+    );
+
+    running.commit.submit(delete("models/c")).await.unwrap();
+    running.commit.submit(delete("models/b")).await.unwrap();
+    query.after = Some((newest.revision, newest.name.clone()));
+    query.count = 10;
+    let rest = history.page(&query).await.unwrap();
+    assert_eq!(
+        (rest.changes.len(), rest.is_cut),
+        (0, false),
+        "revision 3 is the floor by now"
+    );
+    assert_eq!(rest.oldest.unwrap().get(), 4);
+
+    query.after = None;
+    query.resource = Some(newest.name.clone());
+    query.head = running.commit.state().items.revision();
+    let of_one = history.page(&query).await.unwrap().changes;
+    let revisions: Vec<_> = of_one.iter().map(|change| change.revision.get()).collect();
+    assert_eq!(revisions, [5, 4]);
+    assert_eq!(of_one[0].before, of_one[1].after, "also of a resource that is gone");
+    assert_eq!(of_one[0].after, None);
 }

@@ -111,7 +111,6 @@ async fn write(running: &Running, rng: &mut fastrand::Rng) {
 #[tokio::test]
 async fn every_kept_revision_of_a_random_history_can_be_gone_back_to() {
     let seed = fastrand::u64(..);
-    eprintln!("seed {seed}");
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut running = Running::start().await;
     let mut recorded = Vec::new();
@@ -129,21 +128,28 @@ async fn every_kept_revision_of_a_random_history_can_be_gone_back_to() {
         let before = running.commit.state();
         let answer = restored(&running, revision).await;
         let now = running.commit.state();
-        assert_eq!(content(&now), content(then), "{revision}");
+        assert_eq!(content(&now), content(then), "seed {seed}, back to {revision}");
         head += i64::from(content(&before) != content(then) || answer.revision > head);
         assert_eq!(
             (answer.revision, now.items.revision().get()),
             (head, head),
-            "{revision}"
+            "seed {seed}, back to {revision}"
         );
         assert_eq!(answer.changes_total, i32::try_from(answer.changes.len()).unwrap());
         for item in then.items.all(View::Config) {
             let name = &*item.key;
             let (value, token) = (&now.items.get(name).unwrap().value, name.starts_with("models/"));
-            assert!(token || *value == item.value, "{revision}: the bytes of {name}");
+            assert!(
+                token || *value == item.value,
+                "seed {seed}, back to {revision}: the bytes of {name}"
+            );
         }
         let again = restored(&running, revision).await;
-        assert_eq!((again.revision, again.changes.len()), (head, 0), "{revision}");
+        assert_eq!(
+            (again.revision, again.changes.len()),
+            (head, 0),
+            "seed {seed}, back to {revision}"
+        );
     }
     // What was written is what is read back, old values included.
     let (folder, before) = running.stop().await;

@@ -91,7 +91,8 @@ pub(super) fn plan(
         } if !matches!(state.credential(&model.name), Credential::Dropped) => Some(model.name.clone()),
         _ => None,
     });
-    let tokens_dropped = tokens_dropped.collect();
+    let mut tokens_dropped: Vec<_> = tokens_dropped.collect();
+    tokens_dropped.sort_unstable();
     let put = wanted.iter().map(|change| (change.name(), Some(change.clone())));
     let gone = deleted.iter().map(|name| (name.clone().into(), None));
     let mut changes: Vec<_> = put

@@ -252,7 +252,7 @@ fn beta_is_asked_only_about_what_is_newly_assigned() {
         0,
         "qwen is kept"
     );
-    let mut more = kept.clone();
+    let mut more = kept;
     more.features.push(assigned("duo_chat", "models/qwen"));
     more.models.push(registry::Model {
         family: Some("qwen".to_owned()),

@@ -1,0 +1,105 @@
+//! A model, as somebody would explain it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use switchboard::pb::registry::{self, CredentialState, ModelEntry};
+
+use super::plain::Outcome;
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Model {
+    pub(super) display_name: String,
+    pub(super) family: String,
+    /// Weights by URL.
+    pub(super) endpoints: BTreeMap<String, i32>,
+    pub(super) disabled: bool,
+    pub(super) max_queue: Option<i32>,
+    pub(super) token: Token,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Token {
+    NotWanted,
+    Set { text: String, origins: BTreeSet<String> },
+    Dropped,
+}
+
+impl Model {
+    pub(super) fn read(entry: ModelEntry) -> Self {
+        let model = entry.model.unwrap();
+        let credential = entry.credential.unwrap();
+        Self {
+            token: match credential.state() {
+                CredentialState::Set => Token::Set {
+                    text: String::new(),
+                    origins: credential.origins.into_iter().collect(),
+                },
+                CredentialState::Dropped => Token::Dropped,
+                CredentialState::None | CredentialState::Unspecified => Token::NotWanted,
+            },
+            display_name: model.display_name.unwrap(),
+            family: model.family.unwrap(),
+            endpoints: weights(&model.endpoints),
+            disabled: model.disabled.unwrap_or(false),
+            max_queue: model.limits.and_then(|limits| limits.max_queue),
+        }
+    }
+
+    /// Sets what is given.
+    pub(super) fn set(&mut self, given: &registry::Model) {
+        if let Some(name) = &given.display_name {
+            self.display_name.clone_from(name);
+        }
+        if let Some(family) = &given.family {
+            self.family.clone_from(family);
+        }
+        if !given.endpoints.is_empty() {
+            self.endpoints = weights(&given.endpoints);
+        }
+        self.disabled = given.disabled.unwrap_or(self.disabled);
+        self.max_queue = given.limits.and_then(|limits| limits.max_queue).or(self.max_queue);
+        let origins = self.origins();
+        match (given.api_token.as_deref(), &self.token) {
+            (Some(""), _) => self.token = Token::NotWanted,
+            (Some(text), _) => {
+                let text = text.to_owned();
+                self.token = Token::Set { text, origins };
+            }
+            (None, Token::Set { origins: bound, .. }) if !origins.is_subset(bound) => self.token = Token::Dropped,
+            (None, _) => {}
+        }
+    }
+
+    pub(super) fn origins(&self) -> BTreeSet<String> {
+        self.endpoints.keys().map(|uri| uri.replace("/v1", "")).collect()
+    }
+
+    pub(super) fn answers(&self, name: &str, source: &str, outcome: &Outcome) -> bool {
+        let wanted = match &self.token {
+            Token::Set { text, .. } => Some(format!("Bearer {text}")),
+            Token::NotWanted | Token::Dropped => None,
+        };
+        match outcome {
+            Outcome::Refused(_) => false,
+            Outcome::Answered {
+                model,
+                source_feature,
+                endpoint,
+                authorization,
+            } => {
+                let is_used = |(uri, &weight): (&String, &i32)| weight > 0 && uri.contains(endpoint);
+                model == name
+                    && source_feature == source
+                    && *authorization == wanted
+                    && self.endpoints.iter().any(is_used)
+            }
+        }
+    }
+}
+
+fn weights(endpoints: &[registry::Endpoint]) -> BTreeMap<String, i32> {
+    endpoints
+        .iter()
+        .map(|endpoint| (endpoint.uri.clone(), endpoint.weight.unwrap_or(1)))
+        .collect()
+}
