@@ -1,24 +1,29 @@
-//! Drives one stream: waits for changes and for the clock, and hands frames to the transport.
+//! One stream: frames that are made when the transport asks for them, and a keeper that has a clock of its own.
 //!
-//! A task drives, and a short queue carries its frames to the response. The response could produce frames itself when the
-//! transport asks for them, but a transport with a full window does not ask: nothing would then notice that the reader has
-//! stopped, nor that it is time to end. The task has its own clock. It takes a frame only when there is room for it, so a
-//! frame is of the newest state, and a reader that stopped costs the queue and no more. How a stream ends goes past the
-//! queue, since it must be known also when the queue stays full.
+//! The response makes its frames itself, so that a frame is of the newest state, costs no hop from task to task, and a
+//! reader that stopped costs nothing but a cursor. But a transport with a full window does not ask: nothing would then
+//! notice that the reader has stopped, nor that it is time to end. That is what the keeper's task is for. It says when a
+//! bookmark is due, when a snapshot may begin, and when to say goodbye; it hears when a frame was taken and when the reader
+//! has gone.
 
 use std::{
-    future::Future,
-    pin::{Pin, pin},
+    convert::Infallible,
+    fmt,
+    future::pending,
+    pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
-use futures_util::Stream;
+use futures_util::{
+    Stream, StreamExt as _,
+    stream::{self, BoxStream},
+};
 use tokio::{
     select,
-    sync::{mpsc, oneshot, watch},
-    time::{Instant, sleep_until, timeout},
+    sync::{oneshot, watch},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -26,12 +31,9 @@ use super::{
     FeedError,
     follower::{Follower, Next},
     frame::{Frame, Goodbye, GoodbyeWhy},
-    shelf::{Shelf, Start},
+    shelf::Shelf,
 };
 use crate::{domain::state::State, pulse::Pulse};
-
-/// Two frames: while the transport writes one, the next is made. When it is full, no frame is made.
-const QUEUE: usize = 2;
 
 /// A stream ends itself at about this age, so that followers spread over registries and addresses.
 const ROTATION: Duration = Duration::from_secs(30 * 60);
@@ -54,21 +56,11 @@ const TOO_SLOW_MIN_WAIT: Duration = Duration::from_secs(1);
 const TOO_SLOW_SPREAD: Duration = Duration::from_secs(4);
 
 /// The frames of one stream, then how it ended.
-#[derive(Debug)]
-pub struct Frames {
-    queue: mpsc::Receiver<Frame>,
-    end: Option<oneshot::Receiver<Result<(), FeedError>>>,
-}
+pub struct Frames(BoxStream<'static, Result<Frame, FeedError>>);
 
-/// Where the driver of a stream leaves its frames. Closed by dropping it.
-pub(super) type Outlet = mpsc::Sender<Frame>;
-
-impl Frames {
-    /// A stream, where its frames go in, and where its end does.
-    pub(super) fn channel() -> (Outlet, oneshot::Sender<Result<(), FeedError>>, Self) {
-        let (outlet, queue) = mpsc::channel(QUEUE);
-        let (ended, end) = oneshot::channel();
-        (outlet, ended, Self { queue, end: Some(end) })
+impl fmt::Debug for Frames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frames").finish_non_exhaustive()
     }
 }
 
@@ -76,38 +68,229 @@ impl Stream for Frames {
     type Item = Result<Frame, FeedError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if let Some(frame) = ready!(self.queue.poll_recv(context)) {
-            return Poll::Ready(Some(Ok(frame)));
-        }
-        let Some(end) = &mut self.end else {
-            return Poll::Ready(None);
-        };
-        let result = ready!(Pin::new(end).poll(context));
-        self.end = None;
-        let error = match result {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error),
-            // The driver is gone without a word, so this must not look like an end in order.
-            Err(_dropped) => Some(FeedError::Broken),
-        };
-        Poll::Ready(error.map(Err))
+        self.0.poll_next_unpin(context)
     }
 }
 
-/// What drives the downward side of a stream.
+/// What the frames of a stream are made from.
 #[derive(Debug)]
-pub(super) struct Downlink {
+pub(super) struct Source {
     pub(super) published: watch::Receiver<Arc<State>>,
     pub(super) shelf: Arc<Shelf>,
     pub(super) pulse: Arc<Pulse>,
+    pub(super) heartbeat: Duration,
+}
+
+/// How a stream begins.
+#[derive(Debug)]
+pub(super) struct Begin {
+    pub(super) welcome: Frame,
+    pub(super) follower: Follower,
+}
+
+/// What the keeper tells the maker of the frames.
+#[derive(Debug, Default)]
+pub(super) struct Orders {
+    may_start: bool,
+    /// How many bookmarks have come due so far.
+    beats: u64,
+    goodbye: Option<Goodbye>,
+    /// The keeper has ended, and so.
+    pub(super) end: Option<Result<(), FeedError>>,
+}
+
+/// What the maker tells the keeper.
+#[derive(Debug, Default)]
+struct Progress {
+    /// How many frames the transport has taken. No bell is rung for it.
+    taken: u64,
+    /// A first state was sent whole.
+    is_settled: bool,
+    /// The stream cannot go on, and is to end so.
+    lost: Option<Goodbye>,
+}
+
+/// The keeper's end of a stream.
+#[derive(Debug)]
+pub(super) struct Line {
+    begin: oneshot::Sender<Begin>,
+    orders: watch::Sender<Orders>,
+    progress: watch::Receiver<Progress>,
+}
+
+impl Line {
+    /// Resolves when the reader has gone.
+    pub(super) async fn closed(&mut self) {
+        while self.progress.changed().await.is_ok() {}
+    }
+}
+
+/// A stream, the end of it where its keeper is, and where is told how the keeper ended.
+pub(super) fn channel(source: Source) -> (Line, watch::Sender<Orders>, Frames) {
+    let (begin, begins) = oneshot::channel();
+    let (orders, ordered) = watch::channel(Orders::default());
+    let (progress, heard) = watch::channel(Progress::default());
+    let line = Line {
+        begin,
+        orders: orders.clone(),
+        progress: heard,
+    };
+    let maker = Maker {
+        source,
+        begins: Some(begins),
+        orders: ordered,
+        progress,
+        follower: None,
+        beats: 0,
+        has_caught_up: false,
+        is_over: false,
+    };
+    let frames = stream::unfold(maker, async |mut maker| maker.next().await.map(|frame| (frame, maker)));
+    (line, orders, Frames(frames.boxed()))
+}
+
+/// Makes frames, one when the transport asks for it.
+#[derive(Debug)]
+struct Maker {
+    source: Source,
+    orders: watch::Receiver<Orders>,
+    progress: watch::Sender<Progress>,
+    /// `None`: it has come.
+    begins: Option<oneshot::Receiver<Begin>>,
+    /// `None`: the stream has not begun, or cannot go on.
+    follower: Option<Follower>,
+    /// How many bookmarks that were due have been made.
+    beats: u64,
+    /// The first time that there is nothing else to send, a bookmark tells the follower at once that it is up to date.
+    has_caught_up: bool,
+    /// Its last word was said: a goodbye, or why it ends.
+    is_over: bool,
+}
+
+/// Why there is no frame now.
+enum Hold {
+    /// Something new, an order, or this time has to come first.
+    Until(Option<Instant>),
+    /// What would come next is no longer kept.
+    Lost,
+}
+
+impl Maker {
+    /// The next frame; `None` when the stream has ended in order.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it ends the stream where it is, perhaps within a delta: what was sent stands, nothing is sent twice.
+    async fn next(&mut self) -> Option<Result<Frame, FeedError>> {
+        if let Some(begins) = &mut self.begins {
+            let begin = begins.await;
+            self.begins = None;
+            // Without a beginning there is an end only.
+            if let Ok(Begin { welcome, follower }) = begin {
+                self.follower = Some(follower);
+                return Some(Ok(welcome));
+            }
+        }
+        loop {
+            if self.is_over {
+                return None;
+            }
+            // An end is looked for first, or a stream that always has something to send would never end.
+            let (may_start, beats) = {
+                let orders = self.orders.borrow_and_update();
+                if let Some(end) = &orders.end {
+                    self.is_over = true;
+                    return end.clone().err().map(Err);
+                }
+                if let Some(goodbye) = orders.goodbye {
+                    self.is_over = true;
+                    return Some(Ok(Frame::Goodbye(goodbye)));
+                }
+                (orders.may_start, orders.beats)
+            };
+            let wake = match self.make(may_start, beats) {
+                Ok(frame) => {
+                    self.count_taken();
+                    return Some(Ok(frame));
+                }
+                Err(Hold::Until(wake)) => wake,
+                Err(Hold::Lost) => {
+                    self.lose(TOO_SLOW);
+                    None
+                }
+            };
+            let is_following = self.follower.is_some();
+            select! {
+                biased;
+                ordered = self.orders.changed() => if ordered.is_err() {
+                    // The keeper is gone without a word, so this must not look like an end in order.
+                    self.is_over = true;
+                    return Some(Err(FeedError::Broken));
+                },
+                changed = self.source.published.changed(), if is_following => if changed.is_err() {
+                    // Nothing will ever change again: the writer has stopped.
+                    self.lose(DRAIN);
+                },
+                () = until(wake), if wake.is_some() => {}
+            }
+        }
+    }
+
+    /// The frame that comes next by the newest state.
+    fn make(&mut self, may_start: bool, beats: u64) -> Result<Frame, Hold> {
+        let Some(follower) = &mut self.follower else {
+            return Err(Hold::Until(None));
+        };
+        let newest = Arc::clone(&self.source.published.borrow_and_update());
+        let is_due = self.beats != beats;
+        let must_wait = follower.owes_snapshot() && !may_start;
+        let mut wake = None;
+        let mut is_idle = false;
+        if !is_due && !must_wait {
+            match follower.next(&newest, &self.source.shelf, Instant::now()) {
+                Next::Message(bytes) => return Ok(Frame::Shared(bytes)),
+                Next::Nothing => is_idle = true,
+                Next::Later(until) => wake = Some(until),
+                Next::Lost => return Err(Hold::Lost),
+            }
+        }
+        if is_due || (is_idle && !self.has_caught_up) {
+            self.has_caught_up |= is_idle;
+            self.beats = beats;
+            let is_stalled = self.source.pulse.is_stalled(self.source.heartbeat);
+            return Ok(follower.bookmark(&newest, is_stalled));
+        }
+        Err(Hold::Until(wake))
+    }
+
+    fn count_taken(&self) {
+        let has_state = self.follower.as_ref().is_some_and(|follower| follower.at().is_some());
+        self.progress.send_if_modified(|progress| {
+            progress.taken += 1;
+            let is_news = has_state && !progress.is_settled;
+            progress.is_settled |= has_state;
+            is_news
+        });
+    }
+
+    fn lose(&mut self, goodbye: Goodbye) {
+        self.follower = None;
+        self.progress.send_modify(|progress| progress.lost = Some(goodbye));
+    }
+}
+
+/// What keeps a stream in time, whether it is read or not.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    pub(super) shelf: Arc<Shelf>,
     pub(super) heartbeat: Duration,
     pub(super) shutdown: CancellationToken,
     /// A newer stream has taken this one's place.
     pub(super) replaced: CancellationToken,
 }
 
-impl Downlink {
-    /// Sends `welcome`, then all that `follower` has to say, until the stream ends.
+impl Keeper {
+    /// Has the stream begin, and keeps it until it ends.
     ///
     /// # Errors
     ///
@@ -115,71 +298,36 @@ impl Downlink {
     ///
     /// # Cancel safety
     ///
-    /// Dropping it ends the stream where it is, perhaps within a delta: what was sent stands, nothing is sent twice.
-    pub(super) async fn run(self, welcome: Frame, mut follower: Follower, outlet: Outlet) -> Result<(), FeedError> {
-        let mut published = self.published.clone();
-        let mut ending = pin!(self.ending(Instant::now() + jittered(ROTATION)));
-        // Waited for only by who owes a snapshot; its turn must not be lost when something else comes between.
-        let mut starting = pin!(self.shelf.start());
-        let mut start = None;
-        if outlet.send(welcome).await.is_err() {
+    /// Dropping it is an end without goodbye.
+    pub(super) async fn run(self, begin: Begin, line: Line) -> Result<(), FeedError> {
+        let Line {
+            begin: begins,
+            orders,
+            mut progress,
+        } = line;
+        let owes_snapshot = begin.follower.owes_snapshot();
+        if begins.send(begin).is_err() {
             return Ok(());
         }
-        let mut bookmark_due = Instant::now() + jittered(self.heartbeat);
-        // The first time that there is nothing else to send, a bookmark tells the follower at once that it is up to date.
-        let mut has_caught_up = false;
-        let goodbye = loop {
-            // An end is looked for first, or a stream that always has something to send would never end.
-            let room = select! {
-                biased;
-                why = &mut ending => break why,
-                room = timeout(PROGRESS_WITHIN, room(&outlet, &mut start)) => room,
-            };
-            let Ok(room) = room else { break TOO_SLOW };
-            let Ok(room) = room else {
+        let mut lost = progress.clone();
+        let goodbye = select! {
+            biased;
+            why = self.ending(Instant::now() + jittered(ROTATION)) => why,
+            lost = lost.wait_for(|progress| progress.lost.is_some()) => match lost {
+                Ok(progress) => progress.lost.unwrap_or(TOO_SLOW),
                 // The reader has gone.
-                return Ok(());
-            };
-            let now = Instant::now();
-            let newest = Arc::clone(&published.borrow_and_update());
-            let is_due = bookmark_due <= now;
-            let must_start = follower.owes_snapshot() && start.is_none();
-            let mut wake = bookmark_due;
-            let mut is_idle = false;
-            if !is_due && !must_start {
-                match follower.next(&newest, &self.shelf, now) {
-                    Next::Message(bytes) => {
-                        room.send(Frame::Shared(bytes));
-                        if follower.at().is_some() {
-                            start = None;
-                        }
-                        continue;
-                    }
-                    Next::Nothing => is_idle = true,
-                    Next::Later(until) => wake = wake.min(until),
-                    Next::Lost => break TOO_SLOW,
-                }
-            }
-            if is_due || (is_idle && !has_caught_up) {
-                has_caught_up |= is_idle;
-                bookmark_due = now + jittered(self.heartbeat);
-                room.send(follower.bookmark(&newest, self.pulse.is_stalled(self.heartbeat)));
-                continue;
-            }
-            drop((room, newest));
-            select! {
-                biased;
-                why = &mut ending => break why,
-                () = outlet.closed() => return Ok(()),
-                begun = &mut starting, if must_start => start = Some(begun),
-                changed = published.changed(), if !must_start => if changed.is_err() {
-                    // Nothing will ever change again: the writer has stopped.
-                    break DRAIN;
-                },
-                () = sleep_until(wake) => {}
-            }
+                Err(_closed) => return Ok(()),
+            },
+            why = self.beat(&orders, progress.clone()) => why,
+            never = self.turn(&orders, progress.clone()), if owes_snapshot => match never {},
         };
-        say(goodbye, &outlet).await
+        orders.send_modify(|orders| orders.goodbye = Some(goodbye));
+        let limit = match goodbye.why {
+            GoodbyeWhy::Rotation | GoodbyeWhy::TooSlow => GOODBYE_WITHIN,
+            GoodbyeWhy::Drain => DRAIN_WITHIN,
+        };
+        let taken = async { while progress.changed().await.is_ok() {} };
+        timeout(limit, taken).await.map_err(|_elapsed| FeedError::TooSlow)
     }
 
     async fn ending(&self, rotation: Instant) -> Goodbye {
@@ -188,6 +336,34 @@ impl Downlink {
             () = self.replaced.cancelled() => ROTATED,
             () = sleep_until(rotation) => ROTATED,
         }
+    }
+
+    /// Has a bookmark made every heartbeat, until none has been taken for too long.
+    async fn beat(&self, orders: &watch::Sender<Orders>, progress: watch::Receiver<Progress>) -> Goodbye {
+        let (mut taken, mut since) = (0, Instant::now());
+        loop {
+            sleep(jittered(self.heartbeat)).await;
+            let now = Instant::now();
+            let newest = progress.borrow().taken;
+            if newest != taken {
+                (taken, since) = (newest, now);
+            } else if now.duration_since(since) >= PROGRESS_WITHIN {
+                return TOO_SLOW;
+            }
+            orders.send_modify(|orders| orders.beats += 1);
+        }
+    }
+
+    /// Waits for the turn to begin a snapshot, and gives it back when the snapshot was sent or has had its time.
+    async fn turn(&self, orders: &watch::Sender<Orders>, mut progress: watch::Receiver<Progress>) -> Infallible {
+        let start = self.shelf.start().await;
+        orders.send_modify(|orders| orders.may_start = true);
+        select! {
+            () = start.over() => {}
+            settled = progress.wait_for(|progress| progress.is_settled) => drop(settled),
+        }
+        drop(start);
+        pending().await
     }
 }
 
@@ -210,35 +386,10 @@ const TOO_SLOW: Goodbye = Goodbye {
     spread: TOO_SLOW_SPREAD,
 };
 
-/// Waits for room for one frame. Meanwhile a start of a snapshot is given back when it is over.
-async fn room<'a>(
-    outlet: &'a Outlet,
-    start: &mut Option<Start>,
-) -> Result<mpsc::Permit<'a, Frame>, mpsc::error::SendError<()>> {
-    let mut room = pin!(outlet.reserve());
-    if let Some(begun) = start {
-        select! {
-            biased;
-            room = &mut room => return room,
-            () = begun.over() => *start = None,
-        }
+async fn until(wake: Option<Instant>) {
+    if let Some(wake) = wake {
+        sleep_until(wake).await;
     }
-    room.await
-}
-
-/// Says goodbye and waits until it has been taken, with all that was before it.
-async fn say(goodbye: Goodbye, outlet: &Outlet) -> Result<(), FeedError> {
-    let limit = match goodbye.why {
-        GoodbyeWhy::Rotation | GoodbyeWhy::TooSlow => GOODBYE_WITHIN,
-        GoodbyeWhy::Drain => DRAIN_WITHIN,
-    };
-    let taken = async {
-        if outlet.send(Frame::Goodbye(goodbye)).await.is_ok() {
-            // Room for a whole queue means that the queue is empty. If the reader has gone, it is done too.
-            drop(outlet.reserve_many(QUEUE).await);
-        }
-    };
-    timeout(limit, taken).await.map_err(|_elapsed| FeedError::TooSlow)
 }
 
 /// Within 10 % of `duration`, so that streams that began together do not stay together.
