@@ -62,6 +62,7 @@ fn shared_streams(
     tonic_prost_build::configure()
         .build_transport(false)
         .build_client(false)
+        .codec_path("crate::encoded::SlimCodec")
         .extern_path(".switchboard.type.v1", "crate::pb::types")
         .extern_path(".switchboard.router.v1", "crate::pb::router")
         .extern_path(".switchboard.registry.v1", "crate::pb::registry")

@@ -1,10 +1,14 @@
 //! A message of the contract that was encoded before it is sent, so that all who get it share its bytes.
 
+use std::marker::PhantomData;
+
 use bytes::{Buf, BufMut, Bytes};
 use prost::{
     DecodeError, Message,
     encoding::{DecodeContext, WireType, skip_field},
 };
+use tonic::codec::{BufferSettings, Codec};
+use tonic_prost::ProstCodec;
 
 /// The bytes of a whole message. It stands where a generated message would, on the sender's side only: what is read into
 /// it is dropped.
@@ -38,6 +42,42 @@ impl Message for Encoded {
 
     fn clear(&mut self) {
         self.0 = Bytes::new();
+    }
+}
+
+/// How many bytes a call sets aside for each direction. tonic's own 8 KiB would be most of what an idle follower costs; a
+/// larger message has the buffer grow for as long as it is there.
+const BUFFER_BYTES: usize = 512;
+
+/// From here on, what is ready goes to the transport: as tonic has it.
+const YIELD_BYTES: usize = 32 * 1024;
+
+/// tonic's own codec, with small buffers: for streams of which there are many and that are mostly idle.
+#[derive(Debug)]
+pub struct SlimCodec<T, U>(PhantomData<(T, U)>);
+
+impl<T, U> Default for SlimCodec<T, U> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T, U> Codec for SlimCodec<T, U>
+where
+    T: Message + Send + 'static,
+    U: Message + Default + Send + 'static,
+{
+    type Encode = T;
+    type Decode = U;
+    type Encoder = <ProstCodec<T, U> as Codec>::Encoder;
+    type Decoder = <ProstCodec<T, U> as Codec>::Decoder;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        ProstCodec::<T, U>::raw_encoder(BufferSettings::new(BUFFER_BYTES, YIELD_BYTES))
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        ProstCodec::<T, U>::raw_decoder(BufferSettings::new(BUFFER_BYTES, YIELD_BYTES))
     }
 }
 

@@ -19,7 +19,7 @@ mod tests;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use switchboard::history::{Incarnation, View};
+use switchboard::history::View;
 use tokio::{
     select,
     sync::{Semaphore, watch},
@@ -31,7 +31,7 @@ use self::{
     follower::Follower,
     frame::Frame,
     shelf::Shelf,
-    stream::{Downlink, Frames, Outlet},
+    stream::{Begin, Frames, Keeper, Line, Source},
     welcome::{Mode, Resume, ResumeError, Welcome},
     withheld::Withheld,
 };
@@ -171,11 +171,11 @@ impl Feed {
             .try_acquire_owned()
             .map_err(|_none_left| FeedError::TooManyWatchers)?;
         let welcome = welcome::for_watcher(resume, include_snapshot, &self.state().items)?;
-        let downlink = self.downlink(welcome.head.incarnation, CancellationToken::new());
-        let (first, follower) = self.begin(welcome, View::Config);
-        Ok(self.spawn(async move |outlet| {
+        let keeper = self.keeper(CancellationToken::new());
+        let begin = self.begin(welcome, View::Config);
+        Ok(self.spawn(async move |line| {
             let _place = place;
-            downlink.run(first, follower, outlet).await
+            keeper.run(begin, line).await
         }))
     }
 
@@ -183,15 +183,15 @@ impl Feed {
     #[must_use]
     pub fn subscribe(&self, messages: Messages) -> Frames {
         let feed = self.clone();
-        self.spawn(async move |outlet| feed.serve(messages, outlet).await)
+        self.spawn(async move |line| feed.serve(messages, line).await)
     }
 
-    async fn serve(self, mut messages: Messages, outlet: Outlet) -> Result<(), FeedError> {
+    async fn serve(self, mut messages: Messages, mut line: Line) -> Result<(), FeedError> {
         let hello = select! {
             biased;
             hello = uplink::greeting(&mut messages) => hello?,
             () = self.shutdown.cancelled() => return Err(FeedError::Draining),
-            () = outlet.closed() => None,
+            () = line.closed() => None,
         };
         let Some(hello) = hello else {
             return Ok(());
@@ -207,12 +207,12 @@ impl Feed {
         };
         let is_judged = !matches!(welcome.mode, Mode::Withheld(_));
         let silence_max = self.heartbeat.mul_f64(2.5);
-        let downlink = self.downlink(welcome.head.incarnation, member.replaced());
-        let (first, follower) = self.begin(welcome, View::Router);
+        let begin = self.begin(welcome, View::Router);
+        let keeper = self.keeper(member.replaced());
         // Neither side waits for the other; the first to end ends the stream.
         select! {
             biased;
-            end = downlink.run(first, follower, outlet) => end,
+            end = keeper.run(begin, line) => end,
             end = uplink::listen(&mut messages, &member, &self.published, is_judged, silence_max) => {
                 end?;
                 member.leave();
@@ -221,40 +221,43 @@ impl Feed {
         }
     }
 
-    const fn begin(&self, welcome: Welcome, view: View) -> (Frame, Follower) {
+    const fn begin(&self, welcome: Welcome, view: View) -> Begin {
         let follower = Follower::new(view, &welcome);
         let heartbeat = self.heartbeat;
-        (Frame::Welcome { welcome, heartbeat }, follower)
+        let welcome = Frame::Welcome { welcome, heartbeat };
+        Begin { welcome, follower }
     }
 
-    fn downlink(&self, life: Incarnation, replaced: CancellationToken) -> Downlink {
-        Downlink {
-            life,
-            published: self.published.clone(),
+    fn keeper(&self, replaced: CancellationToken) -> Keeper {
+        Keeper {
             shelf: Arc::clone(&self.shelf),
-            pulse: Arc::clone(&self.pulse),
             heartbeat: self.heartbeat,
             shutdown: self.shutdown.clone(),
             replaced,
         }
     }
 
-    /// Drives a stream by a task of its own. It is best effort: when it fails, the follower comes back.
-    fn spawn<Driver>(&self, drive: impl FnOnce(Outlet) -> Driver) -> Frames
+    /// Keeps a stream by a task of its own. It is best effort: when it fails, the follower comes back.
+    fn spawn<Keeping>(&self, keep: impl FnOnce(Line) -> Keeping) -> Frames
     where
-        Driver: Future<Output = Result<(), FeedError>> + Send + 'static,
+        Keeping: Future<Output = Result<(), FeedError>> + Send + 'static,
     {
-        let (outlet, ended, frames) = Frames::channel();
-        let driver = drive(outlet);
+        let source = Source {
+            published: self.published.clone(),
+            shelf: Arc::clone(&self.shelf),
+            pulse: Arc::clone(&self.pulse),
+            heartbeat: self.heartbeat,
+        };
+        let (line, orders, frames) = stream::channel(source);
+        let keeping = keep(line);
         let task = async move {
-            let end = driver.await;
+            let end = keeping.await;
             match &end {
                 // A connection that breaks off is unreadable too, and is nothing to warn of.
                 Ok(()) | Err(FeedError::Uplink(UplinkError::Unreadable)) => {}
                 Err(error) => tracing::warn!(%error, "a change stream ends out of order"),
             }
-            // The reader may have gone already.
-            drop(ended.send(end));
+            orders.send_modify(|orders| orders.end = Some(end));
         };
         self.tasks.spawn(task.instrument(Span::current()));
         frames

@@ -12,9 +12,7 @@ fn main() -> ExitCode {
     match config::parse(std::env::args_os()) {
         Ok(Task::Serve(serve)) => {
             let Serve { config, telemetry } = *serve;
-            process::run(telemetry, async |stop| {
-                Ok(Server::bind(config).await?.run(stop).await?)
-            })
+            process::run(telemetry, async |stop| Ok(Server::bind(config)?.run(stop).await?))
         }
         Ok(Task::Health(question)) => ask(&question, config::LISTEN_ADDR),
         Err(code) => code,

@@ -71,7 +71,7 @@ impl Server {
     /// # Errors
     ///
     /// [`StartError`] says which of them failed.
-    pub async fn bind(config: Config) -> Result<Self, StartError> {
+    pub fn bind(config: Config) -> Result<Self, StartError> {
         let ports = Ports::bind(config.listen_addr, config.admin_addr, LIMITS)?;
         let upstream = Upstream::new(CONNECT_TIMEOUT).map_err(StartError::Tls)?;
         Ok(Self {

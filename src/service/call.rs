@@ -224,14 +224,14 @@ impl Body for CallBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let span = self.end.span.clone();
-        let frame = span.in_scope(|| Pin::new(&mut self.inner).poll_frame(context));
+        let Self { inner, end } = &mut *self;
+        let frame = end.span.in_scope(|| Pin::new(inner).poll_frame(context));
         let frame = ready!(frame);
         if let Some(Ok(frame)) = &frame {
             if let Some(data) = frame.data_ref() {
-                self.end.bytes += u64::try_from(data.len()).unwrap_or(u64::MAX);
+                end.bytes += u64::try_from(data.len()).unwrap_or(u64::MAX);
             } else if let Some(trailers) = frame.trailers_ref() {
-                self.end.outcome = Outcome::of(trailers);
+                end.outcome = Outcome::of(trailers);
             }
         }
         Poll::Ready(frame)

@@ -278,7 +278,7 @@ mod tests {
 
     use super::*;
 
-    async fn pair(connections_max: usize) -> (Connections, SocketAddr, CancellationToken, CancellationToken) {
+    fn pair(connections_max: usize) -> (Connections, SocketAddr, CancellationToken, CancellationToken) {
         let listener = Listener::bind(([127, 0, 0, 1], 0).into(), connections_max).unwrap();
         let (addr, stop, kill) = (
             listener.local_addr(),
@@ -290,7 +290,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_silent_client_is_closed_when_the_service_stops_and_a_talking_one_is_not() {
-        let (mut connections, addr, stop, kill) = pair(2).await;
+        let (mut connections, addr, stop, kill) = pair(2);
         let _silent_client = TcpStream::connect(addr).await.unwrap();
         let (mut silent, _) = connections.accept().await;
         let mut talking_client = TcpStream::connect(addr).await.unwrap();
@@ -317,7 +317,7 @@ mod tests {
 
     #[tokio::test]
     async fn all_who_come_within_a_moment_are_heard_at_their_first_try() {
-        let (_connections, addr, _stop, _kill) = pair(1).await;
+        let (_connections, addr, _stop, _kill) = pair(1);
         let mut clients = Vec::new();
         for _ in 0..1_000 {
             let client = timeout(Duration::from_secs(10), TcpStream::connect(addr)).await;
@@ -327,7 +327,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_beyond_the_limit_waits_for_a_place() {
-        let (mut connections, addr, _stop, _kill) = pair(1).await;
+        let (mut connections, addr, _stop, _kill) = pair(1);
         let open = connections.listener.open().clone();
         let _first_client = TcpStream::connect(addr).await.unwrap();
         let _second_client = TcpStream::connect(addr).await.unwrap();

@@ -51,3 +51,48 @@ pub(crate) fn number(message: &[u8], number: u32) -> i64 {
         Some((_, Value::Bytes(_))) | None => 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+    use switchboard::pb::{
+        registry::{Bookmark, Delta},
+        types::Cursor,
+    };
+
+    use super::*;
+
+    #[test]
+    fn fields_are_found_where_they_were_encoded() {
+        let at = Cursor {
+            store: "s".to_owned(),
+            revision: 300,
+            ..Default::default()
+        };
+        let bookmark = Bookmark {
+            at: Some(at.clone()),
+            probe: -1,
+            ..Default::default()
+        };
+        let encoded = bookmark.encode_to_vec();
+        let cursor = bytes(&encoded, 1).unwrap();
+        assert_eq!(Cursor::decode(cursor).unwrap(), at);
+        assert_eq!(
+            [number(cursor, 2), number(&encoded, 3), number(&encoded, 2)],
+            [300, -1, 0]
+        );
+        assert_eq!(bytes(&encoded, 3), None);
+    }
+
+    #[test]
+    fn what_is_cut_off_ends_the_fields() {
+        let delta = Delta {
+            from_revision: 1,
+            traceparent: "x".repeat(20),
+            ..Default::default()
+        };
+        let encoded = delta.encode_to_vec();
+        assert_eq!(fields(&encoded).count(), 2);
+        assert_eq!(fields(&encoded[..encoded.len() - 1]).count(), 1);
+    }
+}

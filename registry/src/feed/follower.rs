@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use switchboard::{
-    history::{Cursor, View},
+    history::{Cursor, Incarnation, View},
     names::Revision,
 };
 use tokio::time::Instant;
@@ -25,6 +25,8 @@ use crate::domain::state::State;
 #[derive(Debug)]
 pub struct Follower {
     view: View,
+    /// The life of the store that it was welcomed to.
+    life: Incarnation,
     phase: Phase,
     probe: i64,
 }
@@ -71,7 +73,18 @@ impl Follower {
             Mode::Snapshot(_) => Phase::SnapshotOwed(welcome.head.revision),
             Mode::Withheld(_) => Phase::Withheld,
         };
-        Self { view, phase, probe: 0 }
+        Self {
+            view,
+            life: welcome.head.incarnation,
+            phase,
+            probe: 0,
+        }
+    }
+
+    /// Whether another life of the store has begun, in which it cannot go on.
+    #[must_use]
+    pub fn is_left_by(&self, newest: &State) -> bool {
+        newest.items.incarnation() != self.life
     }
 
     /// Whether something is to begin that takes a [`Start`](super::shelf::Start): a snapshot, or a delta where many are.

@@ -1,25 +1,30 @@
-//! Drives one stream: waits for changes and for the clock, and hands frames to the transport.
+//! One stream: frames that are made when the transport asks for them, and a keeper that has a clock of its own.
 //!
-//! A task drives, and a short queue carries its frames to the response. The response could produce frames itself when the
-//! transport asks for them, but a transport with a full window does not ask: nothing would then notice that the reader has
-//! stopped, nor that it is time to end. The task has its own clock. It takes a frame only when there is room for it, so a
-//! frame is of the newest state, and a reader that stopped costs the queue and no more. How a stream ends goes past the
-//! queue, since it must be known also when the queue stays full.
+//! The response makes its frames itself, so that a frame is of the newest state, costs no hop from task to task, and a
+//! reader that stopped costs nothing but a cursor. But a transport with a full window does not ask: nothing would then
+//! notice that the reader has stopped, nor that it is time to end. That is what the keeper's task is for. It says when a
+//! bookmark is due, when a snapshot or a long delta may begin, and when to say goodbye; it hears when a frame was taken and when the reader
+//! has gone.
 
 use std::{
-    future::Future,
-    pin::{Pin, pin},
+    convert::Infallible,
+    fmt,
+    future::pending,
+    pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
-use futures_util::Stream;
-use switchboard::{failpoint, history::Incarnation};
+use futures_util::{
+    Stream, StreamExt as _,
+    stream::{self, BoxStream},
+};
+use switchboard::failpoint;
 use tokio::{
     select,
-    sync::{mpsc, oneshot, watch},
-    time::{Instant, sleep_until, timeout},
+    sync::{oneshot, watch},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -27,12 +32,9 @@ use super::{
     FeedError,
     follower::{Follower, Next},
     frame::{Frame, Goodbye, GoodbyeWhy},
-    shelf::{Shelf, Start},
+    shelf::Shelf,
 };
 use crate::{domain::state::State, pulse::Pulse};
-
-/// Two frames: while the transport writes one, the next is made. When it is full, no frame is made.
-const QUEUE: usize = 2;
 
 /// A stream ends itself at about this age, so that followers spread over registries and addresses.
 const ROTATION: Duration = Duration::from_secs(30 * 60);
@@ -58,21 +60,11 @@ const TOO_SLOW_SPREAD: Duration = Duration::from_secs(4);
 const MOVED_SPREAD: Duration = Duration::from_secs(1);
 
 /// The frames of one stream, then how it ended.
-#[derive(Debug)]
-pub struct Frames {
-    queue: mpsc::Receiver<Frame>,
-    end: Option<oneshot::Receiver<Result<(), FeedError>>>,
-}
+pub struct Frames(BoxStream<'static, Result<Frame, FeedError>>);
 
-/// Where the driver of a stream leaves its frames. Closed by dropping it.
-pub(super) type Outlet = mpsc::Sender<Frame>;
-
-impl Frames {
-    /// A stream, where its frames go in, and where its end does.
-    pub(super) fn channel() -> (Outlet, oneshot::Sender<Result<(), FeedError>>, Self) {
-        let (outlet, queue) = mpsc::channel(QUEUE);
-        let (ended, end) = oneshot::channel();
-        (outlet, ended, Self { queue, end: Some(end) })
+impl fmt::Debug for Frames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frames").finish_non_exhaustive()
     }
 }
 
@@ -80,40 +72,278 @@ impl Stream for Frames {
     type Item = Result<Frame, FeedError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if let Some(frame) = ready!(self.queue.poll_recv(context)) {
-            return Poll::Ready(Some(Ok(frame)));
-        }
-        let Some(end) = &mut self.end else {
-            return Poll::Ready(None);
-        };
-        let result = ready!(Pin::new(end).poll(context));
-        self.end = None;
-        let error = match result {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error),
-            // The driver is gone without a word, so this must not look like an end in order.
-            Err(_dropped) => Some(FeedError::Broken),
-        };
-        Poll::Ready(error.map(Err))
+        self.0.poll_next_unpin(context)
     }
 }
 
-/// What drives the downward side of a stream.
+/// What the frames of a stream are made from.
 #[derive(Debug)]
-pub(super) struct Downlink {
-    /// The life of the store that the follower was welcomed to. It ends with that.
-    pub(super) life: Incarnation,
+pub(super) struct Source {
     pub(super) published: watch::Receiver<Arc<State>>,
     pub(super) shelf: Arc<Shelf>,
     pub(super) pulse: Arc<Pulse>,
+    pub(super) heartbeat: Duration,
+}
+
+/// How a stream begins.
+#[derive(Debug)]
+pub(super) struct Begin {
+    pub(super) welcome: Frame,
+    pub(super) follower: Follower,
+}
+
+/// What the keeper tells the maker of the frames.
+#[derive(Debug, Default)]
+pub(super) struct Orders {
+    turn: Turn,
+    /// How many bookmarks have come due so far.
+    beats: u64,
+    goodbye: Option<Goodbye>,
+    /// The keeper has ended, and so.
+    pub(super) end: Option<Result<(), FeedError>>,
+}
+
+/// The turn to begin a snapshot, or a delta where many are: the newest that was given.
+#[derive(Debug, Clone, Copy, Default)]
+struct Turn {
+    /// Turns are counted from 1.
+    number: u64,
+    /// Whether it can be taken now. One that is not taken in time is over.
+    is_open: bool,
+}
+
+impl Turn {
+    /// Whether this very turn can be taken now.
+    const fn is_of(self, number: u64) -> bool {
+        self.is_open && self.number == number
+    }
+}
+
+/// What the maker tells the keeper.
+#[derive(Debug, Default)]
+struct Progress {
+    /// How many frames the transport has taken. No bell is rung for it.
+    taken: u64,
+    /// The turn that was asked for last.
+    asked: u64,
+    /// The turn that was used last: all that it was for was sent.
+    used: u64,
+    /// The stream cannot go on, and is to end so.
+    lost: Option<Goodbye>,
+}
+
+/// The keeper's end of a stream.
+#[derive(Debug)]
+pub(super) struct Line {
+    begin: oneshot::Sender<Begin>,
+    orders: watch::Sender<Orders>,
+    progress: watch::Receiver<Progress>,
+}
+
+impl Line {
+    /// Resolves when the reader has gone.
+    pub(super) async fn closed(&mut self) {
+        while self.progress.changed().await.is_ok() {}
+    }
+}
+
+/// A stream, the end of it where its keeper is, and where is told how the keeper ended.
+pub(super) fn channel(source: Source) -> (Line, watch::Sender<Orders>, Frames) {
+    let (begin, begins) = oneshot::channel();
+    let (orders, ordered) = watch::channel(Orders::default());
+    let (progress, heard) = watch::channel(Progress::default());
+    let line = Line {
+        begin,
+        orders: orders.clone(),
+        progress: heard,
+    };
+    let maker = Maker {
+        source,
+        begins: Some(begins),
+        orders: ordered,
+        progress,
+        follower: None,
+        beats: 0,
+        asked: 0,
+        is_running: false,
+        has_caught_up: false,
+        is_over: false,
+    };
+    let frames = stream::unfold(maker, async |mut maker| maker.next().await.map(|frame| (frame, maker)));
+    (line, orders, Frames(frames.boxed()))
+}
+
+/// Makes frames, one when the transport asks for it.
+#[derive(Debug)]
+struct Maker {
+    source: Source,
+    orders: watch::Receiver<Orders>,
+    progress: watch::Sender<Progress>,
+    /// `None`: it has come.
+    begins: Option<oneshot::Receiver<Begin>>,
+    /// `None`: the stream has not begun, or cannot go on.
+    follower: Option<Follower>,
+    /// How many bookmarks that were due have been made.
+    beats: u64,
+    /// The turn that was asked for last.
+    asked: u64,
+    /// What that turn was for is under way.
+    is_running: bool,
+    /// The first time that there is nothing else to send, a bookmark tells the follower at once that it is up to date.
+    has_caught_up: bool,
+    /// Its last word was said: a goodbye, or why it ends.
+    is_over: bool,
+}
+
+/// Why there is no frame now.
+enum Hold {
+    /// Something new, an order, or this time has to come first.
+    Until(Option<Instant>),
+    /// It cannot go on: what would come next is no longer kept, or is of another life of the store.
+    Lost(Goodbye),
+}
+
+impl Maker {
+    /// The next frame; `None` when the stream has ended in order.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it ends the stream where it is, perhaps within a delta: what was sent stands, nothing is sent twice.
+    async fn next(&mut self) -> Option<Result<Frame, FeedError>> {
+        if let Some(begins) = &mut self.begins {
+            let begin = begins.await;
+            self.begins = None;
+            // Without a beginning there is an end only.
+            if let Ok(Begin { welcome, follower }) = begin {
+                self.follower = Some(follower);
+                return Some(Ok(welcome));
+            }
+        }
+        loop {
+            if self.is_over {
+                return None;
+            }
+            // An end is looked for first, or a stream that always has something to send would never end.
+            let (turn, beats) = {
+                let orders = self.orders.borrow_and_update();
+                if let Some(end) = &orders.end {
+                    self.is_over = true;
+                    return end.clone().err().map(Err);
+                }
+                if let Some(goodbye) = orders.goodbye {
+                    self.is_over = true;
+                    return Some(Ok(Frame::Goodbye(goodbye)));
+                }
+                (orders.turn, orders.beats)
+            };
+            let wake = match self.make(turn, beats) {
+                Ok(frame) => {
+                    self.count_taken();
+                    return Some(Ok(frame));
+                }
+                Err(Hold::Until(wake)) => wake,
+                Err(Hold::Lost(goodbye)) => {
+                    self.lose(goodbye);
+                    None
+                }
+            };
+            let is_following = self.follower.is_some();
+            select! {
+                biased;
+                ordered = self.orders.changed() => if ordered.is_err() {
+                    // The keeper is gone without a word, so this must not look like an end in order.
+                    self.is_over = true;
+                    return Some(Err(FeedError::Broken));
+                },
+                changed = self.source.published.changed(), if is_following => if changed.is_err() {
+                    // Nothing will ever change again: the writer has stopped.
+                    self.lose(DRAIN);
+                },
+                () = until(wake), if wake.is_some() => {}
+            }
+        }
+    }
+
+    /// The frame that comes next by the newest state.
+    fn make(&mut self, turn: Turn, beats: u64) -> Result<Frame, Hold> {
+        let Some(follower) = &mut self.follower else {
+            return Err(Hold::Until(None));
+        };
+        let newest = Arc::clone(&self.source.published.borrow_and_update());
+        if follower.is_left_by(&newest) {
+            return Err(Hold::Lost(MOVED));
+        }
+        let is_due = self.beats != beats;
+        let mut wake = None;
+        let mut is_idle = false;
+        if !is_due {
+            let needs_turn = follower.owes_run();
+            if needs_turn && !turn.is_of(self.asked) {
+                return Err(self.ask(turn));
+            }
+            match follower.next(&newest, &self.source.shelf, Instant::now()) {
+                Next::Message(bytes) => {
+                    self.is_running |= needs_turn;
+                    follower.failpoint().into_iter().for_each(failpoint::hit);
+                    return Ok(Frame::Shared(bytes));
+                }
+                Next::Nothing => is_idle = true,
+                Next::Turn => return Err(self.ask(turn)),
+                Next::Later(until) => wake = Some(until),
+                Next::Lost => return Err(Hold::Lost(TOO_SLOW)),
+            }
+        }
+        if is_due || (is_idle && !self.has_caught_up) {
+            self.has_caught_up |= is_idle;
+            self.beats = beats;
+            let is_stalled = self.source.pulse.is_stalled(self.source.heartbeat);
+            return Ok(follower.bookmark(&newest, is_stalled));
+        }
+        Err(Hold::Until(wake))
+    }
+
+    /// Asks for the next turn, unless one that was asked for is still to be given. One that is over without having been
+    /// taken is asked for again only here, and so by a reader that reads.
+    fn ask(&mut self, given: Turn) -> Hold {
+        if self.asked <= given.number {
+            self.asked = given.number + 1;
+            self.progress.send_modify(|progress| progress.asked = self.asked);
+        }
+        Hold::Until(None)
+    }
+
+    fn count_taken(&mut self) {
+        let is_under_way = self.follower.as_ref().is_some_and(Follower::is_under_way);
+        let is_sent = self.is_running && !is_under_way;
+        self.is_running &= !is_sent;
+        let asked = self.asked;
+        self.progress.send_if_modified(|progress| {
+            progress.taken += 1;
+            if is_sent {
+                progress.used = asked;
+            }
+            is_sent
+        });
+    }
+
+    fn lose(&mut self, goodbye: Goodbye) {
+        self.follower = None;
+        self.progress.send_modify(|progress| progress.lost = Some(goodbye));
+    }
+}
+
+/// What keeps a stream in time, whether it is read or not.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    pub(super) shelf: Arc<Shelf>,
     pub(super) heartbeat: Duration,
     pub(super) shutdown: CancellationToken,
     /// A newer stream has taken this one's place.
     pub(super) replaced: CancellationToken,
 }
 
-impl Downlink {
-    /// Sends `welcome`, then all that `follower` has to say, until the stream ends.
+impl Keeper {
+    /// Has the stream begin, and keeps it until it ends.
     ///
     /// # Errors
     ///
@@ -121,81 +351,38 @@ impl Downlink {
     ///
     /// # Cancel safety
     ///
-    /// Dropping it ends the stream where it is, perhaps within a delta: what was sent stands, nothing is sent twice.
-    pub(super) async fn run(self, welcome: Frame, mut follower: Follower, outlet: Outlet) -> Result<(), FeedError> {
-        let mut published = self.published.clone();
-        // The stream's own, so that its waits do not depend on when others draw theirs.
-        let mut random = fastrand::Rng::new();
-        let mut ending = pin!(self.ending(Instant::now() + jittered(ROTATION, &mut random)));
-        // Waited for only by who owes a run; its turn must not be lost when something else comes between.
-        let mut starting = pin!(self.shelf.start());
-        let mut start = None;
-        if outlet.send(welcome).await.is_err() {
+    /// Dropping it is an end without goodbye.
+    pub(super) async fn run(self, begin: Begin, line: Line) -> Result<(), FeedError> {
+        let Line {
+            begin: begins,
+            orders,
+            mut progress,
+        } = line;
+        if begins.send(begin).is_err() {
             return Ok(());
         }
-        let mut bookmark_due = Instant::now() + jittered(self.heartbeat, &mut random);
-        // The first time that there is nothing else to send, a bookmark tells the follower at once that it is up to date.
-        let mut has_caught_up = false;
-        let goodbye = loop {
-            // An end is looked for first, or a stream that always has something to send would never end.
-            let room = select! {
-                biased;
-                why = &mut ending => break why,
-                room = timeout(PROGRESS_WITHIN, room(&outlet, &mut start)) => room,
-            };
-            let Ok(room) = room else { break TOO_SLOW };
-            let Ok(room) = room else {
+        // The stream's own, so that its waits do not depend on when others draw theirs.
+        let mut random = fastrand::Rng::new();
+        let rotation = Instant::now() + jittered(ROTATION, &mut random);
+        let mut lost = progress.clone();
+        let goodbye = select! {
+            biased;
+            why = self.ending(rotation) => why,
+            lost = lost.wait_for(|progress| progress.lost.is_some()) => match lost {
+                Ok(progress) => progress.lost.unwrap_or(TOO_SLOW),
                 // The reader has gone.
-                return Ok(());
-            };
-            let now = Instant::now();
-            let newest = Arc::clone(&published.borrow_and_update());
-            if newest.items.incarnation() != self.life {
-                break MOVED;
-            }
-            let is_due = bookmark_due <= now;
-            let must_start = follower.owes_run() && start.is_none();
-            let mut wake = bookmark_due;
-            let mut is_idle = false;
-            if !is_due && !must_start {
-                match follower.next(&newest, &self.shelf, now) {
-                    Next::Message(bytes) => {
-                        room.send(Frame::Shared(bytes));
-                        follower.failpoint().into_iter().for_each(failpoint::hit);
-                        if !follower.is_under_way() {
-                            start = None;
-                        }
-                        continue;
-                    }
-                    Next::Nothing => is_idle = true,
-                    Next::Turn => continue,
-                    Next::Later(until) => wake = wake.min(until),
-                    Next::Lost => break TOO_SLOW,
-                }
-            }
-            if is_due || (is_idle && !has_caught_up) {
-                has_caught_up |= is_idle;
-                bookmark_due = now + jittered(self.heartbeat, &mut random);
-                room.send(follower.bookmark(&newest, self.pulse.is_stalled(self.heartbeat)));
-                continue;
-            }
-            drop((room, newest));
-            select! {
-                biased;
-                why = &mut ending => break why,
-                () = outlet.closed() => return Ok(()),
-                begun = &mut starting, if must_start => {
-                    start = Some(begun);
-                    starting.set(self.shelf.start());
-                }
-                changed = published.changed(), if !must_start => if changed.is_err() {
-                    // Nothing will ever change again: the writer has stopped.
-                    break DRAIN;
-                },
-                () = sleep_until(wake) => {}
-            }
+                Err(_closed) => return Ok(()),
+            },
+            why = self.beat(&orders, progress.clone(), random) => why,
+            never = self.turns(&orders, progress.clone()) => match never {},
         };
-        say(goodbye, &outlet).await
+        orders.send_modify(|orders| orders.goodbye = Some(goodbye));
+        let limit = match goodbye.why {
+            GoodbyeWhy::Rotation | GoodbyeWhy::TooSlow | GoodbyeWhy::Moved => GOODBYE_WITHIN,
+            GoodbyeWhy::Drain => DRAIN_WITHIN,
+        };
+        let taken = async { while progress.changed().await.is_ok() {} };
+        timeout(limit, taken).await.map_err(|_elapsed| FeedError::TooSlow)
     }
 
     async fn ending(&self, rotation: Instant) -> Goodbye {
@@ -205,6 +392,47 @@ impl Downlink {
             () = self.replaced.cancelled() => ROTATED,
             () = sleep_until(rotation) => ROTATED,
         }
+    }
+
+    /// Has a bookmark made every heartbeat, until none has been taken for too long.
+    async fn beat(
+        &self,
+        orders: &watch::Sender<Orders>,
+        progress: watch::Receiver<Progress>,
+        mut random: fastrand::Rng,
+    ) -> Goodbye {
+        let (mut taken, mut since) = (0, Instant::now());
+        loop {
+            sleep(jittered(self.heartbeat, &mut random)).await;
+            let now = Instant::now();
+            let newest = progress.borrow().taken;
+            if newest != taken {
+                (taken, since) = (newest, now);
+            } else if now.duration_since(since) >= PROGRESS_WITHIN {
+                return TOO_SLOW;
+            }
+            orders.send_modify(|orders| orders.beats += 1);
+        }
+    }
+
+    /// Waits for each turn that is asked for, and gives it back when it was used, or had its time. Never ends.
+    async fn turns(&self, orders: &watch::Sender<Orders>, mut progress: watch::Receiver<Progress>) -> Infallible {
+        for number in 1.. {
+            if progress.wait_for(|progress| progress.asked >= number).await.is_err() {
+                // The reader has gone, which is noticed elsewhere.
+                break;
+            }
+            let start = self.shelf.start().await;
+            orders.send_modify(|orders| orders.turn = Turn { number, is_open: true });
+            select! {
+                biased;
+                used = progress.wait_for(|progress| progress.used >= number) => drop(used),
+                () = start.over() => {}
+            }
+            orders.send_modify(|orders| orders.turn.is_open = false);
+            drop(start);
+        }
+        pending().await
     }
 }
 
@@ -233,35 +461,10 @@ const MOVED: Goodbye = Goodbye {
     spread: MOVED_SPREAD,
 };
 
-/// Waits for room for one frame. Meanwhile a start is given back when it is over.
-async fn room<'a>(
-    outlet: &'a Outlet,
-    start: &mut Option<Start>,
-) -> Result<mpsc::Permit<'a, Frame>, mpsc::error::SendError<()>> {
-    let mut room = pin!(outlet.reserve());
-    if let Some(begun) = start {
-        select! {
-            biased;
-            room = &mut room => return room,
-            () = begun.over() => *start = None,
-        }
+async fn until(wake: Option<Instant>) {
+    if let Some(wake) = wake {
+        sleep_until(wake).await;
     }
-    room.await
-}
-
-/// Says goodbye and waits until it has been taken, with all that was before it.
-async fn say(goodbye: Goodbye, outlet: &Outlet) -> Result<(), FeedError> {
-    let limit = match goodbye.why {
-        GoodbyeWhy::Rotation | GoodbyeWhy::TooSlow | GoodbyeWhy::Moved => GOODBYE_WITHIN,
-        GoodbyeWhy::Drain => DRAIN_WITHIN,
-    };
-    let taken = async {
-        if outlet.send(Frame::Goodbye(goodbye)).await.is_ok() {
-            // Room for a whole queue means that the queue is empty. If the reader has gone, it is done too.
-            drop(outlet.reserve_many(QUEUE).await);
-        }
-    };
-    timeout(limit, taken).await.map_err(|_elapsed| FeedError::TooSlow)
 }
 
 /// Within 10 % of `duration`, so that streams that began together do not stay together.

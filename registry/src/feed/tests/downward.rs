@@ -211,9 +211,9 @@ async fn a_reader_that_goes_ends_its_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_driver_that_fails_does_not_look_like_an_end_in_order() {
-    let (outlet, ended, mut frames) = Frames::channel();
-    drop((outlet, ended));
+async fn a_keeper_that_fails_does_not_look_like_an_end_in_order() {
+    let bench = Bench::new();
+    let mut frames = bench.feed.spawn(async move |_line| panic!("a mistake"));
     assert_eq!(frames.next().await.unwrap().unwrap_err(), FeedError::Broken);
     assert!(frames.next().await.is_none());
 }

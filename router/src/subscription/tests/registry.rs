@@ -344,4 +344,4 @@ impl ConfigService for Service {
             Some(Answer::Unavailable) | None => Err(Status::unavailable("not now")),
         }
     }
-
+}
