@@ -45,6 +45,7 @@ use crate::{
     mutants::{Compiler, Forger, Mutant, Tokens},
     registry::RunLink,
     time::{Clock, between},
+    writes::MODELS,
 };
 
 /// How it is between one router and all registries.
@@ -133,7 +134,8 @@ pub(crate) struct Surroundings {
     network: Network,
     process: Process,
     current: Arc<Current>,
-    random: Arc<Mutex<Rng>>,
+    /// One source for each activity, so that none depends on when another draws.
+    random: Arc<Mutex<Vec<Rng>>>,
     compiler: Arc<Compiler>,
     tokens: Arc<Tokens>,
 }
@@ -153,7 +155,11 @@ impl Surroundings {
             network,
             process,
             current,
-            random: Arc::new(Mutex::new(Rng::with_seed(seed))),
+            random: Arc::new(Mutex::new(
+                (0..ACTIVITIES)
+                    .map(|activity| Rng::with_seed(seed ^ activity))
+                    .collect(),
+            )),
             compiler: Arc::new(Compiler::new(mutant)),
             tokens: Arc::new(Tokens::new(mutant)),
         }
@@ -166,17 +172,18 @@ impl Surroundings {
         Pacer {
             clock: self.network.clock,
             class: 8 + ACTIVITIES * router + activity,
-            random: self.random.lock().unwrap().fork(),
+            random: self.random.lock().unwrap()[usize::try_from(activity).unwrap()].fork(),
         }
     }
 }
 
 /// How many things a router does at a time, each in milliseconds of its own.
-const ACTIVITIES: u64 = 5;
+const ACTIVITIES: u64 = 8;
 const DIALS: u64 = 0;
 const COMPILES: u64 = 1;
 const SPEAKS: u64 = 2;
 const LISTENS: u64 = 3;
+/// One for each model.
 const FETCHES: u64 = 4;
 
 /// Waits on behalf of one activity.
@@ -380,7 +387,8 @@ impl surroundings::Connection for Connection {
         &self,
         request: registry::GetModelCredentialRequest,
     ) -> Result<registry::GetModelCredentialResponse, Status> {
-        let mut pacer = self.near.pacer(FETCHES);
+        let model = MODELS.iter().position(|model| request.model.ends_with(model)).unwrap();
+        let mut pacer = self.near.pacer(FETCHES + u64::try_from(model).unwrap());
         let ask = async {
             self.travel(Way::Up, &mut pacer).await;
             let answer = self.run.api.get_model_credential(Request::new(request.clone())).await;

@@ -6,7 +6,7 @@ use prost::Message as _;
 use switchboard::{
     history::Cursor,
     names::{ModelName, ResourceName},
-    pb::registry::{self, CredentialState, HistoryRefusal, HistoryRefusalWhy},
+    pb::registry::{self, CredentialState, HistoryRefusal},
 };
 use switchboard_registry::domain::{credential::Credential, state::State};
 use switchboard_router::{
@@ -183,8 +183,8 @@ pub(super) fn monotonic_9(history: &History) -> Found {
     found
 }
 
-/// In the end everybody has received and uses the newest revision, and holds nothing; but for those that follow another
-/// store, and have told why they do not follow this one.
+/// In the end everybody has received and uses the newest revision, and holds nothing; but for those whose history is
+/// another one: they have told so.
 pub(super) fn convergence_10(history: &History) -> Found {
     let mut found = Found::new();
     let (mut newest, mut received, mut in_use) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
@@ -210,8 +210,8 @@ pub(super) fn convergence_10(history: &History) -> Found {
             Event::Stopped { head, state } => {
                 for process in newest.values() {
                     let has = received.get(process);
-                    let is_elsewhere = has.is_some_and(|has| has.cursor().store != head.store);
-                    if is_elsewhere && refusals[process] == Some(HistoryRefusalWhy::StoreChanged) {
+                    let is_elsewhere = has.is_some_and(|has| !goes_on(has.cursor(), head, history));
+                    if is_elsewhere && refusals[process].is_some() {
                         continue;
                     }
                     if !has.is_some_and(|has| has.cursor() == &**head) {
@@ -231,6 +231,39 @@ pub(super) fn convergence_10(history: &History) -> Found {
         }
     }
     found
+}
+
+/// Whether a registry at `head` may send what comes after `own`.
+fn goes_on(own: &Cursor, head: &Cursor, history: &History) -> bool {
+    let is_same = own.store == head.store && own.revision <= head.revision;
+    if own.incarnation != head.incarnation {
+        return own.store == head.store && own.incarnation.number < head.incarnation.number;
+    }
+    let serving = history.events().filter_map(|event| match event {
+        Event::Healed { run } => Some(*run),
+        _ => None,
+    });
+    let serving = serving.last();
+    let mut volume = None;
+    let mut places = BTreeMap::new();
+    for event in history.events() {
+        match event {
+            Event::Began { run, volume: of, .. } if Some(*run) == serving => volume = Some(*of),
+            Event::Durable {
+                volume, places: new, ..
+            } => {
+                places
+                    .entry(*volume)
+                    .or_insert_with(BTreeMap::new)
+                    .extend(new.iter().copied());
+            }
+            _ => {}
+        }
+    }
+    let places = volume.and_then(|volume| places.remove(&volume)).unwrap_or_default();
+    let floor = places.keys().next();
+    // Below what the volume held when it was first seen, nobody can tell.
+    is_same && (places.get(&own.revision) == Some(&own.chain) || floor.is_some_and(|floor| own.revision < *floor))
 }
 
 /// A router uses only what it has received whole and found good.
