@@ -3,7 +3,10 @@
 
 use std::{
     future::Future,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -37,7 +40,6 @@ use crate::{
     network::{Network, Way},
     registry::RunLink,
     time::{Clock, between},
-    writes::MODELS,
 };
 
 /// The world as one router process sees it.
@@ -48,6 +50,7 @@ pub(crate) struct Surroundings {
     current: Arc<Current>,
     /// One source for each activity, so that none depends on when another draws.
     random: Arc<Mutex<Vec<Rng>>>,
+    fetches: Arc<AtomicU64>,
     compiler: Arc<Compiler>,
     tokens: Arc<Tokens>,
 }
@@ -72,6 +75,7 @@ impl Surroundings {
                     .map(|activity| Rng::with_seed(seed ^ activity))
                     .collect(),
             )),
+            fetches: Arc::default(),
             compiler: Arc::new(Compiler::new(mutant)),
             tokens: Arc::new(Tokens::new(mutant)),
         }
@@ -90,13 +94,14 @@ impl Surroundings {
 }
 
 /// How many things a router does at a time, each in milliseconds of its own.
-const ACTIVITIES: u64 = 8;
+const ACTIVITIES: u64 = FETCHES + FETCHES_AT_A_TIME;
 const DIALS: u64 = 0;
 const COMPILES: u64 = 1;
 const SPEAKS: u64 = 2;
 const LISTENS: u64 = 3;
-/// One for each model.
 const FETCHES: u64 = 4;
+/// Several of one model can run at a time, the older ones for credentials that were replaced.
+const FETCHES_AT_A_TIME: u64 = 8;
 
 /// Waits on behalf of one activity.
 struct Pacer {
@@ -299,8 +304,8 @@ impl surroundings::Connection for Connection {
         &self,
         request: registry::GetModelCredentialRequest,
     ) -> Result<registry::GetModelCredentialResponse, Status> {
-        let model = MODELS.iter().position(|model| request.model.ends_with(model)).unwrap();
-        let mut pacer = self.near.pacer(FETCHES + u64::try_from(model).unwrap());
+        let turn = self.near.fetches.fetch_add(1, Ordering::Relaxed) % FETCHES_AT_A_TIME;
+        let mut pacer = self.near.pacer(FETCHES + turn);
         let ask = async {
             self.travel(Way::Up, &mut pacer).await;
             let answer = self.run.api.get_model_credential(Request::new(request.clone())).await;

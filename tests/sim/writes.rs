@@ -37,7 +37,7 @@ pub(crate) const FEATURES: [&str; 5] = [
     "generate_commit_message",
 ];
 const FAMILIES: [&str; 2] = ["mistral", "llama3"];
-pub(crate) const MODELS: [&str; 4] = ["one", "two", "three", "four"];
+const MODELS: [&str; 4] = ["one", "two", "three", "four"];
 const SERVERS: [&str; 3] = ["http://gpu1:8000", "http://gpu2:8000", "http://gpu3:8000"];
 
 /// One write.
