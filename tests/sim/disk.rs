@@ -89,10 +89,6 @@ impl Content {
         self.past.last().map_or(Revision::ZERO, |past| past.revision)
     }
 
-    pub(crate) const fn store(&self) -> StoreId {
-        self.store
-    }
-
     /// The same content under another store's id, as an operator accepts it.
     pub(crate) fn adopted(mut self, store: StoreId) -> Self {
         self.store = store;

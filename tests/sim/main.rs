@@ -17,17 +17,21 @@ mod mutants;
 mod network;
 mod registry;
 mod router;
+mod surroundings;
 mod time;
 mod world;
 mod writes;
 
 use std::{
+    collections::BTreeSet,
     sync::atomic::{AtomicU64, Ordering},
     thread,
 };
 
 use check::{Invariant, Violation};
+use history::{Event, Outcome};
 use mutants::Mutant;
+use switchboard::pb::registry::subscribe_response::Kind;
 use world::{Plan, play};
 
 /// Runs that are played where nothing else is said.
@@ -95,6 +99,69 @@ fn the_same_seed_gives_the_same_history() {
         assert_eq!(difference, None, "seed {seed}");
         assert_eq!(one.len(), other.len(), "seed {seed}");
     }
+}
+
+#[test]
+fn the_runs_meet_what_they_are_for() {
+    let mut met = BTreeSet::new();
+    for seed in 0..MUTANT_SEEDS {
+        for event in play(Plan { seed, mutant: None }).events() {
+            match event {
+                Event::Said { message, .. } => match &message.kind {
+                    Some(Kind::Welcome(welcome)) => {
+                        met.insert(format!("{:?} {:?}", welcome.mode(), welcome.reason()));
+                    }
+                    Some(Kind::Goodbye(goodbye)) => {
+                        met.insert(format!("goodbye {:?}", goodbye.why()));
+                    }
+                    Some(Kind::Bookmark(bookmark)) if bookmark.stalled => {
+                        met.insert("stalled".to_owned());
+                    }
+                    _ => {}
+                },
+                Event::Reported { report, .. } => {
+                    met.extend(
+                        report
+                            .history_refusal
+                            .as_ref()
+                            .map(|refusal| format!("refused {:?}", refusal.why())),
+                    );
+                    met.extend(report.held.iter().map(|held| format!("held {:?}", held.why())));
+                }
+                Event::Answered { outcome, .. } => {
+                    met.insert(match outcome {
+                        Outcome::Written { .. } => "written".to_owned(),
+                        Outcome::Refused(why) => format!("refused {why}"),
+                        Outcome::Unknown => "unknown".to_owned(),
+                    });
+                }
+                _ => {}
+            }
+        }
+    }
+    let expected = [
+        "Resumed Unspecified",
+        "Snapshot Compacted",
+        "Snapshot First",
+        "Snapshot Fork",
+        "Withheld Ahead",
+        "Withheld Diverged",
+        "Withheld OtherStore",
+        "Withheld StaleHistory",
+        "goodbye Drain",
+        "goodbye Rotation",
+        "held CredentialPending",
+        "held Dependency",
+        "refused RevisionRegressed",
+        "refused StoreChanged",
+        "refused by its content",
+        "refused by the disk",
+        "stalled",
+        "unknown",
+        "written",
+    ];
+    let missing: Vec<_> = expected.into_iter().filter(|what| !met.contains(*what)).collect();
+    assert!(missing.is_empty(), "no run meets {missing:?}, only {met:?}");
 }
 
 #[test]

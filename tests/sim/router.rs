@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     history::{Actor, Event, Log, Process},
-    network::{Network, Surroundings},
+    network::Network,
+    surroundings::Surroundings,
 };
 
 /// A router that runs.

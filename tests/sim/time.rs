@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 /// How many actors have milliseconds of their own.
-const CLASSES: u64 = 40;
+const CLASSES: u64 = 68;
 
 /// The clock of one run.
 #[derive(Debug, Clone, Copy)]

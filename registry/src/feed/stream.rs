@@ -170,7 +170,7 @@ pub(super) fn channel(source: Source) -> (Line, watch::Sender<Orders>, Frames) {
         is_over: false,
     };
     let frames = stream::unfold(maker, async |mut maker| maker.next().await.map(|frame| (frame, maker)));
-    (line, orders, Frames(frames.boxed()))
+    (line, orders, Frames(frames.fuse().boxed()))
 }
 
 /// Makes frames, one when the transport asks for it.

@@ -6,12 +6,12 @@ use prost::Message as _;
 use switchboard::{
     history::Cursor,
     names::{ModelName, ResourceName},
-    pb::registry::{self, CredentialState, HistoryRefusal, HistoryRefusalWhy},
+    pb::registry::{self, CredentialState, HistoryRefusal},
 };
 use switchboard_registry::domain::{credential::Credential, state::State};
 use switchboard_router::{
     catalog::{Caller, Catalog, Model, ModelState},
-    subscription::apply::Applied,
+    subscription::{apply::Applied, received::Received},
 };
 
 use super::{Found, difference, plain_of_received, plain_of_state};
@@ -24,9 +24,11 @@ use crate::{
 /// earlier version of the same life; and it never says to use what it does not.
 pub(super) fn atomic_3(history: &History) -> Found {
     let mut found = Found::new();
+    let mut had: BTreeMap<Process, Vec<&Received>> = BTreeMap::new();
     for event in history.events() {
         match event {
             Event::Received { process, state } => {
+                had.entry(*process).or_default().push(state);
                 let Some(truth) = history.truth(state.cursor()) else {
                     found.push(format!("{process:?} has received what was never published"));
                     continue;
@@ -42,7 +44,7 @@ pub(super) fn atomic_3(history: &History) -> Found {
                 catalog,
             } => {
                 if let Some(truth) = history.truth(&catalog.cursor) {
-                    let wrong = wrong_models(history, truth, catalog, applied);
+                    let wrong = wrong_models(&had[process], truth, catalog, applied);
                     found.extend(
                         wrong
                             .into_iter()
@@ -75,7 +77,7 @@ fn entry(state: &State, name: &ModelName) -> Option<registry::ModelEntry> {
     Some(registry::ModelEntry::decode(&*item.value).unwrap())
 }
 
-fn wrong_models(history: &History, truth: &State, catalog: &Catalog, applied: &Applied) -> Found {
+fn wrong_models(had: &[&Received], truth: &State, catalog: &Catalog, applied: &Applied) -> Found {
     let mut found = Found::new();
     let live: Vec<&ModelName> = truth.models.keys().collect();
     let mut used: Vec<&ModelName> = catalog.models.keys().collect();
@@ -100,12 +102,13 @@ fn wrong_models(history: &History, truth: &State, catalog: &Catalog, applied: &A
             None => Some(newest),
             Some(held) => {
                 let item = &truth.items.get(&name.to_string()).unwrap();
-                let earlier = history.states().find_map(|state| {
-                    let earlier = state.items.get(&name.to_string())?;
-                    let is_it = earlier.revision == held.used_revision
-                        && earlier.create_revision == item.create_revision
-                        && state.items.incarnation() == truth.items.incarnation();
-                    is_it.then(|| entry(state, name)).flatten()
+                // Of what this very router has had: a copy of the volume can have other revisions of the same number.
+                let earlier = had.iter().find_map(|state| {
+                    let raw = &state.resources().get(&*name.to_string())?.raw;
+                    let is_it = raw.revision == held.used_revision
+                        && raw.create_revision == item.create_revision
+                        && state.cursor().incarnation == truth.items.incarnation();
+                    is_it.then(|| registry::ModelEntry::decode(&*raw.value).unwrap())
                 });
                 if held.used_revision >= item.revision {
                     found.push(format!("{name} is held at its newest version"));
@@ -116,8 +119,7 @@ fn wrong_models(history: &History, truth: &State, catalog: &Catalog, applied: &A
         match version {
             Some(version) if is_of(model, &version, held.is_some()) => {}
             Some(_) => found.push(format!("{name} is not as it was written, held {}", held.is_some())),
-            // A version between two that were published was never seen by a router.
-            None => found.push(format!("{name} is held at a version that was never published")),
+            None => found.push(format!("{name} is held at a version that was never received")),
         }
     }
     found
@@ -183,8 +185,8 @@ pub(super) fn monotonic_9(history: &History) -> Found {
     found
 }
 
-/// In the end everybody has received and uses the newest revision, and holds nothing; but for those that follow another
-/// store, and have told why they do not follow this one.
+/// In the end everybody has received and uses the newest revision, and holds nothing; but for those whose history is
+/// another one: they have told so.
 pub(super) fn convergence_10(history: &History) -> Found {
     let mut found = Found::new();
     let (mut newest, mut received, mut in_use) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
@@ -210,8 +212,8 @@ pub(super) fn convergence_10(history: &History) -> Found {
             Event::Stopped { head, state } => {
                 for process in newest.values() {
                     let has = received.get(process);
-                    let is_elsewhere = has.is_some_and(|has| has.cursor().store != head.store);
-                    if is_elsewhere && refusals[process] == Some(HistoryRefusalWhy::StoreChanged) {
+                    let is_elsewhere = has.is_some_and(|has| !goes_on(has.cursor(), head, history));
+                    if is_elsewhere && refusals[process].is_some() {
                         continue;
                     }
                     if !has.is_some_and(|has| has.cursor() == &**head) {
@@ -231,6 +233,39 @@ pub(super) fn convergence_10(history: &History) -> Found {
         }
     }
     found
+}
+
+/// Whether a registry at `head` may send what comes after `own`.
+fn goes_on(own: &Cursor, head: &Cursor, history: &History) -> bool {
+    let is_same = own.store == head.store && own.revision <= head.revision;
+    if own.incarnation != head.incarnation {
+        return own.store == head.store && own.incarnation.number < head.incarnation.number;
+    }
+    let serving = history.events().filter_map(|event| match event {
+        Event::Healed { run } => Some(*run),
+        _ => None,
+    });
+    let serving = serving.last();
+    let mut volume = None;
+    let mut places = BTreeMap::new();
+    for event in history.events() {
+        match event {
+            Event::Began { run, volume: of, .. } if Some(*run) == serving => volume = Some(*of),
+            Event::Durable {
+                volume, places: new, ..
+            } => {
+                places
+                    .entry(*volume)
+                    .or_insert_with(BTreeMap::new)
+                    .extend(new.iter().copied());
+            }
+            _ => {}
+        }
+    }
+    let places = volume.and_then(|volume| places.remove(&volume)).unwrap_or_default();
+    let floor = places.keys().next();
+    // Below what the volume held when it was first seen, nobody can tell.
+    is_same && (places.get(&own.revision) == Some(&own.chain) || floor.is_some_and(|floor| own.revision < *floor))
 }
 
 /// A router uses only what it has received whole and found good.
