@@ -1,5 +1,7 @@
 //! What every follower is promised.
 
+use futures_util::FutureExt as _;
+
 use super::*;
 
 #[tokio::test(start_paused = true)]
@@ -274,13 +276,17 @@ async fn a_reader_whose_snapshot_is_no_longer_kept_is_sent_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn readers_who_do_not_begin_to_read_hold_up_a_storm_for_seconds_only() {
+async fn readers_who_ask_and_then_do_not_read_hold_up_a_storm_for_seconds_only() {
     let bench = Bench::new();
     let names: Vec<String> = (0..20).map(|id| format!("models/{id}")).collect();
     bench.history.commit(names.iter().map(|name| (&**name, 60_000)));
-    let _stalled: Vec<_> = (0..STARTS)
+    let mut stalled: Vec<_> = (0..STARTS)
         .map(|_| bench.feed.watch(Resume::Nothing, true).unwrap())
         .collect();
+    for frames in &mut stalled {
+        welcome(frames).await;
+        assert!(frame(frames).now_or_never().is_none(), "it has to wait for its turn");
+    }
     tokio::task::yield_now().await;
     let mut frames = bench.feed.watch(Resume::Nothing, true).unwrap();
     welcome(&mut frames).await;
