@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use fastrand::Rng;
 use switchboard::{
     digest::ChainDigest,
@@ -19,6 +20,7 @@ use switchboard_registry::{
         items::{Item, ItemChange, Items, Past, Tombstone},
         repeat::{Fingerprinter, Remembered, RepeatKey},
         state::Record,
+        write::OldValue,
     },
     store::{Batch, Loaded, Storage, StoreError, StoredCredential, WriteFailure},
 };
@@ -40,6 +42,16 @@ pub(crate) struct Content {
     deleted: BTreeMap<Arc<str>, Revision>,
     credentials: BTreeMap<ModelName, StoredCredential>,
     answers: Vec<Remembered>,
+    ended: Vec<Ended>,
+}
+
+/// What a change put an end to.
+#[derive(Debug, Clone)]
+struct Ended {
+    revision: Revision,
+    name: ResourceName,
+    /// `None`: there was nothing.
+    value: Option<Bytes>,
 }
 
 /// A volume that registries are run on.
@@ -82,6 +94,7 @@ impl Content {
             deleted: BTreeMap::new(),
             credentials: BTreeMap::new(),
             answers: Vec::new(),
+            ended: Vec::new(),
         }
     }
 
@@ -111,17 +124,33 @@ impl Content {
             change_bytes: 0,
             ..head
         }];
+        self.forget_past_lives();
+        self
+    }
+
+    /// The changes of an earlier life are not kept.
+    fn forget_past_lives(&mut self) {
         self.chains.clear();
         self.deleted.clear();
-        self
+        self.ended.clear();
     }
 
     fn take_in(&mut self, batch: &Batch<'_>) {
         for applied in batch.revisions {
             let time = applied.past.commit_time;
+            if let Some(life) = &applied.life {
+                (self.store, self.incarnation) = (life.store, life.incarnation);
+                self.past.clear();
+                self.forget_past_lives();
+            }
             self.past.push(applied.past);
             for change in &applied.changes {
                 let key = Arc::clone(change.key());
+                self.ended.push(Ended {
+                    revision: applied.past.revision,
+                    name: ResourceName::parse(&key).unwrap(),
+                    value: applied.before.get(&key).map(|item| item.value.clone()),
+                });
                 self.deleted.remove(&key);
                 match change {
                     ItemChange::Put(item) => {
@@ -165,6 +194,7 @@ impl Content {
             let surplus = self.chains.len().saturating_sub(kept);
             self.chains.drain(..surplus);
             self.deleted.retain(|_, revision| *revision > cut.floor);
+            self.ended.retain(|ended| ended.revision > cut.floor);
         }
     }
 
@@ -349,6 +379,37 @@ impl Storage for Disk {
         }
         let inner = self.volume.inner.lock().unwrap();
         Ok(inner.durable.answers.iter().find(|answer| answer.key == *key).cloned())
+    }
+
+    async fn values_at(&mut self, revision: Revision) -> Result<Vec<OldValue>, StoreError> {
+        let inner = self.volume.inner.lock().unwrap();
+        let mut values = BTreeMap::new();
+        for ended in inner.durable.ended.iter().filter(|ended| ended.revision > revision) {
+            values.entry(ended.name.to_string()).or_insert_with(|| OldValue {
+                name: ended.name.clone(),
+                value: ended.value.clone(),
+            });
+        }
+        Ok(values.into_values().collect())
+    }
+
+    async fn probe(&mut self) -> Result<(), WriteFailure> {
+        let (fate, sync) = self.fate();
+        self.clock.pause(self.class, sync).await;
+        match fate {
+            Fate::Good => Ok(()),
+            Fate::Fails => Err(WriteFailure::RolledBack(failure())),
+            Fate::InDoubt { .. } => Err(WriteFailure::OutcomeUnknown(failure())),
+        }
+    }
+
+    async fn reopen(&mut self) -> Result<Loaded, StoreError> {
+        let (fate, sync) = self.fate();
+        self.clock.pause(self.class, sync).await;
+        match fate {
+            Fate::Good => Ok(self.volume.load()),
+            Fate::Fails | Fate::InDoubt { .. } => Err(failure()),
+        }
     }
 
     async fn close(self) -> Result<(), StoreError> {

@@ -1,14 +1,14 @@
 //! One run of a registry: the real writer over a simulated disk, the real feed, and the real handler for credentials.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use switchboard_registry::{
     commit::{self, Commit},
     domain::items::Retention,
     feed::Feed,
     fleet::Fleet,
-    grpc::config::ConfigApi,
-    store::WriteFailure,
+    grpc::{config::ConfigApi, history::HistoryApi},
+    store::{self, WriteFailure},
 };
 use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -100,10 +100,12 @@ impl Run {
             // It lives as long as the writer.
             std::future::pending().await
         });
+        // Lists of changes are read from a real file, and so not here.
+        let history = HistoryApi::new(commit.clone(), store::History::new(PathBuf::from("simulated")));
         let link = RunLink {
             number,
             commit,
-            api: Arc::new(ConfigApi::new(feed.clone())),
+            api: Arc::new(ConfigApi::new(feed.clone(), history)),
             feed,
             dead,
         };

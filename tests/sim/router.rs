@@ -5,6 +5,7 @@ use std::sync::Arc;
 use switchboard::names::InstanceId;
 use switchboard_router::{
     current::Current,
+    endpoints::Endpoints,
     subscription::{Subscription, SubscriptionConfig},
 };
 use tokio::task::JoinSet;
@@ -33,11 +34,13 @@ impl Router {
                 .map(|address| format!("http://10.0.0.{address}:1").parse().unwrap())
                 .collect(),
             router_id: id.to_owned(),
+            group: String::new(),
             instance: InstanceId::random(),
             build: "simulated".to_owned(),
+            snapshot: None,
         };
         let surroundings = Surroundings::new(network.clone(), process, Arc::clone(&current), seed);
-        let subscription = Subscription::within(surroundings, config, Arc::clone(&current));
+        let subscription = Subscription::within(surroundings, config, Arc::clone(&current), Endpoints::default());
         let progress = subscription.progress();
         let mut tasks = JoinSet::new();
         let (mut states, to) = (progress.states(), log.clone());
