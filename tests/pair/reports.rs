@@ -191,13 +191,10 @@ async fn a_router_that_breaks_a_rule_is_told_which_and_nobody_else_notices() {
             .unwrap_or_else(|| panic!("{name}: {status:?}"))
             .reason;
         assert_eq!(status.code(), Code::InvalidArgument, "{name}: {status:?}");
-        match field {
-            Some(field) => {
-                assert_eq!(reason, "VALIDATION_FAILED", "{name}");
-                let violations = &details.bad_request().unwrap().field_violations;
-                assert_eq!(violations[0].field, field, "{name}");
-            }
-            None => assert_eq!(reason, "STREAM_PROTOCOL_VIOLATION", "{name}"),
+        assert_eq!(reason, "STREAM_PROTOCOL_VIOLATION", "{name}");
+        if let Some(field) = field {
+            let violations = &details.bad_request().unwrap().field_violations;
+            assert_eq!(violations[0].field, field, "{name}");
         }
         assert!(status.message().contains(message), "{name}: {}", status.message());
         undisturbed(&pair, &mut truth).await;
@@ -403,7 +400,7 @@ async fn a_message_that_is_too_large_or_never_comes_ends_its_stream_only() {
     };
     let held = Held {
         item: Some(Refusal {
-            resource: "x".repeat(1024 * 1024),
+            resource: "x".repeat(5 * 1024 * 1024),
             ..Default::default()
         }),
         ..Default::default()
@@ -415,7 +412,7 @@ async fn a_message_that_is_too_large_or_never_comes_ends_its_stream_only() {
     let status = told(&pair, vec![say(Up::Hello(hello)), say(Up::Report(large))]).await;
     assert_eq!(
         (status.code(), status.message()),
-        (Code::InvalidArgument, "each message must be readable")
+        (Code::InvalidArgument, "each message must have at most 4 MiB")
     );
     undisturbed(&pair, &mut truth).await;
 
@@ -442,8 +439,8 @@ async fn ten_thousand_tiny_reports_disturb_nobody() {
             undisturbed(&pair, &mut truth).await;
         }
     };
+    // A registry that cannot keep up cuts the flood's connection: HTTP/2 bounds what may lie unread. No other is touched.
     tokio::join!(flood, others);
-    peer.read_to(&mut open, truth.peer.cursor().revision).await.unwrap();
     pair.finish().await;
 }
 

@@ -41,7 +41,7 @@ const fn step(task: &'static str, shows: &'static [(&'static str, &'static str)]
 }
 
 /// All lines, in an order in which each finds what it needs. Values are JSON.
-const STEPS: [Step; 33] = [
+const STEPS: [Step; 42] = [
     step("allow families and features in beta", &[("/betaEnabled", "true")]),
     step("turn all self-hosted inference off", &[("/inferencePaused", "true")]),
     step(
@@ -160,6 +160,53 @@ const STEPS: [Step; 33] = [
     step(
         "watch the configuration change",
         &[("/welcome/mode", r#""MODE_SNAPSHOT""#)],
+    ),
+    step("is it live on every router", &[("/routerIds", r#"["pair"]"#)]),
+    step(
+        "who lags, and why",
+        &[
+            ("/routers/0/routerId", r#""pair""#),
+            ("/routers/0/lag", r#""0""#),
+            ("/totalSize", "1"),
+        ],
+    ),
+    step(
+        "what was changed, and by whom",
+        &[
+            ("/changes/0/resource", r#""features/duo_chat""#),
+            ("/changes/0/fields", r#"["provider"]"#),
+        ],
+    ),
+    step(
+        "what was changed of one model",
+        &[
+            ("/changes/0/resource", r#""models/mistral""#),
+            ("/changes/0/after", "null"),
+            ("/changes/0/before/model/displayName", r#""Mistral Small""#),
+        ],
+    ),
+    step(
+        "what going back to a revision would change",
+        &[
+            ("/revision", "null"),
+            ("/changes/0/resource", r#""features/code_completions""#),
+        ],
+    ),
+    step(
+        "go back to a revision",
+        &[("/changes/0/resource", r#""features/code_completions""#)],
+    ),
+    step(
+        "export the whole configuration",
+        &[("/config/settings/betaEnabled", "true")],
+    ),
+    step(
+        "what applying a whole configuration would change",
+        &[("/revision", "null"), ("/changes/0/after/model", r#""models/mistral""#)],
+    ),
+    step(
+        "apply a whole configuration: what it does not have is deleted or set back",
+        &[("/changes/0/after/model", r#""models/mistral""#)],
     ),
 ];
 

@@ -30,6 +30,9 @@ pub enum UplinkError {
     /// A message could not be received or decoded.
     #[error("each message must be readable")]
     Unreadable,
+    /// A message is larger than any that a router has reason to send.
+    #[error("each message must have at most 4 MiB")]
+    TooLarge,
     /// The first message did not come in time.
     #[error("`hello` must come within 5 s")]
     HelloLate,

@@ -63,6 +63,7 @@ impl From<UplinkError> for Failure {
             }
             UplinkError::UnknownMessage
             | UplinkError::Unreadable
+            | UplinkError::TooLarge
             | UplinkError::HelloLate
             | UplinkError::HelloMissing
             | UplinkError::HelloAgain
@@ -165,6 +166,11 @@ mod tests {
             ),
             (
                 UplinkError::Unreadable.into(),
+                Code::InvalidArgument,
+                "STREAM_PROTOCOL_VIOLATION",
+            ),
+            (
+                UplinkError::TooLarge.into(),
                 Code::InvalidArgument,
                 "STREAM_PROTOCOL_VIOLATION",
             ),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use prost::Message as _;
 use switchboard::{
     endpoint::EndpointUri,
     history::Cursor,
@@ -20,6 +21,9 @@ use crate::fleet::{
     uplink::UplinkError,
 };
 
+/// The most bytes of a message: more than a thousand servers with the longest addresses take.
+const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// The most characters of a build, of a resource name and of a field path.
 const TEXT_MAX: usize = 255;
 
@@ -31,6 +35,9 @@ impl TryFrom<registry::SubscribeRequest> for Message {
 
     fn try_from(wire: registry::SubscribeRequest) -> Result<Self, UplinkError> {
         use registry::subscribe_request::Kind;
+        if wire.encoded_len() > MESSAGE_BYTES_MAX {
+            return Err(UplinkError::TooLarge);
+        }
         match wire.kind {
             Some(Kind::Hello(hello)) => Hello::try_from(&hello).map(Self::Hello),
             Some(Kind::Report(report)) => Report::try_from(&report).map(Self::Report),

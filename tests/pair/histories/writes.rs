@@ -270,7 +270,9 @@ fn fallbacks(plain: &Plain, rng: &mut Rng) -> Vec<String> {
 
 /// Exceptions for namespaces that no call of the histories is of.
 fn rules(plain: &Plain, rng: &mut Rng) -> Vec<FeatureRule> {
-    let rules = fallbacks(plain, rng).into_iter().map(|model| FeatureRule {
+    // By place, since an id derived from a model stays when the rule moves to another.
+    let rules = (1..).zip(fallbacks(plain, rng)).map(|(place, model)| FeatureRule {
+        rule_id: format!("rule-{place}"),
         model,
         r#match: Some(RuleMatch {
             namespace_ids: vec!["42".to_owned()],
