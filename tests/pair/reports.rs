@@ -428,7 +428,7 @@ async fn ten_thousand_tiny_reports_disturb_nobody() {
     let pair = Pair::start().await;
     let mut truth = Truth::start(&pair).await;
     let mut peer = Peer::new(pair.registry(), "chatty");
-    let mut open = peer.open().await.unwrap();
+    let open = peer.open().await.unwrap();
     let flood = async {
         for _ in 0..10_000 {
             open.say(Up::Report(Report::default())).await;

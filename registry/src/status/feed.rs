@@ -128,7 +128,7 @@ mod tests {
             number: 2,
             id: IncarnationId::random(),
         };
-        let rows: [(FeedError, Code, &str); 17] = [
+        let rows: [(FeedError, Code, &str); 18] = [
             (
                 ResumeError::Compacted { oldest, newest }.into(),
                 Code::OutOfRange,
