@@ -7,6 +7,7 @@
 
 mod copy;
 mod error;
+mod file;
 mod history;
 mod inspect;
 mod load;

@@ -1,6 +1,8 @@
 //! The router's own errors as they go to callers: the only place that picks a reason.
 #![warn(clippy::wildcard_enum_match_arm)]
 
+pub mod upstream;
+
 use std::time::Duration;
 
 use prost::Message as _;
@@ -18,7 +20,6 @@ use crate::{
     catalog::{ResolveError, Unusable},
     upstream::{
         UpstreamError,
-        connector::DialError,
         dialect::{Blamed, Rejection},
     },
 };
@@ -136,7 +137,7 @@ fn candidates(considered: Vec<Considered>) -> Any {
 
 /// The model server's fault, or its verdict on the request; never the caller's unless the server blames the request.
 fn upstream(error: &UpstreamError, message: String, input_field: &'static str) -> Failure {
-    let plain = |message| Failure::new(upstream_reason(error), message);
+    let plain = |message| Failure::new(upstream::reason(error), message);
     match error {
         UpstreamError::Dial(error) => plain(error.to_string()),
         UpstreamError::Rejected { status, rejection } => {
@@ -157,30 +158,6 @@ fn upstream(error: &UpstreamError, message: String, input_field: &'static str) -
         | UpstreamError::UnexpectedContentType
         | UpstreamError::Protocol
         | UpstreamError::InvalidUtf8 => plain(message),
-    }
-}
-
-/// The reason that goes with what a model server did.
-#[must_use]
-pub const fn upstream_reason(error: &UpstreamError) -> Reason {
-    match error {
-        UpstreamError::Dial(DialError::Dns(_)) => Reason::UpstreamDnsFailed,
-        UpstreamError::Dial(DialError::Connect(_) | DialError::TimedOut(_)) => Reason::UpstreamConnectFailed,
-        UpstreamError::Dial(DialError::Untrusted(_)) => Reason::UpstreamTlsUntrusted,
-        UpstreamError::Dial(DialError::Handshake(_)) => Reason::UpstreamTlsHandshakeFailed,
-        UpstreamError::FirstTokenTimeout(_) => Reason::UpstreamFirstByteTimeout,
-        UpstreamError::IdleTimeout(_) => Reason::UpstreamIdleTimeout,
-        UpstreamError::Truncated => Reason::UpstreamStreamTruncated,
-        UpstreamError::Server(_) | UpstreamError::Busy(_) => Reason::UpstreamServerError,
-        UpstreamError::RateLimited(_) => Reason::UpstreamRateLimited,
-        UpstreamError::CredentialRejected(_) => Reason::UpstreamCredentialRejected,
-        UpstreamError::NotFound => Reason::UpstreamModelNotFound,
-        UpstreamError::Rejected { .. } => Reason::UpstreamRejectedRequest,
-        UpstreamError::Redirected(_) => Reason::UpstreamRedirectRefused,
-        UpstreamError::UnexpectedContentType => Reason::UpstreamUnexpectedContentType,
-        UpstreamError::UnexpectedStatus(_) | UpstreamError::Protocol => Reason::UpstreamProtocolError,
-        UpstreamError::InvalidUtf8 => Reason::UpstreamInvalidUtf8,
-        UpstreamError::TooLarge(_) => Reason::UpstreamResponseTooLarge,
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub mod apply;
 pub mod compile;
+pub mod config;
 mod credentials;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -18,36 +19,20 @@ pub mod surroundings;
 
 use std::sync::Arc;
 
-use switchboard::{history::Cursor, names::InstanceId};
+use switchboard::history::Cursor;
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, error, info_span};
 
+pub use self::config::SubscriptionConfig;
 use self::{
     apply::{Applied, Applier},
     link::{Link, Told},
-    persist::{PersistMetrics, Persister, Restored, SnapshotFile},
+    persist::{PersistMetrics, Persister, Restored},
     received::Received,
     surroundings::{Grpc, Surroundings},
 };
 use crate::{current::Current, endpoints::Endpoints};
-
-/// Whom to follow, and as whom.
-#[derive(Debug, Clone)]
-pub struct SubscriptionConfig {
-    /// The registries' base addresses, `http://host:port`, one at least: tried in turn.
-    pub registry_addrs: Vec<http::Uri>,
-    /// The router's stable id, 1 to 255 visible ASCII characters.
-    pub router_id: String,
-    /// What the router belongs to. Empty: nothing.
-    pub group: String,
-    /// The id of this start of the process.
-    pub instance: InstanceId,
-    /// The version of this program, for people.
-    pub build: String,
-    /// Where the newest state is kept for the next start. `None`: nowhere.
-    pub snapshot: Option<SnapshotFile>,
-}
 
 /// The router's side of the change stream.
 #[derive(Debug)]

@@ -10,27 +10,12 @@ use std::{
 use switchboard::names::ModelName;
 use tokio::time::Instant;
 
-use super::report::{EndpointReport, RouterId};
+use super::report::{EndpointReport, EndpointState, RouterId};
 use crate::domain::{model::Model, state::State};
 
 /// How many endpoints are kept of one router, and how many of all: what finds no room is left out.
 pub(crate) const OF_ROUTER_MAX: usize = 10_000;
 const OF_FLEET_MAX: usize = 200_000;
-
-/// How a server does, the better first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum EndpointState {
-    /// It answers.
-    Healthy,
-    /// It asked for less load.
-    BackingOff,
-    /// It failed; nothing has answered since.
-    Recovering,
-    /// It gets no calls for now.
-    Ejected,
-    /// Somebody has to change something.
-    Misconfigured,
-}
 
 /// How a server does, as one router sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]

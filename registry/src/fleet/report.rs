@@ -7,7 +7,6 @@ use switchboard::{
     names::{InstanceId, ModelName, Revision},
 };
 
-use super::health::EndpointState;
 use crate::feed::welcome::Resume;
 
 /// One message from a router.
@@ -151,6 +150,21 @@ pub struct EndpointReport {
     pub state: Option<EndpointState>,
     /// Why, for programs. Empty where it does well.
     pub reason: Box<str>,
+}
+
+/// How a server does, the better first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum EndpointState {
+    /// It answers.
+    Healthy,
+    /// It asked for less load.
+    BackingOff,
+    /// It failed; nothing has answered since.
+    Recovering,
+    /// It gets no calls for now.
+    Ejected,
+    /// Somebody has to change something.
+    Misconfigured,
 }
 
 /// An item whose newest state a router cannot use.

@@ -9,10 +9,7 @@ use std::{
 
 use sqlx::SqliteConnection;
 
-use super::{
-    StoreError,
-    open::{create_private, file_error},
-};
+use super::{StoreError, file::create_private};
 
 /// Copies the database at `path` before it is migrated to a schema. A copy that is there already is left as it is: it may
 /// be the one that is needed.
@@ -27,7 +24,7 @@ pub(super) async fn before_schema(
         PathBuf::from(name)
     };
     let partial = beside(".partial");
-    let failed = |source| file_error(&partial, source);
+    let failed = |source| StoreError::file(&partial, source);
     match fs::remove_file(&partial) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
         Ok(()) | Err(_) => {}

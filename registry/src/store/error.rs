@@ -1,6 +1,9 @@
 //! What can be wrong with the database.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use sqlx::migrate::MigrateError;
 use switchboard::names::StoreId;
@@ -96,6 +99,13 @@ impl StoreError {
     pub(super) fn sql(during: &'static str, source: sqlx::Error) -> Self {
         let kind = Kind::of(&source);
         Self::Sql { during, kind, source }
+    }
+
+    pub(super) fn file(path: &Path, source: io::Error) -> Self {
+        Self::File {
+            path: path.to_owned(),
+            source,
+        }
     }
 
     /// What stands in the file makes a statement fail that fits the schema: the schema is no longer what it was.

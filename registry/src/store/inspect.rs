@@ -11,8 +11,10 @@ use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection, sqlite::Sqlit
 use switchboard::names::StoreId;
 
 use super::{
-    Loaded, StoreError, load,
-    open::{BUSY_TIMEOUT, MIGRATOR, file_error, quick_check, take_lock},
+    Loaded, StoreError,
+    file::take_lock,
+    load,
+    open::{BUSY_TIMEOUT, MIGRATOR, quick_check},
 };
 use crate::domain::life::Mark;
 
@@ -122,7 +124,7 @@ pub fn create_new(path: &Path) -> Result<File, StoreError> {
         .create_new(true)
         .mode(0o600)
         .open(path)
-        .map_err(|source| file_error(path, source))
+        .map_err(|source| StoreError::file(path, source))
 }
 
 /// Has the system write a file, or the names in a folder, to the disk.
@@ -133,7 +135,7 @@ pub fn create_new(path: &Path) -> Result<File, StoreError> {
 pub fn sync(path: &Path) -> Result<(), StoreError> {
     File::open(path)
         .and_then(|file| file.sync_all())
-        .map_err(|source| file_error(path, source))
+        .map_err(|source| StoreError::file(path, source))
 }
 
 /// Removes a file that need not be there.
@@ -143,7 +145,7 @@ pub fn sync(path: &Path) -> Result<(), StoreError> {
 /// [`StoreError::File`] when it is there and stays.
 pub fn remove(path: &Path) -> Result<(), StoreError> {
     match fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(file_error(path, source)),
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(StoreError::file(path, source)),
         Ok(()) | Err(_) => Ok(()),
     }
 }
@@ -181,7 +183,7 @@ fn check_header(database: &Path) -> Result<(), StoreError> {
     let mut begin = Vec::with_capacity(HEADER.len());
     File::open(database)
         .and_then(|file| file.take(HEADER.len() as u64).read_to_end(&mut begin))
-        .map_err(|source| file_error(database, source))?;
+        .map_err(|source| StoreError::file(database, source))?;
     match &*begin {
         [] => Err(StoreError::Foreign(database.to_owned())),
         begin if begin == HEADER => Ok(()),

@@ -1,9 +1,7 @@
 //! Opening the database: lock, file, settings, schema, and the check that it is whole.
 
 use std::{
-    ffi::OsString,
-    fs::{self, File, OpenOptions, TryLockError},
-    os::unix::fs::OpenOptionsExt as _,
+    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -19,7 +17,11 @@ use switchboard::{
     names::{IncarnationId, StoreId},
 };
 
-use super::{Head, Kind, Loaded, Store, StoreError, WriteFailure, copy, load, rows};
+use super::{
+    Head, Kind, Loaded, Store, StoreError, WriteFailure, copy,
+    file::{create_private, take_lock},
+    load, rows,
+};
 
 pub(super) static MIGRATOR: Migrator = sqlx::migrate!();
 
@@ -70,7 +72,7 @@ impl Store {
         }
         create_private(path)?;
         // One file has one lock, by whatever path it was reached.
-        let path = path.canonicalize().map_err(|source| file_error(path, source))?;
+        let path = path.canonicalize().map_err(|source| StoreError::file(path, source))?;
         let lock = take_lock(&path)?;
         let mut connection = connect(&path).await?;
         let loaded = match read(&mut connection, &path, expected).await {
@@ -256,37 +258,6 @@ fn random_key() -> Result<[u8; 32], StoreError> {
     let mut key = [0; 32];
     rand::fill(&mut key).map_err(|_unspecified| StoreError::NoRandomSource)?;
     Ok(key)
-}
-
-/// Makes the file if there is none, readable to nobody else; the log files beside it take over its mode.
-pub(super) fn create_private(path: &Path) -> Result<File, StoreError> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .map_err(|source| file_error(path, source))
-}
-
-pub(super) fn take_lock(database: &Path) -> Result<File, StoreError> {
-    let mut path = OsString::from(database);
-    path.push(".lock");
-    let path = PathBuf::from(path);
-    let lock = create_private(&path)?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Locked(database.to_owned())),
-        Err(TryLockError::Error(source)) => Err(file_error(&path, source)),
-    }
-}
-
-pub(super) fn file_error(path: &Path, source: std::io::Error) -> StoreError {
-    StoreError::File {
-        path: path.to_owned(),
-        source,
-    }
 }
 
 #[cfg(test)]

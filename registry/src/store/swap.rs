@@ -9,7 +9,6 @@ use std::{
 use super::{
     StoreError,
     inspect::{companion, remove, sync},
-    open::file_error,
 };
 
 /// Puts `new`, a closed database without a log, in the place of `database`. Returns where the replaced file is kept.
@@ -29,11 +28,11 @@ pub fn swap_in(new: &Path, database: &Path) -> Result<Option<PathBuf>, StoreErro
             Some(kept) => companion(kept, "-wal"),
             None => companion(database, ".replaced-wal"),
         };
-        fs::rename(&log, aside).map_err(|source| file_error(&log, source))?;
+        fs::rename(&log, aside).map_err(|source| StoreError::file(&log, source))?;
     }
     // Only an index of the log: SQLite makes it anew.
     remove(&companion(database, "-shm"))?;
-    fs::rename(new, database).map_err(|source| file_error(database, source))?;
+    fs::rename(new, database).map_err(|source| StoreError::file(database, source))?;
     sync(folder_of(database))?;
     Ok(kept)
 }
@@ -50,7 +49,7 @@ fn keep(database: &Path) -> Result<Option<PathBuf>, StoreError> {
             Ok(()) => return Ok(Some(kept)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
-            Err(source) => return Err(file_error(&kept, source)),
+            Err(source) => return Err(StoreError::file(&kept, source)),
         }
     }
 }

@@ -18,8 +18,8 @@ use crate::{
     feed::welcome::Mode,
     fleet::{
         Key, ROUTERS_MAX, Seen,
-        health::{EndpointHealth, EndpointState, RouterHealth},
-        report::{Group, Held, HeldWhy, HistoryRefusal, HistoryRefusalWhy, Report, RouterId},
+        health::{EndpointHealth, RouterHealth},
+        report::{EndpointState, Group, Held, HeldWhy, HistoryRefusal, HistoryRefusalWhy, Report, RouterId},
         wait::{InForce, Wanted},
     },
 };

@@ -14,9 +14,9 @@ use switchboard::{
 
 use super::{change::resume, duration};
 use crate::fleet::{
-    health::EndpointState,
     report::{
-        EndpointReport, Group, Held, HeldWhy, Hello, HistoryRefusal, HistoryRefusalWhy, Message, Report, RouterId,
+        EndpointReport, EndpointState, Group, Held, HeldWhy, Hello, HistoryRefusal, HistoryRefusalWhy, Message, Report,
+        RouterId,
     },
     uplink::UplinkError,
 };

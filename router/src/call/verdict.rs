@@ -4,7 +4,7 @@
 use super::{Attempt, CallError};
 use crate::{
     endpoints::Verdict,
-    status::upstream_reason,
+    status::upstream::reason,
     upstream::{UpstreamError, connector::DialError},
 };
 
@@ -32,7 +32,7 @@ pub(super) fn verdict(attempt: &Attempt, error: Option<&CallError>) -> Option<Ve
 }
 
 const fn of_failure(error: &UpstreamError) -> Option<Verdict> {
-    let reason = upstream_reason(error);
+    let reason = reason(error);
     match error {
         UpstreamError::Dial(
             DialError::Dns(_) | DialError::Connect(_) | DialError::TimedOut(_) | DialError::Handshake(_),

@@ -7,7 +7,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use switchboard::{
     endpoint::EndpointUri,
-    names::ModelName,
+    names::{InstanceId, ModelName},
     pb::{
         registry::{HeldWhy, HistoryRefusalWhy, Mode},
         types::EndpointState,
@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use self::registry::{Answer, Registry, RouterStream};
 use super::{
     fixture::{Store, TOKEN_A, TOKEN_B, assigned, model, model_with_token},
+    persist::SnapshotFile,
     *,
 };
 use crate::{catalog::Caller, endpoints::Verdict};

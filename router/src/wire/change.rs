@@ -13,9 +13,9 @@ use switchboard::{
 use crate::{
     endpoints::{Change, Verdict},
     subscription::{
-        SubscriptionConfig,
         apply::Applied,
         compile::{Held, HeldWhy},
+        config::SubscriptionConfig,
         resource::Resource,
         session::{
             Bookmark, Delta, Goodbye, GoodbyeWhy, HEARTBEAT_DEFAULT, HistoryRefusal, Message, Mode, RefusalWhy,

@@ -1,0 +1,22 @@
+//! Whom a subscription follows, and as whom.
+
+use switchboard::names::InstanceId;
+
+use super::persist::SnapshotFile;
+
+/// Whom to follow, and as whom.
+#[derive(Debug, Clone)]
+pub struct SubscriptionConfig {
+    /// The registries' base addresses, `http://host:port`, one at least: tried in turn.
+    pub registry_addrs: Vec<http::Uri>,
+    /// The router's stable id, 1 to 255 visible ASCII characters.
+    pub router_id: String,
+    /// What the router belongs to. Empty: nothing.
+    pub group: String,
+    /// The id of this start of the process.
+    pub instance: InstanceId,
+    /// The version of this program, for people.
+    pub build: String,
+    /// Where the newest state is kept for the next start. `None`: nowhere.
+    pub snapshot: Option<SnapshotFile>,
+}
