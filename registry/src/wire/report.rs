@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use switchboard::{
+    duration,
     endpoint::EndpointUri,
     history::Cursor,
     names::{InstanceId, ModelName, Revision},
@@ -11,7 +12,7 @@ use switchboard::{
     violation::Violations,
 };
 
-use super::{change::resume, duration};
+use super::change::resume;
 use crate::fleet::{
     health::EndpointState,
     report::{
@@ -134,7 +135,7 @@ impl Fields {
     }
 
     fn duration(&mut self, field: &str, wire: Option<prost_types::Duration>) -> Duration {
-        wire.map_or(Some(Duration::ZERO), duration).unwrap_or_else(|| {
+        wire.map_or(Some(Duration::ZERO), duration::read).unwrap_or_else(|| {
             self.violations
                 .push(field, FieldReason::ValueOutOfRange, "must not be negative");
             Duration::ZERO
