@@ -427,13 +427,13 @@ async fn a_message_that_is_too_large_or_never_comes_ends_its_stream_only() {
 }
 
 #[tokio::test]
-async fn ten_thousand_tiny_reports_disturb_nobody() {
+async fn a_flood_of_tiny_reports_disturbs_nobody() {
     let pair = Pair::start().await;
     let mut truth = Truth::start(&pair).await;
     let mut peer = Peer::new(pair.registry(), "chatty");
     let mut open = peer.open().await.unwrap();
     let flood = async {
-        for _ in 0..10_000 {
+        loop {
             open.say(Up::Report(Report::default())).await;
         }
     };
@@ -442,7 +442,10 @@ async fn ten_thousand_tiny_reports_disturb_nobody() {
             undisturbed(&pair, &mut truth).await;
         }
     };
-    tokio::join!(flood, others);
+    tokio::select! {
+        () = flood => {}
+        () = others => {}
+    }
     peer.read_to(&mut open, truth.peer.cursor().revision).await.unwrap();
     pair.finish().await;
 }
