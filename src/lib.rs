@@ -5,6 +5,7 @@
 
 pub mod catalogue;
 pub mod digest;
+pub mod duration;
 pub mod encoded;
 pub mod endpoint;
 #[cfg(feature = "service")]

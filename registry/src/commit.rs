@@ -368,8 +368,11 @@ impl<S: Storage> Writer<S> {
             }
             let share = if is_together { jobs.len() } else { 1 };
             match self.attempt(&mut jobs[..share]).await {
-                Ok(()) => {
-                    self.set_able(true);
+                Ok(is_written) => {
+                    // What has nothing to write proves nothing about the disk.
+                    if is_written {
+                        self.set_able(true);
+                    }
                     answer(jobs.drain(..share));
                 }
                 Err(WriteFailure::OutcomeUnknown(error)) => {
@@ -398,8 +401,9 @@ impl<S: Storage> Writer<S> {
         Ok(())
     }
 
-    /// Judges each job by the state that the ones before it leave, makes the revisions durable, and publishes.
-    async fn attempt(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<(), WriteFailure> {
+    /// Judges each job by the state that the ones before it leave, makes the revisions durable, and publishes. Tells whether
+    /// there was anything to write.
+    async fn attempt(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<bool, WriteFailure> {
         let mut draft = Draft::new(State::clone(&self.state));
         let keys: Vec<_> = jobs.iter().filter_map(|job| job.repeat_key().cloned()).collect();
         for key in keys {
@@ -419,7 +423,7 @@ impl<S: Storage> Writer<S> {
         let now = now();
         jobs.iter_mut().for_each(|job| job.judge(&mut draft, now));
         if draft.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let is_changed = !draft.revisions.is_empty();
         let mut state = draft.state;
@@ -446,7 +450,7 @@ impl<S: Storage> Writer<S> {
             self.published.send_replace(Arc::clone(&self.state));
         }
         failpoint::hit("commit.before-answer");
-        Ok(())
+        Ok(true)
     }
 }
 

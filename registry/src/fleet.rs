@@ -5,6 +5,7 @@
 //! stand in it too, so that each is told of every router that comes, reports or goes, in that order.
 
 pub mod health;
+mod pace;
 pub mod report;
 pub mod uplink;
 pub mod wait;
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     health::{EndpointHealth, Health},
+    pace::Pace,
     report::{Group, Hello, News, Report, RouterId},
     waiter::Wait,
 };
@@ -34,6 +36,11 @@ use crate::{
 /// The most routers at a time: four times what one registry is meant for, so that only a fault meets it. One more is
 /// refused.
 pub const ROUTERS_MAX: usize = 4_096;
+
+/// How often the log tells of what a router reports, and how often at once: a router that never comes to rest must not fill
+/// it.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+const TELL_AT_ONCE: u32 = 10;
 
 /// No more routers can be connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -102,6 +109,15 @@ pub struct Member {
     replaced: CancellationToken,
     /// The router has said that it shuts down.
     is_leaving: bool,
+    voice: Mutex<Voice>,
+}
+
+/// What the log may still tell of a router.
+#[derive(Debug)]
+struct Voice {
+    pace: Pace,
+    /// What it has not told since it told something.
+    untold: u64,
 }
 
 impl Fleet {
@@ -174,6 +190,7 @@ impl Fleet {
             stream,
             replaced,
             is_leaving: false,
+            voice: Mutex::default(),
         })
     }
 
@@ -283,26 +300,38 @@ impl Member {
         self.is_leaving = true;
     }
 
+    fn voice(&self) -> MutexGuard<'_, Voice> {
+        self.voice.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn tell(&self, news: News<'_>, report: &Report) {
         let (router, instance) = &self.key;
+        // What is told for debugging only may fill the log.
+        let untold = match news {
+            News::Applied(_) => Some(0),
+            News::RefusesHistory(_) | News::AcceptsHistory | News::Holds(_) | News::HoldsNothing => {
+                self.voice().admit(Instant::now())
+            }
+        };
+        let Some(untold) = untold else { return };
         match news {
             News::RefusesHistory(refusal) => tracing::warn!(
                 router.id = %router, router.instance = %instance, reason = ?refusal.why,
-                offered.revision = refusal.offered.map(|offered| offered.revision.get()),
+                offered.revision = refusal.offered.map(|offered| offered.revision.get()), untold,
                 "router `{router}` refuses to follow this registry's history and keeps what it has"
             ),
             News::AcceptsHistory => tracing::info!(
-                router.id = %router, router.instance = %instance,
+                router.id = %router, router.instance = %instance, untold,
                 "router `{router}` follows this registry's history again"
             ),
             News::Holds(held) => tracing::warn!(
                 router.id = %router, router.instance = %instance,
                 resource = %held.resource, field = %held.field, reason = %held.reason, cause = ?held.why,
-                revision = held.revision.get(), used_revision = held.used_revision.get(), held = report.held_total,
+                revision = held.revision.get(), used_revision = held.used_revision.get(), held = report.held_total, untold,
                 "router `{router}` cannot use the newest state of `{}`", held.resource
             ),
             News::HoldsNothing => tracing::info!(
-                router.id = %router, router.instance = %instance,
+                router.id = %router, router.instance = %instance, untold,
                 "router `{router}` can use everything again"
             ),
             News::Applied(applied) => tracing::debug!(
@@ -311,6 +340,26 @@ impl Member {
                 "router `{router}` uses revision {}", applied.revision
             ),
         }
+    }
+}
+
+impl Default for Voice {
+    fn default() -> Self {
+        Self {
+            pace: Pace::new(TELL_EVERY, TELL_AT_ONCE),
+            untold: 0,
+        }
+    }
+}
+
+impl Voice {
+    /// Whether something may be told, and then how much was not told before it.
+    fn admit(&mut self, now: Instant) -> Option<u64> {
+        if self.pace.admits(now) {
+            return Some(std::mem::take(&mut self.untold));
+        }
+        self.untold += 1;
+        None
     }
 }
 
@@ -342,7 +391,7 @@ impl Drop for Member {
             connected_ms = u64::try_from(connected.since.elapsed().as_millis()).unwrap_or(u64::MAX),
             received.revision = revision(connected.newest.received),
             applied.revision = revision(connected.newest.applied),
-            held = connected.newest.held_total,
+            held = connected.newest.held_total, untold = self.voice().untold,
             "router `{router}` is disconnected"
         );
     }

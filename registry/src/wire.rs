@@ -19,7 +19,7 @@ pub mod settings;
 pub mod stored;
 pub mod write;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use switchboard::{
     catalogue::Stage,
@@ -130,15 +130,6 @@ const fn stage(stage: Stage) -> registry::ReleaseStage {
 #[must_use]
 pub fn count(entries: usize) -> i32 {
     i32::try_from(entries).unwrap_or(i32::MAX)
-}
-
-/// Reads a span of time. `None`: it is negative or not normal.
-///
-/// By hand, because the conversion of `prost_types` panics on the smallest number of seconds.
-fn duration(span: prost_types::Duration) -> Option<Duration> {
-    let seconds = u64::try_from(span.seconds).ok()?;
-    let nanos = u32::try_from(span.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
-    Some(Duration::new(seconds, nanos))
 }
 
 fn timestamp(time: SystemTime) -> prost_types::Timestamp {

@@ -424,13 +424,13 @@ async fn a_message_that_is_too_large_or_never_comes_ends_its_stream_only() {
 }
 
 #[tokio::test]
-async fn ten_thousand_tiny_reports_disturb_nobody() {
+async fn a_flood_of_tiny_reports_disturbs_nobody() {
     let pair = Pair::start().await;
     let mut truth = Truth::start(&pair).await;
     let mut peer = Peer::new(pair.registry(), "chatty");
     let open = peer.open().await.unwrap();
     let flood = async {
-        for _ in 0..10_000 {
+        loop {
             open.say(Up::Report(Report::default())).await;
         }
     };
@@ -439,8 +439,11 @@ async fn ten_thousand_tiny_reports_disturb_nobody() {
             undisturbed(&pair, &mut truth).await;
         }
     };
-    // A registry that cannot keep up cuts the flood's connection: HTTP/2 bounds what may lie unread. No other is touched.
-    tokio::join!(flood, others);
+    // The flood's connection may be cut: HTTP/2 bounds what lies unread of it. No other is touched.
+    tokio::select! {
+        () = flood => {}
+        () = others => {}
+    }
     pair.finish().await;
 }
 

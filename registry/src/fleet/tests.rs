@@ -44,6 +44,20 @@ fn the_newer_stream_of_one_process_wins() {
 }
 
 #[test]
+fn a_router_that_never_comes_to_rest_does_not_fill_the_log() {
+    let begin = Instant::now();
+    let mut voice = Voice::default();
+    let told: Vec<u64> = (0..1_000).filter_map(|_| voice.admit(begin)).collect();
+    assert_eq!(told, [0; 10]);
+    assert_eq!(
+        voice.admit(begin + TELL_EVERY),
+        Some(990),
+        "the next line tells how many it stands for"
+    );
+    assert_eq!(voice.admit(begin + TELL_EVERY), None);
+}
+
+#[test]
 fn two_processes_under_one_id_both_stay() {
     let fleet = Arc::new(Fleet::default());
     let [one, two] = [(); 2].map(|()| fleet.join(hello("r", InstanceId::random()), MODE).unwrap());

@@ -261,7 +261,8 @@ impl Set {
             });
             return Verdict::Refused(refused.take(NAMED_MAX).collect());
         }
-        if self.behind > 0 || self.unlisted > 0 {
+        // There are no more ids than places: whether there are enough is not counted anew at each report.
+        if self.behind > 0 || self.unlisted > 0 || self.places.len() < self.min_routers {
             return Verdict::Waiting;
         }
         let routers: BTreeSet<&RouterId> = self.places.keys().map(|(router, _)| router).collect();

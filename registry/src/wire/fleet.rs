@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use prost::Message as _;
 use switchboard::{
+    duration,
     history::Cursor,
     names::{IncarnationId, InstanceId, Revision},
     pb::{registry, types},
@@ -12,7 +13,7 @@ use switchboard::{
 };
 use tokio::time::Instant;
 
-use super::{change::mode, count, duration, page::Page, timestamp};
+use super::{change::mode, count, page::Page, timestamp};
 use crate::{
     domain::items::Items,
     feed::welcome::Mode,
@@ -173,7 +174,7 @@ pub fn wait(
         let description = format!("must be 0 to {ROUTERS_MAX}");
         violations.push("min_routers", FieldReason::ValueOutOfRange, description);
     }
-    let timeout = match request.timeout.map(duration) {
+    let timeout = match request.timeout.map(duration::read) {
         Some(given) => given.filter(|timeout| *timeout <= WAIT_MAX),
         None => Some(allowed.map_or(WAIT_DEFAULT, |_| WAIT_MAX)),
     };

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use prost::Message as _;
 use switchboard::{
+    duration,
     endpoint::EndpointUri,
     history::Cursor,
     names::{InstanceId, ModelName, Revision},
@@ -12,7 +13,7 @@ use switchboard::{
     violation::Violations,
 };
 
-use super::{change::resume, duration};
+use super::change::resume;
 use crate::fleet::{
     report::{
         EndpointReport, EndpointState, Group, Held, HeldWhy, Hello, HistoryRefusal, HistoryRefusalWhy, Message, Report,
@@ -141,7 +142,7 @@ impl Fields {
     }
 
     fn duration(&mut self, field: &str, wire: Option<prost_types::Duration>) -> Duration {
-        wire.map_or(Some(Duration::ZERO), duration).unwrap_or_else(|| {
+        wire.map_or(Some(Duration::ZERO), duration::read).unwrap_or_else(|| {
             self.violations
                 .push(field, FieldReason::ValueOutOfRange, "must not be negative");
             Duration::ZERO

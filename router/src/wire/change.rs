@@ -5,6 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use switchboard::{
+    duration,
     history::{Cursor, View},
     names::Revision,
     pb::{registry, types},
@@ -45,7 +46,7 @@ impl TryFrom<registry::SubscribeResponse> for Message {
         Ok(match wire.kind.ok_or(MessageError)? {
             Kind::Welcome(welcome) => Self::Welcome(Welcome {
                 mode: mode(&welcome)?,
-                heartbeat: match duration(welcome.heartbeat.as_ref()) {
+                heartbeat: match span(welcome.heartbeat.as_ref()) {
                     Duration::ZERO => HEARTBEAT_DEFAULT,
                     heartbeat => heartbeat.min(HEARTBEAT_MAX),
                 },
@@ -83,8 +84,8 @@ impl TryFrom<registry::SubscribeResponse> for Message {
                     | registry::GoodbyeWhy::Rotation
                     | registry::GoodbyeWhy::Drain => GoodbyeWhy::Other,
                 },
-                min_wait: duration(goodbye.min_wait.as_ref()),
-                spread: duration(goodbye.spread.as_ref()),
+                min_wait: span(goodbye.min_wait.as_ref()),
+                spread: span(goodbye.spread.as_ref()),
             }),
         })
     }
@@ -130,8 +131,8 @@ fn traceparent(wire: &str) -> Option<Arc<str>> {
 }
 
 /// A negative time is none.
-fn duration(wire: Option<&prost_types::Duration>) -> Duration {
-    wire.and_then(|wire| Duration::try_from(*wire).ok()).unwrap_or_default()
+fn span(wire: Option<&prost_types::Duration>) -> Duration {
+    wire.and_then(|wire| duration::read(*wire)).unwrap_or_default()
 }
 
 /// The first message of a stream.
@@ -296,5 +297,21 @@ mod tests {
             };
             assert_eq!(goodbye.why, read_as);
         }
+    }
+
+    #[test]
+    fn the_smallest_number_of_seconds_is_no_time_and_no_end_of_the_router() {
+        let smallest = prost_types::Duration {
+            seconds: i64::MIN,
+            nanos: 0,
+        };
+        let wire = registry::Goodbye {
+            min_wait: Some(smallest),
+            ..Default::default()
+        };
+        let Ok(Message::Goodbye(goodbye)) = read(Kind::Goodbye(wire)) else {
+            panic!("a goodbye is read")
+        };
+        assert_eq!(goodbye.min_wait, Duration::ZERO);
     }
 }

@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use switchboard::{
     catalogue::Catalogue,
+    duration,
     endpoint::{EndpointUri, Origin},
     names::{CredentialId, ModelName, ResourceName, Revision},
     pb::{registry, types},
@@ -181,8 +182,8 @@ fn count<T: TryFrom<i32>>(field: &str, wire: Option<i32>, least: i32, most: i32)
 
 fn timeout(field: &str, wire: Option<&prost_types::Duration>, most: Duration) -> Result<Option<Duration>, Refusal> {
     let Some(wire) = wire else { return Ok(None) };
-    match Duration::try_from(*wire) {
-        Ok(timeout) if !timeout.is_zero() && timeout <= most => Ok(Some(timeout)),
+    match duration::read(*wire) {
+        Some(timeout) if !timeout.is_zero() && timeout <= most => Ok(Some(timeout)),
         _ => Err(out_of_range(field, format!("must be above 0, at most {most:?}"))),
     }
 }

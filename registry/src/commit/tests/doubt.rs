@@ -231,6 +231,20 @@ async fn a_full_disk_refuses_writes_until_there_is_room() {
     bench.finish().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_has_nothing_to_write_does_not_tell_that_a_full_disk_has_room() {
+    let bench = Bench::start(&[Fault::Full; 3], &[]).await;
+    let outcome = bench.commit().submit(create(model("A"))).await;
+    assert!(matches!(outcome, Err(CommitError::Store(_))), "{outcome:?}");
+    let mut is_able = bench.commit().is_able();
+    assert!(!*is_able.borrow_and_update());
+    let refused = bench.commit().submit(create(model("First"))).await;
+    assert!(matches!(refused, Err(CommitError::Refused(_))), "{refused:?}");
+    assert!(!*is_able.borrow(), "nothing was written");
+    is_able.wait_for(|is_able| *is_able).await.unwrap();
+    bench.finish().await;
+}
+
 #[tokio::test]
 async fn a_damaged_database_takes_no_more_writes_and_is_still_read() {
     for (commits, reopenings) in [(&[Fault::Corrupt][..], &[][..]), (&[Fault::Lost], &[Fault::Corrupt])] {

@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use switchboard::{pb::registry, reason::FieldReason};
+use switchboard::{duration, pb::registry, reason::FieldReason};
 
-use super::super::{Flaw, duration};
+use super::super::Flaw;
 use crate::domain::model::{
     CaCertificates, InfillMode, Limits, Model, ModelPartError, Platform, ServerName, Timeout, Tls,
 };
@@ -44,7 +44,7 @@ fn span(span: Duration) -> Option<prost_types::Duration> {
 
 /// Reads a limit of time; a span that is no time is out of range like any other.
 pub(super) fn timeout<const MAX: u64>(span: prost_types::Duration) -> Result<Timeout<MAX>, ModelPartError> {
-    duration(span).map_or(Err(Timeout::<MAX>::OUT_OF_RANGE), Timeout::parse)
+    duration::read(span).map_or(Err(Timeout::<MAX>::OUT_OF_RANGE), Timeout::parse)
 }
 
 /// How servers prove who they are, as it is answered and stored. `None`: nobody has set anything.

@@ -256,7 +256,7 @@ fn what_cannot_be_read_is_refused_by_name_and_field() {
             "model.limits.first_token_timeout",
         ),
         (
-            limited(|limits| limits.idle_timeout = seconds(-1)),
+            limited(|limits| limits.idle_timeout = seconds(i64::MIN)),
             "model.limits.idle_timeout",
         ),
         (

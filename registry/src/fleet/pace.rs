@@ -1,0 +1,72 @@
+//! How often something may happen: pure.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// So often in the long run, and so many at once.
+#[derive(Debug)]
+pub(super) struct Pace {
+    every: Duration,
+    at_once: u32,
+    /// When all that has happened would be over, one after the other.
+    over: Option<Instant>,
+}
+
+impl Pace {
+    pub(super) const fn new(every: Duration, at_once: u32) -> Self {
+        Self {
+            every,
+            at_once,
+            over: None,
+        }
+    }
+
+    /// Counts one that happens, and says how long to wait until the next may.
+    pub(super) fn count(&mut self, now: Instant) -> Duration {
+        let over = self.over.map_or(now, |over| over.max(now)) + self.every;
+        self.over = Some(over);
+        // Room for the next has to be left.
+        (over - now + self.every).saturating_sub(self.every * self.at_once)
+    }
+
+    /// Whether one may happen now; it is counted then.
+    pub(super) fn admits(&mut self, now: Instant) -> bool {
+        let ahead = self
+            .over
+            .map_or(Duration::ZERO, |over| over.saturating_duration_since(now));
+        let is_admitted = ahead + self.every <= self.every * self.at_once;
+        if is_admitted {
+            self.count(now);
+        }
+        is_admitted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn so_many_are_admitted_at_once_and_then_one_each_time() {
+        let mut pace = Pace::new(SECOND, 3);
+        let begin = Instant::now();
+        let mut admitted = |at: Duration| (0..9).filter(|_| pace.admits(begin + at)).count();
+        assert_eq!(admitted(Duration::ZERO), 3);
+        assert_eq!(admitted(SECOND / 2), 0);
+        assert_eq!(admitted(SECOND), 1);
+        assert_eq!(admitted(SECOND * 3), 2);
+        assert_eq!(admitted(SECOND * 99), 3);
+    }
+
+    #[test]
+    fn who_is_too_fast_waits_as_long_as_it_takes() {
+        let mut pace = Pace::new(SECOND, 2);
+        let now = Instant::now();
+        let waits = [(); 4].map(|()| pace.count(now));
+        assert_eq!(waits, [Duration::ZERO, SECOND, SECOND * 2, SECOND * 3]);
+        assert_eq!(pace.count(now + SECOND * 99), Duration::ZERO);
+    }
+}

@@ -1,0 +1,42 @@
+//! Spans of time as the contract has them.
+
+use std::time::Duration;
+
+const NANOS: u32 = 1_000_000_000;
+
+/// Reads a span of time. `None`: it is negative or not normal.
+///
+/// By hand, because the conversion of `prost_types` panics on the smallest number of seconds.
+#[must_use]
+pub fn read(span: prost_types::Duration) -> Option<Duration> {
+    let seconds = u64::try_from(span.seconds).ok()?;
+    let nanos = u32::try_from(span.nanos).ok().filter(|nanos| *nanos < NANOS)?;
+    Some(Duration::new(seconds, nanos))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_that_is_negative_or_not_normal_is_none() {
+        let rows = [
+            (0, 0, Some(Duration::ZERO)),
+            (1, 500_000_000, Some(Duration::from_millis(1_500))),
+            (i64::MAX, 999_999_999, Some(Duration::new(u64::MAX / 2, 999_999_999))),
+            (0, -1, None),
+            (-1, 0, None),
+            (1, -1, None),
+            (0, 1_000_000_000, None),
+            (i64::MIN, 0, None),
+            (i64::MIN, i32::MIN, None),
+        ];
+        for (seconds, nanos, expected) in rows {
+            assert_eq!(
+                read(prost_types::Duration { seconds, nanos }),
+                expected,
+                "{seconds} {nanos}"
+            );
+        }
+    }
+}
