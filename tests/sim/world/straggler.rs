@@ -28,6 +28,7 @@ impl World {
         self.write(CreateModelRequest {
             model: Some(Model {
                 name: MAYFLY.to_owned(),
+                display_name: Some("Mayfly".to_owned()),
                 family: Some("mistral".to_owned()),
                 endpoints: vec![Endpoint {
                     uri: "http://gpu9:8000".to_owned(),
