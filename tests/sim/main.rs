@@ -1,15 +1,17 @@
 //! The change stream as a whole in simulated time: the real writer, feed and subscription over a simulated disk and
 //! network, with all that can befall them.
 //!
-//! A run is drawn from a seed, and the same seed gives the same run. `SWITCHBOARD_SIM_SEEDS=10000` plays more of them,
-//! `SWITCHBOARD_SIM_SEED=7` plays that one and prints what everybody saw.
+//! A run is drawn from a seed, and the same seed gives the same run. `cargo test --test sim -- --seed 7` plays that one
+//! and prints what everybody saw, `-- --seeds 10000` plays many; without either the tests below run.
 
 #![expect(
     clippy::unwrap_used,
+    clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a test fails by panicking, and says on the terminal which runs fail"
+    reason = "a test fails by panicking, and says on the terminal what it is about"
 )]
 
+mod arguments;
 mod check;
 mod disk;
 mod history;
@@ -17,6 +19,7 @@ mod mutants;
 mod network;
 mod registry;
 mod router;
+mod seeds;
 mod surroundings;
 mod time;
 mod world;
@@ -24,15 +27,17 @@ mod writes;
 
 use std::{
     collections::BTreeSet,
-    sync::atomic::{AtomicU64, Ordering},
-    thread,
+    io::{self, Write as _},
+    panic::{AssertUnwindSafe, catch_unwind},
+    process::ExitCode,
 };
 
-use check::{Invariant, Violation};
+use arguments::Arguments;
+use check::Invariant;
 use history::{Event, Outcome};
 use mutants::Mutant;
 use switchboard::pb::registry::subscribe_response::Kind;
-use world::{Plan, play};
+use world::Plan;
 
 /// Runs that are played where nothing else is said.
 const SEEDS: u64 = 200;
@@ -40,72 +45,105 @@ const SEEDS: u64 = 200;
 /// How many runs may pass before a planted defect has to be found.
 const MUTANT_SEEDS: u64 = 40;
 
-#[expect(clippy::disallowed_methods, reason = "a test has no configuration of its own")]
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|text| text.parse().unwrap())
-}
+/// A test, by its name.
+type Test = (&'static str, fn());
 
-/// The violations of a run without defects.
-fn violations(seed: u64) -> Vec<Violation> {
-    check::all(&play(Plan { seed, mutant: None }))
-}
+const TESTS: [Test; 4] = [
+    ("no_run_violates_an_invariant", || no_run_violates_an_invariant(SEEDS)),
+    (
+        "the_same_seed_gives_the_same_history",
+        the_same_seed_gives_the_same_history,
+    ),
+    ("the_runs_meet_what_they_are_for", the_runs_meet_what_they_are_for),
+    (
+        "each_planted_defect_is_found_by_the_checker_of_its_invariant",
+        each_planted_defect_is_found_by_the_checker_of_its_invariant,
+    ),
+];
 
-#[test]
-fn no_run_violates_an_invariant() {
-    if let Some(seed) = number("SWITCHBOARD_SIM_SEED") {
-        let history = play(Plan { seed, mutant: None });
-        eprintln!("{}", history.text());
-        let violations = check::all(&history);
-        assert!(violations.is_empty(), "seed {seed}: {violations:#?}");
-        return;
+fn main() -> ExitCode {
+    let arguments = match Arguments::parse(std::env::args().skip(1)) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    seeds::count_panics();
+    let tests: Vec<Test> = match (arguments.seed, arguments.seeds) {
+        (Some(seed), _) => return replay(seed),
+        (None, Some(count)) => {
+            return ok(passes("no_run_violates_an_invariant", || {
+                no_run_violates_an_invariant(count);
+            }));
+        }
+        (None, None) => TESTS.into_iter().filter(|(name, _)| arguments.selects(name)).collect(),
+    };
+    if arguments.list {
+        tests.iter().for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
     }
-    let seeds = number("SWITCHBOARD_SIM_SEEDS").unwrap_or(SEEDS);
-    let next = AtomicU64::new(0);
-    let bad = thread::scope(|scope| {
-        let threads: Vec<_> = (0..2)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut bad = Vec::new();
-                    loop {
-                        let seed = next.fetch_add(1, Ordering::Relaxed);
-                        if seed >= seeds {
-                            return bad;
-                        }
-                        let violations = violations(seed);
-                        if !violations.is_empty() {
-                            bad.push((seed, violations));
-                        }
-                    }
-                })
-            })
-            .collect();
-        threads
-            .into_iter()
-            .flat_map(|thread| thread.join().unwrap())
-            .collect::<Vec<_>>()
-    });
-    for (seed, violations) in &bad {
-        eprintln!("seed {seed} (again with SWITCHBOARD_SIM_SEED={seed}): {violations:#?}");
-    }
-    assert!(bad.is_empty(), "{} of {seeds} runs violate an invariant", bad.len());
+    println!("\nrunning {} tests", tests.len());
+    let failed = tests.iter().filter(|(name, test)| !passes(name, test)).count();
+    let passed = tests.len() - failed;
+    let result = if failed == 0 { "ok" } else { "FAILED" };
+    let filtered = TESTS.len() - tests.len();
+    println!(
+        "\ntest result: {result}. {passed} passed; {failed} failed; 0 ignored; 0 measured; {filtered} filtered out\n"
+    );
+    ok(failed == 0)
 }
 
-#[test]
+fn ok(is_ok: bool) -> ExitCode {
+    if is_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn passes(name: &str, test: impl FnOnce()) -> bool {
+    let has_passed = catch_unwind(AssertUnwindSafe(test)).is_ok();
+    println!("test {name} ... {}", if has_passed { "ok" } else { "FAILED" });
+    has_passed
+}
+
+/// Plays one run again, and prints what everybody saw and what is wrong with it.
+fn replay(seed: u64) -> ExitCode {
+    let Some(history) = seeds::run(Plan { seed, mutant: None }) else {
+        println!("seed {seed}: a part of it has panicked");
+        return ExitCode::FAILURE;
+    };
+    let violations = check::all(&history);
+    let count = violations.len();
+    // Whoever reads it may have seen enough.
+    let _gone = writeln!(
+        io::stdout(),
+        "{}\nseed {seed}: {count} violations {violations:#?}",
+        history.text()
+    );
+    ok(violations.is_empty())
+}
+
+fn no_run_violates_an_invariant(count: u64) {
+    let bad = seeds::each(count, seeds::judge);
+    for (seed, what) in &bad {
+        eprintln!("seed {seed} (again with --seed {seed}): {what}");
+    }
+    assert!(bad.is_empty(), "{} of {count} runs violate an invariant", bad.len());
+}
+
 fn the_same_seed_gives_the_same_history() {
     for seed in 0..8 {
         let plan = Plan { seed, mutant: None };
-        let (one, other) = (play(plan).text(), play(plan).text());
+        let text = || seeds::run(plan).unwrap().text();
+        let (one, other) = (text(), text());
         let difference = one.lines().zip(other.lines()).find(|(one, other)| one != other);
         assert_eq!(difference, None, "seed {seed}");
         assert_eq!(one.len(), other.len(), "seed {seed}");
     }
 }
 
-#[test]
 fn the_runs_meet_what_they_are_for() {
     let mut met = BTreeSet::new();
     for seed in 0..MUTANT_SEEDS {
-        for event in play(Plan { seed, mutant: None }).events() {
+        for event in seeds::run(Plan { seed, mutant: None }).unwrap().events() {
             match event {
                 Event::Said { message, .. } => match &message.kind {
                     Some(Kind::Welcome(welcome)) => {
@@ -164,7 +202,6 @@ fn the_runs_meet_what_they_are_for() {
     assert!(missing.is_empty(), "no run meets {missing:?}, only {met:?}");
 }
 
-#[test]
 fn each_planted_defect_is_found_by_the_checker_of_its_invariant() {
     for (mutant, invariant) in [
         (Mutant::SkippedEvent, Invariant::Atomic),
@@ -185,11 +222,11 @@ fn each_planted_defect_is_found_by_the_checker_of_its_invariant() {
         (Mutant::CredentialByModel, Invariant::RightToken),
     ] {
         let finds = |seed| {
-            let history = play(Plan {
+            let plan = Plan {
                 seed,
                 mutant: Some(mutant),
-            });
-            check::all(&history)
+            };
+            check::all(&world::play(plan))
                 .iter()
                 .any(|violation| violation.invariant == invariant)
         };

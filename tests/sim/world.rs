@@ -1,5 +1,7 @@
 //! One run: routers, registries and callers, what befalls them, and then a time without faults.
 
+mod straggler;
+
 use std::{sync::Arc, time::Duration};
 
 use fastrand::Rng;
@@ -119,7 +121,7 @@ impl World {
 
     async fn fault(&mut self) {
         let router = self.random.usize(..self.routers.len());
-        match self.random.u8(..60) / 3 {
+        match self.random.u8(..69) / 3 {
             0 if self.random.u8(..3) == 0 => {
                 self.say("nothing happens for so long that streams rotate".to_owned());
                 self.pause(30 * 60_000, 40 * 60_000).await;
@@ -178,6 +180,7 @@ impl World {
             }
             18 if self.is_torn && self.random.bool() => self.restore().await,
             18 => self.go_back().await,
+            19..22 => self.straggle(router).await,
             _ => self.second_registry().await,
         }
     }

@@ -330,7 +330,8 @@ fn update_etag(update: &UpdateModelRequest) -> &str {
     update.model.as_ref().map_or("", |model| &model.etag)
 }
 
-async fn submit<R: WriteRequest>(commit: &Commit, request: R) -> Outcome {
+/// Has a write made.
+pub(crate) async fn submit<R: WriteRequest>(commit: &Commit, request: R) -> Outcome {
     match commit.submit(Asked::read(request)).await {
         Ok(written) => Outcome::Written {
             revision: written.revision,

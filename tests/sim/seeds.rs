@@ -1,0 +1,63 @@
+//! Plays many seeds: each run has a runtime of its own, so that several can be played at a time.
+
+use std::{
+    cell::Cell,
+    panic::{self, AssertUnwindSafe, catch_unwind},
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+};
+
+use crate::{
+    check::{self, Violation},
+    history::History,
+    world::{Plan, play},
+};
+
+/// How many runs are played at a time.
+const THREADS: usize = 2;
+
+thread_local! {
+    /// How often something has panicked on this thread: a task that does is caught, and nobody else would know.
+    static PANICS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Counts panics from now on, beside saying what they are.
+pub(crate) fn count_panics() {
+    let say = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        PANICS.set(PANICS.get() + 1);
+        say(info);
+    }));
+}
+
+/// Plays a run. `None`: some part of it has panicked.
+pub(crate) fn run(plan: Plan) -> Option<History> {
+    let before = PANICS.get();
+    let history = catch_unwind(AssertUnwindSafe(|| play(plan))).ok();
+    history.filter(|_| PANICS.get() == before)
+}
+
+/// What is wrong with a run without planted defects.
+pub(crate) fn judge(seed: u64) -> Option<String> {
+    let violations: Vec<Violation> = match run(Plan { seed, mutant: None }) {
+        Some(history) => check::all(&history),
+        None => return Some("a part of it has panicked".to_owned()),
+    };
+    (!violations.is_empty()).then(|| format!("{violations:#?}"))
+}
+
+/// What `look` has seen in the first `count` runs, in the order of the seeds.
+pub(crate) fn each<T: Send>(count: u64, look: impl Fn(u64) -> Option<T> + Sync) -> Vec<(u64, T)> {
+    let next = AtomicU64::new(0);
+    let work = || {
+        let seeds = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
+        let seeds = seeds.take_while(|seed| *seed < count);
+        seeds.filter_map(|seed| Some((seed, look(seed)?))).collect::<Vec<_>>()
+    };
+    let mut seen: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    seen.sort_by_key(|(seed, _)| *seed);
+    seen
+}

@@ -1,0 +1,104 @@
+//! A router that falls behind a delete, until the history is cut off right at the place where it is, or beyond.
+
+use std::time::Duration;
+
+use switchboard::{
+    names::Revision,
+    pb::registry::{CreateModelRequest, DeleteModelRequest, Endpoint, Model, Settings, UpdateSettingsRequest},
+};
+use switchboard_registry::wire::write::WriteRequest;
+use tokio::time::timeout;
+
+use super::World;
+use crate::{history::Outcome, writes::submit};
+
+/// A model that only this writes, so that nobody creates it again.
+const MAYFLY: &str = "models/mayfly";
+
+/// How many writes are made at most until the history is cut off there.
+const WRITES_MAX: usize = 30;
+
+impl World {
+    pub(super) async fn straggle(&mut self, router: usize) {
+        // A stalled reader goes on with the stream that it has, one that was cut off has to resume.
+        let (is_stalled, is_beyond) = (self.random.bool(), self.random.bool());
+        self.say(format!(
+            "router {router} misses a delete, stalled {is_stalled}, until it is cut off {is_beyond}"
+        ));
+        self.write(CreateModelRequest {
+            model: Some(Model {
+                name: MAYFLY.to_owned(),
+                display_name: Some("Mayfly".to_owned()),
+                family: Some("mistral".to_owned()),
+                endpoints: vec![Endpoint {
+                    uri: "http://gpu9:8000".to_owned(),
+                    weight: None,
+                }],
+                ..Model::default()
+            }),
+            ..CreateModelRequest::default()
+        })
+        .await;
+        self.pause(300, 600).await;
+        self.network.change(router, |weather| weather.no_down = true);
+        // Whoever stalls has one message on its way: this one.
+        self.toggle().await;
+        self.pause(10, 100).await;
+        if !is_stalled {
+            self.network.change(router, |weather| {
+                weather.epoch += 1;
+                weather.no_up = true;
+            });
+        }
+        let deleted = self
+            .write(DeleteModelRequest {
+                name: MAYFLY.to_owned(),
+                ..DeleteModelRequest::default()
+            })
+            .await;
+        let enough = deleted.map(|deleted| if is_beyond { deleted } else { before(deleted) });
+        for _ in 0..WRITES_MAX {
+            if enough.is_none_or(|enough| self.floor() >= enough) {
+                break;
+            }
+            self.toggle().await;
+        }
+        self.network.change(router, |weather| {
+            (weather.no_up, weather.no_down) = (false, false);
+        });
+    }
+
+    fn floor(&self) -> Revision {
+        let run = self.runs[0].as_ref();
+        run.map_or(Revision::ZERO, |run| run.link.commit.state().items.oldest_resumable())
+    }
+
+    /// A write that always changes something, if it is made.
+    async fn toggle(&mut self) {
+        let run = self.runs[0].as_ref();
+        let is_paused = run.is_some_and(|run| run.link.commit.state().settings.value.inference_paused);
+        self.write(UpdateSettingsRequest {
+            settings: Some(Settings {
+                inference_paused: Some(!is_paused),
+                ..Settings::default()
+            }),
+            ..UpdateSettingsRequest::default()
+        })
+        .await;
+    }
+
+    /// The revision of a write by the world itself.
+    async fn write<R: WriteRequest>(&mut self, request: R) -> Option<Revision> {
+        self.pause(1, 50).await;
+        let link = self.runs[0].as_ref()?.link.clone();
+        let outcome = timeout(Duration::from_secs(1), submit(&link.commit, request)).await;
+        match outcome {
+            Ok(Outcome::Written { revision, .. }) => Some(revision),
+            _ => None,
+        }
+    }
+}
+
+fn before(revision: Revision) -> Revision {
+    Revision::new(revision.get() - 1).unwrap_or(Revision::ZERO)
+}
