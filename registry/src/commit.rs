@@ -406,8 +406,8 @@ impl<S: Storage> Writer<S> {
     async fn attempt(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<bool, WriteFailure> {
         let mut draft = Draft::new(State::clone(&self.state));
         let keys: Vec<_> = jobs.iter().filter_map(|job| job.repeat_key().cloned()).collect();
-        for key in keys {
-            let known = self.store.recall(&key).await.map_err(WriteFailure::RolledBack)?;
+        if !keys.is_empty() {
+            let known = self.store.recall(&keys).await.map_err(WriteFailure::RolledBack)?;
             known.into_iter().for_each(|write| draft.recall(write));
         }
         for job in jobs.iter_mut() {

@@ -13,7 +13,9 @@ mod inspect;
 mod load;
 mod open;
 mod requests;
+mod round;
 mod rows;
+mod script;
 mod swap;
 mod verify;
 
@@ -101,12 +103,12 @@ pub trait Storage: Send {
     /// Not cancel safe: dropped before the end, what is in memory and in the storage may differ.
     fn write(&mut self, batch: &Batch<'_>) -> impl Future<Output = Result<(), WriteFailure>> + Send;
 
-    /// What is remembered of an earlier write, if anything.
+    /// What is remembered of earlier writes under these keys.
     ///
     /// # Errors
     ///
     /// [`StoreError`] when it cannot be read.
-    fn recall(&mut self, key: &RepeatKey) -> impl Future<Output = Result<Option<Remembered>, StoreError>> + Send;
+    fn recall(&mut self, keys: &[RepeatKey]) -> impl Future<Output = Result<Vec<Remembered>, StoreError>> + Send;
 
     /// Makes something durable that changes nothing, to learn whether writing works.
     ///
@@ -126,6 +128,7 @@ pub trait Storage: Send {
     ///
     /// Dropped before the end, it can be called again.
     fn reopen(&mut self) -> impl Future<Output = Result<Loaded, StoreError>> + Send;
+
     /// What each resource that was changed after a revision was at it. Only for one from which all changes are kept.
     ///
     /// # Errors
@@ -160,8 +163,8 @@ impl Storage for Store {
         Ok(())
     }
 
-    async fn recall(&mut self, key: &RepeatKey) -> Result<Option<Remembered>, StoreError> {
-        let recalled = requests::recall(self.connection()?, key).await;
+    async fn recall(&mut self, keys: &[RepeatKey]) -> Result<Vec<Remembered>, StoreError> {
+        let recalled = requests::recall(self.connection()?, keys).await;
         if let Err(error) = &recalled {
             self.note_error(error);
         }
@@ -252,16 +255,13 @@ impl Head {
     }
 }
 
-/// Does `work` within a transaction. By plain statements: a transaction of the library is lost for good when SQLite has
-/// ended it by itself, as it does after some failures.
+/// Does `work`, which begins a transaction with its first statement, and commits it. By plain statements: a transaction of
+/// the library is lost for good when SQLite has ended it by itself, as it does after some failures.
 async fn transact(
     connection: &mut SqliteConnection,
     work: impl AsyncFnOnce(&mut SqliteConnection) -> Result<(), WriteFailure>,
 ) -> Result<(), WriteFailure> {
     failpoint::hit("commit.before-begin");
-    say(connection, "BEGIN IMMEDIATE")
-        .await
-        .map_err(|error| WriteFailure::RolledBack(StoreError::sql("begin to write", error)))?;
     if let Err(failure) = work(connection).await {
         roll_back(connection).await?;
         return Err(failure);

@@ -373,12 +373,13 @@ impl Storage for Disk {
         }
     }
 
-    async fn recall(&mut self, key: &RepeatKey) -> Result<Option<Remembered>, StoreError> {
+    async fn recall(&mut self, keys: &[RepeatKey]) -> Result<Vec<Remembered>, StoreError> {
         if self.mutant == Some(Mutant::RequestIdForgotten) {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         let inner = self.volume.inner.lock().unwrap();
-        Ok(inner.durable.answers.iter().find(|answer| answer.key == *key).cloned())
+        let known = inner.durable.answers.iter();
+        Ok(known.filter(|answer| keys.contains(&answer.key)).cloned().collect())
     }
 
     async fn values_at(&mut self, revision: Revision) -> Result<Vec<OldValue>, StoreError> {

@@ -1,72 +1,72 @@
 //! Writes that had a request id, with their answers.
 
-use sqlx::SqliteConnection;
+use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
 use switchboard::names::{IncarnationId, Revision};
 
-use super::StoreError;
+use super::{StoreError, script::Script};
 use crate::domain::repeat::{Fingerprint, Remembered, RepeatKey};
 
-/// What is remembered under a key.
+/// What is remembered under these keys.
 pub(super) async fn recall(
     connection: &mut SqliteConnection,
-    key: &RepeatKey,
-) -> Result<Option<Remembered>, StoreError> {
-    let (actor, id) = (key.actor.as_str(), key.id.as_str());
-    let row = sqlx::query!(
-        "SELECT content, answer, revision, incarnation_id FROM requests
-         WHERE actor = ? AND method = ? AND request_id = ?",
-        actor,
-        key.method,
-        id
-    )
-    .fetch_optional(connection)
-    .await
-    .map_err(|error| StoreError::sql("look up a request id", error))?;
-    let Some(row) = row else {
-        return Ok(None);
-    };
+    keys: &[RepeatKey],
+) -> Result<Vec<Remembered>, StoreError> {
+    // The place of each key among them goes along, and tells which one a row is of.
+    let statement = [
+        "WITH keys (place, of_actor, of_method, id) AS (VALUES ",
+        "(?, ?, ?, ?)",
+        ") SELECT place, content, answer, revision, incarnation_id FROM keys CROSS JOIN requests
+         ON actor = of_actor AND method = of_method AND request_id = id",
+    ];
+    let mut script = Script::default();
+    let places: Vec<_> = (0_u32..).zip(keys).collect();
+    script.each(statement, &places, |values, (place, key)| {
+        values
+            .add(*place)
+            .add(key.actor.as_str())
+            .add(key.method)
+            .add(key.id.as_str());
+    });
+    let (rows, looked_up) = script.run(connection).await;
+    looked_up.map_err(|error| StoreError::sql("look up the request ids", error))?;
+    rows.iter().map(|row| read(row, keys)).collect()
+}
+
+fn read(row: &SqliteRow, keys: &[RepeatKey]) -> Result<Remembered, StoreError> {
     let read = || {
+        let place: u32 = row.try_get(0).ok()?;
         Some(Remembered {
-            key: key.clone(),
-            content: Fingerprint::from_slice(&row.content)?,
-            answer: row.answer.into(),
-            revision: Revision::new(row.revision)?,
-            incarnation: IncarnationId::parse(&row.incarnation_id).ok()?,
+            key: keys.get(usize::try_from(place).ok()?)?.clone(),
+            content: Fingerprint::from_slice(row.try_get(1).ok()?)?,
+            answer: row.try_get::<Vec<u8>, _>(2).ok()?.into(),
+            revision: Revision::new(row.try_get(3).ok()?)?,
+            incarnation: IncarnationId::parse(row.try_get(4).ok()?).ok()?,
         })
     };
-    read()
-        .map(Some)
-        .ok_or_else(|| StoreError::damaged("the answer to an earlier write is not readable"))
+    read().ok_or_else(|| StoreError::damaged("the answer to an earlier write is not readable"))
 }
 
-/// Remembers one write.
-pub(super) async fn remember(connection: &mut SqliteConnection, write: &Remembered) -> Result<(), sqlx::Error> {
-    let (actor, id) = (write.key.actor.as_str(), write.key.id.as_str());
-    let (content, answer) = (write.content.as_bytes().as_slice(), &*write.answer);
-    let (revision, incarnation) = (write.revision.get(), write.incarnation.to_string());
-    sqlx::query!(
-        "INSERT INTO requests (actor, method, request_id, content, answer, revision, incarnation_id)
-         VALUES (?, ?, ?, ?, ?, ?, ?)",
-        actor,
-        write.key.method,
-        id,
-        content,
-        answer,
-        revision,
-        incarnation
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-/// Keeps the newest `count` of them.
-pub(super) async fn prune(connection: &mut SqliteConnection, count: i64) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "DELETE FROM requests WHERE sequence <= (SELECT MAX(sequence) FROM requests) - ?",
-        count
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
+/// Remembers these writes, and keeps the newest `count` of all.
+pub(super) fn remember(script: &mut Script, writes: &[Remembered], count: i64) {
+    if writes.is_empty() {
+        return;
+    }
+    let statement = [
+        "INSERT INTO requests (actor, method, request_id, content, answer, revision, incarnation_id) VALUES ",
+        "(?, ?, ?, ?, ?, ?, ?)",
+        "",
+    ];
+    script.each(statement, writes, |values, write| {
+        values
+            .add(write.key.actor.as_str())
+            .add(write.key.method)
+            .add(write.key.id.as_str())
+            .add(write.content.as_bytes().as_slice())
+            .add(&*write.answer)
+            .add(write.revision.get())
+            .add(write.incarnation.to_string());
+    });
+    script
+        .say("DELETE FROM requests WHERE sequence <= (SELECT MAX(sequence) FROM requests) - ?")
+        .add(count);
 }

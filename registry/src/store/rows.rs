@@ -1,274 +1,213 @@
-//! Writing revisions within a transaction.
+//! Writing a round: one statement for each table, all of them in one script.
 
-use sqlx::SqliteConnection;
-use switchboard::{failpoint, names::ModelName};
+use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
+use switchboard::failpoint;
 
-use super::{Batch, Head, StoreError, WriteFailure, credential_state, micros, requests};
+use super::{
+    Batch, Head, StoreError, WriteFailure, credential_state, micros, requests,
+    round::{Live, Round},
+    script::Script,
+};
 use crate::domain::{
-    actor::Actor,
     credential::Credential,
-    items::{Cut, Item, ItemChange, Past, Tombstone},
+    items::{Cut, Item, ItemChange, Past},
     life::Life,
-    state::Applied,
 };
 
+/// Begins a transaction and writes a batch, unless the head is another than this store has written.
 pub(super) async fn write(
     connection: &mut SqliteConnection,
     head: Head,
     batch: &Batch<'_>,
 ) -> Result<(), WriteFailure> {
-    if !is_head(connection, head).await.map_err(WriteFailure::RolledBack)? {
+    let (rows, written) = script(batch).run(connection).await;
+    let newest = rows.first();
+    // Looked at first: after a foreign write anything may fail.
+    if let Some(row) = newest
+        && !is_head(row, head).map_err(WriteFailure::RolledBack)?
+    {
         return Err(WriteFailure::ForeignWriter(head.revision));
     }
-    for revision in batch.revisions {
-        write_one(connection, revision, batch.actor)
-            .await
-            .map_err(|error| WriteFailure::RolledBack(StoreError::sql("write a revision", error)))?;
-        failpoint::hit("commit.after-write");
+    written.map_err(|error| WriteFailure::RolledBack(StoreError::sql("write the revisions", error)))?;
+    if newest.is_none() && head.revision.get() != 0 {
+        return Err(WriteFailure::ForeignWriter(head.revision));
     }
-    remember(connection, batch)
-        .await
-        .map_err(|error| WriteFailure::RolledBack(StoreError::sql("remember the answers", error)))?;
-    if let Some(cut) = batch.cut {
-        compact(connection, cut)
-            .await
-            .map_err(|error| WriteFailure::RolledBack(StoreError::sql("cut off old history", error)))?;
-    }
+    failpoint::hit("commit.after-write");
     Ok(())
 }
 
-/// Writes a page as it is.
+/// Begins a transaction and writes a page as it is.
 pub(super) async fn touch(connection: &mut SqliteConnection) -> Result<(), WriteFailure> {
-    sqlx::query("UPDATE store SET singleton = singleton")
+    sqlx::raw_sql("BEGIN IMMEDIATE; UPDATE store SET singleton = singleton")
         .execute(connection)
         .await
         .map_err(|error| WriteFailure::RolledBack(StoreError::sql("try to write", error)))?;
     Ok(())
 }
 
-async fn remember(connection: &mut SqliteConnection, batch: &Batch<'_>) -> Result<(), sqlx::Error> {
-    if batch.remembered.is_empty() {
-        return Ok(());
+/// A revision is in place before what refers to it, and a model before its credential.
+fn script(batch: &Batch<'_>) -> Script {
+    let round = Round::of(batch.revisions, batch.actor);
+    let mut script = Script::default();
+    script.say("BEGIN IMMEDIATE");
+    script.say("SELECT revision, chain FROM revisions ORDER BY revision DESC LIMIT 1");
+    for (life, first) in &round.lives {
+        write_life(&mut script, life, first);
     }
-    for write in batch.remembered {
-        requests::remember(connection, write).await?;
+    write_revisions(&mut script, &round);
+    write_changes(&mut script, &round.changes);
+    write_resources(&mut script, &round);
+    write_credentials(&mut script, &round);
+    requests::remember(&mut script, batch.remembered, batch.retention.answers);
+    if let Some(cut) = batch.cut {
+        compact(&mut script, cut);
     }
-    requests::prune(connection, batch.retention.answers).await
+    script
 }
 
-/// Deletes what is below a cut. Each statement goes by the primary key and touches only rows that it changes.
-async fn compact(connection: &mut SqliteConnection, cut: Cut) -> Result<(), sqlx::Error> {
-    let (from, floor, oldest_chain) = (cut.from.get(), cut.floor.get(), cut.oldest_chain.get());
-    sqlx::query!("DELETE FROM changes WHERE revision <= ?", floor)
-        .execute(&mut *connection)
-        .await?;
-    sqlx::query!(
-        "UPDATE revisions SET config_state = NULL, router_state = NULL WHERE revision >= ? AND revision < ?",
-        from,
-        floor
-    )
-    .execute(&mut *connection)
-    .await?;
-    sqlx::query!("DELETE FROM revisions WHERE revision < ?", oldest_chain)
-        .execute(&mut *connection)
-        .await?;
-    Ok(())
-}
-
-async fn is_head(connection: &mut SqliteConnection, head: Head) -> Result<bool, StoreError> {
-    let stored = sqlx::query!("SELECT revision, chain FROM revisions ORDER BY revision DESC LIMIT 1")
-        .fetch_optional(connection)
-        .await
-        .map_err(|error| StoreError::sql("read the newest revision", error))?;
-    Ok(match stored {
-        None => head.revision.get() == 0,
-        Some(row) => row.revision == head.revision.get() && row.chain == head.chain.as_bytes(),
-    })
-}
-
-async fn write_one(connection: &mut SqliteConnection, revision: &Applied, actor: Actor) -> Result<(), sqlx::Error> {
-    let past = &revision.past;
-    let actor = match &revision.life {
-        Some(life) => {
-            write_life(connection, life, past).await?;
-            Actor::System
-        }
-        None => actor,
-    };
-    write_revision(connection, past, actor).await?;
-    for change in &revision.changes {
-        match change {
-            ItemChange::Put(item) => write_item(connection, item, past).await?,
-            ItemChange::Delete(tombstone) => delete_item(connection, tombstone).await?,
-        }
-        let before = revision.before.get(change.key());
-        write_change(connection, change, before.map(AsRef::as_ref)).await?;
-    }
-    for (model, credential) in &revision.credentials {
-        write_credential(connection, model, credential, past).await?;
-    }
-    Ok(())
+fn is_head(row: &SqliteRow, head: Head) -> Result<bool, StoreError> {
+    let read = || Ok((row.try_get::<i64, _>(0)?, row.try_get::<&[u8], _>(1)?));
+    let (revision, chain) = read().map_err(|error| StoreError::sql("read the newest revision", error))?;
+    Ok(revision == head.revision.get() && chain == head.chain.as_bytes())
 }
 
 /// The jump from one life to the next. The history before it is not kept: no cursor of it is ever resumed from.
-async fn write_life(connection: &mut SqliteConnection, life: &Life, past: &Past) -> Result<(), sqlx::Error> {
+fn write_life(script: &mut Script, life: &Life, first: &Past) {
     let (number, incarnation) = (life.incarnation.number, life.incarnation.id.to_string());
-    let (store, cause, time) = (life.store.to_string(), life.cause.as_str(), micros(past.commit_time));
-    let (first, parent) = (life.first.get(), life.parent.get());
-    let parent_chain = life.parent_chain.as_bytes().as_slice();
-    sqlx::query!("DELETE FROM changes").execute(&mut *connection).await?;
-    sqlx::query!("DELETE FROM revisions").execute(&mut *connection).await?;
-    sqlx::query!(
-        "INSERT INTO lives
-         (number, incarnation_id, store_id, first_revision, parent_revision, parent_chain, cause, begin_time)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        number,
-        incarnation,
-        store,
-        first,
-        parent,
-        parent_chain,
-        cause,
-        time
-    )
-    .execute(&mut *connection)
-    .await?;
-    sqlx::query!(
-        "UPDATE store SET store_id = ?, incarnation_number = ?, incarnation_id = ?",
-        store,
-        number,
-        incarnation
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
+    let store = life.store.to_string();
+    script.say("DELETE FROM changes");
+    script.say("DELETE FROM revisions");
+    script
+        .say(
+            "INSERT INTO lives
+             (number, incarnation_id, store_id, first_revision, parent_revision, parent_chain, cause, begin_time)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .add(number)
+        .add(&incarnation)
+        .add(&store)
+        .add(life.first.get())
+        .add(life.parent.get())
+        .add(life.parent_chain.as_bytes().as_slice())
+        .add(life.cause.as_str())
+        .add(micros(first.commit_time));
+    script
+        .say("UPDATE store SET store_id = ?, incarnation_number = ?, incarnation_id = ?")
+        .add(store)
+        .add(number)
+        .add(incarnation);
 }
 
-async fn write_revision(connection: &mut SqliteConnection, past: &Past, actor: Actor) -> Result<(), sqlx::Error> {
-    let (revision, commit_time) = (past.revision.get(), micros(past.commit_time));
-    let (chain, config, router) = (
-        past.chain.as_bytes().as_slice(),
-        past.config.as_bytes().as_slice(),
-        past.router.as_bytes().as_slice(),
-    );
-    let actor = actor.as_str();
-    sqlx::query!(
-        "INSERT INTO revisions (revision, chain, config_state, router_state, actor, commit_time)
-         VALUES (?, ?, ?, ?, ?, ?)",
-        revision,
-        chain,
-        config,
-        router,
-        actor,
-        commit_time
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-async fn write_item(connection: &mut SqliteConnection, item: &Item, past: &Past) -> Result<(), sqlx::Error> {
-    let (name, time) = (&*item.key, micros(past.commit_time));
-    let (create_revision, revision) = (item.create_revision.get(), item.revision.get());
-    let value = &*item.value;
-    sqlx::query!(
-        "INSERT INTO resources (name, create_revision, revision, type_url, value, create_time, update_time)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)
-         ON CONFLICT (name) DO UPDATE
-         SET revision = excluded.revision, value = excluded.value, update_time = excluded.update_time",
-        name,
-        create_revision,
-        revision,
-        item.type_url,
-        value,
-        time
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-/// Nothing of the resource stays but the change itself, which is its tombstone.
-async fn delete_item(connection: &mut SqliteConnection, tombstone: &Tombstone) -> Result<(), sqlx::Error> {
-    let name = &*tombstone.key;
-    sqlx::query!("DELETE FROM credentials WHERE model = ?", name)
-        .execute(&mut *connection)
-        .await?;
-    sqlx::query!("DELETE FROM resources WHERE name = ?", name)
-        .execute(connection)
-        .await?;
-    Ok(())
+fn write_revisions(script: &mut Script, round: &Round<'_>) {
+    let statement = [
+        "INSERT INTO revisions (revision, chain, config_state, router_state, actor, commit_time) VALUES ",
+        "(?, ?, ?, ?, ?, ?)",
+        "",
+    ];
+    script.each(statement, &round.revisions, |values, (past, actor)| {
+        values
+            .add(past.revision.get())
+            .add(past.chain.as_bytes().as_slice())
+            .add(past.config.as_bytes().as_slice())
+            .add(past.router.as_bytes().as_slice())
+            .add(actor.as_str())
+            .add(micros(past.commit_time));
+    });
 }
 
 /// Keeps what was before with what ended it, so that each version is stored once.
-async fn write_change(
-    connection: &mut SqliteConnection,
-    change: &ItemChange,
-    before: Option<&Item>,
-) -> Result<(), sqlx::Error> {
-    let (revision, name) = (change.revision().get(), &**change.key());
-    let digest = match change {
-        ItemChange::Put(item) => Some(item.digest.as_bytes().as_slice()),
-        ItemChange::Delete(_) => None,
-    };
-    let type_url = before.map(|item| item.type_url);
-    let created = before.map(|item| item.create_revision.get());
-    let changed = before.map(|item| item.revision.get());
-    let value = before.map(|item| &*item.value);
-    sqlx::query!(
+fn write_changes(script: &mut Script, changes: &[(&ItemChange, Option<&Item>)]) {
+    let statement = [
         "INSERT INTO changes
-         (revision, name, item, before_type_url, before_create_revision, before_revision, before_value)
-         VALUES (?, ?, ?, ?, ?, ?, ?)",
-        revision,
-        name,
-        digest,
-        type_url,
-        created,
-        changed,
-        value
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
+         (revision, name, item, before_type_url, before_create_revision, before_revision, before_value) VALUES ",
+        "(?, ?, ?, ?, ?, ?, ?)",
+        "",
+    ];
+    script.each(statement, changes, |values, (change, before)| {
+        let digest = match change {
+            ItemChange::Put(item) => Some(item.digest.as_bytes().as_slice()),
+            ItemChange::Delete(_) => None,
+        };
+        values
+            .add(change.revision().get())
+            .add(&**change.key())
+            .add(digest)
+            .add(before.map(|item| item.type_url))
+            .add(before.map(|item| item.create_revision.get()))
+            .add(before.map(|item| item.revision.get()))
+            .add(before.map(|item| &*item.value));
+    });
 }
 
-async fn write_credential(
-    connection: &mut SqliteConnection,
-    model: &ModelName,
-    credential: &Credential,
-    past: &Past,
-) -> Result<(), sqlx::Error> {
-    let (model, state, time) = (
-        model.to_string(),
-        credential_state(credential),
-        micros(past.commit_time),
-    );
-    let set = match credential {
-        Credential::Set(set) => Some(set),
-        Credential::None | Credential::Dropped => None,
-    };
-    let id = set.map(|set| set.id.to_string());
-    let origins = set.map(|set| {
-        set.origins
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join(" ")
+fn write_resources(script: &mut Script, round: &Round<'_>) {
+    let deleted: Vec<&str> = round.deleted.iter().copied().collect();
+    // Nothing of a deleted resource stays but the change itself, which is its tombstone.
+    for before in [
+        "DELETE FROM credentials WHERE model IN (",
+        "DELETE FROM resources WHERE name IN (",
+    ] {
+        script.each([before, "?", ")"], &deleted, |values, &name| {
+            values.add(name);
+        });
+    }
+    let statement = [
+        "INSERT INTO resources (name, create_revision, revision, type_url, value, create_time, update_time) VALUES ",
+        "(?, ?, ?, ?, ?, ?, ?)",
+        " ON CONFLICT (name) DO UPDATE
+         SET revision = excluded.revision, value = excluded.value, update_time = excluded.update_time",
+    ];
+    let live: Vec<&Live<'_>> = round.live.values().collect();
+    script.each(statement, &live, |values, live| {
+        let item = live.item;
+        values
+            .add(&*item.key)
+            .add(item.create_revision.get())
+            .add(item.revision.get())
+            .add(item.type_url)
+            .add(&*item.value)
+            .add(micros(live.create_time))
+            .add(micros(live.update_time));
     });
-    let token = set.map(|set| set.token.expose());
-    sqlx::query!(
-        "INSERT INTO credentials (model, state, credential_id, origins, token, update_time) VALUES (?, ?, ?, ?, ?, ?)
-         ON CONFLICT (model) DO UPDATE
+}
+
+fn write_credentials(script: &mut Script, round: &Round<'_>) {
+    let statement = [
+        "INSERT INTO credentials (model, state, credential_id, origins, token, update_time) VALUES ",
+        "(?, ?, ?, ?, ?, ?)",
+        " ON CONFLICT (model) DO UPDATE
          SET state = excluded.state, credential_id = excluded.credential_id, origins = excluded.origins,
              token = excluded.token, update_time = excluded.update_time",
-        model,
-        state,
-        id,
-        origins,
-        token,
-        time
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
+    ];
+    let touched: Vec<_> = round.credentials.iter().collect();
+    script.each(statement, &touched, |values, (model, (credential, time))| {
+        let set = match credential {
+            Credential::Set(set) => Some(set),
+            Credential::None | Credential::Dropped => None,
+        };
+        let origins = set.map(|set| {
+            let origins = set.origins.iter().map(ToString::to_string);
+            origins.collect::<Vec<_>>().join(" ")
+        });
+        values
+            .add(*model)
+            .add(credential_state(credential))
+            .add(set.map(|set| set.id.to_string()))
+            .add(origins)
+            .add(set.map(|set| set.token.expose()))
+            .add(micros(*time));
+    });
+}
+
+/// Deletes what is below a cut. Each statement goes by the primary key and touches only rows that it changes.
+fn compact(script: &mut Script, cut: Cut) {
+    script.say("DELETE FROM changes WHERE revision <= ?").add(cut.floor.get());
+    script
+        .say(
+            "UPDATE revisions SET config_state = NULL, router_state = NULL WHERE revision >= ? AND revision < ?",
+        )
+        .add(cut.from.get())
+        .add(cut.floor.get());
+    script
+        .say("DELETE FROM revisions WHERE revision < ?")
+        .add(cut.oldest_chain.get());
 }

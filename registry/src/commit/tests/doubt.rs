@@ -77,8 +77,8 @@ impl Storage for Faulty {
         self.commit(Some(batch)).await
     }
 
-    async fn recall(&mut self, key: &RepeatKey) -> Result<Option<Remembered>, StoreError> {
-        self.store.recall(key).await
+    async fn recall(&mut self, keys: &[RepeatKey]) -> Result<Vec<Remembered>, StoreError> {
+        self.store.recall(keys).await
     }
 
     async fn values_at(&mut self, revision: Revision) -> Result<Vec<OldValue>, StoreError> {
