@@ -18,12 +18,9 @@ use crate::{
     config::Command,
     control::ControlError,
     domain::{items::Retention, life::NewLife, state::State},
-    server::DAMAGED,
+    exit,
     store::{self, Kind, StoreError, WriteFailure},
 };
-
-/// The exit code when a registry, or another process, has the database.
-pub const IN_USE: u8 = 4;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -101,18 +98,23 @@ pub fn run(command: Command) -> ExitCode {
 
 impl CommandError {
     fn exit_code(&self) -> ExitCode {
-        let of_kind = |kind| match kind {
-            Kind::Busy => Some(IN_USE),
-            Kind::Corrupt => Some(DAMAGED),
-            Kind::Full | Kind::ReadOnly | Kind::Io | Kind::Other => None,
-        };
-        let code = match self {
-            Self::Store(error) => of_kind(error.kind()),
-            Self::Open(OpenError::Store(error)) => of_kind(error.kind()),
-            Self::Open(error) => error.is_damaged().then_some(DAMAGED),
-            _ => None,
-        };
-        code.map_or(ExitCode::FAILURE, ExitCode::from)
+        exit::code_of(self.kind()).map_or(ExitCode::FAILURE, ExitCode::from)
+    }
+
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Store(error) => error.kind(),
+            Self::Begin(CommitError::Store(error)) => error.kind(),
+            Self::Open(error) => error.kind(),
+            Self::Write(failure) => failure.kind(),
+            Self::Runtime(_)
+            | Self::Begin(_)
+            | Self::Control(_)
+            | Self::Exists(_)
+            | Self::Missing(_)
+            | Self::Itself(_)
+            | Self::AboveUnknown { .. } => Kind::Other,
+        }
     }
 }
 

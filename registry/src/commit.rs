@@ -138,13 +138,13 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// Whether the database is beyond use, so that only a backup helps.
+    /// What kind of failure it is.
     #[must_use]
-    pub fn is_damaged(&self) -> bool {
+    pub const fn kind(&self) -> Kind {
         match self {
-            Self::Store(error) => error.kind() == Kind::Corrupt,
-            Self::Resource { .. } => true,
-            Self::Seed(_) => false,
+            Self::Store(error) => error.kind(),
+            Self::Resource { .. } => Kind::Corrupt,
+            Self::Seed(failure) => failure.kind(),
         }
     }
 }

@@ -58,18 +58,22 @@ pub enum Command {
     /// Copy the database to FILE, also while a registry runs on it
     ///
     /// The copy is of one revision, is verified, and is complete in itself. It holds the API tokens of the models as the database does: keep it as safe.
+    #[command(after_help = CODES)]
     Backup(Backup),
     /// Verify the database, or a backup, and change nothing
     ///
     /// Checks the file, every digest of the history and of the state, and that credentials fit their models. A registry may be running on it.
+    #[command(after_help = CODES)]
     Verify(Verify),
     /// Put a backup in the place of the database, as a new incarnation; stop the registry first
     ///
     /// Routers take what was restored as the newest, whatever they have seen of the database that it replaces, which is kept beside it. Run it as the user that the registry runs as.
+    #[command(after_help = CODES)]
     Restore(Restore),
     /// Declare what the database holds the newest, as a new incarnation, for routers that refuse to follow it
     ///
     /// A registry that runs on the database does it itself, above all that its routers have seen; otherwise it is done here.
+    #[command(after_help = CODES)]
     AcceptHistory(AcceptHistory),
 }
 
@@ -141,6 +145,9 @@ pub struct AcceptHistory {
 /// The help of the default subcommand is what people see first.
 const OTHERS: &str = "Other subcommands, each with its own --help: health, backup, verify, restore, accept-history";
 
+/// What the commands' exit codes say.
+const CODES: &str = "Exit code: 2 when a flag is wrong, 3 when the database or the backup is damaged, 4 when another process has the database, 1 after any other failure";
+
 const DATABASE_URL: &str = "sqlite://switchboard.db";
 
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -192,7 +199,7 @@ struct Cli {
 enum Told {
     /// Run the registry; the default
     ///
-    /// It ends with exit code 2 when a flag is wrong, 3 when it finds its database damaged, and 1 after any other failure.
+    /// It ends with exit code 2 when a flag is wrong, 3 when it finds its database damaged, 4 when another process has it, and 1 after any other failure.
     #[command(after_help = OTHERS)]
     Serve(Box<ServeFlags>),
     /// Ask a registry that runs whether it serves: exits with 0 when it does, with 1 otherwise

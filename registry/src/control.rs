@@ -39,6 +39,9 @@ const LINE_WITHIN: Duration = Duration::from_secs(5);
 /// How long the registry may take: a write that waits for a busy disk included.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
+/// How long to wait after a caller could not be accepted.
+const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
+
 /// What the registry can be asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
@@ -168,9 +171,10 @@ impl Control {
             };
             match caller {
                 Ok((stream, _)) => self.answer(stream, &commit, &withheld).await,
+                // Such as too many open files: that passes.
                 Err(error) => {
-                    tracing::warn!(%error, "the control socket is served no more");
-                    break;
+                    tracing::warn!(%error, "nobody can be served at the control socket for now");
+                    drop(timeout(ACCEPT_AGAIN, stop.cancelled()).await);
                 }
             }
         }

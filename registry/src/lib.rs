@@ -5,6 +5,7 @@ pub mod commit;
 pub mod config;
 pub mod control;
 pub mod domain;
+pub mod exit;
 pub mod feed;
 pub mod fleet;
 pub mod grpc;

@@ -34,6 +34,7 @@ use crate::{
     config::Config,
     control::Control,
     domain::items::Retention,
+    exit,
     feed::Feed,
     fleet::Fleet,
     grpc::{config::ConfigApi, feature::FeatureApi, history::HistoryApi, model::ModelApi, settings::SettingsApi},
@@ -56,9 +57,6 @@ const SERVICES: &[&str] = &[
     SettingsServiceServer::<SettingsApi>::NAME,
     ConfigServiceServer::<ConfigApi>::NAME,
 ];
-
-/// The exit code of a registry that finds its database damaged.
-pub const DAMAGED: u8 = 3;
 
 /// Whether writes can be made, as health tells it: the services go on serving reads without.
 const WRITING: &str = "registry-write";
@@ -84,16 +82,20 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// What the process fails with: a damaged database has an exit code of its own.
+    /// What the process fails with: some failures have an exit code of their own.
     #[must_use]
     pub fn into_failed(self) -> Failed {
-        match &self {
-            Self::Open { source, .. } if source.is_damaged() => ExitWith {
-                code: DAMAGED,
+        let code = match &self {
+            Self::Open { source, .. } => exit::code_of(source.kind()),
+            Self::Bind(_) => None,
+        };
+        match code {
+            Some(code) => ExitWith {
+                code,
                 cause: self.into(),
             }
             .into(),
-            Self::Open { .. } | Self::Bind(_) => self.into(),
+            None => self.into(),
         }
     }
 }

@@ -90,6 +90,17 @@ pub enum WriteFailure {
     ForeignWriter(Revision),
 }
 
+impl WriteFailure {
+    /// What kind of failure it is.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::RolledBack(error) | Self::OutcomeUnknown(error) => error.kind(),
+            Self::ForeignWriter(_) => Kind::Other,
+        }
+    }
+}
+
 /// What the writer keeps its revisions in: the database, or what stands in for it where its faults are played through.
 pub trait Storage: Send {
     /// Writes a batch, all or nothing of it; when it returns it is durable.

@@ -100,8 +100,8 @@ async fn a_database_that_somebody_else_holds_is_waited_for_and_then_told() {
     assert_eq!((settings.beta_enabled, settings.revision), (Some(true), 2));
 }
 
-fn failure(output: &Output) -> String {
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
+fn in_use(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -112,7 +112,7 @@ async fn a_second_registry_on_one_file_is_refused_by_whatever_path_it_comes() {
     let link = folder.path().join("link.db");
     std::os::unix::fs::symlink(folder.path().join("switchboard.db"), &link).unwrap();
     for path in [folder.path().join("switchboard.db"), link] {
-        let told = failure(&registry(&path).output().unwrap());
+        let told = in_use(&registry(&path).output().unwrap());
         assert!(told.contains("another registry holds"), "{told}");
     }
 }

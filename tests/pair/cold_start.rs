@@ -3,18 +3,19 @@
 use std::{
     fs,
     net::SocketAddr,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::{fs::PermissionsExt as _, process::ExitStatusExt as _},
     path::{Path, PathBuf},
     process::Command,
 };
 
-use switchboard::pb::registry::{CreateModelRequest, DeleteModelRequest, Model};
+use switchboard::pb::registry::{CreateModelRequest, DeleteModelRequest, ListRoutersRequest, Model};
 use tokio::time::Instant;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 use crate::{
     fake_upstream::{FakeUpstream, Script},
     harness::{Pair, binary, infer, reason_of},
+    network::{Truth, applied},
 };
 
 const CANARY: &str = "sk-canary-c01d";
@@ -83,6 +84,21 @@ impl Kept {
             .await;
     }
 
+    /// Waits until the registry is told that a revision is in the file, or a later one, and returns which it is.
+    async fn claimed(&self, revision: i64) -> i64 {
+        let mut claimed = 0;
+        self.pair
+            .wait_until(async || {
+                let listed = self.pair.config().list_routers(ListRoutersRequest::default()).await;
+                let routers = listed.unwrap().into_inner().routers;
+                let persisted = routers.into_iter().filter_map(|router| router.persisted);
+                claimed = persisted.map(|cursor| cursor.revision).max().unwrap_or_default();
+                claimed >= revision
+            })
+            .await;
+        claimed
+    }
+
     fn snapshots(&self) -> usize {
         self.pair.router.log().matches("a snapshot follows").count()
     }
@@ -134,6 +150,82 @@ async fn a_router_serves_from_its_file_until_the_registry_returns_and_then_goes_
     kept.settled("Mistral Two").await;
     assert!(!kept.pair.router.log().contains(CANARY));
     kept.pair.finish().await;
+}
+
+/// Where a router is killed, when it comes there for the n-th time, and what it then has in its file.
+const KILLS: [(&str, u32, Found); 4] = [
+    // The first time is what the file has.
+    ("apply.before-report", 2, Found::Older),
+    ("persist.before-rename", 1, Found::Older),
+    ("persist.before-rename", 1, Found::Nothing),
+    ("persist.after-rename", 1, Found::Newer),
+];
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Found {
+    Nothing,
+    Older,
+    Newer,
+}
+
+#[tokio::test]
+async fn a_router_that_is_killed_while_it_persists_has_all_that_it_ever_claimed() {
+    for (point, nth, found) in KILLS {
+        let mut kept = Kept::start().await;
+        let upstream = FakeUpstream::always(Script::answer(["fine"])).await;
+        kept.pair.configure(&upstream.url(), None).await;
+        let mut truth = Truth::start(&kept.pair).await;
+        let older = kept.settled("Older").await;
+        if found == Found::Nothing {
+            kept.pair.kill_router();
+            fs::remove_file(kept.file()).unwrap();
+        }
+        let failpoints = format!("{point}=kill@{nth}");
+        let env = [("SWITCHBOARD_FAILPOINTS", failpoints.as_str())];
+        kept.pair.restart_router_under(&env, kept.registry, &kept.flags).await;
+        let mut claimed = 0;
+        if found != Found::Nothing {
+            claimed = kept.claimed(older).await;
+        }
+        let changed = Model {
+            display_name: Some("Newer".to_owned()),
+            ..Default::default()
+        };
+        let newer = kept.pair.update_model(changed).await.unwrap().revision;
+        let status = kept.pair.router.ended().await;
+        assert_eq!(status.signal(), Some(6), "{point}: {status}");
+        truth.read_to(newer).await;
+        let head = truth.peer.cursor().clone();
+
+        kept.pair.kill_registry();
+        kept.restart_router().await;
+        let has = if found == Found::Nothing {
+            kept.waits_for("there is no snapshot file").await;
+            assert_eq!(applied(&kept.pair.router).await, None, "half a file is none");
+            0
+        } else {
+            kept.pair
+                .wait_until(async || applied(&kept.pair.router).await.is_some())
+                .await;
+            let restored = applied(&kept.pair.router).await.unwrap();
+            assert_eq!(truth.knows(std::slice::from_ref(&restored)), 1);
+            restored.revision
+        };
+        let expected = match found {
+            Found::Nothing => 0,
+            Found::Older => older,
+            Found::Newer => newer,
+        };
+        assert_eq!(has, expected, "{point}");
+        assert!(claimed <= has, "{point}: {claimed} was claimed");
+
+        kept.pair.restart_registry(kept.registry).await;
+        kept.pair
+            .wait_until(async || applied(&kept.pair.router).await.as_ref() == Some(&head))
+            .await;
+        assert_eq!(kept.claimed(newer).await, newer);
+        kept.pair.finish().await;
+    }
 }
 
 #[tokio::test]

@@ -117,8 +117,12 @@ impl Service {
 
     /// Asks the process to end, and waits until it has.
     pub(crate) async fn terminate(&mut self) -> ExitStatus {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
+        self.ended().await
+    }
+
+    /// Waits until the process has ended.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
         let asked = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -214,10 +218,15 @@ impl Pair {
 
     /// Ends the router as a power cut would, and starts another one with these flags.
     pub(crate) async fn restart_router(&mut self, registry: SocketAddr, flags: &[String]) {
+        self.restart_router_under(&[], registry, flags).await;
+    }
+
+    /// The same, with these environment variables.
+    pub(crate) async fn restart_router_under(&mut self, env: &[(&str, &str)], registry: SocketAddr, flags: &[String]) {
         self.kill_router();
         // The file that it left behind would tell its address.
         drop(fs::remove_file(self.folder.path().join("switchboard-router.ready")));
-        self.router = start_router(&[], self.folder.path(), registry, flags).await;
+        self.router = start_router(env, self.folder.path(), registry, flags).await;
     }
 
     /// Ends the router as a power cut would.

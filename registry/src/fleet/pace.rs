@@ -22,14 +22,6 @@ impl Pace {
         }
     }
 
-    /// Counts one that happens, and says how long to wait until the next may.
-    pub(super) fn count(&mut self, now: Instant) -> Duration {
-        let over = self.over.map_or(now, |over| over.max(now)) + self.every;
-        self.over = Some(over);
-        // Room for the next has to be left.
-        (over - now + self.every).saturating_sub(self.every * self.at_once)
-    }
-
     /// Whether one may happen now; it is counted then.
     pub(super) fn admits(&mut self, now: Instant) -> bool {
         let ahead = self
@@ -37,7 +29,7 @@ impl Pace {
             .map_or(Duration::ZERO, |over| over.saturating_duration_since(now));
         let is_admitted = ahead + self.every <= self.every * self.at_once;
         if is_admitted {
-            self.count(now);
+            self.over = Some(now + ahead + self.every);
         }
         is_admitted
     }
@@ -59,14 +51,5 @@ mod tests {
         assert_eq!(admitted(SECOND), 1);
         assert_eq!(admitted(SECOND * 3), 2);
         assert_eq!(admitted(SECOND * 99), 3);
-    }
-
-    #[test]
-    fn who_is_too_fast_waits_as_long_as_it_takes() {
-        let mut pace = Pace::new(SECOND, 2);
-        let now = Instant::now();
-        let waits = [(); 4].map(|()| pace.count(now));
-        assert_eq!(waits, [Duration::ZERO, SECOND, SECOND * 2, SECOND * 3]);
-        assert_eq!(pace.count(now + SECOND * 99), Duration::ZERO);
     }
 }

@@ -1,18 +1,13 @@
-//! Reads what a router sends up its stream, whatever it reads itself: no full window downwards can hold it up. Only one that
-//! sends faster than any router has to is slowed down.
+//! Reads what a router sends up its stream, always and at once: no full window downwards can hold it up.
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt as _};
 use switchboard::violation::Violations;
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep, timeout},
-};
+use tokio::{sync::watch, time::timeout};
 
 use super::{
     Member,
-    pace::Pace,
     report::{Hello, Message, Report},
 };
 use crate::{
@@ -22,10 +17,6 @@ use crate::{
 
 /// How long a router may take for its `hello`.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
-
-/// Reports are taken in so often, and so many at once; what comes faster waits in the transport. Routers keep to half of it.
-const REPORT_EVERY: Duration = Duration::from_millis(25);
-const REPORTS_AT_ONCE: u32 = 40;
 
 /// Why a router's stream cannot go on: the rule that it broke.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -105,7 +96,6 @@ pub async fn listen(
     silence_max: Duration,
 ) -> Result<(), UplinkError> {
     let life = published.borrow().items.incarnation();
-    let mut pace = Pace::new(REPORT_EVERY, REPORTS_AT_ONCE);
     loop {
         let message = timeout(silence_max, messages.next())
             .await
@@ -120,7 +110,6 @@ pub async fn listen(
                     judge(&report, &state.items)?;
                 }
                 member.report(report, &state);
-                sleep(pace.count(Instant::now())).await;
             }
         }
     }

@@ -113,27 +113,6 @@ async fn reports_are_taken_in_although_the_router_does_not_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reports_that_come_faster_than_any_router_needs_wait() {
-    let bench = Bench::new();
-    let at = bench.history.cursor_at(2, View::Router);
-    let (router, _) = Router::with(&bench, at).await;
-    let begin = Instant::now();
-    for _ in 0..40 {
-        router.say(received(at)).await;
-    }
-    assert_eq!(begin.elapsed(), Duration::ZERO, "some may come at once");
-    for _ in 0..400 {
-        router.say(received(at)).await;
-    }
-    assert!(begin.elapsed() >= Duration::from_millis(9_900), "{:?}", begin.elapsed());
-    let Router { up, mut down } = router;
-    drop(up);
-    while let Some(frame) = down.next().await {
-        assert!(frame.is_ok(), "{frame:?}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_router_that_reconnects_resumes_and_its_older_stream_ends_in_order() {
     let bench = Bench::new();
     let at = bench.history.cursor_at(2, View::Router);

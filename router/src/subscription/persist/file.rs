@@ -11,7 +11,10 @@ use std::{
 };
 
 use secrecy::zeroize::Zeroizing;
-use switchboard::seal::{OpenError, SealError, Sealer};
+use switchboard::{
+    failpoint,
+    seal::{OpenError, SealError, Sealer},
+};
 
 use super::{
     Kept, Restored,
@@ -104,7 +107,9 @@ impl SnapshotFile {
         let sealed = self.sealer.seal(CONTEXT, &encode(kept, SystemTime::now()))?;
         let partial = self.partial();
         let replaced = write_new(&partial, &sealed).and_then(|()| {
+            failpoint::hit("persist.before-rename");
             fs::rename(&partial, &self.path).map_err(failed("replace the file"))?;
+            failpoint::hit("persist.after-rename");
             sync_folder_of(&self.path).map_err(failed("sync its folder"))
         });
         if replaced.is_err() {
