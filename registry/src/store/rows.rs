@@ -200,11 +200,11 @@ fn write_credentials(script: &mut Script, round: &Round<'_>) {
 
 /// Deletes what is below a cut. Each statement goes by the primary key and touches only rows that it changes.
 fn compact(script: &mut Script, cut: Cut) {
-    script.say("DELETE FROM changes WHERE revision <= ?").add(cut.floor.get());
     script
-        .say(
-            "UPDATE revisions SET config_state = NULL, router_state = NULL WHERE revision >= ? AND revision < ?",
-        )
+        .say("DELETE FROM changes WHERE revision <= ?")
+        .add(cut.floor.get());
+    script
+        .say("UPDATE revisions SET config_state = NULL, router_state = NULL WHERE revision >= ? AND revision < ?")
         .add(cut.from.get())
         .add(cut.floor.get());
     script
