@@ -87,3 +87,53 @@ async fn ring(mut published: watch::Receiver<Arc<State>>, ropes: Vec<watch::Send
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::feed::testing::History;
+
+    #[tokio::test]
+    async fn whoever_was_answered_runs_before_those_who_follow() {
+        let published = watch::Sender::new(History::with_revisions(1).state());
+        let bells = Bells::new(published.subscribe());
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let mut tasks = JoinSet::new();
+        for _ in 0..3 * BELLS {
+            let (mut bell, order) = (bells.next(), Arc::clone(&order));
+            tasks.spawn(async move {
+                bell.rung().await.unwrap();
+                order.lock().unwrap().push("follower");
+            });
+        }
+        let (answer, answered) = oneshot::channel();
+        let in_order = Arc::clone(&order);
+        tasks.spawn(async move {
+            answered.await.unwrap();
+            in_order.lock().unwrap().push("writer");
+        });
+        // All wait.
+        yield_now().await;
+        published.send_replace(History::with_revisions(2).state());
+        answer.send(()).unwrap();
+        tasks.join_all().await;
+        let order = order.lock().unwrap();
+        assert_eq!((order.len(), order[0]), (3 * BELLS + 1, "writer"));
+    }
+
+    #[tokio::test]
+    async fn no_bell_is_left_once_nothing_will_be_published() {
+        let published = watch::Sender::new(History::with_revisions(1).state());
+        let mut bell = Bells::new(published.subscribe()).next();
+        published.send_replace(History::with_revisions(2).state());
+        bell.rung().await.unwrap();
+        bell.heard();
+        drop(published);
+        // What has rung meanwhile is heard first.
+        while bell.rung().await.is_ok() {}
+    }
+}
