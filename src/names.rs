@@ -2,7 +2,7 @@
 //!
 //! A value of these types is well spelled; whether such a resource exists is another question.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use aws_lc_rs::rand;
 
@@ -31,8 +31,10 @@ pub struct RandomIdError;
 macro_rules! resource_name {
     ($(#[$doc:meta])* $name:ident, $collection:literal, $allowed:literal, $is_allowed:expr) => {
         $(#[$doc])*
+        ///
+        /// A clone shares the text.
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Box<str>);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// The collection, the part before the slash.

@@ -3,6 +3,7 @@
 //! It serves from the published state alone and keeps nothing per follower but a cursor; what is sent is encoded once and
 //! shared by all who need the same. It does not know how a state comes about, nor what it means.
 
+mod bells;
 pub mod credential;
 pub mod follower;
 pub mod frame;
@@ -28,6 +29,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument as _, Span};
 
 use self::{
+    bells::Bells,
     follower::Follower,
     frame::Frame,
     shelf::Shelf,
@@ -78,6 +80,7 @@ pub enum FeedError {
 #[derive(Debug, Clone)]
 pub struct Feed {
     published: watch::Receiver<Arc<State>>,
+    bells: Bells,
     shelf: Arc<Shelf>,
     pulse: Arc<Pulse>,
     fleet: Arc<Fleet>,
@@ -103,6 +106,7 @@ impl Feed {
         shutdown: CancellationToken,
     ) -> Self {
         Self {
+            bells: Bells::new(published.clone()),
             published,
             shelf: Arc::default(),
             pulse,
@@ -244,6 +248,7 @@ impl Feed {
     {
         let source = Source {
             published: self.published.clone(),
+            bell: self.bells.next(),
             shelf: Arc::clone(&self.shelf),
             pulse: Arc::clone(&self.pulse),
             heartbeat: self.heartbeat,

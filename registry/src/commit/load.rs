@@ -1,5 +1,7 @@
 //! The state that a stored configuration makes, and what a store has to have from the start.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use switchboard::{catalogue::Catalogue, history::View, names::ResourceName};
 
@@ -32,11 +34,9 @@ pub(crate) fn state(loaded: Loaded) -> Result<State, OpenError> {
             state.restore(change, *record);
         }
     }
-    state.token_update_times = loaded
-        .credentials
-        .into_iter()
-        .map(|(name, stored)| (name, stored.update_time))
-        .collect();
+    let update_times = loaded.credentials.into_iter();
+    let update_times = update_times.map(|(name, stored)| (name, stored.update_time));
+    state.token_update_times = Arc::new(update_times.collect());
     Ok(state)
 }
 

@@ -4,6 +4,7 @@ mod lives;
 mod opening;
 mod repeat;
 mod restore;
+mod rounds;
 
 use std::path::PathBuf;
 

@@ -16,19 +16,20 @@ use super::{
 
 /// The whole configuration at one revision.
 ///
-/// Published as an `Arc` and never changed: a clone is the working copy of the next revision.
+/// Published as an `Arc` and never changed: a clone is the working copy of the next revision. What a revision leaves as it
+/// is, it shares with those before.
 #[derive(Debug, Clone)]
 pub struct State {
     /// The resources as they are stored, streamed and hashed.
     pub items: Items,
     /// The credential of each model.
-    pub credentials: BTreeMap<ModelName, Credential>,
+    pub credentials: Arc<BTreeMap<ModelName, Credential>>,
     /// When each credential was set, cleared or dropped last. Absent: never.
-    pub token_update_times: BTreeMap<ModelName, SystemTime>,
+    pub token_update_times: Arc<BTreeMap<ModelName, SystemTime>>,
     /// The models.
-    pub models: BTreeMap<ModelName, Arc<Recorded<Model>>>,
+    pub models: Arc<BTreeMap<ModelName, Arc<Recorded<Model>>>>,
     /// The settings of the features.
-    pub features: BTreeMap<FeatureName, Arc<Recorded<Feature>>>,
+    pub features: Arc<BTreeMap<FeatureName, Arc<Recorded<Feature>>>>,
     /// The settings of the instance.
     pub settings: Recorded<Settings>,
     /// The W3C trace context of the write that made this revision, if it was traced. Not stored.
@@ -122,10 +123,10 @@ impl State {
         };
         Self {
             items,
-            credentials: BTreeMap::new(),
-            token_update_times: BTreeMap::new(),
-            models: BTreeMap::new(),
-            features: BTreeMap::new(),
+            credentials: Arc::default(),
+            token_update_times: Arc::default(),
+            models: Arc::default(),
+            features: Arc::default(),
             settings: Recorded {
                 value: Settings::default(),
                 record: never,
@@ -208,7 +209,7 @@ impl State {
             ..
         } = &change
         {
-            self.token_update_times.insert(model.name.clone(), now);
+            Arc::make_mut(&mut self.token_update_times).insert(model.name.clone(), now);
         }
         self.restore(change, record);
         record
@@ -216,23 +217,34 @@ impl State {
 
     /// Nothing of a deleted model is left, so that its name can be used again.
     fn forget(&mut self, name: &ModelName) {
-        self.models.remove(name);
-        self.credentials.remove(name);
-        self.token_update_times.remove(name);
+        if self.models.contains_key(name) {
+            Arc::make_mut(&mut self.models).remove(name);
+        }
+        if self.credentials.contains_key(name) {
+            Arc::make_mut(&mut self.credentials).remove(name);
+        }
+        if self.token_update_times.contains_key(name) {
+            Arc::make_mut(&mut self.token_update_times).remove(name);
+        }
     }
 
     /// Takes in one resource as it stands, without making a revision.
     pub fn restore(&mut self, change: Change, record: Record) {
         match change {
-            Change::Model { model, credential, .. } => {
-                self.credentials.insert(model.name.clone(), credential);
+            Change::Model {
+                model,
+                credential,
+                is_token_touched,
+            } => {
                 let name = model.name.clone();
-                self.models.insert(name, Arc::new(Recorded { value: model, record }));
+                if is_token_touched || !self.credentials.contains_key(&name) {
+                    Arc::make_mut(&mut self.credentials).insert(name.clone(), credential);
+                }
+                Arc::make_mut(&mut self.models).insert(name, Arc::new(Recorded { value: model, record }));
             }
             Change::Feature(feature) => {
                 let name = feature.name.clone();
-                self.features
-                    .insert(name, Arc::new(Recorded { value: feature, record }));
+                Arc::make_mut(&mut self.features).insert(name, Arc::new(Recorded { value: feature, record }));
             }
             Change::Settings(settings) => {
                 self.settings = Recorded {

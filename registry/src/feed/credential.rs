@@ -45,7 +45,7 @@ pub fn find<'a>(state: &'a State, model: &ModelName, id: CredentialId) -> Result
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::{collections::BTreeSet, sync::Arc};
 
     use switchboard::secret::ApiToken;
 
@@ -64,14 +64,14 @@ mod tests {
         };
 
         assert_eq!(find(&state, &model, id).unwrap_err(), superseded(None));
-        state.credentials.insert(model.clone(), Credential::Dropped);
+        Arc::make_mut(&mut state.credentials).insert(model.clone(), Credential::Dropped);
         assert_eq!(find(&state, &model, id).unwrap_err(), superseded(None));
         let set = SetCredential {
             id,
             origins: BTreeSet::new(),
             token: ApiToken::parse("sk-1".to_owned()).unwrap(),
         };
-        state.credentials.insert(model.clone(), Credential::Set(set));
+        Arc::make_mut(&mut state.credentials).insert(model.clone(), Credential::Set(set));
         assert_eq!(find(&state, &model, id).unwrap().token.expose(), "sk-1");
         assert_eq!(find(&state, &model, other).unwrap_err(), superseded(Some(id)));
 

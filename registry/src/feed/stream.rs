@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     FeedError,
+    bells::Bell,
     follower::{Follower, Next},
     frame::{Frame, Goodbye, GoodbyeWhy},
     shelf::Shelf,
@@ -80,6 +81,8 @@ impl Stream for Frames {
 #[derive(Debug)]
 pub(super) struct Source {
     pub(super) published: watch::Receiver<Arc<State>>,
+    /// Rings after something was published.
+    pub(super) bell: Bell,
     pub(super) shelf: Arc<Shelf>,
     pub(super) pulse: Arc<Pulse>,
     pub(super) heartbeat: Duration,
@@ -255,7 +258,7 @@ impl Maker {
                     self.is_over = true;
                     return Some(Err(FeedError::Broken));
                 },
-                changed = self.source.published.changed(), if is_following => if changed.is_err() {
+                rung = self.source.bell.rung(), if is_following => if rung.is_err() {
                     // Nothing will ever change again: the writer has stopped.
                     self.lose(DRAIN);
                 },
@@ -269,7 +272,9 @@ impl Maker {
         let Some(follower) = &mut self.follower else {
             return Err(Hold::Until(None));
         };
-        let newest = Arc::clone(&self.source.published.borrow_and_update());
+        // In this order: what is published after the look rings again.
+        self.source.bell.heard();
+        let newest = Arc::clone(&self.source.published.borrow());
         if follower.is_left_by(&newest) {
             return Err(Hold::Lost(MOVED));
         }

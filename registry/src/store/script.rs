@@ -87,3 +87,22 @@ impl Script {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_rows_than_a_statement_may_have_values_for_are_several_statements() {
+        let mut script = Script::default();
+        let rows: Vec<i64> = (0..2 * 256 + 1).collect();
+        script.each(["INSERT INTO numbers VALUES ", "(?)", ""], &rows, |values, row| {
+            values.add(*row);
+        });
+        assert_eq!(script.text.matches("INSERT").count(), 3);
+        assert_eq!(script.text.matches('?').count(), rows.len());
+        assert!(script.text.ends_with("VALUES (?);"));
+        script.each(["DELETE FROM numbers WHERE number IN (", "?", ")"], &[0; 0], |_, _| {});
+        assert!(!script.text.contains("DELETE"), "no statement about nothing");
+    }
+}
