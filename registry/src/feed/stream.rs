@@ -3,8 +3,8 @@
 //! The response makes its frames itself, so that a frame is of the newest state, costs no hop from task to task, and a
 //! reader that stopped costs nothing but a cursor. But a transport with a full window does not ask: nothing would then
 //! notice that the reader has stopped, nor that it is time to end. That is what the keeper's task is for. It says when a
-//! bookmark is due, when a snapshot or a long delta may begin, and when to say goodbye; it hears when a frame was taken and when the reader
-//! has gone.
+//! bookmark is due, when a snapshot or a long delta may begin, and when to say goodbye; it hears when a frame was taken and
+//! when the reader has gone.
 
 use std::{
     convert::Infallible,

@@ -195,6 +195,10 @@ impl Set {
     /// A router connects. It takes the place of every earlier process of its id that was lost.
     pub(super) fn join(&mut self, key: &Key, group: &Group, mode: Mode) {
         if !self.group.is_empty() && self.group != *group {
+            // It has left the group, and took the lost processes of its id along.
+            for replaced in self.others(key, |other| !other.is_connected) {
+                self.remove(&replaced);
+            }
             return;
         }
         self.taken += 1;

@@ -2,20 +2,26 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use sqlx::migrate::Migrator;
+use sqlx::{SqliteConnection, migrate::Migrator};
 
 use super::*;
+use crate::store::{History, Query};
 
 static MIGRATOR: Migrator = sqlx::migrate!();
 
 /// A database as the first release left it: empty.
 async fn of_schema_1(folder: &TempDir) {
+    of_schema(1, folder).await.close().await.unwrap();
+}
+
+/// An empty database of an earlier schema.
+async fn of_schema(version: i64, folder: &TempDir) -> SqliteConnection {
     let options = SqliteConnectOptions::new()
         .filename(database(folder))
         .create_if_missing(true);
     let mut connection = options.connect().await.unwrap();
-    MIGRATOR.run_to(1, &mut connection).await.unwrap();
-    connection.close().await.unwrap();
+    MIGRATOR.run_to(version, &mut connection).await.unwrap();
+    connection
 }
 
 fn copies(folder: &TempDir) -> Vec<String> {
@@ -53,6 +59,82 @@ async fn a_database_is_copied_before_it_is_migrated() {
         .await
         .unwrap();
     assert_eq!(schema, 1, "as it was");
+}
+
+#[tokio::test]
+async fn a_database_from_before_lives_and_old_values_is_followed_repeated_listed_and_restored() {
+    let repeatable = || {
+        Asked::read(registry::CreateModelRequest {
+            model: Some(model("A")),
+            request_id: "r1".to_owned(),
+            ..Default::default()
+        })
+    };
+    let delete = |name: &str| {
+        Asked::read(registry::DeleteModelRequest {
+            name: name.to_owned(),
+            ..Default::default()
+        })
+    };
+    let running = Running::start().await;
+    let first = running.commit.submit(repeatable()).await.unwrap();
+    running.commit.submit(create(model("B"))).await.unwrap();
+    running.commit.submit(delete("models/b")).await.unwrap();
+    let (newer, before) = running.stop().await;
+    let older = TempDir::new().unwrap();
+    let mut connection = of_schema(2, &older).await;
+    let attach = format!("ATTACH '{}' AS newer", database(&newer).display());
+    connection.execute(sqlx::AssertSqlSafe(attach)).await.unwrap();
+    for sql in [
+        "INSERT INTO store SELECT * FROM newer.store",
+        "INSERT INTO revisions SELECT * FROM newer.revisions",
+        "INSERT INTO resources SELECT * FROM newer.resources",
+        "INSERT INTO changes SELECT revision, name, item FROM newer.changes",
+        "INSERT INTO credentials SELECT * FROM newer.credentials",
+        "INSERT INTO requests SELECT * FROM newer.requests",
+    ] {
+        connection.execute(sql).await.unwrap();
+    }
+    connection.close().await.unwrap();
+
+    let running = Running::start_in(older).await;
+    let after = running.commit.state();
+    let cursor = before.items.cursor(View::Router);
+    assert_eq!(after.items.cursor(View::Router), cursor, "who follows resumes");
+    for revision in 1..=4 {
+        let revision = Revision::new(revision).unwrap();
+        assert_eq!(after.items.chain(revision), before.items.chain(revision));
+    }
+    let again = running.commit.submit(repeatable()).await.unwrap();
+    assert_eq!((again.answer, again.revision), (first.answer, first.revision));
+    let history = History::new(database(&running.folder));
+    let mut query = Query {
+        head: cursor.revision,
+        after: None,
+        resource: None,
+        actor: None,
+        count: 10,
+        bytes: usize::MAX,
+    };
+    let page = history.page(&query).await.unwrap();
+    assert_eq!(
+        (page.changes.len(), page.oldest),
+        (0, None),
+        "old values were not kept then"
+    );
+
+    running.commit.submit(delete("models/a")).await.unwrap();
+    let restore = registry::RestoreRevisionRequest {
+        revision: cursor.revision.get(),
+        ..Default::default()
+    };
+    running.commit.submit(Asked::read(restore)).await.unwrap();
+    let running = running.restart().await;
+    assert_eq!(names(&running.commit.state()), ["a"]);
+    query.head = running.commit.state().items.revision();
+    let page = history.page(&query).await.unwrap();
+    let listed: Vec<_> = page.changes.iter().map(|change| change.before.is_some()).collect();
+    assert_eq!(listed, [false, true], "it came back, and it went");
 }
 
 #[tokio::test]

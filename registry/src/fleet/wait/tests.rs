@@ -120,6 +120,25 @@ fn a_router_that_is_lost_stays_until_a_new_process_takes_its_place() {
 }
 
 #[test]
+fn a_lost_router_that_comes_back_in_another_group_is_waited_for_no_more() {
+    let history = History::with_revisions(3);
+    let group = Group::parse("blue").unwrap();
+    let wanted = Wanted {
+        group: group.clone(),
+        ..wanted(3)
+    };
+    let mut set = set(&history, wanted);
+    let (a, b, next) = (router("a"), router("b"), router("a"));
+    set.join(&a, &group, MODE);
+    set.join(&b, &group, MODE);
+    set.report(&b, &applied(&history, 3));
+    set.lose(&a);
+    assert_eq!(missing(&set), (vec!["a".to_owned()], 1));
+    set.join(&next, &Group::parse("green").unwrap(), MODE);
+    assert_eq!(names(&set), ["b"]);
+}
+
+#[test]
 fn a_process_that_came_before_the_lost_one_does_not_stand_for_it() {
     let history = History::with_revisions(3);
     let mut set = set(&history, wanted(3));
