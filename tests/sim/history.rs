@@ -192,7 +192,7 @@ impl History {
         Self { records, truth }
     }
 
-    pub(crate) fn events(&self) -> impl Iterator<Item = &Event> {
+    pub(crate) fn events(&self) -> impl Iterator<Item = &Event> + Clone {
         self.records.iter().map(|record| &record.event)
     }
 

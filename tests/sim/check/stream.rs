@@ -245,6 +245,15 @@ pub(super) fn resume_equals_snapshot_7(history: &History) -> Found {
 pub(super) fn fork_detection_8(history: &History) -> Found {
     let mut found = Found::new();
     walk(history, |step| {
+        let life = step
+            .after
+            .welcome
+            .as_ref()
+            .and_then(|welcome| cursor(welcome.head.as_ref()));
+        let life = life.map(|head| head.incarnation);
+        if step.after.position.is_some_and(|at| Some(at.incarnation) != life) {
+            found.push(format!("stream {}: another life than it was welcomed to", step.number));
+        }
         let Kind::Welcome(welcome) = step.kind else { return };
         let Some(head) = cursor(welcome.head.as_ref()) else {
             return;
