@@ -22,6 +22,7 @@ mod router;
 mod seeds;
 mod surroundings;
 mod time;
+mod waits;
 mod world;
 mod writes;
 

@@ -17,11 +17,15 @@ use crate::{
     registry::{HEARTBEAT, Run},
     router::Router,
     time::{Clock, between},
+    waits::{keep_waiting, wait},
     writes::{Client, Etags},
 };
 
 /// The world's own milliseconds.
 const WORLD: u64 = 0;
+
+/// The number of the wait after all.
+const LAST_WAIT: usize = 1_000_000;
 
 /// How many registries there are at most.
 const REGISTRIES: usize = 2;
@@ -109,6 +113,7 @@ impl World {
             let client = Client::new(number, self.network.clone(), Arc::clone(&etags), seed, writes);
             clients.spawn(client.run());
         }
+        clients.spawn(keep_waiting(self.network.clone(), self.random.u64(..)));
         let faults = self.random.usize(6..20);
         for _ in 0..faults {
             self.pause(200, 5_000).await;
@@ -208,9 +213,7 @@ impl World {
 
     fn start_router(&mut self, process: Process) -> Router {
         let seed = self.random.u64(..);
-        // The last two share an id, as where a configuration was copied.
-        let id = format!("router-{}", process.router.min(3));
-        Router::start(process, &id, self.addresses, &self.network, seed, &self.log)
+        Router::start(process, self.addresses, &self.network, seed, &self.log)
     }
 
     /// No more faults: all must come to what the first registry has, mostly by a new life of its store where that is needed.
@@ -236,6 +239,9 @@ impl World {
         let state = commit.state();
         let head = Box::new(state.items.cursor(View::Router));
         self.log.write(Actor::World, Event::Stopped { head, state });
+        let link = self.runs[0].as_ref().unwrap().link.clone();
+        // What is in force is known by now.
+        wait(&self.network, &link, LAST_WAIT, Duration::from_secs(1)).await;
     }
 
     async fn kill(&mut self, address: usize) {
