@@ -28,7 +28,11 @@ pub(super) fn durable_before_visible_1(history: &History) -> Found {
                 ..
             } => {
                 durable.entry(*volume).or_default().extend(places.iter().copied());
-                lives.insert(*volume, *incarnation);
+                let first = places.first().map_or(Revision::ZERO, |(first, _)| *first);
+                let life = lives.entry(*volume).or_insert((*incarnation, first));
+                if life.0 != *incarnation {
+                    *life = (*incarnation, first);
+                }
             }
             Event::Began { run, volume, state } => {
                 volumes.insert(*run, *volume);
@@ -69,7 +73,8 @@ pub(super) fn durable_before_visible_1(history: &History) -> Found {
                 let volume = volumes[&writes[write]];
                 let places = &durable[&volume];
                 // What a new life was synced together with is in that life, and not known by its own revision.
-                let is_of_life = lives[&volume] == *incarnation;
+                let (life, first) = lives[&volume];
+                let is_of_life = life == *incarnation && *revision >= first;
                 if is_of_life && !places.contains_key(revision) && is_above_floor(places, *revision) {
                     found.push(format!(
                         "write {write} is answered with {revision} before it is durable"
