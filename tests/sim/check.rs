@@ -2,6 +2,7 @@
 
 mod router;
 mod stream;
+mod wait;
 mod write;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,8 @@ pub(crate) enum Invariant {
     Etag = 14,
     NoSecret = 22,
     RightToken = 23,
+    /// Of `WaitForRevision`, which the design does not number.
+    InForce = 100,
 }
 
 /// An invariant that did not hold.
@@ -46,7 +49,7 @@ pub(crate) type Found = Vec<String>;
 
 type Checker = fn(&History) -> Found;
 
-const CHECKERS: [(Invariant, Checker); 15] = [
+const CHECKERS: [(Invariant, Checker); 16] = [
     (Invariant::DurableBeforeVisible, write::durable_before_visible_1),
     (Invariant::DenseAndTotal, stream::dense_and_total_2),
     (Invariant::Atomic, router::atomic_3),
@@ -62,6 +65,7 @@ const CHECKERS: [(Invariant, Checker); 15] = [
     (Invariant::Etag, write::etag_14),
     (Invariant::NoSecret, stream::no_secret_22),
     (Invariant::RightToken, router::right_token_23),
+    (Invariant::InForce, wait::in_force),
 ];
 
 /// All violations of a history.

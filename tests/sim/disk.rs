@@ -5,7 +5,7 @@ use std::{
     io,
     path::PathBuf,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use switchboard::{
 use switchboard_registry::{
     domain::{
         items::{Item, ItemChange, Items, Past, Tombstone},
+        life::NewLife,
         repeat::{Fingerprinter, Remembered, RepeatKey},
         state::Record,
         write::OldValue,
@@ -102,28 +103,12 @@ impl Content {
         self.past.last().map_or(Revision::ZERO, |past| past.revision)
     }
 
-    /// The same content under another store's id, as an operator accepts it.
-    pub(crate) fn adopted(mut self, store: StoreId) -> Self {
-        self.store = store;
-        self
-    }
-
-    /// The same content as a newer life: above every number and every revision that is known.
-    pub(crate) fn new_life(mut self, above: Incarnation, above_revision: Revision) -> Self {
-        let parent = self.past.last().map_or(ChainDigest::NONE, |past| past.chain);
-        self.incarnation = Incarnation {
-            number: self.incarnation.number.max(above.number) + 1,
-            id: IncarnationId::random(),
-        };
-        let life = ChainDigest::of_life(parent, self.store, self.incarnation.number, self.incarnation.id);
-        let head = self.past.pop().unwrap();
-        let revision = head.revision.max(above_revision).next();
-        self.past = vec![Past {
-            revision,
-            chain: life.extended(revision, []),
-            change_bytes: 0,
-            ..head
-        }];
+    /// The same content as a new life.
+    pub(crate) fn new_life(mut self, new: &NewLife) -> Self {
+        let time = self.past.last().map_or(SystemTime::UNIX_EPOCH, |past| past.commit_time);
+        let (life, first) = self.loaded().items.begin_life(new, time);
+        (self.store, self.incarnation) = (life.store, life.incarnation);
+        self.past = vec![first];
         self.forget_past_lives();
         self
     }

@@ -10,10 +10,13 @@ use std::{
 use switchboard::{
     digest::ChainDigest,
     history::Cursor,
-    names::{IncarnationId, Revision, StoreId},
+    names::{IncarnationId, InstanceId, Revision, StoreId},
     pb::registry::{self, subscribe_response::Kind},
 };
-use switchboard_registry::domain::state::State;
+use switchboard_registry::{
+    domain::state::State,
+    fleet::wait::{InForce, WaitError},
+};
 use switchboard_router::{
     catalog::Catalog,
     subscription::{apply::Applied, received::Received},
@@ -33,6 +36,7 @@ pub(crate) enum Actor {
     Receiver(usize),
     Catalog(usize),
     Fetcher(usize),
+    Waiter,
 }
 
 /// A revision with the history up to it.
@@ -43,6 +47,13 @@ pub(crate) type Place = (Revision, ChainDigest);
 pub(crate) struct Process {
     pub(crate) router: usize,
     pub(crate) start: usize,
+}
+
+impl Process {
+    /// The id that its router has. The last two share one, as where a configuration was copied.
+    pub(crate) fn id(self) -> String {
+        format!("router-{}", self.router.min(3))
+    }
 }
 
 /// How a write ended, as its caller knows it.
@@ -116,7 +127,7 @@ pub(crate) enum Event {
     /// A stream has ended.
     Closed { stream: usize, why: &'static str },
     /// A router process begins, with nothing.
-    Started { process: Process },
+    Started { process: Process, instance: InstanceId },
     /// What a router has received whole.
     Received { process: Process, state: Arc<Received> },
     /// What a router uses.
@@ -130,6 +141,17 @@ pub(crate) enum Event {
         process: Process,
         id: String,
         token: String,
+    },
+    /// Somebody waits until a revision is in force, while these processes are connected.
+    Waiting {
+        wait: usize,
+        revision: Revision,
+        connected: Vec<InstanceId>,
+    },
+    /// And is told so.
+    Waited {
+        wait: usize,
+        result: Result<InForce, WaitError>,
     },
     /// Something that the world does.
     Fault(String),
@@ -192,7 +214,7 @@ impl History {
         Self { records, truth }
     }
 
-    pub(crate) fn events(&self) -> impl Iterator<Item = &Event> {
+    pub(crate) fn events(&self) -> impl Iterator<Item = &Event> + Clone {
         self.records.iter().map(|record| &record.event)
     }
 
@@ -303,7 +325,7 @@ impl Ids {
                 )
             }
             Event::Closed { stream, why } => format!("stream {stream} ends: {why}"),
-            Event::Started { process } => format!("{process:?} starts"),
+            Event::Started { process, .. } => format!("{process:?} starts"),
             Event::Received { process, state } => {
                 let cursor = self.cursor(state.cursor());
                 format!(
@@ -327,6 +349,15 @@ impl Ids {
                 let id = self.id(id);
                 format!("{process:?} has fetched {id}: {token}")
             }
+            Event::Waiting {
+                wait,
+                revision,
+                connected,
+            } => format!("wait {wait} for {revision}, {} connected", connected.len()),
+            Event::Waited { wait, result } => match result {
+                Ok(done) => format!("wait {wait}: {} is in force on {:?}", done.revision, done.routers),
+                Err(error) => format!("wait {wait}: {error}"),
+            },
             Event::Fault(what) => what.clone(),
             Event::Healed { run } => format!("all is healed, run {run} serves"),
             Event::Stopped { head, .. } => format!("the time is up at {}", self.cursor(head)),

@@ -26,16 +26,17 @@ pub(crate) struct Router {
 
 impl Router {
     /// Starts a process that follows the registries at `addresses`.
-    pub(crate) fn start(process: Process, id: &str, addresses: usize, network: &Network, seed: u64, log: &Log) -> Self {
-        log.write(Actor::Receiver(process.router), Event::Started { process });
+    pub(crate) fn start(process: Process, addresses: usize, network: &Network, seed: u64, log: &Log) -> Self {
+        let instance = InstanceId::random();
+        log.write(Actor::Receiver(process.router), Event::Started { process, instance });
         let current = Arc::<Current>::default();
         let config = SubscriptionConfig {
             registry_addrs: (0..addresses)
                 .map(|address| format!("http://10.0.0.{address}:1").parse().unwrap())
                 .collect(),
-            router_id: id.to_owned(),
+            router_id: process.id(),
             group: String::new(),
-            instance: InstanceId::random(),
+            instance,
             build: "simulated".to_owned(),
             snapshot: None,
         };

@@ -5,13 +5,13 @@ use std::{
     future::Future,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use fastrand::Rng;
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, future, stream::once};
 use prost::Message as _;
 use switchboard::pb::{
     registry::{self, subscribe_request},
@@ -275,13 +275,18 @@ impl surroundings::Connection for Connection {
         }
         let (up, messages) = mpsc::channel(16);
         let (down, answers) = mpsc::channel(4);
-        let frames = self.run.feed.subscribe(ReceiverStream::new(messages).boxed());
+        let has_left = Arc::new(AtomicBool::new(false));
+        let has_ended = Arc::clone(&has_left);
+        let end = once(async move { (!has_ended.load(Ordering::Relaxed)).then_some(Err(UplinkError::Unreadable)) });
+        // A connection that breaks is not a router that leaves in order.
+        let messages = ReceiverStream::new(messages).chain(end.filter_map(future::ready));
+        let frames = self.run.feed.subscribe(messages.boxed());
         let (carrier, broken) = (self.clone(), self.broken());
         network.tasks.spawn(async move {
             tokio::select! {
                 biased;
                 () = broken => {}
-                () = carrier.carry_up(stream, speaks, upward, up) => {}
+                () = carrier.carry_up(stream, speaks, upward, up) => has_left.store(true, Ordering::Relaxed),
             }
         });
         let (carrier, broken) = (self.clone(), self.broken());

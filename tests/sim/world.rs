@@ -1,11 +1,12 @@
 //! One run: routers, registries and callers, what befalls them, and then a time without faults.
 
+mod lives;
 mod straggler;
 
 use std::{sync::Arc, time::Duration};
 
 use fastrand::Rng;
-use switchboard::{history::View, names::Revision};
+use switchboard::history::View;
 use tokio::task::JoinSet;
 
 use crate::{
@@ -16,11 +17,15 @@ use crate::{
     registry::{HEARTBEAT, Run},
     router::Router,
     time::{Clock, between},
+    waits::{keep_waiting, wait},
     writes::{Client, Etags},
 };
 
 /// The world's own milliseconds.
 const WORLD: u64 = 0;
+
+/// The number of the wait after all.
+const LAST_WAIT: usize = 1_000_000;
 
 /// How many registries there are at most.
 const REGISTRIES: usize = 2;
@@ -108,6 +113,7 @@ impl World {
             let client = Client::new(number, self.network.clone(), Arc::clone(&etags), seed, writes);
             clients.spawn(client.run());
         }
+        clients.spawn(keep_waiting(self.network.clone(), self.random.u64(..)));
         let faults = self.random.usize(6..20);
         for _ in 0..faults {
             self.pause(200, 5_000).await;
@@ -121,7 +127,7 @@ impl World {
 
     async fn fault(&mut self) {
         let router = self.random.usize(..self.routers.len());
-        match self.random.u8(..69) / 3 {
+        match self.random.u8(..68) / 3 {
             0 if self.random.u8(..3) == 0 => {
                 self.say("nothing happens for so long that streams rotate".to_owned());
                 self.pause(30 * 60_000, 40 * 60_000).await;
@@ -178,9 +184,12 @@ impl World {
                 let content = self.volume().content();
                 self.backups.push(content);
             }
-            18 if self.is_torn && self.random.bool() => self.restore().await,
+            18 if self.is_torn && self.random.bool() => self.new_life().await,
             18 => self.go_back().await,
             19..22 => self.straggle(router).await,
+            22 => {
+                self.accept_history().await;
+            }
             _ => self.second_registry().await,
         }
     }
@@ -204,51 +213,7 @@ impl World {
 
     fn start_router(&mut self, process: Process) -> Router {
         let seed = self.random.u64(..);
-        // The last two share an id, as where a configuration was copied.
-        let id = format!("router-{}", process.router.min(3));
-        Router::start(process, &id, self.addresses, &self.network, seed, &self.log)
-    }
-
-    /// The volume is swapped by hand: for an older copy, or for an empty one.
-    async fn go_back(&mut self) {
-        let content = match self.random.choice(&self.backups) {
-            Some(backup) => backup.clone(),
-            None if self.random.u8(..3) == 0 => Content::empty(),
-            None => return,
-        };
-        self.is_torn = true;
-        self.say(format!(
-            "the volume of registry 0 is swapped for one at {}",
-            content.head()
-        ));
-        self.kill(0).await;
-        self.add_volume(content);
-        self.pause(0, 2_000).await;
-        self.begin(0).await;
-    }
-
-    /// A second registry begins on a copy of the volume of the first, or ends.
-    async fn second_registry(&mut self) {
-        if self.addresses < REGISTRIES {
-            return;
-        }
-        if self.runs[1].is_some() {
-            self.say("registry 1 ends".to_owned());
-            self.kill(1).await;
-            return;
-        }
-        self.say("registry 1 begins on a copy".to_owned());
-        self.is_torn = true;
-        let content = self.volume().content();
-        if content.head() == Revision::ZERO {
-            return;
-        }
-        let seed = self.random.u64(..);
-        let number = self.volumes.len();
-        let volume = Volume::new(number, content, seed, self.log.clone());
-        // The newest is that of registry 0.
-        self.volumes.insert(0, Arc::clone(&volume));
-        self.begin_on(1, &volume).await;
+        Router::start(process, self.addresses, &self.network, seed, &self.log)
     }
 
     /// No more faults: all must come to what the first registry has, mostly by a new life of its store where that is needed.
@@ -262,7 +227,7 @@ impl World {
         self.volume().trouble(Trouble::default());
         // Else those whose history it contradicts have to say so, and keep what they have.
         if self.is_torn && self.random.u8(..4) > 0 {
-            self.restore().await;
+            self.new_life().await;
         }
         self.revive().await;
         let run = self.runs[0].as_ref().unwrap();
@@ -274,31 +239,9 @@ impl World {
         let state = commit.state();
         let head = Box::new(state.items.cursor(View::Router));
         self.log.write(Actor::World, Event::Stopped { head, state });
-    }
-
-    /// What the first registry has becomes the newest life of the store that routers know.
-    async fn restore(&mut self) {
-        self.say("the store begins a new life".to_owned());
-        self.kill(0).await;
-        let content = self.volume().content();
-        if content.head() == Revision::ZERO {
-            self.begin(0).await;
-            return;
-        }
-        let known = self.log.history();
-        let (mut store, mut above, mut above_revision) = (None, content.incarnation, Revision::ZERO);
-        for event in known.events() {
-            if let Event::Began { state, .. } | Event::Published { state, .. } = event {
-                store = store.or_else(|| Some(state.items.store()));
-                if state.items.incarnation().number > above.number {
-                    above = state.items.incarnation();
-                }
-                above_revision = above_revision.max(state.items.revision());
-            }
-        }
-        let content = content.adopted(store.unwrap()).new_life(above, above_revision);
-        self.add_volume(content);
-        self.begin(0).await;
+        let link = self.runs[0].as_ref().unwrap().link.clone();
+        // What is in force is known by now.
+        wait(&self.network, &link, LAST_WAIT, Duration::from_secs(1)).await;
     }
 
     async fn kill(&mut self, address: usize) {

@@ -10,8 +10,8 @@ use fastrand::Rng;
 use prost::Message as _;
 use switchboard::pb::{
     registry::{
-        CreateModelRequest, DeleteModelRequest, Endpoint, Feature, Model, Settings, UpdateFeatureRequest,
-        UpdateModelRequest, UpdateSettingsRequest,
+        CreateModelRequest, DeleteModelRequest, Endpoint, Feature, Model, RestoreRevisionRequest, Settings,
+        UpdateFeatureRequest, UpdateModelRequest, UpdateSettingsRequest,
     },
     types::Provider,
 };
@@ -48,6 +48,7 @@ enum Write {
     Delete(DeleteModelRequest),
     Feature(UpdateFeatureRequest),
     Settings(UpdateSettingsRequest),
+    Restore(RestoreRevisionRequest),
 }
 
 /// The newest etag of each model, as far as it is known.
@@ -172,6 +173,16 @@ impl Client {
                     )
                     .await
                 }
+                Write::Restore(request) => {
+                    submit(
+                        &run.commit,
+                        RestoreRevisionRequest {
+                            request_id: request_id.to_owned(),
+                            ..request
+                        },
+                    )
+                    .await
+                }
                 Write::Settings(request) => {
                     submit(
                         &run.commit,
@@ -204,7 +215,7 @@ impl Client {
     }
 
     fn any(&mut self) -> Write {
-        match self.random.u8(..16) {
+        match self.random.u8(..17) {
             0..3 => Write::Create(CreateModelRequest {
                 model: Some(self.new_model()),
                 ..Default::default()
@@ -226,6 +237,7 @@ impl Client {
                 feature: Some(self.feature()),
                 ..Default::default()
             }),
+            15 => Write::Restore(self.restore()),
             _ => Write::Settings(UpdateSettingsRequest {
                 settings: Some(Settings {
                     inference_paused: Some(self.random.u8(..3) == 0),
@@ -233,6 +245,16 @@ impl Client {
                 }),
                 ..Default::default()
             }),
+        }
+    }
+
+    /// Back to a revision that is kept, mostly.
+    fn restore(&mut self) -> RestoreRevisionRequest {
+        let run = self.network.at(0);
+        let newest = run.map_or(0, |run| run.commit.state().items.revision().get());
+        RestoreRevisionRequest {
+            revision: (newest - self.random.i64(0..8)).max(1),
+            ..Default::default()
         }
     }
 
@@ -318,6 +340,7 @@ impl Write {
                 let feature = request.feature.as_ref().unwrap();
                 format!("assign {} to {:?}", feature.name, feature.model)
             }
+            Self::Restore(request) => format!("go back to {}", request.revision),
             Self::Settings(request) => {
                 let settings = request.settings.as_ref().unwrap();
                 format!("pause {:?}", settings.inference_paused)

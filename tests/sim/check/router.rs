@@ -193,7 +193,7 @@ pub(super) fn convergence_10(history: &History) -> Found {
     let mut refusals = BTreeMap::new();
     for event in history.events() {
         match event {
-            Event::Started { process } => {
+            Event::Started { process, .. } => {
                 newest.insert(process.router, *process);
             }
             Event::Received { process, state } => {

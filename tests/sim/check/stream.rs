@@ -241,10 +241,19 @@ pub(super) fn resume_equals_snapshot_7(history: &History) -> Found {
     found
 }
 
-/// A history that does not go on from a cursor is never sent as if it did.
+/// A history that does not go on from a cursor, or of which a part is no longer kept, is never sent as if it did.
 pub(super) fn fork_detection_8(history: &History) -> Found {
     let mut found = Found::new();
     walk(history, |step| {
+        let life = step
+            .after
+            .welcome
+            .as_ref()
+            .and_then(|welcome| cursor(welcome.head.as_ref()));
+        let life = life.map(|head| head.incarnation);
+        if step.after.position.is_some_and(|at| Some(at.incarnation) != life) {
+            found.push(format!("stream {}: another life than it was welcomed to", step.number));
+        }
         let Kind::Welcome(welcome) = step.kind else { return };
         let Some(head) = cursor(welcome.head.as_ref()) else {
             return;
@@ -261,8 +270,10 @@ pub(super) fn fork_detection_8(history: &History) -> Found {
         let is_foreign = resume.store != head.store
             || own.number > theirs.number
             || own.number == theirs.number && own.id != theirs.id;
+        let is_kept = resume.revision.get() >= welcome.oldest_resumable;
         let is_right = match welcome.mode() {
-            Mode::Resumed => is_same_life && is_known,
+            Mode::Resumed => is_same_life && is_known && is_kept,
+            Mode::Snapshot if welcome.reason() == ModeReason::Compacted => is_same_life && !contradicts && !is_kept,
             Mode::Snapshot if welcome.reason() == ModeReason::Fork => {
                 resume.store == head.store && own.number < theirs.number
             }

@@ -17,10 +17,23 @@ pub(super) fn durable_before_visible_1(history: &History) -> Found {
     let mut found = Found::new();
     let mut volumes = BTreeMap::new();
     let mut writes = BTreeMap::new();
+    let mut lives = BTreeMap::new();
     let mut durable: BTreeMap<usize, BTreeMap<Revision, _>> = BTreeMap::new();
     for event in history.events() {
         match event {
-            Event::Durable { volume, places, .. } => durable.entry(*volume).or_default().extend(places.iter().copied()),
+            Event::Durable {
+                volume,
+                places,
+                incarnation,
+                ..
+            } => {
+                durable.entry(*volume).or_default().extend(places.iter().copied());
+                let first = places.first().map_or(Revision::ZERO, |(first, _)| *first);
+                let life = lives.entry(*volume).or_insert((*incarnation, first));
+                if life.0 != *incarnation {
+                    *life = (*incarnation, first);
+                }
+            }
             Event::Began { run, volume, state } => {
                 volumes.insert(*run, *volume);
                 let (begins, newest) = (state.items.revision(), durable[volume].keys().next_back());
@@ -53,13 +66,20 @@ pub(super) fn durable_before_visible_1(history: &History) -> Found {
             }
             Event::Answered {
                 write,
-                outcome: Outcome::Written { revision, .. },
-            } if !durable[&volumes[&writes[write]]].contains_key(revision)
-                && is_above_floor(&durable[&volumes[&writes[write]]], *revision) =>
-            {
-                found.push(format!(
-                    "write {write} is answered with {revision} before it is durable"
-                ));
+                outcome: Outcome::Written {
+                    revision, incarnation, ..
+                },
+            } => {
+                let volume = volumes[&writes[write]];
+                let places = &durable[&volume];
+                // What a new life was synced together with is in that life, and not known by its own revision.
+                let (life, first) = lives[&volume];
+                let is_of_life = life == *incarnation && *revision >= first;
+                if is_of_life && !places.contains_key(revision) && is_above_floor(places, *revision) {
+                    found.push(format!(
+                        "write {write} is answered with {revision} before it is durable"
+                    ));
+                }
             }
             _ => {}
         }

@@ -1,0 +1,90 @@
+//! What those are told who wait for a revision.
+
+use std::collections::BTreeMap;
+
+use switchboard::history::Cursor;
+use switchboard_registry::fleet::wait::WaitError;
+use switchboard_router::subscription::apply::Applied;
+
+use super::Found;
+use crate::history::{Event, History, Process};
+
+/// A revision that is said to be in force is in use by every router that was connected when the wait began, with nothing
+/// held back; and when all is healed, only those are said to lack it that do.
+pub(super) fn in_force(history: &History) -> Found {
+    let mut found = Found::new();
+    let (mut processes, mut live) = (BTreeMap::new(), BTreeMap::new());
+    let mut used: BTreeMap<Process, Vec<(Cursor, &Applied)>> = BTreeMap::new();
+    let mut waiting = None;
+    let mut head = None;
+    for event in history.events() {
+        match event {
+            Event::Started { process, instance } => {
+                processes.insert(*instance, *process);
+                live.insert(process.router, *process);
+            }
+            Event::InUse {
+                process,
+                applied,
+                catalog,
+            } => used.entry(*process).or_default().push((catalog.cursor, applied)),
+            Event::Stopped { head: at, .. } => head = Some(**at),
+            Event::Waiting {
+                wait,
+                revision,
+                connected,
+            } => waiting = Some((*wait, *revision, connected)),
+            Event::Waited { wait, result: Ok(done) } => {
+                let Some((number, revision, connected)) = waiting.take() else {
+                    continue;
+                };
+                if number != *wait || revision != done.revision {
+                    found.push(format!("wait {wait} for {revision} is told of {}", done.revision));
+                }
+                let is_in_force = |process: &Process| {
+                    let mut used = used.get(process).into_iter().flatten();
+                    used.any(|(cursor, applied): &(Cursor, &Applied)| {
+                        let mut held = applied.held.iter();
+                        cursor.incarnation == done.incarnation
+                            && cursor.revision >= revision
+                            && held.all(|held| held.used_revision >= revision || held.revision > revision)
+                    })
+                };
+                let connected = connected.iter().map(|instance| processes[instance]);
+                for process in connected.filter(|process| live[&process.router] == *process) {
+                    // Of two processes under one id, one that is lost is taken to be replaced by the other.
+                    let mut same = live.values().filter(|other| other.id() == process.id());
+                    let is_listed = done.routers.iter().any(|router| router.to_string() == process.id());
+                    if !is_listed || !same.any(is_in_force) {
+                        found.push(format!(
+                            "wait {wait}: {revision} is said to be in force, but not on {process:?}"
+                        ));
+                    }
+                }
+            }
+            Event::Waited {
+                wait,
+                result: Err(error),
+            } => match (error, head) {
+                (WaitError::NotApplied { routers, .. }, Some(head)) => {
+                    let uses = |process: &&Process| {
+                        let newest = used.get(process).and_then(|used| used.last());
+                        newest.is_some_and(|(cursor, _)| *cursor == head)
+                    };
+                    for router in routers {
+                        let mut lacking = live
+                            .values()
+                            .filter(|process| process.id() == router.to_string() && !uses(process));
+                        if lacking.next().is_none() {
+                            found.push(format!("wait {wait}: `{router}` is said to lack {}", head.revision));
+                        }
+                    }
+                }
+                (WaitError::NotApplied { .. } | WaitError::OtherIncarnation { .. } | WaitError::Draining, None) => {}
+                (error, _) => found.push(format!("wait {wait} fails: {error}")),
+            },
+            _ => {}
+        }
+    }
+    found
+}
