@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use switchboard::pb::{
-    registry::{Held, HeldWhy, Report, subscribe_request::Kind as Up, subscribe_response::Kind},
+    registry::{Held, HeldWhy, ListRoutersRequest, Report, subscribe_request::Kind as Up, subscribe_response::Kind},
     types::{Cursor, Refusal},
 };
 use tokio::time::Instant;
@@ -182,7 +182,12 @@ async fn a_router_that_reports_without_end_and_reads_nothing_is_heard_and_holds_
     eprintln!("from a write to its reader, the slowest of 50 beside {REPORTS} reports: {slowest:?}");
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
     let last = format!("models/unusable-{REPORTS}");
-    pair.wait_until(async || pair.registry().log().contains(&last)).await;
+    pair.wait_until(async || {
+        let listed = pair.config().list_routers(ListRoutersRequest::default()).await.unwrap();
+        let mut held = listed.get_ref().routers.iter().flat_map(|router| &router.held);
+        held.any(|held| held.item.as_ref().is_some_and(|item| item.resource == last))
+    })
+    .await;
 
     let mut open = open;
     let head = truth.peer.cursor().revision;

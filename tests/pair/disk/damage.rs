@@ -61,7 +61,7 @@ async fn a_second_registry_on_one_database_ends_at_once() {
     let status = Registry::start_with(folder.path(), &Setting::default())
         .await
         .unwrap_err();
-    assert_eq!(status.code(), Some(1));
+    assert_eq!(status.code(), Some(4));
     assert!(
         log(folder.path()).contains("another registry holds"),
         "{}",
