@@ -427,7 +427,8 @@ impl<S: Storage> Writer<S> {
         }
         let is_changed = !draft.revisions.is_empty();
         let mut state = draft.state;
-        let cut = state.items.due(&self.retention);
+        // What is cut off is published with what is new: readers must not miss what they are told is kept.
+        let cut = state.items.due(&self.retention).filter(|_| is_changed);
         let batch = Batch {
             revisions: &draft.revisions,
             actor: Actor::Anonymous,

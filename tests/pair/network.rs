@@ -263,7 +263,9 @@ impl Watched {
         let mut asking = JoinSet::new();
         asking.spawn(async move {
             let mut seen: Vec<Cursor> = Vec::new();
-            while !stopped.load(Ordering::Relaxed) {
+            loop {
+                // Asked once more when it is over: what came just before counts.
+                let is_over = stopped.load(Ordering::Relaxed);
                 let applied = ask(&mut routing).await;
                 if let Some(cursor) = applied
                     && seen.last() != Some(&cursor)
@@ -272,9 +274,11 @@ impl Watched {
                     assert!(cursor.revision > last, "{last}, then {}", cursor.revision);
                     seen.push(cursor);
                 }
+                if is_over {
+                    return seen;
+                }
                 sleep(Duration::from_millis(2)).await;
             }
-            seen
         });
         Self { stop, asking }
     }

@@ -149,7 +149,7 @@ pub fn hello(config: &SubscriptionConfig, resume: Option<&Cursor>, want_snapshot
 }
 
 /// How far the router is, what a restart would go on from (`persisted`), and what has changed of the servers that it calls:
-/// at most [`ENDPOINTS_MAX`].
+/// at most a thousand.
 #[must_use]
 pub fn report(
     standing: &Standing,

@@ -1,6 +1,6 @@
 //! What those are told who wait for a revision.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use switchboard::history::Cursor;
 use switchboard_registry::fleet::wait::WaitError;
@@ -15,6 +15,8 @@ pub(super) fn in_force(history: &History) -> Found {
     let mut found = Found::new();
     let (mut processes, mut live) = (BTreeMap::new(), BTreeMap::new());
     let mut used: BTreeMap<Process, Vec<(Cursor, &Applied)>> = BTreeMap::new();
+    // Those that refuse the history are waited for, although what they use may happen to be the same.
+    let mut refusing = BTreeSet::new();
     let mut waiting = None;
     let mut head = None;
     for event in history.events() {
@@ -28,6 +30,13 @@ pub(super) fn in_force(history: &History) -> Found {
                 applied,
                 catalog,
             } => used.entry(*process).or_default().push((catalog.cursor, applied)),
+            Event::Reported { process, report, .. } => {
+                if report.history_refusal.is_some() {
+                    refusing.insert(*process);
+                } else {
+                    refusing.remove(process);
+                }
+            }
             Event::Stopped { head: at, .. } => head = Some(**at),
             Event::Waiting {
                 wait,
@@ -69,7 +78,7 @@ pub(super) fn in_force(history: &History) -> Found {
                 (WaitError::NotApplied { routers, .. }, Some(head)) => {
                     let uses = |process: &&Process| {
                         let newest = used.get(process).and_then(|used| used.last());
-                        newest.is_some_and(|(cursor, _)| *cursor == head)
+                        newest.is_some_and(|(cursor, _)| *cursor == head) && !refusing.contains(*process)
                     };
                     for router in routers {
                         let mut lacking = live

@@ -114,6 +114,32 @@ async fn the_newest_answers_are_kept_and_no_token_with_them() {
 }
 
 #[tokio::test]
+async fn a_write_that_changes_nothing_cuts_nothing_off() {
+    let running = Running::start().await;
+    for name in ["A", "B", "C"] {
+        running.commit.submit(create(model(name))).await.unwrap();
+    }
+    let (folder, _) = running.stop().await;
+    let short = Retention {
+        revisions: 1,
+        ..Retention::default()
+    };
+    let running = Running::start_with(folder, short).await;
+    running.commit.submit(disable("r1", "models/a", false)).await.unwrap();
+    let items = &running.commit.state().items;
+    assert!(
+        items.past(items.oldest_resumable()).is_some(),
+        "what is told to be kept is"
+    );
+
+    running.commit.submit(disable("r2", "models/a", true)).await.unwrap();
+    let items = &running.commit.state().items;
+    assert_eq!(items.oldest_resumable().get(), 4);
+    assert!(items.past(items.oldest_resumable()).is_some());
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_bad_request_id_is_told_with_everything_else() {
     let running = Running::start().await;
     let outcome = running.commit.submit(disable("with blank", "mistral", true)).await;
