@@ -37,6 +37,7 @@ pub(crate) enum Actor {
     Catalog(usize),
     Fetcher(usize),
     Waiter,
+    Caller(usize),
 }
 
 /// A revision with the history up to it.
@@ -66,6 +67,18 @@ pub(crate) enum Outcome {
     },
     Refused(&'static str),
     Unknown,
+}
+
+/// What one attempt of a call takes from its catalog.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sent {
+    pub(crate) attempt: usize,
+    /// What the caller is told of the configuration.
+    pub(crate) revision: Revision,
+    /// `None`: nobody can answer.
+    pub(crate) model: Option<String>,
+    pub(crate) uris: Vec<String>,
+    pub(crate) token: Option<String>,
 }
 
 /// One thing that was seen.
@@ -111,6 +124,13 @@ pub(crate) enum Event {
         run: usize,
         hello: registry::Hello,
     },
+    /// A watcher's request.
+    Watched {
+        stream: usize,
+        run: usize,
+        resume: Option<Cursor>,
+        include_snapshot: bool,
+    },
     /// What the registry says on a stream.
     Said {
         stream: usize,
@@ -142,6 +162,15 @@ pub(crate) enum Event {
         id: String,
         token: String,
     },
+    /// A call begins, by this catalog.
+    Called {
+        process: Process,
+        call: usize,
+        feature: &'static str,
+        catalog: Arc<Catalog>,
+    },
+    /// And is sent to a model.
+    Sent { process: Process, call: usize, sent: Sent },
     /// Somebody waits until a revision is in force, while these processes are connected.
     Waiting {
         wait: usize,
@@ -311,6 +340,15 @@ impl Ids {
                 let want = hello.want_snapshot;
                 format!("{process:?} to run {run} on stream {stream}: resume {resume}, snapshot {want}")
             }
+            Event::Watched {
+                stream,
+                run,
+                resume,
+                include_snapshot,
+            } => {
+                let resume = resume.as_ref().map(|cursor| self.cursor(cursor));
+                format!("a watcher to run {run} on stream {stream}: resume {resume:?}, snapshot {include_snapshot}")
+            }
             Event::Said { stream, message, .. } => format!("stream {stream}: {}", self.message(message)),
             Event::Reported {
                 stream, report, in_use, ..
@@ -349,6 +387,16 @@ impl Ids {
                 let id = self.id(id);
                 format!("{process:?} has fetched {id}: {token}")
             }
+            Event::Called {
+                process,
+                call,
+                feature,
+                catalog,
+            } => {
+                let cursor = self.cursor(&catalog.cursor);
+                format!("{process:?} begins call {call} of {feature} by {cursor}")
+            }
+            Event::Sent { process, call, sent } => format!("{process:?} in call {call}: {sent:?}"),
             Event::Waiting {
                 wait,
                 revision,

@@ -7,7 +7,10 @@ use switchboard_registry::fleet::wait::WaitError;
 use switchboard_router::subscription::apply::Applied;
 
 use super::Found;
-use crate::history::{Event, History, Process};
+use crate::{
+    disk::skew::unreadable,
+    history::{Event, History, Process},
+};
 
 /// A revision that is said to be in force is in use by every router that was connected when the wait began, with nothing
 /// held back; and when all is healed, only those are said to lack it that do.
@@ -79,6 +82,14 @@ pub(super) fn in_force(history: &History) -> Found {
                             found.push(format!("wait {wait}: `{router}` is said to lack {}", head.revision));
                         }
                     }
+                }
+                (WaitError::Refused(refused), _) => {
+                    let is_unreadable = |name: &str| {
+                        let mut states = history.states();
+                        states.any(|state| unreadable(state).any(|item| &*item.key == name))
+                    };
+                    let needless = refused.iter().filter(|refused| !is_unreadable(&refused.held.resource));
+                    found.extend(needless.map(|refused| format!("wait {wait}: {refused:?} needlessly")));
                 }
                 (WaitError::NotApplied { .. } | WaitError::OtherIncarnation { .. } | WaitError::Draining, None) => {}
                 (error, _) => found.push(format!("wait {wait} fails: {error}")),
