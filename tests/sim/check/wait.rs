@@ -18,6 +18,7 @@ pub(super) fn in_force(history: &History) -> Found {
     let mut found = Found::new();
     let (mut processes, mut live) = (BTreeMap::new(), BTreeMap::new());
     let mut used: BTreeMap<Process, Vec<(Cursor, &Applied)>> = BTreeMap::new();
+    let mut refuses = BTreeMap::new();
     let mut waiting = None;
     let mut head = None;
     for event in history.events() {
@@ -31,6 +32,9 @@ pub(super) fn in_force(history: &History) -> Found {
                 applied,
                 catalog,
             } => used.entry(*process).or_default().push((catalog.cursor, applied)),
+            Event::Reported { process, report, .. } => {
+                refuses.insert(*process, report.history_refusal.is_some());
+            }
             Event::Stopped { head: at, .. } => head = Some(**at),
             Event::Waiting {
                 wait,
@@ -72,7 +76,9 @@ pub(super) fn in_force(history: &History) -> Found {
                 (WaitError::NotApplied { routers, .. }, Some(head)) => {
                     let uses = |process: &&Process| {
                         let newest = used.get(process).and_then(|used| used.last());
-                        newest.is_some_and(|(cursor, _)| *cursor == head)
+                        // Who is not sent this history may have come to the same by another that was written alike.
+                        let is_refused = refuses.get(process) == Some(&true);
+                        !is_refused && newest.is_some_and(|(cursor, _)| *cursor == head)
                     };
                     for router in routers {
                         let mut lacking = live
