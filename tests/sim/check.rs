@@ -1,6 +1,8 @@
 //! One checker for each invariant of the design that a simulation can see: from the history to its violations.
 
+mod call;
 mod router;
+mod skew;
 mod stream;
 mod wait;
 mod write;
@@ -28,8 +30,10 @@ pub(crate) enum Invariant {
     Monotonic = 9,
     Convergence = 10,
     LastGoodStays = 11,
+    CallIsolation = 12,
     IdempotentWrites = 13,
     Etag = 14,
+    VersionSkew = 20,
     NoSecret = 22,
     RightToken = 23,
     /// Of `WaitForRevision`, which the design does not number.
@@ -49,7 +53,7 @@ pub(crate) type Found = Vec<String>;
 
 type Checker = fn(&History) -> Found;
 
-const CHECKERS: [(Invariant, Checker); 16] = [
+const CHECKERS: [(Invariant, Checker); 18] = [
     (Invariant::DurableBeforeVisible, write::durable_before_visible_1),
     (Invariant::DenseAndTotal, stream::dense_and_total_2),
     (Invariant::Atomic, router::atomic_3),
@@ -61,8 +65,10 @@ const CHECKERS: [(Invariant, Checker); 16] = [
     (Invariant::Monotonic, router::monotonic_9),
     (Invariant::Convergence, router::convergence_10),
     (Invariant::LastGoodStays, router::last_good_stays_11),
+    (Invariant::CallIsolation, call::isolation_12),
     (Invariant::IdempotentWrites, write::idempotent_writes_13),
     (Invariant::Etag, write::etag_14),
+    (Invariant::VersionSkew, skew::refused_by_name_20),
     (Invariant::NoSecret, stream::no_secret_22),
     (Invariant::RightToken, router::right_token_23),
     (Invariant::InForce, wait::in_force),

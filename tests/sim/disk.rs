@@ -1,5 +1,7 @@
 //! A volume: what is durable of a registry's database, and what only seems to be.
 
+pub(crate) mod skew;
+
 use std::{
     collections::BTreeMap,
     io,

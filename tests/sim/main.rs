@@ -12,6 +12,7 @@
 )]
 
 mod arguments;
+mod calls;
 mod check;
 mod disk;
 mod history;
@@ -23,6 +24,7 @@ mod seeds;
 mod surroundings;
 mod time;
 mod waits;
+mod watches;
 mod world;
 mod writes;
 
@@ -146,11 +148,19 @@ fn the_same_seed_gives_the_same_history() {
 fn the_runs_meet_what_they_are_for() {
     let mut met = BTreeSet::new();
     for seed in 0..MUTANT_SEEDS {
+        let mut watched = BTreeSet::new();
         for event in seeds::run(Plan { seed, mutant: None }).unwrap().events() {
             match event {
-                Event::Said { message, .. } => match &message.kind {
+                Event::Watched { stream, .. } => {
+                    watched.insert(*stream);
+                }
+                Event::Closed { why: "refused", .. } => {
+                    met.insert("watcher refused".to_owned());
+                }
+                Event::Said { stream, message, .. } => match &message.kind {
                     Some(Kind::Welcome(welcome)) => {
-                        met.insert(format!("{:?} {:?}", welcome.mode(), welcome.reason()));
+                        let watcher = if watched.contains(stream) { "watcher " } else { "" };
+                        met.insert(format!("{watcher}{:?} {:?}", welcome.mode(), welcome.reason()));
                     }
                     Some(Kind::Goodbye(goodbye)) => {
                         met.insert(format!("goodbye {:?}", goodbye.why()));
@@ -195,12 +205,19 @@ fn the_runs_meet_what_they_are_for() {
         "goodbye TooSlow",
         "held CredentialPending",
         "held Dependency",
+        "held Refused",
         "refused RevisionRegressed",
         "refused StoreChanged",
         "refused by its content",
         "refused by the disk",
         "stalled",
         "unknown",
+        "watcher Resumed Unspecified",
+        "watcher Snapshot Ahead",
+        "watcher Snapshot Compacted",
+        "watcher Snapshot First",
+        "watcher Snapshot Fork",
+        "watcher refused",
         "written",
     ];
     let missing: Vec<_> = expected.into_iter().filter(|what| !met.contains(*what)).collect();
@@ -225,6 +242,10 @@ fn each_planted_defect_is_found_by_the_checker_of_its_invariant() {
         (Mutant::HeldAfterDelete, Invariant::Atomic),
         (Mutant::DisabledInUse, Invariant::RightToken),
         (Mutant::CredentialByModel, Invariant::RightToken),
+        (Mutant::LoadedAgain, Invariant::CallIsolation),
+        (Mutant::RefusedInUse, Invariant::VersionSkew),
+        (Mutant::RefusalUntold, Invariant::VersionSkew),
+        (Mutant::WatchedFromNow, Invariant::GapFree),
     ] {
         let finds = |seed| {
             let plan = Plan {

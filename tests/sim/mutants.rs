@@ -2,14 +2,11 @@
 //!
 //! They stand around the real parts, at the seams, and are chosen at run time.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Mutex,
-};
+use std::{collections::BTreeMap, sync::Mutex};
 
 use switchboard::{
     digest::{ItemDigest, ItemParts, StateDigest},
-    names::{ModelName, Revision},
+    names::{ModelName, ResourceName, Revision},
     pb::{
         registry::{self, Mode, ModeReason, subscribe_request, subscribe_response::Kind},
         types,
@@ -58,6 +55,14 @@ pub(crate) enum Mutant {
     DisabledInUse,
     /// It keeps credentials by the names of their models.
     CredentialByModel,
+    /// A call loads the catalog again in its course.
+    LoadedAgain,
+    /// The router uses what it refuses, as something that it knows.
+    RefusedInUse,
+    /// It does not say what it refuses.
+    RefusalUntold,
+    /// The registry lets a watcher with a cursor begin at the present revision.
+    WatchedFromNow,
 }
 
 impl Mutant {
@@ -68,6 +73,11 @@ impl Mutant {
             && let Some(subscribe_request::Kind::Report(report)) = &mut message.kind
         {
             report.applied.clone_from(&report.received);
+        }
+        if self == Self::RefusalUntold
+            && let Some(subscribe_request::Kind::Report(report)) = &mut message.kind
+        {
+            report.held.clear();
         }
         message
     }
@@ -208,7 +218,7 @@ fn digest(resource: &registry::Resource) -> ItemDigest {
 #[derive(Debug)]
 pub(crate) struct Compiler {
     mutant: Option<Mutant>,
-    before: Mutex<HashMap<ModelName, ModelState>>,
+    before: Mutex<BTreeMap<ModelName, ModelState>>,
 }
 
 impl Compiler {
@@ -229,6 +239,13 @@ impl Compiler {
                     models.insert(name.clone(), old.clone());
                 }
                 _ => {}
+            }
+        }
+        if self.mutant == Some(Mutant::RefusedInUse) {
+            for held in compiled.held.iter().filter(|held| held.why.is_lasting()) {
+                if let (ResourceName::Model(name), Some(known)) = (&held.name, before.values().next()) {
+                    models.insert(name.clone(), known.clone());
+                }
             }
         }
         before.extend(

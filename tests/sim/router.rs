@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    calls::keep_calling,
     history::{Actor, Event, Log, Process},
     network::Network,
     surroundings::Surroundings,
@@ -44,6 +45,8 @@ impl Router {
         let subscription = Subscription::within(surroundings, config, Arc::clone(&current), Endpoints::default());
         let progress = subscription.progress();
         let mut tasks = JoinSet::new();
+        // Calls draw numbers of their own, so that whatever else a seed does stays the same.
+        tasks.spawn(keep_calling(process, Arc::clone(&current), network.clone(), !seed));
         let (mut states, to) = (progress.states(), log.clone());
         tasks.spawn(async move {
             while states.changed().await.is_ok() {

@@ -18,6 +18,7 @@ use crate::{
     router::Router,
     time::{Clock, between},
     waits::{keep_waiting, wait},
+    watches::keep_watching,
     writes::{Client, Etags},
 };
 
@@ -26,6 +27,9 @@ const WORLD: u64 = 0;
 
 /// The number of the wait after all.
 const LAST_WAIT: usize = 1_000_000;
+
+/// One run of so many begins with what a registry of another build has written.
+const SKEW: u64 = 4;
 
 /// How many registries there are at most.
 const REGISTRIES: usize = 2;
@@ -79,7 +83,12 @@ impl World {
         let routers = random.usize(3..=5);
         let addresses = 1 + usize::from(random.bool());
         let network = Network::new(routers, REGISTRIES, clock, log.clone(), mutant);
-        let volume = Volume::new(0, Content::empty(), random.u64(..), log.clone());
+        let content = if seed % SKEW == SKEW - 1 {
+            Content::of_another_build()
+        } else {
+            Content::empty()
+        };
+        let volume = Volume::new(0, content, random.u64(..), log.clone());
         let mut world = Self {
             random,
             clock,
@@ -114,6 +123,9 @@ impl World {
             clients.spawn(client.run());
         }
         clients.spawn(keep_waiting(self.network.clone(), self.random.u64(..)));
+        // A number of its own, so that whatever else a seed does stays the same.
+        let seed = !self.random.clone().u64(..);
+        clients.spawn(keep_watching(self.network.clone(), seed));
         let faults = self.random.usize(6..20);
         for _ in 0..faults {
             self.pause(200, 5_000).await;

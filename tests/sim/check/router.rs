@@ -14,7 +14,7 @@ use switchboard_router::{
     subscription::{apply::Applied, received::Received},
 };
 
-use super::{Found, difference, plain_of_received, plain_of_state};
+use super::{Found, difference, plain_of_received, plain_of_state, skew::is_skew};
 use crate::{
     history::{Event, History, Process},
     writes::FEATURES,
@@ -185,8 +185,8 @@ pub(super) fn monotonic_9(history: &History) -> Found {
     found
 }
 
-/// In the end everybody has received and uses the newest revision, and holds nothing; but for those whose history is
-/// another one: they have told so.
+/// In the end everybody has received and uses the newest revision, and holds nothing but what this build cannot read; but
+/// for those whose history is another one: they have told so.
 pub(super) fn convergence_10(history: &History) -> Found {
     let mut found = Found::new();
     let (mut newest, mut received, mut in_use) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
@@ -223,7 +223,8 @@ pub(super) fn convergence_10(history: &History) -> Found {
                         found.push(format!("{process:?} has another state than the registry"));
                     }
                     let used = in_use.get(process);
-                    if !used.is_some_and(|(applied, catalog)| catalog.cursor == **head && applied.held.is_empty()) {
+                    let is_all_used = |applied: &Applied| applied.held.iter().all(|held| is_skew(held, state));
+                    if !used.is_some_and(|(applied, catalog)| catalog.cursor == **head && is_all_used(applied)) {
                         let used = used.map(|(applied, catalog)| (catalog.cursor.revision, &applied.held));
                         found.push(format!("{process:?} uses {used:?} of {}", head.revision));
                     }

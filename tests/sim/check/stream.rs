@@ -19,6 +19,7 @@ use crate::history::{Event, History};
 #[derive(Debug, Default)]
 struct Stream {
     resume: Option<Cursor>,
+    is_watcher: bool,
     volume: usize,
     welcome: Option<registry::Welcome>,
     /// The last cursor that was sent whole.
@@ -57,6 +58,17 @@ fn walk(history: &History, mut look: impl FnMut(Step<'_>)) {
                 };
                 streams.insert(*stream, opened);
             }
+            Event::Watched {
+                stream, run, resume, ..
+            } => {
+                let opened = Stream {
+                    resume: *resume,
+                    is_watcher: true,
+                    volume: volumes[run],
+                    ..Stream::default()
+                };
+                streams.insert(*stream, opened);
+            }
             Event::Said { stream, message, .. } => {
                 let number = *stream;
                 let (Some(before), Some(kind)) = (streams.remove(&number), &message.kind) else {
@@ -81,6 +93,7 @@ impl Stream {
     fn next(&self, history: &History, kind: &Kind) -> Self {
         let mut next = Self {
             resume: self.resume,
+            is_watcher: self.is_watcher,
             volume: self.volume,
             welcome: self.welcome.clone(),
             position: self.position,
@@ -90,8 +103,10 @@ impl Stream {
         match kind {
             Kind::Welcome(welcome) => {
                 if welcome.mode() == Mode::Resumed {
-                    next.position = self.resume;
-                    let state = self.resume.and_then(|at| history.truth(&at));
+                    // A watcher that takes no snapshot and has nothing begins at the present.
+                    let present = || cursor(welcome.head.as_ref()).filter(|_| self.is_watcher);
+                    next.position = self.resume.or_else(present);
+                    let state = next.position.and_then(|at| history.truth(&at));
                     next.resources = state.map(|state| plain_of_state(state)).unwrap_or_default();
                 }
                 next.welcome = Some(welcome.clone());
@@ -234,7 +249,7 @@ pub(super) fn resume_equals_snapshot_7(history: &History) -> Found {
             return;
         };
         let names = difference(&step.after.resources, &plain_of_state(state));
-        if !names.is_empty() || state.items.cursor(View::Router) != at {
+        if !names.is_empty() || state.items.cursor(at.view) != at {
             found.push(format!("stream {number} at {}: {names:?} differ", at.revision));
         }
     });
@@ -273,12 +288,14 @@ pub(super) fn fork_detection_8(history: &History) -> Found {
         let is_kept = resume.revision.get() >= welcome.oldest_resumable;
         let is_right = match welcome.mode() {
             Mode::Resumed => is_same_life && is_known && is_kept,
+            // A watcher uses nothing: whatever it had, it may start anew.
+            Mode::Snapshot if step.before.is_watcher => true,
             Mode::Snapshot if welcome.reason() == ModeReason::Compacted => is_same_life && !contradicts && !is_kept,
             Mode::Snapshot if welcome.reason() == ModeReason::Fork => {
                 resume.store == head.store && own.number < theirs.number
             }
             Mode::Snapshot => !contradicts && !is_foreign,
-            Mode::Withheld => contradicts || is_foreign || !is_known,
+            Mode::Withheld => !step.before.is_watcher && (contradicts || is_foreign || !is_known),
             Mode::Unspecified => false,
         };
         if !is_right {

@@ -1,13 +1,16 @@
 //! What those are told who wait for a revision.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use switchboard::history::Cursor;
 use switchboard_registry::fleet::wait::WaitError;
 use switchboard_router::subscription::apply::Applied;
 
 use super::Found;
-use crate::history::{Event, History, Process};
+use crate::{
+    disk::skew::unreadable,
+    history::{Event, History, Process},
+};
 
 /// A revision that is said to be in force is in use by every router that was connected when the wait began, with nothing
 /// held back; and when all is healed, only those are said to lack it that do.
@@ -15,8 +18,7 @@ pub(super) fn in_force(history: &History) -> Found {
     let mut found = Found::new();
     let (mut processes, mut live) = (BTreeMap::new(), BTreeMap::new());
     let mut used: BTreeMap<Process, Vec<(Cursor, &Applied)>> = BTreeMap::new();
-    // Those that refuse the history are waited for, although what they use may happen to be the same.
-    let mut refusing = BTreeSet::new();
+    let mut refuses = BTreeMap::new();
     let mut waiting = None;
     let mut head = None;
     for event in history.events() {
@@ -31,11 +33,7 @@ pub(super) fn in_force(history: &History) -> Found {
                 catalog,
             } => used.entry(*process).or_default().push((catalog.cursor, applied)),
             Event::Reported { process, report, .. } => {
-                if report.history_refusal.is_some() {
-                    refusing.insert(*process);
-                } else {
-                    refusing.remove(process);
-                }
+                refuses.insert(*process, report.history_refusal.is_some());
             }
             Event::Stopped { head: at, .. } => head = Some(**at),
             Event::Waiting {
@@ -78,7 +76,9 @@ pub(super) fn in_force(history: &History) -> Found {
                 (WaitError::NotApplied { routers, .. }, Some(head)) => {
                     let uses = |process: &&Process| {
                         let newest = used.get(process).and_then(|used| used.last());
-                        newest.is_some_and(|(cursor, _)| *cursor == head) && !refusing.contains(*process)
+                        // Who is not sent this history may have come to the same by another that was written alike.
+                        let is_refused = refuses.get(process) == Some(&true);
+                        !is_refused && newest.is_some_and(|(cursor, _)| *cursor == head)
                     };
                     for router in routers {
                         let mut lacking = live
@@ -88,6 +88,14 @@ pub(super) fn in_force(history: &History) -> Found {
                             found.push(format!("wait {wait}: `{router}` is said to lack {}", head.revision));
                         }
                     }
+                }
+                (WaitError::Refused(refused), _) => {
+                    let is_unreadable = |name: &str| {
+                        let mut states = history.states();
+                        states.any(|state| unreadable(state).any(|item| &*item.key == name))
+                    };
+                    let needless = refused.iter().filter(|refused| !is_unreadable(&refused.held.resource));
+                    found.extend(needless.map(|refused| format!("wait {wait}: {refused:?} needlessly")));
                 }
                 (WaitError::NotApplied { .. } | WaitError::OtherIncarnation { .. } | WaitError::Draining, None) => {}
                 (error, _) => found.push(format!("wait {wait} fails: {error}")),

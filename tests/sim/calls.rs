@@ -1,0 +1,77 @@
+//! Calls that go on while catalogs are swapped: each tries one model after the other by the catalog that it began with.
+
+use std::sync::Arc;
+
+use fastrand::Rng;
+use switchboard_router::{
+    catalog::{Caller, Catalog, Model},
+    current::Current,
+};
+
+use crate::{
+    history::{Actor, Event, Process, Sent},
+    mutants::Mutant,
+    network::Network,
+    time::between,
+    writes::FEATURES,
+};
+
+/// The milliseconds of all calls: they do not meet.
+const CLASS: u64 = 7;
+
+/// Makes one call after the other until it is dropped.
+pub(crate) async fn keep_calling(process: Process, current: Arc<Current>, network: Network, seed: u64) {
+    let mut random = Rng::with_seed(seed);
+    for call in 0.. {
+        network.clock.pause(CLASS, between(&mut random, 50, 1_500)).await;
+        let Some(catalog) = current.load() else { continue };
+        let feature = FEATURES[random.usize(..FEATURES.len())];
+        let began = Event::Called {
+            process,
+            call,
+            feature,
+            catalog: Arc::clone(&catalog),
+        };
+        network.log.write(Actor::Caller(process.router), began);
+        // A queue, then one server that does not answer after the other.
+        for attempt in 0..2 {
+            network.clock.pause(CLASS, between(&mut random, 0, 2_500)).await;
+            let catalog = match network.mutant {
+                Some(Mutant::LoadedAgain) => current.load().unwrap(),
+                _ => Arc::clone(&catalog),
+            };
+            let sent = Event::Sent {
+                process,
+                call,
+                sent: send(&catalog, feature, attempt),
+            };
+            network.log.write(Actor::Caller(process.router), sent);
+        }
+    }
+}
+
+/// What an attempt takes from a catalog.
+pub(crate) fn send(catalog: &Catalog, feature: &str, attempt: usize) -> Sent {
+    let decision = catalog.resolve(feature, &Caller::default()).ok();
+    let model = decision.and_then(|decision| {
+        let models = catalog
+            .candidates(&decision)
+            .filter_map(|candidate| candidate.model.ok());
+        let models: Vec<&Arc<Model>> = models.collect();
+        // With nobody else to try, the same is tried again.
+        models.get(attempt).or_else(|| models.last()).copied()
+    });
+    Sent {
+        attempt,
+        revision: catalog.cursor.revision,
+        model: model.map(|model| model.name.to_string()),
+        uris: model
+            .iter()
+            .flat_map(|model| &model.endpoints)
+            .map(|endpoint| endpoint.uri.as_str().to_owned())
+            .collect(),
+        token: model
+            .and_then(|model| model.credential.as_ref())
+            .map(|credential| credential.token.expose().to_owned()),
+    }
+}
