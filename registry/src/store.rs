@@ -26,8 +26,9 @@ use switchboard::{digest::ChainDigest, failpoint, names::Revision};
 
 pub use self::{
     error::{Kind, StoreError},
+    file::{Held, companion, create_new, hold, remove, sync},
     history::{History, PastChange, PastChanges, Query},
-    inspect::{Held, Identity, companion, copy_into, create_new, hold, inspect, remove, settle, sync},
+    inspect::{Identity, copy_into, inspect, settle},
     load::{Loaded, StoredCredential},
     open::path_of,
     swap::{folder_of, swap_in},

@@ -44,10 +44,7 @@ fn place(partial: &Path, file: &Path, force: bool) -> Result<(), CommandError> {
         if source.kind() == io::ErrorKind::AlreadyExists {
             CommandError::Exists(file.display().to_string())
         } else {
-            CommandError::Store(StoreError::File {
-                path: file.to_owned(),
-                source,
-            })
+            StoreError::file(file, source).into()
         }
     })?;
     Ok(store::sync(store::folder_of(file))?)

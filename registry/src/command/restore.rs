@@ -114,11 +114,11 @@ fn duplicate(file: &Path, copy: &Path) -> Result<(), StoreError> {
         let mut source = match File::open(&from) {
             Ok(source) => source,
             Err(error) if error.kind() == io::ErrorKind::NotFound && !suffix.is_empty() => continue,
-            Err(source) => return Err(StoreError::File { path: from, source }),
+            Err(source) => return Err(StoreError::file(&from, source)),
         };
         let to = store::companion(copy, suffix);
         let mut target = store::create_new(&to)?;
-        io::copy(&mut source, &mut target).map_err(|source| StoreError::File { path: to, source })?;
+        io::copy(&mut source, &mut target).map_err(|source| StoreError::file(&to, source))?;
     }
     Ok(())
 }
@@ -138,8 +138,5 @@ fn resolved(path: &Path) -> Result<PathBuf, StoreError> {
         }
         found => found,
     };
-    found.map_err(|source| StoreError::File {
-        path: path.to_owned(),
-        source,
-    })
+    found.map_err(|source| StoreError::file(path, source))
 }

@@ -101,7 +101,7 @@ impl StoreError {
         Self::Sql { during, kind, source }
     }
 
-    pub(super) fn file(path: &Path, source: io::Error) -> Self {
+    pub(crate) fn file(path: &Path, source: io::Error) -> Self {
         Self::File {
             path: path.to_owned(),
             source,

@@ -1,18 +1,13 @@
 //! Reading a database without changing it, while a registry runs on it or not: what is verified, and what is backed up.
 
-use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read as _},
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
-};
+use std::{fs::File, io::Read as _, path::Path};
 
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 use switchboard::names::StoreId;
 
 use super::{
     Loaded, StoreError,
-    file::take_lock,
+    file::{companion, sync},
     load,
     open::{BUSY_TIMEOUT, MIGRATOR, quick_check},
 };
@@ -21,12 +16,6 @@ use crate::domain::life::Mark;
 /// How every database file begins.
 const HEADER: &[u8] = b"SQLite format 3\0";
 
-/// A database that no registry can open as long as this is held.
-#[derive(Debug)]
-pub struct Held {
-    _lock: File,
-}
-
 /// What a database says of itself, be its schema older or newer than this program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
@@ -34,25 +23,6 @@ pub struct Identity {
     pub store: StoreId,
     /// Its incarnation number and its newest revision.
     pub mark: Mark,
-}
-
-/// Keeps registries from a database, which need not exist.
-///
-/// # Errors
-///
-/// [`StoreError::Locked`] when one holds it.
-pub fn hold(database: &Path) -> Result<Held, StoreError> {
-    Ok(Held {
-        _lock: take_lock(database)?,
-    })
-}
-
-/// The file that belongs to a database under a name of its own, such as `-wal`.
-#[must_use]
-pub fn companion(database: &Path, suffix: &str) -> PathBuf {
-    let mut path = database.as_os_str().to_owned();
-    path.push(suffix);
-    path.into()
 }
 
 /// Verifies a database as a start does and more thoroughly, and returns what it holds. Nothing is changed.
@@ -111,43 +81,6 @@ pub async fn settle(database: &Path) -> Result<Identity, StoreError> {
         return Err(StoreError::InUse(database.to_owned()));
     }
     Ok(identity)
-}
-
-/// Makes an empty file that is readable to nobody else.
-///
-/// # Errors
-///
-/// [`StoreError::File`] when it cannot be made, or is there.
-pub fn create_new(path: &Path) -> Result<File, StoreError> {
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(|source| StoreError::file(path, source))
-}
-
-/// Has the system write a file, or the names in a folder, to the disk.
-///
-/// # Errors
-///
-/// [`StoreError::File`] when that fails.
-pub fn sync(path: &Path) -> Result<(), StoreError> {
-    File::open(path)
-        .and_then(|file| file.sync_all())
-        .map_err(|source| StoreError::file(path, source))
-}
-
-/// Removes a file that need not be there.
-///
-/// # Errors
-///
-/// [`StoreError::File`] when it is there and stays.
-pub fn remove(path: &Path) -> Result<(), StoreError> {
-    match fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(StoreError::file(path, source)),
-        Ok(()) | Err(_) => Ok(()),
-    }
 }
 
 /// For reading only. Without a log beside it nobody is writing the file, and SQLite is told to leave none there either.

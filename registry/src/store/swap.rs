@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     StoreError,
-    inspect::{companion, remove, sync},
+    file::{companion, remove, sync},
 };
 
 /// Puts `new`, a closed database without a log, in the place of `database`. Returns where the replaced file is kept.
