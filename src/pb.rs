@@ -129,6 +129,7 @@ impl fmt::Debug for router::delta::Kind {
             Self::Text(_) => "Text",
             Self::Reasoning(_) => "Reasoning",
             Self::ToolCall(_) => "ToolCall",
+            Self::ReasoningSignature(_) => "ReasoningSignature",
         };
         f.debug_tuple(name).field(&Withheld).finish()
     }

@@ -41,6 +41,7 @@ mod tests {
             .map(|(place, &weight)| Endpoint {
                 uri: EndpointUri::parse(&format!("http://gpu{place}:8000")).unwrap(),
                 weight,
+                zone: "".into(),
             })
             .collect()
     }

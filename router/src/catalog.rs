@@ -13,6 +13,7 @@ mod tls;
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
 use switchboard::{
@@ -65,6 +66,19 @@ pub struct Assignment {
     pub fallbacks: Vec<ModelName>,
     /// Exceptions: the first that fits decides instead of [`Self::model`].
     pub rules: Vec<Rule>,
+    /// The limits of its calls, on this router.
+    pub limits: FeatureLimits,
+    /// When a call that has no token yet is made a second time. `None`: never.
+    pub hedge_delay: Option<Duration>,
+}
+
+/// The limits of a feature's calls, on this router alone. A feature that uses its parent's setting counts as the parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FeatureLimits {
+    /// How many calls it may have at a time. `None`: as many as there are.
+    pub max_concurrency: Option<usize>,
+    /// How many places of [`Assignment::model`] are there for it whatever others do.
+    pub reserved_concurrency: usize,
 }
 
 impl Assignment {
@@ -82,6 +96,8 @@ impl From<ModelName> for Setting {
             model,
             fallbacks: Vec::new(),
             rules: Vec::new(),
+            limits: FeatureLimits::default(),
+            hedge_delay: None,
         }))
     }
 }
@@ -106,6 +122,8 @@ pub struct Model {
     pub name: ModelName,
     /// Its family.
     pub family: &'static Family,
+    /// The kind of API that its servers speak.
+    pub platform: Platform,
     /// The name by which the server knows it, as sent.
     pub identifier: String,
     /// Its servers, one at least with a weight above 0.
@@ -118,6 +136,21 @@ pub struct Model {
     pub limits: Limits,
     /// How its servers prove who they are. `None`: by the system's roots.
     pub tls: Option<Arc<Tls>>,
+}
+
+/// The kind of API that a model's servers speak.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub enum Platform {
+    /// OpenAI's chat completions and completions, as many servers have them.
+    #[default]
+    OpenAiCompatible,
+    /// Azure OpenAI.
+    AzureOpenAi {
+        /// The version of its API.
+        api_version: Box<str>,
+    },
+    /// Anthropic Messages.
+    Anthropic,
 }
 
 /// How a model completes code between a prefix and a suffix.
@@ -141,6 +174,8 @@ pub struct Endpoint {
     pub uri: EndpointUri,
     /// Its share of the calls, 0 to 1000.
     pub weight: u32,
+    /// Where it stands; routers of the same group prefer it. Empty: nowhere in particular.
+    pub zone: Box<str>,
 }
 
 /// An API token and where it may be sent.

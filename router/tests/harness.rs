@@ -20,7 +20,8 @@ use switchboard::{
 use switchboard_router::{
     call::Limits,
     catalog::{
-        self, Assignment, Catalog, Credential, Endpoint, InfillMode, Match, Model, ModelState, Rule, RuleId, Setting,
+        self, Assignment, Catalog, Credential, Endpoint, FeatureLimits, InfillMode, Match, Model, ModelState, Platform,
+        Rule, RuleId, Setting,
     },
     current::Current,
     grpc::{inference::InferenceApi, routing::RoutingApi},
@@ -164,10 +165,12 @@ impl Setup {
         let endpoint = |uri: &String| Endpoint {
             uri: EndpointUri::parse(uri).unwrap(),
             weight: 1,
+            zone: "".into(),
         };
         let model = Model {
             name: model_name(),
             family: Catalogue::get().family(self.family).expect("the family exists"),
+            platform: Platform::OpenAiCompatible,
             identifier: "org/model".to_owned(),
             endpoints: [&self.endpoint]
                 .into_iter()
@@ -234,6 +237,8 @@ pub(crate) fn assigned(rules: &[(&str, &str, &str)], fallbacks: &[&str]) -> Sett
         model: model_name(),
         fallbacks: fallbacks.iter().map(|id| ModelName::from_id(id).unwrap()).collect(),
         rules: rules.iter().map(rule).collect(),
+        limits: FeatureLimits::default(),
+        hedge_delay: None,
     }))
 }
 
@@ -403,6 +408,7 @@ impl Answer {
                         router::delta::Kind::Text(text) => self.text.push_str(&text),
                         router::delta::Kind::Reasoning(text) => self.reasoning.push_str(&text),
                         router::delta::Kind::ToolCall(call) => self.calls.push(call),
+                        router::delta::Kind::ReasoningSignature(_) => {}
                     }
                 }
                 Event::Completion(completion) => self.completion = Some(completion),

@@ -286,10 +286,12 @@ async fn bad_models_are_refused_field_by_field_and_change_nothing() {
                     Endpoint {
                         uri: "http://ok:1".to_owned(),
                         weight: Some(1),
+                        zone: String::new(),
                     },
                     Endpoint {
                         uri: "ftp://no".to_owned(),
                         weight: Some(5000),
+                        zone: String::new(),
                     },
                 ],
                 endpoint: None,

@@ -307,7 +307,7 @@ impl Client {
         let count = self.random.usize(1..=2);
         let endpoints = servers[..count].iter().map(|uri| Endpoint {
             uri: (*uri).to_owned(),
-            weight: None,
+            ..Default::default()
         });
         endpoints.collect()
     }

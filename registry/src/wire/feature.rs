@@ -112,6 +112,8 @@ pub fn answer(view: &FeatureView) -> registry::Feature {
         model: feature.setting.model().map(ToString::to_string),
         fallback_models: fallback_models(&feature.setting),
         rules: rule_messages(&feature.setting),
+        limits: None,
+        hedge_delay: None,
         etag: view.etag.to_string(),
         display_name: facts.display_name.clone(),
         group: facts.group.clone(),

@@ -169,6 +169,7 @@ pub(super) fn endpoints(list: &[(&str, Option<i32>)]) -> Vec<registry::Endpoint>
         .map(|&(uri, weight)| registry::Endpoint {
             uri: uri.to_owned(),
             weight,
+            ..Default::default()
         })
         .collect()
 }

@@ -21,10 +21,12 @@ fn ready(model: &str) -> ModelState {
     ModelState::Ready(Arc::new(Model {
         name: name(model),
         family: Catalogue::get().family("llama3").unwrap(),
+        platform: Platform::OpenAiCompatible,
         identifier: model.to_owned(),
         endpoints: vec![Endpoint {
             uri: EndpointUri::parse("http://gpu1:8000").unwrap(),
             weight: 1,
+            zone: "".into(),
         }],
         credential: None,
         infill_mode: InfillMode::FamilyDefault,
@@ -79,6 +81,8 @@ fn with(model: &str, rules: &[(&str, &str, &str)], fallbacks: &[&str]) -> Settin
         model: name(model),
         fallbacks: fallbacks.iter().map(|model| name(model)).collect(),
         rules: rules.iter().map(rule).collect(),
+        limits: FeatureLimits::default(),
+        hedge_delay: None,
     }))
 }
 
@@ -210,6 +214,8 @@ fn a_user_is_on_one_side_of_a_rule_for_every_feature_that_uses_it() {
         model: name("ready"),
         fallbacks: Vec::new(),
         rules: vec![half],
+        limits: FeatureLimits::default(),
+        hedge_delay: None,
     }));
     let catalog = catalog(&[(CHAT, setting)]);
     let mut sides = [0, 0];

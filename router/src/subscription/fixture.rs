@@ -141,7 +141,7 @@ pub(crate) fn model(change: impl FnOnce(&mut registry::ModelEntry)) -> prost_typ
             family: Some("llama3".to_owned()),
             endpoints: vec![registry::Endpoint {
                 uri: "http://gpu1:8000/v1".to_owned(),
-                weight: None,
+                ..Default::default()
             }],
             ..Default::default()
         }),

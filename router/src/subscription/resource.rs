@@ -13,7 +13,7 @@ use switchboard::{
     reason::FieldReason,
 };
 
-use crate::catalog::{Endpoint, InfillMode, Limits, Setting, Tls};
+use crate::catalog::{Endpoint, InfillMode, Limits, Platform, Setting, Tls};
 
 /// A resource as the registry sent it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +72,8 @@ pub struct ModelContent {
 pub struct ModelSpec {
     /// Its family.
     pub family: &'static Family,
+    /// The kind of API that its servers speak.
+    pub platform: Platform,
     /// The name by which the server knows it, as sent.
     pub identifier: String,
     /// Its servers, one at least with a weight above 0.

@@ -16,7 +16,8 @@ use switchboard::{
 
 use crate::{
     catalog::{
-        Assignment, Endpoint, InfillMode, Limits, Match, QUEUE_MAX, Rule, RuleId, Setting, Share, Tls, TlsError,
+        Assignment, Endpoint, FeatureLimits, InfillMode, Limits, Match, Platform, QUEUE_MAX, Rule, RuleId, Setting,
+        Share, Tls, TlsError,
     },
     subscription::resource::{Content, CredentialRef, CredentialSpec, ModelContent, ModelSpec, Raw, Refusal, Resource},
 };
@@ -110,7 +111,6 @@ fn model(name: &ModelName, entry: registry::ModelEntry) -> ModelContent {
 }
 
 fn spec(name: &ModelName, model: &registry::Model) -> Result<ModelSpec, Refusal> {
-    check_platform(model)?;
     let family = Catalogue::get().family(model.family()).ok_or_else(|| {
         let text = format!("`{}` is not in this router's catalogue", model.family());
         Refusal::new("model.family", FieldReason::FamilyUnknown, text)
@@ -136,6 +136,7 @@ fn spec(name: &ModelName, model: &registry::Model) -> Result<ModelSpec, Refusal>
     };
     Ok(ModelSpec {
         family,
+        platform: platform(model)?,
         identifier: identifier.to_owned(),
         endpoints,
         infill_mode: infill_mode(model)?,
@@ -145,9 +146,9 @@ fn spec(name: &ModelName, model: &registry::Model) -> Result<ModelSpec, Refusal>
 }
 
 /// Left out it is the OpenAI-compatible one: only what somebody has set is stored.
-fn check_platform(model: &registry::Model) -> Result<(), Refusal> {
+fn platform(model: &registry::Model) -> Result<Platform, Refusal> {
     let text = match model.platform.map(registry::Platform::try_from) {
-        None | Some(Ok(registry::Platform::OpenaiCompatible)) => return Ok(()),
+        None | Some(Ok(registry::Platform::OpenaiCompatible)) => return Ok(Platform::OpenAiCompatible),
         Some(Ok(registry::Platform::Unspecified) | Err(_)) => "is not known to this router",
         Some(Ok(platform)) => {
             let text = format!("`{}` is not spoken by this router", platform.as_str_name());
@@ -160,14 +161,18 @@ fn check_platform(model: &registry::Model) -> Result<(), Refusal> {
 fn limits(wire: &registry::ModelLimits) -> Result<Limits, Refusal> {
     let queue_max = i32::try_from(QUEUE_MAX).unwrap_or(i32::MAX);
     Ok(Limits {
-        max_concurrency: count("max_concurrency", wire.max_concurrency, 1, i32::MAX)?,
-        max_queue: count("max_queue", wire.max_queue, 0, queue_max)?,
-        queue_timeout: timeout("queue_timeout", wire.queue_timeout.as_ref(), 5 * MINUTE)?,
-        connect_timeout: timeout("connect_timeout", wire.connect_timeout.as_ref(), MINUTE)?,
-        first_token_timeout: timeout("first_token_timeout", wire.first_token_timeout.as_ref(), 15 * MINUTE)?,
-        idle_timeout: timeout("idle_timeout", wire.idle_timeout.as_ref(), 15 * MINUTE)?,
-        total_timeout: timeout("total_timeout", wire.total_timeout.as_ref(), 15 * MINUTE)?,
-        max_output_tokens: count("max_output_tokens", wire.max_output_tokens, 1, i32::MAX)?,
+        max_concurrency: count("model.limits.max_concurrency", wire.max_concurrency, 1, i32::MAX)?,
+        max_queue: count("model.limits.max_queue", wire.max_queue, 0, queue_max)?,
+        queue_timeout: timeout("model.limits.queue_timeout", wire.queue_timeout.as_ref(), 5 * MINUTE)?,
+        connect_timeout: timeout("model.limits.connect_timeout", wire.connect_timeout.as_ref(), MINUTE)?,
+        first_token_timeout: timeout(
+            "model.limits.first_token_timeout",
+            wire.first_token_timeout.as_ref(),
+            15 * MINUTE,
+        )?,
+        idle_timeout: timeout("model.limits.idle_timeout", wire.idle_timeout.as_ref(), 15 * MINUTE)?,
+        total_timeout: timeout("model.limits.total_timeout", wire.total_timeout.as_ref(), 15 * MINUTE)?,
+        max_output_tokens: count("model.limits.max_output_tokens", wire.max_output_tokens, 1, i32::MAX)?,
     })
 }
 
@@ -188,8 +193,8 @@ fn timeout(field: &str, wire: Option<&prost_types::Duration>, most: Duration) ->
     }
 }
 
-fn out_of_range(limit: &str, text: String) -> Refusal {
-    Refusal::new(format!("model.limits.{limit}"), FieldReason::ValueOutOfRange, text)
+fn out_of_range(field: &str, text: String) -> Refusal {
+    Refusal::new(field, FieldReason::ValueOutOfRange, text)
 }
 
 fn tls(wire: &registry::Tls) -> Result<Arc<Tls>, Refusal> {
@@ -227,7 +232,11 @@ fn endpoint(wire: &registry::Endpoint) -> Result<Endpoint, (&'static str, FieldR
             let text = format!("must be 0 to {WEIGHT_MAX}");
             ("weight", FieldReason::ValueOutOfRange, text)
         })?;
-    Ok(Endpoint { uri, weight })
+    Ok(Endpoint {
+        uri,
+        weight,
+        zone: wire.zone.as_str().into(),
+    })
 }
 
 fn credential(wire: Option<registry::CredentialRef>) -> Result<CredentialSpec, Refusal> {
@@ -285,6 +294,16 @@ fn assignment(feature: &registry::Feature) -> Result<Assignment, Refusal> {
             .map(fallback)
             .collect::<Result<_, _>>()?,
         rules: feature.rules.iter().enumerate().map(rule).collect::<Result<_, _>>()?,
+        limits: feature.limits.map(feature_limits).transpose()?.unwrap_or_default(),
+        hedge_delay: timeout("hedge_delay", feature.hedge_delay.as_ref(), MINUTE)?,
+    })
+}
+
+fn feature_limits(wire: registry::FeatureLimits) -> Result<FeatureLimits, Refusal> {
+    Ok(FeatureLimits {
+        max_concurrency: count("limits.max_concurrency", wire.max_concurrency, 1, i32::MAX)?,
+        reserved_concurrency: count("limits.reserved_concurrency", wire.reserved_concurrency, 0, i32::MAX)?
+            .unwrap_or(0),
     })
 }
 

@@ -193,6 +193,7 @@ impl World {
                 1 if place > 0 => Some(0),
                 _ => Some(rng.i32(1..=1000)),
             },
+            zone: String::new(),
         });
         endpoints.collect()
     }

@@ -36,7 +36,7 @@ impl Content {
                 family: Some("mistral".to_owned()),
                 endpoints: vec![Endpoint {
                     uri: "http://gpu4:8000".to_owned(),
-                    weight: None,
+                    ..Default::default()
                 }],
                 ..Default::default()
             }),

@@ -32,7 +32,7 @@ impl World {
                 family: Some("mistral".to_owned()),
                 endpoints: vec![Endpoint {
                     uri: "http://gpu9:8000".to_owned(),
-                    weight: None,
+                    ..Default::default()
                 }],
                 ..Model::default()
             }),

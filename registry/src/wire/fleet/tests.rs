@@ -288,7 +288,7 @@ fn of_one_router_only_so_many_servers_are_kept() {
         model.endpoints = (0..per_model)
             .map(|number| registry::Endpoint {
                 uri: uri(number),
-                weight: None,
+                ..Default::default()
             })
             .collect();
         world.create(model).unwrap();

@@ -14,6 +14,7 @@ pub(in crate::wire) fn endpoints(model: &Model) -> impl Iterator<Item = registry
     model.endpoints.as_slice().iter().map(|endpoint| registry::Endpoint {
         uri: endpoint.uri.as_str().to_owned(),
         weight: Some(endpoint.weight.get()),
+        zone: String::new(),
     })
 }
 

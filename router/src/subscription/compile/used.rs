@@ -124,6 +124,7 @@ impl UsedModel {
         let model = Model {
             name: name.clone(),
             family: spec.family,
+            platform: spec.platform.clone(),
             identifier: spec.identifier.clone(),
             endpoints: spec.endpoints.clone(),
             credential,
