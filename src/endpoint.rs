@@ -166,6 +166,12 @@ impl Origin {
         }
     }
 
+    /// Whether it is https.
+    #[must_use]
+    pub const fn is_tls(&self) -> bool {
+        self.is_tls
+    }
+
     /// Host and port, as a person would type them.
     #[must_use]
     pub fn host_and_port(&self) -> String {

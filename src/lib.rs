@@ -3,6 +3,7 @@
 //!
 //! Nothing here knows how a resource is stored, changed or selected: that is the services' own.
 
+pub mod capability;
 pub mod catalogue;
 pub mod digest;
 pub mod duration;

@@ -255,6 +255,11 @@ random_id! {
     InstanceId
 }
 
+random_id! {
+    /// The id of one check of a model on one router: whoever knows it is that router.
+    CheckId
+}
+
 fn parse_hex(text: &str) -> Option<[u8; 16]> {
     fn digit(byte: u8) -> Option<u8> {
         match byte {

@@ -204,14 +204,17 @@ impl Feed {
             resume, want_snapshot, ..
         } = hello;
         let welcome = welcome::for_router(resume, want_snapshot, &self.state().items);
-        let member = self.fleet.join(hello, welcome.mode)?;
+        let mut member = self.fleet.join(hello, welcome.mode)?;
         let _withheld = match welcome.mode {
             Mode::Withheld(why) => Some(self.withheld.enter(why, resume)),
             Mode::Resumed(_) | Mode::Snapshot(_) => None,
         };
         let is_judged = !matches!(welcome.mode, Mode::Withheld(_));
         let silence_max = self.heartbeat.mul_f64(2.5);
-        let begin = self.begin(welcome, View::Router);
+        let begin = Begin {
+            orders: member.orders(),
+            ..self.begin(welcome, View::Router)
+        };
         let keeper = self.keeper(member.replaced());
         // Neither side waits for the other; the first to end ends the stream.
         select! {
@@ -229,7 +232,11 @@ impl Feed {
         let follower = Follower::new(view, &welcome);
         let heartbeat = self.heartbeat;
         let welcome = Frame::Welcome { welcome, heartbeat };
-        Begin { welcome, follower }
+        Begin {
+            welcome,
+            follower,
+            orders: None,
+        }
     }
 
     fn keeper(&self, replaced: CancellationToken) -> Keeper {

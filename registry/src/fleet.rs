@@ -4,6 +4,7 @@
 //! It holds the newest report of each, in memory only, and decides nothing about the configuration. Waits for a revision
 //! stand in it too, so that each is told of every router that comes, reports or goes, in that order.
 
+pub mod check;
 pub mod health;
 mod pace;
 pub mod report;
@@ -19,10 +20,11 @@ use std::{
 };
 
 use switchboard::names::InstanceId;
-use tokio::time::Instant;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    check::{Checks, Findings, Order},
     health::{EndpointHealth, Health},
     pace::Pace,
     report::{Group, Hello, News, Report, RouterId},
@@ -56,6 +58,8 @@ pub struct Fleet {
     streams: Mutex<Streams>,
     /// Apart, since it may be large: nobody who reads it holds up a report. Locked after `streams`, if both are.
     health: Mutex<Health>,
+    /// Locked after `streams`, if both are.
+    checks: Checks,
 }
 
 #[derive(Debug, Default)]
@@ -75,6 +79,8 @@ struct Connected {
     mode: Mode,
     since: Instant,
     replaced: CancellationToken,
+    can_check: bool,
+    orders: mpsc::Sender<Order>,
     newest: Arc<Report>,
     reported: Option<Instant>,
 }
@@ -98,6 +104,8 @@ pub struct Seen {
     pub report: Arc<Report>,
     /// Whether another process is connected under the same id.
     pub is_duplicate: bool,
+    /// Whether it answers check requests.
+    pub can_check: bool,
 }
 
 /// One router's place in the fleet, given up when dropped.
@@ -107,6 +115,7 @@ pub struct Member {
     key: Key,
     stream: u64,
     replaced: CancellationToken,
+    orders: Option<mpsc::Receiver<Order>>,
     /// The router has said that it shuts down.
     is_leaving: bool,
     voice: Mutex<Voice>,
@@ -135,10 +144,12 @@ impl Fleet {
             instance,
             group,
             build,
+            can_check,
             resume: _,
             want_snapshot: _,
         } = hello;
         let replaced = CancellationToken::new();
+        let (orders, ordered) = mpsc::channel(check::RUNNING_MAX);
         let key = (router.clone(), instance);
         let mut streams = self.lock();
         if streams.by_router.len() >= ROUTERS_MAX && !streams.by_router.contains_key(&key) {
@@ -156,6 +167,8 @@ impl Fleet {
             mode,
             since: Instant::now(),
             replaced: replaced.clone(),
+            can_check,
+            orders,
             newest: Arc::default(),
             reported: None,
         };
@@ -165,6 +178,7 @@ impl Fleet {
 
         if let Some(older) = older {
             older.replaced.cancel();
+            self.checks.forget(older.stream);
             self.health().forget(older.stream);
         }
         if let Mode::Withheld(why) = mode {
@@ -189,6 +203,7 @@ impl Fleet {
             key,
             stream,
             replaced,
+            orders: Some(ordered),
             is_leaving: false,
             voice: Mutex::default(),
         })
@@ -215,6 +230,7 @@ impl Fleet {
             reported: connected.reported.map(|reported| reported.elapsed()),
             report: Arc::clone(&connected.newest),
             is_duplicate: streams.twin_of(key).is_some(),
+            can_check: connected.can_check,
         });
         seen.collect()
     }
@@ -265,6 +281,16 @@ impl Member {
     #[must_use]
     pub fn replaced(&self) -> CancellationToken {
         self.replaced.clone()
+    }
+
+    /// The checks that the router is asked for, to be sent down its stream. Taken once.
+    pub fn orders(&mut self) -> Option<mpsc::Receiver<Order>> {
+        self.orders.take()
+    }
+
+    /// Takes in what a check has found.
+    pub fn check_findings(&self, findings: Findings) {
+        self.fleet.checks.answer(self.stream, findings);
     }
 
     /// Takes in a report: it replaces the one before, but for what it adds about endpoints, of which those count that a
@@ -384,6 +410,7 @@ impl Drop for Member {
         }
         drop(streams);
         self.fleet.health().forget(self.stream);
+        self.fleet.checks.forget(self.stream);
         let (router, instance) = &self.key;
         let revision = |cursor: Option<switchboard::history::Cursor>| cursor.map(|cursor| cursor.revision.get());
         tracing::info!(

@@ -1,5 +1,6 @@
 //! The registry: owns model and feature configuration, serves it, and streams its changes to routers.
 
+pub mod check;
 pub mod command;
 pub mod commit;
 pub mod config;

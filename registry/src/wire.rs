@@ -5,6 +5,7 @@
 
 pub mod batch;
 pub mod change;
+pub mod check;
 pub mod configuration;
 pub mod credential;
 pub mod delete;

@@ -3,6 +3,7 @@
 pub mod balance;
 pub mod call;
 pub mod catalog;
+pub mod check;
 pub mod config;
 pub mod current;
 pub mod endpoints;

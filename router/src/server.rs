@@ -21,6 +21,7 @@ use tonic::{server::NamedService as _, service::Routes};
 
 use crate::{
     call,
+    check::Checker,
     config::Config,
     current::Current,
     grpc::{inference::InferenceApi, routing::RoutingApi},
@@ -113,7 +114,8 @@ impl Server {
             },
             Arc::clone(&current),
             upstream.endpoints().clone(),
-        );
+        )
+        .checking(Checker::new(upstream.clone()));
         subscription.metrics().register(own);
         let progress = subscription.progress();
         let following_stop = CancellationToken::new();

@@ -5,6 +5,7 @@
 //! never holds up the stream.
 
 pub mod apply;
+pub mod checks;
 pub mod compile;
 pub mod config;
 mod credentials;
@@ -32,7 +33,7 @@ use self::{
     received::Received,
     surroundings::{Grpc, Surroundings},
 };
-use crate::{current::Current, endpoints::Endpoints};
+use crate::{check::Checker, current::Current, endpoints::Endpoints};
 
 /// The router's side of the change stream.
 #[derive(Debug)]
@@ -41,6 +42,7 @@ pub struct Subscription<S = Grpc> {
     config: Arc<SubscriptionConfig>,
     current: Arc<Current>,
     endpoints: Endpoints,
+    checker: Option<Checker>,
     received: watch::Sender<Option<Arc<Received>>>,
     applied: watch::Sender<Applied>,
     metrics: PersistMetrics,
@@ -96,9 +98,19 @@ impl<S: Surroundings> Subscription<S> {
             config: Arc::new(config),
             current,
             endpoints,
+            checker: None,
             received: watch::Sender::new(None),
             applied: watch::Sender::new(Applied::default()),
             metrics: PersistMetrics::default(),
+        }
+    }
+
+    /// The same, which also makes the checks that the registry asks for.
+    #[must_use]
+    pub fn checking(self, checker: Checker) -> Self {
+        Self {
+            checker: Some(checker),
+            ..self
         }
     }
 
@@ -131,6 +143,7 @@ impl<S: Surroundings> Subscription<S> {
             config,
             current,
             endpoints,
+            checker,
             received,
             applied,
             metrics,
@@ -156,6 +169,7 @@ impl<S: Surroundings> Subscription<S> {
         let told = Told {
             current: Arc::clone(&current),
             endpoints,
+            checker,
             applied: applied_out,
             persisted: persisted_out,
         };

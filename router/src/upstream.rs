@@ -30,6 +30,7 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::{self, connect::Connected};
 use switchboard::{endpoint::EndpointUri, reason::header, service::request_id::RequestId};
 use tokio::time::Instant;
+use tower::ServiceExt as _;
 
 use self::{
     answer::Answer,
@@ -235,6 +236,39 @@ impl Upstream {
         let response = self.send(call, post, Reply::Whole).await?;
         let body = answer::whole(response.into_body()).await?;
         Ok(openai::whole(&body)?)
+    }
+
+    /// Gets a document of JSON, as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`UpstreamError`], also for a document that is cut or too large.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the connection at once.
+    pub async fn get(&self, call: Outgoing<'_>, path: &'static str) -> Result<Vec<u8>, UpstreamError> {
+        let mut get = request(call, &call.endpoint.call(path), &Bytes::new(), JSON);
+        *get.method_mut() = Method::GET;
+        get.headers_mut().remove(CONTENT_TYPE);
+        let clients = self.clients.dialling(call.tls, call.connect_timeout)?;
+        let response = clients.fresh.request(get).await.map_err(request_error)?;
+        answer::whole(check(response, JSON).await?.into_body()).await
+    }
+
+    /// Connects to a server, TLS included, and closes the connection again.
+    ///
+    /// # Errors
+    ///
+    /// [`UpstreamError::Dial`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the connection at once.
+    pub async fn dial(&self, call: Outgoing<'_>) -> Result<(), UpstreamError> {
+        let connector = self.clients.dialling(call.tls, call.connect_timeout)?.connector;
+        let connection = connector.oneshot(call.endpoint.call("/")).await;
+        connection.map(drop).map_err(UpstreamError::Dial)
     }
 
     async fn send(&self, call: Outgoing<'_>, post: &Post, reply: Reply) -> Result<Response<Incoming>, UpstreamError> {

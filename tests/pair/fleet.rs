@@ -29,13 +29,13 @@ use crate::{
 };
 
 /// A further router of the pair's registry.
-struct Other {
-    service: Service,
+pub(crate) struct Other {
+    pub(crate) service: Service,
     _folder: TempDir,
 }
 
 impl Other {
-    async fn start(pair: &Pair, id: &str, flags: &[&str]) -> Self {
+    pub(crate) async fn start(pair: &Pair, id: &str, flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut args = vec![
             "--listen-addr=127.0.0.1:0".to_owned(),

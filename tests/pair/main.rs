@@ -18,6 +18,7 @@ mod peer;
 mod proxy;
 
 mod administrator;
+mod checks;
 mod cold_start;
 mod credentials;
 mod disk;

@@ -70,7 +70,7 @@ impl Mirror {
                     assert_eq!(at, self.cursor, "a bookmark is what was sent whole");
                 }
             }
-            other @ (Kind::Welcome(_) | Kind::Goodbye(_)) => panic!("unexpected: {other:?}"),
+            other @ (Kind::Welcome(_) | Kind::Goodbye(_) | Kind::CheckRequest(_)) => panic!("unexpected: {other:?}"),
         }
     }
 

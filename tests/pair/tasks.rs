@@ -41,7 +41,7 @@ const fn step(task: &'static str, shows: &'static [(&'static str, &'static str)]
 }
 
 /// All lines, in an order in which each finds what it needs. Values are JSON.
-const STEPS: [Step; 42] = [
+const STEPS: [Step; 44] = [
     step("allow families and features in beta", &[("/betaEnabled", "true")]),
     step("turn all self-hosted inference off", &[("/inferencePaused", "true")]),
     step(
@@ -61,6 +61,21 @@ const STEPS: [Step; 42] = [
     step(
         "rename",
         &[("/displayName", r#""Mistral Small""#), ("/name", r#""models/mistral""#)],
+    ),
+    step(
+        "test before saving",
+        &[
+            ("/checks/0/router", r#""pair""#),
+            ("/checks/0/steps/0/step", r#""dns""#),
+            ("/checks/0/steps/0/outcome", r#""CHECK_OUTCOME_FAILED""#),
+        ],
+    ),
+    step(
+        "test what is saved, from every router",
+        &[
+            ("/checks/0/endpoint", r#""http://gpu1:8000""#),
+            ("/checks/1/steps/0/reason", r#""UPSTREAM_DNS_FAILED""#),
+        ],
     ),
     step("replace the API token", &[("/apiTokenSet", "true")]),
     step("clear the API token", &[("/apiTokenSet", "null")]),

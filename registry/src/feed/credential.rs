@@ -21,6 +21,9 @@ pub enum CredentialError {
         /// Its credential, if it has one.
         current: Option<CredentialId>,
     },
+    /// No check under way has this credential, or its own was fetched already.
+    #[error("no check that is under way has this credential any longer")]
+    CheckOver,
 }
 
 /// The credential of `model`, if it is exactly `id`.

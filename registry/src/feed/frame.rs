@@ -9,7 +9,10 @@ use bytes::Bytes;
 use switchboard::{history::Cursor, names::Revision};
 
 use super::welcome::Welcome;
-use crate::domain::items::{Item, Tombstone};
+use crate::{
+    domain::items::{Item, Tombstone},
+    fleet::check::Order,
+};
 
 /// One message to a follower, be it a watcher or a router.
 #[derive(Debug, Clone)]
@@ -27,6 +30,8 @@ pub enum Frame {
     Bookmark(Bookmark),
     /// The stream ends in order.
     Goodbye(Goodbye),
+    /// A router is to check a model. Of no follower's concern otherwise.
+    Check(Order),
 }
 
 /// A piece of the configuration, before it is encoded.

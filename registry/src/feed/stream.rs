@@ -23,7 +23,7 @@ use futures_util::{
 use switchboard::failpoint;
 use tokio::{
     select,
-    sync::{oneshot, watch},
+    sync::{mpsc, oneshot, watch},
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -35,7 +35,7 @@ use super::{
     frame::{Frame, Goodbye, GoodbyeWhy},
     shelf::Shelf,
 };
-use crate::{domain::state::State, pulse::Pulse};
+use crate::{domain::state::State, fleet::check::Order, pulse::Pulse};
 
 /// A stream ends itself at about this age, so that followers spread over registries and addresses.
 const ROTATION: Duration = Duration::from_secs(30 * 60);
@@ -93,6 +93,8 @@ pub(super) struct Source {
 pub(super) struct Begin {
     pub(super) welcome: Frame,
     pub(super) follower: Follower,
+    /// The checks that a router is asked for.
+    pub(super) orders: Option<mpsc::Receiver<Order>>,
 }
 
 /// What the keeper tells the maker of the frames.
@@ -166,6 +168,8 @@ pub(super) fn channel(source: Source) -> (Line, watch::Sender<Orders>, Frames) {
         orders: ordered,
         progress,
         follower: None,
+        checks: None,
+        due: None,
         beats: 0,
         asked: 0,
         is_running: false,
@@ -186,6 +190,10 @@ struct Maker {
     begins: Option<oneshot::Receiver<Begin>>,
     /// `None`: the stream has not begun, or cannot go on.
     follower: Option<Follower>,
+    /// The checks that a router is asked for. `None`: it never is, or no longer.
+    checks: Option<mpsc::Receiver<Order>>,
+    /// The next of them.
+    due: Option<Order>,
     /// How many bookmarks that were due have been made.
     beats: u64,
     /// The turn that was asked for last.
@@ -217,8 +225,14 @@ impl Maker {
             let begin = begins.await;
             self.begins = None;
             // Without a beginning there is an end only.
-            if let Ok(Begin { welcome, follower }) = begin {
+            if let Ok(begin) = begin {
+                let Begin {
+                    welcome,
+                    follower,
+                    orders,
+                } = begin;
                 self.follower = Some(follower);
+                self.checks = orders;
                 return Some(Ok(welcome));
             }
         }
@@ -244,13 +258,21 @@ impl Maker {
                     self.count_taken();
                     return Some(Ok(frame));
                 }
-                Err(Hold::Until(wake)) => wake,
+                Err(Hold::Until(wake)) => {
+                    // Behind the configuration as far as it can be sent now: a check finds what was written before it.
+                    if let Some(order) = self.due.take() {
+                        self.count_taken();
+                        return Some(Ok(Frame::Check(order)));
+                    }
+                    wake
+                }
                 Err(Hold::Lost(goodbye)) => {
                     self.lose(goodbye);
                     None
                 }
             };
             let is_following = self.follower.is_some();
+            let may_check = is_following && self.checks.is_some();
             select! {
                 biased;
                 ordered = self.orders.changed() => if ordered.is_err() {
@@ -261,6 +283,11 @@ impl Maker {
                 rung = self.source.bell.rung(), if is_following => if rung.is_err() {
                     // Nothing will ever change again: the writer has stopped.
                     self.lose(DRAIN);
+                },
+                order = next_order(&mut self.checks), if may_check => match order {
+                    // When it is late, whoever asked has given up.
+                    Some(order) => self.due = Some(order).filter(|order| order.until > Instant::now()),
+                    None => self.checks = None,
                 },
                 () = until(wake), if wake.is_some() => {}
             }
@@ -465,6 +492,10 @@ const MOVED: Goodbye = Goodbye {
     min_wait: Duration::ZERO,
     spread: MOVED_SPREAD,
 };
+
+async fn next_order(checks: &mut Option<mpsc::Receiver<Order>>) -> Option<Order> {
+    checks.as_mut()?.recv().await
+}
 
 async fn until(wake: Option<Instant>) {
     if let Some(wake) = wake {

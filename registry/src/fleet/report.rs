@@ -7,6 +7,7 @@ use switchboard::{
     names::{InstanceId, ModelName, Revision},
 };
 
+use super::check::Findings;
 use crate::feed::welcome::Resume;
 
 /// One message from a router.
@@ -17,6 +18,8 @@ pub enum Message {
     Hello(Hello),
     /// How far the router is.
     Report(Report),
+    /// What a check has found.
+    Findings(Findings),
 }
 
 /// The text is no router id.
@@ -105,6 +108,8 @@ pub struct Hello {
     pub group: Group,
     /// The version of its program, for people.
     pub build: Box<str>,
+    /// Whether it answers check requests.
+    pub can_check: bool,
     /// What it has received whole.
     pub resume: Resume,
     /// Whether it wants a snapshot although it has a cursor.

@@ -24,8 +24,8 @@ pub enum UplinkError {
     /// A message has bad fields.
     #[error("a message has bad fields")]
     Malformed(Violations),
-    /// A message is neither `hello` nor `report`, as far as this version knows.
-    #[error("each message must be a `hello` or a `report`")]
+    /// A message is of no kind that this version knows.
+    #[error("each message must be a `hello`, a `report` or a `check_result`")]
     UnknownMessage,
     /// A message could not be received or decoded.
     #[error("each message must be readable")]
@@ -72,11 +72,11 @@ pub async fn greeting(messages: &mut Messages) -> Result<Option<Hello>, UplinkEr
     match first.transpose()? {
         None => Ok(None),
         Some(Message::Hello(hello)) => Ok(Some(hello)),
-        Some(Message::Report(_)) => Err(UplinkError::HelloMissing),
+        Some(Message::Report(_) | Message::Findings(_)) => Err(UplinkError::HelloMissing),
     }
 }
 
-/// Takes in reports until the router closes its side in order.
+/// Takes in reports, and what checks have found, until the router closes its side in order.
 ///
 /// Reports must fit the published history where they are judged; a router from which the configuration is withheld has
 /// another one by definition, and is not.
@@ -102,6 +102,7 @@ pub async fn listen(
             .map_err(|_elapsed| UplinkError::Silent)?;
         match message.transpose()? {
             None => return Ok(()),
+            Some(Message::Findings(findings)) => member.check_findings(findings),
             Some(Message::Hello(_)) => return Err(UplinkError::HelloAgain),
             Some(Message::Report(report)) => {
                 let state = Arc::clone(&published.borrow());

@@ -11,9 +11,16 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{fleet, history::HistoryApi};
 use crate::{
-    feed::{Feed, credential, stream::Frames},
+    feed::{
+        Feed,
+        credential::{self, CredentialError},
+        stream::Frames,
+    },
     fleet::{report::Message, uplink::UplinkError},
-    wire::{self, credential::CredentialKey},
+    wire::{
+        self,
+        credential::{CredentialKey, CredentialOwner},
+    },
 };
 
 /// The service as tonic serves it.
@@ -71,14 +78,26 @@ impl ConfigService for ConfigApi {
         let request_id = RequestId::of(&request);
         let key = CredentialKey::try_from(request.get_ref())
             .map_err(|violations| Failure::invalid(&violations).into_status(request_id.as_str()))?;
-        let state = self.feed.state();
-        let credential = credential::find(&state, &key.model, key.id)
-            .map_err(|error| Failure::from(error).into_status(request_id.as_str()))?;
-        tracing::info!(
-            model = %key.model, credential_id = %key.id,
-            "the API token of `{}` is handed out", key.model
-        );
-        Ok(Response::new(wire::credential::response(credential)))
+        let found = match &key.owner {
+            CredentialOwner::Model(model) => {
+                let state = self.feed.state();
+                let found = credential::find(&state, model, key.id).map(wire::credential::response);
+                if found.is_ok() {
+                    tracing::info!(model = %model, credential_id = %key.id, "the API token of `{model}` is handed out");
+                }
+                found
+            }
+            CredentialOwner::Check(check) => {
+                let taken = self.feed.fleet().take_credential(*check, key.id);
+                taken
+                    .as_ref()
+                    .map(wire::credential::response)
+                    .ok_or(CredentialError::CheckOver)
+            }
+        };
+        found
+            .map(Response::new)
+            .map_err(|error| Failure::from(error).into_status(request_id.as_str()))
     }
 
     async fn list_routers(

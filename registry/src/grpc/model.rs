@@ -7,12 +7,13 @@ use switchboard::{
     failure::Failure,
     names::ModelName,
     pb::registry::{self, model_service_server::ModelService},
-    service::request_id::RequestId,
+    service::{deadline, request_id::RequestId},
 };
 use tonic::{Request, Response, Status};
 
 use super::{invalid, write};
 use crate::{
+    check,
     commit::Commit,
     domain::{model::Model, state::State, view::ModelView},
     fleet::Fleet,
@@ -35,6 +36,17 @@ impl ModelApi {
     #[must_use]
     pub const fn new(commit: Commit, fleet: Arc<Fleet>) -> Self {
         Self { commit, fleet }
+    }
+
+    async fn check(
+        &self,
+        request: Request<registry::CheckModelRequest>,
+    ) -> Result<registry::CheckModelResponse, Failure> {
+        let allowed = deadline::of(request.metadata()).map_err(invalid)?;
+        let asked = wire::check::wanted(request.into_inner(), allowed.map(deadline::less_margin));
+        let (wanted, allowed) = asked.map_err(invalid)?;
+        let checks = check::check(&self.fleet, &self.commit.state(), wanted, allowed).await?;
+        Ok(wire::check::answer(checks))
     }
 
     fn read(&self, request: &registry::GetModelRequest) -> Result<registry::Model, Failure> {
@@ -136,6 +148,17 @@ impl ModelService for ModelApi {
     ) -> Result<Response<registry::ListModelFamiliesResponse>, Status> {
         let id = RequestId::of(&request);
         self.list_families(request.get_ref())
+            .map(Response::new)
+            .map_err(|failure| failure.into_status(id.as_str()))
+    }
+
+    async fn check_model(
+        &self,
+        request: Request<registry::CheckModelRequest>,
+    ) -> Result<Response<registry::CheckModelResponse>, Status> {
+        let id = RequestId::of(&request);
+        self.check(request)
+            .await
             .map(Response::new)
             .map_err(|failure| failure.into_status(id.as_str()))
     }

@@ -80,6 +80,7 @@ impl From<CredentialError> for Failure {
             CredentialError::UnknownModel(model) => {
                 Self::new(Reason::ModelNotFound, message).with_resource("switchboard.registry.v1.Model", model)
             }
+            CredentialError::CheckOver => Self::new(Reason::CredentialSuperseded, message),
             CredentialError::Superseded { model, current } => {
                 let failure = Self::new(Reason::CredentialSuperseded, message).with(key::MODEL, model);
                 match current {

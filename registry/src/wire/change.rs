@@ -12,6 +12,7 @@ use switchboard::{
     },
 };
 
+use super::check;
 use crate::{
     domain::items::{Item, Tombstone},
     feed::{
@@ -28,7 +29,8 @@ pub fn resume(cursor: Option<&types::Cursor>) -> Resume {
     })
 }
 
-/// The message of a frame, for watchers and routers alike: the two have the same kinds under the same numbers.
+/// The message of a frame, for watchers and routers alike: the two have the same kinds under the same numbers, and only
+/// routers get checks.
 #[must_use]
 pub fn encode(frame: Frame) -> Bytes {
     message(match frame {
@@ -36,6 +38,7 @@ pub fn encode(frame: Frame) -> Bytes {
         Frame::Welcome { welcome, heartbeat } => Kind::Welcome(from_welcome(&welcome, heartbeat)),
         Frame::Bookmark(bookmark) => Kind::Bookmark(from_bookmark(&bookmark)),
         Frame::Goodbye(goodbye) => Kind::Goodbye(from_goodbye(&goodbye)),
+        Frame::Check(order) => Kind::CheckRequest(check::request(&order)),
     })
 }
 

@@ -1,7 +1,7 @@
 //! Requests for the API token of a model.
 
 use switchboard::{
-    names::{CredentialId, ModelName},
+    names::{CheckId, CredentialId, ModelName},
     pb::registry,
     reason::FieldReason,
     violation::Violations,
@@ -9,13 +9,33 @@ use switchboard::{
 
 use crate::domain::credential::SetCredential;
 
-/// Which credential of which model is asked for.
+/// Which credential is asked for, and whose it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CredentialKey {
-    /// The model.
-    pub model: ModelName,
+    /// Whose it is.
+    pub owner: CredentialOwner,
     /// The credential.
     pub id: CredentialId,
+}
+
+/// Whose credential it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CredentialOwner {
+    /// A model's.
+    Model(ModelName),
+    /// That of a check that is under way.
+    Check(CheckId),
+}
+
+impl CredentialOwner {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("checks/") {
+            Some(id) => CheckId::parse(id).map(Self::Check).map_err(|error| error.to_string()),
+            None => ModelName::parse(text)
+                .map(Self::Model)
+                .map_err(|error| error.to_string()),
+        }
+    }
 }
 
 impl TryFrom<&registry::GetModelCredentialRequest> for CredentialKey {
@@ -23,15 +43,15 @@ impl TryFrom<&registry::GetModelCredentialRequest> for CredentialKey {
 
     fn try_from(wire: &registry::GetModelCredentialRequest) -> Result<Self, Violations> {
         let mut violations = Violations::new();
-        let model = required(&wire.model, "model", ModelName::parse, &mut violations);
+        let owner = required(&wire.model, "model", CredentialOwner::parse, &mut violations);
         let id = required(
             &wire.credential_id,
             "credential_id",
             CredentialId::parse,
             &mut violations,
         );
-        match (model, id) {
-            (Some(model), Some(id)) => Ok(Self { model, id }),
+        match (owner, id) {
+            (Some(owner), Some(id)) => Ok(Self { owner, id }),
             _ => Err(violations),
         }
     }

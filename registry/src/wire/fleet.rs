@@ -73,6 +73,7 @@ fn router_row(seen: &Seen, items: &Items, now: SystemTime) -> registry::Router {
         reported,
         report,
         is_duplicate,
+        can_check: _,
     } = seen;
     let (mode, mode_reason) = mode(*began);
     let ago = |age: Duration| now.checked_sub(age).map(timestamp);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prost::Message as _;
 use switchboard::{
-    duration,
+    capability, duration,
     endpoint::EndpointUri,
     history::Cursor,
     names::{InstanceId, ModelName, Revision},
@@ -13,7 +13,7 @@ use switchboard::{
     violation::Violations,
 };
 
-use super::change::resume;
+use super::{change::resume, check};
 use crate::fleet::{
     report::{
         EndpointReport, EndpointState, Group, Held, HeldWhy, Hello, HistoryRefusal, HistoryRefusalWhy, Message, Report,
@@ -29,7 +29,11 @@ const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 const TEXT_MAX: usize = 255;
 
 /// The most characters of a reason.
-const REASON_MAX: usize = 63;
+pub(super) const REASON_MAX: usize = 63;
+
+/// The most capabilities, and the most characters of one.
+const CAPABILITIES_MAX: usize = 64;
+const CAPABILITY_MAX: usize = 63;
 
 impl TryFrom<registry::SubscribeRequest> for Message {
     type Error = UplinkError;
@@ -42,6 +46,7 @@ impl TryFrom<registry::SubscribeRequest> for Message {
         match wire.kind {
             Some(Kind::Hello(hello)) => Hello::try_from(&hello).map(Self::Hello),
             Some(Kind::Report(report)) => Report::try_from(&report).map(Self::Report),
+            Some(Kind::CheckResult(result)) => check::findings(&result).map(Self::Findings),
             None => return Err(UplinkError::UnknownMessage),
         }
         .map_err(UplinkError::Malformed)
@@ -57,12 +62,14 @@ impl TryFrom<&registry::Hello> for Hello {
         let instance = fields.take("hello.instance", InstanceId::parse(&wire.instance));
         let group = fields.take("hello.group", Group::parse(&wire.group));
         let build = fields.text("hello.build", &wire.build, TEXT_MAX);
-        match (router, instance, group, build) {
-            (Some(router), Some(instance), Some(group), Some(build)) => Ok(Self {
+        let capabilities = fields.capabilities(&wire.capabilities);
+        match (router, instance, group, build, capabilities) {
+            (Some(router), Some(instance), Some(group), Some(build), Some(capabilities)) => Ok(Self {
                 router,
                 instance,
                 group,
                 build,
+                can_check: capabilities.contains(&capability::CHECKS.to_owned()),
                 resume: resume(wire.resume.as_ref()),
                 want_snapshot: wire.want_snapshot,
             }),
@@ -99,12 +106,12 @@ impl TryFrom<&registry::Report> for Report {
 
 /// Reads fields and collects what is wrong with them.
 #[derive(Default)]
-struct Fields {
-    violations: Violations,
+pub(super) struct Fields {
+    pub(super) violations: Violations,
 }
 
 impl Fields {
-    fn take<T, E: std::fmt::Display>(&mut self, field: &str, parsed: Result<T, E>) -> Option<T> {
+    pub(super) fn take<T, E: std::fmt::Display>(&mut self, field: &str, parsed: Result<T, E>) -> Option<T> {
         parsed
             .map_err(|error| {
                 self.violations
@@ -113,7 +120,7 @@ impl Fields {
             .ok()
     }
 
-    fn text(&mut self, field: &str, text: &str, length_max: usize) -> Option<Box<str>> {
+    pub(super) fn text(&mut self, field: &str, text: &str, length_max: usize) -> Option<Box<str>> {
         if text.chars().count() > length_max {
             let description = format!("must have at most {length_max} characters");
             self.violations.push(field, FieldReason::ValueOutOfRange, description);
@@ -141,12 +148,24 @@ impl Fields {
         revision
     }
 
-    fn duration(&mut self, field: &str, wire: Option<prost_types::Duration>) -> Duration {
+    pub(super) fn duration(&mut self, field: &str, wire: Option<prost_types::Duration>) -> Duration {
         wire.map_or(Some(Duration::ZERO), duration::read).unwrap_or_else(|| {
             self.violations
                 .push(field, FieldReason::ValueOutOfRange, "must not be negative");
             Duration::ZERO
         })
+    }
+
+    fn capabilities<'a>(&mut self, wire: &'a [String]) -> Option<&'a [String]> {
+        let is_word = |text: &String| text.len() <= CAPABILITY_MAX && text.bytes().all(|byte| byte.is_ascii_graphic());
+        if wire.len() > CAPABILITIES_MAX || !wire.iter().all(is_word) {
+            let description =
+                format!("must be at most {CAPABILITIES_MAX} words of at most {CAPABILITY_MAX} characters");
+            self.violations
+                .push("hello.capabilities", FieldReason::ValueOutOfRange, description);
+            return None;
+        }
+        Some(wire)
     }
 
     fn held_total(&mut self, total: i32, listed: usize) -> usize {
@@ -259,7 +278,7 @@ impl Fields {
         Some(HistoryRefusal { why: why?, offered })
     }
 
-    fn unknown(&mut self, field: &str) {
+    pub(super) fn unknown(&mut self, field: &str) {
         self.violations
             .push(field, FieldReason::ValueUnknown, "must be one of the listed values");
     }

@@ -11,7 +11,7 @@ use std::{
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use switchboard::{
     endpoint::Origin,
-    names::{CredentialId, ModelName},
+    names::{CheckId, CredentialId, ModelName},
     pb::registry,
     reason::Reason,
     secret::ApiToken,
@@ -36,7 +36,7 @@ const RETRY_MAX: Duration = Duration::from_secs(10);
 
 /// Why a credential was not had.
 #[derive(Debug, thiserror::Error)]
-enum FetchError {
+pub(super) enum FetchError {
     #[error("the model has another credential by now")]
     Superseded,
     #[error("the registry did not answer in time")]
@@ -197,10 +197,29 @@ impl Credentials {
     }
 }
 
-async fn fetch(connection: impl Connection, wanted: Wanted) -> Result<Credential, FetchError> {
+/// Fetches the credential of a model.
+pub(super) async fn fetch(connection: impl Connection, wanted: Wanted) -> Result<Credential, FetchError> {
+    let fetched = ask(connection, wanted.model.to_string(), wanted.credential.id).await?;
+    if fetched.origins == wanted.credential.origins {
+        Ok(fetched)
+    } else {
+        Err(FetchError::Other)
+    }
+}
+
+/// Fetches the credential of a check, which only its origins are told with.
+pub(super) async fn fetch_for_check(
+    connection: impl Connection,
+    check: CheckId,
+    id: CredentialId,
+) -> Result<Credential, FetchError> {
+    ask(connection, format!("checks/{check}"), id).await
+}
+
+async fn ask(connection: impl Connection, owner: String, id: CredentialId) -> Result<Credential, FetchError> {
     let request = registry::GetModelCredentialRequest {
-        model: wanted.model.to_string(),
-        credential_id: wanted.credential.id.to_string(),
+        model: owner,
+        credential_id: id.to_string(),
     };
     let answer = timeout(FETCH_MAX, connection.credential(request))
         .await
@@ -215,14 +234,12 @@ async fn fetch(connection: impl Connection, wanted: Wanted) -> Result<Credential
             }
         })?;
     let origins: Result<BTreeSet<Origin>, _> = answer.origins.iter().map(|origin| Origin::parse(origin)).collect();
-    let is_asked_for = answer.credential_id == wanted.credential.id.to_string()
-        && origins.is_ok_and(|origins| origins == wanted.credential.origins);
-    if !is_asked_for {
+    if answer.credential_id != id.to_string() {
         return Err(FetchError::Other);
     }
     Ok(Credential {
-        id: wanted.credential.id,
-        origins: wanted.credential.origins,
+        id,
+        origins: origins.map_err(|_unreadable| FetchError::Other)?,
         token: ApiToken::parse(answer.api_token).map_err(|_unusable| FetchError::Other)?,
     })
 }

@@ -10,7 +10,7 @@ use switchboard::{history::Cursor, pb::registry};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -18,14 +18,16 @@ use tracing::{Instrument as _, debug, info, info_span, warn};
 
 use super::{
     Applied, SubscriptionConfig,
+    checks::{Basis, CHECKS_MAX, Checks, Order},
     received::Received,
     session::{Action, Closed, End, Event, Message, Mode, RefusalWhy, Session, Standing},
     surroundings::{Connection as _, Downward, Surroundings, Upward},
 };
 use crate::{
+    check::Checker,
     current::Current,
     endpoints::{Endpoints, Following},
-    wire::change::{ENDPOINTS_MAX, MessageError, hello, report},
+    wire::change::{ENDPOINTS_MAX, MessageError, check_result, hello, report},
 };
 
 /// Reports follow each other no closer.
@@ -40,6 +42,8 @@ const MESSAGES_MAX: usize = 16;
 pub(super) struct Told {
     pub(super) current: Arc<Current>,
     pub(super) endpoints: Endpoints,
+    /// What makes the checks that the registry asks for. `None`: none is made.
+    pub(super) checker: Option<Checker>,
     pub(super) applied: watch::Receiver<Applied>,
     pub(super) persisted: watch::Receiver<Option<Cursor>>,
 }
@@ -58,6 +62,7 @@ pub(super) struct Link<S: Surroundings> {
     stream: Option<OpenStream<S::Connection>>,
     /// The tasks that read: that of the open stream, and those of streams that are being ended.
     readers: JoinSet<()>,
+    checks: Checks,
     contact: Contact,
 }
 
@@ -66,6 +71,8 @@ struct OpenStream<C> {
     events: mpsc::Receiver<StreamEvent<C>>,
     /// Dropped, it ends the upward direction behind the newest report.
     standing: watch::Sender<Standing>,
+    /// What checks have found, on its way up.
+    answers: mpsc::Sender<registry::CheckResult>,
     /// The connection, until the registry has answered over it.
     connection: Option<C>,
 }
@@ -104,6 +111,7 @@ impl<S: Surroundings> Link<S> {
             connection,
             stream: None,
             readers: JoinSet::new(),
+            checks: Checks::default(),
             contact: Contact::None,
         }
     }
@@ -184,7 +192,8 @@ impl<S: Surroundings> Link<S> {
                 want_snapshot,
             } => {
                 let config = &self.config;
-                let hello = hello(config, resume.as_ref(), want_snapshot);
+                let can_check = self.told.checker.is_some();
+                let hello = hello(config, can_check, resume.as_ref(), want_snapshot);
                 if let Some(address) = config.registry_addrs.get(address).cloned() {
                     self.open(address, hello);
                 }
@@ -194,6 +203,7 @@ impl<S: Surroundings> Link<S> {
                 self.received.send_replace(Some(received));
             }
             Action::Repeated(revision) => debug!(%revision, "the changes up to revision {revision} came again"),
+            Action::Check(order) => self.check(order),
             Action::Stalled(head) => warn!(
                 %head,
                 "the registry's writer is stuck at revision {head}: changes may be late"
@@ -217,19 +227,35 @@ impl<S: Surroundings> Link<S> {
         while self.readers.try_join_next().is_some() {}
         let (events_in, events) = mpsc::channel(MESSAGES_MAX);
         let (standing, standing_out) = watch::channel(self.session.standing());
+        let (answers, answers_out) = mpsc::channel(CHECKS_MAX);
         let said = Said {
             standing: standing_out,
             told: self.told.clone(),
         };
-        let upward = upward(hello, said, self.leaving.clone());
+        let upward = upward(hello, said, answers_out, self.leaving.clone());
         let span = info_span!("stream", registry.addr = %address);
         self.readers
             .spawn(read_stream(self.surroundings.clone(), address, upward, events_in).instrument(span));
         self.stream = Some(OpenStream {
             events,
             standing,
+            answers,
             connection: None,
         });
+    }
+
+    /// Has a check made aside.
+    fn check(&mut self, order: Order) {
+        let connection = self.connection.borrow().clone();
+        if let (Some(checker), Some(connection), Some(stream)) = (&self.told.checker, connection, &self.stream) {
+            let basis = Basis {
+                checker: checker.clone(),
+                connection,
+                received: self.received.borrow().clone(),
+                catalog: self.told.current.load(),
+            };
+            self.checks.begin(order, basis, stream.answers.clone());
+        }
     }
 
     fn opened(&mut self, mode: Mode) {
@@ -332,6 +358,24 @@ struct Said {
 }
 
 impl Said {
+    /// Waits until a report is due: not before `earliest`, and then at a change, at `latest` without one. Answers `false` when
+    /// nobody has anything to report any longer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: what has changed is still new afterwards.
+    async fn due(&mut self, following: &mut Following, earliest: Instant, latest: Instant) -> bool {
+        sleep_until(earliest).await;
+        tokio::select! {
+            biased;
+            changed = self.standing.changed() => changed.is_ok(),
+            changed = self.told.applied.changed() => changed.is_ok(),
+            changed = self.told.persisted.changed() => changed.is_ok(),
+            () = following.changed() => true,
+            () = sleep_until(latest) => true,
+        }
+    }
+
     /// The newest of all, with what has changed of endpoints since the last report.
     fn newest(&mut self, following: &mut Following) -> registry::SubscribeRequest {
         let told = &mut self.told;
@@ -350,8 +394,16 @@ impl Said {
     }
 }
 
+/// What is said next.
+enum Next {
+    /// A report; `false`: none, since the stream is given up.
+    Report(bool),
+    /// What a check has found.
+    Answer(registry::CheckResult),
+}
+
 /// What the router says: the hello, then a report at once, at each change, and once a heartbeat. The newest counts: what
-/// changes while one waits goes with it.
+/// changes while one waits goes with it. What checks have found goes between reports.
 ///
 /// It ends behind the newest report, and only when the router shuts down: nobody need wait for it then. Where the router
 /// only gives up a stream, it stays open in this direction until the registry ends it, since the next stream has taken its
@@ -359,6 +411,7 @@ impl Said {
 fn upward(
     hello: registry::SubscribeRequest,
     mut said: Said,
+    mut answers: mpsc::Receiver<registry::CheckResult>,
     leaving: CancellationToken,
 ) -> impl Stream<Item = registry::SubscribeRequest> + Send + 'static {
     async_stream::stream! {
@@ -368,14 +421,17 @@ fn upward(
             let heartbeat = said.standing.borrow().heartbeat;
             let newest = said.newest(&mut following);
             yield newest;
-            sleep(REPORT_SPACING).await;
-            let due = tokio::select! {
-                biased;
-                changed = said.standing.changed() => changed.is_ok(),
-                changed = said.told.applied.changed() => changed.is_ok(),
-                changed = said.told.persisted.changed() => changed.is_ok(),
-                () = following.changed() => true,
-                () = sleep(heartbeat.saturating_sub(REPORT_SPACING)) => true,
+            let (earliest, latest) = (Instant::now() + REPORT_SPACING, Instant::now() + heartbeat);
+            let due = loop {
+                let next = tokio::select! {
+                    biased;
+                    due = said.due(&mut following, earliest, latest) => Next::Report(due),
+                    Some(answer) = answers.recv() => Next::Answer(answer),
+                };
+                match next {
+                    Next::Report(due) => break due,
+                    Next::Answer(answer) => yield check_result(answer),
+                }
             };
             if !due {
                 break;

@@ -45,6 +45,7 @@ pub struct Raw {
 
 /// What this build reads in a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "nearly all that is large are models")]
 pub enum Content {
     /// A model.
     Model(ModelName, ModelContent),

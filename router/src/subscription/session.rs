@@ -231,6 +231,10 @@ impl Session {
                     Err(Closed::Gap)
                 }
             }
+            // Who has an older state still tells what it finds by that.
+            (State::Loading(_) | State::Following(_), Message::Check(order)) => Ok(vec![Action::Check(order)]),
+            // No API token is taken from a registry whose history is refused.
+            (State::Withheld { .. }, Message::Check(_)) => Ok(Vec::new()),
             // The registry may hold its history to be good and send it: the refusal is to be reported, so it is let pass.
             (
                 State::Withheld { .. },
@@ -243,7 +247,8 @@ impl Session {
                 | Message::SnapshotPart(_)
                 | Message::SnapshotEnd(_)
                 | Message::Delta(_)
-                | Message::Bookmark(_),
+                | Message::Bookmark(_)
+                | Message::Check(_),
             ) => Err(Closed::Protocol),
         }
     }

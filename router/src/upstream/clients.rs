@@ -33,6 +33,8 @@ pub(super) struct Pair {
     pub(super) pooled: Client<Connector, Full<Bytes>>,
     /// Dials for each call, and keeps nothing.
     pub(super) fresh: Client<Connector, Full<Bytes>>,
+    /// What both dial by.
+    pub(super) connector: Connector,
 }
 
 impl Pair {
@@ -45,8 +47,12 @@ impl Pair {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE);
         let pooled = builder.build(connector.clone());
-        let fresh = builder.pool_max_idle_per_host(0).build(connector);
-        Ok(Self { pooled, fresh })
+        let fresh = builder.pool_max_idle_per_host(0).build(connector.clone());
+        Ok(Self {
+            pooled,
+            fresh,
+            connector,
+        })
     }
 }
 

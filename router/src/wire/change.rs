@@ -5,12 +5,13 @@
 use std::{sync::Arc, time::Duration};
 
 use switchboard::{
-    duration,
+    capability, duration,
     history::{Cursor, View},
     names::Revision,
     pb::{registry, types},
 };
 
+use super::check;
 use crate::{
     endpoints::{Change, Verdict},
     subscription::{
@@ -87,6 +88,7 @@ impl TryFrom<registry::SubscribeResponse> for Message {
                 min_wait: span(goodbye.min_wait.as_ref()),
                 spread: span(goodbye.spread.as_ref()),
             }),
+            Kind::CheckRequest(request) => Self::Check(check::order(request)?),
         })
     }
 }
@@ -131,18 +133,24 @@ fn traceparent(wire: &str) -> Option<Arc<str>> {
 }
 
 /// A negative time is none.
-fn span(wire: Option<&prost_types::Duration>) -> Duration {
+pub(super) fn span(wire: Option<&prost_types::Duration>) -> Duration {
     wire.and_then(|wire| duration::read(*wire)).unwrap_or_default()
 }
 
 /// The first message of a stream.
 #[must_use]
-pub fn hello(config: &SubscriptionConfig, resume: Option<&Cursor>, want_snapshot: bool) -> registry::SubscribeRequest {
+pub fn hello(
+    config: &SubscriptionConfig,
+    can_check: bool,
+    resume: Option<&Cursor>,
+    want_snapshot: bool,
+) -> registry::SubscribeRequest {
     upward(registry::subscribe_request::Kind::Hello(registry::Hello {
         router_id: config.router_id.clone(),
         instance: config.instance.to_string(),
         group: config.group.clone(),
         build: config.build.clone(),
+        capabilities: can_check.then(|| capability::CHECKS.to_owned()).into_iter().collect(),
         resume: resume.map(Into::into),
         want_snapshot,
     }))
@@ -168,6 +176,12 @@ pub fn report(
         apply_duration: prost_types::Duration::try_from(applied.duration).ok(),
         endpoints: endpoints.iter().map(endpoint).collect(),
     }))
+}
+
+/// What a check has found.
+#[must_use]
+pub const fn check_result(result: registry::CheckResult) -> registry::SubscribeRequest {
+    upward(registry::subscribe_request::Kind::CheckResult(result))
 }
 
 fn endpoint(change: &Change) -> registry::EndpointReport {

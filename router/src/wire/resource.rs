@@ -53,6 +53,12 @@ impl TryFrom<registry::Resource> for Resource {
     }
 }
 
+/// Whether a model says itself how servers know it.
+pub(crate) fn names_identifier(raw: &Raw) -> bool {
+    let entry = decode::<registry::ModelEntry>(raw, "ModelEntry");
+    entry.is_ok_and(|entry| entry.model.is_some_and(|model| !model.identifier().is_empty()))
+}
+
 fn read(raw: &Raw) -> Content {
     match ResourceName::parse(&raw.name) {
         Some(ResourceName::Model(name)) => {
@@ -91,7 +97,7 @@ fn decode<M: prost::Message + Default>(raw: &Raw, message: &str) -> Result<M, Re
 fn model(name: &ModelName, entry: registry::ModelEntry) -> ModelContent {
     let model = entry.model.unwrap_or_default();
     let credential = credential(entry.credential);
-    let spec = spec(name, &model).and_then(|spec| {
+    let spec = spec(name.id(), &model).and_then(|spec| {
         if let CredentialSpec::Set(CredentialRef { origins, .. }) = credential.as_ref().map_err(Clone::clone)?
             && let Some(outside) = spec
                 .endpoints
@@ -110,7 +116,8 @@ fn model(name: &ModelName, entry: registry::ModelEntry) -> ModelContent {
     }
 }
 
-fn spec(name: &ModelName, model: &registry::Model) -> Result<ModelSpec, Refusal> {
+/// How to call a model, which is asked for as `default_identifier` where it gives no identifier.
+pub(super) fn spec(default_identifier: &str, model: &registry::Model) -> Result<ModelSpec, Refusal> {
     let family = Catalogue::get().family(model.family()).ok_or_else(|| {
         let text = format!("`{}` is not in this router's catalogue", model.family());
         Refusal::new("model.family", FieldReason::FamilyUnknown, text)
@@ -131,7 +138,7 @@ fn spec(name: &ModelName, model: &registry::Model) -> Result<ModelSpec, Refusal>
     }
     let given = model.identifier();
     let identifier = match given.strip_prefix(CUSTOM_OPENAI).unwrap_or(given) {
-        "" => name.id(),
+        "" => default_identifier,
         sent => sent,
     };
     Ok(ModelSpec {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use switchboard::{history::Cursor, names::Revision};
 
-use crate::subscription::resource::Resource;
+use crate::subscription::{checks::Order, resource::Resource};
 
 /// One message of the registry. All cursors are of the routers' view.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub enum Message {
     Bookmark(Bookmark),
     /// The stream ends in order.
     Goodbye(Goodbye),
+    /// A model is to be checked.
+    Check(Order),
 }
 
 /// The registry's answer to a hello.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use switchboard::{history::Cursor, names::Revision};
 
 use super::message::{Message, Mode};
-use crate::subscription::received::Received;
+use crate::subscription::{checks::Order, received::Received};
 
 /// Something that happened.
 #[derive(Debug)]
@@ -47,6 +47,8 @@ pub enum Action {
     Install(Arc<Received>),
     /// The delta up to this revision had come before: for the logs.
     Repeated(Revision),
+    /// Make this check aside.
+    Check(Order),
     /// The registry's writer does not get on, with the newest revision that there is: for the logs.
     Stalled(Revision),
     /// It gets on again: for the logs.

@@ -1,0 +1,126 @@
+//! Checks of models, both ways: what the registry asks for, read, and what was found, written.
+
+use std::time::Duration;
+
+use switchboard::{
+    names::{CheckId, CredentialId, ModelName, Revision},
+    pb::registry::{self, check_request},
+};
+
+use super::{
+    change::{MessageError, span},
+    resource,
+};
+use crate::{
+    check::{Fault, Finding, Identifier, Outcome, Problem, Spec, Step},
+    subscription::{
+        checks::{Order, Target, check_spec},
+        resource::Refusal,
+    },
+};
+
+/// The longest check.
+const TIMEOUT_MAX: Duration = Duration::from_secs(60);
+
+/// Reads what is to be checked. That a model cannot be used is an answer, and no error.
+pub(super) fn order(wire: registry::CheckRequest) -> Result<Order, MessageError> {
+    let target = match wire.target.ok_or(MessageError)? {
+        check_request::Target::Model(name) => {
+            Target::Registered(ModelName::parse(&name).map_err(|_malformed| MessageError)?)
+        }
+        check_request::Target::Unsaved(model) => Target::Unsaved {
+            credential: match wire.credential_id.as_str() {
+                "" => None,
+                id => Some(CredentialId::parse(id).map_err(|_malformed| MessageError)?),
+            },
+            is_token_dropped: model.api_token_dropped,
+            spec: unsaved(&model).map(Box::new),
+        },
+    };
+    Ok(Order {
+        id: CheckId::parse(&wire.check_id).map_err(|_malformed| MessageError)?,
+        target,
+        timeout: span(wire.timeout.as_ref()).min(TIMEOUT_MAX),
+    })
+}
+
+fn unsaved(model: &registry::Model) -> Result<Spec, Refusal> {
+    let name = ModelName::parse(&model.name).ok();
+    let spec = resource::spec(name.as_ref().map_or("", ModelName::id), model)?;
+    let identifier = match (model.identifier().is_empty(), name) {
+        (false, _) => Identifier::Given(spec.identifier.clone()),
+        (true, Some(_)) => Identifier::Default(spec.identifier.clone()),
+        (true, None) => Identifier::None,
+    };
+    Ok(check_spec(&spec, identifier))
+}
+
+/// What was found, by a configuration of this revision.
+#[must_use]
+pub(crate) fn result(id: CheckId, revision: Revision, findings: &[Finding]) -> registry::CheckResult {
+    registry::CheckResult {
+        check_id: id.to_string(),
+        revision: revision.get(),
+        checks: findings.iter().map(finding).collect(),
+    }
+}
+
+fn finding(finding: &Finding) -> registry::ModelCheck {
+    let endpoint = finding.endpoint.as_ref();
+    registry::ModelCheck {
+        router: String::new(),
+        endpoint: endpoint
+            .map(|endpoint| endpoint.as_str().to_owned())
+            .unwrap_or_default(),
+        passed: finding.passed(),
+        steps: finding.steps.iter().map(step).collect(),
+    }
+}
+
+fn step(step: &Step) -> registry::CheckStep {
+    let begun = registry::CheckStep {
+        step: step.kind.as_str().to_owned(),
+        latency: step
+            .latency
+            .and_then(|latency| prost_types::Duration::try_from(latency).ok()),
+        ..Default::default()
+    };
+    match &step.outcome {
+        Outcome::Passed(remark) => registry::CheckStep {
+            outcome: registry::CheckOutcome::Passed.into(),
+            message: remark.clone().into_owned(),
+            ..begun
+        },
+        Outcome::Skipped(why) => registry::CheckStep {
+            outcome: registry::CheckOutcome::Skipped.into(),
+            message: why.clone().into_owned(),
+            ..begun
+        },
+        Outcome::Failed(Problem {
+            fault,
+            reason,
+            message,
+            remedy,
+        }) => registry::CheckStep {
+            outcome: registry::CheckOutcome::Failed.into(),
+            fault: match fault {
+                Fault::Configuration => registry::Fault::Configuration,
+                Fault::Credential => registry::Fault::Credential,
+                Fault::Network => registry::Fault::Network,
+                Fault::ModelServer => registry::Fault::ModelServer,
+                Fault::Switchboard => registry::Fault::Switchboard,
+            }
+            .into(),
+            reason: reason.to_string(),
+            message: bounded(message),
+            remedy: remedy.clone().into_owned(),
+            ..begun
+        },
+    }
+}
+
+/// As much as the registry takes: a message may name long identifiers.
+fn bounded(text: &str) -> String {
+    const CHARACTERS_MAX: usize = 1_000;
+    text.chars().take(CHARACTERS_MAX).collect()
+}
