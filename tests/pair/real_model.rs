@@ -8,9 +8,12 @@ use std::{
     time::Duration,
 };
 
-use switchboard::pb::router::{
-    ChatInput, FinishReason, InferOptions, InferRequest, Message, Part, Role, infer_request::Input, part,
-    stream_infer_response::Event,
+use switchboard::pb::{
+    registry::{CheckModelRequest, CheckOutcome, Model},
+    router::{
+        ChatInput, FinishReason, InferOptions, InferRequest, Message, Part, Role, infer_request::Input, part,
+        stream_infer_response::Event,
+    },
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, copy},
@@ -205,5 +208,32 @@ async fn a_real_model_answers_call_after_call_and_stops_when_its_caller_leaves()
     while server.busy().await > 0 {
         assert!(started.elapsed() < PATIENCE, "the model goes on for nobody");
     }
+    pair.finish().await;
+}
+
+#[tokio::test]
+async fn a_real_server_passes_every_step_of_a_check() {
+    let pair = Pair::start().await;
+    let Some(server) = ModelServer::start(pair.folder.path()).await else {
+        return;
+    };
+    let request = CheckModelRequest {
+        model: Some(Model {
+            family: Some("llama3".to_owned()),
+            endpoint: Some(format!("http://{}", server.addr)),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let answer = pair.models().check_model(request).await.unwrap().into_inner();
+    let [check] = &*answer.checks else { panic!("{answer:?}") };
+    assert!(check.passed, "{check:?}");
+    let skipped: Vec<&str> = check
+        .steps
+        .iter()
+        .filter(|step| step.outcome() == CheckOutcome::Skipped)
+        .map(|step| step.step.as_str())
+        .collect();
+    assert_eq!(skipped, ["dns", "tls"], "{check:?}");
     pair.finish().await;
 }

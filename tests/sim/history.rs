@@ -86,10 +86,6 @@ pub(crate) struct Sent {
 
 /// One thing that was seen.
 #[derive(Debug, Clone)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a history is read once, and most of it is messages"
-)]
 pub(crate) enum Event {
     /// What a volume holds for good from now on, beside what it held.
     Durable {

@@ -180,7 +180,7 @@ impl Forger {
                 self.agree(delta.to.as_mut());
             }
             Kind::Bookmark(bookmark) => self.agree(bookmark.at.as_mut()),
-            Kind::SnapshotBegin(_) | Kind::SnapshotEnd(_) | Kind::Goodbye(_) => {}
+            Kind::SnapshotBegin(_) | Kind::SnapshotEnd(_) | Kind::Goodbye(_) | Kind::CheckRequest(_) => {}
         }
     }
 

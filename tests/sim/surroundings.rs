@@ -210,7 +210,8 @@ impl Connection {
                     report,
                     in_use: self.near.current.load().map(|catalog| catalog.cursor),
                 },
-                None => Event::Closed {
+                // Nobody asks for checks here.
+                Some(subscribe_request::Kind::CheckResult(_)) | None => Event::Closed {
                     stream,
                     why: "nonsense",
                 },

@@ -189,7 +189,7 @@ impl Mirror {
 
     pub(crate) fn apply(&mut self, frame: &Frame) {
         match frame {
-            Frame::Welcome { .. } | Frame::Goodbye(_) => {}
+            Frame::Welcome { .. } | Frame::Goodbye(_) | Frame::Check(_) => {}
             Frame::Shared(bytes) => self.take(decoded(bytes)),
             Frame::Bookmark(bookmark) => {
                 assert_eq!(bookmark.at, self.at);

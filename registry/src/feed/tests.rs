@@ -129,6 +129,7 @@ fn hello(resume: Resume) -> Hello {
         instance: InstanceId::random(),
         group: Group::default(),
         build: "1".into(),
+        can_check: true,
         resume,
         want_snapshot: false,
     }

@@ -14,6 +14,7 @@ fn hello(router: &str, instance: InstanceId) -> Hello {
         instance,
         group: Group::default(),
         build: "1".into(),
+        can_check: true,
         resume: Resume::Nothing,
         want_snapshot: false,
     }

@@ -1,1 +1,100 @@
+//! What is decided without a server.
 
+use switchboard::catalogue::Catalogue;
+
+use super::*;
+
+fn subject(identifier: Identifier) -> Subject {
+    Subject {
+        spec: Spec {
+            family: Catalogue::get().family("mistral").unwrap(),
+            platform: Platform::default(),
+            identifier,
+            endpoints: Vec::new(),
+            infill_mode: InfillMode::default(),
+            limits: Limits::default(),
+            tls: None,
+        },
+        credential: CheckCredential::None,
+    }
+}
+
+fn identifier(given: Identifier, models: &Models) -> Result<String, String> {
+    let (subject, endpoint) = (subject(given), EndpointUri::parse("http://h").unwrap());
+    let one = OneEndpoint {
+        upstream: &Upstream::new(CONNECT_TIMEOUT).unwrap(),
+        subject: &subject,
+        endpoint: &endpoint,
+        request_id: RequestId::from_headers(&HeaderMap::new()),
+        deadline: Instant::now(),
+    };
+    one.identifier(models).map_err(|problem| problem.message)
+}
+
+#[tokio::test]
+async fn who_gives_no_identifier_gets_the_only_model_of_the_server() {
+    let listed = |names: &str| Models::Listed(list::parse(names.as_bytes()).unwrap(), Duration::ZERO);
+    let one = listed(r#"{"data":[{"id":"one"}]}"#);
+    let two = listed(r#"{"data":[{"id":"one"},{"id":"two"}]}"#);
+    let none = listed(r#"{"data":[]}"#);
+    let given = || Identifier::Given("given".to_owned());
+    let default = |name: &str| Identifier::Default(name.to_owned());
+
+    for models in [&one, &two, &none, &Models::Unlisted] {
+        assert_eq!(identifier(given(), models).unwrap(), "given", "what is given is sent");
+    }
+    assert_eq!(identifier(default("mine"), &one).unwrap(), "one");
+    assert_eq!(identifier(default("two"), &two).unwrap(), "two");
+    assert!(identifier(default("mine"), &two).unwrap_err().contains("`one`, `two`"));
+    assert_eq!(identifier(default("mine"), &Models::Unlisted).unwrap(), "mine");
+    assert_eq!(identifier(Identifier::None, &one).unwrap(), "one");
+    assert!(identifier(Identifier::None, &none).unwrap_err().contains("no model"));
+    assert!(identifier(Identifier::None, &Models::Unlisted).is_err());
+}
+
+#[test]
+fn all_steps_are_told_in_order_whatever_was_come_to() {
+    let mut steps = Steps::default();
+    steps.passed(StepKind::Http, None, "");
+    steps.skipped(StepKind::Dns, "why");
+    let failed = steps.failed(StepKind::Credential, None, advice::dropped());
+    assert!(failed.is_err());
+    let steps = steps.finish();
+    let names: Vec<&str> = steps.iter().map(|step| step.kind.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "dns",
+            "tcp",
+            "tls",
+            "http",
+            "credential",
+            "model_list",
+            "chat",
+            "streaming",
+            "infill"
+        ]
+    );
+    assert!(matches!(&steps[8].outcome, Outcome::Skipped(why) if why.contains("earlier")));
+    let finding = Finding { endpoint: None, steps };
+    assert!(!finding.passed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_that_has_no_turn_in_time_says_so() {
+    let checker = Checker::new(Upstream::new(CONNECT_TIMEOUT).unwrap());
+    let _taken = checker.places.acquire_many(4).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(1);
+    let findings = checker.check(&subject(Identifier::None), deadline).await;
+    let [
+        Step {
+            outcome: Outcome::Failed(problem),
+            ..
+        },
+    ] = &*findings[0].steps
+    else {
+        panic!("{findings:?}")
+    };
+    assert_eq!(problem.reason, Reason::DeadlineExceeded);
+    assert_eq!(Instant::now(), deadline);
+}

@@ -139,7 +139,7 @@ impl Stream {
                     next.parts = 0;
                 }
             }
-            Kind::Bookmark(_) | Kind::Goodbye(_) => {}
+            Kind::Bookmark(_) | Kind::Goodbye(_) | Kind::CheckRequest(_) => {}
         }
         next
     }

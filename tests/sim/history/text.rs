@@ -171,6 +171,7 @@ impl Ids {
                 format!("bookmark {at} of {head}, probe {probe}, stalled {stalled}")
             }
             Some(Kind::Goodbye(goodbye)) => format!("goodbye {:?}", goodbye.why()),
+            Some(Kind::CheckRequest(_)) => "a check".to_owned(),
             None => "nothing".to_owned(),
         }
     }

@@ -1,8 +1,10 @@
 //! What every follower is promised.
 
 use futures_util::FutureExt as _;
+use switchboard::names::ModelName;
 
 use super::*;
+use crate::fleet::check::Target;
 
 #[tokio::test(start_paused = true)]
 async fn a_watcher_gets_a_snapshot_a_bookmark_and_every_change() {
@@ -334,4 +336,31 @@ async fn followers_from_many_places_need_not_wait_for_those_who_do_not_read() {
     });
     futures_util::future::join_all(read).await;
     assert_eq!(begin.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_comes_behind_what_was_written_before_it_and_not_after_its_time() {
+    let bench = Bench::new();
+    let (mut router, _) = Router::with(&bench, bench.history.cursor_at(2, View::Router)).await;
+    bookmark(&mut router.down).await;
+    let fleet = bench.feed.fleet();
+    let key = fleet.routers(None, 1).remove(0).key;
+    let ask = |within: Duration| {
+        let target = Target::Registered(ModelName::parse("models/b").unwrap());
+        fleet.ask(&key, target, None, Instant::now() + within).unwrap()
+    };
+    bench.history.commit([("models/b", 1)]);
+    let _asking = ask(Duration::from_secs(1));
+    let delta = delta(&mut router.down).await;
+    assert_eq!(delta.upserts[0].name, "models/b");
+    let order = frame(&mut router.down).await;
+    assert!(
+        matches!(&order, Frame::Check(order) if order.credential.is_none()),
+        "{order:?}"
+    );
+
+    let _late = ask(Duration::from_secs(1));
+    advance(Duration::from_secs(2)).await;
+    let next = frame(&mut router.down).await;
+    assert!(matches!(next, Frame::Bookmark(_)), "{next:?}");
 }

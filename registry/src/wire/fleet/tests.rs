@@ -26,6 +26,7 @@ fn join(fleet: &Arc<Fleet>, router: &str, mode: Mode) -> Member {
         instance: InstanceId::random(),
         group: Group::parse("north").unwrap(),
         build: "1.2.3".into(),
+        can_check: true,
         resume: Resume::Nothing,
         want_snapshot: false,
     };
@@ -262,6 +263,7 @@ fn a_newer_stream_of_a_router_begins_without_facts() {
         instance: InstanceId::random(),
         group: Group::default(),
         build: "1".into(),
+        can_check: true,
         resume: Resume::Nothing,
         want_snapshot: false,
     };

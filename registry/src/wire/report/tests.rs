@@ -11,6 +11,7 @@ fn hello() -> registry::Hello {
         router_id: "router-1".to_owned(),
         instance: InstanceId::random().to_string(),
         build: "1.2.3".to_owned(),
+        capabilities: Vec::new(),
         resume: None,
         want_snapshot: true,
     }
@@ -270,4 +271,22 @@ fn a_report_lists_at_most_1000_endpoints() {
 fn a_message_of_no_known_kind_is_refused() {
     let message = Message::try_from(registry::SubscribeRequest { kind: None });
     assert_eq!(message, Err(UplinkError::UnknownMessage));
+}
+
+#[test]
+fn a_hello_may_bring_words_that_this_build_does_not_know() {
+    let can_check = |words: &[&str]| {
+        let capabilities = words.iter().map(|&word| word.to_owned()).collect();
+        let hello = registry::Hello {
+            capabilities,
+            ..hello()
+        };
+        Hello::try_from(&hello).map(|hello| hello.can_check)
+    };
+    assert_eq!(can_check(&[]), Ok(false));
+    assert_eq!(can_check(&["later", "checks"]), Ok(true));
+    for bad in [vec!["a"; 65], vec!["a b"], vec![&*"a".repeat(64)]] {
+        let violations = can_check(&bad).unwrap_err();
+        assert_eq!(violations.as_slice()[0].field, "hello.capabilities");
+    }
 }
