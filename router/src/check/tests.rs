@@ -80,11 +80,11 @@ fn all_steps_are_told_in_order_whatever_was_come_to() {
     assert!(!finding.passed());
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_check_that_has_no_turn_in_time_says_so() {
     let checker = Checker::new(Upstream::new(CONNECT_TIMEOUT).unwrap());
     let _taken = checker.places.acquire_many(4).await.unwrap();
-    let deadline = Instant::now() + Duration::from_secs(1);
+    let deadline = Instant::now() + Duration::from_millis(50);
     let findings = checker.check(&subject(Identifier::None), deadline).await;
     let [
         Step {
@@ -96,5 +96,5 @@ async fn a_check_that_has_no_turn_in_time_says_so() {
         panic!("{findings:?}")
     };
     assert_eq!(problem.reason, Reason::DeadlineExceeded);
-    assert_eq!(Instant::now(), deadline);
+    assert!(Instant::now() >= deadline);
 }

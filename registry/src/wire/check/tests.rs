@@ -136,7 +136,7 @@ fn what_a_router_has_found_is_bounded_and_comes_through_as_it_is() {
                     };
                     17
                 ],
-                ..check.clone()
+                ..check
             };
             65
         ],

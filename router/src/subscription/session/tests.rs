@@ -3,10 +3,11 @@
 mod deltas;
 mod property;
 
-use switchboard::names::{Revision, StoreId};
+use switchboard::names::{CheckId, ModelName, Revision, StoreId};
 
 use super::*;
 use crate::subscription::{
+    checks::{Order, Target},
     fixture::{Store, assigned, incarnation, model, revision},
     resource::Resource,
 };
@@ -532,4 +533,34 @@ fn a_registry_that_says_nothing_but_goodbye_is_asked_ever_more_rarely() {
         longest = longest.max(case.session.wake_at() - case.now);
     }
     assert!(longest > RETRY_MAX / 2 && longest <= RETRY_MAX, "{longest:?}");
+}
+
+#[test]
+fn a_check_is_made_while_the_history_is_followed_and_never_otherwise() {
+    let store = store();
+    let order = || Order {
+        id: CheckId::random(),
+        target: Target::Registered(ModelName::parse("models/a").unwrap()),
+        timeout: SECOND,
+    };
+    let asked = |order: &Order| Event::Message(Message::Check(order.clone()));
+
+    let mut case = Case::following(&store);
+    let first = order();
+    assert_eq!(case.step(asked(&first)), [Action::Check(first)]);
+
+    let mut loading = Case::new(1);
+    loading.dial();
+    loading.step(welcome(&store.cursor, Mode::Snapshot { is_fork: false }));
+    let amid = order();
+    assert_eq!(loading.step(asked(&amid)), [Action::Check(amid)]);
+
+    let mut withheld = Case::new(1);
+    withheld.dial();
+    withheld.step(welcome(&store.cursor, Mode::Withheld { other_store: true }));
+    assert_eq!(withheld.step(asked(&order())), []);
+
+    let mut opening = Case::new(1);
+    opening.dial();
+    assert_eq!(opening.step(asked(&order())), [Action::Close(Closed::Protocol)]);
 }

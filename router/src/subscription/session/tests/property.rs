@@ -283,7 +283,8 @@ impl Play {
                 }
                 Action::Close(_) => self.is_open = false,
                 Action::Install(received) => self.check(&received),
-                Action::Opened(_) | Action::Repeated(_) | Action::Stalled(_) | Action::Unstalled => {}
+                Action::Opened(_) | Action::Repeated(_) | Action::Check(_) | Action::Stalled(_) | Action::Unstalled => {
+                }
             }
         }
     }
