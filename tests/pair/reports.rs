@@ -262,12 +262,12 @@ fn breaches(head: &Cursor) -> Vec<Breach> {
         rule(
             "nothing said at all",
             vec![Bytes::new()],
-            "must be a `hello` or a `report`",
+            "must be a `hello`, a `report` or a `check_result`",
         ),
         rule(
             "an unknown kind",
             vec![say(Up::Hello(hello())), Bytes::from_static(&[0xfa, 0x01, 0])],
-            "must be a `hello` or a `report`",
+            "must be a `hello`, a `report` or a `check_result`",
         ),
         rule(
             "no message",
