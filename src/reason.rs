@@ -156,6 +156,8 @@ reasons! {
     ModelNotReady = "MODEL_NOT_READY", Unavailable;
     /// The model has as many calls as it may, and no place came free in time.
     ModelOverloaded = "MODEL_OVERLOADED", Unavailable;
+    /// The feature has as many calls as it may.
+    QuotaExceeded = "QUOTA_EXCEEDED", ResourceExhausted;
     /// Self-hosted inference is switched off.
     InferencePaused = "INFERENCE_PAUSED", FailedPrecondition;
     /// No feature has the name that the call asks for.

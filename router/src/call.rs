@@ -317,8 +317,18 @@ impl Calls {
         };
         let decision = catalog.resolve(&request.feature, &caller)?;
         context.feature = Some(decision.feature);
+        let limit = catalog.max_concurrency(&decision);
+        let permit = self.permits.begin(decision.source_feature, limit)?;
         let permits = self.permits.clone();
-        Ok(Walk::new(catalog, decision, request, permits, self.limits, budget))
+        Ok(Walk::new(
+            catalog,
+            decision,
+            request,
+            permits,
+            permit,
+            self.limits,
+            budget,
+        ))
     }
 }
 

@@ -124,6 +124,7 @@ impl Server {
         let (calls, drain) = (TaskTracker::new(), CancellationToken::new());
         let (ready, confirmed) = (current.ready(), current.confirmed());
         let inference = InferenceApi::new(current, upstream, call::Limits::default(), calls.clone(), drain.clone());
+        inference.calls().permits().register(own);
         let routing = RoutingApi::new(inference.calls().clone(), progress, stop.clone());
         let routes = Routes::default()
             .add_service(InferenceServiceServer::new(inference).max_decoding_message_size(LIMITS.message_bytes))

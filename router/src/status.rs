@@ -16,7 +16,7 @@ use switchboard::{
 };
 
 use crate::{
-    call::{CallError, CallFailure, Considered, Context},
+    call::{CallError, CallFailure, Considered, Context, permits::QuotaExceeded},
     catalog::{ResolveError, Unusable},
     upstream::{
         UpstreamError,
@@ -45,6 +45,11 @@ impl From<CallFailure> for Failure {
             CallError::Unusable { model, why, .. } => unusable(why, &model, message),
             CallError::Overloaded { limit, .. } => {
                 may_retry(Self::new(Reason::ModelOverloaded, message), RETRY).with(key::LIMIT, limit)
+            }
+            CallError::QuotaExceeded(QuotaExceeded { feature, limit }) => {
+                let failure =
+                    Self::new(Reason::QuotaExceeded, message.clone()).with_quota(feature.to_string(), message);
+                may_retry(failure, RETRY).with(key::LIMIT, limit)
             }
             CallError::InputNotSupported(_) => {
                 let subject = context.model.as_ref().map(ToString::to_string).unwrap_or_default();

@@ -242,6 +242,20 @@ pub(crate) fn assigned(rules: &[(&str, &str, &str)], fallbacks: &[&str]) -> Sett
     }))
 }
 
+/// `models/m` with limits of the feature's calls: how many at a time, and how many places of the model are its own.
+pub(crate) fn limited(max_concurrency: Option<usize>, reserved_concurrency: usize) -> Setting {
+    Setting::SelfHosted(Arc::new(Assignment {
+        model: model_name(),
+        fallbacks: Vec::new(),
+        rules: Vec::new(),
+        limits: FeatureLimits {
+            max_concurrency,
+            reserved_concurrency,
+        },
+        hedge_delay: None,
+    }))
+}
+
 fn feature(name: &str) -> FeatureName {
     FeatureName::from_id(name).unwrap()
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use switchboard::names::{FeatureName, ModelName, Revision};
 
-use super::deadline;
+use super::{deadline, permits::QuotaExceeded};
 use crate::{
     catalog::{Candidate, ResolveError, RuleId, Unusable},
     prompt::InputNotSupported,
@@ -39,6 +39,9 @@ pub enum CallError {
         /// How many calls it may have.
         limit: usize,
     },
+    /// The feature has as many calls as it may.
+    #[error(transparent)]
+    QuotaExceeded(#[from] QuotaExceeded),
     /// The selected model cannot take this kind of input.
     #[error(transparent)]
     InputNotSupported(#[from] InputNotSupported),
@@ -196,6 +199,7 @@ impl From<&CallError> for AttemptOutcome {
             | CallError::Resolve(_)
             | CallError::Unusable { .. }
             | CallError::Overloaded { .. }
+            | CallError::QuotaExceeded(_)
             | CallError::InputNotSupported(_)
             | CallError::DeadlineTooShort(_)
             | CallError::DeadlinePassed

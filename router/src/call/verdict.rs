@@ -20,6 +20,7 @@ pub(super) fn verdict(attempt: &Attempt, error: Option<&CallError>) -> Option<Ve
             | CallError::Resolve(_)
             | CallError::Unusable { .. }
             | CallError::Overloaded { .. }
+            | CallError::QuotaExceeded(_)
             | CallError::InputNotSupported(_)
             | CallError::DeadlineTooShort(_)
             | CallError::DeadlinePassed

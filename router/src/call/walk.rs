@@ -16,7 +16,7 @@ use super::{
     CallError, Limits, Selected,
     deadline::BUDGET_MIN,
     failure::{CallFailure, Considered, Context, Outcome},
-    permits::{Overloaded, Permits, Place},
+    permits::{FeaturePermit, Overloaded, Party, Permits, Place},
 };
 use crate::{
     balance,
@@ -96,6 +96,8 @@ pub struct Walk {
     /// Why the last attempt failed, and why the first candidate was passed over.
     last: Option<CallError>,
     first: Option<CallError>,
+    /// The call counts for its feature as long as it walks.
+    _permit: FeaturePermit,
 }
 
 /// The model where the walk stands.
@@ -116,6 +118,7 @@ impl Walk {
         decision: Decision,
         request: Request,
         permits: Permits,
+        permit: FeaturePermit,
         limits: Limits,
         budget: Duration,
     ) -> Self {
@@ -134,6 +137,7 @@ impl Walk {
             about: None,
             last: None,
             first: None,
+            _permit: permit,
         }
     }
 
@@ -256,7 +260,11 @@ impl Walk {
             .map_err(|_unserializable| CallError::Internal)?;
         // With less time left nothing can be begun.
         let until = self.deadline_on(model) - BUDGET_MIN;
-        let place = self.permits.place(model, &self.catalog.cursor, until).await;
+        let party = Party {
+            feature: self.decision.source_feature,
+            has_reservation: candidate.has_reservation(),
+        };
+        let place = self.permits.place(&self.catalog, model, party, until).await;
         let place = place.map_err(|Overloaded| CallError::Overloaded {
             model: candidate.name.clone(),
             limit: model.limits.max_concurrency.unwrap_or_default(),
@@ -332,6 +340,7 @@ fn outcome(error: &CallError) -> Outcome {
         CallError::Upstream(UpstreamError::Dial(error)) => Outcome::Failed(error.to_string()),
         CallError::ConfigNotLoaded
         | CallError::Resolve(_)
+        | CallError::QuotaExceeded(_)
         | CallError::InputNotSupported(_)
         | CallError::DeadlineTooShort(_)
         | CallError::DeadlinePassed

@@ -59,6 +59,14 @@ impl SelectionReason {
     }
 }
 
+impl Candidate<'_> {
+    /// Whether it is the feature's own `model`, by no rule and as no fallback: there its reservation counts.
+    #[must_use]
+    pub const fn has_reservation(&self) -> bool {
+        matches!(self.reason, SelectionReason::Assigned | SelectionReason::ParentFeature)
+    }
+}
+
 /// Why a model cannot be called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unusable {
@@ -196,6 +204,24 @@ impl Catalog {
         let decided = decision.rule;
         let numbered = rules.unwrap_or_default().iter().enumerate();
         numbered.map(move |(place, rule)| (rule, Some(place) == decided))
+    }
+
+    /// How many calls the feature of a decision may have at a time. `None`: any number.
+    #[must_use]
+    pub fn max_concurrency(&self, decision: &Decision) -> Option<usize> {
+        self.assignment(decision)?.limits.max_concurrency
+    }
+
+    /// How many places of a model are there for each feature whose `model` it is, whatever others do.
+    pub fn reservations(&self, model: &ModelName) -> impl Iterator<Item = (&'static FeatureName, usize)> {
+        let features = Catalogue::get().features().iter();
+        features.filter_map(|feature| match self.setting(&feature.name) {
+            Setting::SelfHosted(assignment) if assignment.model == *model => {
+                let reserved = assignment.limits.reserved_concurrency;
+                (reserved > 0).then_some((&feature.name, reserved))
+            }
+            Setting::SelfHosted(_) | Setting::Unassigned | Setting::Disabled | Setting::Vendored => None,
+        })
     }
 
     /// The rule that decided. `None`: none did.

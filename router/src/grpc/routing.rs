@@ -14,8 +14,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    call::{CallError, CallFailure, Calls, Considered, Context, Outcome, permits::Permits},
-    catalog::{Caller, Catalog, Decision, Model, ResolveError, SelectionReason},
+    call::{
+        CallError, CallFailure, Calls, Considered, Context, Outcome,
+        permits::{Party, Permits, QuotaExceeded},
+    },
+    catalog::{Caller, Candidate, Catalog, Decision, Model, ResolveError, SelectionReason},
     subscription::Progress,
     wire::{change::HELD_MAX, routing as wire},
 };
@@ -96,7 +99,7 @@ impl RoutingApi {
         })
     }
 
-    fn route(&self, catalog: &Catalog, feature: &'static Feature) -> router::Route {
+    fn route(&self, catalog: &Arc<Catalog>, feature: &'static Feature) -> router::Route {
         let (source, setting) = catalog.source(feature);
         let (model, failure) = match catalog.decide(feature, &Caller::default()) {
             Ok(decision) => {
@@ -163,7 +166,7 @@ impl RoutingService for RoutingApi {
 }
 
 /// Goes through the candidates as a call would, less the calling.
-fn look<'a>(catalog: &'a Catalog, decision: &Decision, permits: &Permits) -> Outlook<'a> {
+fn look<'a>(catalog: &'a Arc<Catalog>, decision: &Decision, permits: &Permits) -> Outlook<'a> {
     let source = decision.source_feature;
     let rules = catalog.rules(decision).filter(|(_, decides)| !decides);
     let mut considered: Vec<Considered> = rules
@@ -174,6 +177,19 @@ fn look<'a>(catalog: &'a Catalog, decision: &Decision, permits: &Permits) -> Out
             outcome: Outcome::RuleNotMatched,
         })
         .collect();
+    let limit = catalog.max_concurrency(decision);
+    let refused = if catalog.inference_paused {
+        Some(CallError::from(ResolveError::InferencePaused {
+            feature: decision.feature,
+        }))
+    } else {
+        let spent = limit.filter(|_| permits.is_spent(source, limit));
+        spent.map(|limit| CallError::from(QuotaExceeded { feature: source, limit }))
+    };
+    let party = |candidate: &Candidate<'_>| Party {
+        feature: source,
+        has_reservation: candidate.has_reservation(),
+    };
     let mut answers = None;
     let mut cause = None;
     for candidate in catalog.candidates(decision) {
@@ -187,14 +203,14 @@ fn look<'a>(catalog: &'a Catalog, decision: &Decision, permits: &Permits) -> Out
                 });
                 why.into()
             }
-            Ok(model) if permits.is_full(model) => {
+            Ok(model) if permits.is_full(catalog, model, party(&candidate)) => {
                 cause.get_or_insert(CallError::Overloaded {
                     model: candidate.name.clone(),
                     limit: model.limits.max_concurrency.unwrap_or_default(),
                 });
                 Outcome::Full
             }
-            Ok(_) if answers.is_some() || catalog.inference_paused => Outcome::Standby,
+            Ok(_) if answers.is_some() || refused.is_some() => Outcome::Standby,
             Ok(model) => {
                 answers = Some((&**model, candidate.reason));
                 Outcome::Chosen
@@ -202,13 +218,8 @@ fn look<'a>(catalog: &'a Catalog, decision: &Decision, permits: &Permits) -> Out
         };
         considered.push(Considered::new(&candidate, source, outcome));
     }
-    if catalog.inference_paused {
-        cause = Some(CallError::from(ResolveError::InferencePaused {
-            feature: decision.feature,
-        }));
-    }
     Outlook {
-        failure: cause.filter(|_| answers.is_none()).map(reason),
+        failure: refused.or(cause).filter(|_| answers.is_none()).map(reason),
         answers,
         considered,
     }
