@@ -123,7 +123,8 @@ impl Server {
 
         let (calls, drain) = (TaskTracker::new(), CancellationToken::new());
         let (ready, confirmed) = (current.ready(), current.confirmed());
-        let inference = InferenceApi::new(current, upstream, call::Limits::default(), calls.clone(), drain.clone());
+        let inference = InferenceApi::new(current, upstream, call::Limits::default(), calls.clone(), drain.clone())
+            .padding(config.pad_messages);
         let routing = RoutingApi::new(inference.calls().clone(), progress, stop.clone());
         let routes = Routes::default()
             .add_service(InferenceServiceServer::new(inference).max_decoding_message_size(LIMITS.message_bytes))
