@@ -123,7 +123,8 @@ impl Server {
 
         let (calls, drain) = (TaskTracker::new(), CancellationToken::new());
         let (ready, confirmed) = (current.ready(), current.confirmed());
-        let inference = InferenceApi::new(current, upstream, call::Limits::default(), calls.clone(), drain.clone());
+        let inference = InferenceApi::new(current, upstream, call::Limits::default(), calls.clone(), drain.clone())
+            .padding(config.pad_messages);
         inference.calls().permits().register(own);
         let routing = RoutingApi::new(inference.calls().clone(), progress, stop.clone());
         let routes = Routes::default()

@@ -28,7 +28,11 @@ use switchboard_router::{
     subscription::{Subscription, SubscriptionConfig},
     upstream::Upstream,
 };
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{
     Response, Status, Streaming,
@@ -49,6 +53,7 @@ pub(crate) struct Setup {
     state: Option<ModelState>,
     infill_mode: InfillMode,
     limits: Limits,
+    pads: bool,
     model_limits: catalog::Limits,
     endpoints: Vec<String>,
     others: Vec<(&'static str, String)>,
@@ -67,6 +72,7 @@ impl Setup {
             state: None,
             infill_mode: InfillMode::FamilyDefault,
             limits: Limits::default(),
+            pads: false,
             model_limits: catalog::Limits::default(),
             endpoints: Vec::new(),
             others: Vec::new(),
@@ -145,12 +151,18 @@ impl Setup {
         self
     }
 
+    /// With no small messages in streamed answers, where `pads`.
+    pub(crate) fn padding(mut self, pads: bool) -> Self {
+        self.pads = pads;
+        self
+    }
+
     /// Starts the router.
     pub(crate) async fn start(self) -> Router {
-        let limits = self.limits;
+        let (limits, pads) = (self.limits, self.pads);
         let current = Arc::new(Current::default());
         current.swap(Arc::new(self.catalog()));
-        Router::start(current, limits).await
+        Router::start_padding(current, limits, pads).await
     }
 
     fn catalog(self) -> Catalog {
@@ -267,14 +279,18 @@ pub(crate) struct Router {
     pub(crate) routing: RoutingServiceClient<Channel>,
     pub(crate) stop: CancellationToken,
     pub(crate) drain: CancellationToken,
-    address: SocketAddr,
-    tasks: TaskTracker,
+    pub(crate) address: SocketAddr,
+    pub(crate) tasks: TaskTracker,
     _server: JoinSet<()>,
 }
 
 impl Router {
     /// Starts a router whose configuration is `current`.
     pub(crate) async fn start(current: Arc<Current>, limits: Limits) -> Self {
+        Self::start_padding(current, limits, false).await
+    }
+
+    async fn start_padding(current: Arc<Current>, limits: Limits, pads: bool) -> Self {
         let (tasks, drain) = (TaskTracker::new(), CancellationToken::new());
         let upstream = Upstream::new(Duration::from_secs(2)).unwrap();
         let config = SubscriptionConfig {
@@ -286,7 +302,7 @@ impl Router {
             snapshot: None,
         };
         let progress = Subscription::new(config, Arc::clone(&current), upstream.endpoints().clone()).progress();
-        let api = InferenceApi::new(current, upstream, limits, tasks.clone(), drain.clone());
+        let api = InferenceApi::new(current, upstream, limits, tasks.clone(), drain.clone()).padding(pads);
         let stop = CancellationToken::new();
         let routing = RoutingApi::new(api.calls().clone(), progress, stop.clone());
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -359,13 +375,36 @@ impl Router {
         stream
     }
 
+    /// Waits until so many calls run.
+    pub(crate) async fn running(&self, calls: usize) {
+        let reached = async {
+            while self.tasks.len() != calls {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let reached = timeout(Duration::from_secs(10), reached).await;
+        reached.expect("so many calls run");
+    }
+
     /// Waits until every call's task has ended: then each body was read to its end, or its connection closed.
     pub(crate) async fn settled(&self) {
         self.tasks.close();
-        let ended = tokio::time::timeout(Duration::from_secs(10), self.tasks.wait()).await;
+        let ended = timeout(Duration::from_secs(10), self.tasks.wait()).await;
         ended.expect("no task is left");
         self.tasks.reopen();
     }
+}
+
+/// A number that a long run sets higher.
+pub(crate) fn number<N: std::str::FromStr<Err: std::fmt::Debug>>(name: &str, default: N) -> N {
+    std::env::var_os(name).map_or(default, |text| text.to_str().unwrap().parse().unwrap())
+}
+
+/// What this many in a hundred do not pass.
+pub(crate) fn percentile(times: &[Duration], hundredths: usize) -> Duration {
+    let mut times = times.to_vec();
+    times.sort_unstable();
+    times[(times.len() * hundredths / 100).min(times.len() - 1)]
 }
 
 /// The next event of an answer that has one.

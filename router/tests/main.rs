@@ -6,12 +6,16 @@ mod harness;
 
 mod answers;
 mod attempts;
+mod cancels;
 mod connections;
 mod deadlines;
 mod faults;
 mod inputs;
+mod overruns;
+mod peer;
 mod permits;
 mod routing;
 mod slow_callers;
+mod stalled;
 mod tls;
 mod whole_answers;

@@ -17,7 +17,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinSet,
-    time::timeout,
+    time::{Instant, interval, timeout},
 };
 
 /// How long a test waits for something that should happen soon.
@@ -43,6 +43,12 @@ enum Step {
     Reset,
     /// The same bytes again and again, until the peer closes.
     Flood(Vec<u8>),
+    /// So many pieces of text, by their number, one each so often.
+    Pieces {
+        piece: fn(usize) -> String,
+        count: usize,
+        every: Duration,
+    },
 }
 
 impl Script {
@@ -109,10 +115,7 @@ impl Script {
 
     /// A piece of text, as a chat's chunk.
     pub(crate) fn text(self, text: &str) -> Self {
-        let text = json_string(text);
-        self.event(&format!(
-            r#"{{"choices":[{{"index":0,"delta":{{"content":{text}}}}}]}}"#
-        ))
+        self.chunk(text_event(text))
     }
 
     /// A finish reason.
@@ -179,6 +182,11 @@ impl Script {
         self.step(Step::Flood(bytes.into()))
     }
 
+    /// So many pieces of text, which have numbers, one each so often.
+    pub(crate) fn pieces(self, piece: fn(usize) -> String, count: usize, every: Duration) -> Self {
+        self.step(Step::Pieces { piece, count, every })
+    }
+
     fn step(mut self, step: Step) -> Self {
         self.0.push(step);
         self
@@ -201,8 +209,8 @@ pub(crate) struct Received {
 #[derive(Debug, Default)]
 struct Log {
     requests: Vec<Received>,
-    /// Whether each connection is closed.
-    connections: Vec<bool>,
+    /// When each connection was closed.
+    connections: Vec<Option<Instant>>,
 }
 
 /// The server. It ends when it is dropped.
@@ -259,12 +267,25 @@ impl FakeUpstream {
         seen.expect("the request should come").unwrap().requests[number].clone()
     }
 
-    /// Waits until the connection of a number, from 0, is closed by the peer or by the script.
-    pub(crate) async fn closed(&self, connection: usize) {
+    /// Waits until there was a connection of a number, from 0.
+    pub(crate) async fn opened(&self, connection: usize) {
         let mut log = self.log.subscribe();
-        let is_closed = |log: &Log| log.connections.get(connection).copied().unwrap_or_default();
-        let seen = timeout(PATIENCE, log.wait_for(is_closed)).await;
-        seen.expect("the connection should be closed").unwrap();
+        let seen = timeout(PATIENCE, log.wait_for(|log| log.connections.len() > connection)).await;
+        seen.expect("the connection should be opened").unwrap();
+    }
+
+    /// Waits until the connection of a number, from 0, is closed by the peer or by the script; says when that was.
+    pub(crate) async fn closed(&self, connection: usize) -> Instant {
+        let mut log = self.log.subscribe();
+        let when = |log: &Log| log.connections.get(connection).copied().flatten();
+        let seen = timeout(PATIENCE, log.wait_for(|log| when(log).is_some())).await;
+        let seen = seen.expect("the connection should be closed").unwrap();
+        when(&seen).unwrap()
+    }
+
+    /// How many connections there were so far.
+    pub(crate) fn connections(&self) -> usize {
+        self.log.borrow().connections.len()
     }
 }
 
@@ -275,13 +296,13 @@ async fn serve(listener: TcpListener, usual: Script, scripts: Arc<Mutex<VecDeque
         let mut number = 0;
         log.send_modify(|log| {
             number = log.connections.len();
-            log.connections.push(false);
+            log.connections.push(None);
         });
         let (usual, scripts, log) = (usual.clone(), Arc::clone(&scripts), log.clone());
         connections.spawn(async move {
             // Whoever ended it, and however: here it only matters that it ended.
             converse(socket, number, &usual, &scripts, &log).await.ok();
-            log.send_modify(|log| log.connections[number] = true);
+            log.send_modify(|log| log.connections[number] = Some(Instant::now()));
         });
     }
 }
@@ -314,6 +335,13 @@ async fn converse(
                 Step::Flood(bytes) => loop {
                     socket.write_all(&framed(&bytes)).await?;
                 },
+                Step::Pieces { piece, count, every } => {
+                    let mut pace = interval(every);
+                    for number in 0..count {
+                        pace.tick().await;
+                        socket.write_all(&framed(text_event(&piece(number)).as_bytes())).await?;
+                    }
+                }
             }
         }
     }
@@ -367,6 +395,12 @@ async fn receive(socket: &mut TcpStream, unread: &mut Vec<u8>, connection: usize
         headers,
         body,
     }))
+}
+
+/// A piece of text, as the event of a chat's chunk.
+fn text_event(text: &str) -> String {
+    let text = json_string(text);
+    format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":{text}}}}}]}}\n\n")
 }
 
 fn json_string(text: &str) -> String {

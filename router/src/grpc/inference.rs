@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::{Stream, StreamExt as _, stream::BoxStream};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use switchboard::{
     failure::Failure,
     pb::router::{self, inference_service_server::InferenceService},
@@ -21,13 +21,14 @@ use crate::{
     prompt::Request,
     telemetry::{note_completion, note_failure, note_selected},
     upstream::Upstream,
-    wire::routing,
+    wire::{inference::padding::padded, routing},
 };
 
 /// The handlers of the inference service.
 #[derive(Debug)]
 pub struct InferenceApi {
     calls: Calls,
+    pads: bool,
 }
 
 impl InferenceApi {
@@ -43,7 +44,14 @@ impl InferenceApi {
     ) -> Self {
         Self {
             calls: Calls::new(current, upstream, limits, tasks, drain),
+            pads: false,
         }
+    }
+
+    /// With messages that are none of them small, where `pads`.
+    #[must_use]
+    pub fn padding(self, pads: bool) -> Self {
+        Self { pads, ..self }
     }
 
     /// What makes the calls.
@@ -107,7 +115,12 @@ impl InferenceService for InferenceApi {
             })?;
         note_selected(&notes, answering.selected());
         let metadata = metadata(answering.selected());
-        let mut response = Response::new(messages(answering, request_id, notes).boxed());
+        let messages = messages(answering, request_id, notes);
+        let mut response = Response::new(if self.pads {
+            messages.map_ok(padded).boxed()
+        } else {
+            messages.boxed()
+        });
         *response.metadata_mut() = metadata;
         Ok(response)
     }

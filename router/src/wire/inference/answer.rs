@@ -11,6 +11,7 @@ impl From<&Selected> for router::StreamInferResponse {
     fn from(selected: &Selected) -> Self {
         Self {
             event: Some(Event::Selection(selected.into())),
+            ..Self::default()
         }
     }
 }
@@ -30,6 +31,7 @@ impl From<Delta> for router::StreamInferResponse {
         };
         Self {
             event: Some(Event::Delta(router::Delta { kind: Some(kind) })),
+            ..Self::default()
         }
     }
 }
@@ -68,6 +70,7 @@ impl From<Completion> for router::StreamInferResponse {
     fn from(completion: Completion) -> Self {
         Self {
             event: Some(Event::Completion(completion.into())),
+            ..Self::default()
         }
     }
 }
