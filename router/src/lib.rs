@@ -9,6 +9,7 @@ pub mod endpoints;
 pub mod grpc;
 pub mod prompt;
 pub mod relay;
+pub mod rounds;
 pub mod server;
 pub mod status;
 pub mod subscription;

@@ -26,7 +26,7 @@ use crate::{
     grpc::{inference::InferenceApi, routing::RoutingApi},
     subscription::{Subscription, SubscriptionConfig},
     telemetry,
-    upstream::Upstream,
+    upstream::{Upstream, names::Names},
 };
 
 const LIMITS: Limits = Limits {
@@ -73,7 +73,7 @@ impl Server {
     /// [`StartError`] says which of them failed.
     pub fn bind(config: Config) -> Result<Self, StartError> {
         let ports = Ports::bind(config.listen_addr, config.admin_addr, LIMITS)?;
-        let upstream = Upstream::new(CONNECT_TIMEOUT).map_err(StartError::Tls)?;
+        let upstream = Upstream::new(CONNECT_TIMEOUT, Names::default()).map_err(StartError::Tls)?;
         Ok(Self {
             config,
             ports,
@@ -120,6 +120,9 @@ impl Server {
         let mut following = JoinSet::new();
         // Best effort: without it the last catalog stays in use, as it does while the registry is away.
         following.spawn(subscription.run(following_stop.clone()));
+        // Best effort too: without it servers are dialled by their names alone.
+        let names = upstream.names().clone();
+        following.spawn(names.follow(Arc::clone(&current), following_stop.clone()));
 
         let (calls, drain) = (TaskTracker::new(), CancellationToken::new());
         let (ready, confirmed) = (current.ready(), current.confirmed());
@@ -153,7 +156,8 @@ impl Server {
             tracing::warn!("calls did not end in time");
         }
         following_stop.cancel();
-        if timeout(2 * END_TIMEOUT, following.join_next()).await.is_err() {
+        let followed = async { while following.join_next().await.is_some() {} };
+        if timeout(2 * END_TIMEOUT, followed).await.is_err() {
             tracing::warn!("the subscription to the registry did not end in time");
         }
         served?;

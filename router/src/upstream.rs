@@ -10,12 +10,14 @@ mod clients;
 pub mod connector;
 pub mod dialect;
 pub mod metrics;
+pub mod names;
 pub mod sse;
 
 use std::{
     collections::HashSet,
     error::Error as StdError,
     fmt,
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -33,13 +35,14 @@ use tokio::time::Instant;
 
 use self::{
     answer::Answer,
-    clients::Clients,
+    clients::{Clients, Dialling},
     connector::{DialError, Marker},
     dialect::{
         DialectError, Rejection, Whole,
         openai::{self, Post, Reply},
     },
     metrics::UpstreamMetrics,
+    names::Names,
     sse::SseError,
 };
 use crate::{
@@ -145,6 +148,8 @@ impl From<DialectError> for UpstreamError {
 pub struct Outgoing<'a> {
     /// The server.
     pub endpoint: &'a EndpointUri,
+    /// Where to dial it, if its name has several addresses. `None`: by its name.
+    pub address: Option<IpAddr>,
     /// Its credential; it goes along only to the origins that it is bound to.
     pub credential: Option<&'a Credential>,
     /// How the server proves who it is. `None`: by the system's roots.
@@ -172,13 +177,19 @@ impl Upstream {
     /// # Errors
     ///
     /// What TLS says when it cannot be set up at all.
-    pub fn new(connect_timeout: Duration) -> Result<Self, rustls::Error> {
+    pub fn new(connect_timeout: Duration, names: Names) -> Result<Self, rustls::Error> {
         Ok(Self {
-            clients: Clients::new(connect_timeout)?,
+            clients: Clients::new(connect_timeout, names)?,
             without_usage: Arc::default(),
             metrics: UpstreamMetrics::default(),
             endpoints: Endpoints::default(),
         })
+    }
+
+    /// Where the servers are.
+    #[must_use]
+    pub const fn names(&self) -> &Names {
+        self.clients.names()
     }
 
     /// How the servers do.
@@ -244,7 +255,11 @@ impl Upstream {
             Reply::Stream { .. } => EVENT_STREAM,
             Reply::Whole => JSON,
         };
-        let clients = self.clients.dialling(call.tls, call.connect_timeout)?;
+        let clients = self.clients.dialling(Dialling {
+            tls: call.tls.cloned(),
+            connect_timeout: call.connect_timeout,
+            address: call.address,
+        })?;
         let begun = Instant::now();
         let response = match clients.pooled.request(request(call, &uri, &body, kind)).await {
             Err(error) if is_stale(&error, begun) => {

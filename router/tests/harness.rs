@@ -26,7 +26,7 @@ use switchboard_router::{
     current::Current,
     grpc::{inference::InferenceApi, routing::RoutingApi},
     subscription::{Subscription, SubscriptionConfig},
-    upstream::Upstream,
+    upstream::{Upstream, names::Names},
 };
 use tokio::{
     net::TcpListener,
@@ -292,7 +292,7 @@ impl Router {
 
     async fn start_padding(current: Arc<Current>, limits: Limits, pads: bool) -> Self {
         let (tasks, drain) = (TaskTracker::new(), CancellationToken::new());
-        let upstream = Upstream::new(Duration::from_secs(2)).unwrap();
+        let upstream = Upstream::new(Duration::from_secs(2), Names::default()).unwrap();
         let config = SubscriptionConfig {
             registry_addrs: Vec::new(),
             router_id: "router-1".to_owned(),

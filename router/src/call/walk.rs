@@ -67,6 +67,7 @@ impl Attempt {
         let Selected { model, endpoint, .. } = &self.selected;
         Outgoing {
             endpoint: &endpoint.uri,
+            address: None,
             credential: model.credential.as_deref(),
             tls: model.tls.as_ref(),
             connect_timeout: model.limits.connect_timeout,
