@@ -24,6 +24,7 @@ use switchboard_router::{
         Rule, RuleId, Setting,
     },
     current::Current,
+    endpoints::Endpoints,
     grpc::{inference::InferenceApi, routing::RoutingApi},
     subscription::{Subscription, SubscriptionConfig},
     upstream::Upstream,
@@ -253,6 +254,8 @@ pub(crate) struct Router {
     pub(crate) routing: RoutingServiceClient<Channel>,
     pub(crate) stop: CancellationToken,
     pub(crate) drain: CancellationToken,
+    pub(crate) current: Arc<Current>,
+    pub(crate) endpoints: Endpoints,
     address: SocketAddr,
     tasks: TaskTracker,
     _server: JoinSet<()>,
@@ -262,7 +265,8 @@ impl Router {
     /// Starts a router whose configuration is `current`.
     pub(crate) async fn start(current: Arc<Current>, limits: Limits) -> Self {
         let (tasks, drain) = (TaskTracker::new(), CancellationToken::new());
-        let upstream = Upstream::new(Duration::from_secs(2)).unwrap();
+        let endpoints = Endpoints::default();
+        let upstream = Upstream::new(Duration::from_secs(2), endpoints.clone()).unwrap();
         let config = SubscriptionConfig {
             registry_addrs: Vec::new(),
             router_id: "router-1".to_owned(),
@@ -271,7 +275,8 @@ impl Router {
             build: "test".to_owned(),
             snapshot: None,
         };
-        let progress = Subscription::new(config, Arc::clone(&current), upstream.endpoints().clone()).progress();
+        let progress = Subscription::new(config, Arc::clone(&current), endpoints.clone()).progress();
+        let shared = Arc::clone(&current);
         let api = InferenceApi::new(current, upstream, limits, tasks.clone(), drain.clone());
         let stop = CancellationToken::new();
         let routing = RoutingApi::new(api.calls().clone(), progress, stop.clone());
@@ -289,6 +294,8 @@ impl Router {
         let channel = channel.connect().await.unwrap();
         Self {
             address,
+            current: shared,
+            endpoints,
             client: InferenceServiceClient::new(channel.clone()),
             routing: RoutingServiceClient::new(channel),
             stop,
