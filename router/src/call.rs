@@ -8,6 +8,7 @@
 //! buffer closes, and the task drops the connection. Once the buffer has all, the model is free, and the task only waits for
 //! the caller.
 
+mod affinity;
 pub mod deadline;
 mod failure;
 pub mod permits;
@@ -16,7 +17,7 @@ mod unary;
 mod verdict;
 mod walk;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use switchboard::{
     names::{FeatureName, Revision},
@@ -32,7 +33,7 @@ use tracing::Instrument as _;
 pub use self::{
     failure::{CallError, CallFailure, Considered, Context, Outcome},
     unary::Answered,
-    walk::{ATTEMPTS_MAX, Attempt, Walk},
+    walk::{ATTEMPTS_MAX, Attempt, Choosing, Walk},
 };
 use self::{
     permits::Permits,
@@ -41,6 +42,7 @@ use self::{
 use crate::{
     catalog::{Caller, Endpoint, Model, RuleId, Scope, SelectionReason},
     current::Current,
+    endpoints::{Endpoints, Shape},
     prompt::{Request, Text},
     relay::{
         Patience,
@@ -94,6 +96,10 @@ pub struct Selected {
     pub model: Arc<Model>,
     /// The server that is called.
     pub endpoint: Endpoint,
+    /// The address to dial. `None`: by name.
+    pub address: Option<IpAddr>,
+    /// Whether every server of the model is failing, and this one is used all the same.
+    pub is_degraded: bool,
     /// What decided last.
     pub reason: SelectionReason,
     /// The rule that decided. `None`: none did.
@@ -224,6 +230,12 @@ impl Calls {
         &self.permits
     }
 
+    /// The servers of models.
+    #[must_use]
+    pub const fn endpoints(&self) -> &Endpoints {
+        self.upstream.endpoints()
+    }
+
     /// How many calls run.
     #[must_use]
     pub fn active(&self) -> usize {
@@ -247,7 +259,7 @@ impl Calls {
         request_id: &RequestId,
     ) -> Result<Answering, CallFailure> {
         let mut context = Context::new(request.input.field());
-        let walk = match self.admit(request, timeout, scope, request_id, &mut context) {
+        let walk = match self.admit(request, Shape::Stream, timeout, scope, request_id, &mut context) {
             Ok(walk) => walk,
             Err(error) => return Err(CallFailure::at_once(error, context)),
         };
@@ -297,6 +309,7 @@ impl Calls {
     fn admit(
         &self,
         request: Request,
+        shape: Shape,
         timeout: Option<Duration>,
         scope: Scope<'_>,
         request_id: &RequestId,
@@ -319,6 +332,11 @@ impl Calls {
         context.feature = Some(decision.feature);
         let limit = catalog.max_concurrency(&decision);
         let permit = self.permits.begin(decision.source_feature, limit)?;
+        let choice = Choosing {
+            endpoints: self.upstream.endpoints().clone(),
+            key: affinity::key(&request, &caller.scope),
+            shape,
+        };
         let permits = self.permits.clone();
         Ok(Walk::new(
             catalog,
@@ -326,19 +344,10 @@ impl Calls {
             request,
             permits,
             permit,
+            choice,
             self.limits,
             budget,
         ))
-    }
-}
-
-impl Calls {
-    /// Notes what the end of an attempt says about its server.
-    fn judge(&self, attempt: &Attempt, error: Option<&CallError>) {
-        if let Some(verdict) = verdict::verdict(attempt, error) {
-            let Selected { model, endpoint, .. } = &attempt.selected;
-            self.upstream.endpoints().note(&model.name, &endpoint.uri, verdict);
-        }
     }
 }
 

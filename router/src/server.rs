@@ -23,6 +23,7 @@ use crate::{
     call,
     config::Config,
     current::Current,
+    endpoints::{ByName, Endpoints},
     grpc::{inference::InferenceApi, routing::RoutingApi},
     subscription::{Subscription, SubscriptionConfig},
     telemetry,
@@ -73,7 +74,9 @@ impl Server {
     /// [`StartError`] says which of them failed.
     pub fn bind(config: Config) -> Result<Self, StartError> {
         let ports = Ports::bind(config.listen_addr, config.admin_addr, LIMITS)?;
-        let upstream = Upstream::new(CONNECT_TIMEOUT, Names::default()).map_err(StartError::Tls)?;
+        let names = Names::default();
+        let endpoints = Endpoints::new(&config.group, ByName);
+        let upstream = Upstream::new(CONNECT_TIMEOUT, names, endpoints).map_err(StartError::Tls)?;
         Ok(Self {
             config,
             ports,
@@ -102,6 +105,7 @@ impl Server {
         let own = metrics.sub_registry_with_prefix("router");
         upstream.metrics().register(own);
         telemetry::register_current(&current, own);
+        upstream.endpoints().register(&current, own);
         let subscription = Subscription::new(
             SubscriptionConfig {
                 registry_addrs: config.registry_addrs,

@@ -171,18 +171,18 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// A client whose dialling (name, connection and TLS handshake together) may take `connect_timeout` where a model says
-    /// nothing else.
+    /// A client of the servers that `endpoints` chooses. Dialling (name, connection and TLS handshake together) may take
+    /// `connect_timeout` where a model says nothing else.
     ///
     /// # Errors
     ///
     /// What TLS says when it cannot be set up at all.
-    pub fn new(connect_timeout: Duration, names: Names) -> Result<Self, rustls::Error> {
+    pub fn new(connect_timeout: Duration, names: Names, endpoints: Endpoints) -> Result<Self, rustls::Error> {
         Ok(Self {
             clients: Clients::new(connect_timeout, names)?,
             without_usage: Arc::default(),
             metrics: UpstreamMetrics::default(),
-            endpoints: Endpoints::default(),
+            endpoints,
         })
     }
 
@@ -192,7 +192,7 @@ impl Upstream {
         self.clients.names()
     }
 
-    /// How the servers do.
+    /// The servers.
     #[must_use]
     pub const fn endpoints(&self) -> &Endpoints {
         &self.endpoints

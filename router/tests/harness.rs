@@ -24,6 +24,7 @@ use switchboard_router::{
         Rule, RuleId, Setting,
     },
     current::Current,
+    endpoints::Endpoints,
     grpc::{inference::InferenceApi, routing::RoutingApi},
     subscription::{Subscription, SubscriptionConfig},
     upstream::{Upstream, names::Names},
@@ -165,7 +166,7 @@ impl Setup {
         Router::start_padding(current, limits, pads).await
     }
 
-    fn catalog(self) -> Catalog {
+    pub(crate) fn catalog(self) -> Catalog {
         let origin = |text: &String| EndpointUri::parse(text).unwrap().origin();
         let credential = self.token_origins.map(|origins| {
             Arc::new(Credential {
@@ -279,6 +280,8 @@ pub(crate) struct Router {
     pub(crate) routing: RoutingServiceClient<Channel>,
     pub(crate) stop: CancellationToken,
     pub(crate) drain: CancellationToken,
+    pub(crate) current: Arc<Current>,
+    pub(crate) endpoints: Endpoints,
     pub(crate) address: SocketAddr,
     pub(crate) tasks: TaskTracker,
     _server: JoinSet<()>,
@@ -292,7 +295,8 @@ impl Router {
 
     async fn start_padding(current: Arc<Current>, limits: Limits, pads: bool) -> Self {
         let (tasks, drain) = (TaskTracker::new(), CancellationToken::new());
-        let upstream = Upstream::new(Duration::from_secs(2), Names::default()).unwrap();
+        let endpoints = Endpoints::default();
+        let upstream = Upstream::new(Duration::from_secs(2), Names::default(), endpoints.clone()).unwrap();
         let config = SubscriptionConfig {
             registry_addrs: Vec::new(),
             router_id: "router-1".to_owned(),
@@ -301,7 +305,8 @@ impl Router {
             build: "test".to_owned(),
             snapshot: None,
         };
-        let progress = Subscription::new(config, Arc::clone(&current), upstream.endpoints().clone()).progress();
+        let progress = Subscription::new(config, Arc::clone(&current), endpoints.clone()).progress();
+        let shared = Arc::clone(&current);
         let api = InferenceApi::new(current, upstream, limits, tasks.clone(), drain.clone()).padding(pads);
         let stop = CancellationToken::new();
         let routing = RoutingApi::new(api.calls().clone(), progress, stop.clone());
@@ -319,6 +324,8 @@ impl Router {
         let channel = channel.connect().await.unwrap();
         Self {
             address,
+            current: shared,
+            endpoints,
             client: InferenceServiceClient::new(channel.clone()),
             routing: RoutingServiceClient::new(channel),
             stop,

@@ -9,6 +9,7 @@ mod attempts;
 mod cancels;
 mod connections;
 mod deadlines;
+mod endpoints;
 mod faults;
 mod inputs;
 mod overruns;

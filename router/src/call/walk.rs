@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use switchboard::{
     names::ModelName,
+    reason::Reason,
     service::{chain::Chain, request_id::RequestId},
 };
 use tokio::time::Instant;
@@ -19,8 +20,8 @@ use super::{
     permits::{FeaturePermit, Overloaded, Party, Permits, Place},
 };
 use crate::{
-    balance,
     catalog::{Candidate, Catalog, Decision, Model, SelectionReason, Unusable},
+    endpoints::{Ask, Endpoints, InFlight, Readiness, ServerId, Shape, Work},
     prompt::{self, Request, Target},
     upstream::{
         Outgoing, UpstreamError,
@@ -31,6 +32,8 @@ use crate::{
 
 /// The most attempts of one call.
 pub const ATTEMPTS_MAX: u32 = 3;
+/// When a model that is down may be worth another call.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Where a call that failed before its first token may be tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +61,19 @@ pub struct Attempt {
     pub idle: Duration,
     /// When the call must be over on this model.
     pub deadline: Instant,
+    /// What the server is to be told of it.
+    pub in_flight: InFlight,
+}
+
+/// By what servers are chosen.
+#[derive(Debug)]
+pub struct Choosing {
+    /// The servers.
+    pub endpoints: Endpoints,
+    /// What keeps calls together.
+    pub key: Option<u64>,
+    /// How the call is answered.
+    pub shape: Shape,
 }
 
 impl Attempt {
@@ -83,6 +99,7 @@ pub struct Walk {
     decision: Decision,
     request: Request,
     permits: Permits,
+    choosing: Choosing,
     limits: Limits,
     begun: Instant,
     budget: Duration,
@@ -107,7 +124,7 @@ struct Stop {
     model: Arc<Model>,
     reason: SelectionReason,
     post: Arc<Post>,
-    tried: Vec<usize>,
+    tried: Vec<ServerId>,
     _place: Place,
 }
 
@@ -120,6 +137,7 @@ impl Walk {
         request: Request,
         permits: Permits,
         permit: FeaturePermit,
+        choosing: Choosing,
         limits: Limits,
         budget: Duration,
     ) -> Self {
@@ -128,6 +146,7 @@ impl Walk {
             decision,
             request,
             permits,
+            choosing,
             limits,
             begun: Instant::now(),
             budget,
@@ -160,7 +179,13 @@ impl Walk {
                 return Ok(attempt);
             }
             // Its place is given back before another model's is waited for.
-            self.stop = None;
+            if let Some(stop) = self.stop.take().filter(|stop| stop.tried.is_empty()) {
+                // Its last server failed while its place was waited for.
+                self.passed_over(
+                    &stop.model.name,
+                    ejected(&stop.model, Reason::UpstreamServerError, RETRY),
+                );
+            }
             let candidate = catalog.candidates(&self.decision).nth(self.reached);
             let Some(candidate) = candidate.filter(|_| self.attempts < ATTEMPTS_MAX) else {
                 return Err(self
@@ -172,13 +197,16 @@ impl Walk {
             self.reached += 1;
             match self.enter(&candidate).await {
                 Ok(stop) => self.stop = Some(stop),
-                Err(error) => {
-                    self.outcomes.push(outcome(&error));
-                    self.about.get_or_insert_with(|| candidate.name.clone());
-                    self.first.get_or_insert(error);
-                }
+                Err(error) => self.passed_over(candidate.name, error),
             }
         }
+    }
+
+    /// Notes that a candidate takes no part.
+    fn passed_over(&mut self, model: &ModelName, error: CallError) {
+        self.outcomes.push(outcome(&error));
+        self.about.get_or_insert_with(|| model.clone());
+        self.first.get_or_insert(error);
     }
 
     /// Says that an attempt has failed before its first token.
@@ -251,6 +279,12 @@ impl Walk {
             model: candidate.name.clone(),
             why,
         })?;
+        match self.choosing.endpoints.readiness(model) {
+            Readiness::LeftAlone { reason, pause } => return Err(ejected(model, reason, pause)),
+            Readiness::Down { reason } if self.has_other_model() => return Err(ejected(model, reason, RETRY)),
+            // Where nobody else answers, its servers are used as if they were well.
+            Readiness::Down { .. } | Readiness::Ready => {}
+        }
         let target = Target {
             family: model.family,
             infill_mode: model.infill_mode,
@@ -281,15 +315,33 @@ impl Walk {
 
     /// An attempt on a server of the model where the walk stands that was not tried yet.
     fn try_another_server(&mut self) -> Option<Attempt> {
+        let stop = self.stop.as_ref()?;
+        let model = Arc::clone(&stop.model);
+        let deadline = self.deadline_on(&model);
+        let Choosing { endpoints, key, shape } = &self.choosing;
+        let ask = Ask {
+            key: *key,
+            tried: &stop.tried,
+            work: Work {
+                shape: *shape,
+                bytes: stop.post.bytes(),
+            },
+            deadline,
+            may_be_degraded: false,
+        };
+        let at_worst = || Ask {
+            may_be_degraded: !self.has_other_model(),
+            ..ask
+        };
+        let chosen = endpoints
+            .choose(&model, &ask)
+            .or_else(|| endpoints.choose(&model, &at_worst()))?;
+        let endpoint = model.endpoints.get(chosen.endpoint)?.clone();
         let stop = self.stop.as_mut()?;
-        let place = balance::pick(&stop.model.endpoints, &stop.tried, fastrand::f64())?;
-        let endpoint = stop.model.endpoints.get(place)?.clone();
-        stop.tried.push(place);
+        stop.tried.push(chosen.id);
         self.attempts += 1;
         let stop = self.stop.as_ref()?;
-        let model = &stop.model;
         self.about = Some(model.name.clone());
-        let deadline = self.deadline_on(model);
         let first_token = model.limits.first_token_timeout.unwrap_or(self.limits.first_token);
         let left = deadline.saturating_duration_since(Instant::now());
         // Half of the time is for whoever would be tried next.
@@ -298,12 +350,15 @@ impl Walk {
         } else {
             first_token
         };
+        let idle = model.limits.idle_timeout.unwrap_or(self.limits.patience.idle);
         Some(Attempt {
             selected: Selected {
                 feature: self.decision.feature,
                 source_feature: self.decision.source_feature,
-                model: Arc::clone(model),
+                model,
                 endpoint,
+                address: chosen.address,
+                is_degraded: chosen.is_degraded,
                 reason: stop.reason,
                 rule: self.catalog.rule(&self.decision).map(|rule| rule.id.clone()),
                 revision: self.catalog.cursor.revision,
@@ -312,19 +367,23 @@ impl Walk {
             post: Arc::clone(&stop.post),
             first_token: first_token_now,
             is_hurried: first_token_now < first_token,
-            idle: model.limits.idle_timeout.unwrap_or(self.limits.patience.idle),
+            idle,
             deadline,
+            in_flight: chosen.in_flight,
         })
     }
 
     /// Whether another attempt could follow the one that is being made.
     fn could_go_on(&self, stop: &Stop) -> bool {
-        let has_server = || balance::pick(&stop.model.endpoints, &stop.tried, 0.0).is_some();
-        let has_model = || {
-            let mut others = self.catalog.candidates(&self.decision).skip(self.reached);
-            others.any(|candidate| candidate.model.is_ok())
-        };
-        self.attempts < ATTEMPTS_MAX && (has_server() || has_model())
+        let has_server = || self.choosing.endpoints.has_another(&stop.model, &stop.tried);
+        self.attempts < ATTEMPTS_MAX && (has_server() || self.has_other_model())
+    }
+
+    /// Whether a model that was not reached yet takes calls.
+    fn has_other_model(&self) -> bool {
+        let takes_calls = |model: &Arc<Model>| self.choosing.endpoints.readiness(model) == Readiness::Ready;
+        let mut others = self.catalog.candidates(&self.decision).skip(self.reached);
+        others.any(|candidate| candidate.model.is_ok_and(takes_calls))
     }
 
     fn deadline_on(&self, model: &Model) -> Instant {
@@ -333,10 +392,20 @@ impl Walk {
     }
 }
 
+/// A model whose servers take no calls for now.
+fn ejected(model: &Model, reason: Reason, pause: Duration) -> CallError {
+    CallError::Ejected {
+        model: model.name.clone(),
+        reason,
+        pause,
+    }
+}
+
 /// What has become of a candidate that was passed over or failed.
 fn outcome(error: &CallError) -> Outcome {
     match error {
         CallError::Unusable { why, .. } => (*why).into(),
+        CallError::Ejected { .. } => Outcome::Ejected,
         CallError::Overloaded { .. } => Outcome::Full,
         CallError::Upstream(UpstreamError::Dial(error)) => Outcome::Failed(error.to_string()),
         CallError::ConfigNotLoaded
