@@ -8,6 +8,7 @@
 //! buffer closes, and the task drops the connection. Once the buffer has all, the model is free, and the task only waits for
 //! the caller.
 
+mod budget;
 pub mod deadline;
 mod failure;
 pub mod permits;

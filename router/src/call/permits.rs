@@ -1,11 +1,12 @@
-//! Who may make a call now: a feature has as many at a time as its limit says, and a model as many places. Both count on this
-//! router alone.
+//! Who may make a call now: a feature has as many at a time as its limit says, and a model as many places; and whose call may
+//! be tried once more. All of it counts on this router alone.
 //!
 //! They are kept by name, so that they survive a swap of the catalog; their limits are those of the newest catalog that a
 //! call came with.
 
 pub mod places;
 mod quota;
+mod repeats;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +29,7 @@ pub use self::quota::{FeaturePermit, QuotaExceeded};
 use self::{
     places::{Entry, Places, Ticket},
     quota::Quotas,
+    repeats::Repeats,
 };
 use crate::catalog::{Catalog, Model};
 
@@ -52,6 +54,7 @@ pub struct Permits(Arc<Inner>);
 struct Inner {
     models: Mutex<HashMap<ModelName, Gate>>,
     features: Quotas,
+    repeats: Repeats,
 }
 
 #[derive(Debug, Default)]
@@ -122,9 +125,22 @@ impl Permits {
         gate.places.is_full(party)
     }
 
+    /// Counts a call of a model that it was resolved to, which is about to reach a server.
+    pub fn called(&self, model: &ModelName) {
+        self.0.repeats.call(model);
+    }
+
+    /// Whether a call may be tried once more that was resolved to this model, after an attempt that cost a server work. If
+    /// so it is counted.
+    #[must_use]
+    pub fn repeat(&self, model: &ModelName) -> bool {
+        self.0.repeats.repeat(model)
+    }
+
     /// Shows what is counted.
     pub fn register(&self, registry: &mut Registry) {
         self.0.features.register(registry);
+        self.0.repeats.register(registry);
         let shown = self.clone();
         read_gauge(
             registry,

@@ -156,6 +156,11 @@ impl Walk {
             if self.attempts < ATTEMPTS_MAX
                 && let Some(attempt) = self.try_another_server()
             {
+                if self.attempts == 1
+                    && let Some(model) = self.resolved_to()
+                {
+                    self.permits.called(model);
+                }
                 return Ok(attempt);
             }
             // Its place is given back before another model's is waited for.
@@ -195,10 +200,16 @@ impl Walk {
         // One outcome a model: that of its last attempt.
         self.outcomes.truncate(self.reached.saturating_sub(1));
         self.outcomes.push(outcome(&error));
+        let may_go_on = self.stop.as_ref().is_some_and(|stop| self.could_go_on(stop));
         match repeat(&error) {
             Repeat::Nowhere => return Err(error),
             Repeat::OtherModel => self.stop = None,
             Repeat::Elsewhere => {}
+        }
+        // Where the request was never written no server did any work.
+        let is_free = matches!(error, CallError::Upstream(UpstreamError::Dial(_)));
+        if may_go_on && !is_free && !self.may_repeat() {
+            return Err(error);
         }
         self.last = Some(error);
         Ok(())
@@ -228,6 +239,16 @@ impl Walk {
             },
             sent,
         }
+    }
+
+    /// The model whose budget pays for what is tried once more.
+    fn resolved_to(&self) -> Option<&ModelName> {
+        let first = self.catalog.candidates(&self.decision).next();
+        first.map(|candidate| candidate.name)
+    }
+
+    fn may_repeat(&self) -> bool {
+        self.resolved_to().is_none_or(|model| self.permits.repeat(model))
     }
 
     /// Every candidate, and what has become of it.
