@@ -320,16 +320,7 @@ impl Calls {
         context.feature = Some(decision.feature);
         let limit = catalog.max_concurrency(&decision);
         let permit = self.permits.begin(decision.source_feature, limit)?;
-        let permits = self.permits.clone();
-        Ok(Walk::new(
-            catalog,
-            decision,
-            request,
-            permits,
-            permit,
-            self.limits,
-            budget,
-        ))
+        Ok(Walk::new(self, catalog, decision, request, permit, budget))
     }
 }
 

@@ -7,6 +7,7 @@ mod harness;
 mod answers;
 mod attempts;
 mod connections;
+mod credentials;
 mod deadlines;
 mod faults;
 mod inputs;

@@ -1,11 +1,14 @@
-//! Who may make a call now: a feature has as many at a time as its limit says, and a model as many places; and whose call may
-//! be tried once more. All of it counts on this router alone.
+//! Who may make a call now.
+//!
+//! A feature has as many calls at a time as its limit says, and a model as many places. A model has a budget for what is
+//! tried once more, and is left alone for a while when its credential is refused. All of it counts on this router alone.
 //!
 //! They are kept by name, so that they survive a swap of the catalog; their limits are those of the newest catalog that a
 //! call came with.
 
 pub mod places;
 mod quota;
+mod refusals;
 mod repeats;
 #[cfg(test)]
 mod tests;
@@ -29,6 +32,7 @@ pub use self::quota::{FeaturePermit, QuotaExceeded};
 use self::{
     places::{Entry, Places, Ticket},
     quota::Quotas,
+    refusals::Refusals,
     repeats::Repeats,
 };
 use crate::catalog::{Catalog, Model};
@@ -55,6 +59,7 @@ struct Inner {
     models: Mutex<HashMap<ModelName, Gate>>,
     features: Quotas,
     repeats: Repeats,
+    refusals: Mutex<Refusals>,
 }
 
 #[derive(Debug, Default)]
@@ -123,6 +128,31 @@ impl Permits {
         let mut gate = Gate::default();
         gate.configure(catalog, model);
         gate.places.is_full(party)
+    }
+
+    /// The HTTP status with which a model's credential was refused, for which calls pass it over now.
+    #[must_use]
+    pub fn refusal(&self, model: &Model) -> Option<u16> {
+        self.refusals().check(model, Instant::now())
+    }
+
+    /// Has a call go on to a model unless its credential is refused. When it was refused long ago, one call goes on.
+    ///
+    /// # Errors
+    ///
+    /// The HTTP status that refused it.
+    pub fn admit(&self, model: &Model) -> Result<(), u16> {
+        self.refusals().admit(model, Instant::now())
+    }
+
+    /// Notes that a model's credential was refused with this HTTP status, and there is no newer one.
+    pub fn refuse(&self, model: &Model, status: u16) {
+        self.refusals().refuse(model, status, Instant::now());
+    }
+
+    /// Notes that a model's credential was accepted.
+    pub fn accept(&self, model: &Model) {
+        self.refusals().accept(model);
     }
 
     /// Counts a call of a model that it was resolved to, which is about to reach a server.
@@ -194,6 +224,10 @@ impl Permits {
             ticket: Some(ticket),
         };
         Ok((place, called))
+    }
+
+    fn refusals(&self) -> MutexGuard<'_, Refusals> {
+        self.0.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ModelName, Gate>> {

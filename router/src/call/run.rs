@@ -99,6 +99,7 @@ impl Run {
             match opened.instrument(watch.span()).await {
                 Ok((answer, first)) => {
                     watch.first_token();
+                    self.calls.permits.accept(&attempt.selected.model);
                     break (attempt, watch, answer, first);
                 }
                 Err(error) => {

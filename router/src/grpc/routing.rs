@@ -20,6 +20,7 @@ use crate::{
     },
     catalog::{Caller, Candidate, Catalog, Decision, Model, ResolveError, SelectionReason},
     subscription::Progress,
+    upstream::UpstreamError,
     wire::{change::HELD_MAX, routing as wire},
 };
 
@@ -193,6 +194,7 @@ fn look<'a>(catalog: &'a Arc<Catalog>, decision: &Decision, permits: &Permits) -
     let mut answers = None;
     let mut cause = None;
     for candidate in catalog.candidates(decision) {
+        let refusal = candidate.model.ok().and_then(|model| permits.refusal(model));
         let outcome = match candidate.model {
             Err(why) => {
                 let name = candidate.name.clone();
@@ -202,6 +204,12 @@ fn look<'a>(catalog: &'a Arc<Catalog>, decision: &Decision, permits: &Permits) -
                     why,
                 });
                 why.into()
+            }
+            Ok(_) if let Some(status) = refusal => {
+                let error = UpstreamError::CredentialRejected(status);
+                let outcome = Outcome::Failed(error.to_string());
+                cause.get_or_insert_with(|| error.into());
+                outcome
             }
             Ok(model) if permits.is_full(catalog, model, party(&candidate)) => {
                 cause.get_or_insert(CallError::Overloaded {
