@@ -9,6 +9,7 @@
 //! the caller.
 
 mod affinity;
+mod budget;
 pub mod deadline;
 mod failure;
 pub mod permits;
@@ -332,22 +333,12 @@ impl Calls {
         context.feature = Some(decision.feature);
         let limit = catalog.max_concurrency(&decision);
         let permit = self.permits.begin(decision.source_feature, limit)?;
-        let choice = Choosing {
+        let choosing = Choosing {
             endpoints: self.upstream.endpoints().clone(),
             key: affinity::key(&request, &caller.scope),
             shape,
         };
-        let permits = self.permits.clone();
-        Ok(Walk::new(
-            catalog,
-            decision,
-            request,
-            permits,
-            permit,
-            choice,
-            self.limits,
-            budget,
-        ))
+        Ok(Walk::new(self, catalog, decision, request, permit, choosing, budget))
     }
 }
 

@@ -50,6 +50,7 @@ pub(crate) struct Setup {
     family: &'static str,
     endpoint: String,
     token_origins: Option<Vec<String>>,
+    token: &'static str,
     settings: Vec<(&'static str, Setting)>,
     state: Option<ModelState>,
     infill_mode: InfillMode,
@@ -69,6 +70,7 @@ impl Setup {
             family: "mistral",
             endpoint: endpoint.into(),
             token_origins: None,
+            token: TOKEN,
             settings: Vec::new(),
             state: None,
             infill_mode: InfillMode::FamilyDefault,
@@ -128,6 +130,12 @@ impl Setup {
         self
     }
 
+    /// With this text as API token.
+    pub(crate) fn token(mut self, token: &'static str) -> Self {
+        self.token = token;
+        self
+    }
+
     /// With a feature's setting of its own.
     pub(crate) fn setting(mut self, feature: &'static str, setting: Setting) -> Self {
         self.settings.push((feature, setting));
@@ -172,7 +180,7 @@ impl Setup {
             Arc::new(Credential {
                 id: CredentialId::random(),
                 origins: origins.iter().map(origin).collect(),
-                token: ApiToken::parse(TOKEN.to_owned()).unwrap(),
+                token: ApiToken::parse(self.token.to_owned()).unwrap(),
             })
         });
         let endpoint = |uri: &String| Endpoint {
@@ -255,6 +263,11 @@ pub(crate) fn assigned(rules: &[(&str, &str, &str)], fallbacks: &[&str]) -> Sett
     }))
 }
 
+/// One model alone.
+pub(crate) fn named(model: &str) -> Setting {
+    ModelName::from_id(model).unwrap().into()
+}
+
 /// `models/m` with limits of the feature's calls: how many at a time, and how many places of the model are its own.
 pub(crate) fn limited(max_concurrency: Option<usize>, reserved_concurrency: usize) -> Setting {
     Setting::SelfHosted(Arc::new(Assignment {
@@ -306,8 +319,7 @@ impl Router {
             snapshot: None,
         };
         let progress = Subscription::new(config, Arc::clone(&current), endpoints.clone()).progress();
-        let shared = Arc::clone(&current);
-        let api = InferenceApi::new(current, upstream, limits, tasks.clone(), drain.clone()).padding(pads);
+        let api = InferenceApi::new(Arc::clone(&current), upstream, limits, tasks.clone(), drain.clone()).padding(pads);
         let stop = CancellationToken::new();
         let routing = RoutingApi::new(api.calls().clone(), progress, stop.clone());
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -323,8 +335,8 @@ impl Router {
         let channel = Channel::from_shared(format!("http://{address}")).unwrap();
         let channel = channel.connect().await.unwrap();
         Self {
+            current,
             address,
-            current: shared,
             endpoints,
             client: InferenceServiceClient::new(channel.clone()),
             routing: RoutingServiceClient::new(channel),
@@ -333,6 +345,21 @@ impl Router {
             tasks,
             _server: server,
         }
+    }
+
+    /// Puts another configuration in use.
+    pub(crate) fn swap(&self, setup: Setup) {
+        self.current.swap(Arc::new(setup.catalog()));
+    }
+
+    /// What would become of a call of a feature.
+    pub(crate) async fn resolved(&self, feature: &str) -> router::ResolveFeatureResponse {
+        let request = router::ResolveFeatureRequest {
+            feature: feature.to_owned(),
+            ..Default::default()
+        };
+        let resolved = self.routing.clone().resolve_feature(request).await;
+        resolved.unwrap().into_inner()
     }
 
     /// With a client whose transport takes little ahead of its reader: the smallest windows of the protocol.

@@ -8,6 +8,7 @@ mod answers;
 mod attempts;
 mod cancels;
 mod connections;
+mod credentials;
 mod deadlines;
 mod endpoints;
 mod faults;

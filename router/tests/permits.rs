@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use switchboard::pb::router::{CandidateOutcome, InferRequest, ResolveFeatureRequest, ResolveFeatureResponse};
+use switchboard::pb::router::{CandidateOutcome, InferRequest};
 use switchboard_router::catalog::Limits;
 use tokio::time::Instant;
 use tonic::Code;
 
 use crate::{
     fake_upstream::{FakeUpstream, Script},
-    harness::{Router, Setup, limited, prompt},
+    harness::{Setup, limited, prompt},
 };
 
 fn one_at_a_time(queue: usize) -> Limits {
@@ -171,16 +171,6 @@ fn of_feature(feature: &str) -> InferRequest {
     }
 }
 
-#[expect(clippy::unwrap_used, reason = "a helper of tests fails by panicking")]
-async fn resolved(router: &Router, feature: &str) -> ResolveFeatureResponse {
-    let request = ResolveFeatureRequest {
-        feature: feature.to_owned(),
-        ..Default::default()
-    };
-    let resolved = router.routing.clone().resolve_feature(request).await;
-    resolved.unwrap().into_inner()
-}
-
 #[tokio::test]
 async fn a_feature_has_as_many_calls_as_it_may_until_each_has_ended() {
     let upstream = FakeUpstream::start().await;
@@ -190,7 +180,7 @@ async fn a_feature_has_as_many_calls_as_it_may_until_each_has_ended() {
         .setting("code_generations", limited(None, 0))
         .start()
         .await;
-    assert_eq!(resolved(&router, "duo_chat").await.reason, "");
+    assert_eq!(router.resolved("duo_chat").await.reason, "");
     // Its answer has begun, and the call still counts.
     let running = router.begin().await;
     // A feature that uses its parent's setting counts as the parent.
@@ -208,7 +198,7 @@ async fn a_feature_has_as_many_calls_as_it_may_until_each_has_ended() {
             assert_eq!(told.metadata["feature"], format!("features/{feature}"));
             assert!(told.retry.is_some());
         }
-        let told = resolved(&router, feature).await;
+        let told = router.resolved(feature).await;
         assert_eq!((told.reason.as_str(), told.selection), ("QUOTA_EXCEEDED", None));
         assert_eq!(told.candidates[0].outcome(), CandidateOutcome::Standby);
     }
@@ -243,7 +233,7 @@ async fn a_feature_with_reserved_places_is_served_while_another_floods_the_model
     let refused = router.ask(prompt("hi")).await.told();
     assert_eq!(refused.reason, "MODEL_OVERLOADED");
     for feature in ["duo_chat", "code_generations"] {
-        let is_full = resolved(&router, feature).await.candidates[0].outcome() == CandidateOutcome::Full;
+        let is_full = router.resolved(feature).await.candidates[0].outcome() == CandidateOutcome::Full;
         assert_eq!(is_full, feature == "duo_chat", "{feature}");
     }
     for _ in 0..5 {

@@ -1,11 +1,15 @@
-//! Who may make a call now: a feature has as many at a time as its limit says, and a model as many places. Both count on this
-//! router alone.
+//! Who may make a call now.
+//!
+//! A feature has as many calls at a time as its limit says, and a model as many places. A model has a budget for what is
+//! tried once more, and is left alone for a while when its credential is refused. All of it counts on this router alone.
 //!
 //! They are kept by name, so that they survive a swap of the catalog; their limits are those of the newest catalog that a
 //! call came with.
 
 pub mod places;
 mod quota;
+mod refusals;
+mod repeats;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +32,8 @@ pub use self::quota::{FeaturePermit, QuotaExceeded};
 use self::{
     places::{Entry, Places, Ticket},
     quota::Quotas,
+    refusals::Refusals,
+    repeats::Repeats,
 };
 use crate::catalog::{Catalog, Model};
 
@@ -52,6 +58,8 @@ pub struct Permits(Arc<Inner>);
 struct Inner {
     models: Mutex<HashMap<ModelName, Gate>>,
     features: Quotas,
+    repeats: Repeats,
+    refusals: Mutex<Refusals>,
 }
 
 #[derive(Debug, Default)]
@@ -122,9 +130,47 @@ impl Permits {
         gate.places.is_full(party)
     }
 
+    /// The HTTP status with which a model's credential was refused, for which calls pass it over now.
+    #[must_use]
+    pub fn refusal(&self, model: &Model) -> Option<u16> {
+        self.refusals().check(model, Instant::now())
+    }
+
+    /// Has a call go on to a model unless its credential is refused. When it was refused long ago, one call goes on.
+    ///
+    /// # Errors
+    ///
+    /// The HTTP status that refused it.
+    pub fn admit(&self, model: &Model) -> Result<(), u16> {
+        self.refusals().admit(model, Instant::now())
+    }
+
+    /// Notes that a model's credential was refused with this HTTP status, and there is no newer one.
+    pub fn refuse(&self, model: &Model, status: u16) {
+        self.refusals().refuse(model, status, Instant::now());
+    }
+
+    /// Notes that a model's credential was accepted.
+    pub fn accept(&self, model: &Model) {
+        self.refusals().accept(model);
+    }
+
+    /// Counts a call of a model that it was resolved to, which is about to reach a server.
+    pub fn called(&self, model: &ModelName) {
+        self.0.repeats.call(model);
+    }
+
+    /// Whether a call may be tried once more that was resolved to this model, after an attempt that cost a server work. If
+    /// so it is counted.
+    #[must_use]
+    pub fn repeat(&self, model: &ModelName) -> bool {
+        self.0.repeats.repeat(model)
+    }
+
     /// Shows what is counted.
     pub fn register(&self, registry: &mut Registry) {
         self.0.features.register(registry);
+        self.0.repeats.register(registry);
         let shown = self.clone();
         read_gauge(
             registry,
@@ -178,6 +224,10 @@ impl Permits {
             ticket: Some(ticket),
         };
         Ok((place, called))
+    }
+
+    fn refusals(&self) -> MutexGuard<'_, Refusals> {
+        self.0.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ModelName, Gate>> {

@@ -100,6 +100,7 @@ impl Run {
                 Ok((answer, first)) => {
                     watch.first_token();
                     attempt.in_flight.first_token();
+                    self.calls.permits.accept(&attempt.selected.model);
                     break (attempt, watch, answer, first);
                 }
                 Err(error) => {

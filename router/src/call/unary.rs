@@ -75,6 +75,7 @@ impl Calls {
             attempt.judge(asked.as_ref().err());
             match asked {
                 Ok(whole) => {
+                    self.permits.accept(&attempt.selected.model);
                     return Ok(Answered {
                         selected: attempt.selected,
                         whole,

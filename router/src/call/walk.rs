@@ -4,6 +4,8 @@
 //! inside the deadline; what failed says whether another may follow, and where.
 #![warn(clippy::wildcard_enum_match_arm)]
 
+mod renew;
+
 use std::{sync::Arc, time::Duration};
 
 use switchboard::{
@@ -14,13 +16,14 @@ use switchboard::{
 use tokio::time::Instant;
 
 use super::{
-    CallError, Limits, Selected,
+    CallError, Calls, Limits, Selected,
     deadline::BUDGET_MIN,
     failure::{CallFailure, Considered, Context, Outcome},
     permits::{FeaturePermit, Overloaded, Party, Permits, Place},
 };
 use crate::{
     catalog::{Candidate, Catalog, Decision, Model, SelectionReason, Unusable},
+    current::Current,
     endpoints::{Ask, Endpoints, InFlight, Readiness, ServerId, Shape, Work},
     prompt::{self, Request, Target},
     upstream::{
@@ -40,8 +43,8 @@ const RETRY: Duration = Duration::from_secs(1);
 enum Repeat {
     /// On another server of the model, then on another model.
     Elsewhere,
-    /// On another model: every server of this one would say the same.
-    OtherModel,
+    /// On the same model once it has a newer credential, else on another: every server of this one would say the same.
+    WithNewerCredential(u16),
     /// Nowhere: it is not the server's fault, or not for us to repeat.
     Nowhere,
 }
@@ -98,6 +101,7 @@ pub struct Walk {
     catalog: Arc<Catalog>,
     decision: Decision,
     request: Request,
+    current: Arc<Current>,
     permits: Permits,
     choosing: Choosing,
     limits: Limits,
@@ -109,6 +113,10 @@ pub struct Walk {
     attempts: u32,
     /// Of the candidates that were reached, less the one where the walk stands.
     outcomes: Vec<Outcome>,
+    /// The model whose credential the last attempt was refused for, and by which HTTP status.
+    refused: Option<(Arc<Model>, u16)>,
+    /// Whether the model where the walk stands is called with a newer credential.
+    is_renewed: bool,
     /// The model that the error is about which ends the walk.
     about: Option<ModelName>,
     /// Why the last attempt failed, and why the first candidate was passed over.
@@ -129,31 +137,33 @@ struct Stop {
 }
 
 impl Walk {
-    /// A walk through the candidates of `decision`, which `catalog` made, that may take `budget` from now.
+    /// A walk of one of `calls` through the candidates of `decision`, which `catalog` made, that may take `budget` from now.
     #[must_use]
     pub fn new(
+        calls: &Calls,
         catalog: Arc<Catalog>,
         decision: Decision,
         request: Request,
-        permits: Permits,
         permit: FeaturePermit,
         choosing: Choosing,
-        limits: Limits,
         budget: Duration,
     ) -> Self {
         Self {
             catalog,
             decision,
             request,
-            permits,
+            current: Arc::clone(&calls.current),
+            permits: calls.permits.clone(),
             choosing,
-            limits,
+            limits: calls.limits,
             begun: Instant::now(),
             budget,
             reached: 0,
             stop: None,
             attempts: 0,
             outcomes: Vec::new(),
+            refused: None,
+            is_renewed: false,
             about: None,
             last: None,
             first: None,
@@ -176,6 +186,11 @@ impl Walk {
             if self.attempts < ATTEMPTS_MAX
                 && let Some(attempt) = self.try_another_server()
             {
+                if self.attempts == 1
+                    && let Some(model) = self.resolved_to()
+                {
+                    self.permits.called(model);
+                }
                 return Ok(attempt);
             }
             // Its place is given back before another model's is waited for.
@@ -186,6 +201,9 @@ impl Walk {
                     ejected(&stop.model, Reason::UpstreamServerError, RETRY),
                 );
             }
+            if self.renew().await {
+                continue;
+            }
             let candidate = catalog.candidates(&self.decision).nth(self.reached);
             let Some(candidate) = candidate.filter(|_| self.attempts < ATTEMPTS_MAX) else {
                 return Err(self
@@ -195,6 +213,7 @@ impl Walk {
                     .unwrap_or(CallError::Internal));
             };
             self.reached += 1;
+            self.is_renewed = false;
             match self.enter(&candidate).await {
                 Ok(stop) => self.stop = Some(stop),
                 Err(error) => self.passed_over(candidate.name, error),
@@ -224,10 +243,22 @@ impl Walk {
         // One outcome a model: that of its last attempt.
         self.outcomes.truncate(self.reached.saturating_sub(1));
         self.outcomes.push(outcome(&error));
+        let may_go_on = self.stop.as_ref().is_some_and(|stop| self.could_go_on(stop));
         match repeat(&error) {
             Repeat::Nowhere => return Err(error),
-            Repeat::OtherModel => self.stop = None,
+            Repeat::WithNewerCredential(status) => {
+                self.stop = None;
+                self.refused = Some((Arc::clone(&attempt.selected.model), status));
+            }
             Repeat::Elsewhere => {}
+        }
+        // Where the request was never written no server did any work, nor where its credential was refused.
+        let is_free = matches!(
+            error,
+            CallError::Upstream(UpstreamError::Dial(_) | UpstreamError::CredentialRejected(_))
+        );
+        if may_go_on && !is_free && !self.may_repeat() {
+            return Err(error);
         }
         self.last = Some(error);
         Ok(())
@@ -257,6 +288,16 @@ impl Walk {
             },
             sent,
         }
+    }
+
+    /// The model whose budget pays for what is tried once more.
+    fn resolved_to(&self) -> Option<&ModelName> {
+        let first = self.catalog.candidates(&self.decision).next();
+        first.map(|candidate| candidate.name)
+    }
+
+    fn may_repeat(&self) -> bool {
+        self.resolved_to().is_none_or(|model| self.permits.repeat(model))
     }
 
     /// Every candidate, and what has become of it.
@@ -293,6 +334,8 @@ impl Walk {
         let prompt = prompt::render(&self.request, self.decision.feature, &target)?;
         let post = openai::encode(&prompt, &model.identifier, &model.family.machine_name)
             .map_err(|_unserializable| CallError::Internal)?;
+        let refused = |status| CallError::from(UpstreamError::CredentialRejected(status));
+        self.permits.admit(model).map_err(refused)?;
         // With less time left nothing can be begun.
         let until = self.deadline_on(model) - BUDGET_MIN;
         let party = Party {
@@ -458,7 +501,7 @@ const fn repeat(error: &CallError) -> Repeat {
         | UpstreamError::Protocol
         | UpstreamError::InvalidUtf8
         | UpstreamError::TooLarge(_) => Repeat::Elsewhere,
-        UpstreamError::CredentialRejected(_) => Repeat::OtherModel,
+        UpstreamError::CredentialRejected(status) => Repeat::WithNewerCredential(*status),
         UpstreamError::Rejected { .. } => Repeat::Nowhere,
     }
 }

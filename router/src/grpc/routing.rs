@@ -21,6 +21,7 @@ use crate::{
     catalog::{Caller, Candidate, Catalog, Decision, Model, ResolveError, SelectionReason},
     endpoints::Readiness,
     subscription::Progress,
+    upstream::UpstreamError,
     wire::{change::HELD_MAX, routing as wire},
 };
 
@@ -207,6 +208,7 @@ fn look<'a>(catalog: &'a Arc<Catalog>, decision: &Decision, calls: &Calls) -> Ou
     let mut cause = None;
     let mut is_degraded = false;
     for (place, candidate) in catalog.candidates(decision).enumerate() {
+        let refusal = candidate.model.ok().and_then(|model| permits.refusal(model));
         let readiness = candidate.model.map(|model| endpoints.readiness(model));
         let takes_calls = |other: Candidate<'_>| {
             let ready = |model: &Arc<Model>| endpoints.readiness(model) == Readiness::Ready;
@@ -235,6 +237,12 @@ fn look<'a>(catalog: &'a Arc<Catalog>, decision: &Decision, calls: &Calls) -> Ou
                     pause,
                 });
                 Outcome::Ejected
+            }
+            Ok(_) if let Some(status) = refusal => {
+                let error = UpstreamError::CredentialRejected(status);
+                let outcome = Outcome::Failed(error.to_string());
+                cause.get_or_insert_with(|| error.into());
+                outcome
             }
             Ok(model) if permits.is_full(catalog, model, party(&candidate)) => {
                 cause.get_or_insert(CallError::Overloaded {

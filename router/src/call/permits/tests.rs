@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::FutureExt as _;
 use switchboard::{
@@ -6,12 +6,15 @@ use switchboard::{
     digest::{ChainDigest, StateDigest},
     endpoint::EndpointUri,
     history::{Cursor, Incarnation, View},
-    names::{IncarnationId, StoreId},
+    names::{CredentialId, IncarnationId, StoreId},
+    secret::ApiToken,
 };
 use tokio::time::timeout;
 
 use super::*;
-use crate::catalog::{Assignment, Endpoint, FeatureLimits, InfillMode, Limits, ModelState, Platform, Setting};
+use crate::catalog::{
+    Assignment, Credential, Endpoint, FeatureLimits, InfillMode, Limits, ModelState, Platform, Setting,
+};
 
 const FLOOD: &str = "duo_chat";
 const RESERVED: &str = "code_generations";
@@ -28,7 +31,7 @@ fn party(name: &str) -> Party {
 }
 
 /// A catalog of one model with these limits, of which one feature has places of its own.
-fn catalog(revision: i64, places: usize, queue: usize, reserved: usize) -> (Arc<Catalog>, Arc<Model>) {
+pub(super) fn catalog(revision: i64, places: usize, queue: usize, reserved: usize) -> (Arc<Catalog>, Arc<Model>) {
     let model = Arc::new(Model {
         name: ModelName::from_id("m").unwrap(),
         family: Catalogue::get().family("llama3").unwrap(),
@@ -81,6 +84,14 @@ fn catalog(revision: i64, places: usize, queue: usize, reserved: usize) -> (Arc<
         inference_paused: false,
     };
     (Arc::new(catalog), model)
+}
+
+pub(super) fn credential() -> Credential {
+    Credential {
+        id: CredentialId::random(),
+        origins: BTreeSet::new(),
+        token: ApiToken::parse("secret".to_owned()).unwrap(),
+    }
 }
 
 fn far() -> Instant {
