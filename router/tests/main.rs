@@ -8,6 +8,7 @@ mod answers;
 mod attempts;
 mod connections;
 mod deadlines;
+mod dialects;
 mod faults;
 mod inputs;
 mod permits;

@@ -50,7 +50,7 @@ const fn of_failure(error: &UpstreamError) -> Option<Verdict> {
         | UpstreamError::NotFound
         | UpstreamError::Redirected(_)
         | UpstreamError::UnexpectedContentType => Some(Verdict::Misconfigured(reason)),
-        UpstreamError::RateLimited(_) | UpstreamError::Busy(_) => Some(Verdict::BackingOff(reason)),
+        UpstreamError::RateLimited(_) | UpstreamError::Busy(..) => Some(Verdict::BackingOff(reason)),
         // Its verdict on the request.
         UpstreamError::Rejected { .. } => None,
     }
@@ -111,7 +111,7 @@ mod tests {
                 Some(Verdict::BackingOff(Reason::UpstreamRateLimited)),
             ),
             (
-                UpstreamError::Busy(second),
+                UpstreamError::Busy(503, second),
                 Some(Verdict::BackingOff(Reason::UpstreamServerError)),
             ),
             (UpstreamError::Rejected { status: 400, rejection }, None),

@@ -25,7 +25,7 @@ use crate::{
     upstream::{
         Outgoing, UpstreamError,
         connector::DialError,
-        dialect::openai::{self, Post},
+        dialect::{self, Post},
     },
 };
 
@@ -67,6 +67,7 @@ impl Attempt {
         let Selected { model, endpoint, .. } = &self.selected;
         Outgoing {
             endpoint: &endpoint.uri,
+            identifier: &model.identifier,
             credential: model.credential.as_deref(),
             tls: model.tls.as_ref(),
             connect_timeout: model.limits.connect_timeout,
@@ -252,8 +253,7 @@ impl Walk {
             max_output_tokens: model.limits.max_output_tokens,
         };
         let prompt = prompt::render(&self.request, self.decision.feature, &target)?;
-        let post = openai::encode(&prompt, &model.identifier, &model.family.machine_name)
-            .map_err(|_unserializable| CallError::Internal)?;
+        let post = dialect::encode(&model.platform, &prompt, &model.family.machine_name)?;
         // With less time left nothing can be begun.
         let until = self.deadline_on(model) - BUDGET_MIN;
         let place = self.permits.place(model, &self.catalog.cursor, until).await;
@@ -370,7 +370,7 @@ const fn repeat(error: &CallError) -> Repeat {
         | UpstreamError::IdleTimeout(_)
         | UpstreamError::Truncated
         | UpstreamError::Server(_)
-        | UpstreamError::Busy(_)
+        | UpstreamError::Busy(..)
         | UpstreamError::RateLimited(_)
         | UpstreamError::NotFound
         | UpstreamError::Redirected(_)
