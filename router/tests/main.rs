@@ -10,6 +10,7 @@ mod connections;
 mod deadlines;
 mod dialects;
 mod faults;
+mod fuzz;
 mod inputs;
 mod permits;
 mod routing;
