@@ -147,6 +147,24 @@ impl EndpointUri {
         parts.path_and_query = Some(path);
         Uri::from_parts(parts).expect("scheme and authority were parsed before")
     }
+
+    /// The URL of one call whose path is made: `path` begins with a slash and may have a query. The base URL may end in
+    /// `endings`, which are taken away one after the other.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the URL: it is too long, or `path` is none.
+    pub fn call_below(&self, endings: &[&str], path: &str) -> Result<Uri, http::Error> {
+        let mut base = self.uri.path();
+        for ending in endings {
+            base = base.trim_end_matches('/');
+            base = base.strip_suffix(ending).unwrap_or(base);
+        }
+        let base = base.trim_end_matches('/');
+        let mut parts = self.uri.clone().into_parts();
+        parts.path_and_query = Some(PathAndQuery::try_from(format!("{base}{path}"))?);
+        Ok(Uri::from_parts(parts)?)
+    }
 }
 
 /// Scheme, host and port of a model server: what an API token is bound to.
@@ -205,6 +223,30 @@ mod tests {
             below.call("/v1/completions").to_string(),
             "https://h/llm/v1/completions"
         );
+    }
+
+    #[test]
+    fn endings_that_a_made_path_brings_itself_are_taken_away() {
+        let call = |base: &str| {
+            let uri = EndpointUri::parse(base).unwrap();
+            uri.call_below(&["/v1", "/own"], "/own/x?y=1")
+                .map(|uri| uri.to_string())
+        };
+        for base in [
+            "https://h",
+            "https://h/",
+            "https://h/own",
+            "https://h/own/v1/",
+            "https://h/v1",
+        ] {
+            assert_eq!(call(base).unwrap(), "https://h/own/x?y=1", "{base}");
+        }
+        assert_eq!(
+            call("https://h/own/gateway").unwrap(),
+            "https://h/own/gateway/own/x?y=1"
+        );
+        let uri = EndpointUri::parse("https://h").unwrap();
+        assert!(uri.call_below(&[], "/a b").is_err());
     }
 
     #[test]

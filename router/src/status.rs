@@ -67,8 +67,8 @@ impl From<CallFailure> for Failure {
             CallError::Upstream(UpstreamError::RateLimited(delay)) => {
                 may_retry(Self::new(Reason::UpstreamRateLimited, message), delay.unwrap_or(RETRY))
             }
-            CallError::Upstream(UpstreamError::Busy(delay)) => {
-                let failure = Self::new(Reason::UpstreamServerError, message).with(key::UPSTREAM_STATUS, 503);
+            CallError::Upstream(UpstreamError::Busy(status, delay)) => {
+                let failure = Self::new(Reason::UpstreamServerError, message).with(key::UPSTREAM_STATUS, status);
                 may_retry(failure, delay)
             }
             CallError::Upstream(error) => upstream(&error, message, context.input_field),
@@ -158,7 +158,7 @@ fn upstream(error: &UpstreamError, message: String, input_field: &'static str) -
         | UpstreamError::IdleTimeout(_)
         | UpstreamError::Truncated
         | UpstreamError::Server(None)
-        | UpstreamError::Busy(_)
+        | UpstreamError::Busy(..)
         | UpstreamError::RateLimited(_)
         | UpstreamError::NotFound
         | UpstreamError::UnexpectedContentType

@@ -48,6 +48,8 @@ pub(crate) const TOKEN: &str = "sk-canary-7d1e";
 #[derive(Debug)]
 pub(crate) struct Setup {
     family: &'static str,
+    platform: Platform,
+    identifier: &'static str,
     endpoint: String,
     token_origins: Option<Vec<String>>,
     token: &'static str,
@@ -68,6 +70,8 @@ impl Setup {
     pub(crate) fn at(endpoint: impl Into<String>) -> Self {
         Self {
             family: "mistral",
+            platform: Platform::OpenAiCompatible,
+            identifier: "org/model",
             endpoint: endpoint.into(),
             token_origins: None,
             token: TOKEN,
@@ -121,6 +125,12 @@ impl Setup {
 
     pub(crate) fn family(mut self, family: &'static str) -> Self {
         self.family = family;
+        self
+    }
+
+    /// With servers of this platform, which know the model by this name.
+    pub(crate) fn platform(mut self, platform: Platform, identifier: &'static str) -> Self {
+        (self.platform, self.identifier) = (platform, identifier);
         self
     }
 
@@ -191,8 +201,8 @@ impl Setup {
         let model = Model {
             name: model_name(),
             family: Catalogue::get().family(self.family).expect("the family exists"),
-            platform: Platform::OpenAiCompatible,
-            identifier: "org/model".to_owned(),
+            platform: self.platform,
+            identifier: self.identifier.to_owned(),
             endpoints: [&self.endpoint]
                 .into_iter()
                 .chain(&self.endpoints)
@@ -463,6 +473,7 @@ pub(crate) struct Answer {
     pub(crate) selection: Option<router::Selection>,
     pub(crate) text: String,
     pub(crate) reasoning: String,
+    pub(crate) signatures: Vec<Vec<u8>>,
     pub(crate) calls: Vec<router::ToolCallDelta>,
     pub(crate) deltas: usize,
     pub(crate) completion: Option<router::Completion>,
@@ -495,7 +506,7 @@ impl Answer {
                         router::delta::Kind::Text(text) => self.text.push_str(&text),
                         router::delta::Kind::Reasoning(text) => self.reasoning.push_str(&text),
                         router::delta::Kind::ToolCall(call) => self.calls.push(call),
-                        router::delta::Kind::ReasoningSignature(_) => {}
+                        router::delta::Kind::ReasoningSignature(bytes) => self.signatures.push(bytes),
                     }
                 }
                 Event::Completion(completion) => self.completion = Some(completion),

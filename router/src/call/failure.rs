@@ -12,7 +12,7 @@ use crate::{
     catalog::{Candidate, ResolveError, RuleId, Unusable},
     prompt::InputNotSupported,
     relay::RelayError,
-    upstream::{UpstreamError, metrics::AttemptOutcome},
+    upstream::{UpstreamError, dialect::EncodeError, metrics::AttemptOutcome},
 };
 
 /// Why a call failed.
@@ -86,6 +86,15 @@ const fn unusable(why: Unusable) -> &'static str {
         Unusable::Disabled => "is disabled",
         Unusable::CredentialMissing => "lost its API token when its endpoint moved; give it again",
         Unusable::NotReady => "is not ready on this router yet",
+    }
+}
+
+impl From<EncodeError> for CallError {
+    fn from(error: EncodeError) -> Self {
+        match error {
+            EncodeError::NotSupported(error) => Self::InputNotSupported(error),
+            EncodeError::Json(_) => Self::Internal,
+        }
     }
 }
 

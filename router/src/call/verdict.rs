@@ -62,7 +62,7 @@ const fn of_failure(error: &UpstreamError) -> Option<Verdict> {
         | UpstreamError::Redirected(_)
         | UpstreamError::UnexpectedContentType => Some(Verdict::Misconfigured(reason)),
         UpstreamError::RateLimited(pause) => Some(Verdict::Busy(reason, *pause)),
-        UpstreamError::Busy(pause) => Some(Verdict::Busy(reason, Some(*pause))),
+        UpstreamError::Busy(_, pause) => Some(Verdict::Busy(reason, Some(*pause))),
         // Its verdict on the request.
         UpstreamError::Rejected { .. } => None,
     }
@@ -123,7 +123,7 @@ mod tests {
                 Some(Verdict::Busy(Reason::UpstreamRateLimited, None)),
             ),
             (
-                UpstreamError::Busy(second),
+                UpstreamError::Busy(503, second),
                 Some(Verdict::Busy(Reason::UpstreamServerError, Some(second))),
             ),
             (UpstreamError::Rejected { status: 400, rejection }, None),

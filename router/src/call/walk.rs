@@ -29,7 +29,7 @@ use crate::{
     upstream::{
         Outgoing, UpstreamError,
         connector::DialError,
-        dialect::openai::{self, Post},
+        dialect::{self, Post},
     },
 };
 
@@ -86,7 +86,8 @@ impl Attempt {
         let Selected { model, endpoint, .. } = &self.selected;
         Outgoing {
             endpoint: &endpoint.uri,
-            address: None,
+            address: self.selected.address,
+            identifier: &model.identifier,
             credential: model.credential.as_deref(),
             tls: model.tls.as_ref(),
             connect_timeout: model.limits.connect_timeout,
@@ -332,8 +333,7 @@ impl Walk {
             max_output_tokens: model.limits.max_output_tokens,
         };
         let prompt = prompt::render(&self.request, self.decision.feature, &target)?;
-        let post = openai::encode(&prompt, &model.identifier, &model.family.machine_name)
-            .map_err(|_unserializable| CallError::Internal)?;
+        let post = dialect::encode(&model.platform, &prompt, &model.family.machine_name)?;
         let refused = |status| CallError::from(UpstreamError::CredentialRejected(status));
         self.permits.admit(model).map_err(refused)?;
         // With less time left nothing can be begun.
@@ -492,7 +492,7 @@ const fn repeat(error: &CallError) -> Repeat {
         | UpstreamError::IdleTimeout(_)
         | UpstreamError::Truncated
         | UpstreamError::Server(_)
-        | UpstreamError::Busy(_)
+        | UpstreamError::Busy(..)
         | UpstreamError::RateLimited(_)
         | UpstreamError::NotFound
         | UpstreamError::Redirected(_)

@@ -4,6 +4,7 @@ use switchboard::pb::router::{self, part, stream_infer_response::Event};
 
 use crate::{
     call::{Answered, Completion, Selected},
+    prompt::{Signature, Thought},
     upstream::dialect::{Delta, FinishReason, Usage, Whole},
 };
 
@@ -22,6 +23,7 @@ impl From<Delta> for router::StreamInferResponse {
         let kind = match delta {
             Delta::Text(text) => Kind::Text(text.into_string()),
             Delta::Reasoning(text) => Kind::Reasoning(text.into_string()),
+            Delta::Signature(signature) => Kind::ReasoningSignature(signature.into_bytes()),
             Delta::ToolCall(call) => Kind::ToolCall(router::ToolCallDelta {
                 index: call.index,
                 id: call.id,
@@ -78,19 +80,19 @@ impl From<Completion> for router::StreamInferResponse {
 impl From<Answered> for router::InferResponse {
     fn from(Answered { selected, whole }: Answered) -> Self {
         let Whole {
-            reasoning,
+            thoughts,
             text,
             tool_calls,
             finish,
             usage,
         } = whole;
-        let mut kinds = Vec::new();
-        if !reasoning.is_empty() {
-            kinds.push(part::Kind::Reasoning(router::Reasoning {
-                text: reasoning.into_string(),
-                ..Default::default()
-            }));
-        }
+        let thoughts = thoughts.into_iter().map(|Thought { text, signature }| {
+            part::Kind::Reasoning(router::Reasoning {
+                text: text.into_string(),
+                signature: signature.map(Signature::into_bytes).unwrap_or_default(),
+            })
+        });
+        let mut kinds: Vec<part::Kind> = thoughts.collect();
         // A message has one part at least, also where the model says nothing.
         if !text.is_empty() || (kinds.is_empty() && tool_calls.is_empty()) {
             kinds.push(part::Kind::Text(text.into_string()));
