@@ -2,7 +2,7 @@
 //!
 //! Pure text: whether an address may be dialled is another room's question.
 
-use std::fmt;
+use std::{fmt, sync::LazyLock};
 
 use http::{Uri, uri::PathAndQuery};
 
@@ -106,6 +106,19 @@ impl EndpointUri {
             given: text.into(),
             uri,
         })
+    }
+
+    /// Where Anthropic itself serves its models.
+    ///
+    /// # Panics
+    ///
+    /// Never: the text is a constant, and a test reads it.
+    #[must_use]
+    pub fn anthropic() -> &'static Self {
+        #[expect(clippy::expect_used, reason = "the text is a constant, and a test reads it")]
+        static ANTHROPIC: LazyLock<EndpointUri> =
+            LazyLock::new(|| EndpointUri::parse("https://api.anthropic.com").expect("a constant"));
+        &ANTHROPIC
     }
 
     /// The text as it was given.
@@ -279,6 +292,8 @@ mod tests {
         let origin = |text: &str| EndpointUri::parse(text).unwrap().origin();
         assert_eq!(origin("http://GPU1/v1"), origin("http://gpu1:80"));
         assert_eq!(origin("https://gpu1"), origin("https://gpu1:443/x"));
+        let anthropic = EndpointUri::anthropic().origin();
+        assert_eq!(anthropic.to_string(), "https://api.anthropic.com:443");
         assert_ne!(origin("http://gpu1:443"), origin("https://gpu1:443"));
         assert_eq!(origin("http://[::1]:8000").to_string(), "http://[::1]:8000");
         assert_eq!(Origin::parse("http://gpu1:80"), Ok(origin("http://gpu1")));

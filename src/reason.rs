@@ -298,9 +298,9 @@ field_reasons! {
     IdentifierPlatformMismatch = "IDENTIFIER_PLATFORM_MISMATCH";
     /// A platform that this version does not speak to.
     PlatformNotSupported = "PLATFORM_NOT_SUPPORTED";
-    /// An option that the model's platform does not have.
+    /// What the model's platform does not have: an option, or a way to ask models of the family.
     PlatformMismatch = "PLATFORM_MISMATCH";
-    /// A way of completing code that the model's family cannot do.
+    /// A way of completing code that the model's family or platform cannot do.
     InfillModeNotSupported = "INFILL_MODE_NOT_SUPPORTED";
     /// A certificate that cannot be read, or something else among the certificates.
     CertificateMalformed = "CERTIFICATE_MALFORMED";
@@ -308,6 +308,8 @@ field_reasons! {
     CredentialNotAscii = "CREDENTIAL_NOT_ASCII";
     /// `provider` contradicts `model`, `fallback_models` or `rules`.
     ProviderMismatch = "PROVIDER_MISMATCH";
+    /// Features would reserve more places than their model, or they themselves, have.
+    ReservationTooLarge = "RESERVATION_TOO_LARGE";
     /// A page token that this list did not give.
     PageTokenInvalid = "PAGE_TOKEN_INVALID";
     /// The family is not in the catalogue.

@@ -10,8 +10,8 @@ use fastrand::Rng;
 use prost::Message as _;
 use switchboard::pb::{
     registry::{
-        CreateModelRequest, DeleteModelRequest, Endpoint, Feature, Model, RestoreRevisionRequest, Settings,
-        UpdateFeatureRequest, UpdateModelRequest, UpdateSettingsRequest,
+        CreateModelRequest, DeleteModelRequest, Endpoint, Feature, FeatureLimits, Model, ModelLimits,
+        RestoreRevisionRequest, Settings, UpdateFeatureRequest, UpdateModelRequest, UpdateSettingsRequest,
     },
     types::Provider,
 };
@@ -265,6 +265,7 @@ impl Client {
             family: Some(self.pick(&FAMILIES)),
             endpoints: self.endpoints(),
             api_token: self.random.bool().then(|| self.token()),
+            limits: self.random.bool().then(|| self.limits()),
             ..Default::default()
         }
     }
@@ -277,7 +278,8 @@ impl Client {
             name,
             ..Default::default()
         };
-        match self.random.u8(..5) {
+        match self.random.u8(..6) {
+            5 => model.limits = Some(self.limits()),
             0 => model.display_name = Some(format!("Model {}", self.random.u8(..12))),
             1 => model.endpoints = self.endpoints(),
             2 => model.disabled = Some(self.random.bool()),
@@ -297,6 +299,22 @@ impl Client {
             name: format!("features/{}", self.pick(&FEATURES)),
             provider: Some(provider.into()),
             model,
+            limits: (self.random.u8(..3) == 0).then(|| FeatureLimits {
+                max_concurrency: None,
+                reserved_concurrency: Some(self.random.i32(0..4)),
+            }),
+            hedge_delay: (self.random.u8(..4) == 0).then(|| prost_types::Duration {
+                seconds: self.random.i64(1..=60),
+                nanos: 0,
+            }),
+            ..Default::default()
+        }
+    }
+
+    /// So few places that reservations do not always fit.
+    fn limits(&mut self) -> ModelLimits {
+        ModelLimits {
+            max_concurrency: Some(self.random.i32(2..8)),
             ..Default::default()
         }
     }
@@ -307,6 +325,7 @@ impl Client {
         let count = self.random.usize(1..=2);
         let endpoints = servers[..count].iter().map(|uri| Endpoint {
             uri: (*uri).to_owned(),
+            zone: ["", "east", "west"][self.random.usize(..3)].to_owned(),
             ..Default::default()
         });
         endpoints.collect()

@@ -47,7 +47,7 @@ pub struct Raw {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
     /// A model.
-    Model(ModelName, ModelContent),
+    Model(ModelName, Box<ModelContent>),
     /// A feature of this build's catalogue. An error: its setting cannot be used.
     Feature(FeatureName, Result<Setting, Refusal>),
     /// The settings: whether self-hosted inference is paused.
