@@ -226,6 +226,8 @@ reasons! {
     InternalError = "INTERNAL_ERROR", Internal;
     /// There is no such method.
     MethodUnknown = "METHOD_UNKNOWN", Unimplemented;
+    /// The request is compressed.
+    EncodingNotSupported = "ENCODING_NOT_SUPPORTED", Unimplemented;
 }
 
 macro_rules! field_reasons {

@@ -25,6 +25,7 @@ mod fleet;
 mod frozen;
 mod histories;
 mod history;
+mod inference;
 mod lives;
 mod network;
 mod observability;

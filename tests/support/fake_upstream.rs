@@ -41,7 +41,7 @@ enum Step {
     Close,
     /// The end of the connection by a reset.
     Reset,
-    /// The same bytes again and again, until the peer closes.
+    /// The same bytes as they are again and again, until the peer closes.
     Flood(Vec<u8>),
     /// So many pieces of text, by their number, one each so often.
     Pieces {
@@ -179,6 +179,11 @@ impl Script {
 
     /// This chunk without end.
     pub(crate) fn flood(self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.step(Step::Flood(framed(&bytes.into())))
+    }
+
+    /// These bytes outside all rules, without end.
+    pub(crate) fn flood_raw(self, bytes: impl Into<Vec<u8>>) -> Self {
         self.step(Step::Flood(bytes.into()))
     }
 
@@ -344,7 +349,7 @@ async fn converse(
                 Step::Close => return Ok(()),
                 Step::Reset => return socket.set_zero_linger(),
                 Step::Flood(bytes) => loop {
-                    socket.write_all(&framed(&bytes)).await?;
+                    socket.write_all(&bytes).await?;
                 },
                 Step::Pieces { piece, count, every } => {
                     let mut pace = interval(every);

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use switchboard::service::{chain::Chain, request_id::RequestId};
+use switchboard::{
+    failpoint,
+    service::{chain::Chain, request_id::RequestId},
+};
 use tokio::{
     sync::oneshot,
     time::{Instant, sleep_until, timeout},
@@ -86,6 +89,7 @@ impl Run {
 
     /// Attempts until the first token, then the answer, read to its end.
     async fn answer(&mut self, buffer: &Sender, progress: &mut Progress) -> Result<Answer, CallError> {
+        failpoint::hit("infer.task");
         let (mut attempt, mut watch, mut answer, first) = loop {
             let mut attempt = self.walk.next().await?;
             // What another server told is not this one's.

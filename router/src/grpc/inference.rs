@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use switchboard::{
+    failpoint,
     failure::Failure,
     pb::router::{self, inference_service_server::InferenceService},
     reason::header,
@@ -136,6 +137,7 @@ struct Asked {
 
 /// What a caller asks for, or all that is wrong with it.
 fn checked(request: tonic::Request<router::InferRequest>) -> Result<Asked, Failure> {
+    failpoint::hit("infer.handler");
     let (metadata, _, message) = request.into_parts();
     match (deadline::of(&metadata), Request::try_from(message)) {
         (Ok(timeout), Ok(request)) => Ok(Asked {
@@ -170,6 +172,7 @@ fn messages(
 ) -> impl Stream<Item = Result<router::StreamInferResponse, Status>> + Send {
     async_stream::stream! {
         yield Ok(answering.selected().into());
+        failpoint::hit("infer.answer");
         while let Some(delta) = answering.delta().await {
             yield Ok(delta.into());
         }
