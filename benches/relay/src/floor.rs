@@ -145,7 +145,7 @@ fn completion() -> Completion {
     }
 }
 
-const fn message(event: Event) -> StreamInferResponse {
+fn message(event: Event) -> StreamInferResponse {
     StreamInferResponse {
         event: Some(event),
         ..Default::default()
