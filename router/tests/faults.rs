@@ -83,7 +83,7 @@ impl Row {
             .limits(|limits| {
                 // Above the second in which a refusal is read.
                 limits.first_token = Duration::from_millis(1500);
-                limits.patience.idle = Duration::from_millis(300);
+                limits.patience.idle = Duration::from_secs(1);
             })
             .model_limits(catalog::Limits {
                 connect_timeout: Some(Duration::from_millis(300)),
