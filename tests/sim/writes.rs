@@ -59,6 +59,8 @@ pub(crate) struct Client {
     pub(crate) number: usize,
     pub(crate) network: Network,
     pub(crate) random: Rng,
+    /// What limits and places in zones are drawn from: apart, as nothing else depends on them.
+    pub(crate) tuning: Rng,
     pub(crate) log: Log,
     /// How many writes it makes at most.
     pub(crate) writes: usize,
@@ -74,6 +76,7 @@ impl Client {
             log: network.log.clone(),
             network,
             random: Rng::with_seed(seed),
+            tuning: Rng::with_seed(!seed),
             writes,
             etags,
             tokens: 0,
@@ -265,7 +268,7 @@ impl Client {
             family: Some(self.pick(&FAMILIES)),
             endpoints: self.endpoints(),
             api_token: self.random.bool().then(|| self.token()),
-            limits: self.random.bool().then(|| self.limits()),
+            limits: Some(self.limits()),
             ..Default::default()
         }
     }
@@ -278,8 +281,8 @@ impl Client {
             name,
             ..Default::default()
         };
-        match self.random.u8(..6) {
-            5 => model.limits = Some(self.limits()),
+        model.limits = (self.tuning.u8(..5) == 0).then(|| self.limits());
+        match self.random.u8(..5) {
             0 => model.display_name = Some(format!("Model {}", self.random.u8(..12))),
             1 => model.endpoints = self.endpoints(),
             2 => model.disabled = Some(self.random.bool()),
@@ -299,22 +302,22 @@ impl Client {
             name: format!("features/{}", self.pick(&FEATURES)),
             provider: Some(provider.into()),
             model,
-            limits: (self.random.u8(..3) == 0).then(|| FeatureLimits {
+            limits: (self.tuning.u8(..3) == 0).then(|| FeatureLimits {
                 max_concurrency: None,
-                reserved_concurrency: Some(self.random.i32(0..4)),
+                reserved_concurrency: Some(self.tuning.i32(0..3)),
             }),
-            hedge_delay: (self.random.u8(..4) == 0).then(|| prost_types::Duration {
-                seconds: self.random.i64(1..=60),
+            hedge_delay: (self.tuning.u8(..4) == 0).then(|| prost_types::Duration {
+                seconds: self.tuning.i64(1..=60),
                 nanos: 0,
             }),
             ..Default::default()
         }
     }
 
-    /// So few places that reservations do not always fit.
+    /// So few places that reservations do not always fit, but mostly.
     fn limits(&mut self) -> ModelLimits {
         ModelLimits {
-            max_concurrency: Some(self.random.i32(2..8)),
+            max_concurrency: Some(self.tuning.i32(3..8)),
             ..Default::default()
         }
     }
@@ -325,7 +328,7 @@ impl Client {
         let count = self.random.usize(1..=2);
         let endpoints = servers[..count].iter().map(|uri| Endpoint {
             uri: (*uri).to_owned(),
-            zone: ["", "east", "west"][self.random.usize(..3)].to_owned(),
+            zone: ["", "east", "west"][self.tuning.usize(..3)].to_owned(),
             ..Default::default()
         });
         endpoints.collect()

@@ -1,15 +1,19 @@
 //! Limits of features, and the places of models that are kept for them.
 
 use prost_types::Duration;
-use switchboard::pb::{
-    registry::{self, FeatureLimits, ModelLimits},
-    types::Provider::{Disabled, SelfHosted, Unassigned, Vendored},
+use switchboard::{
+    names::ResourceName,
+    pb::{
+        registry::{self, FeatureLimits, ModelLimits},
+        types::Provider::{Disabled, SelfHosted, Unassigned, Vendored},
+    },
+    violation::Violations,
 };
 
 use super::{World, bad_fields, named, setting};
 use crate::{
-    domain::write::WriteError,
-    wire::{batch, configuration, delete},
+    domain::write::{RestoreRevision, WriteError},
+    wire::{batch, configuration, delete, stored},
 };
 
 const CHAT: &str = "duo_chat";
@@ -378,4 +382,24 @@ fn an_export_has_a_feature_of_which_only_limits_are_set() {
     );
     world.update_feature(setting(CODE, None, None), &["limits"]).unwrap();
     assert_eq!(configuration::export(&world.state).config.unwrap().features.len(), 1);
+}
+
+#[test]
+fn what_was_reserved_comes_back_with_the_limit_that_it_fitted() {
+    let mut world = world();
+    let (before, names) = (world.state.items.revision(), [MISTRAL, "features/duo_chat"]);
+    let values = names.map(|name| world.state.items.get(name).unwrap().value.clone());
+    world.update_feature(setting(CHAT, None, None), &["limits"]).unwrap();
+    world.update(named(MISTRAL), &["limits"]).unwrap();
+    let since = names.iter().zip(values.iter());
+    let restore = RestoreRevision {
+        revision: Some(before),
+        since: since
+            .map(|(name, value)| stored::decode_old(&ResourceName::parse(name).unwrap(), Some(value)))
+            .collect(),
+        violations: Violations::new(),
+    };
+    assert_eq!(world.write(&restore).unwrap().diff.changes.len(), 2);
+    let after = names.map(|name| world.state.items.get(name).unwrap().value.clone());
+    assert_eq!(after, values);
 }
