@@ -90,7 +90,7 @@ async fn router(stage: Stage) -> (FakeUpstream, Router) {
 
 /// One call that comes to its stage; how long after its caller's going the model was free.
 async fn cancelled(upstream: &FakeUpstream, router: &Router, stage: Stage, method: Method, way: Way) -> Duration {
-    let peer = Peer::connect(router.address, 1024 * 1024).await;
+    let peer = Peer::connect(router.address).await;
     let (connection, running) = (upstream.connections(), router.tasks.len());
     let call = peer.call(method, &prompt("hi")).await;
     let held = match stage {
@@ -147,7 +147,7 @@ async fn the_model_is_free_at_once_when_its_caller_goes_and_nothing_is_left() {
         for &stage in stages {
             for way in [Way::Reset, Way::Cut] {
                 let (upstream, router) = router(stage).await;
-                let holding = Peer::connect(router.address, 1024 * 1024).await;
+                let holding = Peer::connect(router.address).await;
                 let mut held = Vec::new();
                 if stage == Queued {
                     for place in 0..PLACES {
@@ -168,7 +168,7 @@ async fn the_model_is_free_at_once_when_its_caller_goes_and_nothing_is_left() {
                 }
 
                 // Every place is there again: as many calls as there are places come to the server at once.
-                let caller = Peer::connect(router.address, 1024 * 1024).await;
+                let caller = Peer::connect(router.address).await;
                 let mut calls = Vec::new();
                 for _ in 0..PLACES {
                     calls.push(caller.call(method, &prompt("hi")).await);

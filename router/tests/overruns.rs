@@ -15,7 +15,7 @@ use crate::{
 /// What a caller allows.
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// How many calls run at a time.
-const AT_ONCE: usize = 50;
+const AT_ONCE: usize = 20;
 
 /// `SWITCHBOARD_TEST_DEADLINES` calls at each stage; with hundreds of them the time is judged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

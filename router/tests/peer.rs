@@ -1,4 +1,4 @@
-//! A caller spoken by hand: HTTP/2 with windows of its own, which does what no client does.
+//! A caller spoken by hand: HTTP/2 with windows of its own, that does what no client does.
 #![expect(clippy::unwrap_used, reason = "a harness fails by panicking")]
 
 use std::net::SocketAddr;
@@ -10,8 +10,9 @@ use prost::Message;
 use switchboard::pb::router::{self, StreamInferResponse};
 use tokio::{net::TcpStream, task::JoinSet};
 
-/// The smallest window of the protocol, and what proxies give a stream.
-pub(crate) const STREAM_WINDOW: u32 = 65_535;
+/// The windows of a common proxy.
+const STREAM_WINDOW: u32 = 65_535;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
 /// Before each message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
@@ -32,13 +33,13 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// Connects, with [`STREAM_WINDOW`] for each stream and this for all of them.
-    pub(crate) async fn connect(address: SocketAddr, window: u32) -> Self {
+    /// Connects.
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
         let socket = TcpStream::connect(address).await.unwrap();
         socket.set_nodelay(true).unwrap();
         let (client, driver) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(window)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .handshake(socket)
             .await
             .unwrap();
