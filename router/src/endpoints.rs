@@ -292,10 +292,15 @@ impl Endpoints {
 
     fn tell(&self, changed: Option<Changed>) {
         if let Some(changed) = changed {
+            let identity = &changed.identity;
+            let (model, server) = (&identity.model, identity.uri.origin().host_and_port());
             if changed.is_taken_out {
                 self.0.counts.ejections.inc();
+                let reason = changed.worst.reason().map(tracing::field::display);
+                tracing::warn!(model.name = %model, upstream.addr = %server, reason, "a server failed repeatedly: it gets no calls for now");
+            } else if changed.is_back {
+                tracing::info!(model.name = %model, upstream.addr = %server, "a server answers again: it gets its calls little by little");
             }
-            let identity = &changed.identity;
             self.0.reports.note(&identity.model, &identity.uri, changed.worst);
         }
     }
