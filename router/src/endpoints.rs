@@ -9,6 +9,7 @@
 
 mod attempt;
 mod group;
+mod health;
 mod pace;
 mod reports;
 mod server;
@@ -21,16 +22,16 @@ use std::{
     fmt,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
-    time::Duration,
 };
 
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
-use switchboard::{endpoint::EndpointUri, names::ModelName, reason::Reason, service::metrics::read_gauge};
+use switchboard::{endpoint::EndpointUri, names::ModelName, service::metrics::read_gauge};
 use tokio::time::Instant;
 
 pub use self::{
     attempt::InFlight,
     group::{ServerId, Status},
+    health::{Health, Probed, Readiness, Verdict},
     pace::{Shape, Work},
     reports::{Change, Following},
 };
@@ -56,90 +57,6 @@ pub struct Identity {
     pub tls: Option<Arc<Tls>>,
     /// What it speaks.
     pub platform: Platform,
-}
-
-/// What the end of an attempt says of the server that it went to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// It has answered.
-    Answered,
-    /// It was not given the time that its model allows: that says nothing but how slow it is.
-    Late,
-    /// It could not be reached.
-    Hard(Reason),
-    /// It was reached, and failed.
-    Soft(Reason),
-    /// It asks for less load, and to be left alone for so long if it said so.
-    Busy(Reason, Option<Duration>),
-    /// Somebody has to change something.
-    Misconfigured(Reason),
-}
-
-/// How a server does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Health {
-    /// It answers.
-    Healthy,
-    /// It failed; nothing has answered since.
-    Recovering(Reason),
-    /// It gets no calls for now, because it failed repeatedly.
-    Ejected(Reason),
-    /// Somebody has to change something.
-    Misconfigured(Reason),
-    /// It asked for less load.
-    BackingOff(Reason),
-}
-
-impl Health {
-    /// Why it does not do well.
-    #[must_use]
-    pub const fn reason(self) -> Option<Reason> {
-        match self {
-            Self::Healthy => None,
-            Self::Recovering(reason)
-            | Self::Ejected(reason)
-            | Self::Misconfigured(reason)
-            | Self::BackingOff(reason) => Some(reason),
-        }
-    }
-
-    const fn badness(self) -> u8 {
-        match self {
-            Self::Healthy => 0,
-            Self::Recovering(_) => 1,
-            Self::BackingOff(_) => 2,
-            Self::Misconfigured(_) => 3,
-            Self::Ejected(_) => 4,
-        }
-    }
-}
-
-/// What a probe of a server found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Probed {
-    /// It is there.
-    Passed,
-    /// It is not, for this reason.
-    Failed(Reason),
-}
-
-/// Whether a model's servers take calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Readiness {
-    /// One at least takes them.
-    Ready,
-    /// All are failing, for this reason.
-    Down {
-        /// Why the first of them was taken out.
-        reason: Reason,
-    },
-    /// None that works takes any, since they have asked to be left alone.
-    LeftAlone {
-        /// What the one said that takes calls next.
-        reason: Reason,
-        /// How long it wants to be left alone.
-        pause: Duration,
-    },
 }
 
 /// Knows the addresses behind names.
@@ -375,10 +292,15 @@ impl Endpoints {
 
     fn tell(&self, changed: Option<Changed>) {
         if let Some(changed) = changed {
+            let identity = &changed.identity;
+            let (model, server) = (&identity.model, identity.uri.origin().host_and_port());
             if changed.is_taken_out {
                 self.0.counts.ejections.inc();
+                let reason = changed.worst.reason().map(tracing::field::display);
+                tracing::warn!(model.name = %model, upstream.addr = %server, reason, "a server failed repeatedly: it gets no calls for now");
+            } else if changed.is_back {
+                tracing::info!(model.name = %model, upstream.addr = %server, "a server answers again: it gets its calls little by little");
             }
-            let identity = &changed.identity;
             self.0.reports.note(&identity.model, &identity.uri, changed.worst);
         }
     }

@@ -197,10 +197,13 @@ impl Walk {
             // Its place is given back before another model's is waited for.
             if let Some(stop) = self.stop.take().filter(|stop| stop.tried.is_empty()) {
                 // Its last server failed while its place was waited for.
-                self.passed_over(
-                    &stop.model.name,
-                    ejected(&stop.model, Reason::UpstreamServerError, RETRY),
-                );
+                let (reason, pause) = match self.choosing.endpoints.readiness(&stop.model) {
+                    Readiness::Down { reason } => (reason, RETRY),
+                    Readiness::LeftAlone { reason, pause } => (reason, pause),
+                    // It is back by now, and this call goes on.
+                    Readiness::Ready => (Reason::UpstreamServerError, RETRY),
+                };
+                self.passed_over(&stop.model.name, ejected(&stop.model, reason, pause));
             }
             if self.renew().await {
                 continue;

@@ -65,6 +65,7 @@ pub(super) struct Changed {
     /// How the worst of all servers behind its endpoint does.
     pub(super) worst: Health,
     pub(super) is_taken_out: bool,
+    pub(super) is_back: bool,
 }
 
 /// Who takes a call.
@@ -388,6 +389,7 @@ impl Group {
             identity,
             worst,
             is_taken_out: is_out(health) && !before.is_some_and(is_out),
+            is_back: !is_out(health) && before.is_some_and(is_out),
         })
     }
 

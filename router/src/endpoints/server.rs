@@ -126,6 +126,10 @@ impl Server {
     /// What the end of an attempt says. `chance` is uniform from 0 to 1.
     pub(super) fn judge(&mut self, ticket: &mut Ticket, verdict: Verdict, now: Instant, chance: f64) {
         let is_of_now = ticket.epoch == self.epoch;
+        if is_of_now && !matches!(verdict, Verdict::Hard(_) | Verdict::Late) {
+            // It was reached.
+            self.hard = 0;
+        }
         match verdict {
             Verdict::Answered => {
                 self.answers(ticket, now);
@@ -155,8 +159,6 @@ impl Server {
             Verdict::Soft(reason) if is_of_now => {
                 self.failed(reason);
                 self.not_proved(*ticket, now, chance);
-                // It was reached.
-                self.hard = 0;
                 self.window.add(true, now);
             }
             Verdict::Hard(_) | Verdict::Soft(_) => {}

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use proptest::prelude::*;
-use switchboard::catalogue::Catalogue;
+use switchboard::{catalogue::Catalogue, reason::Reason};
 use tokio::time::{advance, pause};
 
 use super::*;
@@ -429,6 +429,29 @@ async fn a_deadline_that_passes_before_the_first_token_tells_how_slow_a_server_i
         (case.status(0).slowness - before).abs() < 1e-9,
         "a caller that leaves tells nothing"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_router_keeps_to_its_own_zone_while_that_has_a_server_that_takes_calls() {
+    let mut zoned = (*model(3)).clone();
+    zoned.endpoints[0].zone = "north".into();
+    zoned.endpoints[1].zone = "south".into();
+    let case = |zone| Case {
+        endpoints: Endpoints::new(zone, ByName),
+        model: Arc::new(zoned.clone()),
+    };
+    let all = |case: &Case, endpoint: usize| (0..50).all(|_| case.call().endpoint == endpoint);
+    let south = case("south");
+    assert!(all(&south, 1));
+    let busy: Vec<_> = (0..9).map(|_| south.call()).collect();
+    assert!(busy.iter().any(|chosen| chosen.endpoint != 1), "others help out");
+    drop(busy);
+    while !south.is_out(1) {
+        south.call().in_flight.judge(DEAD);
+    }
+    assert!(!all(&south, 1));
+    let nowhere = case("");
+    assert!(!all(&nowhere, 2), "who is nowhere in particular prefers nobody");
 }
 
 #[derive(Debug)]
