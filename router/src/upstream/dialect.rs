@@ -135,16 +135,12 @@ pub enum EncodeError {
 ///
 /// [`EncodeError`].
 pub fn encode(platform: &Platform, prompt: &Prompt<'_>, family: &str) -> Result<Post, EncodeError> {
-    let only_chats = match platform {
-        Platform::OpenAiCompatible => None,
-        Platform::AzureOpenAi { .. } => Some("Azure OpenAI"),
-        Platform::Anthropic => Some("Anthropic"),
-    };
-    if let (Some(platform), Form::Completion { .. }) = (only_chats, &prompt.form) {
-        return Err(InputNotSupported::CompletionOnPlatform { platform }.into());
-    }
     let (path, json) = match platform {
-        Platform::OpenAiCompatible | Platform::AzureOpenAi { .. } => openai::encode(prompt, family)?,
+        Platform::AzureOpenAi { .. } if matches!(prompt.form, Form::Completion { .. }) => {
+            let platform = "Azure OpenAI";
+            return Err(InputNotSupported::CompletionOnPlatform { platform }.into());
+        }
+        Platform::OpenAiCompatible | Platform::AzureOpenAi { .. } => openai::encode(prompt, family, platform)?,
         Platform::Anthropic => anthropic::encode(prompt)?,
     };
     Ok(Post::new(platform, path, json))

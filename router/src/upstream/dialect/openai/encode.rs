@@ -5,7 +5,10 @@ use std::borrow::Cow;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::prompt::{Form, Message, Options, Prompt, ReasoningEffort, ResponseFormat, Text, Tool, ToolChoice};
+use crate::{
+    catalog::Platform,
+    prompt::{Form, Message, Options, Prompt, ReasoningEffort, ResponseFormat, Text, Tool, ToolChoice},
+};
 
 const CHAT_PATH: &str = "/v1/chat/completions";
 const COMPLETIONS_PATH: &str = "/v1/completions";
@@ -128,12 +131,16 @@ struct NamedSchema<'a> {
 }
 
 /// Writes the call of a prompt: its path, and all of its JSON but the model's name and how the answer shall come. `family`
-/// is the family's machine name.
+/// is the family's machine name, `platform` one of those that speak this dialect.
 ///
 /// # Errors
 ///
 /// What the serializer says; for these types it never does.
-pub fn encode(prompt: &Prompt<'_>, family: &str) -> Result<(&'static str, Vec<u8>), serde_json::Error> {
+pub fn encode(
+    prompt: &Prompt<'_>,
+    family: &str,
+    platform: &Platform,
+) -> Result<(&'static str, Vec<u8>), serde_json::Error> {
     let Options {
         max_output_tokens,
         temperature,
@@ -174,7 +181,8 @@ pub fn encode(prompt: &Prompt<'_>, family: &str) -> Result<(&'static str, Vec<u8
         max_completion_tokens,
         temperature,
         top_p,
-        top_k,
+        // An addition of other servers, which Azure refuses.
+        top_k: top_k.filter(|_| *platform == Platform::OpenAiCompatible),
         seed,
         presence_penalty,
         frequency_penalty,

@@ -62,7 +62,7 @@ fn completion(words: &str) -> Form<'static> {
 }
 
 fn encoded(prompt: &Prompt<'_>, family: &str) -> (&'static str, Value) {
-    let (path, _) = encode(prompt, family).unwrap();
+    let (path, _) = encode(prompt, family, &Platform::OpenAiCompatible).unwrap();
     let post = dialect::encode(&Platform::OpenAiCompatible, prompt, family).unwrap();
     (path, serde_json::from_slice(&post.body("m", STREAM)).unwrap())
 }
@@ -131,7 +131,7 @@ fn a_completion_is_posted_as_text_with_all_options() {
 }
 
 #[test]
-fn azure_is_asked_for_chats_only() {
+fn azure_is_asked_for_chats_only_and_without_what_it_refuses() {
     let azure = Platform::AzureOpenAi {
         api_version: "2024-10-21".into(),
     };
@@ -139,6 +139,7 @@ fn azure_is_asked_for_chats_only() {
     assert!(matches!(refused, Err(EncodeError::NotSupported(_))));
     let mut prompt = chat(vec![Message::User(text("hi"))]);
     prompt.options.max_output_tokens = Some(5);
+    prompt.options.top_k = Some(40);
     let post = dialect::encode(&azure, &prompt, "gpt").unwrap();
     let body: Value = serde_json::from_slice(&post.body("deployment", Reply::Whole)).unwrap();
     assert_eq!(
@@ -249,7 +250,7 @@ fn a_conversation_with_tools_is_posted_as_servers_know_it() {
             "stream_options": {"include_usage": true},
         })
     );
-    let (_, bytes) = encode(&prompt, "mistral").unwrap();
+    let (_, bytes) = encode(&prompt, "mistral", &Platform::OpenAiCompatible).unwrap();
     let bytes = String::from_utf8(bytes).unwrap();
     assert!(
         bytes.contains(r#"{"type": "object", "a": 1}"#),
