@@ -153,6 +153,17 @@ pub enum Platform {
     Anthropic,
 }
 
+impl Platform {
+    /// Whether its servers are the administrator's own: those of others are not probed.
+    #[must_use]
+    pub const fn is_probed(&self) -> bool {
+        match self {
+            Self::OpenAiCompatible => true,
+            Self::AzureOpenAi { .. } | Self::Anthropic => false,
+        }
+    }
+}
+
 /// How a model completes code between a prefix and a suffix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum InfillMode {

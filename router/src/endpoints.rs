@@ -1,263 +1,341 @@
-//! How the servers of models do, as this router's calls find them: the last verdict on each, and which changed since.
+//! The servers of models as this router's calls find them: which takes a call, which is taken out, and how it comes back.
 //!
-//! It decides nothing about calls. What is kept is bounded by the endpoints of the catalogs that calls went by.
+//! What is known belongs to a server's [`Identity`], so it survives a swap of the catalog; what no model has any longer is
+//! dropped. The one hard idea: what takes a server out is evidence from calls, and what brings it back is too. Probes only
+//! say when to try.
+//!
+//! The decisions are pure and lie in rooms beside it: [`server`] has the states of one server, [`group`] the choice among
+//! those of a model.
+
+mod attempt;
+mod group;
+mod pace;
+mod reports;
+mod server;
+#[cfg(test)]
+mod tests;
+mod window;
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::HashMap,
+    fmt,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    time::Duration,
 };
 
 use switchboard::{endpoint::EndpointUri, names::ModelName, reason::Reason};
-use tokio::sync::watch;
+use tokio::time::Instant;
 
-use crate::catalog::{Catalog, ModelState};
+pub use self::{
+    attempt::InFlight,
+    group::{ServerId, Status},
+    pace::{Shape, Work},
+    reports::{Change, Following},
+};
+use self::{group::Group, reports::Reports};
+use crate::catalog::{Catalog, Model, ModelState, Platform, Tls};
+
+/// One server, told apart from all others. Whatever of it changes makes it another one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// The model that it serves.
+    pub model: ModelName,
+    /// Its base URL.
+    pub uri: EndpointUri,
+    /// Its address, where the name has several. `None`: it is dialled by name.
+    pub address: Option<IpAddr>,
+    /// How it proves who it is.
+    pub tls: Option<Arc<Tls>>,
+    /// What it speaks.
+    pub platform: Platform,
+}
+
+/// What the end of an attempt says of the server that it went to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It has answered.
+    Answered,
+    /// It was not given the time that its model allows: that says nothing but how slow it is.
+    Late,
+    /// It could not be reached.
+    Hard(Reason),
+    /// It was reached, and failed.
+    Soft(Reason),
+    /// It asks for less load, and to be left alone for so long if it said so.
+    Busy(Reason, Option<Duration>),
+    /// Somebody has to change something.
+    Misconfigured(Reason),
+}
 
 /// How a server does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Health {
     /// It answers.
     Healthy,
     /// It failed; nothing has answered since.
     Recovering(Reason),
+    /// It gets no calls for now, because it failed repeatedly.
+    Ejected(Reason),
     /// Somebody has to change something.
     Misconfigured(Reason),
     /// It asked for less load.
     BackingOff(Reason),
 }
 
-/// What has become of one server since it was told of last.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    /// The model.
-    pub model: ModelName,
-    /// Its server.
-    pub uri: EndpointUri,
-    /// How it does. `None`: no model has it any longer.
-    pub verdict: Option<Verdict>,
+impl Health {
+    /// Why it does not do well.
+    #[must_use]
+    pub const fn reason(self) -> Option<Reason> {
+        match self {
+            Self::Healthy => None,
+            Self::Recovering(reason)
+            | Self::Ejected(reason)
+            | Self::Misconfigured(reason)
+            | Self::BackingOff(reason) => Some(reason),
+        }
+    }
+
+    const fn badness(self) -> u8 {
+        match self {
+            Self::Healthy => 0,
+            Self::Recovering(_) => 1,
+            Self::BackingOff(_) => 2,
+            Self::Misconfigured(_) => 3,
+            Self::Ejected(_) => 4,
+        }
+    }
 }
 
-/// The last verdict on each server. A clone shares them.
-#[derive(Debug, Clone, Default)]
-pub struct Endpoints {
-    shared: Arc<Shared>,
+/// What a probe of a server found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probed {
+    /// It is there.
+    Passed,
+    /// It is not, for this reason.
+    Failed(Reason),
 }
 
-#[derive(Debug, Default)]
-struct Shared {
-    known: Mutex<Known>,
-    /// The number of the newest change.
-    newest: watch::Sender<u64>,
+/// Whether a model's servers take calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// One at least takes them.
+    Ready,
+    /// All are failing, for this reason.
+    Down {
+        /// Why the first of them was taken out.
+        reason: Reason,
+    },
+    /// None that works takes any, since they have asked to be left alone.
+    LeftAlone {
+        /// What the one said that takes calls next.
+        reason: Reason,
+        /// How long it wants to be left alone.
+        pause: Duration,
+    },
 }
 
-#[derive(Debug, Default)]
-struct Known {
-    by_place: HashMap<Place, Fact>,
-    /// The places again, in the order in which they changed.
-    by_change: BTreeMap<u64, Place>,
-    changes: u64,
+/// Knows the addresses behind names.
+pub trait Addresses: Send + Sync + fmt::Debug {
+    /// A number that changes whenever [`Self::of`] says something else.
+    fn version(&self) -> u64;
+
+    /// The addresses of an endpoint's name. Fewer than two: it is dialled by name.
+    fn of(&self, uri: &EndpointUri) -> Arc<[IpAddr]>;
 }
 
-type Place = (ModelName, EndpointUri);
+/// Every server is dialled by name.
+#[derive(Debug, Clone, Copy)]
+pub struct ByName;
+
+impl Addresses for ByName {
+    fn version(&self) -> u64 {
+        0
+    }
+
+    fn of(&self, _: &EndpointUri) -> Arc<[IpAddr]> {
+        Arc::default()
+    }
+}
+
+/// What a server is wanted for.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// What keeps calls together. `None`: nothing.
+    pub key: Option<u64>,
+    /// The servers that this call has tried.
+    pub tried: &'a [ServerId],
+    /// What its time depends on.
+    pub work: Work,
+    /// When its caller stops waiting.
+    pub deadline: Instant,
+    /// Whether a server may be used as if it were well when all are failing.
+    pub may_be_degraded: bool,
+}
+
+/// Who takes a call.
+#[derive(Debug)]
+pub struct Chosen {
+    /// Which server.
+    pub id: ServerId,
+    /// The place of its endpoint in the model.
+    pub endpoint: usize,
+    /// The address to dial. `None`: by name.
+    pub address: Option<IpAddr>,
+    /// Whether all servers of the model are failing.
+    pub is_degraded: bool,
+    /// The attempt there, to be told how it goes.
+    pub in_flight: InFlight,
+}
+
+/// The servers of all models. A clone shares them.
+#[derive(Debug, Clone)]
+pub struct Endpoints(Arc<Shared>);
 
 #[derive(Debug)]
-struct Fact {
-    change: u64,
-    verdict: Option<Verdict>,
+struct Shared {
+    zone: Box<str>,
+    addresses: Box<dyn Addresses>,
+    groups: RwLock<HashMap<ModelName, Arc<Mutex<Group>>>>,
+    reports: Reports,
+}
+
+impl Default for Endpoints {
+    fn default() -> Self {
+        Self::new("", ByName)
+    }
 }
 
 impl Endpoints {
-    /// Notes how a server of a model does.
-    pub fn note(&self, model: &ModelName, uri: &EndpointUri, verdict: Verdict) {
-        let mut known = self.known();
-        let place = (model.clone(), uri.clone());
-        if known
-            .by_place
-            .get(&place)
-            .is_some_and(|fact| fact.verdict == Some(verdict))
-        {
-            return;
+    /// Servers as a router in `zone` sees them; empty: nowhere in particular.
+    #[must_use]
+    pub fn new(zone: &str, addresses: impl Addresses + 'static) -> Self {
+        Self(Arc::new(Shared {
+            zone: zone.into(),
+            addresses: Box::new(addresses),
+            groups: RwLock::default(),
+            reports: Reports::default(),
+        }))
+    }
+
+    /// Chooses a server of a model, and begins an attempt there. `None`: none may be tried.
+    #[must_use]
+    pub fn choose(&self, model: &Arc<Model>, ask: &Ask<'_>) -> Option<Chosen> {
+        let now = Instant::now();
+        let group = self.group(&model.name);
+        let choice = {
+            let mut group = self.aligned(&group, model, now);
+            group.choose(ask, now, fastrand::f64)?
+        };
+        Some(Chosen {
+            id: choice.id,
+            endpoint: choice.endpoint,
+            address: choice.address,
+            is_degraded: choice.is_degraded,
+            in_flight: InFlight::new(self.clone(), group, choice.id, choice.ticket, ask, now),
+        })
+    }
+
+    /// Whether a model takes calls.
+    #[must_use]
+    pub fn readiness(&self, model: &Arc<Model>) -> Readiness {
+        let now = Instant::now();
+        let Some(group) = self.known_group(&model.name) else {
+            return Readiness::Ready;
+        };
+        self.aligned(&group, model, now).readiness(now)
+    }
+
+    /// Whether a model has a server that takes calls and was not tried.
+    #[must_use]
+    pub fn has_another(&self, model: &Arc<Model>, tried: &[ServerId]) -> bool {
+        let now = Instant::now();
+        let group = self.group(&model.name);
+        self.aligned(&group, model, now).has_another(tried, now)
+    }
+
+    /// The servers of a catalog that shall be probed now, each about every ten seconds, and at once where only a probe is
+    /// missing for its return. To be asked about once a second; what is told must be probed.
+    #[must_use]
+    pub fn to_probe(&self, catalog: &Catalog) -> Vec<Arc<Identity>> {
+        let now = Instant::now();
+        let mut due = Vec::new();
+        for model in ready(catalog) {
+            let group = self.group(&model.name);
+            due.append(&mut self.aligned(&group, model, now).to_probe(now));
         }
-        known.put(place, Some(verdict));
-        self.wake(&known);
+        due
+    }
+
+    /// Takes down what a probe has found. A server that is known no longer is passed over.
+    pub fn probed(&self, identity: &Identity, probed: Probed) {
+        if let Some(group) = self.known_group(&identity.model) {
+            let changed = lock(&group).probed(identity, probed, Instant::now(), fastrand::f64());
+            self.tell(changed);
+        }
+    }
+
+    /// How each server of a catalog does.
+    #[must_use]
+    pub fn status(&self, catalog: &Catalog) -> Vec<Status> {
+        let now = Instant::now();
+        let mut models: Vec<_> = ready(catalog).collect();
+        models.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        let status = models.into_iter().flat_map(|model| {
+            let group = self.group(&model.name);
+            self.aligned(&group, model, now).status(now)
+        });
+        status.collect()
     }
 
     /// Forgets the servers that no model of `catalog` has; that they are gone is the last that is told of them.
     pub fn keep(&self, catalog: &Catalog) {
-        let mut known = self.known();
-        let facts = known.by_place.iter();
-        let gone = facts.filter(|(place, fact)| fact.verdict.is_some() && !has(catalog, place));
-        let gone: Vec<Place> = gone.map(|(place, _)| place.clone()).collect();
-        for place in gone {
-            known.put(place, None);
-        }
-        self.wake(&known);
+        self.0
+            .groups
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|name, _| catalog.models.contains_key(name));
+        self.0.reports.keep(catalog);
     }
 
     /// Begins to tell of all servers anew.
     #[must_use]
     pub fn follow(&self) -> Following {
-        Following {
-            newest: self.shared.newest.subscribe(),
-            endpoints: self.clone(),
-            told: 0,
+        self.0.reports.follow()
+    }
+
+    fn tell(&self, changed: Option<(Arc<Identity>, Health)>) {
+        if let Some((identity, health)) = changed {
+            self.0.reports.note(&identity.model, &identity.uri, health);
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.shared.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn aligned<'a>(&self, group: &'a Mutex<Group>, model: &Arc<Model>, now: Instant) -> MutexGuard<'a, Group> {
+        let mut group = lock(group);
+        group.align(model, &self.0.zone, &*self.0.addresses, now);
+        group
     }
 
-    fn wake(&self, known: &Known) {
-        let newest = known.changes;
-        self.shared
-            .newest
-            .send_if_modified(|told| std::mem::replace(told, newest) != newest);
-    }
-}
-
-impl Known {
-    fn put(&mut self, place: Place, verdict: Option<Verdict>) {
-        self.changes += 1;
-        let change = self.changes;
-        self.by_change.insert(change, place.clone());
-        if let Some(before) = self.by_place.insert(place, Fact { change, verdict }) {
-            self.by_change.remove(&before.change);
-        }
+    fn known_group(&self, model: &ModelName) -> Option<Arc<Mutex<Group>>> {
+        let groups = self.0.groups.read().unwrap_or_else(PoisonError::into_inner);
+        groups.get(model).cloned()
     }
 
-    fn forget(&mut self, place: &Place) {
-        if let Some(fact) = self.by_place.remove(place) {
-            self.by_change.remove(&fact.change);
-        }
+    fn group(&self, model: &ModelName) -> Arc<Mutex<Group>> {
+        self.known_group(model).unwrap_or_else(|| {
+            let mut groups = self.0.groups.write().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(groups.entry(model.clone()).or_default())
+        })
     }
 }
 
-fn has(catalog: &Catalog, (model, uri): &Place) -> bool {
-    match catalog.models.get(model) {
-        Some(ModelState::Ready(model)) => model.endpoints.iter().any(|endpoint| endpoint.uri == *uri),
-        // It may come back with the same servers: what was found of them still holds.
-        Some(ModelState::Disabled | ModelState::CredentialMissing | ModelState::NotReady) => true,
-        None => false,
-    }
+fn ready(catalog: &Catalog) -> impl Iterator<Item = &Arc<Model>> {
+    catalog.models.values().filter_map(|state| match state {
+        ModelState::Ready(model) => Some(model),
+        ModelState::Disabled | ModelState::CredentialMissing | ModelState::NotReady => None,
+    })
 }
 
-/// Tells of servers, each as it is now, in the order in which they changed.
-#[derive(Debug)]
-pub struct Following {
-    endpoints: Endpoints,
-    newest: watch::Receiver<u64>,
-    told: u64,
-}
-
-impl Following {
-    /// The next changes, at most `count`. The rest stays for the next time.
-    pub fn changes(&mut self, count: usize) -> Vec<Change> {
-        let mut known = self.endpoints.known();
-        let next = known.by_change.range(self.told + 1..).take(count);
-        let next: Vec<(u64, Place)> = next.map(|(change, place)| (*change, place.clone())).collect();
-        let mut changes = Vec::new();
-        for (change, place) in next {
-            self.told = change;
-            let verdict = known.by_place.get(&place).and_then(|fact| fact.verdict);
-            if verdict.is_none() {
-                known.forget(&place);
-            }
-            let (model, uri) = place;
-            changes.push(Change { model, uri, verdict });
-        }
-        changes
-    }
-
-    /// Waits until there is something to tell.
-    ///
-    /// # Cancel safety
-    ///
-    /// Nothing is lost.
-    pub async fn changed(&mut self) {
-        let told = self.told;
-        // This end keeps the other one open.
-        drop(self.newest.wait_for(|newest| *newest > told).await);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use tokio::time::timeout;
-
-    use super::*;
-
-    fn model(id: &str) -> ModelName {
-        ModelName::from_id(id).unwrap()
-    }
-
-    fn uri(number: usize) -> EndpointUri {
-        EndpointUri::parse(&format!("http://gpu{number}:8000")).unwrap()
-    }
-
-    fn told(following: &mut Following, count: usize) -> Vec<(String, Option<Verdict>)> {
-        let changes = following.changes(count).into_iter();
-        changes
-            .map(|change| (change.uri.as_str().to_owned(), change.verdict))
-            .collect()
-    }
-
-    fn row(number: usize, verdict: Verdict) -> (String, Option<Verdict>) {
-        (uri(number).as_str().to_owned(), Some(verdict))
-    }
-
-    const CUT: Verdict = Verdict::Recovering(Reason::UpstreamStreamTruncated);
-
-    #[tokio::test]
-    async fn a_change_is_told_once_and_only_when_it_is_one() {
-        let endpoints = Endpoints::default();
-        let mut following = endpoints.follow();
-        endpoints.note(&model("a"), &uri(1), CUT);
-        endpoints.note(&model("a"), &uri(2), Verdict::Healthy);
-        endpoints.note(&model("a"), &uri(1), Verdict::Healthy);
-        following.changed().await;
-        let expected = [row(2, Verdict::Healthy), row(1, Verdict::Healthy)];
-        assert_eq!(told(&mut following, 9), expected);
-        endpoints.note(&model("a"), &uri(1), Verdict::Healthy);
-        assert!(told(&mut following, 9).is_empty());
-        let quiet = timeout(Duration::from_millis(1), following.changed()).await;
-        assert!(quiet.is_err(), "nothing has changed");
-    }
-
-    #[tokio::test]
-    async fn what_finds_no_room_comes_next_and_a_new_stream_hears_all() {
-        let endpoints = Endpoints::default();
-        let mut following = endpoints.follow();
-        for number in 0..5 {
-            endpoints.note(&model("a"), &uri(number), CUT);
-        }
-        assert_eq!(told(&mut following, 3), [row(0, CUT), row(1, CUT), row(2, CUT)]);
-        following.changed().await;
-        assert_eq!(told(&mut following, 3), [row(3, CUT), row(4, CUT)]);
-        assert_eq!(told(&mut endpoints.follow(), 9).len(), 5);
-    }
-
-    #[test]
-    fn a_server_that_no_model_has_is_told_gone_and_forgotten() {
-        let endpoints = Endpoints::default();
-        let mut following = endpoints.follow();
-        endpoints.note(&model("a"), &uri(1), CUT);
-        endpoints.note(&model("b"), &uri(1), CUT);
-        assert_eq!(following.changes(9).len(), 2);
-        let store = crate::subscription::fixture::Store::new();
-        let mut catalog = Catalog {
-            cursor: store.cursor,
-            features: HashMap::new(),
-            models: HashMap::from([(model("a"), ModelState::Disabled)]),
-            inference_paused: false,
-        };
-        endpoints.keep(&catalog);
-        let gone = following.changes(9);
-        assert_eq!((gone.len(), gone[0].model.id(), gone[0].verdict), (1, "b", None));
-        catalog.models.clear();
-        endpoints.keep(&catalog);
-        assert_eq!(following.changes(9).len(), 1);
-        assert!(endpoints.known().by_place.is_empty() && endpoints.known().by_change.is_empty());
-    }
+fn lock(group: &Mutex<Group>) -> MutexGuard<'_, Group> {
+    group.lock().unwrap_or_else(PoisonError::into_inner)
 }

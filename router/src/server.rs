@@ -23,6 +23,7 @@ use crate::{
     call,
     config::Config,
     current::Current,
+    endpoints::{ByName, Endpoints},
     grpc::{inference::InferenceApi, routing::RoutingApi},
     subscription::{Subscription, SubscriptionConfig},
     telemetry,
@@ -73,7 +74,8 @@ impl Server {
     /// [`StartError`] says which of them failed.
     pub fn bind(config: Config) -> Result<Self, StartError> {
         let ports = Ports::bind(config.listen_addr, config.admin_addr, LIMITS)?;
-        let upstream = Upstream::new(CONNECT_TIMEOUT).map_err(StartError::Tls)?;
+        let upstream =
+            Upstream::new(CONNECT_TIMEOUT, Endpoints::new(&config.group, ByName)).map_err(StartError::Tls)?;
         Ok(Self {
             config,
             ports,

@@ -43,6 +43,7 @@ impl From<CallFailure> for Failure {
             CallError::ConfigNotLoaded => may_retry(Self::new(Reason::ConfigNotLoaded, message), RETRY),
             CallError::Resolve(error) => unresolved(&error, &context),
             CallError::Unusable { model, why, .. } => unusable(why, &model, message),
+            CallError::Ejected { reason, pause, .. } => may_retry(Self::new(reason, message), pause),
             CallError::Overloaded { limit, .. } => {
                 may_retry(Self::new(Reason::ModelOverloaded, message), RETRY).with(key::LIMIT, limit)
             }

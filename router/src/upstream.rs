@@ -166,22 +166,22 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// A client whose dialling (name, connection and TLS handshake together) may take `connect_timeout` where a model says
-    /// nothing else.
+    /// A client of the servers that `endpoints` chooses. Dialling (name, connection and TLS handshake together) may take
+    /// `connect_timeout` where a model says nothing else.
     ///
     /// # Errors
     ///
     /// What TLS says when it cannot be set up at all.
-    pub fn new(connect_timeout: Duration) -> Result<Self, rustls::Error> {
+    pub fn new(connect_timeout: Duration, endpoints: Endpoints) -> Result<Self, rustls::Error> {
         Ok(Self {
             clients: Clients::new(connect_timeout)?,
             without_usage: Arc::default(),
             metrics: UpstreamMetrics::default(),
-            endpoints: Endpoints::default(),
+            endpoints,
         })
     }
 
-    /// How the servers do.
+    /// The servers.
     #[must_use]
     pub const fn endpoints(&self) -> &Endpoints {
         &self.endpoints

@@ -24,6 +24,7 @@ use switchboard_router::{
         Rule, RuleId, Setting,
     },
     current::Current,
+    endpoints::Endpoints,
     grpc::{inference::InferenceApi, routing::RoutingApi},
     subscription::{Subscription, SubscriptionConfig},
     upstream::Upstream,
@@ -280,7 +281,8 @@ pub(crate) struct Router {
     pub(crate) routing: RoutingServiceClient<Channel>,
     pub(crate) stop: CancellationToken,
     pub(crate) drain: CancellationToken,
-    current: Arc<Current>,
+    pub(crate) current: Arc<Current>,
+    pub(crate) endpoints: Endpoints,
     address: SocketAddr,
     tasks: TaskTracker,
     _server: JoinSet<()>,
@@ -290,7 +292,8 @@ impl Router {
     /// Starts a router whose configuration is `current`.
     pub(crate) async fn start(current: Arc<Current>, limits: Limits) -> Self {
         let (tasks, drain) = (TaskTracker::new(), CancellationToken::new());
-        let upstream = Upstream::new(Duration::from_secs(2)).unwrap();
+        let endpoints = Endpoints::default();
+        let upstream = Upstream::new(Duration::from_secs(2), endpoints.clone()).unwrap();
         let config = SubscriptionConfig {
             registry_addrs: Vec::new(),
             router_id: "router-1".to_owned(),
@@ -299,7 +302,7 @@ impl Router {
             build: "test".to_owned(),
             snapshot: None,
         };
-        let progress = Subscription::new(config, Arc::clone(&current), upstream.endpoints().clone()).progress();
+        let progress = Subscription::new(config, Arc::clone(&current), endpoints.clone()).progress();
         let api = InferenceApi::new(Arc::clone(&current), upstream, limits, tasks.clone(), drain.clone());
         let stop = CancellationToken::new();
         let routing = RoutingApi::new(api.calls().clone(), progress, stop.clone());
@@ -318,6 +321,7 @@ impl Router {
         Self {
             current,
             address,
+            endpoints,
             client: InferenceServiceClient::new(channel.clone()),
             routing: RoutingServiceClient::new(channel),
             stop,

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use switchboard::names::{FeatureName, ModelName, Revision};
+use switchboard::{
+    names::{FeatureName, ModelName, Revision},
+    reason::Reason,
+};
 
 use super::{deadline, permits::QuotaExceeded};
 use crate::{
@@ -30,6 +33,16 @@ pub enum CallError {
         model: ModelName,
         /// Why it cannot be called.
         why: Unusable,
+    },
+    /// A model's servers take no calls for now.
+    #[error("`{model}` takes no calls for now: its servers fail, or ask for less load")]
+    Ejected {
+        /// The model.
+        model: ModelName,
+        /// Why the last call of them failed.
+        reason: Reason,
+        /// When it may be worth another call.
+        pause: Duration,
     },
     /// A model has no place for another call.
     #[error("`{model}` has as many calls as it may, and no place came free in time")]
@@ -167,6 +180,8 @@ pub enum Outcome {
     Disabled,
     /// Its API token was dropped.
     CredentialMissing,
+    /// Its servers take no calls for now.
+    Ejected,
     /// It has no place for another call.
     Full,
     /// It cannot take the call or failed it, for this reason.
@@ -198,6 +213,7 @@ impl From<&CallError> for AttemptOutcome {
             CallError::ConfigNotLoaded
             | CallError::Resolve(_)
             | CallError::Unusable { .. }
+            | CallError::Ejected { .. }
             | CallError::Overloaded { .. }
             | CallError::QuotaExceeded(_)
             | CallError::InputNotSupported(_)

@@ -86,8 +86,8 @@ impl Run {
 
     /// Attempts until the first token, then the answer, read to its end.
     async fn answer(&mut self, buffer: &Sender, progress: &mut Progress) -> Result<Answer, CallError> {
-        let (attempt, mut watch, mut answer, first) = loop {
-            let attempt = self.walk.next().await?;
+        let (mut attempt, mut watch, mut answer, first) = loop {
+            let mut attempt = self.walk.next().await?;
             // What another server told is not this one's.
             *progress = Progress::default();
             let mut watch = self
@@ -100,11 +100,12 @@ impl Run {
                 Ok((answer, first)) => {
                     watch.first_token();
                     self.calls.permits.accept(&attempt.selected.model);
+                    attempt.in_flight.first_token();
                     break (attempt, watch, answer, first);
                 }
                 Err(error) => {
                     watch.ended(Some(&error));
-                    self.calls.judge(&attempt, Some(&error));
+                    attempt.judge(Some(&error));
                     self.walk.failed(&attempt, error)?;
                 }
             }
@@ -124,7 +125,7 @@ impl Run {
         };
         let relayed = within(attempt.deadline, relayed).instrument(watch.span()).await;
         watch.ended(relayed.as_ref().err());
-        self.calls.judge(&attempt, relayed.as_ref().err());
+        attempt.judge(relayed.as_ref().err());
         relayed.map(|()| answer)
     }
 

@@ -10,6 +10,7 @@ use std::{sync::Arc, time::Duration};
 
 use switchboard::{
     names::ModelName,
+    reason::Reason,
     service::{chain::Chain, request_id::RequestId},
 };
 use tokio::time::Instant;
@@ -21,9 +22,9 @@ use super::{
     permits::{FeaturePermit, Overloaded, Party, Permits, Place},
 };
 use crate::{
-    balance,
     catalog::{Candidate, Catalog, Decision, Model, SelectionReason, Unusable},
     current::Current,
+    endpoints::{Ask, Endpoints, InFlight, Readiness, ServerId, Shape, Work},
     prompt::{self, Request, Target},
     upstream::{
         Outgoing, UpstreamError,
@@ -34,6 +35,8 @@ use crate::{
 
 /// The most attempts of one call.
 pub const ATTEMPTS_MAX: u32 = 3;
+/// When a model that is down may be worth another call.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Where a call that failed before its first token may be tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +64,19 @@ pub struct Attempt {
     pub idle: Duration,
     /// When the call must be over on this model.
     pub deadline: Instant,
+    /// What the server is to be told of it.
+    pub in_flight: InFlight,
+}
+
+/// By what servers are chosen.
+#[derive(Debug)]
+pub struct Choosing {
+    /// The servers.
+    pub endpoints: Endpoints,
+    /// What keeps calls together.
+    pub key: Option<u64>,
+    /// How the call is answered.
+    pub shape: Shape,
 }
 
 impl Attempt {
@@ -86,6 +102,7 @@ pub struct Walk {
     request: Request,
     current: Arc<Current>,
     permits: Permits,
+    choosing: Choosing,
     limits: Limits,
     begun: Instant,
     budget: Duration,
@@ -99,6 +116,8 @@ pub struct Walk {
     refused: Option<(Arc<Model>, u16)>,
     /// Whether the model where the walk stands is called with a newer credential.
     is_renewed: bool,
+    /// The model of the last attempt, where that cost its server work: the next has to be paid for.
+    owed_for: Option<ModelName>,
     /// The model that the error is about which ends the walk.
     about: Option<ModelName>,
     /// Why the last attempt failed, and why the first candidate was passed over.
@@ -114,7 +133,7 @@ struct Stop {
     model: Arc<Model>,
     reason: SelectionReason,
     post: Arc<Post>,
-    tried: Vec<usize>,
+    tried: Vec<ServerId>,
     _place: Place,
 }
 
@@ -126,6 +145,7 @@ impl Walk {
         catalog: Arc<Catalog>,
         decision: Decision,
         request: Request,
+        choosing: Choosing,
         permit: FeaturePermit,
         budget: Duration,
     ) -> Self {
@@ -135,6 +155,7 @@ impl Walk {
             request,
             current: Arc::clone(&calls.current),
             permits: calls.permits.clone(),
+            choosing,
             limits: calls.limits,
             begun: Instant::now(),
             budget,
@@ -144,6 +165,7 @@ impl Walk {
             outcomes: Vec::new(),
             refused: None,
             is_renewed: false,
+            owed_for: None,
             about: None,
             last: None,
             first: None,
@@ -166,15 +188,17 @@ impl Walk {
             if self.attempts < ATTEMPTS_MAX
                 && let Some(attempt) = self.try_another_server()
             {
-                if self.attempts == 1
-                    && let Some(model) = self.resolved_to()
-                {
-                    self.permits.called(model);
-                }
+                self.pay()?;
                 return Ok(attempt);
             }
             // Its place is given back before another model's is waited for.
-            self.stop = None;
+            if let Some(stop) = self.stop.take().filter(|stop| stop.tried.is_empty()) {
+                // Its last server failed while its place was waited for.
+                self.passed_over(
+                    &stop.model.name,
+                    ejected(&stop.model, Reason::UpstreamServerError, RETRY),
+                );
+            }
             if self.renew().await {
                 continue;
             }
@@ -190,13 +214,17 @@ impl Walk {
             self.is_renewed = false;
             match self.enter(&candidate).await {
                 Ok(stop) => self.stop = Some(stop),
-                Err(error) => {
-                    self.outcomes.push(outcome(&error));
-                    self.about.get_or_insert_with(|| candidate.name.clone());
-                    self.first.get_or_insert(error);
-                }
+                Err(error) => self.passed_over(candidate.name, error),
             }
         }
+    }
+
+    /// Notes that a candidate takes no part.
+    fn passed_over(&mut self, model: &ModelName, error: CallError) {
+        self.outcomes.truncate(self.reached.saturating_sub(1));
+        self.outcomes.push(outcome(&error));
+        self.about.get_or_insert_with(|| model.clone());
+        self.first.get_or_insert(error);
     }
 
     /// Says that an attempt has failed before its first token.
@@ -214,7 +242,6 @@ impl Walk {
         // One outcome a model: that of its last attempt.
         self.outcomes.truncate(self.reached.saturating_sub(1));
         self.outcomes.push(outcome(&error));
-        let may_go_on = self.stop.as_ref().is_some_and(|stop| self.could_go_on(stop));
         match repeat(&error) {
             Repeat::Nowhere => return Err(error),
             Repeat::WithNewerCredential(status) => {
@@ -228,9 +255,7 @@ impl Walk {
             error,
             CallError::Upstream(UpstreamError::Dial(_) | UpstreamError::CredentialRejected(_))
         );
-        if may_go_on && !is_free && !self.may_repeat() {
-            return Err(error);
-        }
+        self.owed_for = (!is_free).then(|| attempt.selected.model.name.clone());
         self.last = Some(error);
         Ok(())
     }
@@ -261,14 +286,25 @@ impl Walk {
         }
     }
 
-    /// The model whose budget pays for what is tried once more.
-    fn resolved_to(&self) -> Option<&ModelName> {
-        let first = self.catalog.candidates(&self.decision).next();
-        first.map(|candidate| candidate.name)
-    }
-
-    fn may_repeat(&self) -> bool {
-        self.resolved_to().is_none_or(|model| self.permits.repeat(model))
+    /// Has the budget of the model that the call was resolved to pay for the attempt that could be made now; without enough
+    /// in it the walk ends as if there were none.
+    fn pay(&mut self) -> Result<(), CallError> {
+        let catalog = Arc::clone(&self.catalog);
+        let Some(resolved_to) = catalog.candidates(&self.decision).next() else {
+            return Ok(());
+        };
+        if self.attempts == 1 {
+            self.permits.called(resolved_to.name);
+        }
+        let Some(failed) = self.owed_for.take() else {
+            return Ok(());
+        };
+        if self.permits.repeat(resolved_to.name) {
+            return Ok(());
+        }
+        self.attempts -= 1;
+        self.about = Some(failed);
+        Err(self.last.take().unwrap_or(CallError::Internal))
     }
 
     /// Every candidate, and what has become of it.
@@ -291,6 +327,12 @@ impl Walk {
             model: candidate.name.clone(),
             why,
         })?;
+        match self.choosing.endpoints.readiness(model) {
+            Readiness::LeftAlone { reason, pause } => return Err(ejected(model, reason, pause)),
+            Readiness::Down { reason } if self.has_other_model() => return Err(ejected(model, reason, RETRY)),
+            // Where nobody else answers, its servers are used as if they were well.
+            Readiness::Down { .. } | Readiness::Ready => {}
+        }
         let target = Target {
             family: model.family,
             infill_mode: model.infill_mode,
@@ -323,15 +365,33 @@ impl Walk {
 
     /// An attempt on a server of the model where the walk stands that was not tried yet.
     fn try_another_server(&mut self) -> Option<Attempt> {
+        let stop = self.stop.as_ref()?;
+        let model = Arc::clone(&stop.model);
+        let deadline = self.deadline_on(&model);
+        let Choosing { endpoints, key, shape } = &self.choosing;
+        let ask = Ask {
+            key: *key,
+            tried: &stop.tried,
+            work: Work {
+                shape: *shape,
+                bytes: stop.post.bytes(),
+            },
+            deadline,
+            may_be_degraded: false,
+        };
+        let at_worst = || Ask {
+            may_be_degraded: !self.has_other_model(),
+            ..ask
+        };
+        let chosen = endpoints
+            .choose(&model, &ask)
+            .or_else(|| endpoints.choose(&model, &at_worst()))?;
+        let endpoint = model.endpoints.get(chosen.endpoint)?.clone();
         let stop = self.stop.as_mut()?;
-        let place = balance::pick(&stop.model.endpoints, &stop.tried, fastrand::f64())?;
-        let endpoint = stop.model.endpoints.get(place)?.clone();
-        stop.tried.push(place);
+        stop.tried.push(chosen.id);
         self.attempts += 1;
         let stop = self.stop.as_ref()?;
-        let model = &stop.model;
         self.about = Some(model.name.clone());
-        let deadline = self.deadline_on(model);
         let first_token = model.limits.first_token_timeout.unwrap_or(self.limits.first_token);
         let left = deadline.saturating_duration_since(Instant::now());
         // Half of the time is for whoever would be tried next.
@@ -340,12 +400,15 @@ impl Walk {
         } else {
             first_token
         };
+        let idle = model.limits.idle_timeout.unwrap_or(self.limits.patience.idle);
         Some(Attempt {
             selected: Selected {
                 feature: self.decision.feature,
                 source_feature: self.decision.source_feature,
-                model: Arc::clone(model),
+                model,
                 endpoint,
+                address: chosen.address,
+                is_degraded: chosen.is_degraded,
                 reason: stop.reason,
                 rule: self.catalog.rule(&self.decision).map(|rule| rule.id.clone()),
                 revision: self.catalog.cursor.revision,
@@ -354,19 +417,23 @@ impl Walk {
             post: Arc::clone(&stop.post),
             first_token: first_token_now,
             is_hurried: first_token_now < first_token,
-            idle: model.limits.idle_timeout.unwrap_or(self.limits.patience.idle),
+            idle,
             deadline,
+            in_flight: chosen.in_flight,
         })
     }
 
     /// Whether another attempt could follow the one that is being made.
     fn could_go_on(&self, stop: &Stop) -> bool {
-        let has_server = || balance::pick(&stop.model.endpoints, &stop.tried, 0.0).is_some();
-        let has_model = || {
-            let mut others = self.catalog.candidates(&self.decision).skip(self.reached);
-            others.any(|candidate| candidate.model.is_ok())
-        };
-        self.attempts < ATTEMPTS_MAX && (has_server() || has_model())
+        let has_server = || self.choosing.endpoints.has_another(&stop.model, &stop.tried);
+        self.attempts < ATTEMPTS_MAX && (has_server() || self.has_other_model())
+    }
+
+    /// Whether a model that was not reached yet takes calls.
+    fn has_other_model(&self) -> bool {
+        let takes_calls = |model: &Arc<Model>| self.choosing.endpoints.readiness(model) == Readiness::Ready;
+        let mut others = self.catalog.candidates(&self.decision).skip(self.reached);
+        others.any(|candidate| candidate.model.is_ok_and(takes_calls))
     }
 
     fn deadline_on(&self, model: &Model) -> Instant {
@@ -375,10 +442,20 @@ impl Walk {
     }
 }
 
+/// A model whose servers take no calls for now.
+fn ejected(model: &Model, reason: Reason, pause: Duration) -> CallError {
+    CallError::Ejected {
+        model: model.name.clone(),
+        reason,
+        pause,
+    }
+}
+
 /// What has become of a candidate that was passed over or failed.
 fn outcome(error: &CallError) -> Outcome {
     match error {
         CallError::Unusable { why, .. } => (*why).into(),
+        CallError::Ejected { .. } => Outcome::Ejected,
         CallError::Overloaded { .. } => Outcome::Full,
         CallError::Upstream(UpstreamError::Dial(error)) => Outcome::Failed(error.to_string()),
         CallError::ConfigNotLoaded

@@ -22,7 +22,10 @@ use super::{
     persist::SnapshotFile,
     *,
 };
-use crate::{catalog::Caller, endpoints::Verdict};
+use crate::{
+    catalog::Caller,
+    endpoints::{Ask, Shape, Verdict, Work},
+};
 
 const CHAT: &str = "features/duo_chat";
 const A: &str = "models/a";
@@ -325,12 +328,24 @@ async fn the_last_catalog_serves_while_the_registry_is_gone() {
 #[tokio::test]
 async fn how_servers_do_is_reported_once_and_anew_on_the_next_stream() {
     let (mut case, mut stream) = Case::following(&store()).await;
-    let (model, uri) = (
-        ModelName::parse(A).unwrap(),
-        EndpointUri::parse("http://gpu1:8000/v1").unwrap(),
-    );
-    case.endpoints
-        .note(&model, &uri, Verdict::Recovering(Reason::UpstreamStreamTruncated));
+    let catalog = case.current.load().unwrap();
+    let ModelState::Ready(model) = &catalog.models[&ModelName::parse(A).unwrap()] else {
+        panic!("the model is ready")
+    };
+    let work = Work {
+        shape: Shape::Stream,
+        bytes: 1,
+    };
+    let ask = Ask {
+        key: None,
+        tried: &[],
+        work,
+        deadline: Instant::now() + Duration::from_secs(1),
+        may_be_degraded: false,
+    };
+    let mut chosen = case.endpoints.choose(model, &ask).unwrap();
+    chosen.in_flight.judge(Verdict::Soft(Reason::UpstreamStreamTruncated));
+    let uri = &model.endpoints[0].uri;
     let report = stream.report(|report| !report.endpoints.is_empty()).await;
     let told = &report.endpoints[0];
     assert_eq!(

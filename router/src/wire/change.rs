@@ -12,7 +12,7 @@ use switchboard::{
 };
 
 use crate::{
-    endpoints::{Change, Verdict},
+    endpoints::{Change, Health},
     subscription::{
         apply::Applied,
         compile::{Held, HeldWhy},
@@ -172,12 +172,13 @@ pub fn report(
 
 fn endpoint(change: &Change) -> registry::EndpointReport {
     use types::EndpointState as State;
-    let (state, reason) = match change.verdict {
+    let (state, reason) = match change.health {
         None => (State::Unspecified, None),
-        Some(Verdict::Healthy) => (State::Healthy, None),
-        Some(Verdict::Recovering(reason)) => (State::Recovering, Some(reason)),
-        Some(Verdict::Misconfigured(reason)) => (State::Misconfigured, Some(reason)),
-        Some(Verdict::BackingOff(reason)) => (State::BackingOff, Some(reason)),
+        Some(Health::Healthy) => (State::Healthy, None),
+        Some(Health::Recovering(reason)) => (State::Recovering, Some(reason)),
+        Some(Health::Ejected(reason)) => (State::Ejected, Some(reason)),
+        Some(Health::Misconfigured(reason)) => (State::Misconfigured, Some(reason)),
+        Some(Health::BackingOff(reason)) => (State::BackingOff, Some(reason)),
     };
     registry::EndpointReport {
         model: change.model.to_string(),

@@ -65,6 +65,7 @@ impl From<&Selected> for router::Selection {
             rule: selected.rule.as_ref().map(ToString::to_string).unwrap_or_default(),
             config_revision: selected.revision.get(),
             attempt_count: i32::try_from(selected.attempts).unwrap_or(i32::MAX),
+            degraded: selected.is_degraded,
             ..selection(
                 selected.feature,
                 selected.source_feature,
@@ -120,6 +121,7 @@ impl From<Considered> for router::Candidate {
             Outcome::RuleNotMatched => (Wire::RuleNotMatched, String::new()),
             Outcome::Disabled => (Wire::Disabled, String::new()),
             Outcome::CredentialMissing => (Wire::CredentialMissing, String::new()),
+            Outcome::Ejected => (Wire::Ejected, String::new()),
             Outcome::Full => (Wire::Full, String::new()),
             Outcome::Failed(why) => (Wire::Failed, why),
             Outcome::NotReady => (Wire::NotReady, String::new()),

@@ -33,6 +33,12 @@ pub enum Reply {
 }
 
 impl Post {
+    /// How large it is, as far as the call decides.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.beginning.len()
+    }
+
     /// The JSON.
     #[must_use]
     pub fn body(&self, reply: Reply) -> Bytes {
