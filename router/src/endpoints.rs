@@ -24,7 +24,8 @@ use std::{
     time::Duration,
 };
 
-use switchboard::{endpoint::EndpointUri, names::ModelName, reason::Reason};
+use prometheus_client::{metrics::counter::Counter, registry::Registry};
+use switchboard::{endpoint::EndpointUri, names::ModelName, reason::Reason, service::metrics::read_gauge};
 use tokio::time::Instant;
 
 pub use self::{
@@ -33,8 +34,14 @@ pub use self::{
     pace::{Shape, Work},
     reports::{Change, Following},
 };
-use self::{group::Group, reports::Reports};
-use crate::catalog::{Catalog, Model, ModelState, Platform, Tls};
+use self::{
+    group::{Changed, Group},
+    reports::Reports,
+};
+use crate::{
+    catalog::{Catalog, Model, ModelState, Platform, Tls},
+    current::Current,
+};
 
 /// One server, told apart from all others. Whatever of it changes makes it another one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -198,6 +205,13 @@ struct Shared {
     addresses: Box<dyn Addresses>,
     groups: RwLock<HashMap<ModelName, Arc<Mutex<Group>>>>,
     reports: Reports,
+    counts: Counts,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    ejections: Counter,
+    degraded: Counter,
 }
 
 impl Default for Endpoints {
@@ -215,6 +229,7 @@ impl Endpoints {
             addresses: Box::new(addresses),
             groups: RwLock::default(),
             reports: Reports::default(),
+            counts: Counts::default(),
         }))
     }
 
@@ -227,6 +242,9 @@ impl Endpoints {
             let mut group = self.aligned(&group, model, now);
             group.choose(ask, now, fastrand::f64)?
         };
+        if choice.is_degraded {
+            self.0.counts.degraded.inc();
+        }
         Some(Chosen {
             id: choice.id,
             endpoint: choice.endpoint,
@@ -262,7 +280,7 @@ impl Endpoints {
         let mut due = Vec::new();
         for model in ready(catalog) {
             let group = self.group(&model.name);
-            due.append(&mut self.aligned(&group, model, now).to_probe(now));
+            due.append(&mut self.aligned(&group, model, now).due_probes(now));
         }
         due
     }
@@ -288,6 +306,57 @@ impl Endpoints {
         status.collect()
     }
 
+    /// The models of a catalog all of whose servers are failing.
+    #[must_use]
+    pub fn down(&self, catalog: &Catalog) -> Vec<ModelName> {
+        let is_down = |model: &&Arc<Model>| matches!(self.readiness(model), Readiness::Down { .. });
+        let down = ready(catalog).filter(is_down);
+        let mut names: Vec<_> = down.map(|model| model.name.clone()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Shows what is counted.
+    pub fn register(&self, current: &Arc<Current>, registry: &mut Registry) {
+        let counts = &self.0.counts;
+        registry.register(
+            "endpoint_ejections",
+            "How often a server was taken out because it failed repeatedly",
+            counts.ejections.clone(),
+        );
+        registry.register(
+            "degraded_attempts",
+            "Attempts at a model all of whose servers are failing, where no other model could answer",
+            counts.degraded.clone(),
+        );
+        let shown = (self.clone(), Arc::clone(current));
+        read_gauge(
+            registry,
+            "endpoints_ejected",
+            "Servers that get no calls for now",
+            move || {
+                let (endpoints, current) = &shown;
+                let status = endpoints.status(&*current.load()?);
+                let ejected = status
+                    .iter()
+                    .filter(|status| matches!(status.health, Some(Health::Ejected(_))));
+                u32::try_from(ejected.count()).ok().map(f64::from)
+            },
+        );
+        let shown = (self.clone(), Arc::clone(current));
+        read_gauge(
+            registry,
+            "models_down",
+            "Models all of whose servers are failing",
+            move || {
+                let (endpoints, current) = &shown;
+                u32::try_from(endpoints.down(&*current.load()?).len())
+                    .ok()
+                    .map(f64::from)
+            },
+        );
+    }
+
     /// Forgets the servers that no model of `catalog` has; that they are gone is the last that is told of them.
     pub fn keep(&self, catalog: &Catalog) {
         self.0
@@ -304,9 +373,13 @@ impl Endpoints {
         self.0.reports.follow()
     }
 
-    fn tell(&self, changed: Option<(Arc<Identity>, Health)>) {
-        if let Some((identity, health)) = changed {
-            self.0.reports.note(&identity.model, &identity.uri, health);
+    fn tell(&self, changed: Option<Changed>) {
+        if let Some(changed) = changed {
+            if changed.is_taken_out {
+                self.0.counts.ejections.inc();
+            }
+            let identity = &changed.identity;
+            self.0.reports.note(&identity.model, &identity.uri, changed.worst);
         }
     }
 

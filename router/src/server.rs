@@ -104,6 +104,7 @@ impl Server {
         let own = metrics.sub_registry_with_prefix("router");
         upstream.metrics().register(own);
         telemetry::register_current(&current, own);
+        upstream.endpoints().register(&current, own);
         let subscription = Subscription::new(
             SubscriptionConfig {
                 registry_addrs: config.registry_addrs,

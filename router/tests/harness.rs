@@ -162,7 +162,7 @@ impl Setup {
         Router::start(current, limits).await
     }
 
-    fn catalog(self) -> Catalog {
+    pub(crate) fn catalog(self) -> Catalog {
         let origin = |text: &String| EndpointUri::parse(text).unwrap().origin();
         let credential = self.token_origins.map(|origins| {
             Arc::new(Credential {

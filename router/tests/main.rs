@@ -9,6 +9,7 @@ mod attempts;
 mod connections;
 mod credentials;
 mod deadlines;
+mod endpoints;
 mod faults;
 mod inputs;
 mod permits;

@@ -211,7 +211,7 @@ pub(crate) struct FakeUpstream {
     port: u16,
     scripts: Arc<Mutex<VecDeque<Script>>>,
     log: watch::Sender<Log>,
-    _server: JoinSet<()>,
+    server: JoinSet<()>,
 }
 
 impl FakeUpstream {
@@ -222,7 +222,18 @@ impl FakeUpstream {
 
     /// Starts a server that follows this script whenever no other is lined up.
     pub(crate) async fn always(usual: Script) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        Self::on_port(0, usual).await
+    }
+
+    /// Ends the server with all its connections. What is told is the port, for another.
+    pub(crate) async fn kill(mut self) -> u16 {
+        self.server.shutdown().await;
+        self.port
+    }
+
+    /// Starts a server on this port.
+    pub(crate) async fn on_port(port: u16, usual: Script) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let scripts = Arc::<Mutex<VecDeque<Script>>>::default();
         let log = watch::Sender::new(Log::default());
@@ -232,7 +243,7 @@ impl FakeUpstream {
             port,
             scripts,
             log,
-            _server: server,
+            server,
         }
     }
 

@@ -59,6 +59,14 @@ struct Member {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServerId(u64);
 
+/// A server that does otherwise than before.
+pub(super) struct Changed {
+    pub(super) identity: Arc<Identity>,
+    /// How the worst of all servers behind its endpoint does.
+    pub(super) worst: Health,
+    pub(super) is_taken_out: bool,
+}
+
 /// Who takes a call.
 pub(super) struct Pick {
     pub(super) id: ServerId,
@@ -252,7 +260,7 @@ impl Group {
         ticket: &mut Ticket,
         took: (Work, Duration),
         now: Instant,
-    ) -> Option<(Arc<Identity>, Health)> {
+    ) -> Option<Changed> {
         let ratio = self.expected.answered(took.0, took.1);
         let server = self.server(id)?;
         server.slowness.add(ratio, now);
@@ -283,7 +291,7 @@ impl Group {
         verdict: Verdict,
         now: Instant,
         chance: f64,
-    ) -> Option<(Arc<Identity>, Health)> {
+    ) -> Option<Changed> {
         let server = self.server(id)?;
         server.judge(ticket, verdict, now, chance);
         if let Verdict::Soft(reason) = verdict
@@ -320,7 +328,7 @@ impl Group {
     }
 
     /// The servers that shall be probed now; they are not told again before their next time.
-    pub(super) fn to_probe(&mut self, now: Instant) -> Vec<Arc<Identity>> {
+    pub(super) fn due_probes(&mut self, now: Instant) -> Vec<Arc<Identity>> {
         let mut due = Vec::new();
         for member in &self.members {
             let Some(entry) = self.entries.get_mut(member.entry) else {
@@ -337,13 +345,7 @@ impl Group {
     }
 
     /// What a probe says. Tells how the endpoint does if that has changed.
-    pub(super) fn probed(
-        &mut self,
-        identity: &Identity,
-        probed: Probed,
-        now: Instant,
-        chance: f64,
-    ) -> Option<(Arc<Identity>, Health)> {
+    pub(super) fn probed(&mut self, identity: &Identity, probed: Probed, now: Instant, chance: f64) -> Option<Changed> {
         let entry = self.entries.iter_mut().find(|entry| *entry.identity == *identity)?;
         let id = entry.id;
         entry.server.probe(probed, now, chance);
@@ -368,19 +370,25 @@ impl Group {
     }
 
     /// The worst of all servers behind one endpoint, if one has changed.
-    fn told(&mut self, id: ServerId) -> Option<(Arc<Identity>, Health)> {
+    fn told(&mut self, id: ServerId) -> Option<Changed> {
         let entry = self.entries.iter_mut().find(|entry| entry.id == id)?;
         let health = entry.server.health()?;
-        if entry.told.replace(health) == Some(health) {
+        let before = entry.told.replace(health);
+        if before == Some(health) {
             return None;
         }
         let identity = Arc::clone(&entry.identity);
+        let is_out = |health: Health| matches!(health, Health::Ejected(_));
         let others = self.members.iter().filter_map(|member| self.entries.get(member.entry));
         let same = others.filter(|entry| entry.identity.uri == identity.uri);
         let worst = same
             .filter_map(|entry| entry.server.health())
-            .max_by_key(|health| health.badness());
-        worst.map(|health| (identity, health))
+            .max_by_key(|health| health.badness())?;
+        Some(Changed {
+            identity,
+            worst,
+            is_taken_out: is_out(health) && !before.is_some_and(is_out),
+        })
     }
 
     /// The members that may get calls.

@@ -6,7 +6,6 @@ mod restart;
 use std::{net::SocketAddr, time::Duration};
 
 use switchboard::{
-    endpoint::EndpointUri,
     names::{InstanceId, ModelName},
     pb::{
         registry::{HeldWhy, HistoryRefusalWhy, Mode},
@@ -14,7 +13,7 @@ use switchboard::{
     },
     reason::Reason,
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use self::registry::{Answer, Registry, RouterStream};
 use super::{
@@ -23,7 +22,7 @@ use super::{
     *,
 };
 use crate::{
-    catalog::Caller,
+    catalog::{Caller, ModelState},
     endpoints::{Ask, Shape, Verdict, Work},
 };
 

@@ -8,9 +8,11 @@ use switchboard::{
 };
 use tonic::metadata::MetadataMap;
 
+use super::change;
 use crate::{
     call::{Considered, Outcome, Selected},
     catalog::{Model, Scope, SelectionReason, Setting},
+    endpoints::Status,
 };
 
 /// The most characters of an affinity key.
@@ -98,6 +100,23 @@ pub fn selection(
         identifier: model.identifier.clone(),
         reason: reason.into(),
         ..router::Selection::default()
+    }
+}
+
+impl From<&Status> for router::EndpointStatus {
+    fn from(status: &Status) -> Self {
+        let identity = &status.identity;
+        Self {
+            model: identity.model.to_string(),
+            uri: identity.uri.as_str().to_owned(),
+            address: identity.address.map(|address| address.to_string()).unwrap_or_default(),
+            state: change::state(status.health).into(),
+            reason: change::reason(status.health),
+            in_flight: i32::try_from(status.in_flight).unwrap_or(i32::MAX),
+            slowness: status.slowness,
+            ramp: status.ramp,
+            rest: status.rest.and_then(|rest| rest.try_into().ok()),
+        }
     }
 }
 
