@@ -11,6 +11,7 @@ mod credentials;
 mod deadlines;
 mod endpoints;
 mod faults;
+mod hedging;
 mod inputs;
 mod permits;
 mod routing;

@@ -4,6 +4,7 @@
 //! inside the deadline; what failed says whether another may follow, and where.
 #![warn(clippy::wildcard_enum_match_arm)]
 
+mod hedge;
 mod renew;
 
 use std::{sync::Arc, time::Duration};
@@ -32,6 +33,8 @@ use crate::{
         dialect::openai::{self, Post},
     },
 };
+
+pub(super) use self::hedge::Hedge;
 
 /// The most attempts of one call.
 pub const ATTEMPTS_MAX: u32 = 3;
