@@ -331,14 +331,14 @@ impl Calls {
         };
         let decision = catalog.resolve(&request.feature, &caller)?;
         context.feature = Some(decision.feature);
-        let limit = catalog.max_concurrency(&decision);
-        let permit = self.permits.begin(decision.source_feature, limit)?;
         let choosing = Choosing {
             endpoints: self.upstream.endpoints().clone(),
             key: affinity::key(&request, &caller.scope),
             shape,
         };
-        Ok(Walk::new(self, catalog, decision, request, permit, choosing, budget))
+        let limit = catalog.max_concurrency(&decision);
+        let permit = self.permits.begin(decision.source_feature, limit)?;
+        Ok(Walk::new(self, catalog, decision, request, choosing, permit, budget))
     }
 }
 

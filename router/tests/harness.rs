@@ -278,6 +278,17 @@ pub(crate) fn named(model: &str) -> Setting {
     ModelName::from_id(model).unwrap().into()
 }
 
+/// `models/m`, with calls made a second time when no token has come by then.
+pub(crate) fn hedged(delay: Duration) -> Setting {
+    Setting::SelfHosted(Arc::new(Assignment {
+        model: model_name(),
+        fallbacks: Vec::new(),
+        rules: Vec::new(),
+        limits: FeatureLimits::default(),
+        hedge_delay: Some(delay),
+    }))
+}
+
 /// `models/m` with limits of the feature's calls: how many at a time, and how many places of the model are its own.
 pub(crate) fn limited(max_concurrency: Option<usize>, reserved_concurrency: usize) -> Setting {
     Setting::SelfHosted(Arc::new(Assignment {

@@ -15,6 +15,7 @@ mod dialects;
 mod endpoints;
 mod faults;
 mod fuzz;
+mod hedging;
 mod inputs;
 mod overruns;
 mod peer;

@@ -12,6 +12,10 @@ const CALLS_A_REPEAT: u64 = 5;
 /// That many repeats there are in any case: one a second, for models with few calls. It is no addition: fifty calls a second
 /// would come to 1.22 requests each.
 const REPEATS_MIN: u64 = WINDOW;
+/// One hedge for so many calls.
+const CALLS_A_HEDGE: u64 = 20;
+/// What may be saved up for hedges, in calls.
+const HEDGE_CREDIT_MAX: u64 = 10 * CALLS_A_HEDGE;
 
 /// The calls and the repeats of one model in the last ten seconds.
 #[derive(Debug)]
@@ -19,6 +23,8 @@ pub(super) struct Budget {
     begun: Instant,
     /// The seconds in which there was something, oldest first.
     seconds: VecDeque<Second>,
+    /// In calls. It begins with one hedge.
+    hedge_credit: u64,
 }
 
 #[derive(Debug)]
@@ -34,12 +40,14 @@ impl Budget {
         Self {
             begun: now,
             seconds: VecDeque::new(),
+            hedge_credit: CALLS_A_HEDGE,
         }
     }
 
     /// Counts a call.
     pub(super) fn call(&mut self, now: Instant) {
         self.count(now, 1, 0);
+        self.hedge_credit = (self.hedge_credit + 1).min(HEDGE_CREDIT_MAX);
     }
 
     /// Whether a call whose last attempt cost a server work may be tried once more now. If so it is counted.
@@ -55,6 +63,15 @@ impl Budget {
             self.count(now, 0, 1);
         }
         may_repeat
+    }
+
+    /// Whether a call may be made a second time beside its first attempt. If so it is counted.
+    pub(super) const fn hedge(&mut self) -> bool {
+        let Some(left) = self.hedge_credit.checked_sub(CALLS_A_HEDGE) else {
+            return false;
+        };
+        self.hedge_credit = left;
+        true
     }
 
     /// Whether there was nothing lately.
@@ -136,5 +153,19 @@ mod tests {
         assert_eq!(in_window(&mut budget, 10), 10);
         assert!(!budget.is_idle(begun + Duration::from_secs(19)));
         assert!(budget.is_idle(begun + Duration::from_secs(20)));
+    }
+
+    #[test]
+    fn a_twentieth_of_the_calls_is_hedged_and_one_before_that() {
+        let begun = Instant::now();
+        let mut budget = Budget::new(begun);
+        let hedged = (0..1000).filter(|_| {
+            budget.call(begun);
+            budget.hedge()
+        });
+        assert_eq!(hedged.count(), 51);
+        // What is saved up is bounded.
+        (0..10_000).for_each(|_| budget.call(begun));
+        assert_eq!((0..100).filter(|_| budget.hedge()).count(), 10);
     }
 }

@@ -119,6 +119,21 @@ impl Permits {
         Ok(place)
     }
 
+    /// A place at a model of `catalog`, if there is one now.
+    #[must_use]
+    pub fn place_now(&self, catalog: &Arc<Catalog>, model: &Arc<Model>, party: Party) -> Option<Place> {
+        let mut models = self.lock();
+        // Whoever asks for a second place holds a first.
+        let gate = models.get_mut(&model.name)?;
+        gate.configure(catalog, model);
+        let ticket = gate.places.enter_now(party)?;
+        Some(Place {
+            permits: self.clone(),
+            model: Arc::clone(model),
+            ticket: Some(ticket),
+        })
+    }
+
     /// Whether a call of `party` would find the queue of a model of `catalog` full now.
     #[must_use]
     pub fn is_full(&self, catalog: &Arc<Catalog>, model: &Model, party: Party) -> bool {
@@ -165,6 +180,13 @@ impl Permits {
     #[must_use]
     pub fn repeat(&self, model: &ModelName) -> bool {
         self.0.repeats.repeat(model)
+    }
+
+    /// Whether a call that was resolved to this model may be made a second time beside its first attempt. If so it is
+    /// counted.
+    #[must_use]
+    pub fn hedge(&self, model: &ModelName) -> bool {
+        self.0.repeats.hedge(model)
     }
 
     /// Shows what is counted.

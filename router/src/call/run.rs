@@ -1,5 +1,7 @@
 //! A call on its way: the task that calls models and relays the answer, whatever its caller does meanwhile.
 
+mod open;
+
 use std::time::Duration;
 
 use switchboard::{
@@ -8,15 +10,16 @@ use switchboard::{
 };
 use tokio::{
     sync::oneshot,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use super::{Attempt, CallError, CallFailure, Calls, Completion, Context, Selected, Walk, within};
+use self::open::Opened;
+use super::{CallError, CallFailure, Calls, Completion, Context, Selected, Walk, within};
 use crate::{
     relay::{self, Patience, Progress, RelayError, pending::Sender},
-    upstream::{UpstreamError, answer::Answer, dialect::Event},
+    upstream::answer::Answer,
 };
 
 /// A call on its way, apart from its caller.
@@ -90,30 +93,20 @@ impl Run {
     /// Attempts until the first token, then the answer, read to its end.
     async fn answer(&mut self, buffer: &Sender, progress: &mut Progress) -> Result<Answer, CallError> {
         failpoint::hit("infer.task");
-        let (mut attempt, mut watch, mut answer, first) = loop {
-            let mut attempt = self.walk.next().await?;
-            // What another server told is not this one's.
-            *progress = Progress::default();
-            let mut watch = self
-                .calls
-                .upstream
-                .metrics()
-                .begin(&attempt.selected.model.name, &attempt.selected.endpoint.uri);
-            let opened = within(attempt.deadline, self.open(&attempt, progress));
-            match opened.instrument(watch.span()).await {
-                Ok((answer, first)) => {
-                    watch.first_token();
-                    attempt.in_flight.first_token();
-                    self.calls.permits.accept(&attempt.selected.model);
-                    break (attempt, watch, answer, first);
-                }
-                Err(error) => {
-                    watch.ended(Some(&error));
-                    attempt.judge(Some(&error));
-                    self.walk.failed(&attempt, error)?;
-                }
+        let Opened {
+            mut attempt,
+            mut watch,
+            mut answer,
+            first,
+            progress: so_far,
+        } = loop {
+            let attempt = self.walk.next().await?;
+            match open::open(&self.calls, &mut self.walk, &self.request_id, attempt).await {
+                Ok(opened) => break opened,
+                Err((attempt, error)) => self.walk.failed(&attempt, error)?,
             }
         };
+        *progress = so_far;
         if let Some(begin) = self.begin.take() {
             begin
                 .send(attempt.selected.clone())
@@ -131,20 +124,6 @@ impl Run {
         watch.ended(relayed.as_ref().err());
         attempt.judge(relayed.as_ref().err());
         relayed.map(|()| answer)
-    }
-
-    /// One attempt, up to the first token.
-    async fn open(&self, attempt: &Attempt, progress: &mut Progress) -> Result<(Answer, Event), CallError> {
-        let opening = async {
-            let outgoing = attempt.outgoing(&self.request_id);
-            let mut answer = self.calls.upstream.post(outgoing, &attempt.post).await?;
-            let first = relay::first_token(&mut answer, progress).await?;
-            Ok((answer, first))
-        };
-        timeout(attempt.first_token, opening)
-            .await
-            .unwrap_or(Err(UpstreamError::FirstTokenTimeout(attempt.first_token)))
-            .map_err(CallError::from)
     }
 }
 

@@ -4,6 +4,7 @@
 //! inside the deadline; what failed says whether another may follow, and where.
 #![warn(clippy::wildcard_enum_match_arm)]
 
+mod hedge;
 mod renew;
 
 use std::{sync::Arc, time::Duration};
@@ -32,6 +33,8 @@ use crate::{
         dialect::{self, Post},
     },
 };
+
+pub(super) use self::hedge::Hedge;
 
 /// The most attempts of one call.
 pub const ATTEMPTS_MAX: u32 = 3;
@@ -118,6 +121,8 @@ pub struct Walk {
     refused: Option<(Arc<Model>, u16)>,
     /// Whether the model where the walk stands is called with a newer credential.
     is_renewed: bool,
+    /// The model of the last attempt, where that cost its server work: the next has to be paid for.
+    owed_for: Option<ModelName>,
     /// The model that the error is about which ends the walk.
     about: Option<ModelName>,
     /// Why the last attempt failed, and why the first candidate was passed over.
@@ -145,8 +150,8 @@ impl Walk {
         catalog: Arc<Catalog>,
         decision: Decision,
         request: Request,
-        permit: FeaturePermit,
         choosing: Choosing,
+        permit: FeaturePermit,
         budget: Duration,
     ) -> Self {
         Self {
@@ -165,6 +170,7 @@ impl Walk {
             outcomes: Vec::new(),
             refused: None,
             is_renewed: false,
+            owed_for: None,
             about: None,
             last: None,
             first: None,
@@ -187,11 +193,7 @@ impl Walk {
             if self.attempts < ATTEMPTS_MAX
                 && let Some(attempt) = self.try_another_server()
             {
-                if self.attempts == 1
-                    && let Some(model) = self.resolved_to()
-                {
-                    self.permits.called(model);
-                }
+                self.pay()?;
                 return Ok(attempt);
             }
             // Its place is given back before another model's is waited for.
@@ -227,6 +229,7 @@ impl Walk {
 
     /// Notes that a candidate takes no part.
     fn passed_over(&mut self, model: &ModelName, error: CallError) {
+        self.outcomes.truncate(self.reached.saturating_sub(1));
         self.outcomes.push(outcome(&error));
         self.about.get_or_insert_with(|| model.clone());
         self.first.get_or_insert(error);
@@ -247,7 +250,6 @@ impl Walk {
         // One outcome a model: that of its last attempt.
         self.outcomes.truncate(self.reached.saturating_sub(1));
         self.outcomes.push(outcome(&error));
-        let may_go_on = self.stop.as_ref().is_some_and(|stop| self.could_go_on(stop));
         match repeat(&error) {
             Repeat::Nowhere => return Err(error),
             Repeat::WithNewerCredential(status) => {
@@ -261,9 +263,7 @@ impl Walk {
             error,
             CallError::Upstream(UpstreamError::Dial(_) | UpstreamError::CredentialRejected(_))
         );
-        if may_go_on && !is_free && !self.may_repeat() {
-            return Err(error);
-        }
+        self.owed_for = (!is_free).then(|| attempt.selected.model.name.clone());
         self.last = Some(error);
         Ok(())
     }
@@ -294,14 +294,25 @@ impl Walk {
         }
     }
 
-    /// The model whose budget pays for what is tried once more.
-    fn resolved_to(&self) -> Option<&ModelName> {
-        let first = self.catalog.candidates(&self.decision).next();
-        first.map(|candidate| candidate.name)
-    }
-
-    fn may_repeat(&self) -> bool {
-        self.resolved_to().is_none_or(|model| self.permits.repeat(model))
+    /// Has the budget of the model that the call was resolved to pay for the attempt that could be made now; without enough
+    /// in it the walk ends as if there were none.
+    fn pay(&mut self) -> Result<(), CallError> {
+        let catalog = Arc::clone(&self.catalog);
+        let Some(resolved_to) = catalog.candidates(&self.decision).next() else {
+            return Ok(());
+        };
+        if self.attempts == 1 {
+            self.permits.called(resolved_to.name);
+        }
+        let Some(failed) = self.owed_for.take() else {
+            return Ok(());
+        };
+        if self.permits.repeat(resolved_to.name) {
+            return Ok(());
+        }
+        self.attempts -= 1;
+        self.about = Some(failed);
+        Err(self.last.take().unwrap_or(CallError::Internal))
     }
 
     /// Every candidate, and what has become of it.

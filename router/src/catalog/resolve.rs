@@ -1,6 +1,6 @@
 //! Who answers a call: the order in which models may be tried, and what decided it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use switchboard::{
     catalogue::{Catalogue, Feature},
@@ -210,6 +210,12 @@ impl Catalog {
     #[must_use]
     pub fn max_concurrency(&self, decision: &Decision) -> Option<usize> {
         self.assignment(decision)?.limits.max_concurrency
+    }
+
+    /// When a call of the feature of a decision that has no token yet is made a second time. `None`: never.
+    #[must_use]
+    pub fn hedge_delay(&self, decision: &Decision) -> Option<Duration> {
+        self.assignment(decision)?.hedge_delay
     }
 
     /// How many places of a model are there for each feature whose `model` it is, whatever others do.

@@ -19,6 +19,7 @@ const KEPT_MIN: usize = 256;
 pub(super) struct Repeats {
     budgets: Arc<Mutex<Budgets>>,
     refused: Counter,
+    hedges: Counter,
 }
 
 #[derive(Debug)]
@@ -61,11 +62,24 @@ impl Repeats {
         may_repeat
     }
 
+    pub(super) fn hedge(&self, model: &ModelName) -> bool {
+        let may_hedge = self.ask(model, Budget::hedge);
+        if may_hedge {
+            self.hedges.inc();
+        }
+        may_hedge
+    }
+
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register(
             "repeats_refused",
             "Calls that were not tried once more after a failure, since too many were",
             self.refused.clone(),
+        );
+        registry.register(
+            "hedges",
+            "Calls that were made a second time, since no token came in time",
+            self.hedges.clone(),
         );
     }
 
