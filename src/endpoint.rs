@@ -114,6 +114,12 @@ impl EndpointUri {
         &self.given
     }
 
+    /// The host as it was given: a name or an address, an IPv6 one in brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.uri.host().unwrap_or_default()
+    }
+
     /// Scheme, host and port.
     #[must_use]
     pub fn origin(&self) -> Origin {

@@ -9,13 +9,16 @@ pub mod answer;
 mod clients;
 pub mod connector;
 pub mod dialect;
+pub mod get;
 pub mod metrics;
+pub mod names;
 pub mod sse;
 
 use std::{
     collections::HashSet,
     error::Error as StdError,
     fmt,
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -33,13 +36,14 @@ use tokio::time::Instant;
 
 use self::{
     answer::Answer,
-    clients::Clients,
+    clients::{Clients, Dialling},
     connector::{DialError, Marker},
     dialect::{
         DialectError, Rejection, Whole,
         openai::{self, Post, Reply},
     },
     metrics::UpstreamMetrics,
+    names::Names,
     sse::SseError,
 };
 use crate::{
@@ -53,6 +57,7 @@ const HEADER_BYTES_MAX: usize = 64 * 1024;
 const REFUSAL_BYTES_MAX: usize = 64 * 1024;
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 const EVENT_STREAM: &str = "text/event-stream";
+const AGENT: &str = concat!("switchboard/", env!("CARGO_PKG_VERSION"));
 const JSON: &str = "application/json";
 /// The most servers that are remembered for what they do not know. Beyond it they are asked again.
 const REMEMBERED_MAX: usize = 1024;
@@ -145,6 +150,10 @@ impl From<DialectError> for UpstreamError {
 pub struct Outgoing<'a> {
     /// The server.
     pub endpoint: &'a EndpointUri,
+    /// Where to dial it, if its name has several addresses. `None`: by its name.
+    pub address: Option<IpAddr>,
+    /// The server's name of the model.
+    pub identifier: &'a str,
     /// Its credential; it goes along only to the origins that it is bound to.
     pub credential: Option<&'a Credential>,
     /// How the server proves who it is. `None`: by the system's roots.
@@ -166,19 +175,25 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// A client of the servers that `endpoints` chooses. Dialling (name, connection and TLS handshake together) may take
+    /// A client of the servers that `endpoints` chooses, where `names` knows them. Dialling (name, connection and TLS handshake together) may take
     /// `connect_timeout` where a model says nothing else.
     ///
     /// # Errors
     ///
     /// What TLS says when it cannot be set up at all.
-    pub fn new(connect_timeout: Duration, endpoints: Endpoints) -> Result<Self, rustls::Error> {
+    pub fn new(connect_timeout: Duration, names: Names, endpoints: Endpoints) -> Result<Self, rustls::Error> {
         Ok(Self {
-            clients: Clients::new(connect_timeout)?,
+            clients: Clients::new(connect_timeout, names)?,
             without_usage: Arc::default(),
             metrics: UpstreamMetrics::default(),
             endpoints,
         })
+    }
+
+    /// Where the servers are.
+    #[must_use]
+    pub const fn names(&self) -> &Names {
+        self.clients.names()
     }
 
     /// The servers.
@@ -239,12 +254,16 @@ impl Upstream {
 
     async fn send(&self, call: Outgoing<'_>, post: &Post, reply: Reply) -> Result<Response<Incoming>, UpstreamError> {
         let uri = call.endpoint.call(post.path);
-        let body = post.body(reply);
+        let body = post.body(call.identifier, reply);
         let kind = match reply {
             Reply::Stream { .. } => EVENT_STREAM,
             Reply::Whole => JSON,
         };
-        let clients = self.clients.dialling(call.tls, call.connect_timeout)?;
+        let clients = self.clients.dialling(Dialling {
+            tls: call.tls.cloned(),
+            connect_timeout: call.connect_timeout,
+            address: call.address,
+        })?;
         let begun = Instant::now();
         let response = match clients.pooled.request(request(call, &uri, &body, kind)).await {
             Err(error) if is_stale(&error, begun) => {
@@ -269,7 +288,6 @@ impl fmt::Debug for Upstream {
 }
 
 fn request(call: Outgoing<'_>, uri: &Uri, body: &Bytes, accepts: &'static str) -> Request<Full<Bytes>> {
-    const AGENT: &str = concat!("switchboard/", env!("CARGO_PKG_VERSION"));
     let mut request = Request::new(Full::new(body.clone()));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = uri.clone();
@@ -281,12 +299,11 @@ fn request(call: Outgoing<'_>, uri: &Uri, body: &Bytes, accepts: &'static str) -
         headers.insert(header::REQUEST_ID, id);
     }
     call.request_id.pass_on_trace(headers);
-    let origin = call.endpoint.origin();
-    let credential = call
+    let token = call
         .credential
-        .filter(|credential| credential.origins.contains(&origin));
-    if let Some(credential) = credential
-        && let Ok(mut value) = HeaderValue::try_from(format!("Bearer {}", credential.token.expose()))
+        .and_then(|credential| credential.token_for(call.endpoint));
+    if let Some(token) = token
+        && let Ok(mut value) = HeaderValue::try_from(format!("Bearer {}", token.expose()))
     {
         value.set_sensitive(true);
         headers.insert(AUTHORIZATION, value);

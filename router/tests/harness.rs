@@ -24,10 +24,11 @@ use switchboard_router::{
         Rule, RuleId, Setting,
     },
     current::Current,
-    endpoints::Endpoints,
+    endpoints::{self, Endpoints, Health},
     grpc::{inference::InferenceApi, routing::RoutingApi},
+    probe::Prober,
     subscription::{Subscription, SubscriptionConfig},
-    upstream::Upstream,
+    upstream::{Upstream, names::Names},
 };
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -55,6 +56,8 @@ pub(crate) struct Setup {
     others: Vec<(&'static str, String)>,
     inference_paused: bool,
     tls: Option<Arc<catalog::Tls>>,
+    identifier: Option<String>,
+    names: Names,
 }
 
 impl Setup {
@@ -73,7 +76,21 @@ impl Setup {
             others: Vec::new(),
             inference_paused: false,
             tls: None,
+            identifier: Some("org/model".to_owned()),
+            names: Names::default(),
         }
+    }
+
+    /// With a model whose name at its servers was not given.
+    pub(crate) fn without_identifier(mut self) -> Self {
+        self.identifier = None;
+        self
+    }
+
+    /// With names that are looked up so.
+    pub(crate) fn names(mut self, names: Names) -> Self {
+        self.names = names;
+        self
     }
 
     /// With servers that prove themselves by this.
@@ -148,10 +165,10 @@ impl Setup {
 
     /// Starts the router.
     pub(crate) async fn start(self) -> Router {
-        let limits = self.limits;
+        let (limits, names) = (self.limits, self.names.clone());
         let current = Arc::new(Current::default());
         current.swap(Arc::new(self.catalog()));
-        Router::start(current, limits).await
+        Router::naming(current, limits, names).await
     }
 
     pub(crate) fn catalog(self) -> Catalog {
@@ -172,7 +189,7 @@ impl Setup {
             name: model_name(),
             family: Catalogue::get().family(self.family).expect("the family exists"),
             platform: Platform::OpenAiCompatible,
-            identifier: "org/model".to_owned(),
+            identifier: self.identifier,
             endpoints: [&self.endpoint]
                 .into_iter()
                 .chain(&self.endpoints)
@@ -186,7 +203,7 @@ impl Setup {
         let others = self.others.iter().map(|(id, uri)| {
             let other = Model {
                 name: ModelName::from_id(id).unwrap(),
-                identifier: (*id).to_owned(),
+                identifier: Some((*id).to_owned()),
                 endpoints: vec![endpoint(uri)],
                 credential: None,
                 limits: catalog::Limits::default(),
@@ -256,6 +273,7 @@ pub(crate) struct Router {
     pub(crate) drain: CancellationToken,
     pub(crate) current: Arc<Current>,
     pub(crate) endpoints: Endpoints,
+    upstream: Upstream,
     address: SocketAddr,
     tasks: TaskTracker,
     _server: JoinSet<()>,
@@ -264,9 +282,13 @@ pub(crate) struct Router {
 impl Router {
     /// Starts a router whose configuration is `current`.
     pub(crate) async fn start(current: Arc<Current>, limits: Limits) -> Self {
+        Self::naming(current, limits, Names::default()).await
+    }
+
+    async fn naming(current: Arc<Current>, limits: Limits, names: Names) -> Self {
         let (tasks, drain) = (TaskTracker::new(), CancellationToken::new());
-        let endpoints = Endpoints::default();
-        let upstream = Upstream::new(Duration::from_secs(2), endpoints.clone()).unwrap();
+        let endpoints = Endpoints::new("", names.clone());
+        let upstream = Upstream::new(Duration::from_secs(2), names, endpoints.clone()).unwrap();
         let config = SubscriptionConfig {
             registry_addrs: Vec::new(),
             router_id: "router-1".to_owned(),
@@ -277,7 +299,7 @@ impl Router {
         };
         let progress = Subscription::new(config, Arc::clone(&current), endpoints.clone()).progress();
         let shared = Arc::clone(&current);
-        let api = InferenceApi::new(current, upstream, limits, tasks.clone(), drain.clone());
+        let api = InferenceApi::new(current, upstream.clone(), limits, tasks.clone(), drain.clone());
         let stop = CancellationToken::new();
         let routing = RoutingApi::new(api.calls().clone(), progress, stop.clone());
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -296,6 +318,7 @@ impl Router {
             address,
             current: shared,
             endpoints,
+            upstream,
             client: InferenceServiceClient::new(channel.clone()),
             routing: RoutingServiceClient::new(channel),
             stop,
@@ -303,6 +326,20 @@ impl Router {
             tasks,
             _server: server,
         }
+    }
+
+    /// Probes every server once, one after the other, and tells how each does.
+    pub(crate) async fn probe(&self) -> Vec<Option<Health>> {
+        let prober = Prober::new(Arc::clone(&self.current), self.upstream.clone());
+        for server in self.servers() {
+            prober.probe(&server.identity).await;
+        }
+        self.servers().iter().map(|server| server.health).collect()
+    }
+
+    /// The servers, as they are known now.
+    pub(crate) fn servers(&self) -> Vec<endpoints::Status> {
+        self.endpoints.status(&self.current.load().unwrap())
     }
 
     /// With a client whose transport takes little ahead of its reader: the smallest windows of the protocol.

@@ -222,7 +222,7 @@ impl FakeUpstream {
 
     /// Starts a server that follows this script whenever no other is lined up.
     pub(crate) async fn always(usual: Script) -> Self {
-        Self::on_port(0, usual).await
+        Self::on("127.0.0.1", 0, usual).await
     }
 
     /// Ends the server with all its connections. What is told is the port, for another.
@@ -233,7 +233,16 @@ impl FakeUpstream {
 
     /// Starts a server on this port.
     pub(crate) async fn on_port(port: u16, usual: Script) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+        Self::on("127.0.0.1", port, usual).await
+    }
+
+    /// Starts another server on the same port of `127.0.0.2`, for names that have both addresses.
+    pub(crate) async fn beside(&self, usual: Script) -> Self {
+        Self::on("127.0.0.2", self.port, usual).await
+    }
+
+    async fn on(address: &str, port: u16, usual: Script) -> Self {
+        let listener = TcpListener::bind((address, port)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let scripts = Arc::<Mutex<VecDeque<Script>>>::default();
         let log = watch::Sender::new(Log::default());
@@ -256,6 +265,11 @@ impl FakeUpstream {
     /// The base URL.
     pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}/v1", self.port)
+    }
+
+    /// The base URL by a name that leads here.
+    pub(crate) fn url_by(&self, name: &str) -> String {
+        format!("http://{name}:{}/v1", self.port)
     }
 
     /// All requests so far.

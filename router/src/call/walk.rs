@@ -83,6 +83,8 @@ impl Attempt {
         let Selected { model, endpoint, .. } = &self.selected;
         Outgoing {
             endpoint: &endpoint.uri,
+            address: self.selected.address,
+            identifier: &self.selected.identifier,
             credential: model.credential.as_deref(),
             tls: model.tls.as_ref(),
             connect_timeout: model.limits.connect_timeout,
@@ -286,8 +288,8 @@ impl Walk {
             max_output_tokens: model.limits.max_output_tokens,
         };
         let prompt = prompt::render(&self.request, self.decision.feature, &target)?;
-        let post = openai::encode(&prompt, &model.identifier, &model.family.machine_name)
-            .map_err(|_unserializable| CallError::Internal)?;
+        let post =
+            openai::encode(&prompt, &model.family.machine_name).map_err(|_unserializable| CallError::Internal)?;
         // With less time left nothing can be begun.
         let until = self.deadline_on(model) - BUDGET_MIN;
         let place = self.permits.place(model, &self.catalog.cursor, until).await;
@@ -346,6 +348,7 @@ impl Walk {
             selected: Selected {
                 feature: self.decision.feature,
                 source_feature: self.decision.source_feature,
+                identifier: identifier(&model, chosen.listed),
                 model,
                 endpoint,
                 address: chosen.address,
@@ -380,6 +383,14 @@ impl Walk {
     fn deadline_on(&self, model: &Model) -> Instant {
         let total = model.limits.total_timeout.unwrap_or(self.limits.total);
         self.begun + self.budget.min(total)
+    }
+}
+
+/// The name by which a server knows a model, whose model list tells `listed`.
+fn identifier(model: &Model, listed: Option<Arc<str>>) -> Arc<str> {
+    match (&model.identifier, listed) {
+        (None, Some(listed)) => listed,
+        (_, listed) => model.identifier_or(listed.as_deref()).into(),
     }
 }
 

@@ -62,7 +62,7 @@ fn read(raw: &Raw) -> Content {
                     credential: None,
                     spec: Err(refusal),
                 },
-                |entry| model(&name, entry),
+                model,
             );
             Content::Model(name, content)
         }
@@ -88,10 +88,10 @@ fn decode<M: prost::Message + Default>(raw: &Raw, message: &str) -> Result<M, Re
         .map_err(|_undecodable| Refusal::new("", FieldReason::ValueMalformed, "cannot be decoded"))
 }
 
-fn model(name: &ModelName, entry: registry::ModelEntry) -> ModelContent {
+fn model(entry: registry::ModelEntry) -> ModelContent {
     let model = entry.model.unwrap_or_default();
     let credential = credential(entry.credential);
-    let spec = spec(name, &model).and_then(|spec| {
+    let spec = spec(&model).and_then(|spec| {
         if let CredentialSpec::Set(CredentialRef { origins, .. }) = credential.as_ref().map_err(Clone::clone)?
             && let Some(outside) = spec
                 .endpoints
@@ -110,7 +110,7 @@ fn model(name: &ModelName, entry: registry::ModelEntry) -> ModelContent {
     }
 }
 
-fn spec(name: &ModelName, model: &registry::Model) -> Result<ModelSpec, Refusal> {
+fn spec(model: &registry::Model) -> Result<ModelSpec, Refusal> {
     let family = Catalogue::get().family(model.family()).ok_or_else(|| {
         let text = format!("`{}` is not in this router's catalogue", model.family());
         Refusal::new("model.family", FieldReason::FamilyUnknown, text)
@@ -130,14 +130,11 @@ fn spec(name: &ModelName, model: &registry::Model) -> Result<ModelSpec, Refusal>
         return Err(Refusal::new("model.endpoints", FieldReason::FieldRequired, text));
     }
     let given = model.identifier();
-    let identifier = match given.strip_prefix(CUSTOM_OPENAI).unwrap_or(given) {
-        "" => name.id(),
-        sent => sent,
-    };
+    let sent = given.strip_prefix(CUSTOM_OPENAI).unwrap_or(given);
     Ok(ModelSpec {
         family,
         platform: platform(model)?,
-        identifier: identifier.to_owned(),
+        identifier: (!sent.is_empty()).then(|| sent.to_owned()),
         endpoints,
         infill_mode: infill_mode(model)?,
         limits: model.limits.as_ref().map(limits).transpose()?.unwrap_or_default(),

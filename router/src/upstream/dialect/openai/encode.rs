@@ -17,7 +17,6 @@ pub struct Post {
     pub path: &'static str,
     /// The JSON object of all that does not depend on how the answer shall come, without its last brace.
     beginning: Vec<u8>,
-    identifier: String,
 }
 
 /// How an answer shall come.
@@ -39,16 +38,16 @@ impl Post {
         self.beginning.len()
     }
 
-    /// The JSON.
+    /// The JSON. `identifier` is the server's name of the model.
     #[must_use]
-    pub fn body(&self, reply: Reply) -> Bytes {
+    pub fn body(&self, identifier: &str, reply: Reply) -> Bytes {
         // Last, so that nothing before them can stand in for them.
         let end = match reply {
             Reply::Stream { asks_usage: true } => {
-                json!({"model": self.identifier, "stream": true, "stream_options": {"include_usage": true}})
+                json!({"model": identifier, "stream": true, "stream_options": {"include_usage": true}})
             }
-            Reply::Stream { asks_usage: false } => json!({"model": self.identifier, "stream": true}),
-            Reply::Whole => json!({"model": self.identifier, "stream": false}),
+            Reply::Stream { asks_usage: false } => json!({"model": identifier, "stream": true}),
+            Reply::Whole => json!({"model": identifier, "stream": false}),
         }
         .to_string();
         let mut body = Vec::with_capacity(self.beginning.len() + end.len());
@@ -182,12 +181,12 @@ struct NamedSchema<'a> {
     strict: Option<bool>,
 }
 
-/// Writes the call of a prompt. `identifier` is the server's name of the model, `family` its family's machine name.
+/// Writes the call of a prompt. `family` is the machine name of the model's family.
 ///
 /// # Errors
 ///
 /// What the serializer says; for these types it never does.
-pub fn encode(prompt: &Prompt<'_>, identifier: &str, family: &str) -> Result<Post, serde_json::Error> {
+pub fn encode(prompt: &Prompt<'_>, family: &str) -> Result<Post, serde_json::Error> {
     let Options {
         max_output_tokens,
         temperature,
@@ -237,11 +236,7 @@ pub fn encode(prompt: &Prompt<'_>, identifier: &str, family: &str) -> Result<Pos
         stop: stop.iter().map(Text::expose).collect(),
     })?;
     beginning.pop();
-    Ok(Post {
-        path,
-        beginning,
-        identifier: identifier.to_owned(),
-    })
+    Ok(Post { path, beginning })
 }
 
 fn message(message: &Message) -> WireMessage<'_> {

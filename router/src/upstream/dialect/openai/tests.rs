@@ -48,8 +48,8 @@ fn completion(words: &str) -> Form<'static> {
 }
 
 fn encoded(prompt: &Prompt<'_>, family: &str) -> (&'static str, Value) {
-    let post = encode(prompt, "m", family).unwrap();
-    (post.path, serde_json::from_slice(&post.body(STREAM)).unwrap())
+    let post = encode(prompt, family).unwrap();
+    (post.path, serde_json::from_slice(&post.body("m", STREAM)).unwrap())
 }
 
 /// What one `data` says at the beginning of a stream.
@@ -117,7 +117,7 @@ fn a_completion_is_posted_as_text_with_all_options() {
 
 #[test]
 fn model_and_stream_are_set_last() {
-    let post = encode(&prompt(completion("x")), "m\"", "qwen").unwrap();
+    let post = encode(&prompt(completion("x")), "qwen").unwrap();
     for (reply, end) in [
         (
             STREAM,
@@ -126,7 +126,7 @@ fn model_and_stream_are_set_last() {
         (Reply::Stream { asks_usage: false }, r#","model":"m\"","stream":true}"#),
         (Reply::Whole, r#","model":"m\"","stream":false}"#),
     ] {
-        let body = String::from_utf8(post.body(reply).to_vec()).unwrap();
+        let body = String::from_utf8(post.body("m\"", reply).to_vec()).unwrap();
         assert_eq!(body, format!(r#"{{"prompt":"x"{end}"#));
     }
 }
@@ -227,8 +227,8 @@ fn a_conversation_with_tools_is_posted_as_servers_know_it() {
             "stream_options": {"include_usage": true},
         })
     );
-    let post = encode(&prompt, "m", "mistral").unwrap();
-    let bytes = String::from_utf8(post.body(Reply::Whole).to_vec()).unwrap();
+    let post = encode(&prompt, "mistral").unwrap();
+    let bytes = String::from_utf8(post.body("m", Reply::Whole).to_vec()).unwrap();
     assert!(
         bytes.contains(r#"{"type": "object", "a": 1}"#),
         "a schema is passed on as it is"
