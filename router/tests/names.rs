@@ -16,10 +16,10 @@ use crate::{
     harness::{Setup, prompt},
 };
 
-const NAME: &str = "gpu.test";
+pub(crate) const NAME: &str = "gpu.test";
 
 /// Names that have these loopback addresses, given by their last part, while `is_up`.
-fn names(addresses: &[u8], is_up: &Arc<AtomicBool>) -> Names {
+pub(crate) fn names(addresses: &[u8], is_up: &Arc<AtomicBool>) -> Names {
     let addresses: Vec<IpAddr> = addresses.iter().copied().map(loopback).collect();
     let is_up = Arc::clone(is_up);
     Names::new(Box::new(move |host| {
@@ -33,7 +33,7 @@ fn loopback(last: u8) -> IpAddr {
     [127, 0, 0, last].into()
 }
 
-fn up() -> Arc<AtomicBool> {
+pub(crate) fn up() -> Arc<AtomicBool> {
     Arc::new(AtomicBool::new(true))
 }
 

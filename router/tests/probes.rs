@@ -28,7 +28,7 @@ fn page(waiting: u32) -> Script {
 }
 
 fn asked(upstream: &FakeUpstream) -> Vec<String> {
-    upstream.requests().into_iter().map(|request| request.line).collect()
+    upstream.probes().into_iter().map(|request| request.line).collect()
 }
 
 #[tokio::test]
@@ -56,11 +56,12 @@ async fn a_server_is_asked_for_its_health_then_for_its_models_and_to_generate_no
         let expected = &[HEALTH, MODELS][..scripts.len()];
         let shown = format!("{scripts:?}");
         for script in scripts {
-            upstream.then(script);
+            upstream.probed(script);
         }
         let router = Setup::at(upstream.url()).start().await;
         assert_eq!(router.probe().await, [Some(health)], "{shown}");
         assert_eq!(asked(&upstream), expected, "{shown}");
+        assert!(upstream.requests().is_empty(), "nothing is generated");
     }
 }
 
@@ -70,23 +71,23 @@ async fn a_server_that_refuses_or_hangs_fails_its_probe() {
     let refused = Health::Recovering(Reason::UpstreamConnectFailed);
     assert_eq!(refusing.probe().await, [Some(refused)]);
 
-    let upstream = FakeUpstream::always(Script::silence()).await;
+    let upstream = FakeUpstream::start().await;
+    upstream.probed(Script::silence());
     let router = Setup::at(upstream.url()).start().await;
     let (health, ()) = tokio::join!(router.probe(), async {
-        upstream.request(0).await;
+        upstream.is_probed().await;
         pause();
         advance(std::time::Duration::from_secs(5)).await;
         resume();
     });
     let late = Health::Recovering(Reason::UpstreamFirstByteTimeout);
     assert_eq!(health, [Some(late)]);
-    upstream.closed(0).await;
 }
 
 #[tokio::test]
 async fn the_token_goes_with_the_model_list_alone_and_only_where_it_may() {
     for (bound, is_sent) in [(true, true), (false, false)] {
-        let upstream = FakeUpstream::always(status(404)).await;
+        let upstream = FakeUpstream::start().await;
         let origin = if bound {
             upstream.url()
         } else {
@@ -94,7 +95,7 @@ async fn the_token_goes_with_the_model_list_alone_and_only_where_it_may() {
         };
         let router = Setup::at(upstream.url()).token_for(&[&origin]).start().await;
         router.probe().await;
-        let requests = upstream.requests();
+        let requests = upstream.probes();
         assert_eq!(asked(&upstream), [HEALTH, MODELS]);
         assert_eq!(requests[0].headers.get("authorization"), None);
         let expected = is_sent.then(|| format!("Bearer {TOKEN}"));
@@ -111,19 +112,19 @@ async fn a_model_without_an_identifier_is_called_as_the_servers_list_names_it() 
         (status(404), "m"),
     ] {
         let upstream = FakeUpstream::start().await;
-        upstream.then(status(200)).then(list);
+        upstream.probed(status(200)).probed(list);
         let router = Setup::at(upstream.url()).without_identifier().start().await;
         router.probe().await;
         let answer = router.ask(prompt("hi")).await;
         assert_eq!(answer.selection.unwrap().identifier, name);
-        let sent = upstream.request(2).await.body;
+        let sent = upstream.request(0).await.body;
         assert!(sent.contains(&format!(r#""model":"{name}""#)), "{sent}");
     }
 }
 
 #[tokio::test]
 async fn what_a_list_told_holds_until_another_tells_otherwise() {
-    let upstream = FakeUpstream::always(Script::answer(["hello"])).await;
+    let upstream = FakeUpstream::start().await;
     let router = Setup::at(upstream.url()).without_identifier().start().await;
     let named = async || router.ask(prompt("hi")).await.selection.unwrap().identifier;
     assert_eq!(named().await, "m", "a call asks for no list");
@@ -133,7 +134,7 @@ async fn what_a_list_told_holds_until_another_tells_otherwise() {
         (Script::closed(), "one"),
         (models(&["two"]), "two"),
     ] {
-        upstream.then(status(200)).then(list);
+        upstream.probed(status(200)).probed(list);
         router.probe().await;
         assert_eq!(named().await, name);
     }
@@ -141,13 +142,15 @@ async fn what_a_list_told_holds_until_another_tells_otherwise() {
 
 #[tokio::test]
 async fn engines_are_asked_for_their_load_where_calls_have_a_choice() {
-    let alone = FakeUpstream::always(status(200)).await;
+    let alone = FakeUpstream::start().await;
+    alone.probed(status(200));
     Setup::at(alone.url()).start().await.probe().await;
     assert_eq!(asked(&alone), [HEALTH]);
 
     let (busy, bare) = (FakeUpstream::start().await, FakeUpstream::start().await);
-    busy.then(status(200)).then(page(4)).then(status(200)).then(page(2));
-    bare.then(status(200)).then(status(404)).then(status(200));
+    busy.probed(status(200)).probed(page(4));
+    busy.probed(status(200)).probed(page(2));
+    bare.probed(status(200)).probed(status(404)).probed(status(200));
     let router = Setup::at(busy.url()).and_at(bare.url()).start().await;
     for requests in [5.0, 3.0] {
         router.probe().await;

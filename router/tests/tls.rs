@@ -16,7 +16,10 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::harness::{Setup, prompt};
+use crate::{
+    harness::{Setup, prompt},
+    names::{NAME, names, up},
+};
 
 const CERTIFICATE: &str = include_str!("tls/cert.pem");
 const KEY: &str = include_str!("tls/key.pem");
@@ -76,4 +79,20 @@ async fn only_a_models_own_bundle_and_name_make_its_server_trusted() {
     }
     let router = Setup::at(&url).start().await;
     assert_eq!(router.ask(prompt("hi")).await.told().reason, "UPSTREAM_TLS_UNTRUSTED");
+}
+
+#[tokio::test]
+async fn a_server_that_is_dialled_by_its_address_proves_itself_by_its_name() {
+    let (url, _server) = server().await;
+    let url = url.replace("127.0.0.1", NAME);
+    // Nobody is at the second address.
+    let setup = Setup::at(url).names(names(&[1, 2], &up()));
+    let router = setup.tls(Some(CERTIFICATE), None).start().await;
+    for _ in 0..4 {
+        let answer = router.ask(prompt("hi")).await;
+        assert_eq!(answer.failure.as_ref().map(tonic::Status::message), None);
+        assert_eq!(answer.text, "hello");
+    }
+    let addresses = router.servers().into_iter().map(|server| server.identity.address);
+    assert!(addresses.eq([1, 2].map(|last| Some([127, 0, 0, last].into()))));
 }

@@ -1,7 +1,8 @@
 //! A model server that does what a script says, fault by fault, and writes down what it was asked.
 //!
 //! It speaks HTTP/1.1 over a plain socket by hand, so that it can break every rule of it. Each request takes the next
-//! script, else the usual one, which answers `hello` unless another was given.
+//! script, else the usual one, which answers `hello` unless another was given. Probes come whenever they like, so what they
+//! ask (`GET`) has scripts and a record of its own, and is answered by 404 without one.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a harness fails by panicking")]
 #![allow(dead_code, clippy::allow_attributes, reason = "each test binary uses a part of it")]
 
@@ -188,7 +189,7 @@ impl Script {
 /// A request as it came.
 #[derive(Debug, Clone)]
 pub(crate) struct Received {
-    /// The number of the connection that it came on, from 0.
+    /// The number of the connection that it came on, from 0, among those that calls came on.
     pub(crate) connection: usize,
     /// Method and path.
     pub(crate) line: String,
@@ -201,6 +202,7 @@ pub(crate) struct Received {
 #[derive(Debug, Default)]
 struct Log {
     requests: Vec<Received>,
+    probes: Vec<Received>,
     /// Whether each connection is closed.
     connections: Vec<bool>,
 }
@@ -210,6 +212,7 @@ struct Log {
 pub(crate) struct FakeUpstream {
     port: u16,
     scripts: Arc<Mutex<VecDeque<Script>>>,
+    probe_scripts: Arc<Mutex<VecDeque<Script>>>,
     log: watch::Sender<Log>,
     server: JoinSet<()>,
 }
@@ -245,12 +248,20 @@ impl FakeUpstream {
         let listener = TcpListener::bind((address, port)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let scripts = Arc::<Mutex<VecDeque<Script>>>::default();
+        let probe_scripts = Arc::<Mutex<VecDeque<Script>>>::default();
         let log = watch::Sender::new(Log::default());
         let mut server = JoinSet::new();
-        server.spawn(serve(listener, usual, Arc::clone(&scripts), log.clone()));
+        let play = Play {
+            usual,
+            scripts: Arc::clone(&scripts),
+            probe_scripts: Arc::clone(&probe_scripts),
+            log: log.clone(),
+        };
+        server.spawn(serve(listener, play));
         Self {
             port,
             scripts,
+            probe_scripts,
             log,
             server,
         }
@@ -260,6 +271,24 @@ impl FakeUpstream {
     pub(crate) fn then(&self, script: Script) -> &Self {
         self.scripts.lock().unwrap().push_back(script);
         self
+    }
+
+    /// Lines up a script for the next probe that has none yet.
+    pub(crate) fn probed(&self, script: Script) -> &Self {
+        self.probe_scripts.lock().unwrap().push_back(script);
+        self
+    }
+
+    /// All that probes have asked so far.
+    pub(crate) fn probes(&self) -> Vec<Received> {
+        self.log.borrow().probes.clone()
+    }
+
+    /// Waits until a probe has asked something.
+    pub(crate) async fn is_probed(&self) {
+        let mut log = self.log.subscribe();
+        let seen = timeout(PATIENCE, log.wait_for(|log| !log.probes.is_empty())).await;
+        seen.expect("a probe should come").unwrap();
     }
 
     /// The base URL.
@@ -293,37 +322,56 @@ impl FakeUpstream {
     }
 }
 
-async fn serve(listener: TcpListener, usual: Script, scripts: Arc<Mutex<VecDeque<Script>>>, log: watch::Sender<Log>) {
+/// What connections share.
+#[derive(Clone)]
+struct Play {
+    usual: Script,
+    scripts: Arc<Mutex<VecDeque<Script>>>,
+    probe_scripts: Arc<Mutex<VecDeque<Script>>>,
+    log: watch::Sender<Log>,
+}
+
+impl Play {
+    /// Takes a request down, and tells what it gets. A connection has its number from its first call on.
+    fn script(&self, mut request: Received, connection: &mut Option<usize>) -> Script {
+        if request.line.starts_with("GET ") {
+            self.log.send_modify(|log| log.probes.push(request));
+            let script = self.probe_scripts.lock().unwrap().pop_front();
+            return script.unwrap_or_else(|| Script::response(404, &[], ""));
+        }
+        let script = self.scripts.lock().unwrap().pop_front();
+        self.log.send_modify(|log| {
+            request.connection = *connection.get_or_insert_with(|| {
+                log.connections.push(false);
+                log.connections.len() - 1
+            });
+            log.requests.push(request);
+        });
+        script.unwrap_or_else(|| self.usual.clone())
+    }
+}
+
+async fn serve(listener: TcpListener, play: Play) {
     let mut connections = JoinSet::new();
     loop {
         let (socket, _) = listener.accept().await.unwrap();
-        let mut number = 0;
-        log.send_modify(|log| {
-            number = log.connections.len();
-            log.connections.push(false);
-        });
-        let (usual, scripts, log) = (usual.clone(), Arc::clone(&scripts), log.clone());
+        let play = play.clone();
         connections.spawn(async move {
+            let mut number = None;
             // Whoever ended it, and however: here it only matters that it ended.
-            converse(socket, number, &usual, &scripts, &log).await.ok();
-            log.send_modify(|log| log.connections[number] = true);
+            converse(socket, &mut number, &play).await.ok();
+            if let Some(number) = number {
+                play.log.send_modify(|log| log.connections[number] = true);
+            }
         });
     }
 }
 
-async fn converse(
-    mut socket: TcpStream,
-    connection: usize,
-    usual: &Script,
-    scripts: &Mutex<VecDeque<Script>>,
-    log: &watch::Sender<Log>,
-) -> std::io::Result<()> {
+async fn converse(mut socket: TcpStream, number: &mut Option<usize>, play: &Play) -> std::io::Result<()> {
     socket.set_nodelay(true)?;
     let mut unread = Vec::new();
-    while let Some(request) = receive(&mut socket, &mut unread, connection).await? {
-        let script = scripts.lock().unwrap().pop_front();
-        log.send_modify(|log| log.requests.push(request));
-        for step in script.unwrap_or_else(|| usual.clone()).0 {
+    while let Some(request) = receive(&mut socket, &mut unread).await? {
+        for step in play.script(request, number).0 {
             match step {
                 Step::Raw(bytes) => socket.write_all(&bytes).await?,
                 Step::Chunk(bytes) => socket.write_all(&framed(&bytes)).await?,
@@ -360,7 +408,7 @@ fn framed(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// The next request. `None`: the peer closed.
-async fn receive(socket: &mut TcpStream, unread: &mut Vec<u8>, connection: usize) -> std::io::Result<Option<Received>> {
+async fn receive(socket: &mut TcpStream, unread: &mut Vec<u8>) -> std::io::Result<Option<Received>> {
     let head_end = loop {
         if let Some(end) = unread.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
             break end + 4;
@@ -387,7 +435,7 @@ async fn receive(socket: &mut TcpStream, unread: &mut Vec<u8>, connection: usize
     }
     let body = String::from_utf8(unread.drain(..length).collect()).expect("a request's body is text");
     Ok(Some(Received {
-        connection,
+        connection: 0,
         line,
         headers,
         body,
