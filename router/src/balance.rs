@@ -15,6 +15,8 @@ pub struct Choice {
     pub weight: f64,
     /// How many attempts are there now.
     pub in_flight: u32,
+    /// How many requests of others are there, as its engine told. `None`: unknown.
+    pub others: Option<f64>,
     /// How slow it is beside the others.
     pub slowness: f64,
     /// Whether it stands in the router's own zone.
@@ -24,9 +26,9 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// What one more call would cost there.
-    fn cost(&self) -> f64 {
-        (f64::from(self.in_flight) + 1.0) * self.slowness / self.weight
+    /// What one more call would cost there, with so much to do.
+    fn cost(&self, load: f64) -> f64 {
+        (load + 1.0) * self.slowness / self.weight
     }
 
     /// How high it stands in the order of the servers for a key: weighted rendezvous hashing, so that a server that comes
@@ -66,9 +68,13 @@ pub fn choose(choices: &[Choice], key: Option<u64>, mut chance: impl FnMut() -> 
                 return Some(first);
             };
             let [a, b] = [choices.get(first)?, choices.get(second)?];
+            // What is known of one alone says nothing about which has less to do.
+            let others = a.others.zip(b.others).unwrap_or_default();
+            let loads = (f64::from(a.in_flight) + others.0, f64::from(b.in_flight) + others.1);
             // Where nothing runs the draw decides, so that weights hold for few calls too.
-            let is_idle = a.in_flight == 0 && b.in_flight == 0;
-            Some(if is_idle || a.cost() <= b.cost() { first } else { second })
+            let is_idle = loads.0 + loads.1 <= 0.0;
+            let is_first = is_idle || a.cost(loads.0) <= b.cost(loads.1);
+            Some(if is_first { first } else { second })
         }
     }
 }

@@ -97,6 +97,8 @@ pub struct Selected {
     pub model: Arc<Model>,
     /// The server that is called.
     pub endpoint: Endpoint,
+    /// The server's name of the model.
+    pub identifier: Arc<str>,
     /// The address to dial. `None`: by name.
     pub address: Option<IpAddr>,
     /// Whether every server of the model is failing, and this one is used all the same.

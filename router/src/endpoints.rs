@@ -10,6 +10,7 @@
 mod attempt;
 mod group;
 mod health;
+mod hints;
 mod pace;
 mod reports;
 mod server;
@@ -32,6 +33,7 @@ pub use self::{
     attempt::InFlight,
     group::{ServerId, Status},
     health::{Health, Probed, Readiness, Verdict},
+    hints::EngineLoad,
     pace::{Shape, Work},
     reports::{Change, Following},
 };
@@ -106,6 +108,8 @@ pub struct Chosen {
     pub endpoint: usize,
     /// The address to dial. `None`: by name.
     pub address: Option<IpAddr>,
+    /// The server's name for the model, as its model list tells it. `None`: it does not, or was not asked yet.
+    pub listed: Option<Arc<str>>,
     /// Whether all servers of the model are failing.
     pub is_degraded: bool,
     /// The attempt there, to be told how it goes.
@@ -166,6 +170,7 @@ impl Endpoints {
             id: choice.id,
             endpoint: choice.endpoint,
             address: choice.address,
+            listed: choice.listed,
             is_degraded: choice.is_degraded,
             in_flight: InFlight::new(self.clone(), group, choice.id, choice.ticket, ask, now),
         })
@@ -207,6 +212,27 @@ impl Endpoints {
         if let Some(group) = self.known_group(&identity.model) {
             let changed = lock(&group).probed(identity, probed, Instant::now(), fastrand::f64());
             self.tell(changed);
+        }
+    }
+
+    /// Takes down a server's name for its model, as its model list tells it.
+    pub fn listed(&self, identity: &Identity, name: Option<String>) {
+        if let Some(group) = self.known_group(&identity.model) {
+            lock(&group).listed(identity, name);
+        }
+    }
+
+    /// Whether to ask for the metrics of a server's engine: where calls have a choice, and it may have some.
+    #[must_use]
+    pub fn wants_metrics(&self, identity: &Identity) -> bool {
+        let group = self.known_group(&identity.model);
+        group.is_some_and(|group| lock(&group).wants_metrics(identity, Instant::now()))
+    }
+
+    /// Takes down what a server's engine has to do. `None`: it does not tell.
+    pub fn measured(&self, identity: &Identity, load: Option<EngineLoad>) {
+        if let Some(group) = self.known_group(&identity.model) {
+            lock(&group).measured(identity, load, Instant::now());
         }
     }
 

@@ -7,6 +7,7 @@ pub mod config;
 pub mod current;
 pub mod endpoints;
 pub mod grpc;
+pub mod probe;
 pub mod prompt;
 pub mod relay;
 pub mod rounds;

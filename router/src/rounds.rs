@@ -1,9 +1,13 @@
-//! Work that comes round: each thing of a changing set again and again, about one interval apart.
+//! Work that comes round: each thing of a changing set again and again.
 //!
-//! It knows nothing of the work. Things are spread over the interval by chance, and how many are worked on at a time is
-//! bounded, so that a thousand of them are no burst.
+//! It knows nothing of the work. How many things are worked on at a time is bounded, so that a thousand of them are no burst,
+//! and no thing has two turns at a time.
 
-use std::{collections::HashMap, hash::Hash, time::Duration};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    hash::Hash,
+    time::Duration,
+};
 
 use tokio::{
     task::JoinSet,
@@ -11,95 +15,81 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How often it is looked which things there are.
+/// The most things that are worked on at a time.
+const PARALLEL: usize = 16;
+/// How often it is looked what is due.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How often each thing's turn comes, and how many are worked on at a time.
-#[derive(Debug, Clone, Copy)]
-pub struct Pace {
-    /// From one turn to the next; a fifth more or less, by chance.
-    pub interval: Duration,
-    /// The most that are worked on at a time.
-    pub parallel: usize,
-}
-
-/// Works in rounds until `stop`: `wanted` tells which things there are, and `work` is a turn of one.
+/// Works until `stop`: `due` tells which things are due, and is asked every second; `work` is a turn of one.
 ///
 /// # Cancel safety
 ///
 /// Dropped, it drops the turns that run.
-pub async fn run<K, F>(
-    pace: Pace,
-    mut wanted: impl FnMut() -> Vec<K>,
-    mut work: impl FnMut(K) -> F,
-    stop: CancellationToken,
-) where
+pub async fn run<K, F>(mut due: impl FnMut(Instant) -> Vec<K>, mut work: impl FnMut(K) -> F, stop: CancellationToken)
+where
     K: Clone + Eq + Hash,
     F: Future<Output = ()> + Send + 'static,
 {
-    let mut rounds = Rounds::new(pace.interval);
+    let (mut waiting, mut running, mut held) = (VecDeque::new(), HashMap::new(), HashSet::new());
     let mut turns = JoinSet::new();
     let mut look = Instant::now();
     loop {
         let now = Instant::now();
         if now >= look {
-            rounds.keep(&wanted(), now);
+            waiting.extend(due(now).into_iter().filter(|key| held.insert(key.clone())));
             look = now + LOOK;
         }
-        while turns.len() < pace.parallel
-            && let Some(key) = rounds.next(now, fastrand::f64())
+        while turns.len() < PARALLEL
+            && let Some(key) = waiting.pop_front()
         {
-            turns.spawn(work(key));
+            let turn = turns.spawn(work(key.clone()));
+            running.insert(turn.id(), key);
         }
-        let is_full = turns.len() >= pace.parallel;
-        let wake = rounds.soonest().filter(|_| !is_full).map_or(look, |due| due.min(look));
         tokio::select! {
             () = stop.cancelled() => return,
-            () = sleep_until(wake) => {}
-            // A turn that panics ends alone.
-            Some(_) = turns.join_next() => {}
+            () = sleep_until(look) => {}
+            Some(ended) = turns.join_next_with_id() => {
+                // A turn that panics ends alone.
+                let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
+                if let Some(key) = running.remove(&id) {
+                    held.remove(&key);
+                }
+            }
         }
     }
 }
 
-/// When the next turn of each thing is.
+/// When each thing's turn is, about one interval after the last.
 #[derive(Debug)]
-struct Rounds<K> {
+pub struct Rounds<K> {
     interval: Duration,
-    due: HashMap<K, Instant>,
+    next: HashMap<K, Instant>,
 }
 
 impl<K: Clone + Eq + Hash> Rounds<K> {
-    fn new(interval: Duration) -> Self {
+    /// Rounds that take so long, a fifth more or less by chance.
+    #[must_use]
+    pub fn new(interval: Duration) -> Self {
         Self {
             interval,
-            due: HashMap::new(),
+            next: HashMap::new(),
         }
     }
 
-    /// Takes over which things there are. A new one is due at once.
-    fn keep(&mut self, wanted: &[K], now: Instant) {
-        let mut due: HashMap<K, Instant> = HashMap::with_capacity(wanted.len());
-        for key in wanted {
-            let next = self.due.remove(key).unwrap_or(now);
-            due.entry(key.clone()).or_insert(next);
+    /// What is due of these things, each told once a round; a new one is due at once. `chance` is uniform from 0 to 1.
+    pub fn due(&mut self, things: Vec<K>, now: Instant, mut chance: impl FnMut() -> f64) -> Vec<K> {
+        let mut next = HashMap::with_capacity(things.len());
+        let mut due = Vec::new();
+        for key in things {
+            let mut at = self.next.remove(&key).unwrap_or(now);
+            if at <= now {
+                at = now + self.interval.mul_f64(0.4f64.mul_add(chance(), 0.8));
+                due.push(key.clone());
+            }
+            next.insert(key, at);
         }
-        self.due = due;
-    }
-
-    /// The thing that has been due for longest, whose turn comes again one interval from now. `chance` is uniform from 0
-    /// to 1.
-    fn next(&mut self, now: Instant, chance: f64) -> Option<K> {
-        let (key, due) = self.due.iter_mut().min_by_key(|(_, due)| **due)?;
-        if *due > now {
-            return None;
-        }
-        *due = now + self.interval.mul_f64(0.2f64.mul_add(2.0 * chance - 1.0, 1.0));
-        Some(key.clone())
-    }
-
-    fn soonest(&self) -> Option<Instant> {
-        self.due.values().min().copied()
+        self.next = next;
+        due
     }
 }
 
@@ -121,37 +111,28 @@ mod tests {
         let now = Instant::now();
         for (chance, seconds) in [(0.0, 8), (0.5, 10), (1.0, 12)] {
             let mut rounds = Rounds::new(INTERVAL);
-            rounds.keep(&["a"], now);
-            assert_eq!(rounds.next(now, chance), Some("a"), "a new one is due at once");
+            let mut due = |at| rounds.due(vec!["a"], at, || chance);
+            assert_eq!(due(now), ["a"], "a new one is due at once");
             let next = now + Duration::from_secs(seconds);
-            assert_eq!(rounds.next(next - Duration::from_millis(1), chance), None);
-            assert_eq!(rounds.next(next, chance), Some("a"));
+            assert!(due(next - Duration::from_millis(1)).is_empty());
+            assert_eq!(due(next + Duration::from_millis(1)), ["a"]);
         }
     }
 
     #[test]
-    fn who_waited_longest_is_next_and_who_is_gone_has_no_turn() {
+    fn what_is_gone_has_no_turn_and_what_comes_back_is_new() {
         let now = Instant::now();
         let mut rounds = Rounds::new(INTERVAL);
-        rounds.keep(&["a", "b"], now);
-        let first = rounds.next(now, 0.0).unwrap();
-        let second = rounds.next(now, 1.0).unwrap();
-        assert_ne!(first, second);
-        rounds.keep(&["a", "b", "c", "c"], now);
-        assert_eq!(rounds.next(now, 0.5), Some("c"), "the others have had their turn");
-        let later = now + Duration::from_secs(30);
-        assert_eq!(rounds.next(later, 0.5), Some(first));
-        rounds.keep(&[first], later);
-        assert_eq!(rounds.next(later, 0.5), None, "the second is gone");
+        let mut due = |things: &[&'static str]| rounds.due(things.to_vec(), now, || 0.5);
+        assert_eq!(due(&["a", "b"]), ["a", "b"]);
+        assert_eq!(due(&["a", "b", "c"]), ["c"], "the others have had their turn");
+        assert!(due(&["a"]).is_empty());
+        assert_eq!(due(&["a", "b"]), ["b"]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_thousand_things_have_their_turns_few_at_a_time() {
         const COUNT: usize = 1000;
-        let pace = Pace {
-            interval: INTERVAL,
-            parallel: 16,
-        };
         let (turns, active, most) = <(Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
         let counted = (Arc::clone(&turns), Arc::clone(&most));
         let work = move |_: usize| {
@@ -163,11 +144,34 @@ mod tests {
                 active.fetch_sub(1, Ordering::Relaxed);
             }
         };
-        let rounds = run(pace, || (0..COUNT).collect(), work, CancellationToken::new());
+        let mut rounds = Rounds::new(INTERVAL);
+        let due = |now| rounds.due((0..COUNT).collect(), now, fastrand::f64);
         let minute = Duration::from_secs(60);
-        timeout(minute, rounds).await.unwrap_err();
+        timeout(minute, run(due, work, CancellationToken::new()))
+            .await
+            .unwrap_err();
         let (turns, most) = (counted.0.load(Ordering::Relaxed), counted.1.load(Ordering::Relaxed));
-        assert_eq!(most, 16);
+        assert_eq!(most, PARALLEL);
         assert!((5 * COUNT..=7 * COUNT).contains(&turns), "{turns} turns in a minute");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_that_takes_long_or_panics_is_alone() {
+        let turns = Arc::<AtomicUsize>::default();
+        let counted = Arc::clone(&turns);
+        let work = move |is_slow: bool| {
+            turns.fetch_add(1, Ordering::Relaxed);
+            async move {
+                if is_slow {
+                    std::future::pending::<()>().await;
+                } else {
+                    panic!("on purpose");
+                }
+            }
+        };
+        // Both are always due.
+        let rounds = run(|_| vec![true, false], work, CancellationToken::new());
+        timeout(Duration::from_millis(9500), rounds).await.unwrap_err();
+        assert_eq!(counted.load(Ordering::Relaxed), 1 + 10);
     }
 }

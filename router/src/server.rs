@@ -23,8 +23,9 @@ use crate::{
     call,
     config::Config,
     current::Current,
-    endpoints::{ByName, Endpoints},
+    endpoints::Endpoints,
     grpc::{inference::InferenceApi, routing::RoutingApi},
+    probe::Prober,
     subscription::{Subscription, SubscriptionConfig},
     telemetry,
     upstream::{Upstream, names::Names},
@@ -75,7 +76,7 @@ impl Server {
     pub fn bind(config: Config) -> Result<Self, StartError> {
         let ports = Ports::bind(config.listen_addr, config.admin_addr, LIMITS)?;
         let names = Names::default();
-        let endpoints = Endpoints::new(&config.group, ByName);
+        let endpoints = Endpoints::new(&config.group, names.clone());
         let upstream = Upstream::new(CONNECT_TIMEOUT, names, endpoints).map_err(StartError::Tls)?;
         Ok(Self {
             config,
@@ -127,6 +128,11 @@ impl Server {
         // Best effort too: without it servers are dialled by their names alone.
         let names = upstream.names().clone();
         following.spawn(names.follow(Arc::clone(&current), following_stop.clone()));
+
+        let prober = Prober::new(Arc::clone(&current), upstream.clone());
+        prober.register(own);
+        // Best effort as well: calls tell more of a server than probes.
+        following.spawn(prober.run(stop.clone()));
 
         let (calls, drain) = (TaskTracker::new(), CancellationToken::new());
         let (ready, confirmed) = (current.ready(), current.confirmed());

@@ -9,6 +9,7 @@ pub mod answer;
 mod clients;
 pub mod connector;
 pub mod dialect;
+pub mod get;
 pub mod metrics;
 pub mod names;
 pub mod response;
@@ -51,6 +52,7 @@ use crate::{
 /// The most bytes of a response's header.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
 const EVENT_STREAM: &str = "text/event-stream";
+const AGENT: &str = concat!("switchboard/", env!("CARGO_PKG_VERSION"));
 const JSON: &str = "application/json";
 /// The most servers that are remembered for what they do not know. Beyond it they are asked again.
 const REMEMBERED_MAX: usize = 1024;
@@ -168,7 +170,7 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// A client of the servers that `endpoints` chooses. Dialling (name, connection and TLS handshake together) may take
+    /// A client of the servers that `endpoints` chooses, where `names` knows them. Dialling (name, connection and TLS handshake together) may take
     /// `connect_timeout` where a model says nothing else.
     ///
     /// # Errors
@@ -283,7 +285,6 @@ impl fmt::Debug for Upstream {
 }
 
 fn request(call: Outgoing<'_>, post: &Post, uri: &Uri, body: &Bytes, accepts: &'static str) -> Request<Full<Bytes>> {
-    const AGENT: &str = concat!("switchboard/", env!("CARGO_PKG_VERSION"));
     let mut request = Request::new(Full::new(body.clone()));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = uri.clone();
@@ -295,11 +296,10 @@ fn request(call: Outgoing<'_>, post: &Post, uri: &Uri, body: &Bytes, accepts: &'
         headers.insert(header::REQUEST_ID, id);
     }
     call.request_id.pass_on_trace(headers);
-    let origin = call.endpoint.origin();
-    let credential = call
+    let token = call
         .credential
-        .filter(|credential| credential.origins.contains(&origin));
-    post.authorize(headers, credential.map(|credential| &credential.token));
+        .and_then(|credential| credential.token_for(call.endpoint));
+    post.authorize(headers, token);
     request
 }
 

@@ -24,8 +24,9 @@ use switchboard_router::{
         Rule, RuleId, Setting,
     },
     current::Current,
-    endpoints::Endpoints,
+    endpoints::{self, Endpoints, Health},
     grpc::{inference::InferenceApi, routing::RoutingApi},
+    probe::Prober,
     subscription::{Subscription, SubscriptionConfig},
     upstream::{Upstream, names::Names},
 };
@@ -49,7 +50,6 @@ pub(crate) const TOKEN: &str = "sk-canary-7d1e";
 pub(crate) struct Setup {
     family: &'static str,
     platform: Platform,
-    identifier: &'static str,
     endpoint: String,
     token_origins: Option<Vec<String>>,
     token: &'static str,
@@ -63,6 +63,8 @@ pub(crate) struct Setup {
     others: Vec<(&'static str, String)>,
     inference_paused: bool,
     tls: Option<Arc<catalog::Tls>>,
+    identifier: Option<String>,
+    names: Names,
 }
 
 impl Setup {
@@ -71,7 +73,6 @@ impl Setup {
         Self {
             family: "mistral",
             platform: Platform::OpenAiCompatible,
-            identifier: "org/model",
             endpoint: endpoint.into(),
             token_origins: None,
             token: TOKEN,
@@ -85,7 +86,21 @@ impl Setup {
             others: Vec::new(),
             inference_paused: false,
             tls: None,
+            identifier: Some("org/model".to_owned()),
+            names: Names::default(),
         }
+    }
+
+    /// With a model whose name at its servers was not given.
+    pub(crate) fn without_identifier(mut self) -> Self {
+        self.identifier = None;
+        self
+    }
+
+    /// With names that are looked up so.
+    pub(crate) fn names(mut self, names: Names) -> Self {
+        self.names = names;
+        self
     }
 
     /// With servers that prove themselves by this.
@@ -130,7 +145,7 @@ impl Setup {
 
     /// With servers of this platform, which know the model by this name.
     pub(crate) fn platform(mut self, platform: Platform, identifier: &'static str) -> Self {
-        (self.platform, self.identifier) = (platform, identifier);
+        (self.platform, self.identifier) = (platform, Some(identifier.to_owned()));
         self
     }
 
@@ -178,10 +193,10 @@ impl Setup {
 
     /// Starts the router.
     pub(crate) async fn start(self) -> Router {
-        let (limits, pads) = (self.limits, self.pads);
+        let (limits, pads, names) = (self.limits, self.pads, self.names.clone());
         let current = Arc::new(Current::default());
         current.swap(Arc::new(self.catalog()));
-        Router::start_padding(current, limits, pads).await
+        Router::naming(current, limits, pads, names).await
     }
 
     pub(crate) fn catalog(self) -> Catalog {
@@ -202,7 +217,7 @@ impl Setup {
             name: model_name(),
             family: Catalogue::get().family(self.family).expect("the family exists"),
             platform: self.platform,
-            identifier: self.identifier.to_owned(),
+            identifier: self.identifier,
             endpoints: [&self.endpoint]
                 .into_iter()
                 .chain(&self.endpoints)
@@ -216,7 +231,7 @@ impl Setup {
         let others = self.others.iter().map(|(id, uri)| {
             let other = Model {
                 name: ModelName::from_id(id).unwrap(),
-                identifier: (*id).to_owned(),
+                identifier: Some((*id).to_owned()),
                 endpoints: vec![endpoint(uri)],
                 credential: None,
                 limits: catalog::Limits::default(),
@@ -316,6 +331,7 @@ pub(crate) struct Router {
     pub(crate) drain: CancellationToken,
     pub(crate) current: Arc<Current>,
     pub(crate) endpoints: Endpoints,
+    upstream: Upstream,
     pub(crate) address: SocketAddr,
     pub(crate) tasks: TaskTracker,
     _server: JoinSet<()>,
@@ -324,13 +340,13 @@ pub(crate) struct Router {
 impl Router {
     /// Starts a router whose configuration is `current`.
     pub(crate) async fn start(current: Arc<Current>, limits: Limits) -> Self {
-        Self::start_padding(current, limits, false).await
+        Self::naming(current, limits, false, Names::default()).await
     }
 
-    async fn start_padding(current: Arc<Current>, limits: Limits, pads: bool) -> Self {
+    async fn naming(current: Arc<Current>, limits: Limits, pads: bool, names: Names) -> Self {
         let (tasks, drain) = (TaskTracker::new(), CancellationToken::new());
-        let endpoints = Endpoints::default();
-        let upstream = Upstream::new(Duration::from_secs(2), Names::default(), endpoints.clone()).unwrap();
+        let endpoints = Endpoints::new("", names.clone());
+        let upstream = Upstream::new(Duration::from_secs(2), names, endpoints.clone()).unwrap();
         let config = SubscriptionConfig {
             registry_addrs: Vec::new(),
             router_id: "router-1".to_owned(),
@@ -340,7 +356,8 @@ impl Router {
             snapshot: None,
         };
         let progress = Subscription::new(config, Arc::clone(&current), endpoints.clone()).progress();
-        let api = InferenceApi::new(Arc::clone(&current), upstream, limits, tasks.clone(), drain.clone()).padding(pads);
+        let (shared, served) = (Arc::clone(&current), upstream.clone());
+        let api = InferenceApi::new(shared, served, limits, tasks.clone(), drain.clone()).padding(pads);
         let stop = CancellationToken::new();
         let routing = RoutingApi::new(api.calls().clone(), progress, stop.clone());
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -359,6 +376,7 @@ impl Router {
             current,
             address,
             endpoints,
+            upstream,
             client: InferenceServiceClient::new(channel.clone()),
             routing: RoutingServiceClient::new(channel),
             stop,
@@ -381,6 +399,20 @@ impl Router {
         };
         let resolved = self.routing.clone().resolve_feature(request).await;
         resolved.unwrap().into_inner()
+    }
+
+    /// Probes every server once, one after the other, and tells how each does.
+    pub(crate) async fn probe(&self) -> Vec<Option<Health>> {
+        let prober = Prober::new(Arc::clone(&self.current), self.upstream.clone());
+        for server in self.servers() {
+            prober.probe(&server.identity).await;
+        }
+        self.servers().iter().map(|server| server.health).collect()
+    }
+
+    /// The servers, as they are known now.
+    pub(crate) fn servers(&self) -> Vec<endpoints::Status> {
+        self.endpoints.status(&self.current.load().unwrap())
     }
 
     /// With a client whose transport takes little ahead of its reader: the smallest windows of the protocol.

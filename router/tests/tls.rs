@@ -21,7 +21,10 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tonic::Code;
 
-use crate::harness::{Setup, TOKEN, prompt};
+use crate::{
+    harness::{Setup, TOKEN, prompt},
+    names::{NAME, names, up},
+};
 
 const AUTHORITY: &str = include_str!("tls/authority.pem");
 const GOOD: &str = include_str!("tls/good.pem");
@@ -134,4 +137,20 @@ async fn only_a_models_own_bundle_and_name_make_its_server_trusted() {
     }
     let router = Setup::at(&server.url).start().await;
     assert_eq!(router.ask(prompt("hi")).await.told().reason, "UPSTREAM_TLS_UNTRUSTED");
+}
+
+#[tokio::test]
+async fn a_server_that_is_dialled_by_its_address_proves_itself_by_its_name() {
+    let server = TlsServer::start(GOOD).await;
+    let url = server.url.replace("127.0.0.1", NAME);
+    // Nobody is at the second address.
+    let setup = Setup::at(url).names(names(&[1, 2], &up()));
+    let router = setup.tls(Some(AUTHORITY), None).start().await;
+    for _ in 0..4 {
+        let answer = router.ask(prompt("hi")).await;
+        assert_eq!(answer.failure.as_ref().map(tonic::Status::message), None);
+        assert_eq!(answer.text, "hello");
+    }
+    let addresses = router.servers().into_iter().map(|server| server.identity.address);
+    assert!(addresses.eq([1, 2].map(|last| Some([127, 0, 0, last].into()))));
 }

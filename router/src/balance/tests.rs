@@ -8,6 +8,7 @@ fn choice(identity: u64) -> Choice {
     Choice {
         weight: 1.0,
         in_flight: 0,
+        others: None,
         slowness: 1.0,
         is_near: false,
         identity,
@@ -138,7 +139,7 @@ fn any_choices() -> impl Strategy<Value = Vec<Choice>> {
                 in_flight,
                 slowness,
                 is_near,
-                identity,
+                ..choice(identity)
             })
             .collect()
     })
@@ -185,4 +186,28 @@ proptest! {
             .collect();
         prop_assert!(moved.values().all(|(from, to)| from == to || *to == 0));
     }
+}
+
+#[test]
+fn what_others_have_waiting_counts_where_it_is_known_of_both() {
+    let choose_of = |others: [Option<f64>; 2]| {
+        let mut choices = choices(&[1.0, 1.0]);
+        for (choice, others) in choices.iter_mut().zip(others) {
+            choice.in_flight = 1;
+            choice.others = others;
+        }
+        // The first is drawn first.
+        choose(&choices, None, || 0.0)
+    };
+    assert_eq!(choose_of([Some(5.0), Some(0.0)]), Some(1));
+    assert_eq!(choose_of([Some(0.0), Some(5.0)]), Some(0));
+    assert_eq!(choose_of([Some(5.0), None]), Some(0), "unknown is not zero");
+    assert_eq!(choose_of([None, None]), Some(0));
+    let keyed = |others| {
+        let mut choices = choices(&[1.0, 1.0]);
+        choices[0].others = others;
+        choices[1].others = Some(0.0);
+        choose(&choices, Some(3), || 0.0)
+    };
+    assert_eq!(keyed(Some(100.0)), keyed(Some(0.0)), "it is never a gate");
 }

@@ -90,7 +90,7 @@ impl Attempt {
         Outgoing {
             endpoint: &endpoint.uri,
             address: self.selected.address,
-            identifier: &model.identifier,
+            identifier: &self.selected.identifier,
             credential: model.credential.as_deref(),
             tls: model.tls.as_ref(),
             connect_timeout: model.limits.connect_timeout,
@@ -412,6 +412,7 @@ impl Walk {
             selected: Selected {
                 feature: self.decision.feature,
                 source_feature: self.decision.source_feature,
+                identifier: identifier(&model, chosen.listed),
                 model,
                 endpoint,
                 address: chosen.address,
@@ -446,6 +447,14 @@ impl Walk {
     fn deadline_on(&self, model: &Model) -> Instant {
         let total = model.limits.total_timeout.unwrap_or(self.limits.total);
         self.begun + self.budget.min(total)
+    }
+}
+
+/// The name by which a server knows a model, whose model list tells `listed`.
+fn identifier(model: &Model, listed: Option<Arc<str>>) -> Arc<str> {
+    match (&model.identifier, listed) {
+        (None, Some(listed)) => listed,
+        (_, listed) => model.identifier_or(listed.as_deref()).into(),
     }
 }
 

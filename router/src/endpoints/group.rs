@@ -7,7 +7,8 @@ use tokio::time::Instant;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{
-    Addresses, Ask, Health, Identity, Probed, Readiness, Verdict,
+    Addresses, Ask, EngineLoad, Health, Identity, Probed, Readiness, Verdict,
+    hints::Hints,
     pace::{Expected, Slowness, Work},
     server::{Server, Ticket},
 };
@@ -39,6 +40,7 @@ struct Entry {
     identity: Arc<Identity>,
     hash: u64,
     server: Server,
+    hints: Hints,
     /// What was told of it last.
     told: Option<Health>,
     probe_at: Instant,
@@ -73,6 +75,7 @@ pub(super) struct Pick {
     pub(super) id: ServerId,
     pub(super) endpoint: usize,
     pub(super) address: Option<IpAddr>,
+    pub(super) listed: Option<Arc<str>>,
     pub(super) is_degraded: bool,
     pub(super) ticket: Ticket,
 }
@@ -90,6 +93,8 @@ pub struct Status {
     pub slowness: f64,
     /// Which part of its share it gets.
     pub ramp: f64,
+    /// What its engine told of its load. `None`: nothing, or too long ago.
+    pub engine: Option<EngineLoad>,
     /// How long it surely gets no calls from now. `None`: it may get some.
     pub rest: Option<Duration>,
 }
@@ -149,6 +154,7 @@ impl Group {
             hash: hash(&identity),
             server: Server::new(identity.platform.is_probed()),
             identity: Arc::new(identity),
+            hints: Hints::default(),
             told: None,
             // Spread, so that a new catalog is not probed all at once.
             probe_at: now + PROBE_INTERVAL.mul_f64(fastrand::f64()),
@@ -214,6 +220,7 @@ impl Group {
             id: entry.id,
             endpoint: member.endpoint,
             address: entry.identity.address,
+            listed: entry.hints.listed.clone(),
             is_degraded,
             ticket: entry.server.begin(id, now),
         })
@@ -244,6 +251,7 @@ impl Group {
                 self.choices.push(balance::Choice {
                     weight: f64::from(member.weight) * entry.server.ramp(now),
                     in_flight: entry.server.in_flight,
+                    others: entry.hints.others(now),
                     slowness: entry.server.slowness.now(now),
                     is_near: member.is_near,
                     identity: entry.hash,
@@ -347,26 +355,54 @@ impl Group {
 
     /// What a probe says. Tells how the endpoint does if that has changed.
     pub(super) fn probed(&mut self, identity: &Identity, probed: Probed, now: Instant, chance: f64) -> Option<Changed> {
-        let entry = self.entries.iter_mut().find(|entry| *entry.identity == *identity)?;
+        let entry = self.known(identity)?;
         let id = entry.id;
         entry.server.probe(probed, now, chance);
         self.told(id)
     }
 
+    /// Takes down the server's name for the model.
+    pub(super) fn listed(&mut self, identity: &Identity, name: Option<String>) {
+        if let Some(entry) = self.known(identity) {
+            entry.hints.listed = name.map(Into::into);
+        }
+    }
+
+    /// Whether to ask for the metrics of an engine: where calls have a choice.
+    pub(super) fn wants_metrics(&mut self, identity: &Identity, now: Instant) -> bool {
+        let has_choice = self.in_use().count() > 1;
+        has_choice && self.known(identity).is_some_and(|entry| entry.hints.wants_metrics(now))
+    }
+
+    /// Takes down what an engine told of its load.
+    pub(super) fn measured(&mut self, identity: &Identity, load: Option<EngineLoad>, now: Instant) {
+        if let Some(entry) = self.known(identity) {
+            entry.hints.measured(load, entry.server.in_flight, now);
+        }
+    }
+
     /// How each server does.
     pub(super) fn status(&self, now: Instant) -> Vec<Status> {
         let members = self.members.iter().filter_map(|member| self.entries.get(member.entry));
-        let status = members.map(|Entry { identity, server, .. }| {
-            let until = server.resting_until().max(server.is_left_alone(now));
-            Status {
-                identity: Arc::clone(identity),
-                health: server.health(),
-                in_flight: server.in_flight,
-                slowness: server.slowness.now(now),
-                ramp: server.ramp(now),
-                rest: until.map(|until| until.saturating_duration_since(now)),
-            }
-        });
+        let status = members.map(
+            |Entry {
+                 identity,
+                 server,
+                 hints,
+                 ..
+             }| {
+                let until = server.resting_until().max(server.is_left_alone(now));
+                Status {
+                    identity: Arc::clone(identity),
+                    health: server.health(),
+                    in_flight: server.in_flight,
+                    slowness: server.slowness.now(now),
+                    ramp: server.ramp(now),
+                    engine: hints.load(now),
+                    rest: until.map(|until| until.saturating_duration_since(now)),
+                }
+            },
+        );
         status.collect()
     }
 
@@ -397,6 +433,10 @@ impl Group {
     fn in_use(&self) -> impl Iterator<Item = (&Member, &Entry)> {
         let members = self.members.iter().filter(|member| member.weight > 0);
         members.filter_map(|member| Some((member, self.entries.get(member.entry)?)))
+    }
+
+    fn known(&mut self, identity: &Identity) -> Option<&mut Entry> {
+        self.entries.iter_mut().find(|entry| *entry.identity == *identity)
     }
 
     fn server(&mut self, id: ServerId) -> Option<&mut Server> {

@@ -33,7 +33,7 @@ fn model_of(count: usize, platform: Platform) -> Arc<Model> {
         name: ModelName::from_id("m").unwrap(),
         family: Catalogue::get().family("mistral").unwrap(),
         platform,
-        identifier: "m".to_owned(),
+        identifier: Some("m".to_owned()),
         endpoints: (0..count).map(endpoint).collect(),
         credential: None,
         infill_mode: InfillMode::FamilyDefault,
@@ -391,7 +391,7 @@ async fn what_is_known_survives_a_swap_of_the_catalog_and_ends_with_the_identity
     case.take_out(0);
     let held = case.call();
     let mut changed = (*case.model).clone();
-    changed.identifier = "other".to_owned();
+    changed.identifier = Some("other".to_owned());
     changed.endpoints.insert(
         0,
         Endpoint {

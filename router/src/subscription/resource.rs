@@ -74,8 +74,8 @@ pub struct ModelSpec {
     pub family: &'static Family,
     /// The kind of API that its servers speak.
     pub platform: Platform,
-    /// The name by which the server knows it, as sent.
-    pub identifier: String,
+    /// The name by which its servers know it, as sent. `None`: none was given.
+    pub identifier: Option<String>,
     /// Its servers, one at least with a weight above 0.
     pub endpoints: Vec<Endpoint>,
     /// How it completes code.

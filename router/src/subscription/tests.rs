@@ -90,7 +90,7 @@ impl Case {
         let model = catalog.candidates(&decision).next()?.model.ok()?;
         let token = model.credential.as_ref();
         let token = token.map(|credential| credential.token.expose().to_owned());
-        Some((model.identifier.clone(), token))
+        Some((model.identifier_or(None).to_owned(), token))
     }
 
     async fn ready(&self) {

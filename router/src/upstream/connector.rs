@@ -31,7 +31,7 @@ use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::Instant,
+    time::{Instant, timeout},
 };
 use tower::Service;
 
@@ -61,6 +61,9 @@ pub enum DialError {
 /// The cause of a [`DialError`]; the client lends its errors and never gives them away, so causes are shared.
 pub type SharedError = Arc<dyn StdError + Send + Sync>;
 
+/// How much of the time for dialling a look-up may take: later it would be of no use.
+const LOOKUP_SHARE: f64 = 0.9;
+
 type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// Dials http and https, name, connection and handshake within one time limit.
@@ -74,7 +77,11 @@ impl Connector {
     /// `timeout` bounds name, connection and handshake together. With `address` nothing is looked up: every name is dialled
     /// there, and stays the name that TLS and HTTP know.
     pub(super) fn new(timeout: Duration, security: Security, names: Names, address: Option<IpAddr>) -> Self {
-        let mut http = HttpConnector::new_with_resolver(Resolver { names, address });
+        let mut http = HttpConnector::new_with_resolver(Resolver {
+            names,
+            address,
+            patience: timeout.mul_f64(LOOKUP_SHARE),
+        });
         http.enforce_http(false);
         http.set_nodelay(true);
         let https = HttpsConnector::new(Tcp(http), security.config, false, security.server_name);
@@ -128,11 +135,11 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let dial = self.https.call(uri);
-        let timeout = self.timeout;
+        let limit = self.timeout;
         Box::pin(async move {
-            let io = tokio::time::timeout(timeout, dial)
+            let io = timeout(limit, dial)
                 .await
-                .map_err(|_elapsed| DialError::TimedOut(timeout))?
+                .map_err(|_elapsed| DialError::TimedOut(limit))?
                 .map_err(dial_error)?;
             Ok(TokioIo::new(Marked {
                 io: TokioIo::new(io),
@@ -174,6 +181,7 @@ struct Resolver {
     names: Names,
     /// The only place, whatever the name.
     address: Option<IpAddr>,
+    patience: Duration,
 }
 
 impl Service<Name> for Resolver {
@@ -186,11 +194,17 @@ impl Service<Name> for Resolver {
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        let Self { names, address } = self.clone();
+        let Self {
+            names,
+            address,
+            patience,
+        } = self.clone();
         Box::pin(async move {
             let addresses = match address {
                 Some(address) => [address].into(),
-                None => names.resolve(name.as_str()).await?,
+                None => timeout(patience, names.resolve(name.as_str()))
+                    .await
+                    .unwrap_or_else(|_elapsed| Err(io::Error::from(io::ErrorKind::TimedOut).into()))?,
             };
             // The port comes from the URL.
             let addresses: Vec<_> = addresses.iter().map(|&address| (address, 0).into()).collect();

@@ -7,7 +7,10 @@ use std::{
     collections::{HashMap, HashSet},
     fmt, io,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -23,14 +26,12 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     catalog::{Catalog, ModelState},
     current::Current,
-    rounds::{self, Pace},
+    endpoints::Addresses,
+    rounds::{self, Rounds},
 };
 
 /// How often each name is looked up.
-const PACE: Pace = Pace {
-    interval: Duration::from_secs(15),
-    parallel: 16,
-};
+const INTERVAL: Duration = Duration::from_secs(15);
 /// How long a good answer is used when no newer one comes.
 const KEPT: Duration = Duration::from_secs(5 * 60);
 /// How long a look-up may take before a call goes by the kept answer.
@@ -63,6 +64,8 @@ pub struct Names {
 struct Shared {
     lookup: Lookup,
     known: Mutex<Known>,
+    /// Grows with each change of what is a server of its own.
+    version: AtomicU64,
 }
 
 #[derive(Default)]
@@ -77,6 +80,13 @@ struct Entry {
     running: Option<Running>,
     /// When it was asked for last.
     asked: Instant,
+}
+
+impl Entry {
+    fn servers(&self) -> Arc<[IpAddr]> {
+        let good = self.good.as_ref();
+        good.map(|good| Arc::clone(&good.servers)).unwrap_or_default()
+    }
 }
 
 #[derive(Clone)]
@@ -140,22 +150,9 @@ impl Names {
             shared: Arc::new(Shared {
                 lookup,
                 known: Mutex::default(),
+                version: AtomicU64::new(0),
             }),
         }
-    }
-
-    /// The addresses behind an endpoint's name that are servers of their own, sorted. Empty: it is one server, to be
-    /// dialled by its name; also when it is not looked up yet.
-    #[must_use]
-    pub fn addresses(&self, endpoint: &EndpointUri) -> Arc<[IpAddr]> {
-        let good = self
-            .known()
-            .entries
-            .get(endpoint.host())
-            .and_then(|entry| entry.good.clone());
-        good.filter(Good::is_usable)
-            .map(|good| good.servers)
-            .unwrap_or_default()
     }
 
     /// Keeps looking up the names of the catalog in use, until `stop`.
@@ -164,7 +161,11 @@ impl Names {
     ///
     /// Nothing is lost.
     pub async fn follow(self, current: Arc<Current>, stop: CancellationToken) {
-        let hosts = || current.load().map(|catalog| hosts(&catalog)).unwrap_or_default();
+        let mut rounds = Rounds::new(INTERVAL);
+        let due = |now| {
+            let hosts = current.load().map(|catalog| hosts(&catalog)).unwrap_or_default();
+            rounds.due(hosts, now, fastrand::f64)
+        };
         let look_up = |host: Box<str>| {
             let names = self.clone();
             async move {
@@ -174,7 +175,7 @@ impl Names {
                 }
             }
         };
-        rounds::run(PACE, hosts, look_up, stop).await;
+        rounds::run(due, look_up, stop).await;
     }
 
     /// Where a host is now. The kept answer stands in when the resolver fails or is slow.
@@ -200,6 +201,7 @@ impl Names {
         let Known { entries, lookups } = &mut *known;
         if !entries.contains_key(host) {
             entries.retain(|_, entry| entry.running.is_some() || now.duration_since(entry.asked) < KEPT);
+            self.shared.version.fetch_add(1, Ordering::Release);
         }
         let entry = entries.entry(host.into()).or_insert_with(|| Entry {
             good: None,
@@ -240,16 +242,31 @@ impl Names {
     }
 }
 
-/// Takes down that a look-up has ended, and how if it ended well.
+/// Takes down how a look-up has ended. A failure leaves the last good answer, while it may be used.
 fn keep(shared: &Weak<Shared>, host: &str, good: Option<&Good>) {
     let Some(shared) = shared.upgrade() else { return };
     let names = Names { shared };
     let mut known = names.known();
     if let Some(entry) = known.entries.get_mut(host) {
+        let before = entry.servers();
         entry.running = None;
-        if let Some(good) = good {
-            entry.good = Some(good.clone());
+        entry.good = good.cloned().or_else(|| entry.good.take().filter(Good::is_usable));
+        if entry.servers() != before {
+            names.shared.version.fetch_add(1, Ordering::Release);
         }
+    }
+}
+
+impl Addresses for Names {
+    fn version(&self) -> u64 {
+        self.shared.version.load(Ordering::Acquire)
+    }
+
+    /// None too when it is not looked up yet.
+    fn of(&self, endpoint: &EndpointUri) -> Arc<[IpAddr]> {
+        let known = self.known();
+        let entry = known.entries.get(endpoint.host());
+        entry.map(Entry::servers).unwrap_or_default()
     }
 }
 

@@ -56,7 +56,7 @@ fn read(raw: &Raw) -> Content {
                     credential: None,
                     spec: Err(refusal),
                 },
-                |entry| model(&name, entry),
+                model,
             );
             Content::Model(name, Box::new(content))
         }

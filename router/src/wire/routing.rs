@@ -64,6 +64,7 @@ impl From<&Selected> for router::Selection {
     fn from(selected: &Selected) -> Self {
         Self {
             endpoint: selected.endpoint.uri.origin().host_and_port(),
+            identifier: selected.identifier.to_string(),
             rule: selected.rule.as_ref().map(ToString::to_string).unwrap_or_default(),
             config_revision: selected.revision.get(),
             attempt_count: i32::try_from(selected.attempts).unwrap_or(i32::MAX),
@@ -97,7 +98,7 @@ pub fn selection(
         source_feature: source_feature.to_string(),
         model: model.name.to_string(),
         family: model.family.machine_name.clone(),
-        identifier: model.identifier.clone(),
+        identifier: model.identifier_or(None).to_owned(),
         reason: reason.into(),
         ..router::Selection::default()
     }

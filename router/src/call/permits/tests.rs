@@ -36,7 +36,7 @@ pub(super) fn catalog(revision: i64, places: usize, queue: usize, reserved: usiz
         name: ModelName::from_id("m").unwrap(),
         family: Catalogue::get().family("llama3").unwrap(),
         platform: Platform::OpenAiCompatible,
-        identifier: "m".to_owned(),
+        identifier: Some("m".to_owned()),
         endpoints: vec![Endpoint {
             uri: EndpointUri::parse("http://gpu1:8000").unwrap(),
             weight: 1,

@@ -165,14 +165,14 @@ fn a_usable_model_is_called_as_it_is_stored() {
     case.write(vec![(A, model(|_| ())), (B, platform), (CHAT, assigned(A))]);
     assert_eq!(case.held(), []);
     let model = case.chat().unwrap();
-    assert_eq!(model.identifier, "a", "without an identifier it is the id");
+    assert_eq!(model.identifier, None);
     assert_eq!(model.family.machine_name, "llama3");
     assert_eq!(case.last().catalog.cursor.revision, revision(2));
     assert_eq!(model.endpoints[0].weight, 1);
     let ModelState::Ready(b) = &case.last().catalog.models[&ModelName::parse(B).unwrap()] else {
         panic!("b is usable");
     };
-    assert_eq!(b.identifier, "m:1", "the platform is not sent");
+    assert_eq!(b.identifier.as_deref(), Some("m:1"), "the platform is not sent");
 }
 
 #[test]

@@ -139,16 +139,23 @@ async fn a_name_with_several_addresses_is_several_servers() {
     let resolver = Resolver::default();
     let names = resolver.names();
     let server = uri("http://gpu:8000/v1");
-    assert!(names.addresses(&server).is_empty(), "not looked up yet");
+    assert!(names.of(&server).is_empty(), "not looked up yet");
     resolver.then(Some(&["10.0.0.2", "10.0.0.1", "10.0.0.2"]));
     assert_eq!(texts(names.resolve("gpu").await), ["10.0.0.2", "10.0.0.1", "10.0.0.2"]);
-    assert_eq!(texts(Ok(names.addresses(&server))), ["10.0.0.1", "10.0.0.2"]);
+    assert_eq!(texts(Ok(names.of(&server))), ["10.0.0.1", "10.0.0.2"]);
     resolver.then(None);
     names.resolve("gpu").await.unwrap();
-    assert_eq!(names.addresses(&server).len(), 2, "a failure changes nothing");
+    assert_eq!(names.of(&server).len(), 2, "a failure changes nothing");
+    let version = names.version();
+    resolver.then(Some(&["10.0.0.2", "10.0.0.1"]));
+    names.resolve("gpu").await.unwrap();
+    assert_eq!(names.version(), version, "they are the same");
     advance(KEPT).await;
-    assert!(names.addresses(&server).is_empty(), "too old");
-    assert!(names.addresses(&uri("http://10.0.0.1:8000")).is_empty());
+    resolver.then(None);
+    names.resolve("gpu").await.unwrap_err();
+    assert!(names.of(&server).is_empty(), "too old");
+    assert_ne!(names.version(), version);
+    assert!(names.of(&uri("http://10.0.0.1:8000")).is_empty());
 }
 
 #[test]

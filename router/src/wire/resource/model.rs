@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use switchboard::{
     catalogue::Catalogue,
     endpoint::{EndpointUri, Origin},
-    names::{CredentialId, ModelName},
+    names::CredentialId,
     pb::registry,
     reason::FieldReason,
 };
@@ -20,10 +20,10 @@ const WEIGHT_MAX: u32 = 1000;
 /// The most characters of a zone, and of an API version.
 const TEXT_MAX: usize = 63;
 
-pub(super) fn model(name: &ModelName, entry: registry::ModelEntry) -> ModelContent {
+pub(super) fn model(entry: registry::ModelEntry) -> ModelContent {
     let model = entry.model.unwrap_or_default();
     let credential = credential(entry.credential);
-    let spec = spec(name, &model).and_then(|spec| {
+    let spec = spec(&model).and_then(|spec| {
         if let CredentialSpec::Set(CredentialRef { origins, .. }) = credential.as_ref().map_err(Clone::clone)?
             && let Some(outside) = spec
                 .endpoints
@@ -42,7 +42,7 @@ pub(super) fn model(name: &ModelName, entry: registry::ModelEntry) -> ModelConte
     }
 }
 
-fn spec(name: &ModelName, model: &registry::Model) -> Result<ModelSpec, Refusal> {
+fn spec(model: &registry::Model) -> Result<ModelSpec, Refusal> {
     let family = Catalogue::get().family(model.family()).ok_or_else(|| {
         let text = format!("`{}` is not in this router's catalogue", model.family());
         Refusal::new("model.family", FieldReason::FamilyUnknown, text)
@@ -70,13 +70,10 @@ fn spec(name: &ModelName, model: &registry::Model) -> Result<ModelSpec, Refusal>
         return Err(Refusal::new("model.endpoints", FieldReason::FieldRequired, text));
     }
     let given = model.identifier();
-    let identifier = match given.strip_prefix(identifier_prefix(&platform)).unwrap_or(given) {
-        "" => name.id(),
-        sent => sent,
-    };
+    let sent = given.strip_prefix(identifier_prefix(&platform)).unwrap_or(given);
     Ok(ModelSpec {
         family,
-        identifier: identifier.to_owned(),
+        identifier: (!sent.is_empty()).then(|| sent.to_owned()),
         endpoints,
         infill_mode: infill_mode(model, &platform)?,
         platform,

@@ -45,7 +45,11 @@ fn the_prefix_that_tells_a_platform_is_not_sent_there() {
         let payload = on(platform, |model| model.identifier = Some(given.to_owned()));
         case.write(vec![(A, payload), (CHAT, assigned(A))]);
         let model = case.chat().unwrap();
-        assert_eq!((&model.platform, &*model.identifier), (&expected, sent), "{given}");
+        assert_eq!(
+            (&model.platform, model.identifier.as_deref()),
+            (&expected, Some(sent)),
+            "{given}"
+        );
     }
 }
 
