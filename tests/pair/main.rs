@@ -18,6 +18,7 @@ mod peer;
 mod proxy;
 
 mod administrator;
+mod chaos;
 mod cold_start;
 mod credentials;
 mod disk;

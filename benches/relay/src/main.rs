@@ -70,7 +70,7 @@ struct Flags {
     #[arg(long)]
     no_pin: bool,
 
-    /// A registry that was built already; without it, or without a router, both are built
+    /// A registry that was built already; without it all programs are built, this one's own too
     #[arg(long, requires = "router")]
     registry: Option<PathBuf>,
 
@@ -249,10 +249,10 @@ async fn listen(ready_file: &Path) -> Result<TcpListener> {
 fn programs(flags: &Flags) -> Result<Programs> {
     let own = std::env::current_exe()?;
     let folder = own.parent().context("the folder of this program")?;
-    build(folder, &["switchboard-relay-benchmark"])?;
     let (registry, router) = match (&flags.registry, &flags.router) {
         (Some(registry), Some(router)) => (registry.clone(), router.clone()),
         _ => {
+            build(folder, &["switchboard-relay-benchmark"])?;
             build(folder, &["switchboard-registry", "switchboard-router"])?;
             (folder.join("switchboard-registry"), folder.join("switchboard-router"))
         }

@@ -120,7 +120,8 @@ impl Run {
             let relayed = relay::relay(&mut answer, first, buffer, patience, progress).await;
             relayed.map_err(CallError::from)
         };
-        let relayed = within(attempt.deadline, relayed).instrument(watch.span()).await;
+        // Outside the attempt's span, which `watch` keeps open: entering it for each event would cost as much as the event.
+        let relayed = within(attempt.deadline, relayed).await;
         watch.ended(relayed.as_ref().err());
         attempt.judge(relayed.as_ref().err());
         relayed.map(|()| answer)
