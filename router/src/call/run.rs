@@ -13,7 +13,6 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
 
 use self::open::Opened;
 use super::{CallError, CallFailure, Calls, Completion, Context, Selected, Walk, within};

@@ -73,7 +73,7 @@ fn catalog() -> Result<Catalog> {
             name: name(place)?,
             family,
             platform: Platform::OpenAiCompatible,
-            identifier: format!("model-{place}"),
+            identifier: Some(format!("model-{place}")),
             endpoints: vec![Endpoint {
                 uri: EndpointUri::parse("http://127.0.0.1:8000/v1")?,
                 weight: 1,
