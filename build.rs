@@ -42,6 +42,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // In order, so that the same message always has the same bytes.
         .btree_map(".")
         .skip_debug(WITHOUT_DEBUG)
+        // The same zeros for every message.
+        .bytes(".switchboard.router.v1.StreamInferResponse.padding")
         .compile_fds(descriptors.clone())?;
     shared_streams(descriptors, &out.join("shared"))?;
     Ok(())

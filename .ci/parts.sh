@@ -16,6 +16,20 @@ need_python_tool() {
     touch "$mark"
 }
 
+# need_python_program PACKAGE VERSION PROGRAM: installs a program that is written in Python, with what it depends on, into an
+# environment of its own.
+need_python_program() {
+    local folder=$python_tools/programs/$1-$2
+    if [ ! -e "$folder/installed" ]; then
+        command -v python3 >/dev/null || { echo "python3 is missing: it installs $1" >&2; return 1; }
+        python3 -m venv --clear "$folder" || return 1
+        "$folder/bin/python" -m pip --disable-pip-version-check install --quiet --no-input "$1==$2" || return 1
+        touch "$folder/installed"
+    fi
+    mkdir -p "$python_tools/bin"
+    ln -sf "$folder/bin/$3" "$python_tools/bin/$3"
+}
+
 # need_cargo_tool CRATE VERSION: builds a cargo subcommand, once per version, and puts it on the path.
 need_cargo_tool() {
     local folder=$cargo_tools/$1-$2

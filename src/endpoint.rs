@@ -2,7 +2,7 @@
 //!
 //! Pure text: whether an address may be dialled is another room's question.
 
-use std::fmt;
+use std::{fmt, sync::LazyLock};
 
 use http::{Uri, uri::PathAndQuery};
 
@@ -108,10 +108,29 @@ impl EndpointUri {
         })
     }
 
+    /// Where Anthropic itself serves its models.
+    ///
+    /// # Panics
+    ///
+    /// Never: the text is a constant, and a test reads it.
+    #[must_use]
+    pub fn anthropic() -> &'static Self {
+        #[expect(clippy::expect_used, reason = "the text is a constant, and a test reads it")]
+        static ANTHROPIC: LazyLock<EndpointUri> =
+            LazyLock::new(|| EndpointUri::parse("https://api.anthropic.com").expect("a constant"));
+        &ANTHROPIC
+    }
+
     /// The text as it was given.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.given
+    }
+
+    /// The host as it was given: a name or an address, an IPv6 one in brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.uri.host().unwrap_or_default()
     }
 
     /// Scheme, host and port.
@@ -140,6 +159,24 @@ impl EndpointUri {
         let path = PathAndQuery::try_from(format!("{base}{path}")).expect("two paths joined are a path");
         parts.path_and_query = Some(path);
         Uri::from_parts(parts).expect("scheme and authority were parsed before")
+    }
+
+    /// The URL of one call whose path is made: `path` begins with a slash and may have a query. The base URL may end in
+    /// `endings`, which are taken away one after the other.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the URL: it is too long, or `path` is none.
+    pub fn call_below(&self, endings: &[&str], path: &str) -> Result<Uri, http::Error> {
+        let mut base = self.uri.path();
+        for ending in endings {
+            base = base.trim_end_matches('/');
+            base = base.strip_suffix(ending).unwrap_or(base);
+        }
+        let base = base.trim_end_matches('/');
+        let mut parts = self.uri.clone().into_parts();
+        parts.path_and_query = Some(PathAndQuery::try_from(format!("{base}{path}"))?);
+        Ok(Uri::from_parts(parts)?)
     }
 }
 
@@ -170,6 +207,12 @@ impl Origin {
     #[must_use]
     pub const fn is_tls(&self) -> bool {
         self.is_tls
+    }
+
+    /// The port, given or the scheme's own.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
     }
 
     /// Host and port, as a person would type them.
@@ -208,6 +251,30 @@ mod tests {
     }
 
     #[test]
+    fn endings_that_a_made_path_brings_itself_are_taken_away() {
+        let call = |base: &str| {
+            let uri = EndpointUri::parse(base).unwrap();
+            uri.call_below(&["/v1", "/own"], "/own/x?y=1")
+                .map(|uri| uri.to_string())
+        };
+        for base in [
+            "https://h",
+            "https://h/",
+            "https://h/own",
+            "https://h/own/v1/",
+            "https://h/v1",
+        ] {
+            assert_eq!(call(base).unwrap(), "https://h/own/x?y=1", "{base}");
+        }
+        assert_eq!(
+            call("https://h/own/gateway").unwrap(),
+            "https://h/own/gateway/own/x?y=1"
+        );
+        let uri = EndpointUri::parse("https://h").unwrap();
+        assert!(uri.call_below(&[], "/a b").is_err());
+    }
+
+    #[test]
     fn what_is_no_endpoint_is_told_by_its_cause() {
         use EndpointError as E;
         let long = format!("http://h/{}", "a".repeat(3000));
@@ -237,6 +304,8 @@ mod tests {
         let origin = |text: &str| EndpointUri::parse(text).unwrap().origin();
         assert_eq!(origin("http://GPU1/v1"), origin("http://gpu1:80"));
         assert_eq!(origin("https://gpu1"), origin("https://gpu1:443/x"));
+        let anthropic = EndpointUri::anthropic().origin();
+        assert_eq!(anthropic.to_string(), "https://api.anthropic.com:443");
         assert_ne!(origin("http://gpu1:443"), origin("https://gpu1:443"));
         assert_eq!(origin("http://[::1]:8000").to_string(), "http://[::1]:8000");
         assert_eq!(Origin::parse("http://gpu1:80"), Ok(origin("http://gpu1")));

@@ -105,6 +105,13 @@ impl Failure {
         self
     }
 
+    /// Adds whose quota is used up.
+    #[must_use]
+    pub fn with_quota(mut self, subject: impl Into<String>, description: impl Into<String>) -> Self {
+        self.details.add_quota_failure_violation(subject, description);
+        self
+    }
+
     /// Adds the resource that the call is about.
     #[must_use]
     pub fn with_resource(mut self, kind: &'static str, name: impl fmt::Display) -> Self {

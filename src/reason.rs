@@ -156,6 +156,8 @@ reasons! {
     ModelNotReady = "MODEL_NOT_READY", Unavailable;
     /// The model has as many calls as it may, and no place came free in time.
     ModelOverloaded = "MODEL_OVERLOADED", Unavailable;
+    /// The feature has as many calls as it may.
+    QuotaExceeded = "QUOTA_EXCEEDED", ResourceExhausted;
     /// Self-hosted inference is switched off.
     InferencePaused = "INFERENCE_PAUSED", FailedPrecondition;
     /// No feature has the name that the call asks for.
@@ -224,6 +226,8 @@ reasons! {
     InternalError = "INTERNAL_ERROR", Internal;
     /// There is no such method.
     MethodUnknown = "METHOD_UNKNOWN", Unimplemented;
+    /// The request is compressed.
+    EncodingNotSupported = "ENCODING_NOT_SUPPORTED", Unimplemented;
 }
 
 macro_rules! field_reasons {
@@ -296,9 +300,9 @@ field_reasons! {
     IdentifierPlatformMismatch = "IDENTIFIER_PLATFORM_MISMATCH";
     /// A platform that this version does not speak to.
     PlatformNotSupported = "PLATFORM_NOT_SUPPORTED";
-    /// An option that the model's platform does not have.
+    /// What the model's platform does not have: an option, or a way to ask models of the family.
     PlatformMismatch = "PLATFORM_MISMATCH";
-    /// A way of completing code that the model's family cannot do.
+    /// A way of completing code that the model's family or platform cannot do.
     InfillModeNotSupported = "INFILL_MODE_NOT_SUPPORTED";
     /// A certificate that cannot be read, or something else among the certificates.
     CertificateMalformed = "CERTIFICATE_MALFORMED";
@@ -306,6 +310,8 @@ field_reasons! {
     CredentialNotAscii = "CREDENTIAL_NOT_ASCII";
     /// `provider` contradicts `model`, `fallback_models` or `rules`.
     ProviderMismatch = "PROVIDER_MISMATCH";
+    /// Features would reserve more places than their model, or they themselves, have.
+    ReservationTooLarge = "RESERVATION_TOO_LARGE";
     /// A page token that this list did not give.
     PageTokenInvalid = "PAGE_TOKEN_INVALID";
     /// The family is not in the catalogue.

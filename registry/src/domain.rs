@@ -9,6 +9,7 @@ pub mod items;
 pub mod life;
 pub mod model;
 pub mod repeat;
+mod reservation;
 pub mod settings;
 pub mod size;
 pub mod state;

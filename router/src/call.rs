@@ -8,6 +8,8 @@
 //! buffer closes, and the task drops the connection. Once the buffer has all, the model is free, and the task only waits for
 //! the caller.
 
+mod affinity;
+mod budget;
 pub mod deadline;
 mod failure;
 pub mod permits;
@@ -16,7 +18,7 @@ mod unary;
 mod verdict;
 mod walk;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use switchboard::{
     names::{FeatureName, Revision},
@@ -32,7 +34,7 @@ use tracing::Instrument as _;
 pub use self::{
     failure::{CallError, CallFailure, Considered, Context, Outcome},
     unary::Answered,
-    walk::{ATTEMPTS_MAX, Attempt, Walk},
+    walk::{ATTEMPTS_MAX, Attempt, Choosing, Walk},
 };
 use self::{
     permits::Permits,
@@ -41,6 +43,7 @@ use self::{
 use crate::{
     catalog::{Caller, Endpoint, Model, RuleId, Scope, SelectionReason},
     current::Current,
+    endpoints::{Endpoints, Shape},
     prompt::{Request, Text},
     relay::{
         Patience,
@@ -94,6 +97,12 @@ pub struct Selected {
     pub model: Arc<Model>,
     /// The server that is called.
     pub endpoint: Endpoint,
+    /// The server's name of the model.
+    pub identifier: Arc<str>,
+    /// The address to dial. `None`: by name.
+    pub address: Option<IpAddr>,
+    /// Whether every server of the model is failing, and this one is used all the same.
+    pub is_degraded: bool,
     /// What decided last.
     pub reason: SelectionReason,
     /// The rule that decided. `None`: none did.
@@ -224,6 +233,12 @@ impl Calls {
         &self.permits
     }
 
+    /// The servers of models.
+    #[must_use]
+    pub const fn endpoints(&self) -> &Endpoints {
+        self.upstream.endpoints()
+    }
+
     /// How many calls run.
     #[must_use]
     pub fn active(&self) -> usize {
@@ -247,7 +262,7 @@ impl Calls {
         request_id: &RequestId,
     ) -> Result<Answering, CallFailure> {
         let mut context = Context::new(request.input.field());
-        let walk = match self.admit(request, timeout, scope, request_id, &mut context) {
+        let walk = match self.admit(request, Shape::Stream, timeout, scope, request_id, &mut context) {
             Ok(walk) => walk,
             Err(error) => return Err(CallFailure::at_once(error, context)),
         };
@@ -297,6 +312,7 @@ impl Calls {
     fn admit(
         &self,
         request: Request,
+        shape: Shape,
         timeout: Option<Duration>,
         scope: Scope<'_>,
         request_id: &RequestId,
@@ -317,18 +333,14 @@ impl Calls {
         };
         let decision = catalog.resolve(&request.feature, &caller)?;
         context.feature = Some(decision.feature);
-        let permits = self.permits.clone();
-        Ok(Walk::new(catalog, decision, request, permits, self.limits, budget))
-    }
-}
-
-impl Calls {
-    /// Notes what the end of an attempt says about its server.
-    fn judge(&self, attempt: &Attempt, error: Option<&CallError>) {
-        if let Some(verdict) = verdict::verdict(attempt, error) {
-            let Selected { model, endpoint, .. } = &attempt.selected;
-            self.upstream.endpoints().note(&model.name, &endpoint.uri, verdict);
-        }
+        let choosing = Choosing {
+            endpoints: self.upstream.endpoints().clone(),
+            key: affinity::key(&request, &caller.scope),
+            shape,
+        };
+        let limit = catalog.max_concurrency(&decision);
+        let permit = self.permits.begin(decision.source_feature, limit)?;
+        Ok(Walk::new(self, catalog, decision, request, choosing, permit, budget))
     }
 }
 

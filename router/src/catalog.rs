@@ -124,8 +124,8 @@ pub struct Model {
     pub family: &'static Family,
     /// The kind of API that its servers speak.
     pub platform: Platform,
-    /// The name by which the server knows it, as sent.
-    pub identifier: String,
+    /// The name by which its servers know it, as sent. `None`: none was given, and each server's model list tells.
+    pub identifier: Option<String>,
     /// Its servers, one at least with a weight above 0.
     pub endpoints: Vec<Endpoint>,
     /// Its credential. `None`: calls carry none.
@@ -136,6 +136,14 @@ pub struct Model {
     pub limits: Limits,
     /// How its servers prove who they are. `None`: by the system's roots.
     pub tls: Option<Arc<Tls>>,
+}
+
+impl Model {
+    /// The name that is sent to a server whose model list tells `listed`.
+    #[must_use]
+    pub fn identifier_or<'a>(&'a self, listed: Option<&'a str>) -> &'a str {
+        self.identifier.as_deref().or(listed).unwrap_or_else(|| self.name.id())
+    }
 }
 
 /// The kind of API that a model's servers speak.
@@ -151,6 +159,17 @@ pub enum Platform {
     },
     /// Anthropic Messages.
     Anthropic,
+}
+
+impl Platform {
+    /// Whether its servers are the administrator's own: those of others are not probed.
+    #[must_use]
+    pub const fn is_probed(&self) -> bool {
+        match self {
+            Self::OpenAiCompatible => true,
+            Self::AzureOpenAi { .. } | Self::Anthropic => false,
+        }
+    }
 }
 
 /// How a model completes code between a prefix and a suffix.
@@ -187,4 +206,12 @@ pub struct Credential {
     pub origins: BTreeSet<Origin>,
     /// The token.
     pub token: ApiToken,
+}
+
+impl Credential {
+    /// The token, if it may be sent to this server.
+    #[must_use]
+    pub fn token_for(&self, server: &EndpointUri) -> Option<&ApiToken> {
+        self.origins.contains(&server.origin()).then_some(&self.token)
+    }
 }

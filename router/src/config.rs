@@ -44,6 +44,8 @@ pub struct Config {
     pub group: String,
     /// How long calls that run may go on after the router was told to stop.
     pub drain_timeout: Duration,
+    /// Whether no message of a streamed answer is small.
+    pub pad_messages: bool,
     /// Where the newest state is kept for the next start. `None`: nowhere.
     pub snapshot: Option<SnapshotFile>,
     /// Whether gRPC reflection is served.
@@ -89,6 +91,7 @@ fn serve(flags: ServeFlags) -> Result<Serve<Config>, String> {
             router_id,
             group: flags.group,
             drain_timeout: flags.drain_timeout,
+            pad_messages: flags.pad_messages,
             snapshot,
             ready_file: flags.shared.ready_file,
         },
@@ -172,6 +175,10 @@ struct ServeFlags {
     /// After SIGTERM, let calls that run go on for at most this long, for example `110s` or `2m`
     #[arg(long, value_name = "DURATION", default_value = "110s", value_parser = flags::duration)]
     drain_timeout: Duration,
+
+    /// Fill every message of a streamed answer up to 256 bytes: for callers behind a proxy written in Rust, such as Linkerd's, which else ends a whole connection once a few of its streams are not read
+    #[arg(long)]
+    pad_messages: bool,
 
     /// Keep the newest configuration, with its API tokens, sealed in this file, and begin with it when the registry is away
     #[arg(long, value_name = "PATH", requires = "snapshot_key_file")]

@@ -17,6 +17,7 @@ use crate::catalog::Catalog;
 #[derive(Debug)]
 pub struct Current {
     catalog: ArcSwapOption<Catalog>,
+    swaps: watch::Sender<u64>,
     contact: Mutex<Option<Instant>>,
     held: AtomicUsize,
     ready: watch::Sender<bool>,
@@ -27,6 +28,7 @@ impl Default for Current {
     fn default() -> Self {
         Self {
             catalog: ArcSwapOption::empty(),
+            swaps: watch::Sender::new(0),
             contact: Mutex::default(),
             held: AtomicUsize::new(0),
             ready: watch::Sender::new(false),
@@ -45,6 +47,25 @@ impl Current {
     /// Puts a catalog in use: calls that begin from now on see it.
     pub fn swap(&self, catalog: Arc<Catalog>) {
         self.catalog.store(Some(catalog));
+        self.swaps.send_modify(|swaps| *swaps += 1);
+    }
+
+    /// Waits until the catalog in use has what is looked for, which may be now.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub async fn until<T>(&self, find: impl Fn(&Catalog) -> Option<T>) -> T {
+        let mut swaps = self.swaps.subscribe();
+        loop {
+            // What is swapped in from here on is noticed.
+            swaps.mark_unchanged();
+            if let Some(found) = self.load().and_then(|catalog| find(&catalog)) {
+                return found;
+            }
+            // The other end is as old as this.
+            swaps.changed().await.ok();
+        }
     }
 
     /// Says that the router may take calls: it has a catalog, and has tried once for each credential that it needs.

@@ -14,10 +14,10 @@ use switchboard::{catalogue::Family, names::FeatureName};
 use self::format::{Defaults, Format};
 pub use self::{
     request::{
-        Infill, Input, Message, Options, ReasoningEffort, Request, ResponseFormat, Snippet, Tool, ToolCall, ToolChoice,
-        ToolResult, Tools, Turn,
+        Infill, Input, Message, Options, ReasoningEffort, Request, ResponseFormat, Snippet, Thought, Tool, ToolCall,
+        ToolChoice, ToolResult, Tools, Turn,
     },
-    text::{JsonObject, NoJsonObject, Text},
+    text::{JsonObject, NoJsonObject, Signature, Text},
 };
 use crate::catalog::InfillMode;
 
@@ -46,6 +46,8 @@ pub struct Prompt<'a> {
     pub response_format: Option<&'a ResponseFormat>,
     /// The caller's options, filled up with the family's.
     pub options: Options,
+    /// The caller's options alone.
+    pub asked: &'a Options,
 }
 
 /// The two shapes that a prompt has on the wire.
@@ -89,6 +91,18 @@ pub enum InputNotSupported {
         /// Machine name of the family.
         family: &'static str,
     },
+    /// Text to complete for servers that only chat.
+    #[error("{platform} only chats; set the model's infill mode to CHAT, or give another input")]
+    CompletionOnPlatform {
+        /// The platform, as people call it.
+        platform: &'static str,
+    },
+    /// A response format for servers that know none.
+    #[error("{platform} takes no `response_format`")]
+    ResponseFormatOnPlatform {
+        /// The platform, as people call it.
+        platform: &'static str,
+    },
 }
 
 /// Makes the prompt of a call of `feature` for one model.
@@ -125,6 +139,7 @@ pub fn render<'a>(
         tools: &request.tools,
         response_format: request.response_format.as_ref(),
         options: options(request, feature, format, target),
+        asked: &request.options,
     })
 }
 

@@ -6,9 +6,9 @@
 pub mod coalesce;
 pub mod pending;
 
-use std::time::Duration;
+use std::{pin::Pin, time::Duration};
 
-use tokio::time::timeout;
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use self::pending::{PendingError, Sender};
 use crate::upstream::{
@@ -98,6 +98,7 @@ pub async fn relay(
     progress: &mut Progress,
 ) -> Result<(), RelayError> {
     let mut event = first;
+    let mut silence = Silence::new(patience.idle);
     loop {
         match event {
             Event::Delta(delta) => {
@@ -117,10 +118,44 @@ pub async fn relay(
                 return Ok(());
             }
         }
-        event = timeout(patience.idle, answer.next())
+        event = silence
+            .ended_by(answer.next())
             .await
-            .map_err(|_elapsed| UpstreamError::IdleTimeout(patience.idle))??
+            .ok_or(UpstreamError::IdleTimeout(patience.idle))??
             .ok_or(UpstreamError::Truncated)?;
+    }
+}
+
+/// How long the model may be silent. One timer for a whole answer: it is moved on when it fires, not at each event.
+struct Silence {
+    limit: Duration,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Silence {
+    fn new(limit: Duration) -> Self {
+        Self {
+            limit,
+            timer: Box::pin(sleep(limit)),
+        }
+    }
+
+    /// What comes next. `None`: it does not come in time, counted from now.
+    async fn ended_by<T>(&mut self, next: impl Future<Output = T>) -> Option<T> {
+        let until = Instant::now() + self.limit;
+        let mut next = std::pin::pin!(next);
+        loop {
+            tokio::select! {
+                // In this order: what is there already is not late.
+                biased;
+                came = &mut next => return Some(came),
+                () = &mut self.timer => {}
+            }
+            if Instant::now() >= until {
+                return None;
+            }
+            self.timer.as_mut().reset(until);
+        }
     }
 }
 

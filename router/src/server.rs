@@ -24,10 +24,12 @@ use crate::{
     check::Checker,
     config::Config,
     current::Current,
+    endpoints::Endpoints,
     grpc::{inference::InferenceApi, routing::RoutingApi},
+    probe::Prober,
     subscription::{Subscription, SubscriptionConfig},
     telemetry,
-    upstream::Upstream,
+    upstream::{Upstream, names::Names},
 };
 
 const LIMITS: Limits = Limits {
@@ -74,7 +76,9 @@ impl Server {
     /// [`StartError`] says which of them failed.
     pub fn bind(config: Config) -> Result<Self, StartError> {
         let ports = Ports::bind(config.listen_addr, config.admin_addr, LIMITS)?;
-        let upstream = Upstream::new(CONNECT_TIMEOUT).map_err(StartError::Tls)?;
+        let names = Names::default();
+        let endpoints = Endpoints::new(&config.group, names.clone());
+        let upstream = Upstream::new(CONNECT_TIMEOUT, names, endpoints).map_err(StartError::Tls)?;
         Ok(Self {
             config,
             ports,
@@ -103,6 +107,7 @@ impl Server {
         let own = metrics.sub_registry_with_prefix("router");
         upstream.metrics().register(own);
         telemetry::register_current(&current, own);
+        upstream.endpoints().register(&current, own);
         let subscription = Subscription::new(
             SubscriptionConfig {
                 registry_addrs: config.registry_addrs,
@@ -122,10 +127,20 @@ impl Server {
         let mut following = JoinSet::new();
         // Best effort: without it the last catalog stays in use, as it does while the registry is away.
         following.spawn(subscription.run(following_stop.clone()));
+        // Best effort too: without it servers are dialled by their names alone.
+        let names = upstream.names().clone();
+        following.spawn(names.follow(Arc::clone(&current), following_stop.clone()));
+
+        let prober = Prober::new(Arc::clone(&current), upstream.clone());
+        prober.register(own);
+        // Best effort as well: calls tell more of a server than probes.
+        following.spawn(prober.run(stop.clone()));
 
         let (calls, drain) = (TaskTracker::new(), CancellationToken::new());
         let (ready, confirmed) = (current.ready(), current.confirmed());
-        let inference = InferenceApi::new(current, upstream, call::Limits::default(), calls.clone(), drain.clone());
+        let inference = InferenceApi::new(current, upstream, call::Limits::default(), calls.clone(), drain.clone())
+            .padding(config.pad_messages);
+        inference.calls().permits().register(own);
         let routing = RoutingApi::new(inference.calls().clone(), progress, stop.clone());
         let routes = Routes::default()
             .add_service(InferenceServiceServer::new(inference).max_decoding_message_size(LIMITS.message_bytes))
@@ -153,7 +168,8 @@ impl Server {
             tracing::warn!("calls did not end in time");
         }
         following_stop.cancel();
-        if timeout(2 * END_TIMEOUT, following.join_next()).await.is_err() {
+        let followed = async { while following.join_next().await.is_some() {} };
+        if timeout(2 * END_TIMEOUT, followed).await.is_err() {
             tracing::warn!("the subscription to the registry did not end in time");
         }
         served?;

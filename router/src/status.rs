@@ -16,7 +16,7 @@ use switchboard::{
 };
 
 use crate::{
-    call::{CallError, CallFailure, Considered, Context},
+    call::{CallError, CallFailure, Considered, Context, permits::QuotaExceeded},
     catalog::{ResolveError, Unusable},
     upstream::{
         UpstreamError,
@@ -43,8 +43,14 @@ impl From<CallFailure> for Failure {
             CallError::ConfigNotLoaded => may_retry(Self::new(Reason::ConfigNotLoaded, message), RETRY),
             CallError::Resolve(error) => unresolved(&error, &context),
             CallError::Unusable { model, why, .. } => unusable(why, &model, message),
+            CallError::Ejected { reason, pause, .. } => may_retry(Self::new(reason, message), pause),
             CallError::Overloaded { limit, .. } => {
                 may_retry(Self::new(Reason::ModelOverloaded, message), RETRY).with(key::LIMIT, limit)
+            }
+            CallError::QuotaExceeded(QuotaExceeded { feature, limit }) => {
+                let failure =
+                    Self::new(Reason::QuotaExceeded, message.clone()).with_quota(feature.to_string(), message);
+                may_retry(failure, RETRY).with(key::LIMIT, limit)
             }
             CallError::InputNotSupported(_) => {
                 let subject = context.model.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -61,8 +67,8 @@ impl From<CallFailure> for Failure {
             CallError::Upstream(UpstreamError::RateLimited(delay)) => {
                 may_retry(Self::new(Reason::UpstreamRateLimited, message), delay.unwrap_or(RETRY))
             }
-            CallError::Upstream(UpstreamError::Busy(delay)) => {
-                let failure = Self::new(Reason::UpstreamServerError, message).with(key::UPSTREAM_STATUS, 503);
+            CallError::Upstream(UpstreamError::Busy(status, delay)) => {
+                let failure = Self::new(Reason::UpstreamServerError, message).with(key::UPSTREAM_STATUS, status);
                 may_retry(failure, delay)
             }
             CallError::Upstream(error) => upstream(&error, message, context.input_field),
@@ -152,7 +158,7 @@ fn upstream(error: &UpstreamError, message: String, input_field: &'static str) -
         | UpstreamError::IdleTimeout(_)
         | UpstreamError::Truncated
         | UpstreamError::Server(None)
-        | UpstreamError::Busy(_)
+        | UpstreamError::Busy(..)
         | UpstreamError::RateLimited(_)
         | UpstreamError::NotFound
         | UpstreamError::UnexpectedContentType

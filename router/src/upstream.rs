@@ -9,38 +9,40 @@ pub mod answer;
 mod clients;
 pub mod connector;
 pub mod dialect;
+pub mod get;
 pub mod metrics;
+pub mod model_list;
+pub mod names;
+pub mod response;
 pub mod sse;
 
 use std::{
     collections::HashSet,
     error::Error as StdError,
     fmt,
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Method, Request, Response, StatusCode, Uri,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, USER_AGENT},
+    HeaderValue, Method, Request, Response, Uri,
+    header::{ACCEPT, CONTENT_TYPE, USER_AGENT},
 };
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::{self, connect::Connected};
 use switchboard::{endpoint::EndpointUri, reason::header, service::request_id::RequestId};
 use tokio::time::Instant;
-use tower::ServiceExt as _;
 
 use self::{
     answer::Answer,
-    clients::Clients,
+    clients::{Clients, Dialling},
     connector::{DialError, Marker},
-    dialect::{
-        DialectError, Rejection, Whole,
-        openai::{self, Post, Reply},
-    },
+    dialect::{Decoder, DialectError, Post, Rejection, Reply, Whole},
     metrics::UpstreamMetrics,
+    names::Names,
     sse::SseError,
 };
 use crate::{
@@ -50,10 +52,8 @@ use crate::{
 
 /// The most bytes of a response's header.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
-/// The most bytes that are read of a refusal, to tell its kind, and for how long.
-const REFUSAL_BYTES_MAX: usize = 64 * 1024;
-const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 const EVENT_STREAM: &str = "text/event-stream";
+const AGENT: &str = concat!("switchboard/", env!("CARGO_PKG_VERSION"));
 const JSON: &str = "application/json";
 /// The most servers that are remembered for what they do not know. Beyond it they are asked again.
 const REMEMBERED_MAX: usize = 1024;
@@ -76,9 +76,9 @@ pub enum UpstreamError {
     /// It failed, with this HTTP status if it told one.
     #[error("the model server failed")]
     Server(Option<u16>),
-    /// It cannot answer now (503), and asks to be left alone for this long.
+    /// It cannot answer now (this HTTP status), and asks to be left alone for this long.
     #[error("the model server failed and asks to be left alone for a while")]
-    Busy(Duration),
+    Busy(u16, Duration),
     /// It has too much to do, and asks to be left alone for this long.
     #[error("the model server has too much to do")]
     RateLimited(Option<Duration>),
@@ -146,6 +146,10 @@ impl From<DialectError> for UpstreamError {
 pub struct Outgoing<'a> {
     /// The server.
     pub endpoint: &'a EndpointUri,
+    /// Where to dial it, if its name has several addresses. `None`: by its name.
+    pub address: Option<IpAddr>,
+    /// The server's name of the model.
+    pub identifier: &'a str,
     /// Its credential; it goes along only to the origins that it is bound to.
     pub credential: Option<&'a Credential>,
     /// How the server proves who it is. `None`: by the system's roots.
@@ -167,22 +171,34 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// A client whose dialling (name, connection and TLS handshake together) may take `connect_timeout` where a model says
-    /// nothing else.
+    /// A client of the servers that `endpoints` chooses, where `names` knows them. Dialling (name, connection and TLS handshake together) may take
+    /// `connect_timeout` where a model says nothing else.
     ///
     /// # Errors
     ///
     /// What TLS says when it cannot be set up at all.
-    pub fn new(connect_timeout: Duration) -> Result<Self, rustls::Error> {
+    pub fn new(connect_timeout: Duration, names: Names, endpoints: Endpoints) -> Result<Self, rustls::Error> {
         Ok(Self {
-            clients: Clients::new(connect_timeout)?,
+            clients: Clients::new(connect_timeout, names)?,
             without_usage: Arc::default(),
             metrics: UpstreamMetrics::default(),
-            endpoints: Endpoints::default(),
+            endpoints,
         })
     }
 
-    /// How the servers do.
+    /// Where the servers are.
+    #[must_use]
+    pub const fn names(&self) -> &Names {
+        self.clients.names()
+    }
+
+    /// How long dialling may take where a model says nothing else.
+    #[must_use]
+    pub const fn connect_timeout(&self) -> Duration {
+        self.clients.connect_timeout()
+    }
+
+    /// The servers.
     #[must_use]
     pub const fn endpoints(&self) -> &Endpoints {
         &self.endpoints
@@ -204,7 +220,7 @@ impl Upstream {
     ///
     /// Dropping the future, and later the answer, closes the connection at once.
     pub async fn post(&self, call: Outgoing<'_>, post: &Post) -> Result<Answer, UpstreamError> {
-        let asks_usage = !self.remembered().contains(call.endpoint);
+        let asks_usage = post.may_ask_usage() && !self.remembered().contains(call.endpoint);
         let mut response = self.send(call, post, Reply::Stream { asks_usage }).await;
         if let Err(UpstreamError::Rejected { status: 400, rejection }) = response
             && asks_usage
@@ -220,7 +236,7 @@ impl Upstream {
                 remembered.insert(call.endpoint.clone());
             }
         }
-        response.map(Answer::new)
+        Ok(Answer::new(response?, Decoder::of(post.platform())))
     }
 
     /// Posts a call, to be answered whole, and waits for the answer.
@@ -235,60 +251,33 @@ impl Upstream {
     pub async fn ask(&self, call: Outgoing<'_>, post: &Post) -> Result<Whole, UpstreamError> {
         let response = self.send(call, post, Reply::Whole).await?;
         let body = answer::whole(response.into_body()).await?;
-        Ok(openai::whole(&body)?)
-    }
-
-    /// Gets a document of JSON, as it is.
-    ///
-    /// # Errors
-    ///
-    /// [`UpstreamError`], also for a document that is cut or too large.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future closes the connection at once.
-    pub async fn get(&self, call: Outgoing<'_>, path: &'static str) -> Result<Vec<u8>, UpstreamError> {
-        let mut get = request(call, &call.endpoint.call(path), &Bytes::new(), JSON);
-        *get.method_mut() = Method::GET;
-        get.headers_mut().remove(CONTENT_TYPE);
-        let clients = self.clients.dialling(call.tls, call.connect_timeout)?;
-        let response = clients.fresh.request(get).await.map_err(request_error)?;
-        answer::whole(check(response, JSON).await?.into_body()).await
-    }
-
-    /// Connects to a server, TLS included, and closes the connection again.
-    ///
-    /// # Errors
-    ///
-    /// [`UpstreamError::Dial`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future closes the connection at once.
-    pub async fn dial(&self, call: Outgoing<'_>) -> Result<(), UpstreamError> {
-        let connector = self.clients.dialling(call.tls, call.connect_timeout)?.connector;
-        let connection = connector.oneshot(call.endpoint.call("/")).await;
-        connection.map(drop).map_err(UpstreamError::Dial)
+        Ok(dialect::whole(post.platform(), &body)?)
     }
 
     async fn send(&self, call: Outgoing<'_>, post: &Post, reply: Reply) -> Result<Response<Incoming>, UpstreamError> {
-        let uri = call.endpoint.call(post.path);
-        let body = post.body(reply);
+        // A server's own name of a model always fits; no server knows another.
+        let uri = post.uri(call.endpoint, call.identifier);
+        let uri = uri.map_err(|_malformed| UpstreamError::NotFound)?;
+        let body = post.body(call.identifier, reply);
         let kind = match reply {
             Reply::Stream { .. } => EVENT_STREAM,
             Reply::Whole => JSON,
         };
-        let clients = self.clients.dialling(call.tls, call.connect_timeout)?;
+        let clients = self.clients.dialling(Dialling {
+            tls: call.tls.cloned(),
+            connect_timeout: call.connect_timeout,
+            address: call.address,
+        })?;
         let begun = Instant::now();
-        let response = match clients.pooled.request(request(call, &uri, &body, kind)).await {
+        let response = match clients.pooled.request(request(call, post, &uri, &body, kind)).await {
             Err(error) if is_stale(&error, begun) => {
                 tracing::debug!(upstream.addr = %call.endpoint.origin().host_and_port(), "a pooled connection was stale");
                 self.metrics.repeated();
-                clients.fresh.request(request(call, &uri, &body, kind)).await
+                clients.fresh.request(request(call, post, &uri, &body, kind)).await
             }
             first => first,
         };
-        check(response.map_err(request_error)?, kind).await
+        response::check(response.map_err(request_error)?, kind).await
     }
 
     fn remembered(&self) -> MutexGuard<'_, HashSet<EndpointUri>> {
@@ -302,8 +291,7 @@ impl fmt::Debug for Upstream {
     }
 }
 
-fn request(call: Outgoing<'_>, uri: &Uri, body: &Bytes, accepts: &'static str) -> Request<Full<Bytes>> {
-    const AGENT: &str = concat!("switchboard/", env!("CARGO_PKG_VERSION"));
+fn request(call: Outgoing<'_>, post: &Post, uri: &Uri, body: &Bytes, accepts: &'static str) -> Request<Full<Bytes>> {
     let mut request = Request::new(Full::new(body.clone()));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = uri.clone();
@@ -315,16 +303,10 @@ fn request(call: Outgoing<'_>, uri: &Uri, body: &Bytes, accepts: &'static str) -
         headers.insert(header::REQUEST_ID, id);
     }
     call.request_id.pass_on_trace(headers);
-    let origin = call.endpoint.origin();
-    let credential = call
+    let token = call
         .credential
-        .filter(|credential| credential.origins.contains(&origin));
-    if let Some(credential) = credential
-        && let Ok(mut value) = HeaderValue::try_from(format!("Bearer {}", credential.token.expose()))
-    {
-        value.set_sensitive(true);
-        headers.insert(AUTHORIZATION, value);
-    }
+        .and_then(|credential| credential.token_for(call.endpoint));
+    post.authorize(headers, token);
     request
 }
 
@@ -353,103 +335,16 @@ fn request_error(error: legacy::Error) -> UpstreamError {
     }
 }
 
-/// The response itself, when it is an answer of this kind.
-async fn check(response: Response<Incoming>, kind: &str) -> Result<Response<Incoming>, UpstreamError> {
-    let status = response.status();
-    let code = status.as_u16();
-    match status {
-        StatusCode::OK if is_of_kind(&response, kind) => Ok(response),
-        StatusCode::OK => Err(UpstreamError::UnexpectedContentType),
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(UpstreamError::CredentialRejected(code)),
-        StatusCode::NOT_FOUND => Err(UpstreamError::NotFound),
-        StatusCode::TOO_MANY_REQUESTS => Err(UpstreamError::RateLimited(retry_after(&response))),
-        StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY => {
-            let body = answer::beginning(response.into_body(), REFUSAL_BYTES_MAX, REFUSAL_TIMEOUT).await;
-            Err(UpstreamError::Rejected {
-                status: code,
-                rejection: openai::rejection(&body),
-            })
-        }
-        _ if status.is_redirection() => Err(UpstreamError::Redirected(code)),
-        StatusCode::SERVICE_UNAVAILABLE => Err(match retry_after(&response) {
-            Some(delay) => UpstreamError::Busy(delay),
-            None => UpstreamError::Server(Some(code)),
-        }),
-        _ if status.is_server_error() => Err(UpstreamError::Server(Some(code))),
-        _ => Err(UpstreamError::UnexpectedStatus(code)),
-    }
-}
-
-fn is_of_kind(response: &Response<Incoming>, kind: &str) -> bool {
-    let text = |name| {
-        response
-            .headers()
-            .get(name)
-            .map(|value| value.to_str().unwrap_or_default())
-    };
-    let is_plain = text(CONTENT_ENCODING).is_none_or(|encoding| encoding.eq_ignore_ascii_case("identity"));
-    let given = text(CONTENT_TYPE)
-        .unwrap_or_default()
-        .split(';')
-        .next()
-        .unwrap_or_default();
-    is_plain && given.trim().eq_ignore_ascii_case(kind)
-}
-
-/// How long the server asks to be left alone.
-fn retry_after(response: &Response<Incoming>) -> Option<Duration> {
-    let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
-    parse_retry_after(text.trim(), SystemTime::now())
-}
-
-/// Seconds or a date, brought within 0 to 60 s however absurd they are. `None`: neither.
-fn parse_retry_after(text: &str, now: SystemTime) -> Option<Duration> {
-    const MAX: Duration = Duration::from_secs(60);
-    let digits = text.strip_prefix('-').unwrap_or(text);
-    let delay = if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        if digits.len() < text.len() {
-            Duration::ZERO
-        } else {
-            digits.parse().map_or(MAX, Duration::from_secs)
-        }
-    } else {
-        let date = httpdate::parse_http_date(text).ok()?;
-        date.duration_since(now).unwrap_or_default()
-    };
-    Some(delay.min(MAX))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date_within_a_minute() {
-        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
-        for (text, seconds) in [
-            ("0", Some(0)),
-            ("5", Some(5)),
-            ("61", Some(60)),
-            ("99999999999999999999999", Some(60)),
-            ("-5", Some(0)),
-            ("Sun, 06 Nov 1994 08:49:47 GMT", Some(10)),
-            ("Sun, 06 Nov 1994 09:49:37 GMT", Some(60)),
-            ("Sun, 06 Nov 1994 07:49:37 GMT", Some(0)),
-            ("soon", None),
-            ("-", None),
-            ("", None),
-            ("1.5", None),
-        ] {
-            assert_eq!(parse_retry_after(text, now), seconds.map(Duration::from_secs), "{text}");
-        }
-    }
+    use super::{dialect::Rejection, *};
 
     #[test]
     fn an_error_within_the_stream_means_what_the_same_status_would() {
         let reported = |status| {
             UpstreamError::from(DialectError::Reported {
                 status,
-                rejection: openai::rejection(b""),
+                rejection: Rejection::read(b""),
             })
         };
         assert!(matches!(reported(None), UpstreamError::Server(None)));

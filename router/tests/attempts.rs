@@ -138,6 +138,29 @@ async fn a_call_has_three_attempts_and_names_every_candidate_when_they_are_spent
 }
 
 #[tokio::test]
+async fn a_server_that_fails_everything_is_asked_for_a_fifth_of_it_again() {
+    const CALLS: usize = 150;
+    let (one, two) = (
+        FakeUpstream::always(failing()).await,
+        FakeUpstream::always(failing()).await,
+    );
+    let router = Setup::at(one.url()).and_at(two.url()).start().await;
+    for _ in 0..CALLS {
+        let told = router.ask(prompt("hi")).await.told();
+        assert_eq!(told.reason, "UPSTREAM_SERVER_ERROR", "the last attempt tells");
+    }
+    let asked = one.requests().len() + two.requests().len();
+    assert!((CALLS + 10..=CALLS * 6 / 5).contains(&asked), "{asked}");
+    let refused = refusing().await;
+    let (good, router) = (FakeUpstream::start().await, Setup::at(refused));
+    let router = router.and_at(good.url()).start().await;
+    for _ in 0..CALLS {
+        let answer = router.ask(prompt("hi")).await;
+        assert_eq!(answer.text, "hello", "what was never sent costs nothing");
+    }
+}
+
+#[tokio::test]
 async fn nothing_is_repeated_after_the_first_token() {
     let broken = Script::stream().text("one").close();
     let (one, b) = (FakeUpstream::always(broken).await, FakeUpstream::start().await);

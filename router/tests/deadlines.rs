@@ -28,8 +28,8 @@ async fn a_deadline_that_passes_before_the_first_token_is_told_in_time() {
     upstream.then(Script::silence());
     let router = Setup::at(upstream.url()).start().await;
     let begun = Instant::now();
-    let told = router.ask(within(400)).await.told();
-    assert!(begun.elapsed() < Duration::from_millis(400), "{:?}", begun.elapsed());
+    let told = router.ask(within(2000)).await.told();
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     assert_eq!(
         (told.code, told.reason.as_str()),
         (tonic::Code::DeadlineExceeded, "DEADLINE_EXCEEDED")

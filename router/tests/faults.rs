@@ -1,373 +1,125 @@
-//! Every fault of a model server is told to the caller by its own reason, and by nothing else.
+//! The table of faults: each is told by its own reason and by nothing else, is counted against whom it should, and costs
+//! the caller nothing that another model could save. `docs/faults.md` has the numbers.
+
+mod place;
+mod rows;
 
 use std::time::Duration;
 
-use tokio::{io::AsyncWriteExt as _, net::TcpListener, task::JoinSet};
+use switchboard::pb::{
+    router::{self, SelectionReason},
+    types::EndpointState,
+};
+use switchboard_router::catalog;
 use tonic::Code;
 
+use self::place::Place;
 use crate::{
     fake_upstream::{FakeUpstream, Script},
-    harness::{Setup, TOKEN, prompt},
+    harness::{Router, Setup, TOKEN, prompt},
 };
 
 /// What must not be seen in any failure.
 const CANARY: &str = "canary-prompt-91c2";
 
-/// One row: what the server does, and what the caller is told.
+/// What happens to one call, and what comes of it.
+#[derive(Debug)]
 struct Row {
+    /// Of `docs/faults.md`.
+    number: u8,
     name: &'static str,
-    script: Script,
+    fault: Fault,
     code: Code,
     reason: &'static str,
     /// How many pieces the caller got before.
     sent: usize,
+    against: Against,
     metadata: &'static [(&'static str, &'static str)],
     fields: &'static [&'static str],
     /// Seconds after which to come back.
     retry: Option<u64>,
 }
 
-fn row(name: &'static str, script: Script, code: Code, reason: &'static str) -> Row {
-    Row {
-        name,
-        script,
-        code,
-        reason,
-        sent: 0,
-        metadata: &[],
-        fields: &[],
-        retry: None,
+/// What is wrong with the model's server.
+#[derive(Debug, Clone)]
+enum Fault {
+    /// It does this.
+    Script(Script),
+    /// Nobody listens at its port.
+    Refused,
+    /// Nobody answers what is sent to its port.
+    BlackHole,
+    /// Its name is nobody's.
+    NoName,
+    /// It speaks HTTP where TLS is wanted.
+    NoTls,
+}
+
+impl From<Script> for Fault {
+    fn from(script: Script) -> Self {
+        Self::Script(script)
     }
 }
 
-fn after(sent: usize, row: Row) -> Row {
-    Row { sent, ..row }
+/// Whom a fault is counted against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Against {
+    /// The server's health.
+    Server,
+    /// Its load: it is left alone for a while.
+    Load,
+    /// What somebody has to change.
+    Settings,
+    /// The caller, so nobody here.
+    Nobody,
 }
 
-fn status(code: u16, body: &str) -> Script {
-    Script::response(code, &[("content-type", "application/json")], body)
+impl Row {
+    /// A router whose model has this fault.
+    fn setup(&self, place: &Place) -> Setup {
+        let origin = place.url();
+        Setup::at(origin)
+            .token_for(&[origin])
+            .limits(|limits| {
+                // Above the second in which a refusal is read.
+                limits.first_token = Duration::from_millis(1500);
+                limits.patience.idle = Duration::from_secs(1);
+            })
+            .model_limits(catalog::Limits {
+                connect_timeout: Some(Duration::from_millis(300)),
+                ..catalog::Limits::default()
+            })
+    }
+
+    /// Another server may answer in its stead.
+    fn can_be_repeated(&self) -> bool {
+        self.sent == 0 && self.against != Against::Nobody
+    }
 }
 
-fn limited(retry_after: &str) -> Script {
-    Script::response(429, &[("retry-after", retry_after)], CANARY)
-}
-
-fn before_the_answer() -> Vec<Row> {
-    let told = |row: Row, metadata| Row { metadata, ..row };
-    let blamed = |row: Row, fields| Row { fields, ..row };
-    let later = |row: Row, seconds| Row {
-        retry: Some(seconds),
-        ..row
-    };
-    let (limit, credential, model) = (
-        "UPSTREAM_RATE_LIMITED",
-        "UPSTREAM_CREDENTIAL_REJECTED",
-        "UPSTREAM_MODEL_NOT_FOUND",
-    );
-    let (rejected, too_long) = ("UPSTREAM_REJECTED_REQUEST", "CONTEXT_LENGTH_EXCEEDED");
-    let vllm_context = "This model's maximum context length is 2048 tokens. However, you requested 3000 tokens";
-    let vllm_limit = "'max_tokens' is too large: 5000. This model's maximum context length is 2048 tokens";
-    let llama_context = r#"{"error":{"code":400,"type":"exceed_context_size_error","n_ctx":512}}"#;
-    vec![
-        told(
-            row("401", status(401, CANARY), Code::FailedPrecondition, credential),
-            &[("upstream_status", "401")],
-        ),
-        told(
-            row("403", status(403, CANARY), Code::FailedPrecondition, credential),
-            &[("upstream_status", "403")],
-        ),
-        row("404", status(404, CANARY), Code::FailedPrecondition, model),
-        later(row("429", status(429, CANARY), Code::ResourceExhausted, limit), 1),
-        later(row("429, seconds", limited("7"), Code::ResourceExhausted, limit), 7),
-        later(row("429, negative", limited("-7"), Code::ResourceExhausted, limit), 0),
-        later(row("429, absurd", limited("86400"), Code::ResourceExhausted, limit), 60),
-        later(
-            row(
-                "429, a past date",
-                limited("Sun, 06 Nov 1994 08:49:37 GMT"),
-                Code::ResourceExhausted,
-                limit,
-            ),
-            0,
-        ),
-        blamed(
-            row("400", status(400, CANARY), Code::InvalidArgument, rejected),
-            &["prompt"],
-        ),
-        blamed(
-            row("413", status(413, CANARY), Code::InvalidArgument, rejected),
-            &["prompt"],
-        ),
-        blamed(
-            row(
-                "422",
-                status(422, r#"{"param":"max_tokens"}"#),
-                Code::InvalidArgument,
-                rejected,
-            ),
-            &["options.max_output_tokens"],
-        ),
-        blamed(
-            row(
-                "context, vLLM",
-                status(400, vllm_context),
-                Code::InvalidArgument,
-                too_long,
-            ),
-            &["prompt"],
-        ),
-        blamed(
-            row("limit, vLLM", status(400, vllm_limit), Code::InvalidArgument, too_long),
-            &["options.max_output_tokens"],
-        ),
-        blamed(
-            row(
-                "context, llama.cpp",
-                status(400, llama_context),
-                Code::InvalidArgument,
-                too_long,
-            ),
-            &["prompt"],
-        ),
-        blamed(
-            row(
-                "400 whose body never comes",
-                Script::head(400, &[("content-length", "10")]).hang(),
-                Code::InvalidArgument,
-                rejected,
-            ),
-            &["prompt"],
-        ),
-        told(
-            row("500", status(500, CANARY), Code::Unavailable, "UPSTREAM_SERVER_ERROR"),
-            &[("upstream_status", "500")],
-        ),
-        told(
-            row("503", status(503, CANARY), Code::Unavailable, "UPSTREAM_SERVER_ERROR"),
-            &[("upstream_status", "503")],
-        ),
-        told(
-            row("418", status(418, CANARY), Code::Internal, "UPSTREAM_PROTOCOL_ERROR"),
-            &[("upstream_status", "418")],
-        ),
-        told(
-            row(
-                "redirect",
-                Script::response(307, &[("location", "/elsewhere")], CANARY),
-                Code::FailedPrecondition,
-                "UPSTREAM_REDIRECT_REFUSED",
-            ),
-            &[("upstream_status", "307")],
-        ),
-        row(
-            "a login page",
-            Script::response(200, &[("content-type", "text/html")], CANARY),
-            Code::FailedPrecondition,
-            "UPSTREAM_UNEXPECTED_CONTENT_TYPE",
-        ),
-        row(
-            "gzip that nobody asked for",
-            Script::response(
-                200,
-                &[("content-type", "text/event-stream"), ("content-encoding", "gzip")],
-                CANARY,
-            ),
-            Code::FailedPrecondition,
-            "UPSTREAM_UNEXPECTED_CONTENT_TYPE",
-        ),
-        row(
-            "no HTTP",
-            Script::default().raw("hello\r\n\r\n").close(),
-            Code::Internal,
-            "UPSTREAM_PROTOCOL_ERROR",
-        ),
-        row(
-            "an endless header",
-            Script::head(200, &[("x", &"x".repeat(100_000))]),
-            Code::Internal,
-            "UPSTREAM_RESPONSE_TOO_LARGE",
-        ),
-        row(
-            "a close without a word",
-            Script::closed(),
-            Code::Unavailable,
-            "UPSTREAM_STREAM_TRUNCATED",
-        ),
-        row(
-            "a reset without a word",
-            Script::broken(),
-            Code::Unavailable,
-            "UPSTREAM_STREAM_TRUNCATED",
-        ),
-        row(
-            "a close within the header",
-            Script::default().raw("HTTP/1.1 200 OK\r\ncont").close(),
-            Code::Unavailable,
-            "UPSTREAM_STREAM_TRUNCATED",
-        ),
-        row(
-            "an empty body",
-            Script::stream().end(),
-            Code::Unavailable,
-            "UPSTREAM_STREAM_TRUNCATED",
-        ),
-        row(
-            "silence",
-            Script::silence(),
-            Code::Unavailable,
-            "UPSTREAM_FIRST_BYTE_TIMEOUT",
-        ),
-        row(
-            "a header and a role, and silence",
-            Script::stream()
-                .event(r#"{"choices":[{"delta":{"role":"assistant","content":""}}]}"#)
-                .hang(),
-            Code::Unavailable,
-            "UPSTREAM_FIRST_BYTE_TIMEOUT",
-        ),
-        row(
-            "an error instead of an answer",
-            Script::stream().event(r#"{"error":{"message":"x","code":500}}"#).end(),
-            Code::Unavailable,
-            "UPSTREAM_SERVER_ERROR",
-        ),
-    ]
-}
-
-fn within_the_answer() -> Vec<Row> {
-    let begun = || Script::stream().text("one").text("two");
-    vec![
-        after(
-            2,
-            row("silence", begun().hang(), Code::Unavailable, "UPSTREAM_IDLE_TIMEOUT"),
-        ),
-        after(
-            2,
-            row(
-                "comments and nothing else",
-                begun().chunk(": still here\n\n").hang(),
-                Code::Unavailable,
-                "UPSTREAM_IDLE_TIMEOUT",
-            ),
-        ),
-        after(
-            2,
-            row(
-                "a close",
-                begun().close(),
-                Code::Unavailable,
-                "UPSTREAM_STREAM_TRUNCATED",
-            ),
-        ),
-        after(
-            2,
-            row(
-                "a reset",
-                begun().reset(),
-                Code::Unavailable,
-                "UPSTREAM_STREAM_TRUNCATED",
-            ),
-        ),
-        after(
-            2,
-            row(
-                "an orderly end that is none",
-                begun().end(),
-                Code::Unavailable,
-                "UPSTREAM_STREAM_TRUNCATED",
-            ),
-        ),
-        after(
-            2,
-            row(
-                "half an event",
-                begun().chunk("data: {\"choices\":").end(),
-                Code::Unavailable,
-                "UPSTREAM_STREAM_TRUNCATED",
-            ),
-        ),
-        after(
-            2,
-            row(
-                "no chunk",
-                begun().raw("zzz\r\n").hang(),
-                Code::Internal,
-                "UPSTREAM_PROTOCOL_ERROR",
-            ),
-        ),
-        after(
-            2,
-            row(
-                "no JSON",
-                begun().event(CANARY).hang(),
-                Code::Internal,
-                "UPSTREAM_PROTOCOL_ERROR",
-            ),
-        ),
-        after(
-            2,
-            row(
-                "no UTF-8",
-                begun().chunk(b"data: \xff\n\n".as_slice()).hang(),
-                Code::Internal,
-                "UPSTREAM_INVALID_UTF8",
-            ),
-        ),
-        after(
-            2,
-            row(
-                "an endless line",
-                begun().flood("x".repeat(60_000)),
-                Code::Internal,
-                "UPSTREAM_RESPONSE_TOO_LARGE",
-            ),
-        ),
-        after(
-            2,
-            row(
-                "an endless answer that says nothing",
-                begun().flood(format!(": {}\n\n", "x".repeat(60_000))),
-                Code::Internal,
-                "UPSTREAM_RESPONSE_TOO_LARGE",
-            ),
-        ),
-        after(
-            2,
-            row(
-                "an error",
-                begun().event(r#"{"error":{"message":"canary-prompt-91c2"}}"#).end(),
-                Code::Unavailable,
-                "UPSTREAM_SERVER_ERROR",
-            ),
-        ),
-        after(
-            2,
-            row(
-                "too many requests",
-                begun().event(r#"{"error":{"code":429}}"#).end(),
-                Code::ResourceExhausted,
-                "UPSTREAM_RATE_LIMITED",
-            ),
-        ),
-    ]
+/// Whom the one call so far was counted against.
+async fn against(router: &Router) -> Against {
+    let status = router
+        .routing
+        .clone()
+        .get_status(router::GetStatusRequest {})
+        .await
+        .unwrap();
+    match status.into_inner().endpoints.first().map(router::EndpointStatus::state) {
+        Some(EndpointState::Recovering) => Against::Server,
+        Some(EndpointState::BackingOff) => Against::Load,
+        Some(EndpointState::Misconfigured) => Against::Settings,
+        Some(EndpointState::Unspecified) => Against::Nobody,
+        other => panic!("one fault makes no server {other:?}"),
+    }
 }
 
 #[tokio::test]
-async fn every_fault_of_a_model_server_has_its_reason() {
-    for row in before_the_answer().into_iter().chain(within_the_answer()) {
-        let name = row.name;
-        let upstream = FakeUpstream::start().await;
-        upstream.then(row.script);
-        let origin = upstream.url();
-        let router = Setup::at(&origin)
-            .token_for(&[&origin])
-            .limits(|limits| {
-                limits.first_token = Duration::from_millis(1500);
-                limits.patience.idle = Duration::from_millis(300);
-            })
-            .start()
-            .await;
+async fn every_fault_of_a_model_server_is_told_and_counted_as_what_it_is() {
+    for row in rows::rows() {
+        let name = format!("{}, {}", row.number, row.name);
+        let place = Place::with(&row.fault).await;
+        let router = row.setup(&place).start().await;
         let answer = router.ask(prompt(CANARY)).await;
         let told = answer.told();
 
@@ -388,57 +140,47 @@ async fn every_fault_of_a_model_server_has_its_reason() {
         }
         assert_eq!(told.fields, row.fields, "{name}");
         assert_eq!(told.retry, row.retry.map(Duration::from_secs), "{name}");
+        assert_eq!(against(&router).await, row.against, "{name}: whom it counts against");
 
         let status = answer.failure.unwrap();
         let shown = format!("{status:?}{}", String::from_utf8_lossy(status.details()));
         for secret in [CANARY, TOKEN, "127.0.0.1"] {
             assert!(!shown.contains(secret), "{name} shows {secret}");
         }
-        assert_eq!(upstream.requests().len(), 1, "{name}: one attempt");
         router.settled().await;
         // With the router goes the pool, and with it what lay there unused.
         drop(router);
-        upstream.closed(0).await;
+        place.was_asked_once(&name).await;
     }
 }
 
 #[tokio::test]
-async fn a_cut_at_any_byte_is_never_a_whole_answer() {
-    let whole = "data: {\"choices\":[{\"delta\":{\"content\":\"hé\"}}]}\r\n\r\n\
-                 data: {\"choices\":[{\"delta\":{\"content\":\"llo\"}}]}\n\n\
-                 data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
-    let upstream = FakeUpstream::start().await;
-    let router = Setup::at(upstream.url()).start().await;
-    for cut in 0..whole.len() {
-        upstream.then(Script::stream().chunk(&whole.as_bytes()[..cut]).close());
+async fn another_model_answers_in_the_stead_of_every_fault_that_is_not_the_callers() {
+    let spare = FakeUpstream::start().await;
+    for row in rows::rows() {
+        let name = format!("{}, {}", row.number, row.name);
+        let place = Place::with(&row.fault).await;
+        let router = row
+            .setup(&place)
+            .other("spare", spare.url())
+            .fallbacks(&["spare"])
+            .start()
+            .await;
         let answer = router.ask(prompt("hi")).await;
-        assert_eq!(answer.told().reason, "UPSTREAM_STREAM_TRUNCATED", "cut at {cut}");
-        assert!("héllo".starts_with(&answer.text), "cut at {cut}");
-    }
-    upstream.then(Script::stream().chunk(whole).close());
-    assert_eq!(router.ask(prompt("hi")).await.text, "héllo");
-}
-
-#[tokio::test]
-async fn a_server_that_cannot_be_dialled_is_told_by_what_failed() {
-    let unused = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let refusing = format!("http://{}", unused.local_addr().unwrap());
-    drop(unused);
-    let plain = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let no_tls = format!("https://{}", plain.local_addr().unwrap());
-    let mut servers = JoinSet::new();
-    servers.spawn(async move {
-        let (mut socket, _) = plain.accept().await.unwrap();
-        socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
-    });
-    for (endpoint, reason) in [
-        (refusing, "UPSTREAM_CONNECT_FAILED"),
-        // No name may have so long a part, so the resolver asks nobody.
-        (format!("http://{}:8000", "x".repeat(64)), "UPSTREAM_DNS_FAILED"),
-        (no_tls, "UPSTREAM_TLS_HANDSHAKE_FAILED"),
-    ] {
-        let router = Setup::at(endpoint).start().await;
-        let told = router.ask(prompt("hi")).await.told();
-        assert_eq!((told.code, told.reason.as_str()), (Code::Unavailable, reason));
+        if row.can_be_repeated() {
+            assert_eq!(answer.text, "hello", "{name}: {:?}", answer.failure);
+            let selection = answer.selection.unwrap();
+            assert_eq!(
+                (selection.model.as_str(), selection.attempt_count),
+                ("models/spare", 2),
+                "{name}"
+            );
+            assert_eq!(selection.reason(), SelectionReason::Failover, "{name}");
+        } else {
+            assert!(answer.failure.is_some(), "{name}: is not repeated");
+            let told = answer.told();
+            assert_eq!((told.code, told.reason.as_str()), (row.code, row.reason), "{name}");
+            assert_eq!(told.metadata["attempts"], "1", "{name}");
+        }
     }
 }

@@ -24,11 +24,17 @@ use switchboard_router::{
         Rule, RuleId, Setting,
     },
     current::Current,
+    endpoints::{self, Endpoints, Health},
     grpc::{inference::InferenceApi, routing::RoutingApi},
+    probe::Prober,
     subscription::{Subscription, SubscriptionConfig},
-    upstream::Upstream,
+    upstream::{Upstream, names::Names},
 };
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{
     Response, Status, Streaming,
@@ -43,17 +49,22 @@ pub(crate) const TOKEN: &str = "sk-canary-7d1e";
 #[derive(Debug)]
 pub(crate) struct Setup {
     family: &'static str,
+    platform: Platform,
     endpoint: String,
     token_origins: Option<Vec<String>>,
+    token: &'static str,
     settings: Vec<(&'static str, Setting)>,
     state: Option<ModelState>,
     infill_mode: InfillMode,
     limits: Limits,
+    pads: bool,
     model_limits: catalog::Limits,
     endpoints: Vec<String>,
     others: Vec<(&'static str, String)>,
     inference_paused: bool,
     tls: Option<Arc<catalog::Tls>>,
+    identifier: Option<String>,
+    names: Names,
 }
 
 impl Setup {
@@ -61,18 +72,35 @@ impl Setup {
     pub(crate) fn at(endpoint: impl Into<String>) -> Self {
         Self {
             family: "mistral",
+            platform: Platform::OpenAiCompatible,
             endpoint: endpoint.into(),
             token_origins: None,
+            token: TOKEN,
             settings: Vec::new(),
             state: None,
             infill_mode: InfillMode::FamilyDefault,
             limits: Limits::default(),
+            pads: false,
             model_limits: catalog::Limits::default(),
             endpoints: Vec::new(),
             others: Vec::new(),
             inference_paused: false,
             tls: None,
+            identifier: Some("org/model".to_owned()),
+            names: Names::default(),
         }
+    }
+
+    /// With a model whose name at its servers was not given.
+    pub(crate) fn without_identifier(mut self) -> Self {
+        self.identifier = None;
+        self
+    }
+
+    /// With names that are looked up so.
+    pub(crate) fn names(mut self, names: Names) -> Self {
+        self.names = names;
+        self
     }
 
     /// With servers that prove themselves by this.
@@ -115,9 +143,21 @@ impl Setup {
         self
     }
 
+    /// With servers of this platform, which know the model by this name.
+    pub(crate) fn platform(mut self, platform: Platform, identifier: &'static str) -> Self {
+        (self.platform, self.identifier) = (platform, Some(identifier.to_owned()));
+        self
+    }
+
     /// With an API token that is bound to these origins.
     pub(crate) fn token_for(mut self, origins: &[&str]) -> Self {
         self.token_origins = Some(origins.iter().map(|&origin| origin.to_owned()).collect());
+        self
+    }
+
+    /// With this text as API token.
+    pub(crate) fn token(mut self, token: &'static str) -> Self {
+        self.token = token;
         self
     }
 
@@ -145,21 +185,27 @@ impl Setup {
         self
     }
 
-    /// Starts the router.
-    pub(crate) async fn start(self) -> Router {
-        let limits = self.limits;
-        let current = Arc::new(Current::default());
-        current.swap(Arc::new(self.catalog()));
-        Router::start(current, limits).await
+    /// With no small messages in streamed answers, where `pads`.
+    pub(crate) fn padding(mut self, pads: bool) -> Self {
+        self.pads = pads;
+        self
     }
 
-    fn catalog(self) -> Catalog {
+    /// Starts the router.
+    pub(crate) async fn start(self) -> Router {
+        let (limits, pads, names) = (self.limits, self.pads, self.names.clone());
+        let current = Arc::new(Current::default());
+        current.swap(Arc::new(self.catalog()));
+        Router::naming(current, limits, pads, names).await
+    }
+
+    pub(crate) fn catalog(self) -> Catalog {
         let origin = |text: &String| EndpointUri::parse(text).unwrap().origin();
         let credential = self.token_origins.map(|origins| {
             Arc::new(Credential {
                 id: CredentialId::random(),
                 origins: origins.iter().map(origin).collect(),
-                token: ApiToken::parse(TOKEN.to_owned()).unwrap(),
+                token: ApiToken::parse(self.token.to_owned()).unwrap(),
             })
         });
         let endpoint = |uri: &String| Endpoint {
@@ -170,8 +216,8 @@ impl Setup {
         let model = Model {
             name: model_name(),
             family: Catalogue::get().family(self.family).expect("the family exists"),
-            platform: Platform::OpenAiCompatible,
-            identifier: "org/model".to_owned(),
+            platform: self.platform,
+            identifier: self.identifier,
             endpoints: [&self.endpoint]
                 .into_iter()
                 .chain(&self.endpoints)
@@ -185,7 +231,7 @@ impl Setup {
         let others = self.others.iter().map(|(id, uri)| {
             let other = Model {
                 name: ModelName::from_id(id).unwrap(),
-                identifier: (*id).to_owned(),
+                identifier: Some((*id).to_owned()),
                 endpoints: vec![endpoint(uri)],
                 credential: None,
                 limits: catalog::Limits::default(),
@@ -242,6 +288,36 @@ pub(crate) fn assigned(rules: &[(&str, &str, &str)], fallbacks: &[&str]) -> Sett
     }))
 }
 
+/// One model alone.
+pub(crate) fn named(model: &str) -> Setting {
+    ModelName::from_id(model).unwrap().into()
+}
+
+/// `models/m`, with calls made a second time when no token has come by then.
+pub(crate) fn hedged(delay: Duration) -> Setting {
+    Setting::SelfHosted(Arc::new(Assignment {
+        model: model_name(),
+        fallbacks: Vec::new(),
+        rules: Vec::new(),
+        limits: FeatureLimits::default(),
+        hedge_delay: Some(delay),
+    }))
+}
+
+/// `models/m` with limits of the feature's calls: how many at a time, and how many places of the model are its own.
+pub(crate) fn limited(max_concurrency: Option<usize>, reserved_concurrency: usize) -> Setting {
+    Setting::SelfHosted(Arc::new(Assignment {
+        model: model_name(),
+        fallbacks: Vec::new(),
+        rules: Vec::new(),
+        limits: FeatureLimits {
+            max_concurrency,
+            reserved_concurrency,
+        },
+        hedge_delay: None,
+    }))
+}
+
 fn feature(name: &str) -> FeatureName {
     FeatureName::from_id(name).unwrap()
 }
@@ -253,16 +329,24 @@ pub(crate) struct Router {
     pub(crate) routing: RoutingServiceClient<Channel>,
     pub(crate) stop: CancellationToken,
     pub(crate) drain: CancellationToken,
-    address: SocketAddr,
-    tasks: TaskTracker,
+    pub(crate) current: Arc<Current>,
+    pub(crate) endpoints: Endpoints,
+    upstream: Upstream,
+    pub(crate) address: SocketAddr,
+    pub(crate) tasks: TaskTracker,
     _server: JoinSet<()>,
 }
 
 impl Router {
     /// Starts a router whose configuration is `current`.
     pub(crate) async fn start(current: Arc<Current>, limits: Limits) -> Self {
+        Self::naming(current, limits, false, Names::default()).await
+    }
+
+    async fn naming(current: Arc<Current>, limits: Limits, pads: bool, names: Names) -> Self {
         let (tasks, drain) = (TaskTracker::new(), CancellationToken::new());
-        let upstream = Upstream::new(Duration::from_secs(2)).unwrap();
+        let endpoints = Endpoints::new("", names.clone());
+        let upstream = Upstream::new(Duration::from_secs(2), names, endpoints.clone()).unwrap();
         let config = SubscriptionConfig {
             registry_addrs: Vec::new(),
             router_id: "router-1".to_owned(),
@@ -271,8 +355,9 @@ impl Router {
             build: "test".to_owned(),
             snapshot: None,
         };
-        let progress = Subscription::new(config, Arc::clone(&current), upstream.endpoints().clone()).progress();
-        let api = InferenceApi::new(current, upstream, limits, tasks.clone(), drain.clone());
+        let progress = Subscription::new(config, Arc::clone(&current), endpoints.clone()).progress();
+        let (shared, served) = (Arc::clone(&current), upstream.clone());
+        let api = InferenceApi::new(shared, served, limits, tasks.clone(), drain.clone()).padding(pads);
         let stop = CancellationToken::new();
         let routing = RoutingApi::new(api.calls().clone(), progress, stop.clone());
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -288,7 +373,10 @@ impl Router {
         let channel = Channel::from_shared(format!("http://{address}")).unwrap();
         let channel = channel.connect().await.unwrap();
         Self {
+            current,
             address,
+            endpoints,
+            upstream,
             client: InferenceServiceClient::new(channel.clone()),
             routing: RoutingServiceClient::new(channel),
             stop,
@@ -296,6 +384,35 @@ impl Router {
             tasks,
             _server: server,
         }
+    }
+
+    /// Puts another configuration in use.
+    pub(crate) fn swap(&self, setup: Setup) {
+        self.current.swap(Arc::new(setup.catalog()));
+    }
+
+    /// What would become of a call of a feature.
+    pub(crate) async fn resolved(&self, feature: &str) -> router::ResolveFeatureResponse {
+        let request = router::ResolveFeatureRequest {
+            feature: feature.to_owned(),
+            ..Default::default()
+        };
+        let resolved = self.routing.clone().resolve_feature(request).await;
+        resolved.unwrap().into_inner()
+    }
+
+    /// Probes every server once, one after the other, and tells how each does.
+    pub(crate) async fn probe(&self) -> Vec<Option<Health>> {
+        let prober = Prober::new(Arc::clone(&self.current), self.upstream.clone());
+        for server in self.servers() {
+            prober.probe(&server.identity).await;
+        }
+        self.servers().iter().map(|server| server.health).collect()
+    }
+
+    /// The servers, as they are known now.
+    pub(crate) fn servers(&self) -> Vec<endpoints::Status> {
+        self.endpoints.status(&self.current.load().unwrap())
     }
 
     /// With a client whose transport takes little ahead of its reader: the smallest windows of the protocol.
@@ -345,13 +462,36 @@ impl Router {
         stream
     }
 
+    /// Waits until so many calls run.
+    pub(crate) async fn running(&self, calls: usize) {
+        let reached = async {
+            while self.tasks.len() != calls {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let reached = timeout(Duration::from_secs(10), reached).await;
+        reached.expect("so many calls run");
+    }
+
     /// Waits until every call's task has ended: then each body was read to its end, or its connection closed.
     pub(crate) async fn settled(&self) {
         self.tasks.close();
-        let ended = tokio::time::timeout(Duration::from_secs(10), self.tasks.wait()).await;
+        let ended = timeout(Duration::from_secs(10), self.tasks.wait()).await;
         ended.expect("no task is left");
         self.tasks.reopen();
     }
+}
+
+/// A number that a long run sets higher.
+pub(crate) fn number<N: std::str::FromStr<Err: std::fmt::Debug>>(name: &str, default: N) -> N {
+    std::env::var_os(name).map_or(default, |text| text.to_str().unwrap().parse().unwrap())
+}
+
+/// What this many in a hundred do not pass.
+pub(crate) fn percentile(times: &[Duration], hundredths: usize) -> Duration {
+    let mut times = times.to_vec();
+    times.sort_unstable();
+    times[(times.len() * hundredths / 100).min(times.len() - 1)]
 }
 
 /// The next event of an answer that has one.
@@ -376,6 +516,7 @@ pub(crate) struct Answer {
     pub(crate) selection: Option<router::Selection>,
     pub(crate) text: String,
     pub(crate) reasoning: String,
+    pub(crate) signatures: Vec<Vec<u8>>,
     pub(crate) calls: Vec<router::ToolCallDelta>,
     pub(crate) deltas: usize,
     pub(crate) completion: Option<router::Completion>,
@@ -408,7 +549,7 @@ impl Answer {
                         router::delta::Kind::Text(text) => self.text.push_str(&text),
                         router::delta::Kind::Reasoning(text) => self.reasoning.push_str(&text),
                         router::delta::Kind::ToolCall(call) => self.calls.push(call),
-                        router::delta::Kind::ReasoningSignature(_) => {}
+                        router::delta::Kind::ReasoningSignature(bytes) => self.signatures.push(bytes),
                     }
                 }
                 Event::Completion(completion) => self.completion = Some(completion),

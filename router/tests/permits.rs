@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use switchboard::pb::router::{CandidateOutcome, InferRequest};
 use switchboard_router::catalog::Limits;
 use tokio::time::Instant;
 use tonic::Code;
 
 use crate::{
     fake_upstream::{FakeUpstream, Script},
-    harness::{Setup, prompt},
+    harness::{Setup, limited, prompt},
 };
 
 fn one_at_a_time(queue: usize) -> Limits {
@@ -161,4 +162,83 @@ async fn the_limits_of_a_model_bound_its_calls() {
     router.ask(prompt("hi")).await;
     let sent = upstream.requests().pop().unwrap().body;
     assert!(sent.contains(r#""max_tokens":7"#), "{sent}");
+}
+
+fn of_feature(feature: &str) -> InferRequest {
+    InferRequest {
+        feature: feature.to_owned(),
+        ..prompt("hi")
+    }
+}
+
+#[tokio::test]
+async fn a_feature_has_as_many_calls_as_it_may_until_each_has_ended() {
+    let upstream = FakeUpstream::start().await;
+    upstream.then(endless());
+    let router = Setup::at(upstream.url())
+        .setting("duo_chat", limited(Some(1), 0))
+        .setting("code_generations", limited(None, 0))
+        .start()
+        .await;
+    assert_eq!(router.resolved("duo_chat").await.reason, "");
+    // Its answer has begun, and the call still counts.
+    let running = router.begin().await;
+    // A feature that uses its parent's setting counts as the parent.
+    for feature in ["duo_chat", "duo_chat_write_tests"] {
+        let failures = [
+            router.ask(of_feature(feature)).await.told(),
+            router.infer(of_feature(feature)).await.unwrap_err(),
+        ];
+        for told in failures {
+            assert_eq!(
+                (told.code, told.reason.as_str()),
+                (Code::ResourceExhausted, "QUOTA_EXCEEDED")
+            );
+            assert_eq!(told.metadata["limit"], "1");
+            assert_eq!(told.metadata["feature"], format!("features/{feature}"));
+            assert!(told.retry.is_some());
+        }
+        let told = router.resolved(feature).await;
+        assert_eq!((told.reason.as_str(), told.selection), ("QUOTA_EXCEEDED", None));
+        assert_eq!(told.candidates[0].outcome(), CandidateOutcome::Standby);
+    }
+    assert_eq!(router.ask(of_feature("code_generations")).await.text, "hello");
+    assert_eq!(upstream.requests().len(), 2);
+    drop(running);
+    router.settled().await;
+    assert_eq!(router.ask(prompt("hi")).await.text, "hello");
+}
+
+#[tokio::test]
+async fn a_feature_with_reserved_places_is_served_while_another_floods_the_model() {
+    let upstream = FakeUpstream::start().await;
+    upstream.then(endless()).then(endless());
+    let limits = Limits {
+        max_concurrency: Some(3),
+        max_queue: Some(1),
+        // Longer than the test: whoever waits would be seen waiting.
+        queue_timeout: Some(Duration::from_secs(60)),
+        ..Limits::default()
+    };
+    let router = Setup::at(upstream.url())
+        .model_limits(limits)
+        .setting("code_generations", limited(None, 1))
+        .start()
+        .await;
+    // The flood has what is not reserved, and the queue.
+    let running = [router.begin().await, router.begin().await];
+    let mut waiting = std::pin::pin!(router.ask(prompt("hi")));
+    let waits = tokio::time::timeout(Duration::from_millis(100), &mut waiting).await;
+    assert!(waits.is_err(), "it waits beside a reserved place");
+    let refused = router.ask(prompt("hi")).await.told();
+    assert_eq!(refused.reason, "MODEL_OVERLOADED");
+    for feature in ["duo_chat", "code_generations"] {
+        let is_full = router.resolved(feature).await.candidates[0].outcome() == CandidateOutcome::Full;
+        assert_eq!(is_full, feature == "duo_chat", "{feature}");
+    }
+    for _ in 0..5 {
+        assert_eq!(router.ask(of_feature("code_generations")).await.text, "hello");
+    }
+    drop(running);
+    assert_eq!(waiting.await.text, "hello");
 }

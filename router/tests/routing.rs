@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use switchboard::pb::{
     router::{self, CandidateOutcome, SelectionReason},
-    types::Provider,
+    types::{EndpointState, Provider},
 };
 use switchboard_router::{
     call::Limits,
@@ -193,7 +193,18 @@ async fn the_status_shows_running_calls_a_full_model_and_the_shutdown() {
         .await
         .unwrap()
         .into_inner();
-    assert_eq!(idle, router::GetStatusResponse::default(), "it follows nobody yet");
+    let server = router::EndpointStatus {
+        model: "models/m".to_owned(),
+        uri: upstream.url(),
+        slowness: 1.0,
+        ramp: 1.0,
+        ..Default::default()
+    };
+    let expected = router::GetStatusResponse {
+        endpoints: vec![server],
+        ..Default::default()
+    };
+    assert_eq!(idle, expected, "it follows nobody yet, and nobody was called");
     let running = router.begin().await;
     let full = resolve(&router, "duo_chat", "").await;
     assert_eq!(full.reason, "MODEL_OVERLOADED");
@@ -205,5 +216,7 @@ async fn the_status_shows_running_calls_a_full_model_and_the_shutdown() {
         .unwrap()
         .into_inner();
     assert_eq!((status.active_calls, status.draining), (1, true));
+    let server = &status.endpoints[0];
+    assert_eq!((server.state(), server.in_flight), (EndpointState::Healthy, 1));
     drop(running);
 }

@@ -9,6 +9,7 @@ pub mod notes;
 
 use std::{
     any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -73,6 +74,15 @@ impl<S> Layer<S> for CallLayer {
 fn answer_to_a_panic(_panic: Box<dyn Any + Send>) -> Response<tonic::body::Body> {
     tracing::error!("a handler panicked");
     Status::internal("a mistake of this service's own").into_http()
+}
+
+/// How an answer ends that had begun.
+fn end_of_a_panic(request_id: &RequestId) -> HeaderMap {
+    let failure = Failure::new(Reason::InternalError, "a mistake of this service's own");
+    let mut trailers = HeaderMap::new();
+    // Only a message with characters that no header can carry fails here, and ours have none.
+    drop(failure.into_status(request_id.as_str()).add_header(&mut trailers));
+    trailers
 }
 
 /// Handlers, wrapped.
@@ -190,6 +200,11 @@ fn give_a_reason(headers: &mut HeaderMap, request_id: &RequestId, message_bytes_
             Reason::MethodUnknown,
             "this service has no such method; reflection lists those that it has",
         ),
+        // What is compressed is refused before any of it is read, so that nothing small can become large.
+        Code::Unimplemented => Failure::new(
+            Reason::EncodingNotSupported,
+            "the request is compressed, which this service does not take",
+        ),
         Code::OutOfRange => {
             // A method may take more than the service does otherwise; tonic says how much.
             let told = status.message().rsplit_once("the limit is: ");
@@ -225,8 +240,16 @@ impl Body for CallBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let Self { inner, end } = &mut *self;
-        let frame = end.span.in_scope(|| Pin::new(inner).poll_frame(context));
-        let frame = ready!(frame);
+        let polled = || catch_unwind(AssertUnwindSafe(|| Pin::new(&mut *inner).poll_frame(context)));
+        let frame = match end.span.in_scope(polled) {
+            Ok(frame) => ready!(frame),
+            Err(_panic) => {
+                tracing::error!("an answer panicked");
+                // What has panicked must not be asked again.
+                *inner = tonic::body::Body::empty();
+                Some(Ok(Frame::trailers(end_of_a_panic(&end.request_id))))
+            }
+        };
         if let Some(Ok(frame)) = &frame {
             if let Some(data) = frame.data_ref() {
                 end.bytes += u64::try_from(data.len()).unwrap_or(u64::MAX);

@@ -298,7 +298,7 @@ async fn bad_models_are_refused_field_by_field_and_change_nothing() {
                 family: text("nothing"),
                 display_name: text(""),
                 api_token: text("a b"),
-                identifier: text("azure/gpt"),
+                identifier: text("vertex_ai/gemini"),
                 ..Default::default()
             },
             expected(

@@ -395,7 +395,7 @@ async fn the_health_of_a_server_is_what_calls_found() {
         read().await
     };
 
-    upstream.then(Script::response(401, &[], "no"));
+    upstream.then(Script::response(404, &[], "no"));
     infer(&mut pair.inference(), "code_generations", "hello")
         .await
         .unwrap_err();
@@ -403,7 +403,7 @@ async fn the_health_of_a_server_is_what_calls_found() {
     let health = &model.health[0];
     assert_eq!(
         (&*health.uri, &*health.reason, health.router_count),
-        (&*upstream.url(), "UPSTREAM_CREDENTIAL_REJECTED", 1)
+        (&*upstream.url(), "UPSTREAM_MODEL_NOT_FOUND", 1)
     );
     assert_eq!(health.routers[0].router, "pair");
     assert_eq!(model.etag, etag, "it is no change of the model");

@@ -18,6 +18,7 @@ mod peer;
 mod proxy;
 
 mod administrator;
+mod chaos;
 mod checks;
 mod cold_start;
 mod credentials;
@@ -26,6 +27,7 @@ mod fleet;
 mod frozen;
 mod histories;
 mod history;
+mod inference;
 mod lives;
 mod network;
 mod observability;

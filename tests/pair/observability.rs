@@ -326,7 +326,7 @@ async fn the_health_command_tells_by_its_exit_code() {
 }
 
 /// The value of a metric; 0 while it is not there.
-fn metric(service: &Service, name: &str) -> f64 {
+pub(crate) fn metric(service: &Service, name: &str) -> f64 {
     let text = http(service.admin_addr, "GET", "/metrics", "");
     let mut values = text
         .lines()

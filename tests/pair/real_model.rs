@@ -11,19 +11,26 @@ use std::{
 use switchboard::pb::{
     registry::{CheckModelRequest, CheckOutcome, Model},
     router::{
-        ChatInput, FinishReason, InferOptions, InferRequest, Message, Part, Role, infer_request::Input, part,
-        stream_infer_response::Event,
+        ChatInput, Completion, FinishReason, InferOptions, InferRequest, InfillInput, Message, Part, Role, delta,
+        infer_request::Input, part, stream_infer_response::Event,
     },
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, copy},
     net::{TcpListener, TcpStream},
-    sync::mpsc,
+    sync::{Mutex, mpsc},
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
+use tonic::Status;
+use tonic_types::StatusExt as _;
 
-use crate::harness::{PATIENCE, Pair};
+use crate::harness::{PATIENCE, Pair, reason_of};
+
+/// How long the server may take to load its model, on a machine that has other things to do.
+const LOADED_WITHIN: Duration = Duration::from_secs(90);
+/// It takes all cores when it loads and when it answers: one at a time.
+static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// llama.cpp's own server with a small model; `./quickstart --once` installs it.
 struct ModelServer {
@@ -34,6 +41,11 @@ struct ModelServer {
 impl ModelServer {
     /// Starts the server. `None`: it is not installed, which fails with `CI` set.
     async fn start(folder: &Path) -> Option<Self> {
+        Self::start_at(folder, 0).await
+    }
+
+    /// The same, at this port. 0: a free one.
+    async fn start_at(folder: &Path, port: u16) -> Option<Self> {
         let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
         let installed = root.join(".quickstart/model");
         if !installed.join("installed").exists() {
@@ -43,10 +55,13 @@ impl ModelServer {
             return None;
         }
         let ready_file = folder.join("model.uri");
+        // One that was killed left its own behind.
+        drop(fs::remove_file(&ready_file));
         let child = Command::new("python3")
             .arg(root.join("examples/model_server.py"))
             .arg("--folder")
             .arg(installed)
+            .args(["--port", &port.to_string()])
             .arg("--ready-file")
             .arg(&ready_file)
             .stdin(Stdio::null())
@@ -56,7 +71,7 @@ impl ModelServer {
             .unwrap();
         let started = Instant::now();
         while !ready_file.exists() {
-            assert!(started.elapsed() < PATIENCE, "the model server is not ready");
+            assert!(started.elapsed() < LOADED_WITHIN, "the model server is not ready");
             sleep(Duration::from_millis(20)).await;
         }
         let uri = fs::read_to_string(ready_file).unwrap();
@@ -67,6 +82,13 @@ impl ModelServer {
             .parse()
             .unwrap();
         Some(Self { child, addr })
+    }
+
+    /// Ends the server as a power cut would.
+    fn kill(mut self) -> SocketAddr {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.addr
     }
 
     /// How many answers the server is working on.
@@ -149,8 +171,27 @@ fn chat(question: &str, max_output_tokens: i32) -> InferRequest {
     }
 }
 
+/// A whole streamed answer: its text and how it ended.
+async fn answer(pair: &Pair, request: InferRequest) -> Result<(String, Completion), Status> {
+    let mut stream = pair.inference().stream_infer(request).await?.into_inner();
+    let (mut text, mut completion) = (String::new(), None);
+    while let Some(message) = timeout(PATIENCE, stream.message()).await.unwrap()? {
+        match message.event.unwrap() {
+            Event::Selection(selection) => assert_eq!(selection.model, "models/mistral"),
+            Event::Delta(delta) => {
+                if let Some(delta::Kind::Text(piece)) = delta.kind {
+                    text.push_str(&piece);
+                }
+            }
+            Event::Completion(last) => completion = Some(last),
+        }
+    }
+    Ok((text, completion.expect("OK never comes without a completion")))
+}
+
 #[tokio::test]
 async fn a_real_model_answers_call_after_call_and_stops_when_its_caller_leaves() {
+    let _alone = ALONE.lock().await;
     let pair = Pair::start().await;
     let Some(server) = ModelServer::start(pair.folder.path()).await else {
         return;
@@ -159,27 +200,9 @@ async fn a_real_model_answers_call_after_call_and_stops_when_its_caller_leaves()
     pair.configure(&format!("http://{}/v1", tap.addr), None).await;
     pair.wait_until_routed("code_generations").await;
 
-    // The server closes each connection after its stream, without saying so.
-    for _ in 0..3 {
-        let mut stream = pair
-            .inference()
-            .stream_infer(chat("Say hello.", 16))
-            .await
-            .unwrap()
-            .into_inner();
-        let (mut text, mut completion) = (String::new(), None);
-        while let Some(message) = timeout(PATIENCE, stream.message()).await.unwrap().unwrap() {
-            match message.event.unwrap() {
-                Event::Selection(selection) => assert_eq!(selection.model, "models/mistral"),
-                Event::Delta(delta) => {
-                    if let Some(switchboard::pb::router::delta::Kind::Text(piece)) = delta.kind {
-                        text.push_str(&piece);
-                    }
-                }
-                Event::Completion(last) => completion = Some(last),
-            }
-        }
-        let completion = completion.unwrap();
+    // The server closes each connection after its stream, without saying so: no call may fail by that.
+    for _ in 0..20 {
+        let (text, completion) = answer(&pair, chat("Say hello.", 8)).await.unwrap();
         assert!(!text.trim().is_empty());
         assert!(matches!(
             completion.finish_reason(),
@@ -212,7 +235,88 @@ async fn a_real_model_answers_call_after_call_and_stops_when_its_caller_leaves()
 }
 
 #[tokio::test]
+async fn a_real_model_fills_in_code_and_what_does_not_fit_is_told() {
+    let _alone = ALONE.lock().await;
+    let pair = Pair::start().await;
+    let Some(server) = ModelServer::start(pair.folder.path()).await else {
+        return;
+    };
+    pair.configure(&format!("http://{}/v1", server.addr), None).await;
+    pair.assign("code_completions", "models/mistral").await;
+    pair.wait_until_routed("code_completions").await;
+
+    let infill = InferRequest {
+        feature: "code_completions".to_owned(),
+        input: Some(Input::Infill(InfillInput {
+            prefix: "def add(a, b):\n    return ".to_owned(),
+            suffix: "\n\nprint(add(1, 2))\n".to_owned(),
+            ..Default::default()
+        })),
+        ..chat("", 8)
+    };
+    let (_, completion) = answer(&pair, infill).await.unwrap();
+    assert!(completion.usage.unwrap().output_tokens > Some(0));
+
+    let long = chat(&"All work and no play makes a dull switchboard. ".repeat(1000), 8);
+    let result = answer(&pair, long).await;
+    assert_eq!(
+        reason_of(&result).as_deref(),
+        Some("CONTEXT_LENGTH_EXCEEDED"),
+        "{result:?}"
+    );
+
+    // This server has one model and answers by any name: a wrong one cannot be told from a right one.
+    let wrong = Model {
+        identifier: Some("no-such-model".to_owned()),
+        ..Default::default()
+    };
+    let updated = pair.update_model(wrong).await.unwrap();
+    pair.wait_for_revision(updated.revision).await;
+    answer(&pair, chat("Say hello.", 4)).await.unwrap();
+    pair.finish().await;
+}
+
+#[tokio::test]
+async fn an_answer_ends_with_its_server_and_the_next_call_meets_the_new_one() {
+    let _alone = ALONE.lock().await;
+    let pair = Pair::start().await;
+    let Some(server) = ModelServer::start(pair.folder.path()).await else {
+        return;
+    };
+    pair.configure(&format!("http://{}/v1", server.addr), None).await;
+    pair.wait_until_routed("code_generations").await;
+
+    let request = chat("Tell a very long story about a telephone switchboard.", 2000);
+    let mut stream = pair.inference().stream_infer(request).await.unwrap().into_inner();
+    for _ in 0..5 {
+        stream.message().await.unwrap().expect("the story goes on");
+    }
+    let addr = server.kill();
+    let status = loop {
+        match timeout(PATIENCE, stream.message()).await.unwrap() {
+            Ok(message) => assert!(message.is_some(), "a cut answer never looks like success"),
+            Err(status) => break status,
+        }
+    };
+    let details = status.get_error_details();
+    let told = details.error_info().unwrap();
+    assert_eq!(told.reason, "UPSTREAM_STREAM_TRUNCATED");
+    assert_eq!(told.metadata["partial"], "true");
+
+    let result = answer(&pair, chat("Say hello.", 4)).await;
+    assert_eq!(
+        reason_of(&result).as_deref(),
+        Some("UPSTREAM_CONNECT_FAILED"),
+        "{result:?}"
+    );
+    let _again = ModelServer::start_at(pair.folder.path(), addr.port()).await.unwrap();
+    answer(&pair, chat("Say hello.", 4)).await.unwrap();
+    pair.finish().await;
+}
+
+#[tokio::test]
 async fn a_real_server_passes_every_step_of_a_check() {
+    let _alone = ALONE.lock().await;
     let pair = Pair::start().await;
     let Some(server) = ModelServer::start(pair.folder.path()).await else {
         return;

@@ -41,7 +41,7 @@ const fn step(task: &'static str, shows: &'static [(&'static str, &'static str)]
 }
 
 /// All lines, in an order in which each finds what it needs. Values are JSON.
-const STEPS: [Step; 44] = [
+const STEPS: [Step; 51] = [
     step("allow families and features in beta", &[("/betaEnabled", "true")]),
     step("turn all self-hosted inference off", &[("/inferencePaused", "true")]),
     step(
@@ -84,6 +84,14 @@ const STEPS: [Step; 44] = [
         &[("/endpoints/0/weight", "1"), ("/endpoints/1/weight", "0")],
     ),
     step(
+        "replicas in zones: routers prefer the zone that their `--group` names",
+        &[
+            ("/endpoints/0/zone", r#""east""#),
+            ("/endpoints/1/zone", r#""west""#),
+            ("/endpoints/1/weight", "1"),
+        ],
+    ),
+    step(
         "move a model of one server to another host",
         &[
             ("/endpoints/0/uri", r#""http://gpu3:8000""#),
@@ -98,14 +106,23 @@ const STEPS: [Step; 44] = [
         &[("/limits/maxConcurrency", "8"), ("/limits/queueTimeout", r#""2s""#)],
     ),
     step(
-        "take a limit back",
-        &[("/limits/maxConcurrency", "null"), ("/limits/queueTimeout", r#""2s""#)],
-    ),
-    step(
         "what is assigned",
         &[("/features/0/name", r#""features/code_generations""#)],
     ),
     step("assign a feature", &[("/model", r#""models/mistral""#)]),
+    step(
+        "reserve places of its model for a feature",
+        &[("/limits/reservedConcurrency", "2"), ("/limits/maxConcurrency", "null")],
+    ),
+    step(
+        "limit a feature",
+        &[("/limits/reservedConcurrency", "2"), ("/limits/maxConcurrency", "20")],
+    ),
+    step("take its limit and its places back", &[("/limits", "null")]),
+    step(
+        "take a limit back",
+        &[("/limits/maxConcurrency", "null"), ("/limits/queueTimeout", r#""2s""#)],
+    ),
     step("look at one feature", &[("/model", r#""models/mistral""#)]),
     step(
         "assign a group at once",
@@ -128,6 +145,10 @@ const STEPS: [Step; 44] = [
             ("/model", r#""models/mistral""#),
         ],
     ),
+    step(
+        "try another server when no token has come in time",
+        &[("/hedgeDelay", r#""0.300s""#), ("/model", r#""models/mistral""#)],
+    ),
     step("fallbacks", &[("/fallbackModels", r#"["models/mixtral"]"#)]),
     step(
         "a pilot for one group and a tenth of the rest",
@@ -147,6 +168,24 @@ const STEPS: [Step; 44] = [
     step(
         "end the pilot",
         &[("/rules", "null"), ("/fallbackModels/0", r#""models/mixtral""#)],
+    ),
+    step(
+        "add a model of Azure OpenAI",
+        &[
+            ("/name", r#""models/gpt""#),
+            ("/platform", r#""PLATFORM_AZURE_OPENAI""#),
+            ("/platformOptions/apiVersion", r#""2024-10-21""#),
+            ("/apiTokenSet", "true"),
+        ],
+    ),
+    step(
+        "add a model of Anthropic",
+        &[
+            ("/name", r#""models/claude""#),
+            ("/platform", r#""PLATFORM_ANTHROPIC""#),
+            ("/endpoints", "null"),
+            ("/apiTokenSet", "true"),
+        ],
     ),
     step("which features can be answered now", &[("/routes/0/available", "true")]),
     step(

@@ -10,8 +10,8 @@ use fastrand::Rng;
 use prost::Message as _;
 use switchboard::pb::{
     registry::{
-        CreateModelRequest, DeleteModelRequest, Endpoint, Feature, Model, RestoreRevisionRequest, Settings,
-        UpdateFeatureRequest, UpdateModelRequest, UpdateSettingsRequest,
+        CreateModelRequest, DeleteModelRequest, Endpoint, Feature, FeatureLimits, Model, ModelLimits,
+        RestoreRevisionRequest, Settings, UpdateFeatureRequest, UpdateModelRequest, UpdateSettingsRequest,
     },
     types::Provider,
 };
@@ -59,6 +59,8 @@ pub(crate) struct Client {
     pub(crate) number: usize,
     pub(crate) network: Network,
     pub(crate) random: Rng,
+    /// What limits and places in zones are drawn from: apart, as nothing else depends on them.
+    pub(crate) tuning: Rng,
     pub(crate) log: Log,
     /// How many writes it makes at most.
     pub(crate) writes: usize,
@@ -74,6 +76,7 @@ impl Client {
             log: network.log.clone(),
             network,
             random: Rng::with_seed(seed),
+            tuning: Rng::with_seed(!seed),
             writes,
             etags,
             tokens: 0,
@@ -265,6 +268,7 @@ impl Client {
             family: Some(self.pick(&FAMILIES)),
             endpoints: self.endpoints(),
             api_token: self.random.bool().then(|| self.token()),
+            limits: Some(self.limits()),
             ..Default::default()
         }
     }
@@ -277,6 +281,7 @@ impl Client {
             name,
             ..Default::default()
         };
+        model.limits = (self.tuning.u8(..5) == 0).then(|| self.limits());
         match self.random.u8(..5) {
             0 => model.display_name = Some(format!("Model {}", self.random.u8(..12))),
             1 => model.endpoints = self.endpoints(),
@@ -297,6 +302,22 @@ impl Client {
             name: format!("features/{}", self.pick(&FEATURES)),
             provider: Some(provider.into()),
             model,
+            limits: (self.tuning.u8(..3) == 0).then(|| FeatureLimits {
+                max_concurrency: None,
+                reserved_concurrency: Some(self.tuning.i32(0..3)),
+            }),
+            hedge_delay: (self.tuning.u8(..4) == 0).then(|| prost_types::Duration {
+                seconds: self.tuning.i64(1..=60),
+                nanos: 0,
+            }),
+            ..Default::default()
+        }
+    }
+
+    /// So few places that reservations do not always fit, but mostly.
+    fn limits(&mut self) -> ModelLimits {
+        ModelLimits {
+            max_concurrency: Some(self.tuning.i32(3..8)),
             ..Default::default()
         }
     }
@@ -307,6 +328,7 @@ impl Client {
         let count = self.random.usize(1..=2);
         let endpoints = servers[..count].iter().map(|uri| Endpoint {
             uri: (*uri).to_owned(),
+            zone: ["", "east", "west"][self.tuning.usize(..3)].to_owned(),
             ..Default::default()
         });
         endpoints.collect()

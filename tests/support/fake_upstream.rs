@@ -1,7 +1,8 @@
 //! A model server that does what a script says, fault by fault, and writes down what it was asked.
 //!
 //! It speaks HTTP/1.1 over a plain socket by hand, so that it can break every rule of it. Each request takes the next
-//! script, else the usual one, which answers `hello` unless another was given.
+//! script, else the usual one, which answers `hello` unless another was given. Probes come whenever they like, so what they
+//! ask (`GET`) has scripts and a record of its own, and is answered by 404 without one.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a harness fails by panicking")]
 #![allow(dead_code, clippy::allow_attributes, reason = "each test binary uses a part of it")]
 
@@ -17,7 +18,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinSet,
-    time::timeout,
+    time::{Instant, interval, timeout},
 };
 
 /// How long a test waits for something that should happen soon.
@@ -41,8 +42,14 @@ enum Step {
     Close,
     /// The end of the connection by a reset.
     Reset,
-    /// The same bytes again and again, until the peer closes.
+    /// The same bytes as they are again and again, until the peer closes.
     Flood(Vec<u8>),
+    /// So many pieces of text, by their number, one each so often.
+    Pieces {
+        piece: fn(usize) -> String,
+        count: usize,
+        every: Duration,
+    },
 }
 
 impl Script {
@@ -109,10 +116,7 @@ impl Script {
 
     /// A piece of text, as a chat's chunk.
     pub(crate) fn text(self, text: &str) -> Self {
-        let text = json_string(text);
-        self.event(&format!(
-            r#"{{"choices":[{{"index":0,"delta":{{"content":{text}}}}}]}}"#
-        ))
+        self.chunk(text_event(text))
     }
 
     /// A finish reason.
@@ -176,7 +180,17 @@ impl Script {
 
     /// This chunk without end.
     pub(crate) fn flood(self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.step(Step::Flood(framed(&bytes.into())))
+    }
+
+    /// These bytes outside all rules, without end.
+    pub(crate) fn flood_raw(self, bytes: impl Into<Vec<u8>>) -> Self {
         self.step(Step::Flood(bytes.into()))
+    }
+
+    /// So many pieces of text, which have numbers, one each so often.
+    pub(crate) fn pieces(self, piece: fn(usize) -> String, count: usize, every: Duration) -> Self {
+        self.step(Step::Pieces { piece, count, every })
     }
 
     fn step(mut self, step: Step) -> Self {
@@ -188,7 +202,7 @@ impl Script {
 /// A request as it came.
 #[derive(Debug, Clone)]
 pub(crate) struct Received {
-    /// The number of the connection that it came on, from 0.
+    /// The number of the connection that it came on, from 0, among those that calls came on.
     pub(crate) connection: usize,
     /// Method and path.
     pub(crate) line: String,
@@ -201,8 +215,9 @@ pub(crate) struct Received {
 #[derive(Debug, Default)]
 struct Log {
     requests: Vec<Received>,
-    /// Whether each connection is closed.
-    connections: Vec<bool>,
+    probes: Vec<Received>,
+    /// When each connection was closed.
+    connections: Vec<Option<Instant>>,
 }
 
 /// The server. It ends when it is dropped.
@@ -210,8 +225,9 @@ struct Log {
 pub(crate) struct FakeUpstream {
     port: u16,
     scripts: Arc<Mutex<VecDeque<Script>>>,
+    probe_scripts: Arc<Mutex<VecDeque<Script>>>,
     log: watch::Sender<Log>,
-    _server: JoinSet<()>,
+    server: JoinSet<()>,
 }
 
 impl FakeUpstream {
@@ -222,17 +238,45 @@ impl FakeUpstream {
 
     /// Starts a server that follows this script whenever no other is lined up.
     pub(crate) async fn always(usual: Script) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        Self::on("127.0.0.1", 0, usual).await
+    }
+
+    /// Ends the server with all its connections. What is told is the port, for another.
+    pub(crate) async fn kill(mut self) -> u16 {
+        self.server.shutdown().await;
+        self.port
+    }
+
+    /// Starts a server on this port.
+    pub(crate) async fn on_port(port: u16, usual: Script) -> Self {
+        Self::on("127.0.0.1", port, usual).await
+    }
+
+    /// Starts another server on the same port of `127.0.0.2`, for names that have both addresses.
+    pub(crate) async fn beside(&self, usual: Script) -> Self {
+        Self::on("127.0.0.2", self.port, usual).await
+    }
+
+    async fn on(address: &str, port: u16, usual: Script) -> Self {
+        let listener = TcpListener::bind((address, port)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let scripts = Arc::<Mutex<VecDeque<Script>>>::default();
+        let probe_scripts = Arc::<Mutex<VecDeque<Script>>>::default();
         let log = watch::Sender::new(Log::default());
         let mut server = JoinSet::new();
-        server.spawn(serve(listener, usual, Arc::clone(&scripts), log.clone()));
+        let play = Play {
+            usual,
+            scripts: Arc::clone(&scripts),
+            probe_scripts: Arc::clone(&probe_scripts),
+            log: log.clone(),
+        };
+        server.spawn(serve(listener, play));
         Self {
             port,
             scripts,
+            probe_scripts,
             log,
-            _server: server,
+            server,
         }
     }
 
@@ -242,9 +286,32 @@ impl FakeUpstream {
         self
     }
 
+    /// Lines up a script for the next probe that has none yet.
+    pub(crate) fn probed(&self, script: Script) -> &Self {
+        self.probe_scripts.lock().unwrap().push_back(script);
+        self
+    }
+
+    /// All that probes have asked so far.
+    pub(crate) fn probes(&self) -> Vec<Received> {
+        self.log.borrow().probes.clone()
+    }
+
+    /// Waits until a probe has asked something.
+    pub(crate) async fn is_probed(&self) {
+        let mut log = self.log.subscribe();
+        let seen = timeout(PATIENCE, log.wait_for(|log| !log.probes.is_empty())).await;
+        seen.expect("a probe should come").unwrap();
+    }
+
     /// The base URL.
     pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}/v1", self.port)
+    }
+
+    /// The base URL by a name that leads here.
+    pub(crate) fn url_by(&self, name: &str) -> String {
+        format!("http://{name}:{}/v1", self.port)
     }
 
     /// All requests so far.
@@ -259,46 +326,91 @@ impl FakeUpstream {
         seen.expect("the request should come").unwrap().requests[number].clone()
     }
 
-    /// Waits until the connection of a number, from 0, is closed by the peer or by the script.
-    pub(crate) async fn closed(&self, connection: usize) {
+    /// Waits until there was a connection of a number, from 0.
+    pub(crate) async fn opened(&self, connection: usize) {
         let mut log = self.log.subscribe();
-        let is_closed = |log: &Log| log.connections.get(connection).copied().unwrap_or_default();
-        let seen = timeout(PATIENCE, log.wait_for(is_closed)).await;
-        seen.expect("the connection should be closed").unwrap();
+        let seen = timeout(PATIENCE, log.wait_for(|log| log.connections.len() > connection)).await;
+        seen.expect("the connection should be opened").unwrap();
+    }
+
+    /// Waits until the connection of a number, from 0, is closed by the peer or by the script; says when that was.
+    pub(crate) async fn closed(&self, connection: usize) -> Instant {
+        let mut log = self.log.subscribe();
+        let when = |log: &Log| log.connections.get(connection).copied().flatten();
+        let seen = timeout(PATIENCE, log.wait_for(|log| when(log).is_some())).await;
+        let seen = seen.expect("the connection should be closed").unwrap();
+        when(&seen).unwrap()
+    }
+
+    /// How many connections there were so far.
+    pub(crate) fn connections(&self) -> usize {
+        self.log.borrow().connections.len()
     }
 }
 
-async fn serve(listener: TcpListener, usual: Script, scripts: Arc<Mutex<VecDeque<Script>>>, log: watch::Sender<Log>) {
+/// What connections share.
+#[derive(Clone)]
+struct Play {
+    usual: Script,
+    scripts: Arc<Mutex<VecDeque<Script>>>,
+    probe_scripts: Arc<Mutex<VecDeque<Script>>>,
+    log: watch::Sender<Log>,
+}
+
+impl Play {
+    /// The number of a connection on which a call comes.
+    fn number(&self, connection: &mut Option<usize>) -> usize {
+        *connection.get_or_insert_with(|| {
+            let mut number = 0;
+            self.log.send_modify(|log| {
+                number = log.connections.len();
+                log.connections.push(None);
+            });
+            number
+        })
+    }
+
+    /// Takes a request down, and tells what it gets.
+    fn script(&self, mut request: Received, connection: &mut Option<usize>) -> Script {
+        if request.line.starts_with("GET ") {
+            self.log.send_modify(|log| log.probes.push(request));
+            let script = self.probe_scripts.lock().unwrap().pop_front();
+            return script.unwrap_or_else(|| Script::response(404, &[], ""));
+        }
+        request.connection = self.number(connection);
+        let script = self.scripts.lock().unwrap().pop_front();
+        self.log.send_modify(|log| log.requests.push(request));
+        script.unwrap_or_else(|| self.usual.clone())
+    }
+}
+
+async fn serve(listener: TcpListener, play: Play) {
     let mut connections = JoinSet::new();
     loop {
         let (socket, _) = listener.accept().await.unwrap();
-        let mut number = 0;
-        log.send_modify(|log| {
-            number = log.connections.len();
-            log.connections.push(false);
-        });
-        let (usual, scripts, log) = (usual.clone(), Arc::clone(&scripts), log.clone());
+        let play = play.clone();
         connections.spawn(async move {
+            let mut number = None;
             // Whoever ended it, and however: here it only matters that it ended.
-            converse(socket, number, &usual, &scripts, &log).await.ok();
-            log.send_modify(|log| log.connections[number] = true);
+            converse(socket, &mut number, &play).await.ok();
+            if let Some(number) = number {
+                play.log
+                    .send_modify(|log| log.connections[number] = Some(Instant::now()));
+            }
         });
     }
 }
 
-async fn converse(
-    mut socket: TcpStream,
-    connection: usize,
-    usual: &Script,
-    scripts: &Mutex<VecDeque<Script>>,
-    log: &watch::Sender<Log>,
-) -> std::io::Result<()> {
+async fn converse(mut socket: TcpStream, number: &mut Option<usize>, play: &Play) -> std::io::Result<()> {
     socket.set_nodelay(true)?;
     let mut unread = Vec::new();
-    while let Some(request) = receive(&mut socket, &mut unread, connection).await? {
-        let script = scripts.lock().unwrap().pop_front();
-        log.send_modify(|log| log.requests.push(request));
-        for step in script.unwrap_or_else(|| usual.clone()).0 {
+    socket.read_buf(&mut unread).await?;
+    // Also where it never becomes a request, as a TLS handshake does not.
+    if !unread.is_empty() && !unread.starts_with(b"GET") {
+        play.number(number);
+    }
+    while let Some(request) = receive(&mut socket, &mut unread).await? {
+        for step in play.script(request, number).0 {
             match step {
                 Step::Raw(bytes) => socket.write_all(&bytes).await?,
                 Step::Chunk(bytes) => socket.write_all(&framed(&bytes)).await?,
@@ -312,8 +424,15 @@ async fn converse(
                 Step::Close => return Ok(()),
                 Step::Reset => return socket.set_zero_linger(),
                 Step::Flood(bytes) => loop {
-                    socket.write_all(&framed(&bytes)).await?;
+                    socket.write_all(&bytes).await?;
                 },
+                Step::Pieces { piece, count, every } => {
+                    let mut pace = interval(every);
+                    for number in 0..count {
+                        pace.tick().await;
+                        socket.write_all(&framed(text_event(&piece(number)).as_bytes())).await?;
+                    }
+                }
             }
         }
     }
@@ -335,7 +454,7 @@ fn framed(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// The next request. `None`: the peer closed.
-async fn receive(socket: &mut TcpStream, unread: &mut Vec<u8>, connection: usize) -> std::io::Result<Option<Received>> {
+async fn receive(socket: &mut TcpStream, unread: &mut Vec<u8>) -> std::io::Result<Option<Received>> {
     let head_end = loop {
         if let Some(end) = unread.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
             break end + 4;
@@ -362,11 +481,17 @@ async fn receive(socket: &mut TcpStream, unread: &mut Vec<u8>, connection: usize
     }
     let body = String::from_utf8(unread.drain(..length).collect()).expect("a request's body is text");
     Ok(Some(Received {
-        connection,
+        connection: 0,
         line,
         headers,
         body,
     }))
+}
+
+/// A piece of text, as the event of a chat's chunk.
+fn text_event(text: &str) -> String {
+    let text = json_string(text);
+    format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":{text}}}}}]}}\n\n")
 }
 
 fn json_string(text: &str) -> String {

@@ -9,7 +9,7 @@ use super::OpenError;
 use crate::{
     domain::{
         credential::Credential,
-        feature::{Feature, Setting},
+        feature::Feature,
         settings::Settings,
         state::{Change, State},
     },
@@ -43,12 +43,8 @@ pub(crate) fn state(loaded: Loaded) -> Result<State, OpenError> {
 /// What every registry has, as far as it is missing: the settings, and the features of the catalogue, unassigned. For a
 /// new store that is all; later it is the features that a new release brings.
 pub(crate) fn seed(state: &State) -> Vec<(Change, Bytes)> {
-    let features = Catalogue::get().features().iter().map(|facts| {
-        Change::Feature(Feature {
-            name: facts.name.clone(),
-            setting: Setting::Unassigned,
-        })
-    });
+    let features = Catalogue::get().features().iter();
+    let features = features.map(|facts| Change::Feature(Feature::unset(facts.name.clone())));
     features
         .chain([Change::Settings(Settings::default())])
         .filter(|change| state.items.get(&change.name().to_string()).is_none())

@@ -1,5 +1,6 @@
 //! The setting of one AI-powered feature. What the feature is in itself stands in the catalogue.
 
+mod limits;
 mod rule;
 
 use switchboard::{
@@ -7,19 +8,56 @@ use switchboard::{
     reason::FieldReason,
 };
 
-pub use self::rule::{Description, NewRule, Percent, Rule, RuleId, RuleMatch, Rules};
-use super::size::{NUMBERS, text};
+pub use self::{
+    limits::{FeatureLimits, HedgeDelay},
+    rule::{Description, NewRule, Percent, Rule, RuleId, RuleMatch, Rules},
+};
+use super::{
+    model::Count,
+    size::{NUMBERS, text},
+};
 
-/// A feature and who answers it: only what somebody has set.
+/// A feature, who answers it, and how many of its calls at a time: only what somebody has set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Feature {
     /// Its name.
     pub name: FeatureName,
     /// Who answers.
     pub setting: Setting,
+    /// Limits of its calls, whoever answers.
+    pub limits: FeatureLimits,
+    /// When a call of it is made a second time. `None`: never.
+    pub hedge_delay: Option<HedgeDelay>,
 }
 
 impl Feature {
+    /// One of which nobody has set anything.
+    #[must_use]
+    pub fn unset(name: FeatureName) -> Self {
+        Self {
+            name,
+            setting: Setting::default(),
+            limits: FeatureLimits::default(),
+            hedge_delay: None,
+        }
+    }
+
+    /// Whether nobody has set anything of it.
+    #[must_use]
+    pub fn is_unset(&self) -> bool {
+        self.setting == Setting::Unassigned && self.limits == FeatureLimits::default() && self.hedge_delay.is_none()
+    }
+
+    /// How many places of a model are kept for it. One that is switched off counts, so that it can be switched on again.
+    #[must_use]
+    pub fn places_on(&self, model: &ModelName) -> i64 {
+        let reserved = self
+            .limits
+            .reserved_concurrency
+            .filter(|_| self.setting.model() == Some(model));
+        reserved.map_or(0, Count::get).into()
+    }
+
     /// Every model that it names, as often as it names it: what keeps a model from being deleted.
     pub fn references(&self) -> impl Iterator<Item = &ModelName> {
         self.setting.references()
@@ -46,6 +84,8 @@ impl Feature {
         Self {
             name: self.name.clone(),
             setting,
+            limits: self.limits,
+            hedge_delay: self.hedge_delay,
         }
     }
 }
@@ -244,6 +284,9 @@ pub enum FeaturePartError {
     /// The description is too long.
     #[error("must have at most {} characters", Description::LENGTH_MAX)]
     DescriptionTooLong,
+    /// The span is out of range.
+    #[error("must be {} ms to {} s", HedgeDelay::MIN.as_millis(), HedgeDelay::MAX.as_secs())]
+    HedgeDelayOutOfRange,
 }
 
 impl FeaturePartError {
@@ -259,7 +302,8 @@ impl FeaturePartError {
             | Self::MatchCount
             | Self::EntryLength
             | Self::PercentOutOfRange
-            | Self::DescriptionTooLong => FieldReason::ValueOutOfRange,
+            | Self::DescriptionTooLong
+            | Self::HedgeDelayOutOfRange => FieldReason::ValueOutOfRange,
         }
     }
 }

@@ -6,17 +6,20 @@ mod limits;
 mod platform;
 mod tls;
 
+use std::collections::BTreeSet;
+
 use switchboard::{
     catalogue::{Catalogue, Family},
+    endpoint::{EndpointUri, Origin},
     names::ModelName,
     reason::FieldReason,
 };
 
 pub use self::{
-    endpoints::{Endpoint, Endpoints, Weight},
+    endpoints::{Endpoint, Endpoints, Weight, Zone},
     labels::Labels,
     limits::{Count, Limits, Positive, Timeout},
-    platform::{Identifier, Platform, Prefix},
+    platform::{ApiVersion, Identifier, Platform, Prefix},
     tls::{CaCertificates, ServerName, Tls},
 };
 use super::{
@@ -35,7 +38,9 @@ pub struct Model {
     pub family: &'static Family,
     /// The kind of API that its servers speak.
     pub platform: Platform,
-    /// Where it is served.
+    /// The version of the platform's API, for platforms that want one.
+    pub api_version: Option<ApiVersion>,
+    /// Where it is served. None: where the platform itself is.
     pub endpoints: Endpoints,
     /// The name by which its servers know it. `None`: the id.
     pub identifier: Option<Identifier>,
@@ -52,6 +57,19 @@ pub struct Model {
 }
 
 impl Model {
+    /// The base URLs of its servers: those that it names, else the platform's own.
+    pub fn uris(&self) -> impl Iterator<Item = &EndpointUri> {
+        let named = self.endpoints.as_slice();
+        let own = self.platform.own_endpoint().filter(|_| named.is_empty());
+        named.iter().map(|endpoint| &endpoint.uri).chain(own)
+    }
+
+    /// The origins of its servers.
+    #[must_use]
+    pub fn origins(&self) -> BTreeSet<Origin> {
+        self.uris().map(EndpointUri::origin).collect()
+    }
+
     /// The most bytes that it can take when it is stored, credential reference included.
     #[must_use]
     pub fn stored_bytes_max(&self, credential: &Credential) -> usize {
@@ -64,6 +82,7 @@ impl Model {
             self.name.id(),
             self.display_name.as_str(),
             &self.family.machine_name,
+            self.api_version.as_ref().map_or("", ApiVersion::as_str),
             self.identifier.as_ref().map_or("", Identifier::as_str),
             self.tls.ca.as_ref().map_or("", CaCertificates::as_str),
             self.tls.server_name.as_ref().map_or("", ServerName::as_str),
@@ -72,7 +91,7 @@ impl Model {
         NUMBERS
             + texts.into_iter().map(text).sum::<usize>()
             + endpoints
-                .map(|endpoint| NUMBERS + text(endpoint.uri.as_str()))
+                .map(|endpoint| NUMBERS + text(endpoint.uri.as_str()) + text(endpoint.zone.as_str()))
                 .sum::<usize>()
             + labels.sum::<usize>()
             + origins
@@ -126,6 +145,12 @@ pub enum ModelPartError {
     /// The display name is too long.
     #[error("must have at most {} characters", DisplayName::LENGTH_MAX)]
     DisplayNameTooLong,
+    /// The API version is too long.
+    #[error("must have at most {} characters", ApiVersion::LENGTH_MAX)]
+    ApiVersionTooLong,
+    /// The API version has other characters than versions have.
+    #[error("must have letters, digits, hyphens and dots only, for example `2024-10-21`")]
+    ApiVersionMalformed,
     /// The identifier is too long.
     #[error("must have at most {} characters", Identifier::LENGTH_MAX)]
     IdentifierTooLong,
@@ -138,8 +163,14 @@ pub enum ModelPartError {
     /// The weight is out of range.
     #[error("must be 0 to {}", Weight::MAX)]
     WeightOutOfRange,
-    /// The list is empty or too long.
-    #[error("must have 1 to {} entries", Endpoints::COUNT_MAX)]
+    /// The zone is too long.
+    #[error("must have at most {} characters", Zone::LENGTH_MAX)]
+    ZoneTooLong,
+    /// The zone has a control character.
+    #[error("must have no control characters")]
+    ZoneMalformed,
+    /// The list is too long.
+    #[error("must have at most {} entries", Endpoints::COUNT_MAX)]
     EndpointCount,
     /// The server of this entry stands in the list before.
     #[error("names a server that is already in the list")]
@@ -220,7 +251,9 @@ impl ModelPartError {
         match self {
             Self::DisplayNameBlank => FieldReason::FieldRequired,
             Self::DisplayNameTooLong => FieldReason::NameTooLong,
-            Self::IdentifierTooLong
+            Self::ApiVersionTooLong
+            | Self::IdentifierTooLong
+            | Self::ZoneTooLong
             | Self::WeightOutOfRange
             | Self::EndpointCount
             | Self::EndpointsAllDrained
@@ -230,7 +263,10 @@ impl ModelPartError {
             | Self::LabelCount
             | Self::LabelKeyLength { .. }
             | Self::LabelValueLength { .. } => FieldReason::ValueOutOfRange,
-            Self::IdentifierNameless { .. } | Self::ServerNameMalformed => FieldReason::ValueMalformed,
+            Self::ApiVersionMalformed
+            | Self::IdentifierNameless { .. }
+            | Self::ZoneMalformed
+            | Self::ServerNameMalformed => FieldReason::ValueMalformed,
             Self::EndpointRepeated { .. } => FieldReason::ValueRepeated,
             Self::CaNone | Self::CaMalformed { .. } | Self::CaForeign { .. } => FieldReason::CertificateMalformed,
         }

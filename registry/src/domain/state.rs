@@ -269,6 +269,15 @@ impl State {
             .filter(move |feature| feature.references().any(|named| named == model))
     }
 
+    /// How many places of a model are kept for features.
+    #[must_use]
+    pub fn places_reserved_on(&self, model: &ModelName) -> i64 {
+        self.features
+            .values()
+            .map(|feature| feature.value.places_on(model))
+            .sum()
+    }
+
     fn next_record(&self, name: &ResourceName, revision: Revision, now: SystemTime) -> Record {
         let known = match name {
             ResourceName::Model(name) => self.models.get(name).map(|model| model.record),

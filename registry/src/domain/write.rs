@@ -23,7 +23,7 @@ pub use self::{
     batch::{BatchUpdateFeatures, BatchView},
     delete::{DeleteModel, DeletedView},
     diff::{COUNT_MAX, Changed, Diff, DiffView},
-    feature::{FeaturePatch, UpdateFeature},
+    feature::{FeatureLimitsPatch, FeaturePatch, UpdateFeature},
     model::{CreateModel, GivenEndpoints, LimitsPatch, ModelPatch, RequestedId, TlsPatch, UpdateModel},
     restore::{Old, OldResource, OldValue, RestoreRevision},
     settings::UpdateSettings,

@@ -138,10 +138,10 @@ impl Health {
         let Some(told) = self.by_model.get(&model.name) else {
             return Vec::new();
         };
-        let endpoints = model.endpoints.as_slice().iter();
-        endpoints
-            .filter_map(|endpoint| {
-                let (uri, told) = told.get_key_value(endpoint.uri.as_str())?;
+        model
+            .uris()
+            .filter_map(|uri| {
+                let (uri, told) = told.get_key_value(uri.as_str())?;
                 let mut worst_first: Vec<&RouterHealth> = told.values().collect();
                 worst_first.sort_by_key(|told| (Reverse(told.state), &told.router));
                 Some(EndpointHealth {
@@ -156,8 +156,5 @@ impl Health {
 
 fn has_endpoint(state: &State, model: &ModelName, uri: &str) -> bool {
     let model = state.models.get(model);
-    model.is_some_and(|model| {
-        let mut endpoints = model.value.endpoints.as_slice().iter();
-        endpoints.any(|endpoint| endpoint.uri.as_str() == uri)
-    })
+    model.is_some_and(|model| model.value.uris().any(|known| known.as_str() == uri))
 }

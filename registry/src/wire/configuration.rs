@@ -16,7 +16,6 @@ use super::{
     stored::{encode_feature, encode_model, encode_settings},
 };
 use crate::domain::{
-    feature::Setting,
     settings::Settings,
     state::State,
     write::{ApplyConfig, COUNT_MAX, DiffView, GivenFeature, GivenModel},
@@ -32,7 +31,7 @@ pub fn export(state: &State) -> registry::ExportConfigResponse {
     let set = features
         .filter_map(|facts| state.features.get(&facts.name))
         .map(|feature| &feature.value)
-        .filter(|feature| feature.setting != Setting::Unassigned);
+        .filter(|feature| !feature.is_unset());
     let config = registry::Config {
         models: state.models.values().map(|model| encode_model(&model.value)).collect(),
         features: set.map(encode_feature).collect(),

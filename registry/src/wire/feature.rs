@@ -1,5 +1,6 @@
 //! Features on the wire.
 
+mod limits;
 mod rule;
 
 use switchboard::{
@@ -9,7 +10,10 @@ use switchboard::{
     violation::Violations,
 };
 
-pub(super) use self::rule::{fallback_models, rule_messages};
+pub(super) use self::{
+    limits::{hedge_delay_message, limits_message},
+    rule::{fallback_models, rule_messages},
+};
 use super::{
     Flaw,
     mask::{Fields, Mask},
@@ -23,7 +27,16 @@ use crate::domain::{
 
 /// What a mask may name.
 pub const FIELDS: Fields = Fields {
-    settable: &["provider", "model", "fallback_models", "rules"],
+    settable: &[
+        "provider",
+        "model",
+        "fallback_models",
+        "rules",
+        "limits",
+        "limits.max_concurrency",
+        "limits.reserved_concurrency",
+        "hedge_delay",
+    ],
     fixed: &[
         "name",
         "etag",
@@ -91,6 +104,12 @@ pub(super) fn patch(feature: registry::Feature, mask: &Mask, violations: &mut Vi
         rules: mask
             .edit("rules", Some(feature.rules).filter(|list| !list.is_empty()))
             .and_then(|list| rule::rules(list, violations)),
+        limits: limits::patch(feature.limits.unwrap_or_default(), mask, violations),
+        hedge_delay: mask.edit("hedge_delay", feature.hedge_delay).parsed(
+            "feature.hedge_delay",
+            violations,
+            limits::hedge_delay,
+        ),
     }
 }
 
@@ -99,6 +118,10 @@ fn has_any_field(feature: &registry::Feature) -> bool {
         || feature.model.is_some()
         || !feature.fallback_models.is_empty()
         || !feature.rules.is_empty()
+        || feature
+            .limits
+            .is_some_and(|limits| limits != registry::FeatureLimits::default())
+        || feature.hedge_delay.is_some()
 }
 
 /// A feature as it is answered.
@@ -112,8 +135,8 @@ pub fn answer(view: &FeatureView) -> registry::Feature {
         model: feature.setting.model().map(ToString::to_string),
         fallback_models: fallback_models(&feature.setting),
         rules: rule_messages(&feature.setting),
-        limits: None,
-        hedge_delay: None,
+        limits: limits_message(&feature.limits),
+        hedge_delay: hedge_delay_message(feature.hedge_delay),
         etag: view.etag.to_string(),
         display_name: facts.display_name.clone(),
         group: facts.group.clone(),

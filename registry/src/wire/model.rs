@@ -12,7 +12,7 @@ use switchboard::{
 };
 
 use self::{
-    part::{endpoints, infill_mode_number, labels, limits, platform_number, tls},
+    part::{endpoints, infill_mode_number, labels, limits, platform_number, platform_options, tls},
     patch::{bad_patch, has_any_field, patch},
 };
 use super::{
@@ -140,8 +140,7 @@ pub fn answer(view: &ModelView) -> registry::Model {
         tls: tls(&model.tls),
         disabled: Some(model.disabled),
         labels: labels(model),
-        // No platform of this version takes any.
-        platform_options: None,
+        platform_options: platform_options(model),
         etag: view.etag.to_string(),
         api_token_set: view.is_token_set,
         api_token_dropped: view.is_token_dropped,

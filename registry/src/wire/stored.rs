@@ -12,11 +12,11 @@ use switchboard::{
 };
 
 use super::{
-    feature::{self, fallback_models, provider_number, rule_messages},
+    feature::{self, fallback_models, hedge_delay_message, limits_message, provider_number, rule_messages},
     mask::Mask,
     model::{
         self,
-        part::{endpoints, infill_mode_number, labels, limits, platform_number, tls},
+        part::{endpoints, infill_mode_number, labels, limits, platform_number, platform_options, tls},
     },
 };
 use crate::domain::{
@@ -25,7 +25,7 @@ use crate::domain::{
     model::{InfillMode, Model, Platform, Weight},
     settings::Settings,
     state::Change,
-    write::{FeaturePatch, Old, OldResource},
+    write::{Old, OldResource},
 };
 
 /// Why stored bytes are no resource that this build can read.
@@ -159,6 +159,7 @@ pub(super) fn encode_model(model: &Model) -> registry::Model {
         tls: tls(&model.tls),
         disabled: model.disabled.then_some(true),
         labels: labels(model),
+        platform_options: platform_options(model),
         ..Default::default()
     }
 }
@@ -172,11 +173,7 @@ fn decode_model(name: &ModelName, model: registry::Model) -> Result<Model, Viola
 fn decode_feature(name: &FeatureName, feature: registry::Feature) -> Result<Feature, Violations> {
     let mut violations = Violations::new();
     let patch = feature::patch(feature, &Mask::Present, &mut violations);
-    let setting = violations.or(patch).and_then(FeaturePatch::into_setting);
-    Ok(Feature {
-        name: name.clone(),
-        setting: setting?,
-    })
+    violations.or(patch).and_then(|patch| patch.into_feature(name.clone()))
 }
 
 fn decode_settings(settings: registry::Settings) -> Settings {
@@ -194,6 +191,8 @@ pub(super) fn encode_feature(feature: &Feature) -> registry::Feature {
         model: feature.setting.model().map(ToString::to_string),
         fallback_models: fallback_models(&feature.setting),
         rules: rule_messages(&feature.setting),
+        limits: limits_message(&feature.limits),
+        hedge_delay: hedge_delay_message(feature.hedge_delay),
         ..Default::default()
     }
 }

@@ -5,6 +5,7 @@ mod batch;
 mod delete;
 mod feature;
 mod fields;
+mod limits;
 mod model;
 mod platform;
 mod route;

@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
-use switchboard::names::{FeatureName, ModelName, Revision};
+use switchboard::{
+    names::{FeatureName, ModelName, Revision},
+    reason::Reason,
+};
 
-use super::deadline;
+use super::{deadline, permits::QuotaExceeded};
 use crate::{
     catalog::{Candidate, ResolveError, RuleId, Unusable},
     prompt::InputNotSupported,
     relay::RelayError,
-    upstream::{UpstreamError, metrics::AttemptOutcome},
+    upstream::{UpstreamError, dialect::EncodeError, metrics::AttemptOutcome},
 };
 
 /// Why a call failed.
@@ -31,6 +34,16 @@ pub enum CallError {
         /// Why it cannot be called.
         why: Unusable,
     },
+    /// A model's servers take no calls for now.
+    #[error("`{model}` takes no calls for now: its servers fail, or ask for less load")]
+    Ejected {
+        /// The model.
+        model: ModelName,
+        /// Why the last call of them failed.
+        reason: Reason,
+        /// When it may be worth another call.
+        pause: Duration,
+    },
     /// A model has no place for another call.
     #[error("`{model}` has as many calls as it may, and no place came free in time")]
     Overloaded {
@@ -39,6 +52,9 @@ pub enum CallError {
         /// How many calls it may have.
         limit: usize,
     },
+    /// The feature has as many calls as it may.
+    #[error(transparent)]
+    QuotaExceeded(#[from] QuotaExceeded),
     /// The selected model cannot take this kind of input.
     #[error(transparent)]
     InputNotSupported(#[from] InputNotSupported),
@@ -70,6 +86,15 @@ const fn unusable(why: Unusable) -> &'static str {
         Unusable::Disabled => "is disabled",
         Unusable::CredentialMissing => "lost its API token when its endpoint moved; give it again",
         Unusable::NotReady => "is not ready on this router yet",
+    }
+}
+
+impl From<EncodeError> for CallError {
+    fn from(error: EncodeError) -> Self {
+        match error {
+            EncodeError::NotSupported(error) => Self::InputNotSupported(error),
+            EncodeError::Json(_) => Self::Internal,
+        }
     }
 }
 
@@ -164,6 +189,8 @@ pub enum Outcome {
     Disabled,
     /// Its API token was dropped.
     CredentialMissing,
+    /// Its servers take no calls for now.
+    Ejected,
     /// It has no place for another call.
     Full,
     /// It cannot take the call or failed it, for this reason.
@@ -195,7 +222,9 @@ impl From<&CallError> for AttemptOutcome {
             CallError::ConfigNotLoaded
             | CallError::Resolve(_)
             | CallError::Unusable { .. }
+            | CallError::Ejected { .. }
             | CallError::Overloaded { .. }
+            | CallError::QuotaExceeded(_)
             | CallError::InputNotSupported(_)
             | CallError::DeadlineTooShort(_)
             | CallError::DeadlinePassed

@@ -1,19 +1,24 @@
 //! A call on its way: the task that calls models and relays the answer, whatever its caller does meanwhile.
 
+mod open;
+
 use std::time::Duration;
 
-use switchboard::service::{chain::Chain, request_id::RequestId};
+use switchboard::{
+    failpoint,
+    service::{chain::Chain, request_id::RequestId},
+};
 use tokio::{
     sync::oneshot,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
 
-use super::{Attempt, CallError, CallFailure, Calls, Completion, Context, Selected, Walk, within};
+use self::open::Opened;
+use super::{CallError, CallFailure, Calls, Completion, Context, Selected, Walk, within};
 use crate::{
     relay::{self, Patience, Progress, RelayError, pending::Sender},
-    upstream::{UpstreamError, answer::Answer, dialect::Event},
+    upstream::answer::Answer,
 };
 
 /// A call on its way, apart from its caller.
@@ -86,28 +91,21 @@ impl Run {
 
     /// Attempts until the first token, then the answer, read to its end.
     async fn answer(&mut self, buffer: &Sender, progress: &mut Progress) -> Result<Answer, CallError> {
-        let (attempt, mut watch, mut answer, first) = loop {
+        failpoint::hit("infer.task");
+        let Opened {
+            mut attempt,
+            mut watch,
+            mut answer,
+            first,
+            progress: so_far,
+        } = loop {
             let attempt = self.walk.next().await?;
-            // What another server told is not this one's.
-            *progress = Progress::default();
-            let mut watch = self
-                .calls
-                .upstream
-                .metrics()
-                .begin(&attempt.selected.model.name, &attempt.selected.endpoint.uri);
-            let opened = within(attempt.deadline, self.open(&attempt, progress));
-            match opened.instrument(watch.span()).await {
-                Ok((answer, first)) => {
-                    watch.first_token();
-                    break (attempt, watch, answer, first);
-                }
-                Err(error) => {
-                    watch.ended(Some(&error));
-                    self.calls.judge(&attempt, Some(&error));
-                    self.walk.failed(&attempt, error)?;
-                }
+            match open::open(&self.calls, &mut self.walk, &self.request_id, attempt).await {
+                Ok(opened) => break opened,
+                Err((attempt, error)) => self.walk.failed(&attempt, error)?,
             }
         };
+        *progress = so_far;
         if let Some(begin) = self.begin.take() {
             begin
                 .send(attempt.selected.clone())
@@ -121,24 +119,11 @@ impl Run {
             let relayed = relay::relay(&mut answer, first, buffer, patience, progress).await;
             relayed.map_err(CallError::from)
         };
-        let relayed = within(attempt.deadline, relayed).instrument(watch.span()).await;
+        // Outside the attempt's span, which `watch` keeps open: entering it for each event would cost as much as the event.
+        let relayed = within(attempt.deadline, relayed).await;
         watch.ended(relayed.as_ref().err());
-        self.calls.judge(&attempt, relayed.as_ref().err());
+        attempt.judge(relayed.as_ref().err());
         relayed.map(|()| answer)
-    }
-
-    /// One attempt, up to the first token.
-    async fn open(&self, attempt: &Attempt, progress: &mut Progress) -> Result<(Answer, Event), CallError> {
-        let opening = async {
-            let outgoing = attempt.outgoing(&self.request_id);
-            let mut answer = self.calls.upstream.post(outgoing, &attempt.post).await?;
-            let first = relay::first_token(&mut answer, progress).await?;
-            Ok((answer, first))
-        };
-        timeout(attempt.first_token, opening)
-            .await
-            .unwrap_or(Err(UpstreamError::FirstTokenTimeout(attempt.first_token)))
-            .map_err(CallError::from)
     }
 }
 

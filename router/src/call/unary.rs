@@ -11,7 +11,7 @@ use tokio::time::sleep_until;
 use tracing::Instrument as _;
 
 use super::{CallError, CallFailure, Calls, Context, Selected, Walk, within};
-use crate::{catalog::Scope, prompt::Request, upstream::dialect::Whole};
+use crate::{catalog::Scope, endpoints::Shape, prompt::Request, upstream::dialect::Whole};
 
 /// A whole answer.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl Calls {
         request_id: &RequestId,
     ) -> Result<Answered, CallFailure> {
         let mut context = Context::new(request.input.field());
-        let mut walk = match self.admit(request, timeout, scope, request_id, &mut context) {
+        let mut walk = match self.admit(request, Shape::Whole, timeout, scope, request_id, &mut context) {
             Ok(walk) => walk,
             Err(error) => return Err(CallFailure::at_once(error, context)),
         };
@@ -61,7 +61,7 @@ impl Calls {
     /// Attempts until a server has answered.
     async fn whole(&self, walk: &mut Walk, request_id: &RequestId) -> Result<Answered, CallError> {
         loop {
-            let attempt = walk.next().await?;
+            let mut attempt = walk.next().await?;
             let asked = async {
                 let asked = self.upstream.ask(attempt.outgoing(request_id), &attempt.post).await;
                 asked.map_err(CallError::from)
@@ -72,9 +72,10 @@ impl Calls {
                 .begin(&attempt.selected.model.name, &attempt.selected.endpoint.uri);
             let asked = within(attempt.deadline, asked).instrument(watch.span()).await;
             watch.ended(asked.as_ref().err());
-            self.judge(&attempt, asked.as_ref().err());
+            attempt.judge(asked.as_ref().err());
             match asked {
                 Ok(whole) => {
+                    self.permits.accept(&attempt.selected.model);
                     return Ok(Answered {
                         selected: attempt.selected,
                         whole,

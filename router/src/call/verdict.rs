@@ -8,18 +8,29 @@ use crate::{
     upstream::{UpstreamError, connector::DialError},
 };
 
+impl Attempt {
+    /// Says what its end says of the server, if it says anything.
+    pub(super) fn judge(&mut self, error: Option<&CallError>) {
+        if let Some(verdict) = verdict(self.is_hurried, error) {
+            self.in_flight.judge(verdict);
+        }
+    }
+}
+
 /// The verdict on the server that an attempt went to. `None`: it says nothing, since it ended for another cause.
-pub(super) fn verdict(attempt: &Attempt, error: Option<&CallError>) -> Option<Verdict> {
+fn verdict(is_hurried: bool, error: Option<&CallError>) -> Option<Verdict> {
     match error {
-        None => Some(Verdict::Healthy),
+        None => Some(Verdict::Answered),
         // The caller's deadline, or what is left for others, did not give it the time that its model allows.
-        Some(CallError::Upstream(UpstreamError::FirstTokenTimeout(_))) if attempt.is_hurried => None,
+        Some(CallError::Upstream(UpstreamError::FirstTokenTimeout(_))) if is_hurried => Some(Verdict::Late),
         Some(CallError::Upstream(error)) => of_failure(error),
         Some(
             CallError::ConfigNotLoaded
             | CallError::Resolve(_)
             | CallError::Unusable { .. }
+            | CallError::Ejected { .. }
             | CallError::Overloaded { .. }
+            | CallError::QuotaExceeded(_)
             | CallError::InputNotSupported(_)
             | CallError::DeadlineTooShort(_)
             | CallError::DeadlinePassed
@@ -36,21 +47,22 @@ const fn of_failure(error: &UpstreamError) -> Option<Verdict> {
     match error {
         UpstreamError::Dial(
             DialError::Dns(_) | DialError::Connect(_) | DialError::TimedOut(_) | DialError::Handshake(_),
-        )
-        | UpstreamError::FirstTokenTimeout(_)
+        ) => Some(Verdict::Hard(reason)),
+        UpstreamError::FirstTokenTimeout(_)
         | UpstreamError::IdleTimeout(_)
         | UpstreamError::Truncated
         | UpstreamError::Server(_)
         | UpstreamError::UnexpectedStatus(_)
         | UpstreamError::Protocol
         | UpstreamError::InvalidUtf8
-        | UpstreamError::TooLarge(_) => Some(Verdict::Recovering(reason)),
+        | UpstreamError::TooLarge(_) => Some(Verdict::Soft(reason)),
         UpstreamError::Dial(DialError::Untrusted(_))
         | UpstreamError::CredentialRejected(_)
         | UpstreamError::NotFound
         | UpstreamError::Redirected(_)
         | UpstreamError::UnexpectedContentType => Some(Verdict::Misconfigured(reason)),
-        UpstreamError::RateLimited(_) | UpstreamError::Busy(_) => Some(Verdict::BackingOff(reason)),
+        UpstreamError::RateLimited(pause) => Some(Verdict::Busy(reason, *pause)),
+        UpstreamError::Busy(_, pause) => Some(Verdict::Busy(reason, Some(*pause))),
         // Its verdict on the request.
         UpstreamError::Rejected { .. } => None,
     }
@@ -76,19 +88,19 @@ mod tests {
         let rows = [
             (
                 UpstreamError::Truncated,
-                Some(Verdict::Recovering(Reason::UpstreamStreamTruncated)),
+                Some(Verdict::Soft(Reason::UpstreamStreamTruncated)),
             ),
             (
                 UpstreamError::Server(Some(503)),
-                Some(Verdict::Recovering(Reason::UpstreamServerError)),
+                Some(Verdict::Soft(Reason::UpstreamServerError)),
             ),
             (
                 UpstreamError::IdleTimeout(second),
-                Some(Verdict::Recovering(Reason::UpstreamIdleTimeout)),
+                Some(Verdict::Soft(Reason::UpstreamIdleTimeout)),
             ),
             (
                 UpstreamError::Protocol,
-                Some(Verdict::Recovering(Reason::UpstreamProtocolError)),
+                Some(Verdict::Soft(Reason::UpstreamProtocolError)),
             ),
             (
                 UpstreamError::CredentialRejected(401),
@@ -108,11 +120,11 @@ mod tests {
             ),
             (
                 UpstreamError::RateLimited(None),
-                Some(Verdict::BackingOff(Reason::UpstreamRateLimited)),
+                Some(Verdict::Busy(Reason::UpstreamRateLimited, None)),
             ),
             (
-                UpstreamError::Busy(second),
-                Some(Verdict::BackingOff(Reason::UpstreamServerError)),
+                UpstreamError::Busy(503, second),
+                Some(Verdict::Busy(Reason::UpstreamServerError, Some(second))),
             ),
             (UpstreamError::Rejected { status: 400, rejection }, None),
         ];

@@ -4,41 +4,50 @@
 //! inside the deadline; what failed says whether another may follow, and where.
 #![warn(clippy::wildcard_enum_match_arm)]
 
+mod hedge;
+mod renew;
+
 use std::{sync::Arc, time::Duration};
 
 use switchboard::{
     names::ModelName,
+    reason::Reason,
     service::{chain::Chain, request_id::RequestId},
 };
 use tokio::time::Instant;
 
 use super::{
-    CallError, Limits, Selected,
+    CallError, Calls, Limits, Selected,
     deadline::BUDGET_MIN,
     failure::{CallFailure, Considered, Context, Outcome},
-    permits::{Overloaded, Permits, Place},
+    permits::{FeaturePermit, Overloaded, Party, Permits, Place},
 };
 use crate::{
-    balance,
     catalog::{Candidate, Catalog, Decision, Model, SelectionReason, Unusable},
+    current::Current,
+    endpoints::{Ask, Endpoints, InFlight, Readiness, ServerId, Shape, Work},
     prompt::{self, Request, Target},
     upstream::{
         Outgoing, UpstreamError,
         connector::DialError,
-        dialect::openai::{self, Post},
+        dialect::{self, Post},
     },
 };
 
+pub(super) use self::hedge::Hedge;
+
 /// The most attempts of one call.
 pub const ATTEMPTS_MAX: u32 = 3;
+/// When a model that is down may be worth another call.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Where a call that failed before its first token may be tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Repeat {
     /// On another server of the model, then on another model.
     Elsewhere,
-    /// On another model: every server of this one would say the same.
-    OtherModel,
+    /// On the same model once it has a newer credential, else on another: every server of this one would say the same.
+    WithNewerCredential(u16),
     /// Nowhere: it is not the server's fault, or not for us to repeat.
     Nowhere,
 }
@@ -58,6 +67,19 @@ pub struct Attempt {
     pub idle: Duration,
     /// When the call must be over on this model.
     pub deadline: Instant,
+    /// What the server is to be told of it.
+    pub in_flight: InFlight,
+}
+
+/// By what servers are chosen.
+#[derive(Debug)]
+pub struct Choosing {
+    /// The servers.
+    pub endpoints: Endpoints,
+    /// What keeps calls together.
+    pub key: Option<u64>,
+    /// How the call is answered.
+    pub shape: Shape,
 }
 
 impl Attempt {
@@ -67,6 +89,8 @@ impl Attempt {
         let Selected { model, endpoint, .. } = &self.selected;
         Outgoing {
             endpoint: &endpoint.uri,
+            address: self.selected.address,
+            identifier: &self.selected.identifier,
             credential: model.credential.as_deref(),
             tls: model.tls.as_ref(),
             connect_timeout: model.limits.connect_timeout,
@@ -81,7 +105,9 @@ pub struct Walk {
     catalog: Arc<Catalog>,
     decision: Decision,
     request: Request,
+    current: Arc<Current>,
     permits: Permits,
+    choosing: Choosing,
     limits: Limits,
     begun: Instant,
     budget: Duration,
@@ -91,11 +117,19 @@ pub struct Walk {
     attempts: u32,
     /// Of the candidates that were reached, less the one where the walk stands.
     outcomes: Vec<Outcome>,
+    /// The model whose credential the last attempt was refused for, and by which HTTP status.
+    refused: Option<(Arc<Model>, u16)>,
+    /// Whether the model where the walk stands is called with a newer credential.
+    is_renewed: bool,
+    /// The model of the last attempt, where that cost its server work: the next has to be paid for.
+    owed_for: Option<ModelName>,
     /// The model that the error is about which ends the walk.
     about: Option<ModelName>,
     /// Why the last attempt failed, and why the first candidate was passed over.
     last: Option<CallError>,
     first: Option<CallError>,
+    /// The call counts for its feature as long as it walks.
+    _permit: FeaturePermit,
 }
 
 /// The model where the walk stands.
@@ -104,36 +138,43 @@ struct Stop {
     model: Arc<Model>,
     reason: SelectionReason,
     post: Arc<Post>,
-    tried: Vec<usize>,
+    tried: Vec<ServerId>,
     _place: Place,
 }
 
 impl Walk {
-    /// A walk through the candidates of `decision`, which `catalog` made, that may take `budget` from now.
+    /// A walk of one of `calls` through the candidates of `decision`, which `catalog` made, that may take `budget` from now.
     #[must_use]
     pub fn new(
+        calls: &Calls,
         catalog: Arc<Catalog>,
         decision: Decision,
         request: Request,
-        permits: Permits,
-        limits: Limits,
+        choosing: Choosing,
+        permit: FeaturePermit,
         budget: Duration,
     ) -> Self {
         Self {
             catalog,
             decision,
             request,
-            permits,
-            limits,
+            current: Arc::clone(&calls.current),
+            permits: calls.permits.clone(),
+            choosing,
+            limits: calls.limits,
             begun: Instant::now(),
             budget,
             reached: 0,
             stop: None,
             attempts: 0,
             outcomes: Vec::new(),
+            refused: None,
+            is_renewed: false,
+            owed_for: None,
             about: None,
             last: None,
             first: None,
+            _permit: permit,
         }
     }
 
@@ -152,10 +193,23 @@ impl Walk {
             if self.attempts < ATTEMPTS_MAX
                 && let Some(attempt) = self.try_another_server()
             {
+                self.pay()?;
                 return Ok(attempt);
             }
             // Its place is given back before another model's is waited for.
-            self.stop = None;
+            if let Some(stop) = self.stop.take().filter(|stop| stop.tried.is_empty()) {
+                // Its last server failed while its place was waited for.
+                let (reason, pause) = match self.choosing.endpoints.readiness(&stop.model) {
+                    Readiness::Down { reason } => (reason, RETRY),
+                    Readiness::LeftAlone { reason, pause } => (reason, pause),
+                    // It is back by now, and this call goes on.
+                    Readiness::Ready => (Reason::UpstreamServerError, RETRY),
+                };
+                self.passed_over(&stop.model.name, ejected(&stop.model, reason, pause));
+            }
+            if self.renew().await {
+                continue;
+            }
             let candidate = catalog.candidates(&self.decision).nth(self.reached);
             let Some(candidate) = candidate.filter(|_| self.attempts < ATTEMPTS_MAX) else {
                 return Err(self
@@ -165,15 +219,20 @@ impl Walk {
                     .unwrap_or(CallError::Internal));
             };
             self.reached += 1;
+            self.is_renewed = false;
             match self.enter(&candidate).await {
                 Ok(stop) => self.stop = Some(stop),
-                Err(error) => {
-                    self.outcomes.push(outcome(&error));
-                    self.about.get_or_insert_with(|| candidate.name.clone());
-                    self.first.get_or_insert(error);
-                }
+                Err(error) => self.passed_over(candidate.name, error),
             }
         }
+    }
+
+    /// Notes that a candidate takes no part.
+    fn passed_over(&mut self, model: &ModelName, error: CallError) {
+        self.outcomes.truncate(self.reached.saturating_sub(1));
+        self.outcomes.push(outcome(&error));
+        self.about.get_or_insert_with(|| model.clone());
+        self.first.get_or_insert(error);
     }
 
     /// Says that an attempt has failed before its first token.
@@ -193,9 +252,18 @@ impl Walk {
         self.outcomes.push(outcome(&error));
         match repeat(&error) {
             Repeat::Nowhere => return Err(error),
-            Repeat::OtherModel => self.stop = None,
+            Repeat::WithNewerCredential(status) => {
+                self.stop = None;
+                self.refused = Some((Arc::clone(&attempt.selected.model), status));
+            }
             Repeat::Elsewhere => {}
         }
+        // Where the request was never written no server did any work, nor where its credential was refused.
+        let is_free = matches!(
+            error,
+            CallError::Upstream(UpstreamError::Dial(_) | UpstreamError::CredentialRejected(_))
+        );
+        self.owed_for = (!is_free).then(|| attempt.selected.model.name.clone());
         self.last = Some(error);
         Ok(())
     }
@@ -226,6 +294,27 @@ impl Walk {
         }
     }
 
+    /// Has the budget of the model that the call was resolved to pay for the attempt that could be made now; without enough
+    /// in it the walk ends as if there were none.
+    fn pay(&mut self) -> Result<(), CallError> {
+        let catalog = Arc::clone(&self.catalog);
+        let Some(resolved_to) = catalog.candidates(&self.decision).next() else {
+            return Ok(());
+        };
+        if self.attempts == 1 {
+            self.permits.called(resolved_to.name);
+        }
+        let Some(failed) = self.owed_for.take() else {
+            return Ok(());
+        };
+        if self.permits.repeat(resolved_to.name) {
+            return Ok(());
+        }
+        self.attempts -= 1;
+        self.about = Some(failed);
+        Err(self.last.take().unwrap_or(CallError::Internal))
+    }
+
     /// Every candidate, and what has become of it.
     fn considered(&self) -> Vec<Considered> {
         let candidates = self.catalog.candidates(&self.decision);
@@ -246,17 +335,28 @@ impl Walk {
             model: candidate.name.clone(),
             why,
         })?;
+        match self.choosing.endpoints.readiness(model) {
+            Readiness::LeftAlone { reason, pause } => return Err(ejected(model, reason, pause)),
+            Readiness::Down { reason } if self.has_other_model() => return Err(ejected(model, reason, RETRY)),
+            // Where nobody else answers, its servers are used as if they were well.
+            Readiness::Down { .. } | Readiness::Ready => {}
+        }
         let target = Target {
             family: model.family,
             infill_mode: model.infill_mode,
             max_output_tokens: model.limits.max_output_tokens,
         };
         let prompt = prompt::render(&self.request, self.decision.feature, &target)?;
-        let post = openai::encode(&prompt, &model.identifier, &model.family.machine_name)
-            .map_err(|_unserializable| CallError::Internal)?;
+        let post = dialect::encode(&model.platform, &prompt, &model.family.machine_name)?;
+        let refused = |status| CallError::from(UpstreamError::CredentialRejected(status));
+        self.permits.admit(model).map_err(refused)?;
         // With less time left nothing can be begun.
         let until = self.deadline_on(model) - BUDGET_MIN;
-        let place = self.permits.place(model, &self.catalog.cursor, until).await;
+        let party = Party {
+            feature: self.decision.source_feature,
+            has_reservation: candidate.has_reservation(),
+        };
+        let place = self.permits.place(&self.catalog, model, party, until).await;
         let place = place.map_err(|Overloaded| CallError::Overloaded {
             model: candidate.name.clone(),
             limit: model.limits.max_concurrency.unwrap_or_default(),
@@ -272,15 +372,33 @@ impl Walk {
 
     /// An attempt on a server of the model where the walk stands that was not tried yet.
     fn try_another_server(&mut self) -> Option<Attempt> {
+        let stop = self.stop.as_ref()?;
+        let model = Arc::clone(&stop.model);
+        let deadline = self.deadline_on(&model);
+        let Choosing { endpoints, key, shape } = &self.choosing;
+        let ask = Ask {
+            key: *key,
+            tried: &stop.tried,
+            work: Work {
+                shape: *shape,
+                bytes: stop.post.bytes(),
+            },
+            deadline,
+            may_be_degraded: false,
+        };
+        let at_worst = || Ask {
+            may_be_degraded: !self.has_other_model(),
+            ..ask
+        };
+        let chosen = endpoints
+            .choose(&model, &ask)
+            .or_else(|| endpoints.choose(&model, &at_worst()))?;
+        let endpoint = model.endpoints.get(chosen.endpoint)?.clone();
         let stop = self.stop.as_mut()?;
-        let place = balance::pick(&stop.model.endpoints, &stop.tried, fastrand::f64())?;
-        let endpoint = stop.model.endpoints.get(place)?.clone();
-        stop.tried.push(place);
+        stop.tried.push(chosen.id);
         self.attempts += 1;
         let stop = self.stop.as_ref()?;
-        let model = &stop.model;
         self.about = Some(model.name.clone());
-        let deadline = self.deadline_on(model);
         let first_token = model.limits.first_token_timeout.unwrap_or(self.limits.first_token);
         let left = deadline.saturating_duration_since(Instant::now());
         // Half of the time is for whoever would be tried next.
@@ -289,12 +407,16 @@ impl Walk {
         } else {
             first_token
         };
+        let idle = model.limits.idle_timeout.unwrap_or(self.limits.patience.idle);
         Some(Attempt {
             selected: Selected {
                 feature: self.decision.feature,
                 source_feature: self.decision.source_feature,
-                model: Arc::clone(model),
+                identifier: identifier(&model, chosen.listed),
+                model,
                 endpoint,
+                address: chosen.address,
+                is_degraded: chosen.is_degraded,
                 reason: stop.reason,
                 rule: self.catalog.rule(&self.decision).map(|rule| rule.id.clone()),
                 revision: self.catalog.cursor.revision,
@@ -303,19 +425,23 @@ impl Walk {
             post: Arc::clone(&stop.post),
             first_token: first_token_now,
             is_hurried: first_token_now < first_token,
-            idle: model.limits.idle_timeout.unwrap_or(self.limits.patience.idle),
+            idle,
             deadline,
+            in_flight: chosen.in_flight,
         })
     }
 
     /// Whether another attempt could follow the one that is being made.
     fn could_go_on(&self, stop: &Stop) -> bool {
-        let has_server = || balance::pick(&stop.model.endpoints, &stop.tried, 0.0).is_some();
-        let has_model = || {
-            let mut others = self.catalog.candidates(&self.decision).skip(self.reached);
-            others.any(|candidate| candidate.model.is_ok())
-        };
-        self.attempts < ATTEMPTS_MAX && (has_server() || has_model())
+        let has_server = || self.choosing.endpoints.has_another(&stop.model, &stop.tried);
+        self.attempts < ATTEMPTS_MAX && (has_server() || self.has_other_model())
+    }
+
+    /// Whether a model that was not reached yet takes calls.
+    fn has_other_model(&self) -> bool {
+        let takes_calls = |model: &Arc<Model>| self.choosing.endpoints.readiness(model) == Readiness::Ready;
+        let mut others = self.catalog.candidates(&self.decision).skip(self.reached);
+        others.any(|candidate| candidate.model.is_ok_and(takes_calls))
     }
 
     fn deadline_on(&self, model: &Model) -> Instant {
@@ -324,14 +450,33 @@ impl Walk {
     }
 }
 
+/// The name by which a server knows a model, whose model list tells `listed`.
+fn identifier(model: &Model, listed: Option<Arc<str>>) -> Arc<str> {
+    match (&model.identifier, listed) {
+        (None, Some(listed)) => listed,
+        (_, listed) => model.identifier_or(listed.as_deref()).into(),
+    }
+}
+
+/// A model whose servers take no calls for now.
+fn ejected(model: &Model, reason: Reason, pause: Duration) -> CallError {
+    CallError::Ejected {
+        model: model.name.clone(),
+        reason,
+        pause,
+    }
+}
+
 /// What has become of a candidate that was passed over or failed.
 fn outcome(error: &CallError) -> Outcome {
     match error {
         CallError::Unusable { why, .. } => (*why).into(),
+        CallError::Ejected { .. } => Outcome::Ejected,
         CallError::Overloaded { .. } => Outcome::Full,
         CallError::Upstream(UpstreamError::Dial(error)) => Outcome::Failed(error.to_string()),
         CallError::ConfigNotLoaded
         | CallError::Resolve(_)
+        | CallError::QuotaExceeded(_)
         | CallError::InputNotSupported(_)
         | CallError::DeadlineTooShort(_)
         | CallError::DeadlinePassed
@@ -370,7 +515,7 @@ const fn repeat(error: &CallError) -> Repeat {
         | UpstreamError::IdleTimeout(_)
         | UpstreamError::Truncated
         | UpstreamError::Server(_)
-        | UpstreamError::Busy(_)
+        | UpstreamError::Busy(..)
         | UpstreamError::RateLimited(_)
         | UpstreamError::NotFound
         | UpstreamError::Redirected(_)
@@ -379,7 +524,7 @@ const fn repeat(error: &CallError) -> Repeat {
         | UpstreamError::Protocol
         | UpstreamError::InvalidUtf8
         | UpstreamError::TooLarge(_) => Repeat::Elsewhere,
-        UpstreamError::CredentialRejected(_) => Repeat::OtherModel,
+        UpstreamError::CredentialRejected(status) => Repeat::WithNewerCredential(*status),
         UpstreamError::Rejected { .. } => Repeat::Nowhere,
     }
 }

@@ -1,6 +1,6 @@
 //! Who answers a call: the order in which models may be tried, and what decided it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use switchboard::{
     catalogue::{Catalogue, Feature},
@@ -56,6 +56,14 @@ impl SelectionReason {
             Self::Rule => "RULE",
             Self::Failover => "FAILOVER",
         }
+    }
+}
+
+impl Candidate<'_> {
+    /// Whether it is the feature's own `model`, by no rule and as no fallback: there its reservation counts.
+    #[must_use]
+    pub const fn has_reservation(&self) -> bool {
+        matches!(self.reason, SelectionReason::Assigned | SelectionReason::ParentFeature)
     }
 }
 
@@ -196,6 +204,30 @@ impl Catalog {
         let decided = decision.rule;
         let numbered = rules.unwrap_or_default().iter().enumerate();
         numbered.map(move |(place, rule)| (rule, Some(place) == decided))
+    }
+
+    /// How many calls the feature of a decision may have at a time. `None`: any number.
+    #[must_use]
+    pub fn max_concurrency(&self, decision: &Decision) -> Option<usize> {
+        self.assignment(decision)?.limits.max_concurrency
+    }
+
+    /// When a call of the feature of a decision that has no token yet is made a second time. `None`: never.
+    #[must_use]
+    pub fn hedge_delay(&self, decision: &Decision) -> Option<Duration> {
+        self.assignment(decision)?.hedge_delay
+    }
+
+    /// How many places of a model are there for each feature whose `model` it is, whatever others do.
+    pub fn reservations(&self, model: &ModelName) -> impl Iterator<Item = (&'static FeatureName, usize)> {
+        let features = Catalogue::get().features().iter();
+        features.filter_map(|feature| match self.setting(&feature.name) {
+            Setting::SelfHosted(assignment) if assignment.model == *model => {
+                let reserved = assignment.limits.reserved_concurrency;
+                (reserved > 0).then_some((&feature.name, reserved))
+            }
+            Setting::SelfHosted(_) | Setting::Unassigned | Setting::Disabled | Setting::Vendored => None,
+        })
     }
 
     /// The rule that decided. `None`: none did.

@@ -22,7 +22,7 @@ fn ready(model: &str) -> ModelState {
         name: name(model),
         family: Catalogue::get().family("llama3").unwrap(),
         platform: Platform::OpenAiCompatible,
-        identifier: model.to_owned(),
+        identifier: Some(model.to_owned()),
         endpoints: vec![Endpoint {
             uri: EndpointUri::parse("http://gpu1:8000").unwrap(),
             weight: 1,

@@ -1,15 +1,25 @@
 //! How the servers of one model prove who they are, parsed once.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, ServerName, pem::PemObject as _},
 };
 
 /// How a model's servers prove who they are. What is absent is as for every other server.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
     roots: Option<Vec<CertificateDer<'static>>>,
     server_name: Option<ServerName<'static>>,
+    /// Of both: a bundle may be large, and each call asks which client is the one for it.
+    hash: u64,
+}
+
+impl Hash for Tls {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
 }
 
 /// Why TLS settings cannot be used.
@@ -34,9 +44,13 @@ impl Tls {
         let server_name = server_name
             .map(|name| ServerName::try_from(name.to_owned()).map_err(|_invalid| TlsError::ServerName))
             .transpose()?;
+        let roots = ca_pem.map(certificates).transpose()?;
+        let mut hasher = DefaultHasher::new();
+        (&roots, &server_name).hash(&mut hasher);
         Ok(Self {
-            roots: ca_pem.map(certificates).transpose()?,
+            roots,
             server_name,
+            hash: hasher.finish(),
         })
     }
 

@@ -3,10 +3,10 @@
 
 use switchboard::reason::Reason;
 
-use super::{Fault, Models, Problem, list::Listed};
+use super::{Fault, Problem, server::Models};
 use crate::{
     status,
-    upstream::{UpstreamError, connector::DialError},
+    upstream::{UpstreamError, connector::DialError, model_list::ModelList},
 };
 
 /// A model server has failed a step. `has_token`: a token went along, or there is one.
@@ -40,7 +40,7 @@ pub(super) fn upstream(error: &UpstreamError, has_token: bool) -> Problem {
             Fault::ModelServer,
             "look into the server's log for why it closes connections; a port that speaks something else does so too",
         ),
-        UpstreamError::Server(_) | UpstreamError::Busy(_) => (
+        UpstreamError::Server(_) | UpstreamError::Busy(..) => (
             Fault::ModelServer,
             "look into the server's log; a server that has just started may still be loading the model",
         ),
@@ -79,6 +79,7 @@ pub(super) fn upstream(error: &UpstreamError, has_token: bool) -> Problem {
     };
     let status = match error {
         UpstreamError::Server(Some(status))
+        | UpstreamError::Busy(status, _)
         | UpstreamError::CredentialRejected(status)
         | UpstreamError::Rejected { status, .. }
         | UpstreamError::Redirected(status)
@@ -88,7 +89,6 @@ pub(super) fn upstream(error: &UpstreamError, has_token: bool) -> Problem {
         | UpstreamError::IdleTimeout(_)
         | UpstreamError::Truncated
         | UpstreamError::Server(None)
-        | UpstreamError::Busy(_)
         | UpstreamError::RateLimited(_)
         | UpstreamError::NotFound
         | UpstreamError::UnexpectedContentType
@@ -146,7 +146,7 @@ pub(super) fn unknown_model(identifier: &str, models: &Models) -> Problem {
 }
 
 /// Nobody says which of the server's models it is.
-pub(super) fn several_models(listed: &Listed) -> Problem {
+pub(super) fn several_models(listed: &ModelList) -> Problem {
     let message = if listed.is_empty() {
         "the server lists no model".to_owned()
     } else {

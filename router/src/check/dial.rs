@@ -3,12 +3,19 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
-    net::{TcpStream, lookup_host},
+    net::TcpStream,
     time::{Instant, timeout},
 };
 
-use super::{Failed, StepKind, Steps, advice};
-use crate::upstream::{Outgoing, Upstream, UpstreamError, connector::DialError};
+use super::{
+    StepKind, advice,
+    steps::{Failed, Steps},
+};
+use crate::upstream::{
+    Outgoing, Upstream, UpstreamError,
+    connector::DialError,
+    names::{LookupError, Names},
+};
 
 /// Takes the steps `dns`, `tcp` and `tls`, each within `limit`.
 pub(super) async fn walk(
@@ -18,59 +25,50 @@ pub(super) async fn walk(
     steps: &mut Steps,
 ) -> Result<(), Failed> {
     let origin = call.endpoint.origin();
-    let place = origin.host_and_port();
-    let fail = |steps: &mut Steps, kind, took, error| {
-        steps.failed(kind, Some(took), advice::upstream(&UpstreamError::Dial(error), false))
-    };
+    let (host, port) = (call.endpoint.host(), origin.port());
 
-    let begun = Instant::now();
-    let addresses = if let Ok(address) = place.parse::<SocketAddr>() {
+    let addresses = if let Ok(address) = origin.host_and_port().parse() {
         steps.skipped(StepKind::Dns, "the endpoint is an address, not a name");
         vec![address]
     } else {
-        match timeout(limit, resolve(&place)).await {
-            Ok(Ok(addresses)) => {
-                steps.passed(StepKind::Dns, Some(begun.elapsed()), "");
-                addresses
-            }
-            Ok(Err(error)) => return fail(steps, StepKind::Dns, begun.elapsed(), DialError::Dns(Arc::new(error))),
-            Err(elapsed) => return fail(steps, StepKind::Dns, begun.elapsed(), DialError::Dns(Arc::new(elapsed))),
-        }
+        let begun = Instant::now();
+        let found = resolve(upstream.names(), host, port, limit).await;
+        settle(steps, StepKind::Dns, begun, found.map_err(UpstreamError::Dial))?
     };
 
     let begun = Instant::now();
-    match timeout(limit, TcpStream::connect(addresses.as_slice())).await {
-        Ok(Ok(_connection)) => steps.passed(StepKind::Tcp, Some(begun.elapsed()), ""),
-        Ok(Err(error)) => {
-            return fail(
-                steps,
-                StepKind::Tcp,
-                begun.elapsed(),
-                DialError::Connect(Arc::new(error)),
-            );
-        }
-        Err(_elapsed) => return fail(steps, StepKind::Tcp, begun.elapsed(), DialError::TimedOut(limit)),
-    }
+    let connected = match timeout(limit, TcpStream::connect(addresses.as_slice())).await {
+        Ok(Ok(_connection)) => Ok(()),
+        Ok(Err(error)) => Err(DialError::Connect(Arc::new(error))),
+        Err(_elapsed) => Err(DialError::TimedOut(limit)),
+    };
+    settle(steps, StepKind::Tcp, begun, connected.map_err(UpstreamError::Dial))?;
 
     if !origin.is_tls() {
         steps.skipped(StepKind::Tls, "the endpoint is http");
         return Ok(());
     }
     let begun = Instant::now();
-    match timeout(limit, upstream.dial(call)).await {
-        Ok(Ok(())) => steps.passed(StepKind::Tls, Some(begun.elapsed()), ""),
-        Ok(Err(error)) => {
-            return steps.failed(StepKind::Tls, Some(begun.elapsed()), advice::upstream(&error, false));
-        }
-        Err(_elapsed) => return fail(steps, StepKind::Tls, begun.elapsed(), DialError::TimedOut(limit)),
-    }
-    Ok(())
+    let dialled = timeout(limit, upstream.dial(call)).await;
+    let dialled = dialled.unwrap_or(Err(UpstreamError::Dial(DialError::TimedOut(limit))));
+    settle(steps, StepKind::Tls, begun, dialled)
 }
 
-async fn resolve(place: &str) -> io::Result<Vec<SocketAddr>> {
-    let addresses: Vec<SocketAddr> = lookup_host(place).await?.collect();
-    if addresses.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+/// Where a name is, as calls find it.
+async fn resolve(names: &Names, host: &str, port: u16, limit: Duration) -> Result<Vec<SocketAddr>, DialError> {
+    let found = timeout(limit, names.resolve(host)).await;
+    let found = found.unwrap_or_else(|_elapsed| Err(LookupError::from(io::Error::from(io::ErrorKind::TimedOut))));
+    let found = found.map_err(|error| DialError::Dns(Arc::new(error)))?;
+    Ok(found.iter().map(|&address| (address, port).into()).collect())
+}
+
+fn settle<T>(steps: &mut Steps, kind: StepKind, begun: Instant, found: Result<T, UpstreamError>) -> Result<T, Failed> {
+    let took = Some(begun.elapsed());
+    match found {
+        Ok(found) => {
+            steps.passed(kind, took, "");
+            Ok(found)
+        }
+        Err(error) => Err(steps.failed(kind, took, advice::upstream(&error, false))),
     }
-    Ok(addresses)
 }

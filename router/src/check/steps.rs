@@ -4,8 +4,6 @@ use std::{borrow::Cow, fmt, time::Duration};
 
 use switchboard::reason::Reason;
 
-use super::Failed;
-
 /// Which step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StepKind {
@@ -120,6 +118,10 @@ pub struct Problem {
     pub remedy: Cow<'static, str>,
 }
 
+/// A step has failed: those behind it are not taken.
+#[derive(Debug)]
+pub(super) struct Failed;
+
 /// The steps of one server so far.
 #[derive(Debug, Default)]
 pub(super) struct Steps(Vec<Step>);
@@ -133,10 +135,10 @@ impl Steps {
         self.push(kind, None, Outcome::Skipped(why.into()));
     }
 
-    /// Always an error: the check ends here.
-    pub(super) fn failed(&mut self, kind: StepKind, latency: Option<Duration>, problem: Problem) -> Result<(), Failed> {
+    /// The check ends here.
+    pub(super) fn failed(&mut self, kind: StepKind, latency: Option<Duration>, problem: Problem) -> Failed {
         self.push(kind, latency, Outcome::Failed(problem));
-        Err(Failed)
+        Failed
     }
 
     fn push(&mut self, kind: StepKind, latency: Option<Duration>, outcome: Outcome) {

@@ -2,8 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::{Stream, StreamExt as _, stream::BoxStream};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use switchboard::{
+    failpoint,
     failure::Failure,
     pb::router::{self, inference_service_server::InferenceService},
     reason::header,
@@ -21,13 +22,14 @@ use crate::{
     prompt::Request,
     telemetry::{note_completion, note_failure, note_selected},
     upstream::Upstream,
-    wire::routing,
+    wire::{inference::padding::padded, routing},
 };
 
 /// The handlers of the inference service.
 #[derive(Debug)]
 pub struct InferenceApi {
     calls: Calls,
+    pads: bool,
 }
 
 impl InferenceApi {
@@ -43,7 +45,14 @@ impl InferenceApi {
     ) -> Self {
         Self {
             calls: Calls::new(current, upstream, limits, tasks, drain),
+            pads: false,
         }
+    }
+
+    /// With messages that are none of them small, where `pads`.
+    #[must_use]
+    pub fn padding(self, pads: bool) -> Self {
+        Self { pads, ..self }
     }
 
     /// What makes the calls.
@@ -107,7 +116,12 @@ impl InferenceService for InferenceApi {
             })?;
         note_selected(&notes, answering.selected());
         let metadata = metadata(answering.selected());
-        let mut response = Response::new(messages(answering, request_id, notes).boxed());
+        let messages = messages(answering, request_id, notes);
+        let mut response = Response::new(if self.pads {
+            messages.map_ok(padded).boxed()
+        } else {
+            messages.boxed()
+        });
         *response.metadata_mut() = metadata;
         Ok(response)
     }
@@ -123,6 +137,7 @@ struct Asked {
 
 /// What a caller asks for, or all that is wrong with it.
 fn checked(request: tonic::Request<router::InferRequest>) -> Result<Asked, Failure> {
+    failpoint::hit("infer.handler");
     let (metadata, _, message) = request.into_parts();
     match (deadline::of(&metadata), Request::try_from(message)) {
         (Ok(timeout), Ok(request)) => Ok(Asked {
@@ -157,6 +172,7 @@ fn messages(
 ) -> impl Stream<Item = Result<router::StreamInferResponse, Status>> + Send {
     async_stream::stream! {
         yield Ok(answering.selected().into());
+        failpoint::hit("infer.answer");
         while let Some(delta) = answering.delta().await {
             yield Ok(delta.into());
         }

@@ -1,6 +1,6 @@
 //! `switchboard.router.v1.RoutingService`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use switchboard::{
     catalogue::{Catalogue, Feature},
@@ -14,11 +14,19 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    call::{CallError, CallFailure, Calls, Considered, Context, Outcome, permits::Permits},
-    catalog::{Caller, Catalog, Decision, Model, ResolveError, SelectionReason},
+    call::{
+        CallError, CallFailure, Calls, Considered, Context, Outcome,
+        permits::{Party, QuotaExceeded},
+    },
+    catalog::{Caller, Candidate, Catalog, Decision, Model, ResolveError, SelectionReason},
+    endpoints::Readiness,
     subscription::Progress,
+    upstream::UpstreamError,
     wire::{change::HELD_MAX, routing as wire},
 };
+
+/// A status tells of no more servers, nor of more models.
+const TOLD_MAX: usize = 1_000;
 
 /// The handlers of the routing service.
 #[derive(Debug)]
@@ -32,6 +40,8 @@ pub struct RoutingApi {
 struct Outlook<'a> {
     /// The model that would answer, and what decides.
     answers: Option<(&'a Model, SelectionReason)>,
+    /// Whether all of its servers are failing.
+    is_degraded: bool,
     /// Without one: why the call would fail.
     failure: Option<Reason>,
     considered: Vec<Considered>,
@@ -82,13 +92,14 @@ impl RoutingApi {
                 });
             }
         };
-        let outlook = look(&catalog, &decision, self.calls.permits());
+        let outlook = look(&catalog, &decision, &self.calls);
         let rule = catalog.rule(&decision);
         Ok(router::ResolveFeatureResponse {
             provider,
             selection: outlook.answers.map(|(model, reason)| router::Selection {
                 rule: rule.map(|rule| rule.id.to_string()).unwrap_or_default(),
                 config_revision: catalog.cursor.revision.get(),
+                degraded: outlook.is_degraded,
                 ..wire::selection(decision.feature, decision.source_feature, model, reason)
             }),
             reason: outlook.failure.map(|reason| reason.to_string()).unwrap_or_default(),
@@ -96,11 +107,11 @@ impl RoutingApi {
         })
     }
 
-    fn route(&self, catalog: &Catalog, feature: &'static Feature) -> router::Route {
+    fn route(&self, catalog: &Arc<Catalog>, feature: &'static Feature) -> router::Route {
         let (source, setting) = catalog.source(feature);
         let (model, failure) = match catalog.decide(feature, &Caller::default()) {
             Ok(decision) => {
-                let outlook = look(catalog, &decision, self.calls.permits());
+                let outlook = look(catalog, &decision, &self.calls);
                 let model = outlook.answers.map(|(model, _)| model.name.to_string());
                 (model, outlook.failure)
             }
@@ -151,6 +162,9 @@ impl RoutingService for RoutingApi {
     ) -> Result<Response<router::GetStatusResponse>, Status> {
         let applied = self.progress.applied();
         let age = self.calls.current().age();
+        let catalog = self.calls.current().load();
+        let endpoints = catalog.as_ref().map(|catalog| self.calls.endpoints().status(catalog));
+        let down = catalog.as_ref().map(|catalog| self.calls.endpoints().down(catalog));
         Ok(Response::new(router::GetStatusResponse {
             received: self.progress.received().as_ref().map(Into::into),
             applied: applied.cursor.as_ref().map(Into::into),
@@ -158,12 +172,15 @@ impl RoutingService for RoutingApi {
             held: applied.held.iter().take(HELD_MAX).map(Into::into).collect(),
             draining: self.stop.is_cancelled(),
             active_calls: i32::try_from(self.calls.active()).unwrap_or(i32::MAX),
+            endpoints: endpoints.iter().flatten().take(TOLD_MAX).map(Into::into).collect(),
+            down_models: down.iter().flatten().take(TOLD_MAX).map(ToString::to_string).collect(),
         }))
     }
 }
 
 /// Goes through the candidates as a call would, less the calling.
-fn look<'a>(catalog: &'a Catalog, decision: &Decision, permits: &Permits) -> Outlook<'a> {
+fn look<'a>(catalog: &'a Arc<Catalog>, decision: &Decision, calls: &Calls) -> Outlook<'a> {
+    let (permits, endpoints) = (calls.permits(), calls.endpoints());
     let source = decision.source_feature;
     let rules = catalog.rules(decision).filter(|(_, decides)| !decides);
     let mut considered: Vec<Considered> = rules
@@ -174,9 +191,35 @@ fn look<'a>(catalog: &'a Catalog, decision: &Decision, permits: &Permits) -> Out
             outcome: Outcome::RuleNotMatched,
         })
         .collect();
+    let limit = catalog.max_concurrency(decision);
+    let refused = if catalog.inference_paused {
+        Some(CallError::from(ResolveError::InferencePaused {
+            feature: decision.feature,
+        }))
+    } else {
+        let spent = limit.filter(|_| permits.is_spent(source, limit));
+        spent.map(|limit| CallError::from(QuotaExceeded { feature: source, limit }))
+    };
+    let party = |candidate: &Candidate<'_>| Party {
+        feature: source,
+        has_reservation: candidate.has_reservation(),
+    };
     let mut answers = None;
     let mut cause = None;
-    for candidate in catalog.candidates(decision) {
+    let mut is_degraded = false;
+    for (place, candidate) in catalog.candidates(decision).enumerate() {
+        let refusal = candidate.model.ok().and_then(|model| permits.refusal(model));
+        let readiness = candidate.model.map(|model| endpoints.readiness(model));
+        let takes_calls = |other: Candidate<'_>| {
+            let ready = |model: &Arc<Model>| endpoints.readiness(model) == Readiness::Ready;
+            other.model.is_ok_and(ready)
+        };
+        let has_other = || catalog.candidates(decision).skip(place + 1).any(takes_calls);
+        let ejected = match readiness {
+            Ok(Readiness::LeftAlone { reason, pause }) => Some((reason, pause)),
+            Ok(Readiness::Down { reason }) if has_other() => Some((reason, Duration::ZERO)),
+            Ok(Readiness::Down { .. } | Readiness::Ready) | Err(_) => None,
+        };
         let outcome = match candidate.model {
             Err(why) => {
                 let name = candidate.name.clone();
@@ -187,29 +230,40 @@ fn look<'a>(catalog: &'a Catalog, decision: &Decision, permits: &Permits) -> Out
                 });
                 why.into()
             }
-            Ok(model) if permits.is_full(model) => {
+            Ok(_) if let Some((reason, pause)) = ejected => {
+                cause.get_or_insert(CallError::Ejected {
+                    model: candidate.name.clone(),
+                    reason,
+                    pause,
+                });
+                Outcome::Ejected
+            }
+            Ok(_) if let Some(status) = refusal => {
+                let error = UpstreamError::CredentialRejected(status);
+                let outcome = Outcome::Failed(error.to_string());
+                cause.get_or_insert_with(|| error.into());
+                outcome
+            }
+            Ok(model) if permits.is_full(catalog, model, party(&candidate)) => {
                 cause.get_or_insert(CallError::Overloaded {
                     model: candidate.name.clone(),
                     limit: model.limits.max_concurrency.unwrap_or_default(),
                 });
                 Outcome::Full
             }
-            Ok(_) if answers.is_some() || catalog.inference_paused => Outcome::Standby,
+            Ok(_) if answers.is_some() || refused.is_some() => Outcome::Standby,
             Ok(model) => {
                 answers = Some((&**model, candidate.reason));
+                is_degraded = matches!(readiness, Ok(Readiness::Down { .. }));
                 Outcome::Chosen
             }
         };
         considered.push(Considered::new(&candidate, source, outcome));
     }
-    if catalog.inference_paused {
-        cause = Some(CallError::from(ResolveError::InferencePaused {
-            feature: decision.feature,
-        }));
-    }
     Outlook {
-        failure: cause.filter(|_| answers.is_none()).map(reason),
+        failure: refused.or(cause).filter(|_| answers.is_none()).map(reason),
         answers,
+        is_degraded,
         considered,
     }
 }

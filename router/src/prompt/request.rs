@@ -1,6 +1,6 @@
 //! One call of a feature, as its caller means it.
 
-use super::text::{JsonObject, Text};
+use super::text::{JsonObject, Signature, Text};
 
 /// One call of a feature, checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,10 +58,28 @@ pub enum Message {
 /// What the model said.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Turn {
+    /// What it thought before.
+    pub thoughts: Vec<Thought>,
     /// Its text.
     pub text: Text,
     /// The calls that it asked for.
     pub tool_calls: Vec<ToolCall>,
+}
+
+/// What a model thought before it answered.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Thought {
+    /// The thought. Empty: the server keeps it to itself and gives the signature alone.
+    pub text: Text,
+    /// What the server wants to have back with it. `None`: it signs nothing.
+    pub signature: Option<Signature>,
+}
+
+/// A thought that nobody signed.
+impl From<Text> for Thought {
+    fn from(text: Text) -> Self {
+        Self { text, signature: None }
+    }
 }
 
 /// A call that the model asks for.

@@ -57,6 +57,36 @@ impl fmt::Debug for Text {
     }
 }
 
+/// By what a server knows a thought of its model again. Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Signature(Vec<u8>);
+
+impl Signature {
+    /// The signature itself. Only for the wire, in either direction.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The signature itself, given away.
+    #[must_use]
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
+    /// A signature, unless it is empty.
+    #[must_use]
+    pub fn of(bytes: Vec<u8>) -> Option<Self> {
+        (!bytes.is_empty()).then_some(Self(bytes))
+    }
+}
+
+impl fmt::Debug for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
 /// A JSON object as its author wrote it: order and spelling stay, since servers generate in the order of a schema. Never
 /// printed.
 #[derive(Clone)]

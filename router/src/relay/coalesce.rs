@@ -9,9 +9,10 @@ pub const MERGED_BYTES_MAX: usize = 64 * 1024;
 
 /// The bytes that a piece brings.
 #[must_use]
-pub const fn bytes(delta: &Delta) -> usize {
+pub fn bytes(delta: &Delta) -> usize {
     match delta {
         Delta::Text(text) | Delta::Reasoning(text) => text.len(),
+        Delta::Signature(signature) => signature.expose().len(),
         Delta::ToolCall(call) => call.id.len() + call.name.len() + call.arguments.len(),
     }
 }
@@ -20,7 +21,7 @@ pub const fn bytes(delta: &Delta) -> usize {
 ///
 /// # Errors
 ///
-/// `next` itself: it is of another kind, begins a call, or would make the piece too large.
+/// `next` itself: it is of another kind, begins a call, is a signature, or would make the piece too large.
 pub fn join(last: &mut Delta, next: Delta) -> Result<(), Delta> {
     if bytes(last) + bytes(&next) > MERGED_BYTES_MAX {
         return Err(next);
@@ -32,7 +33,7 @@ pub fn join(last: &mut Delta, next: Delta) -> Result<(), Delta> {
         {
             last.arguments.append(&more.arguments);
         }
-        (Delta::Text(_) | Delta::Reasoning(_) | Delta::ToolCall(_), _) => return Err(next),
+        (Delta::Text(_) | Delta::Reasoning(_) | Delta::Signature(_) | Delta::ToolCall(_), _) => return Err(next),
     }
     Ok(())
 }
@@ -42,7 +43,10 @@ pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{prompt::Text, upstream::dialect::ToolCallDelta};
+    use crate::{
+        prompt::{Signature, Text},
+        upstream::dialect::ToolCallDelta,
+    };
 
     pub(in crate::relay) fn any_delta() -> impl Strategy<Value = Delta> {
         let text = || "[aä🦀]{1,3}".prop_map(Text::from);
@@ -50,6 +54,7 @@ pub(super) mod tests {
         prop_oneof![
             text().prop_map(Delta::Text),
             text().prop_map(Delta::Reasoning),
+            Just(()).prop_map(|()| Delta::Signature(Signature::of(b"s".to_vec()).unwrap())),
             (0..2, named(), named(), text()).prop_map(|(index, id, name, arguments)| {
                 Delta::ToolCall(ToolCallDelta {
                     index,
@@ -61,13 +66,18 @@ pub(super) mod tests {
         ]
     }
 
-    /// The answer without its borders: each character with the kind that it belongs to; ids and names stay whole.
+    /// The answer without its borders: each character with the kind that it belongs to; ids, names and
+    /// signatures stay whole.
     pub(in crate::relay) fn borderless(deltas: &[Delta]) -> Vec<String> {
         let mut all = Vec::new();
         for delta in deltas {
             let (kind, text) = match delta {
                 Delta::Text(text) => ("text".to_owned(), text),
                 Delta::Reasoning(text) => ("reasoning".to_owned(), text),
+                Delta::Signature(signature) => {
+                    all.push(format!("signature: {:?}", signature.expose()));
+                    continue;
+                }
                 Delta::ToolCall(call) => {
                     let kind = format!("call {}", call.index);
                     if !(call.id.is_empty() && call.name.is_empty()) {

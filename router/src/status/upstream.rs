@@ -16,7 +16,7 @@ pub const fn reason(error: &UpstreamError) -> Reason {
         UpstreamError::FirstTokenTimeout(_) => Reason::UpstreamFirstByteTimeout,
         UpstreamError::IdleTimeout(_) => Reason::UpstreamIdleTimeout,
         UpstreamError::Truncated => Reason::UpstreamStreamTruncated,
-        UpstreamError::Server(_) | UpstreamError::Busy(_) => Reason::UpstreamServerError,
+        UpstreamError::Server(_) | UpstreamError::Busy(..) => Reason::UpstreamServerError,
         UpstreamError::RateLimited(_) => Reason::UpstreamRateLimited,
         UpstreamError::CredentialRejected(_) => Reason::UpstreamCredentialRejected,
         UpstreamError::NotFound => Reason::UpstreamModelNotFound,

@@ -165,7 +165,7 @@ fn registered(
     catalog: Option<&Catalog>,
 ) -> Result<(Spec, Wanted), Box<Finding>> {
     let resource = received.and_then(|received| received.resources().get(name.to_string().as_str()));
-    let Some((resource, Content::Model(_, content))) = resource.map(|resource| (resource, &resource.content)) else {
+    let Some(Content::Model(_, content)) = resource.map(|resource| &resource.content) else {
         return Err(Box::new(Finding::unable(
             Reason::ModelNotReady,
             "the router has not received the model yet",
@@ -173,11 +173,6 @@ fn registered(
         )));
     };
     let spec = content.spec.as_ref().map_err(unusable)?;
-    let identifier = if wire::resource::names_identifier(&resource.raw) {
-        Identifier::Given(spec.identifier.clone())
-    } else {
-        Identifier::Default(spec.identifier.clone())
-    };
     let wanted = match &content.credential {
         Some(CredentialSpec::None) | None => Wanted::Known(CheckCredential::None),
         Some(CredentialSpec::Dropped) => Wanted::Known(CheckCredential::Dropped),
@@ -189,7 +184,7 @@ fn registered(
             }),
         },
     };
-    Ok((check_spec(spec, identifier), wanted))
+    Ok((check_spec(spec, Some(name)), wanted))
 }
 
 /// A credential that calls go by already.
@@ -200,8 +195,13 @@ fn in_use(catalog: Option<&Catalog>, name: &ModelName, id: CredentialId) -> Opti
     }
 }
 
-/// What a check needs of how a model is called.
-pub(crate) fn check_spec(spec: &ModelSpec, identifier: Identifier) -> Spec {
+/// What a check needs of how a model is called. `name`: that of the model, if it has one.
+pub(crate) fn check_spec(spec: &ModelSpec, name: Option<&ModelName>) -> Spec {
+    let identifier = match (&spec.identifier, name) {
+        (Some(given), _) => Identifier::Given(given.clone()),
+        (None, Some(name)) => Identifier::Default(name.id().to_owned()),
+        (None, None) => Identifier::None,
+    };
     Spec {
         family: spec.family,
         platform: spec.platform.clone(),

@@ -45,10 +45,9 @@ pub struct Raw {
 
 /// What this build reads in a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "nearly all that is large are models")]
 pub enum Content {
     /// A model.
-    Model(ModelName, ModelContent),
+    Model(ModelName, Box<ModelContent>),
     /// A feature of this build's catalogue. An error: its setting cannot be used.
     Feature(FeatureName, Result<Setting, Refusal>),
     /// The settings: whether self-hosted inference is paused.
@@ -75,8 +74,8 @@ pub struct ModelSpec {
     pub family: &'static Family,
     /// The kind of API that its servers speak.
     pub platform: Platform,
-    /// The name by which the server knows it, as sent.
-    pub identifier: String,
+    /// The name by which its servers know it, as sent. `None`: none was given.
+    pub identifier: Option<String>,
     /// Its servers, one at least with a weight above 0.
     pub endpoints: Vec<Endpoint>,
     /// How it completes code.

@@ -6,7 +6,6 @@ mod restart;
 use std::{net::SocketAddr, time::Duration};
 
 use switchboard::{
-    endpoint::EndpointUri,
     names::{InstanceId, ModelName},
     pb::{
         registry::{HeldWhy, HistoryRefusalWhy, Mode},
@@ -14,7 +13,7 @@ use switchboard::{
     },
     reason::Reason,
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use self::registry::{Answer, Registry, RouterStream};
 use super::{
@@ -22,7 +21,10 @@ use super::{
     persist::SnapshotFile,
     *,
 };
-use crate::{catalog::Caller, endpoints::Verdict};
+use crate::{
+    catalog::{Caller, ModelState},
+    endpoints::{Ask, Shape, Verdict, Work},
+};
 
 const CHAT: &str = "features/duo_chat";
 const A: &str = "models/a";
@@ -88,7 +90,7 @@ impl Case {
         let model = catalog.candidates(&decision).next()?.model.ok()?;
         let token = model.credential.as_ref();
         let token = token.map(|credential| credential.token.expose().to_owned());
-        Some((model.identifier.clone(), token))
+        Some((model.identifier_or(None).to_owned(), token))
     }
 
     async fn ready(&self) {
@@ -325,12 +327,24 @@ async fn the_last_catalog_serves_while_the_registry_is_gone() {
 #[tokio::test]
 async fn how_servers_do_is_reported_once_and_anew_on_the_next_stream() {
     let (mut case, mut stream) = Case::following(&store()).await;
-    let (model, uri) = (
-        ModelName::parse(A).unwrap(),
-        EndpointUri::parse("http://gpu1:8000/v1").unwrap(),
-    );
-    case.endpoints
-        .note(&model, &uri, Verdict::Recovering(Reason::UpstreamStreamTruncated));
+    let catalog = case.current.load().unwrap();
+    let ModelState::Ready(model) = &catalog.models[&ModelName::parse(A).unwrap()] else {
+        panic!("the model is ready")
+    };
+    let work = Work {
+        shape: Shape::Stream,
+        bytes: 1,
+    };
+    let ask = Ask {
+        key: None,
+        tried: &[],
+        work,
+        deadline: Instant::now() + Duration::from_secs(1),
+        may_be_degraded: false,
+    };
+    let mut chosen = case.endpoints.choose(model, &ask).unwrap();
+    chosen.in_flight.judge(Verdict::Soft(Reason::UpstreamStreamTruncated));
+    let uri = &model.endpoints[0].uri;
     let report = stream.report(|report| !report.endpoints.is_empty()).await;
     let told = &report.endpoints[0];
     assert_eq!(

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 
 use super::{
     UpstreamError,
-    dialect::{Event, openai::Decoder},
+    dialect::{Decoder, Event},
     sse,
 };
 
@@ -28,12 +28,12 @@ pub struct Answer {
 }
 
 impl Answer {
-    pub(super) fn new(response: Response<Incoming>) -> Self {
+    pub(super) fn new(response: Response<Incoming>, dialect: Decoder) -> Self {
         Self {
             body: response.into_body(),
             received: 0,
             lines: sse::Decoder::default(),
-            dialect: Decoder::default(),
+            dialect,
             events: VecDeque::new(),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -16,7 +17,8 @@ use tokio::time::Instant;
 
 use super::{
     HEADER_BYTES_MAX, UpstreamError,
-    connector::{Connector, DialError},
+    connector::{Connector, DialError, Security},
+    names::Names,
 };
 use crate::catalog::Tls;
 
@@ -38,8 +40,7 @@ pub(super) struct Pair {
 }
 
 impl Pair {
-    fn new(connect_timeout: Duration, tls: Option<&Tls>) -> Result<Self, rustls::Error> {
-        let connector = Connector::new(connect_timeout, tls)?;
+    fn new(connector: Connector) -> Self {
         // Connections are tasks of the pool's own: they end with it, or with the call that is dropped.
         let mut builder = Client::builder(TokioExecutor::new());
         builder
@@ -48,63 +49,109 @@ impl Pair {
             .pool_idle_timeout(IDLE);
         let pooled = builder.build(connector.clone());
         let fresh = builder.pool_max_idle_per_host(0).build(connector.clone());
-        Ok(Self {
+        Self {
             pooled,
             fresh,
             connector,
-        })
+        }
     }
 }
 
-/// How servers are dialled.
+/// How a server is dialled.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Dialling {
-    tls: Option<Arc<Tls>>,
-    connect_timeout: Duration,
+pub(super) struct Dialling {
+    /// How it proves who it is. `None`: by the system's roots.
+    pub(super) tls: Option<Arc<Tls>>,
+    /// `None`: as long as for every other server.
+    pub(super) connect_timeout: Option<Duration>,
+    /// The one of its name's addresses that is meant. `None`: whichever takes the connection.
+    pub(super) address: Option<IpAddr>,
 }
 
 /// All clients. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Clients {
+    names: Names,
+    connect_timeout: Duration,
+    usual_security: Security,
     /// Of the servers about which nothing special is said: nearly all.
     usual: Pair,
-    connect_timeout: Duration,
-    special: Arc<Mutex<HashMap<Dialling, (Pair, Instant)>>>,
+    special: Arc<Mutex<HashMap<Dialling, Special>>>,
+}
+
+struct Special {
+    pair: Pair,
+    security: Security,
+    used: Instant,
 }
 
 impl Clients {
-    pub(super) fn new(connect_timeout: Duration) -> Result<Self, rustls::Error> {
+    pub(super) fn new(connect_timeout: Duration, names: Names) -> Result<Self, rustls::Error> {
+        let usual_security = Security::new(None)?;
+        let connector = Connector::new(connect_timeout, usual_security.clone(), names.clone(), None);
         Ok(Self {
-            usual: Pair::new(connect_timeout, None)?,
+            names,
             connect_timeout,
+            usual_security,
+            usual: Pair::new(connector),
             special: Arc::default(),
         })
     }
 
+    pub(super) const fn names(&self) -> &Names {
+        &self.names
+    }
+
+    pub(super) const fn connect_timeout(&self) -> Duration {
+        self.connect_timeout
+    }
+
     /// The client of the servers that are dialled so; it is built at the first call.
-    pub(super) fn dialling(
-        &self,
-        tls: Option<&Arc<Tls>>,
-        connect_timeout: Option<Duration>,
-    ) -> Result<Pair, UpstreamError> {
-        let connect_timeout = connect_timeout.unwrap_or(self.connect_timeout);
-        if tls.is_none() && connect_timeout == self.connect_timeout {
+    pub(super) fn dialling(&self, dialling: Dialling) -> Result<Pair, UpstreamError> {
+        let dialling = Dialling {
+            connect_timeout: dialling
+                .connect_timeout
+                .filter(|&timeout| timeout != self.connect_timeout),
+            ..dialling
+        };
+        if dialling == Dialling::USUAL {
             return Ok(self.usual.clone());
         }
-        let dialling = Dialling {
-            tls: tls.cloned(),
-            connect_timeout,
-        };
         let now = Instant::now();
         let mut special = self.special.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((pair, used)) = special.get_mut(&dialling) {
-            *used = now;
-            return Ok(pair.clone());
+        if let Some(special) = special.get_mut(&dialling) {
+            special.used = now;
+            return Ok(special.pair.clone());
         }
-        let pair = Pair::new(connect_timeout, dialling.tls.as_deref())
-            .map_err(|error| UpstreamError::Dial(DialError::Handshake(Arc::new(error))))?;
-        special.retain(|_, (_, used)| now.duration_since(*used) < KEPT);
-        special.insert(dialling, (pair.clone(), now));
+        let security = match &dialling.tls {
+            None => self.usual_security.clone(),
+            // Another address of the same server, mostly.
+            Some(tls) => match special.iter().find(|(other, _)| other.tls == dialling.tls) {
+                Some((_, alike)) => alike.security.clone(),
+                None => Security::new(Some(tls))
+                    .map_err(|error| UpstreamError::Dial(DialError::Handshake(Arc::new(error))))?,
+            },
+        };
+        let timeout = dialling.connect_timeout.unwrap_or(self.connect_timeout);
+        let connector = Connector::new(timeout, security.clone(), self.names.clone(), dialling.address);
+        let pair = Pair::new(connector);
+        special.retain(|_, special| now.duration_since(special.used) < KEPT);
+        special.insert(
+            dialling,
+            Special {
+                pair: pair.clone(),
+                security,
+                used: now,
+            },
+        );
         Ok(pair)
     }
+}
+
+impl Dialling {
+    const USUAL: Self = Self {
+        tls: None,
+        connect_timeout: None,
+        address: None,
+    };
 }

@@ -6,6 +6,7 @@
 use std::{
     error::Error as StdError,
     io::{self, IoSlice},
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{
         Arc,
@@ -13,28 +14,28 @@ use std::{
     },
     task::{Context, Poll},
     time::Duration,
+    vec,
 };
 
 use futures_util::future::BoxFuture;
 use http::Uri;
 use hyper_rustls::{
-    ConfigBuilderExt as _, FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream,
+    ConfigBuilderExt as _, DefaultServerNameResolver, FixedServerNameResolver, HttpsConnector, MaybeHttpsStream,
+    ResolveServerName,
 };
 use hyper_util::{
-    client::legacy::connect::{
-        Connected, Connection, HttpConnector,
-        dns::{GaiAddrs, GaiResolver, Name},
-    },
+    client::legacy::connect::{Connected, Connection, HttpConnector, dns::Name},
     rt::TokioIo,
 };
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::Instant,
+    time::{Instant, timeout},
 };
 use tower::Service;
 
+use super::names::{LookupError, Names};
 use crate::catalog::Tls;
 
 /// Why a server could not be dialled.
@@ -60,6 +61,9 @@ pub enum DialError {
 /// The cause of a [`DialError`]; the client lends its errors and never gives them away, so causes are shared.
 pub type SharedError = Arc<dyn StdError + Send + Sync>;
 
+/// How much of the time for dialling a look-up may take: later it would be of no use.
+const LOOKUP_SHARE: f64 = 0.9;
+
 type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// Dials http and https, name, connection and handshake within one time limit.
@@ -70,21 +74,38 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    /// `timeout` bounds name, connection and handshake together. Without `tls` servers prove themselves by the system's
-    /// roots.
-    pub(super) fn new(timeout: Duration, tls: Option<&Tls>) -> Result<Self, rustls::Error> {
-        let mut http = HttpConnector::new_with_resolver(Resolver(GaiResolver::new()));
+    /// `timeout` bounds name, connection and handshake together. With `address` nothing is looked up: every name is dialled
+    /// there, and stays the name that TLS and HTTP know.
+    pub(super) fn new(timeout: Duration, security: Security, names: Names, address: Option<IpAddr>) -> Self {
+        let mut http = HttpConnector::new_with_resolver(Resolver {
+            names,
+            address,
+            patience: timeout.mul_f64(LOOKUP_SHARE),
+        });
         http.enforce_http(false);
         http.set_nodelay(true);
-        let builder = HttpsConnectorBuilder::new()
-            .with_tls_config(config(tls.and_then(Tls::roots))?)
-            .https_or_http();
-        let builder = match tls.and_then(Tls::server_name) {
-            Some(name) => builder.with_server_name_resolver(FixedServerNameResolver::new(name.clone())),
-            None => builder,
-        };
-        let https = builder.enable_http1().wrap_connector(Tcp(http));
-        Ok(Self { https, timeout })
+        let https = HttpsConnector::new(Tcp(http), security.config, false, security.server_name);
+        Self { https, timeout }
+    }
+}
+
+/// How servers prove who they are, made ready for dialling. Cheap to clone, and dear to make.
+#[derive(Clone)]
+pub(super) struct Security {
+    config: Arc<ClientConfig>,
+    server_name: Arc<dyn ResolveServerName + Send + Sync>,
+}
+
+impl Security {
+    /// Without `tls` servers prove themselves by the system's roots.
+    pub(super) fn new(tls: Option<&Tls>) -> Result<Self, rustls::Error> {
+        Ok(Self {
+            config: Arc::new(config(tls.and_then(Tls::roots))?),
+            server_name: match tls.and_then(Tls::server_name) {
+                Some(name) => Arc::new(FixedServerNameResolver::new(name.clone())),
+                None => Arc::new(DefaultServerNameResolver::default()),
+            },
+        })
     }
 }
 
@@ -114,11 +135,11 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let dial = self.https.call(uri);
-        let timeout = self.timeout;
+        let limit = self.timeout;
         Box::pin(async move {
-            let io = tokio::time::timeout(timeout, dial)
+            let io = timeout(limit, dial)
                 .await
-                .map_err(|_elapsed| DialError::TimedOut(timeout))?
+                .map_err(|_elapsed| DialError::TimedOut(limit))?
                 .map_err(dial_error)?;
             Ok(TokioIo::new(Marked {
                 io: TokioIo::new(io),
@@ -146,7 +167,7 @@ impl Service<Uri> for Tcp {
     fn call(&mut self, uri: Uri) -> Self::Future {
         let connecting = self.0.call(uri);
         Box::pin(async move {
-            connecting.await.map_err(|error| match find::<ResolveError>(&error) {
+            connecting.await.map_err(|error| match find::<LookupError>(&error) {
                 Some(cause) => DialError::Dns(Arc::new(cause.clone())),
                 None => DialError::Connect(Arc::new(error)),
             })
@@ -154,32 +175,41 @@ impl Service<Uri> for Tcp {
     }
 }
 
-/// The system's resolver, with errors of a type of their own.
+/// Where a name is dialled.
 #[derive(Debug, Clone)]
-struct Resolver(GaiResolver);
-
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("the resolver does not know it")]
-struct ResolveError(#[source] Arc<io::Error>);
-
-impl From<io::Error> for ResolveError {
-    fn from(error: io::Error) -> Self {
-        Self(Arc::new(error))
-    }
+struct Resolver {
+    names: Names,
+    /// The only place, whatever the name.
+    address: Option<IpAddr>,
+    patience: Duration,
 }
 
 impl Service<Name> for Resolver {
-    type Response = GaiAddrs;
-    type Error = ResolveError;
-    type Future = BoxFuture<'static, Result<GaiAddrs, ResolveError>>;
+    type Response = vec::IntoIter<SocketAddr>;
+    type Error = LookupError;
+    type Future = BoxFuture<'static, Result<Self::Response, LookupError>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ResolveError>> {
-        self.0.poll_ready(cx).map_err(ResolveError::from)
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), LookupError>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        let resolving = self.0.call(name);
-        Box::pin(async move { resolving.await.map_err(ResolveError::from) })
+        let Self {
+            names,
+            address,
+            patience,
+        } = self.clone();
+        Box::pin(async move {
+            let addresses = match address {
+                Some(address) => [address].into(),
+                None => timeout(patience, names.resolve(name.as_str()))
+                    .await
+                    .unwrap_or_else(|_elapsed| Err(io::Error::from(io::ErrorKind::TimedOut).into()))?,
+            };
+            // The port comes from the URL.
+            let addresses: Vec<_> = addresses.iter().map(|&address| (address, 0).into()).collect();
+            Ok(addresses.into_iter())
+        })
     }
 }
 

@@ -1,10 +1,21 @@
 //! What all dialects of model servers have in common: the events of an answer, and why there is none.
 //!
-//! A dialect is a pure encoder and a pure incremental decoder; neither knows HTTP connections.
+//! A dialect is a pure encoder and a pure incremental decoder; neither knows HTTP connections. Which one is spoken is
+//! decided by the model's platform, here and nowhere else.
 
+pub mod anthropic;
 pub mod openai;
+mod post;
+mod rejection;
 
-use crate::prompt::{Text, ToolCall};
+pub use self::{
+    post::{Post, Reply},
+    rejection::{Blamed, Rejection},
+};
+use crate::{
+    catalog::Platform,
+    prompt::{Form, InputNotSupported, Prompt, Signature, Text, Thought, ToolCall},
+};
 
 /// One event of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +37,8 @@ pub enum Delta {
     Text(Text),
     /// Of what the model thinks before it answers.
     Reasoning(Text),
+    /// Signs the reasoning before it; comes whole.
+    Signature(Signature),
     /// Of a call that the model asks for.
     ToolCall(ToolCallDelta),
 }
@@ -47,7 +60,7 @@ pub struct ToolCallDelta {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Whole {
     /// What the model thought before it answered.
-    pub reasoning: Text,
+    pub thoughts: Vec<Thought>,
     /// Its text.
     pub text: Text,
     /// The calls that it asks for.
@@ -86,26 +99,6 @@ pub struct Usage {
     pub reasoning: Option<i32>,
 }
 
-/// What a server's refusal is about, as far as its text tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rejection {
-    /// Input and answer together do not fit the model's context.
-    pub is_too_long: bool,
-    /// The part of the request that is blamed.
-    pub blamed: Blamed,
-    /// It names our asking for usage, which old servers do not know.
-    pub names_usage: bool,
-}
-
-/// The part of a request that a server blames.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Blamed {
-    /// The messages or the text.
-    Input,
-    /// The limit of tokens of the answer.
-    MaxOutputTokens,
-}
-
 /// Why an answer, or an event of one, is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DialectError {
@@ -124,3 +117,85 @@ pub enum DialectError {
         rejection: Rejection,
     },
 }
+
+/// Why a prompt was not put into words.
+#[derive(Debug, thiserror::Error)]
+pub enum EncodeError {
+    /// The platform cannot take it.
+    #[error(transparent)]
+    NotSupported(#[from] InputNotSupported),
+    /// What the serializer says; for the types of the dialects it never does.
+    #[error("write the call as JSON")]
+    Json(#[from] serde_json::Error),
+}
+
+/// Writes the call of a prompt for a server of this platform. `family` is the machine name of the model's family.
+///
+/// # Errors
+///
+/// [`EncodeError`].
+pub fn encode(platform: &Platform, prompt: &Prompt<'_>, family: &str) -> Result<Post, EncodeError> {
+    let (path, json) = match platform {
+        Platform::AzureOpenAi { .. } if matches!(prompt.form, Form::Completion { .. }) => {
+            let platform = "Azure OpenAI";
+            return Err(InputNotSupported::CompletionOnPlatform { platform }.into());
+        }
+        Platform::OpenAiCompatible | Platform::AzureOpenAi { .. } => openai::encode(prompt, family, platform)?,
+        Platform::Anthropic => anthropic::encode(prompt)?,
+    };
+    Ok(Post::new(platform, path, json))
+}
+
+/// Reads a whole answer of a server of this platform.
+///
+/// # Errors
+///
+/// [`DialectError`], which repeats nothing of the body.
+pub fn whole(platform: &Platform, body: &[u8]) -> Result<Whole, DialectError> {
+    let body = str::from_utf8(body).map_err(|_invalid| DialectError::InvalidUtf8)?;
+    match platform {
+        Platform::OpenAiCompatible | Platform::AzureOpenAi { .. } => openai::whole(body),
+        Platform::Anthropic => anthropic::whole(body),
+    }
+}
+
+/// Reads the data of one stream, event by event.
+#[derive(Debug)]
+pub enum Decoder {
+    /// Of OpenAI-compatible servers, Azure OpenAI among them.
+    OpenAi(openai::Decoder),
+    /// Of Anthropic Messages.
+    Anthropic(anthropic::Decoder),
+}
+
+impl Decoder {
+    /// A decoder at the beginning of an answer of a server of this platform.
+    #[must_use]
+    pub fn of(platform: &Platform) -> Self {
+        match platform {
+            Platform::OpenAiCompatible | Platform::AzureOpenAi { .. } => Self::OpenAi(openai::Decoder::default()),
+            Platform::Anthropic => Self::Anthropic(anthropic::Decoder::default()),
+        }
+    }
+
+    /// The events of one `data` of the stream, in order; none for data that says nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`DialectError`], which repeats nothing of the data.
+    pub fn decode(&mut self, data: &str) -> Result<Vec<Event>, DialectError> {
+        match self {
+            Self::OpenAi(decoder) => decoder.decode(data),
+            Self::Anthropic(decoder) => decoder.decode(data),
+        }
+    }
+}
+
+/// A count of tokens, as far as it makes sense.
+fn count(tokens: Option<i64>) -> Option<i32> {
+    let tokens = tokens.filter(|&tokens| tokens >= 0)?;
+    Some(i32::try_from(tokens).unwrap_or(i32::MAX))
+}
+
+#[cfg(test)]
+mod tests;

@@ -68,7 +68,7 @@ impl From<&UpstreamError> for AttemptOutcome {
         match error {
             UpstreamError::Dial(_) => Self::Unreachable,
             UpstreamError::FirstTokenTimeout(_) | UpstreamError::IdleTimeout(_) => Self::TimedOut,
-            UpstreamError::Server(_) | UpstreamError::Busy(_) | UpstreamError::RateLimited(_) => Self::Failed,
+            UpstreamError::Server(_) | UpstreamError::Busy(..) | UpstreamError::RateLimited(_) => Self::Failed,
             UpstreamError::CredentialRejected(_) | UpstreamError::NotFound | UpstreamError::Rejected { .. } => {
                 Self::Refused
             }

@@ -13,7 +13,7 @@ use switchboard::{
 
 use super::check;
 use crate::{
-    endpoints::{Change, Verdict},
+    endpoints::{Change, Health},
     subscription::{
         apply::Applied,
         compile::{Held, HeldWhy},
@@ -185,20 +185,31 @@ pub const fn check_result(result: registry::CheckResult) -> registry::SubscribeR
 }
 
 fn endpoint(change: &Change) -> registry::EndpointReport {
-    use types::EndpointState as State;
-    let (state, reason) = match change.verdict {
-        None => (State::Unspecified, None),
-        Some(Verdict::Healthy) => (State::Healthy, None),
-        Some(Verdict::Recovering(reason)) => (State::Recovering, Some(reason)),
-        Some(Verdict::Misconfigured(reason)) => (State::Misconfigured, Some(reason)),
-        Some(Verdict::BackingOff(reason)) => (State::BackingOff, Some(reason)),
-    };
     registry::EndpointReport {
         model: change.model.to_string(),
         uri: change.uri.as_str().to_owned(),
-        state: state.into(),
-        reason: reason.map(|reason| reason.to_string()).unwrap_or_default(),
+        state: state(change.health).into(),
+        reason: reason(change.health),
     }
+}
+
+/// How a server does. `None`: nothing is known of it.
+pub(super) const fn state(health: Option<Health>) -> types::EndpointState {
+    use types::EndpointState as State;
+    match health {
+        None => State::Unspecified,
+        Some(Health::Healthy) => State::Healthy,
+        Some(Health::Recovering(_)) => State::Recovering,
+        Some(Health::Ejected(_)) => State::Ejected,
+        Some(Health::Misconfigured(_)) => State::Misconfigured,
+        Some(Health::BackingOff(_)) => State::BackingOff,
+    }
+}
+
+/// Why a server does not do well. Empty: it does.
+pub(super) fn reason(health: Option<Health>) -> String {
+    let reason = health.and_then(Health::reason);
+    reason.map(|reason| reason.to_string()).unwrap_or_default()
 }
 
 const fn upward(kind: registry::subscribe_request::Kind) -> registry::SubscribeRequest {

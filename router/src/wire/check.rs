@@ -12,7 +12,7 @@ use super::{
     resource,
 };
 use crate::{
-    check::{Fault, Finding, Identifier, Outcome, Problem, Spec, Step},
+    check::{Fault, Finding, Outcome, Problem, Spec, Step},
     subscription::{
         checks::{Order, Target, check_spec},
         resource::Refusal,
@@ -46,13 +46,7 @@ pub(super) fn order(wire: registry::CheckRequest) -> Result<Order, MessageError>
 
 fn unsaved(model: &registry::Model) -> Result<Spec, Refusal> {
     let name = ModelName::parse(&model.name).ok();
-    let spec = resource::spec(name.as_ref().map_or("", ModelName::id), model)?;
-    let identifier = match (model.identifier().is_empty(), name) {
-        (false, _) => Identifier::Given(spec.identifier.clone()),
-        (true, Some(_)) => Identifier::Default(spec.identifier.clone()),
-        (true, None) => Identifier::None,
-    };
-    Ok(check_spec(&spec, identifier))
+    Ok(check_spec(&resource::spec(model)?, name.as_ref()))
 }
 
 /// What was found, by a configuration of this revision.

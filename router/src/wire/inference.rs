@@ -4,6 +4,7 @@
 mod answer;
 mod chat;
 mod infill;
+pub mod padding;
 mod tools;
 
 use std::ops::RangeInclusive;

@@ -8,9 +8,11 @@ use switchboard::{
 };
 use tonic::metadata::MetadataMap;
 
+use super::change;
 use crate::{
     call::{Considered, Outcome, Selected},
     catalog::{Model, Scope, SelectionReason, Setting},
+    endpoints::Status,
 };
 
 /// The most characters of an affinity key.
@@ -62,9 +64,11 @@ impl From<&Selected> for router::Selection {
     fn from(selected: &Selected) -> Self {
         Self {
             endpoint: selected.endpoint.uri.origin().host_and_port(),
+            identifier: selected.identifier.to_string(),
             rule: selected.rule.as_ref().map(ToString::to_string).unwrap_or_default(),
             config_revision: selected.revision.get(),
             attempt_count: i32::try_from(selected.attempts).unwrap_or(i32::MAX),
+            degraded: selected.is_degraded,
             ..selection(
                 selected.feature,
                 selected.source_feature,
@@ -94,9 +98,26 @@ pub fn selection(
         source_feature: source_feature.to_string(),
         model: model.name.to_string(),
         family: model.family.machine_name.clone(),
-        identifier: model.identifier.clone(),
+        identifier: model.identifier_or(None).to_owned(),
         reason: reason.into(),
         ..router::Selection::default()
+    }
+}
+
+impl From<&Status> for router::EndpointStatus {
+    fn from(status: &Status) -> Self {
+        let identity = &status.identity;
+        Self {
+            model: identity.model.to_string(),
+            uri: identity.uri.as_str().to_owned(),
+            address: identity.address.map(|address| address.to_string()).unwrap_or_default(),
+            state: change::state(status.health).into(),
+            reason: change::reason(status.health),
+            in_flight: i32::try_from(status.in_flight).unwrap_or(i32::MAX),
+            slowness: status.slowness,
+            ramp: status.ramp,
+            rest: status.rest.and_then(|rest| rest.try_into().ok()),
+        }
     }
 }
 
@@ -120,6 +141,7 @@ impl From<Considered> for router::Candidate {
             Outcome::RuleNotMatched => (Wire::RuleNotMatched, String::new()),
             Outcome::Disabled => (Wire::Disabled, String::new()),
             Outcome::CredentialMissing => (Wire::CredentialMissing, String::new()),
+            Outcome::Ejected => (Wire::Ejected, String::new()),
             Outcome::Full => (Wire::Full, String::new()),
             Outcome::Failed(why) => (Wire::Failed, why),
             Outcome::NotReady => (Wire::NotReady, String::new()),

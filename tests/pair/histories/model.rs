@@ -10,10 +10,11 @@ use super::plain::Outcome;
 pub(super) struct Model {
     pub(super) display_name: String,
     pub(super) family: String,
-    /// Weights by URL.
-    pub(super) endpoints: BTreeMap<String, i32>,
+    /// Weights and zones by URL.
+    pub(super) endpoints: BTreeMap<String, (i32, String)>,
     pub(super) disabled: bool,
     pub(super) max_queue: Option<i32>,
+    pub(super) max_concurrency: Option<i32>,
     pub(super) token: Token,
 }
 
@@ -27,6 +28,7 @@ pub(super) enum Token {
 impl Model {
     pub(super) fn read(entry: ModelEntry) -> Self {
         let model = entry.model.unwrap();
+        let limits = model.limits.unwrap_or_default();
         let credential = entry.credential.unwrap();
         Self {
             token: match credential.state() {
@@ -39,9 +41,10 @@ impl Model {
             },
             display_name: model.display_name.unwrap(),
             family: model.family.unwrap(),
-            endpoints: weights(&model.endpoints),
+            endpoints: by_url(&model.endpoints),
             disabled: model.disabled.unwrap_or(false),
-            max_queue: model.limits.and_then(|limits| limits.max_queue),
+            max_queue: limits.max_queue,
+            max_concurrency: limits.max_concurrency,
         }
     }
 
@@ -54,10 +57,12 @@ impl Model {
             self.family.clone_from(family);
         }
         if !given.endpoints.is_empty() {
-            self.endpoints = weights(&given.endpoints);
+            self.endpoints = by_url(&given.endpoints);
         }
         self.disabled = given.disabled.unwrap_or(self.disabled);
-        self.max_queue = given.limits.and_then(|limits| limits.max_queue).or(self.max_queue);
+        let limits = given.limits.unwrap_or_default();
+        self.max_queue = limits.max_queue.or(self.max_queue);
+        self.max_concurrency = limits.max_concurrency.or(self.max_concurrency);
         let origins = self.origins();
         match (given.api_token.as_deref(), &self.token) {
             (Some(""), _) => self.token = Token::NotWanted,
@@ -87,7 +92,7 @@ impl Model {
                 endpoint,
                 authorization,
             } => {
-                let is_used = |(uri, &weight): (&String, &i32)| weight > 0 && uri.contains(endpoint);
+                let is_used = |(uri, (weight, _)): (&String, &(i32, String))| *weight > 0 && uri.contains(endpoint);
                 model == name
                     && source_feature == source
                     && *authorization == wanted
@@ -97,9 +102,10 @@ impl Model {
     }
 }
 
-fn weights(endpoints: &[registry::Endpoint]) -> BTreeMap<String, i32> {
-    endpoints
-        .iter()
-        .map(|endpoint| (endpoint.uri.clone(), endpoint.weight.unwrap_or(1)))
-        .collect()
+fn by_url(endpoints: &[registry::Endpoint]) -> BTreeMap<String, (i32, String)> {
+    let endpoints = endpoints.iter().map(|endpoint| {
+        let facts = (endpoint.weight.unwrap_or(1), endpoint.zone.clone());
+        (endpoint.uri.clone(), facts)
+    });
+    endpoints.collect()
 }

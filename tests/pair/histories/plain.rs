@@ -23,7 +23,7 @@ use super::{
 pub(super) struct Plain {
     /// By resource name.
     pub(super) models: BTreeMap<String, Model>,
-    /// By resource name; one that is missing is unassigned.
+    /// By resource name; one of which nothing is set is missing.
     pub(super) features: BTreeMap<String, Setting>,
     pub(super) beta_enabled: bool,
     pub(super) inference_paused: bool,
@@ -65,9 +65,7 @@ impl Plain {
                 }
                 Some("features") => {
                     let feature = registry::Feature::decode(bytes).unwrap();
-                    if feature.provider() != Provider::Unassigned {
-                        plain.features.insert(name.clone(), Setting::read(&feature));
-                    }
+                    plain.set(name, Setting::read(&feature));
                 }
                 _ => {
                     let settings = registry::Settings::decode(bytes).unwrap();
@@ -102,6 +100,7 @@ impl Plain {
             Write::BatchUpdateFeatures(features) => {
                 for feature in features {
                     after.assign(feature, &mut broken);
+                    after.check_places(&mut broken);
                 }
             }
             Write::UpdateSettings(settings) => {
@@ -109,6 +108,7 @@ impl Plain {
                 after.inference_paused = settings.inference_paused.unwrap_or(self.inference_paused);
             }
         }
+        after.check_places(&mut broken);
         if broken.is_empty() {
             Ok(after)
         } else {
@@ -138,6 +138,7 @@ impl Plain {
             endpoints: BTreeMap::new(),
             disabled: false,
             max_queue: None,
+            max_concurrency: None,
             token: Token::NotWanted,
         };
         model.set(given);
@@ -207,10 +208,8 @@ impl Plain {
                 if named.models().next().is_some() {
                     broken.push("VALIDATION_FAILED");
                 }
-                setting = Setting {
-                    provider: setting.provider,
-                    ..Setting::default()
-                };
+                let provider = setting.provider;
+                setting = setting.answered_by(provider);
             }
             _ => {
                 setting.model = named.model.clone().or(setting.model);
@@ -231,6 +230,11 @@ impl Plain {
                 }
             }
         }
+        setting.limit(&named);
+        let most = setting.limits.max_concurrency.unwrap_or(i32::MAX);
+        if setting.reserved() > most {
+            broken.push("VALIDATION_FAILED");
+        }
         for model in named.models() {
             match self.models.get(model) {
                 None => broken.push("MODEL_NOT_FOUND"),
@@ -239,10 +243,25 @@ impl Plain {
             }
         }
         self.check_beta(&given.name, &stored, &setting, broken);
-        if setting.provider == Provider::Unassigned {
-            self.features.remove(&given.name);
+        self.set(&given.name, setting);
+    }
+
+    fn set(&mut self, feature: &str, setting: Setting) {
+        if setting == Setting::unset() {
+            self.features.remove(feature);
         } else {
-            self.features.insert(given.name.clone(), setting);
+            self.features.insert(feature.to_owned(), setting);
+        }
+    }
+
+    /// No more places of a model are kept than it has.
+    fn check_places(&self, broken: &mut Vec<&'static str>) {
+        for (name, model) in &self.models {
+            let users = self.features.values();
+            let users = users.filter(|setting| setting.model.as_ref() == Some(name));
+            if users.map(Setting::reserved).sum::<i32>() > model.max_concurrency.unwrap_or(0) {
+                broken.push("VALIDATION_FAILED");
+            }
         }
     }
 
@@ -259,10 +278,7 @@ impl Plain {
     }
 
     fn setting(&self, feature: &str) -> Setting {
-        self.features.get(feature).cloned().unwrap_or_else(|| Setting {
-            provider: Provider::Unassigned,
-            ..Setting::default()
-        })
+        self.features.get(feature).cloned().unwrap_or_else(Setting::unset)
     }
 
     /// The features that name a model.

@@ -1,6 +1,9 @@
 //! The setting of a feature, as somebody would explain it.
 
-use switchboard::pb::{registry, types::Provider};
+use switchboard::pb::{
+    registry::{self, FeatureLimits},
+    types::Provider,
+};
 
 /// Who answers a feature.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -10,6 +13,8 @@ pub(super) struct Setting {
     pub(super) fallbacks: Vec<String>,
     /// The models of the rules; no call of the histories matches one.
     pub(super) rules: Vec<String>,
+    pub(super) limits: FeatureLimits,
+    pub(super) hedge_delay: Option<prost_types::Duration>,
 }
 
 impl Setting {
@@ -20,7 +25,40 @@ impl Setting {
             model: feature.model.clone(),
             fallbacks: feature.fallback_models.clone(),
             rules: feature.rules.iter().map(|rule| rule.model.clone()).collect(),
+            limits: feature.limits.unwrap_or_default(),
+            hedge_delay: feature.hedge_delay,
         }
+    }
+
+    /// Of which nobody has set anything.
+    pub(super) fn unset() -> Self {
+        Self {
+            provider: Provider::Unassigned,
+            ..Self::default()
+        }
+    }
+
+    /// Who answers, without any model; what else is set stays.
+    pub(super) fn answered_by(self, provider: Provider) -> Self {
+        Self {
+            provider,
+            limits: self.limits,
+            hedge_delay: self.hedge_delay,
+            ..Self::default()
+        }
+    }
+
+    /// Sets what is given of the limits and of the hedge delay.
+    pub(super) fn limit(&mut self, given: &Self) {
+        let (limits, given_limits) = (&mut self.limits, &given.limits);
+        limits.max_concurrency = given_limits.max_concurrency.or(limits.max_concurrency);
+        limits.reserved_concurrency = given_limits.reserved_concurrency.or(limits.reserved_concurrency);
+        self.hedge_delay = given.hedge_delay.or(self.hedge_delay);
+    }
+
+    /// The places that are kept for it, of its model.
+    pub(super) fn reserved(&self) -> i32 {
+        self.limits.reserved_concurrency.unwrap_or(0)
     }
 
     pub(super) fn of(model: &str) -> Self {

@@ -3,8 +3,9 @@
 use fastrand::Rng;
 use switchboard::pb::{
     registry::{
-        BatchUpdateFeaturesRequest, CreateModelRequest, DeleteModelRequest, Endpoint, Feature, FeatureRule, Model,
-        ModelLimits, RuleMatch, Settings, UpdateFeatureRequest, UpdateModelRequest, UpdateSettingsRequest,
+        BatchUpdateFeaturesRequest, CreateModelRequest, DeleteModelRequest, Endpoint, Feature, FeatureLimits,
+        FeatureRule, Model, ModelLimits, RuleMatch, Settings, UpdateFeatureRequest, UpdateModelRequest,
+        UpdateSettingsRequest,
     },
     types::Provider,
 };
@@ -150,6 +151,10 @@ impl World {
             endpoints: self.endpoints(rng),
             api_token: rng.bool().then(|| token(&name, rng)),
             disabled: rng.bool().then(|| rng.u8(..4) == 0),
+            limits: rng.bool().then(|| ModelLimits {
+                max_concurrency: Some(places(rng)),
+                ..Default::default()
+            }),
             name,
             ..Default::default()
         }
@@ -170,7 +175,9 @@ impl World {
                 3 => changed.disabled = Some(rng.u8(..3) == 0),
                 4 => {
                     changed.limits = Some(ModelLimits {
-                        max_queue: Some(rng.i32(0..100)),
+                        max_queue: rng.bool().then(|| rng.i32(0..100)),
+                        // Never empty: that is refused as such, which other tests show.
+                        max_concurrency: Some(places(rng)),
                         ..Default::default()
                     });
                 }
@@ -193,7 +200,7 @@ impl World {
                 1 if place > 0 => Some(0),
                 _ => Some(rng.i32(1..=1000)),
             },
-            zone: String::new(),
+            zone: pick(&["", "east", "west"], rng).to_owned(),
         });
         endpoints.collect()
     }
@@ -257,8 +264,22 @@ fn feature(plain: &Plain, rng: &mut Rng) -> Feature {
         model: model.filter(|_| !clears || rng.u8(..8) == 0),
         fallback_models: if clears { Vec::new() } else { fallbacks(plain, rng) },
         rules: if clears { Vec::new() } else { rules(plain, rng) },
+        limits: (rng.u8(..3) == 0).then(|| FeatureLimits {
+            max_concurrency: rng.bool().then(|| places(rng)),
+            reserved_concurrency: rng.bool().then(|| rng.i32(0..=12)),
+        }),
+        // Longer than any call of the histories.
+        hedge_delay: (rng.u8(..6) == 0).then(|| prost_types::Duration {
+            seconds: rng.i64(30..=60),
+            nanos: 0,
+        }),
         ..Default::default()
     }
+}
+
+/// More than the histories have calls at a time, and few enough that reservations do not always fit.
+fn places(rng: &mut Rng) -> i32 {
+    rng.i32(10..=40)
 }
 
 /// Of the models that exist, each once.

@@ -133,11 +133,11 @@ fn references_move_together_and_no_fallback_is_left_twice() {
         (("a", &["b"]), ("x", "y"), ("a", &["b"])),
     ] {
         let feature = Feature {
-            name: FeatureName::from_id("duo_chat").unwrap(),
             setting: Setting::SelfHosted {
                 model: model(before.0),
                 routes: routes(before.1, &[before.0, from]),
             },
+            ..Feature::unset(FeatureName::from_id("duo_chat").unwrap())
         };
         let moved = feature.reassigned(&model(from), &model(to));
         let fallbacks: Vec<_> = moved.setting.fallbacks().iter().map(ModelName::id).collect();

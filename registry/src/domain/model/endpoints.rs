@@ -1,8 +1,8 @@
 //! The servers of a model.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 
-use switchboard::endpoint::{EndpointUri, Origin};
+use switchboard::endpoint::EndpointUri;
 
 use super::ModelPartError;
 
@@ -39,6 +39,36 @@ impl Default for Weight {
     }
 }
 
+/// Where a server stands. Empty: nowhere in particular.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Zone(Box<str>);
+
+impl Zone {
+    /// The most characters that it may have.
+    pub const LENGTH_MAX: usize = 63;
+
+    /// Parses at most [`Self::LENGTH_MAX`] characters, none of them a control character.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelPartError`] with the cause.
+    pub fn parse(text: &str) -> Result<Self, ModelPartError> {
+        if text.chars().count() > Self::LENGTH_MAX {
+            return Err(ModelPartError::ZoneTooLong);
+        }
+        if text.chars().any(char::is_control) {
+            return Err(ModelPartError::ZoneMalformed);
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The text as it was given.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// One server of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
@@ -46,10 +76,12 @@ pub struct Endpoint {
     pub uri: EndpointUri,
     /// Its share of the calls.
     pub weight: Weight,
+    /// Where it stands.
+    pub zone: Zone,
 }
 
-/// The servers of a model: 1 to 64, each once, not all of them drained.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The servers that a model names: at most 64, each once, not all of them drained.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Endpoints(Vec<Endpoint>);
 
 impl Endpoints {
@@ -63,7 +95,7 @@ impl Endpoints {
     /// Everything that is wrong with the list as a whole.
     pub fn new(list: Vec<Endpoint>) -> Result<Self, Vec<ModelPartError>> {
         let mut errors = Vec::new();
-        if !(1..=Self::COUNT_MAX).contains(&list.len()) {
+        if list.len() > Self::COUNT_MAX {
             errors.push(ModelPartError::EndpointCount);
         }
         let mut seen = HashSet::new();
@@ -86,6 +118,7 @@ impl Endpoints {
         Self(vec![Endpoint {
             uri,
             weight: Weight::default(),
+            zone: Zone::default(),
         }])
     }
 
@@ -93,12 +126,6 @@ impl Endpoints {
     #[must_use]
     pub fn as_slice(&self) -> &[Endpoint] {
         &self.0
-    }
-
-    /// The origins of the servers.
-    #[must_use]
-    pub fn origins(&self) -> BTreeSet<Origin> {
-        self.0.iter().map(|endpoint| endpoint.uri.origin()).collect()
     }
 }
 
@@ -110,6 +137,18 @@ mod tests {
         Endpoint {
             uri: EndpointUri::parse(uri).unwrap(),
             weight: Weight::parse(weight).unwrap(),
+            zone: Zone::default(),
+        }
+    }
+
+    #[test]
+    fn a_zone_is_short_and_has_no_control_characters() {
+        for good in ["", "eu-west-1a", "Keller links", &"ä".repeat(63)] {
+            assert_eq!(Zone::parse(good).unwrap().as_str(), good);
+        }
+        assert_eq!(Zone::parse(&"a".repeat(64)), Err(ModelPartError::ZoneTooLong));
+        for bad in ["a\nb", "\u{7f}"] {
+            assert_eq!(Zone::parse(bad), Err(ModelPartError::ZoneMalformed));
         }
     }
 
@@ -122,7 +161,6 @@ mod tests {
                 .collect()
         };
         for (list, errors) in [
-            (vec![], vec![E::EndpointCount]),
             (many(65), vec![E::EndpointCount]),
             (
                 vec![

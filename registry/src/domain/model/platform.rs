@@ -1,5 +1,7 @@
 //! Which kind of API a model's servers speak, and how identifiers tell it.
 
+use switchboard::endpoint::EndpointUri;
+
 use super::ModelPartError;
 
 /// The kind of API that a model's servers speak.
@@ -23,9 +25,54 @@ impl Platform {
     #[must_use]
     pub const fn is_supported(self) -> bool {
         match self {
-            Self::OpenAiCompatible => true,
-            Self::AzureOpenAi | Self::Anthropic | Self::Bedrock | Self::VertexAi => false,
+            Self::OpenAiCompatible | Self::AzureOpenAi | Self::Anthropic => true,
+            Self::Bedrock | Self::VertexAi => false,
         }
+    }
+
+    /// Where it is reached by models that name no endpoint. `None`: they have to.
+    #[must_use]
+    pub fn own_endpoint(self) -> Option<&'static EndpointUri> {
+        match self {
+            Self::Anthropic => Some(EndpointUri::anthropic()),
+            Self::OpenAiCompatible | Self::AzureOpenAi | Self::Bedrock | Self::VertexAi => None,
+        }
+    }
+
+    /// Whether chats are all that it takes.
+    #[must_use]
+    pub const fn is_chat_only(self) -> bool {
+        match self {
+            Self::Anthropic => true,
+            Self::OpenAiCompatible | Self::AzureOpenAi | Self::Bedrock | Self::VertexAi => false,
+        }
+    }
+
+    /// Whether it wants to be told the version of its API.
+    #[must_use]
+    pub const fn has_api_version(self) -> bool {
+        match self {
+            Self::AzureOpenAi => true,
+            Self::OpenAiCompatible | Self::Anthropic | Self::Bedrock | Self::VertexAi => false,
+        }
+    }
+
+    /// The names of those to which this version speaks.
+    #[must_use]
+    pub fn supported() -> String {
+        let all = [
+            Self::OpenAiCompatible,
+            Self::AzureOpenAi,
+            Self::Anthropic,
+            Self::Bedrock,
+            Self::VertexAi,
+        ];
+        let names: Vec<_> = all
+            .into_iter()
+            .filter(|one| one.is_supported())
+            .map(Self::as_str)
+            .collect();
+        names.join(", ")
     }
 
     /// Its name in the contract.
@@ -64,6 +111,43 @@ impl Prefix {
 
     const fn new(text: &'static str, platform: Platform) -> Self {
         Self { text, platform }
+    }
+}
+
+/// The version of a platform's API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiVersion(Box<str>);
+
+impl ApiVersion {
+    /// The most characters that it may have.
+    pub const LENGTH_MAX: usize = 63;
+
+    /// Parses a version; `None` for an empty text, which says that there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelPartError`] with the cause.
+    pub fn parse(text: &str) -> Result<Option<Self>, ModelPartError> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        if text.chars().count() > Self::LENGTH_MAX {
+            return Err(ModelPartError::ApiVersionTooLong);
+        }
+        // It stands in the query of a URL.
+        if !text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
+        {
+            return Err(ModelPartError::ApiVersionMalformed);
+        }
+        Ok(Some(Self(text.into())))
+    }
+
+    /// The text as it was given.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
@@ -170,6 +254,23 @@ mod tests {
             Identifier::parse(&"x".repeat(1001)),
             Err(ModelPartError::IdentifierTooLong)
         );
+    }
+
+    #[test]
+    fn an_api_version_can_stand_in_a_url() {
+        for good in ["2024-10-21", "2025-01-01-preview", "v1.0", &"a".repeat(63)] {
+            assert_eq!(ApiVersion::parse(good).unwrap().unwrap().as_str(), good);
+        }
+        assert_eq!(ApiVersion::parse(""), Ok(None));
+        let long = "a".repeat(64);
+        assert_eq!(ApiVersion::parse(&long), Err(ModelPartError::ApiVersionTooLong));
+        for bad in ["a b", "1&x=2", "ä", "1/2", "1\n"] {
+            assert_eq!(
+                ApiVersion::parse(bad),
+                Err(ModelPartError::ApiVersionMalformed),
+                "{bad}"
+            );
+        }
     }
 
     #[test]

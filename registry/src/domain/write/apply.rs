@@ -20,8 +20,9 @@ use super::{
     feature, model,
 };
 use crate::domain::{
-    feature::{Feature, Setting},
+    feature::Feature,
     model::Model,
+    reservation,
     settings::Settings,
     state::{Change, State},
 };
@@ -92,7 +93,10 @@ impl Revise for ApplyConfig {
             .collect();
         let mut end = state.clone();
         end.preview(wanted.clone(), &deleted, UNIX_EPOCH);
-        wanted.extend(judged.features(&self.features, &end));
+        let features = judged.features(&self.features, &end);
+        end.preview(features.clone(), &[], UNIX_EPOCH);
+        judged.check_reservations(&self.features, &end);
+        wanted.extend(features);
         if !judged.violations.is_empty() {
             return Err(WriteError::Invalid(judged.violations));
         }
@@ -215,7 +219,7 @@ impl<'a> Judged<'a> {
         for (index, given) in features.iter().enumerate() {
             let path = format!("{CONFIG}.features[{index}]");
             let mut found = Violations::new();
-            let setting = given.patch.merged(&Setting::default(), &mut found);
+            let parts = given.patch.merged(None, &mut found);
             if let Some(name) = &given.name {
                 let facts = Catalogue::get().feature(name);
                 let Some((facts, stored)) = facts.zip(self.state.features.get(name)) else {
@@ -233,25 +237,47 @@ impl<'a> Judged<'a> {
                         feature::check_reference(end, facts, &field, model, &mut found);
                     }
                 }
-                if let Some(setting) = setting {
-                    feature::check_size(&setting, &mut found);
-                    let stored = &stored.value.setting;
+                if let Some(feature) = parts.map(|parts| parts.into_feature(name.clone())) {
+                    feature::check_size(&feature.setting, &mut found);
+                    let (before, after) = (&stored.value.setting, &feature.setting);
                     self.newly_in_beta
-                        .extend(feature::newly_in_beta(end, facts, stored, &setting));
-                    let name = name.clone();
-                    wanted.push(Change::Feature(Feature { name, setting }));
+                        .extend(feature::newly_in_beta(end, facts, before, after));
+                    wanted.push(Change::Feature(feature));
                 }
             }
             self.violations.append(found.moved("feature", &path));
         }
         let known = Catalogue::get().features().iter().map(|facts| &facts.name);
         let silent = known.filter(|name| !names.contains(name) && self.state.features.contains_key(name));
-        wanted.extend(silent.map(|name| {
-            Change::Feature(Feature {
-                name: name.clone(),
-                setting: Setting::Unassigned,
-            })
-        }));
+        wanted.extend(silent.map(|name| Change::Feature(Feature::unset(name.clone()))));
         wanted
+    }
+
+    /// What features reserve has to fit their models at the end. Asked once all else is well: what the end is cannot be
+    /// said before.
+    fn check_reservations(&mut self, features: &'a [GivenFeature], end: &State) {
+        if !self.violations.is_empty() {
+            return;
+        }
+        for (index, given) in features.iter().enumerate() {
+            let feature = given.name.as_ref().and_then(|name| end.features.get(name));
+            let model = feature.and_then(|feature| end.models.get(feature.value.setting.model()?));
+            let Some((feature, model)) = feature.zip(model) else {
+                continue;
+            };
+            let model = &model.value;
+            if feature.value.places_on(&model.name) > 0
+                && let Err(overbooked) = reservation::check(model, end.places_reserved_on(&model.name))
+            {
+                let mut found = Violations::new();
+                found.push(
+                    feature::RESERVED,
+                    FieldReason::ReservationTooLarge,
+                    overbooked.to_string(),
+                );
+                let path = format!("{CONFIG}.features[{index}]");
+                self.violations.append(found.moved("feature", &path));
+            }
+        }
     }
 }

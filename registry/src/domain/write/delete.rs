@@ -10,6 +10,7 @@ use switchboard::{
 use super::{Plan, Revise, WriteError, check_etag};
 use crate::domain::{
     feature::Feature,
+    reservation,
     state::{Change, State},
     view::View,
 };
@@ -124,6 +125,12 @@ fn find_heir<'a>(
         violations.push(REASSIGN_TO, FieldReason::ModelNotFound, description);
         return None;
     };
+    let moved = state.places_reserved_on(name);
+    if moved > 0
+        && let Err(overbooked) = reservation::check(&model.value, state.places_reserved_on(heir) + moved)
+    {
+        violations.push(REASSIGN_TO, FieldReason::ReservationTooLarge, overbooked.to_string());
+    }
     let family = model.value.family;
     for (facts, _) in users.iter().filter(|(facts, _)| !facts.fits(family)) {
         violations.push(

@@ -1,5 +1,7 @@
 //! Changing the setting of a feature.
 
+mod patch;
+
 use switchboard::{
     catalogue::{self, Catalogue},
     names::{CredentialId, FeatureName, ModelName},
@@ -7,17 +9,16 @@ use switchboard::{
     violation::Violations,
 };
 
-use super::{Edit, Verdict, Write, WriteError, check_etag, model::family_subject};
+pub(super) use self::patch::RESERVED;
+pub use self::patch::{FeatureLimitsPatch, FeaturePatch};
+use self::patch::{MODEL, RULES};
+use super::{Verdict, Write, WriteError, check_etag, model::family_subject};
 use crate::domain::{
-    feature::{Fallbacks, Feature, Provider, Routes, Rule, Rules, Setting},
-    size,
+    feature::{Feature, Setting},
+    reservation, size,
     state::{Change, State},
     view::FeatureView,
 };
-
-const MODEL: &str = "feature.model";
-const FALLBACKS: &str = "feature.fallback_models";
-const RULES: &str = "feature.rules";
 
 /// Changes the setting of a feature.
 #[derive(Debug)]
@@ -30,19 +31,6 @@ pub struct UpdateFeature {
     pub patch: FeaturePatch,
     /// What is wrong already.
     pub violations: Violations,
-}
-
-/// What a write asks of a feature's fields.
-#[derive(Debug, Default)]
-pub struct FeaturePatch {
-    /// `provider`. Its default is UNASSIGNED.
-    pub provider: Edit<Provider>,
-    /// `model`.
-    pub model: Edit<ModelName>,
-    /// `fallback_models`.
-    pub fallbacks: Edit<Fallbacks>,
-    /// `rules`.
-    pub rules: Edit<Rules>,
 }
 
 impl Write for UpdateFeature {
@@ -58,32 +46,30 @@ impl Write for UpdateFeature {
             return Err(WriteError::NotFound(name.clone().into()));
         };
         check_etag(state, name.clone().into(), stored.record, self.etag.as_deref())?;
-        let stored = &stored.value.setting;
+        let stored = &stored.value;
         for (field, model) in self.patch.given() {
             check_reference(state, facts, &field, model, &mut violations);
         }
-        let setting = self.patch.merged(stored, &mut violations);
-        if let Some(setting) = &setting
-            && setting != stored
+        let parts = self.patch.merged(Some(stored), &mut violations);
+        let feature = parts.map(|parts| parts.into_feature(name.clone()));
+        if let Some(feature) = &feature
+            && feature.setting != stored.setting
         {
-            for (field, model) in self.patch.kept(setting) {
+            for (field, model) in self.patch.kept(&feature.setting) {
                 check_reference(state, facts, &field, model, &mut violations);
             }
-            check_size(setting, &mut violations);
+            check_size(&feature.setting, &mut violations);
         }
-        let (Some(setting), true) = (setting, violations.is_empty()) else {
+        if let Some(feature) = &feature {
+            self.check_reservation(state, stored, feature, &mut violations);
+        }
+        let (Some(feature), true) = (feature, violations.is_empty()) else {
             return Err(WriteError::Invalid(violations));
         };
-        check_beta(state, facts, stored, &setting)?;
-        let is_changed = setting != *stored;
+        check_beta(state, facts, &stored.setting, &feature.setting)?;
         Ok(Verdict {
             name: name.clone(),
-            change: is_changed.then(|| {
-                Change::Feature(Feature {
-                    name: name.clone(),
-                    setting,
-                })
-            }),
+            change: (feature != *stored).then_some(Change::Feature(feature)),
         })
     }
 
@@ -92,132 +78,24 @@ impl Write for UpdateFeature {
     }
 }
 
-impl FeaturePatch {
-    /// The setting that the patch alone makes.
-    ///
-    /// # Errors
-    ///
-    /// Violations for what does not go together.
-    pub fn into_setting(self) -> Result<Setting, Violations> {
-        let mut violations = Violations::new();
-        match self.merged(&Setting::default(), &mut violations) {
-            Some(setting) if violations.is_empty() => Ok(setting),
-            _ => Err(violations),
-        }
-    }
-
-    /// The models that the patch names, each with its field.
-    pub(super) fn given(&self) -> impl Iterator<Item = (String, &ModelName)> {
-        let fallbacks = self.fallbacks.given().map_or(&[][..], Fallbacks::as_slice);
-        let rules = self.rules.given().map_or(&[][..], Rules::as_slice);
-        named(self.model.given(), fallbacks, rules)
-    }
-
-    /// The models that the setting names in fields that the patch leaves alone, each with its field.
-    fn kept<'a>(&self, setting: &'a Setting) -> impl Iterator<Item = (String, &'a ModelName)> + use<'a> {
-        let model = setting.model().filter(|_| self.model.is_kept());
-        let fallbacks = Some(setting.fallbacks()).filter(|_| self.fallbacks.is_kept());
-        let rules = Some(setting.rules()).filter(|_| self.rules.is_kept());
-        named(model, fallbacks.unwrap_or_default(), rules.unwrap_or_default())
-    }
-
-    /// Lays the patch over the stored setting. `None`: there is no setting then, which is a violation by now.
-    pub(super) fn merged(&self, stored: &Setting, violations: &mut Violations) -> Option<Setting> {
-        let provider = match self.provider {
-            Edit::Set(provider) => provider,
-            Edit::Clear => Provider::Unassigned,
-            Edit::Keep => stored.provider(),
-            Edit::Bad => return None,
+impl UpdateFeature {
+    /// Places that are newly reserved on a model have to be there beside those of the other features.
+    fn check_reservation(&self, state: &State, stored: &Feature, feature: &Feature, violations: &mut Violations) {
+        let Some(model) = feature.setting.model() else { return };
+        let (before, after) = (stored.places_on(model), feature.places_on(model));
+        let Some(known) = state.models.get(model).filter(|_| after > before) else {
+            return;
         };
-        match provider {
-            Provider::Unassigned => {
-                self.check_names_nothing(violations);
-                Some(Setting::Unassigned)
-            }
-            Provider::Vendored => {
-                self.check_names_nothing(violations);
-                Some(Setting::Vendored)
-            }
-            Provider::Disabled => {
-                let (model, routes) = self.models(stored, violations);
-                Some(Setting::Disabled { model, routes })
-            }
-            Provider::SelfHosted => {
-                let (model, routes) = self.models(stored, violations);
-                if model.is_none() && !matches!(self.model, Edit::Bad) {
-                    violations.push(
-                        MODEL,
-                        FieldReason::FieldRequired,
-                        "must be given: provider SELF_HOSTED needs a model, `models/{id}`",
-                    );
-                }
-                Some(Setting::SelfHosted { model: model?, routes })
-            }
-        }
-    }
-
-    /// UNASSIGNED and VENDORED clear every model; a call that names one at the same time contradicts itself.
-    fn check_names_nothing(&self, violations: &mut Violations) {
-        let remedy = if self.provider.is_kept() {
-            "add `provider`: PROVIDER_SELF_HOSTED"
-        } else {
-            "leave it out, or give PROVIDER_SELF_HOSTED as `provider`"
-        };
-        for (field, is_given) in [
-            (MODEL, self.model.given().is_some()),
-            (FALLBACKS, self.fallbacks.given().is_some()),
-            (RULES, self.rules.given().is_some()),
-        ] {
-            if is_given {
-                violations.push(
-                    field,
-                    FieldReason::ProviderMismatch,
-                    format!("goes with no provider other than SELF_HOSTED and DISABLED; {remedy}"),
-                );
-            }
-        }
-    }
-
-    /// The models after this write, where the provider has some.
-    fn models(&self, stored: &Setting, violations: &mut Violations) -> (Option<ModelName>, Routes) {
-        let model = self.model.over(stored.model().cloned());
-        let kept = stored.routes().cloned().unwrap_or_default();
-        let routes = Routes {
-            fallbacks: self.fallbacks.or_default(kept.fallbacks, Fallbacks::default()),
-            rules: self.rules.or_default(kept.rules, Rules::default()),
-        };
-        let fallbacks = routes.fallbacks.as_slice();
-        if let Some(index) = fallbacks.iter().position(|fallback| Some(fallback) == model.as_ref()) {
-            if self.fallbacks.is_kept() {
-                violations.push(
-                    MODEL,
-                    FieldReason::ValueRepeated,
-                    "is among the feature's `fallback_models`; give that list too, without it",
-                );
+        let all = state.places_reserved_on(model) - before + after;
+        if let Err(overbooked) = reservation::check(&known.value, all) {
+            let field = if self.patch.limits.reserved_concurrency.given().is_some() {
+                RESERVED
             } else {
-                violations.push(
-                    format!("{FALLBACKS}[{index}]"),
-                    FieldReason::ValueRepeated,
-                    "is the feature's `model` already",
-                );
-            }
+                MODEL
+            };
+            violations.push(field, FieldReason::ReservationTooLarge, overbooked.to_string());
         }
-        (model, routes)
     }
-}
-
-/// Models with the fields that name them.
-fn named<'a>(
-    model: Option<&'a ModelName>,
-    fallbacks: &'a [ModelName],
-    rules: &'a [Rule],
-) -> impl Iterator<Item = (String, &'a ModelName)> {
-    let model = model.into_iter().map(|model| (MODEL.to_owned(), model));
-    let fallbacks = fallbacks.iter().enumerate();
-    let rules = rules.iter().enumerate();
-    model
-        .chain(fallbacks.map(|(index, model)| (format!("{FALLBACKS}[{index}]"), model)))
-        .chain(rules.map(|(index, rule)| (format!("{RULES}[{index}].model"), &rule.model)))
 }
 
 /// A model that a feature names has to exist, and its family to fit.

@@ -15,7 +15,7 @@ use crate::domain::{
     credential::Credential,
     derived_id::numbered,
     model::{DisplayName, Model},
-    size,
+    reservation, size,
     state::{Change, State},
     view::ModelView,
 };
@@ -125,6 +125,7 @@ impl Write for UpdateModel {
             return Err(WriteError::Invalid(violations));
         };
         let model = parts.into_model(name.clone());
+        check_reservations(state, stored, &model)?;
         check_display_name(state, &model)?;
         if model.family != stored.family {
             check_beta(state, model.family)?;
@@ -176,6 +177,22 @@ fn check_display_name(state: &State, model: &Model) -> Result<(), WriteError> {
         }),
         None => Ok(()),
     }
+}
+
+/// A limit that changes has to leave the places that features have reserved.
+fn check_reservations(state: &State, stored: &Model, model: &Model) -> Result<(), WriteError> {
+    if model.limits.max_concurrency == stored.limits.max_concurrency {
+        return Ok(());
+    }
+    reservation::check(model, state.places_reserved_on(&model.name)).map_err(|overbooked| {
+        let mut violations = Violations::new();
+        violations.push(
+            "model.limits.max_concurrency",
+            FieldReason::ReservationTooLarge,
+            overbooked.to_string(),
+        );
+        WriteError::Invalid(violations)
+    })
 }
 
 /// What is stored has to fit into one part of the change stream.

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::domain::{
     credential::Credential,
-    feature::{Feature, Setting},
+    feature::Feature,
     model::Model,
     settings::Settings,
     state::{Change, State},
@@ -25,7 +25,8 @@ const REVISION: &str = "revision";
 /// Brings models, features and settings back as they were.
 ///
 /// What was set then is kept as an upgrade would keep it: neither beta nor the families that a feature takes are asked
-/// about again. What today's catalogue cannot read at all is refused.
+/// about again, nor are reservations, which come back together with the limits that they fitted. What today's catalogue
+/// cannot read at all is refused.
 #[derive(Debug)]
 pub struct RestoreRevision {
     /// The revision. `None`: a bad one, which is a violation already.
@@ -105,10 +106,9 @@ impl Revise for RestoreRevision {
                     deleted.extend(state.models.contains_key(name).then(|| name.clone()));
                 }
                 // These are always there: a release brought them since.
-                (ResourceName::Feature(name), Ok(None)) => wanted.push(Change::Feature(Feature {
-                    name: name.clone(),
-                    setting: Setting::Unassigned,
-                })),
+                (ResourceName::Feature(name), Ok(None)) => {
+                    wanted.push(Change::Feature(Feature::unset(name.clone())));
+                }
                 (ResourceName::Settings, Ok(None)) => wanted.push(Change::Settings(Settings::default())),
             }
         }

@@ -256,6 +256,22 @@ fn only_servers_of_models_that_exist_are_kept() {
 }
 
 #[test]
+fn the_server_of_a_platform_itself_is_one_of_the_model() {
+    let (fleet, mut world) = (Arc::new(Fleet::default()), World::new());
+    let claude = registry::Model {
+        endpoint: None,
+        platform: Some(registry::Platform::Anthropic.into()),
+        ..model("Claude", "claude_3", "")
+    };
+    world.create(claude).unwrap();
+    let member = joined(&fleet, "a");
+    let own = "https://api.anthropic.com";
+    let report = endpoints(vec![told("claude", own, Some(EndpointState::Healthy), "")]);
+    member.report(report, &world.state);
+    assert_eq!(health_of(&fleet, &world)[0].0, own);
+}
+
+#[test]
 fn a_newer_stream_of_a_router_begins_without_facts() {
     let (fleet, world) = (Arc::new(Fleet::default()), world());
     let hello = Hello {

@@ -2,7 +2,7 @@
 
 use switchboard::{
     names::ResourceName,
-    pb::registry::{Feature, Model, ModelEntry, ModelLimits, Settings, Tls},
+    pb::registry::{Feature, FeatureLimits, Model, ModelEntry, ModelLimits, PlatformOptions, Settings, Tls},
 };
 
 /// The leaves that differ between two values of a resource, sorted. None where one of them is missing.
@@ -66,7 +66,16 @@ fn model(before: ModelEntry, after: ModelEntry) -> Vec<&'static str> {
     );
     let tls: (Tls, Tls) = (before.tls.unwrap_or_default(), after.tls.unwrap_or_default());
     let tls = differing!(tls.0, tls.1; "tls.ca_pem": ca_pem, "tls.server_name": server_name);
-    token.chain(own).chain(limits).chain(tls).collect()
+    let options: (PlatformOptions, PlatformOptions) = (
+        before.platform_options.unwrap_or_default(),
+        after.platform_options.unwrap_or_default(),
+    );
+    let options = differing!(options.0, options.1;
+        "platform_options.api_version": api_version,
+        "platform_options.region": region,
+        "platform_options.project": project,
+    );
+    token.chain(own).chain(limits).chain(tls).chain(options).collect()
 }
 
 fn feature(before: Feature, after: Feature) -> Vec<&'static str> {
@@ -75,8 +84,14 @@ fn feature(before: Feature, after: Feature) -> Vec<&'static str> {
         "model": model,
         "fallback_models": fallback_models,
         "rules": rules,
+        "hedge_delay": hedge_delay,
     );
-    paths.collect()
+    let limits: (FeatureLimits, FeatureLimits) = (before.limits.unwrap_or_default(), after.limits.unwrap_or_default());
+    let limits = differing!(limits.0, limits.1;
+        "limits.max_concurrency": max_concurrency,
+        "limits.reserved_concurrency": reserved_concurrency,
+    );
+    paths.chain(limits).collect()
 }
 
 fn settings(before: Settings, after: Settings) -> Vec<&'static str> {

@@ -158,13 +158,18 @@ fn the_fields_that_differ_are_those_that_a_mask_would_name() {
             }),
             disabled: Some(true),
             labels: [("a".to_owned(), "b".to_owned())].into(),
+            platform_options: Some(registry::PlatformOptions {
+                api_version: Some("x".to_owned()),
+                region: Some("x".to_owned()),
+                project: Some("x".to_owned()),
+            }),
             ..Default::default()
         };
     });
-    // Every leaf that can be set, but the short form of one and what no platform of this version has.
+    // Every leaf that can be set, but the short form of one.
     let settable = crate::wire::model::FIELDS.settable.iter();
     let mut expected: Vec<_> = settable
-        .filter(|path| !matches!(**path, "endpoint" | "limits" | "tls") && !path.starts_with("platform_options"))
+        .filter(|path| !matches!(**path, "endpoint" | "limits" | "tls" | "platform_options"))
         .copied()
         .collect();
     expected.sort_unstable();
@@ -178,10 +183,18 @@ fn the_fields_that_differ_are_those_that_a_mask_would_name() {
         model: Some("models/a".to_owned()),
         fallback_models: vec!["models/b".to_owned()],
         rules: vec![registry::FeatureRule::default()],
+        limits: Some(registry::FeatureLimits {
+            max_concurrency: Some(1),
+            reserved_concurrency: Some(0),
+        }),
+        hedge_delay: Some(prost_types::Duration::default()),
         ..Default::default()
     };
     let found = fields(&feature, Some(&[]), Some(&set.encode_to_vec()));
-    assert_eq!(found, ["fallback_models", "model", "provider", "rules"]);
+    let settable = crate::wire::feature::FIELDS.settable.iter();
+    let mut expected: Vec<_> = settable.filter(|path| **path != "limits").copied().collect();
+    expected.sort_unstable();
+    assert_eq!(found, expected);
     let set = registry::Settings {
         beta_enabled: Some(true),
         inference_paused: Some(true),

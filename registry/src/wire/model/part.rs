@@ -6,7 +6,7 @@ use switchboard::{duration, pb::registry, reason::FieldReason};
 
 use super::super::Flaw;
 use crate::domain::model::{
-    CaCertificates, InfillMode, Limits, Model, ModelPartError, Platform, ServerName, Timeout, Tls,
+    ApiVersion, CaCertificates, InfillMode, Limits, Model, ModelPartError, Platform, ServerName, Timeout, Tls,
 };
 
 /// The endpoints as they are answered and stored.
@@ -14,7 +14,7 @@ pub(in crate::wire) fn endpoints(model: &Model) -> impl Iterator<Item = registry
     model.endpoints.as_slice().iter().map(|endpoint| registry::Endpoint {
         uri: endpoint.uri.as_str().to_owned(),
         weight: Some(endpoint.weight.get()),
-        zone: String::new(),
+        zone: endpoint.zone.as_str().to_owned(),
     })
 }
 
@@ -66,7 +66,7 @@ pub(super) fn platform(number: i32) -> Result<Platform, Flaw> {
         Ok(registry::Platform::VertexAi) => Ok(Platform::VertexAi),
         Ok(registry::Platform::Unspecified) | Err(_) => Err(Flaw::new(
             FieldReason::ValueUnknown,
-            "must be PLATFORM_OPENAI_COMPATIBLE, or be left out",
+            format!("must be one of {}, or be left out", Platform::supported()),
         )),
     }
 }
@@ -81,6 +81,15 @@ pub(in crate::wire) fn platform_number(platform: Platform) -> i32 {
         Platform::VertexAi => registry::Platform::VertexAi,
     }
     .into()
+}
+
+/// What the platform needs, as it is answered and stored. `None`: nothing.
+pub(in crate::wire) fn platform_options(model: &Model) -> Option<registry::PlatformOptions> {
+    let version = model.api_version.as_ref().map(ApiVersion::as_str);
+    version.map(|version| registry::PlatformOptions {
+        api_version: Some(version.to_owned()),
+        ..Default::default()
+    })
 }
 
 /// Reads an infill mode.

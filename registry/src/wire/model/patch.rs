@@ -15,7 +15,8 @@ use super::{
 };
 use crate::domain::{
     model::{
-        CaCertificates, Count, DisplayName, Endpoint, Endpoints, Identifier, Labels, ModelPartError, ServerName, Weight,
+        ApiVersion, CaCertificates, Count, DisplayName, Endpoint, Endpoints, Identifier, Labels, ModelPartError,
+        ServerName, Weight, Zone,
     },
     write::{Edit, GivenEndpoints, LimitsPatch, ModelPatch, TlsPatch},
 };
@@ -23,6 +24,7 @@ use crate::domain::{
 /// What the fields of a model ask for, by a mask.
 pub(in crate::wire) fn patch(model: registry::Model, mask: &Mask, violations: &mut Violations) -> ModelPatch {
     let mut fields = Fields { mask, violations };
+    let options = model.platform_options.unwrap_or_default();
     let token = mask.edit("api_token", model.api_token);
     // A full replacement that is silent about the token keeps it: nobody can read it and send it back.
     let token = if *mask == Mask::All && token == Edit::Clear {
@@ -34,7 +36,12 @@ pub(in crate::wire) fn patch(model: registry::Model, mask: &Mask, violations: &m
         display_name: fields.read("display_name", model.display_name, |text| DisplayName::parse(&text)),
         family: fields.read("family", model.family, |text| known_family(&text)),
         platform: fields.read("platform", model.platform, part::platform),
-        platform_options: given_options(mask, model.platform_options.unwrap_or_default()),
+        foreign_options: foreign_options(mask, &options),
+        api_version: fields
+            .read("platform_options.api_version", options.api_version, |text| {
+                ApiVersion::parse(&text)
+            })
+            .or_clear(|version| version),
         endpoints: given_endpoints(
             mask.edit("endpoints", Some(model.endpoints).filter(|list| !list.is_empty())),
             mask.edit("endpoint", model.endpoint),
@@ -99,11 +106,10 @@ fn tls(tls: registry::Tls, fields: &mut Fields<'_>) -> TlsPatch {
 }
 
 /// The leaves that are to have a value; an empty one asks for nothing.
-fn given_options(mask: &Mask, options: registry::PlatformOptions) -> Vec<&'static str> {
+fn foreign_options(mask: &Mask, options: &registry::PlatformOptions) -> Vec<&'static str> {
     [
-        ("platform_options.api_version", options.api_version),
-        ("platform_options.region", options.region),
-        ("platform_options.project", options.project),
+        ("platform_options.region", &options.region),
+        ("platform_options.project", &options.project),
     ]
     .into_iter()
     .filter(|(path, value)| matches!(mask.edit(path, value.as_deref()), Edit::Set(text) if !text.is_empty()))
@@ -196,15 +202,11 @@ fn parse_endpoints(list: &[registry::Endpoint], violations: &mut Violations) -> 
             "" => Err(Flaw::new(FieldReason::FieldRequired, "must be given")),
             text => EndpointUri::parse(text).map_err(Flaw::from),
         });
-        let weight = endpoint.weight.map_or(Edit::Keep, Edit::Set);
-        let weight = weight.parsed(&path("weight"), violations, Weight::parse);
-        if let Edit::Set(uri) = uri {
-            let weight = if let Edit::Set(weight) = weight {
-                weight
-            } else {
-                Weight::default()
-            };
-            endpoints.push(Endpoint { uri, weight });
+        let weight = endpoint.weight.unwrap_or_else(|| Weight::default().get());
+        let weight = Edit::Set(weight).parsed(&path("weight"), violations, Weight::parse);
+        let zone = Edit::Set(&endpoint.zone).parsed(&path("zone"), violations, |text| Zone::parse(text));
+        if let (Edit::Set(uri), Edit::Set(weight), Edit::Set(zone)) = (uri, weight, zone) {
+            endpoints.push(Endpoint { uri, weight, zone });
         }
     }
     // The places in the list are those of the request only while no entry is left out.

@@ -10,9 +10,12 @@ use switchboard::{catalogue::Catalogue, endpoint::EndpointUri, names::Credential
 use super::*;
 use crate::domain::{
     credential::SetCredential,
-    feature::{Description, Fallbacks, NewRule, Percent, Routes, RuleId, RuleMatch, Rules, Setting},
+    feature::{
+        Description, Fallbacks, FeatureLimits, HedgeDelay, NewRule, Percent, Routes, RuleId, RuleMatch, Rules, Setting,
+    },
     model::{
-        CaCertificates, Count, DisplayName, Endpoint, Endpoints, Identifier, Labels, Limits, ServerName, Timeout, Tls,
+        ApiVersion, CaCertificates, Count, DisplayName, Endpoint, Endpoints, Identifier, Labels, Limits, ServerName,
+        Timeout, Tls, Zone,
     },
 };
 
@@ -22,10 +25,12 @@ fn model() -> Change {
         Endpoint {
             uri: uri("http://gpu1:8000/v1/"),
             weight: Weight::default(),
+            zone: Zone::default(),
         },
         Endpoint {
             uri: uri("https://gpu2"),
             weight: Weight::parse(0).unwrap(),
+            zone: Zone::parse("west").unwrap(),
         },
     ];
     Change::Model {
@@ -34,6 +39,7 @@ fn model() -> Change {
             display_name: DisplayName::parse(" Mistral ").unwrap(),
             family: Catalogue::get().family("mistral").unwrap(),
             platform: Platform::default(),
+            api_version: None,
             endpoints: Endpoints::new(endpoints).unwrap(),
             identifier: Identifier::parse("custom_openai/mistral-7b").unwrap(),
             limits: Box::default(),
@@ -101,6 +107,31 @@ prop_compose! {
     }
 }
 
+fn any_platform() -> impl Strategy<Value = (Platform, Option<ApiVersion>)> {
+    prop_oneof![
+        Just((Platform::OpenAiCompatible, None)),
+        Just((Platform::Anthropic, None)),
+        "[a-zA-Z0-9.-]{1,63}".prop_map(|version| (Platform::AzureOpenAi, ApiVersion::parse(&version).unwrap())),
+    ]
+}
+
+prop_compose! {
+    fn any_feature()(
+        setting in any_setting(),
+        max_concurrency in count(),
+        reserved_concurrency in count(),
+        hedge_millis in option::of(10..=60_000_u64),
+    ) -> Feature {
+        let limits = FeatureLimits { max_concurrency, reserved_concurrency };
+        Feature {
+            name: FeatureName::parse("features/duo_chat").unwrap(),
+            setting,
+            limits: if limits.reserves_too_much() { FeatureLimits::default() } else { limits },
+            hedge_delay: hedge_millis.map(|millis| HedgeDelay::parse(Duration::from_millis(millis)).unwrap()),
+        }
+    }
+}
+
 prop_compose! {
     fn any_model()(
         name in name(),
@@ -112,13 +143,27 @@ prop_compose! {
         server_name in option::of("[a-z]{1,20}"),
         labels in btree_map(".{1,63}", ".{0,255}", 0..=64),
         is_disabled in any::<bool>(),
+        (platform, api_version) in any_platform(),
+        zone in "\\PC{0,63}",
+        is_named in any::<bool>(),
     ) -> Model {
         let Change::Model { model, .. } = model() else { panic!() };
+        let endpoint = Endpoint {
+            uri: EndpointUri::parse("http://gpu1").unwrap(),
+            weight: Weight::default(),
+            zone: Zone::parse(&zone).unwrap(),
+        };
+        let is_named = is_named || platform.own_endpoint().is_none();
+        let is_plain = platform == Platform::OpenAiCompatible;
         let ca = is_ca_given.then_some(include_str!("../../domain/model/tls/ca.pem"));
         Model {
             name,
+            platform,
+            api_version,
+            endpoints: Endpoints::new(is_named.then_some(endpoint).into_iter().collect()).unwrap(),
+            identifier: model.identifier.filter(|_| is_plain),
             limits: Box::new(limits),
-            infill_mode,
+            infill_mode: if platform.is_chat_only() { InfillMode::Chat } else { infill_mode },
             tls: Tls {
                 ca: CaCertificates::parse(ca.unwrap_or_default()).unwrap(),
                 server_name: ServerName::parse(&server_name.unwrap_or_default()).unwrap(),
@@ -185,9 +230,9 @@ proptest! {
     }
 
     #[test]
-    fn every_feature_is_read_back_and_is_no_larger_than_counted(setting in any_setting()) {
-        let counted = setting.stored_bytes_max();
-        let change = Change::Feature(Feature { name: FeatureName::parse("features/duo_chat").unwrap(), setting });
+    fn every_feature_is_read_back_and_is_no_larger_than_counted(feature in any_feature()) {
+        let counted = feature.setting.stored_bytes_max();
+        let change = Change::Feature(feature);
         read_back(&change, &Credential::None);
         prop_assert!(encode(&change).len() <= counted);
     }
@@ -210,7 +255,11 @@ fn many_short_texts_are_counted_with_what_stands_around_them() {
     };
     let counted = setting.stored_bytes_max();
     let name = FeatureName::parse("features/duo_chat").unwrap();
-    let stored = encode(&Change::Feature(Feature { name, setting })).len();
+    let feature = Feature {
+        setting,
+        ..Feature::unset(name)
+    };
+    let stored = encode(&Change::Feature(feature)).len();
     assert!(stored <= counted, "{stored} {counted}");
 }
 

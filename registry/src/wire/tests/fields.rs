@@ -242,6 +242,39 @@ fn limits_are_set_leaf_by_leaf_and_replaced_as_a_whole_by_a_mask() {
 }
 
 #[test]
+fn zones_are_replaced_with_their_list() {
+    let at = |zone: &str| registry::Model {
+        endpoints: vec![registry::Endpoint {
+            uri: "http://gpu1:8000".to_owned(),
+            zone: zone.to_owned(),
+            ..Default::default()
+        }],
+        ..named(NAME)
+    };
+    let mut world = world();
+    let longest = "ä".repeat(63);
+    for zone in ["eu-west-1a", &longest, "", "Keller links"] {
+        let answer = world.update(at(zone), &[]).unwrap();
+        assert_eq!(answer.endpoints[0].zone, zone);
+        let before = world.revision();
+        assert_eq!(world.update(answer.clone(), &["*"]).unwrap(), answer);
+        assert_eq!(world.revision(), before);
+    }
+    let short = registry::Model {
+        endpoint: Some("http://gpu1:8000".to_owned()),
+        ..named(NAME)
+    };
+    assert_eq!(world.update(short, &[]).unwrap().endpoints[0].zone, "");
+    for (zone, reason) in [
+        ("a".repeat(64), "VALUE_OUT_OF_RANGE"),
+        ("a\tb".to_owned(), "VALUE_MALFORMED"),
+    ] {
+        let outcome = world.update(at(&zone), &[]);
+        assert_eq!(bad_fields(outcome), [format!("model.endpoints[0].zone {reason}")]);
+    }
+}
+
+#[test]
 fn tls_is_parsed_and_cleared_leaf_by_leaf() {
     let mut world = world();
     let both = with_tls(Some(CA), Some("gpu.example.com"));

@@ -85,7 +85,7 @@ fn everything_that_is_wrong_with_a_new_model_is_told_at_once() {
         display_name: Some(" ".to_owned()),
         family: Some("mistrel".to_owned()),
         endpoints: endpoints(&[("http://a?x", Some(1)), ("", None), ("http://b", Some(1001))]),
-        identifier: Some("azure/gpt".to_owned()),
+        identifier: Some("bedrock/gpt".to_owned()),
         api_token: Some("a b".to_owned()),
         ..Default::default()
     };
@@ -269,8 +269,8 @@ fn the_short_form_is_refused_where_it_would_lose_endpoints() {
     assert_eq!(
         bad_fields(world.update(short.clone(), &[])),
         [
-            "model.endpoint ENDPOINT_AMBIGUOUS",
-            "model.identifier IDENTIFIER_PLATFORM_MISMATCH"
+            "model.identifier IDENTIFIER_PLATFORM_MISMATCH",
+            "model.endpoint ENDPOINT_AMBIGUOUS"
         ]
     );
     let one = registry::Model {

@@ -61,6 +61,47 @@ fn a_token_is_kept_while_no_origin_is_added() {
 }
 
 #[test]
+fn a_token_is_kept_when_zones_come_and_go() {
+    let mut world = with_token();
+    let first = credential(&world).unwrap();
+    for zone in ["a", "b", ""] {
+        let mut moved = with(&[("http://gpu1:8000", None), ("http://gpu2:8000", None)], None);
+        zone.clone_into(&mut moved.endpoints[0].zone);
+        let updated = world.update(moved, &[]).unwrap();
+        assert_eq!(updated.endpoints[0].zone, zone);
+        assert_eq!(credential(&world).as_ref(), Some(&first));
+    }
+}
+
+#[test]
+fn a_token_for_a_platform_itself_goes_nowhere_else() {
+    let mut world = World::new();
+    let claude = registry::Model {
+        family: Some("claude_3".to_owned()),
+        identifier: Some("anthropic/claude".to_owned()),
+        endpoint: None,
+        api_token: Some("first".to_owned()),
+        ..model("Mistral", "", "")
+    };
+    world.create(claude).unwrap();
+    let first = credential(&world).unwrap();
+    assert_eq!(first.2, BTreeSet::from(["https://api.anthropic.com:443".into()]));
+    // The same place, named.
+    world
+        .update(with(&[("https://api.anthropic.com/v1", None)], None), &[])
+        .unwrap();
+    assert_eq!(credential(&world).as_ref(), Some(&first));
+    world.update(named("models/mistral"), &["endpoints"]).unwrap();
+    assert_eq!(credential(&world).as_ref(), Some(&first));
+
+    let proxy = world.update(with(&[("http://proxy", None)], None), &[]).unwrap();
+    assert!(proxy.api_token_dropped);
+    world.update(with(&[], Some("second")), &[]).unwrap();
+    let back = world.update(named("models/mistral"), &["endpoints"]).unwrap();
+    assert!(back.api_token_dropped && back.endpoints.is_empty());
+}
+
+#[test]
 fn a_token_is_dropped_when_an_origin_is_added_without_one() {
     for origin in ["http://gpu3:8000", "https://gpu1:8000", "http://gpu1:8001"] {
         let mut world = with_token();

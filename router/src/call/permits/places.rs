@@ -1,188 +1,243 @@
-//! The places that one model has for calls, and who waits for one: first come, first served.
+//! The places that one model has for calls, and who waits for one.
 //!
-//! Pure: no clock, no locks, nothing async. Whoever has a ticket either waits or holds a place, and gives the ticket back in
-//! either case; so nothing is lost whenever somebody goes.
+//! Calls are told apart by their party: a feature, or what of it has no reservation here. A party below its reservation
+//! always finds a place; what parties have beyond theirs shares the places that nobody has reserved. Within a party it is
+//! first come, first served; a place that comes free goes round the parties that may use it, so that nobody stands behind a
+//! party whose share is used up.
+//!
+//! Pure: no clock, no locks, nothing async. Whoever has a ticket waits, holds a place or was sent away, and gives the ticket
+//! back in either case; so nothing is lost whenever somebody goes.
 
-use std::collections::BTreeMap;
+#[cfg(test)]
+mod tests;
 
-/// Somebody who waits or holds a place. It is given back exactly once.
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+};
+
+/// Somebody who waits, holds a place or was sent away. It is given back exactly once.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a ticket that is not given back holds its place for ever"]
-pub struct Ticket(u64);
+pub struct Ticket<P> {
+    party: P,
+    number: u64,
+}
 
 /// What becomes of somebody who comes.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Entry {
+pub enum Entry<P, W> {
     /// There is a place.
-    Granted(Ticket),
-    /// All places are taken: the one who comes is called when it is his turn.
-    Waits(Ticket),
-    /// All places are taken, and as many wait as may.
+    Granted(Ticket<P>),
+    /// There is none: the one who comes is called when it is his turn. Somebody else may have to go for it.
+    Waits(Ticket<P>, Option<W>),
+    /// There is none, and as many wait as may.
     Full,
 }
 
-/// Places and a queue. `W` is what calls somebody who waits.
+/// Places and a queue. `P` tells parties apart, `W` is what calls somebody who waits.
 #[derive(Debug)]
-pub struct Places<W> {
+pub struct Places<P, W> {
     capacity: Option<usize>,
     queue_max: usize,
+    parties: BTreeMap<P, Party<W>>,
     taken: usize,
-    /// By the number of the ticket, which is the order in which they came.
-    waiting: BTreeMap<u64, W>,
+    waiting: usize,
+    /// Who got a place from the queue last: the round goes on behind it.
+    last: Option<P>,
+    /// The numbers of those who were sent away and have not gone yet.
+    sent_away: BTreeSet<u64>,
     next: u64,
 }
 
-impl<W> Default for Places<W> {
+#[derive(Debug)]
+struct Party<W> {
+    reserved: usize,
+    taken: usize,
+    /// By the number of the ticket, which is the order in which they came.
+    waiting: BTreeMap<u64, W>,
+}
+
+impl<W> Default for Party<W> {
+    fn default() -> Self {
+        Self {
+            reserved: 0,
+            taken: 0,
+            waiting: BTreeMap::new(),
+        }
+    }
+}
+
+impl<P, W> Default for Places<P, W> {
     fn default() -> Self {
         Self {
             capacity: None,
             queue_max: 0,
+            parties: BTreeMap::new(),
             taken: 0,
-            waiting: BTreeMap::new(),
+            waiting: 0,
+            last: None,
+            sent_away: BTreeSet::new(),
             next: 0,
         }
     }
 }
 
-impl<W> Places<W> {
-    /// Sets how many places there are (`None`: any number) and how many may wait. Nobody who is in is sent away.
-    pub const fn limit(&mut self, capacity: Option<usize>, queue_max: usize) {
+impl<P: Copy + Ord, W> Places<P, W> {
+    /// Sets how many places there are (`None`: any number), how many may wait, and how many places are whose. Nobody who is
+    /// in is sent away.
+    pub fn limit(
+        &mut self,
+        capacity: Option<usize>,
+        queue_max: usize,
+        reservations: impl IntoIterator<Item = (P, usize)>,
+    ) {
         self.capacity = capacity;
         self.queue_max = queue_max;
+        for party in self.parties.values_mut() {
+            party.reserved = 0;
+        }
+        for (party, reserved) in reservations {
+            self.parties.entry(party).or_default().reserved = reserved;
+        }
     }
 
-    /// Somebody comes. Those whom [`Self::admit`] would let in now must have been let in before.
-    pub fn enter(&mut self, caller: impl FnOnce() -> W) -> Entry {
-        if self.is_full() {
-            return Entry::Full;
+    /// Somebody of `party` comes. Those whom [`Self::admit`] would let in now must have been let in before.
+    pub fn enter(&mut self, party: P, caller: impl FnOnce() -> W) -> Entry<P, W> {
+        if let Some(ticket) = self.enter_now(party) {
+            return Entry::Granted(ticket);
         }
-        let number = self.next;
-        self.next += 1;
-        if self.waiting.is_empty() && self.has_place() {
-            self.taken += 1;
-            return Entry::Granted(Ticket(number));
-        }
-        self.waiting.insert(number, caller());
-        Entry::Waits(Ticket(number))
+        let shed = if self.waiting < self.queue_max {
+            None
+        } else {
+            match self.to_shed(party) {
+                Some(newest) => self.send_away(newest),
+                None => return Entry::Full,
+            }
+        };
+        let ticket = self.ticket(party);
+        self.waiting += 1;
+        let waiting = &mut self.parties.entry(party).or_default().waiting;
+        waiting.insert(ticket.number, caller());
+        Entry::Waits(ticket, shed)
     }
 
-    /// Somebody goes, who waited or had a place.
-    pub fn give_back(&mut self, ticket: Ticket) {
-        let Ticket(number) = ticket;
-        if self.waiting.remove(&number).is_none() {
+    /// Somebody of `party` comes who does not wait: a place, if there is one now.
+    pub fn enter_now(&mut self, party: P) -> Option<Ticket<P>> {
+        if !self.may_start(party) {
+            return None;
+        }
+        self.take(party);
+        Some(self.ticket(party))
+    }
+
+    /// Somebody goes who waited, had a place, or was sent away.
+    pub fn give_back(&mut self, ticket: Ticket<P>) {
+        let Ticket { party, number } = ticket;
+        if self.sent_away.remove(&number) {
+            return;
+        }
+        let Some(party) = self.parties.get_mut(&party) else {
+            return;
+        };
+        if party.waiting.remove(&number).is_some() {
+            self.waiting -= 1;
+        } else {
+            party.taken -= 1;
             self.taken -= 1;
         }
     }
 
     /// The next who waits and has a place now. To be asked until there is none, whenever something has changed.
     pub fn admit(&mut self) -> Option<W> {
-        if !self.has_place() {
+        if self.waiting == 0 {
             return None;
         }
-        let (_, caller) = self.waiting.pop_first()?;
-        self.taken += 1;
+        let after = self.last.map_or(Bound::Unbounded, Bound::Excluded);
+        let behind = self.parties.range((after, Bound::Unbounded));
+        let party = *behind
+            .chain(&self.parties)
+            .find(|(name, party)| !party.waiting.is_empty() && self.may_start(**name))?
+            .0;
+        let (_, caller) = self.parties.get_mut(&party)?.waiting.pop_first()?;
+        self.waiting -= 1;
+        self.last = Some(party);
+        self.take(party);
         Some(caller)
     }
 
-    /// Whether somebody who comes now would be sent away.
+    /// Whether somebody of `party` who comes now would be sent away.
     #[must_use]
-    pub fn is_full(&self) -> bool {
-        !(self.waiting.is_empty() && self.has_place()) && self.waiting.len() >= self.queue_max
+    pub fn is_full(&self, party: P) -> bool {
+        !self.may_start(party) && self.waiting >= self.queue_max && self.to_shed(party).is_none()
     }
 
-    /// Whether nobody is in and nobody waits.
+    /// Whether nobody is in, nobody waits and nobody is about to go.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.taken == 0 && self.waiting.is_empty()
+        self.taken == 0 && self.waiting == 0 && self.sent_away.is_empty()
     }
 
-    fn has_place(&self) -> bool {
-        self.capacity.is_none_or(|capacity| self.taken < capacity)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::VecDeque;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[derive(Debug, Clone)]
-    enum Step {
-        Enter,
-        /// Whoever stands at this place among those inside or waiting goes, told or not.
-        Leave(prop::sample::Index),
-        Limit(Option<usize>, usize),
+    /// How many hold a place.
+    #[must_use]
+    pub const fn taken(&self) -> usize {
+        self.taken
     }
 
-    fn step() -> impl Strategy<Value = Step> {
-        prop_oneof![
-            4 => Just(Step::Enter),
-            3 => any::<prop::sample::Index>().prop_map(Step::Leave),
-            1 => (prop::option::of(1_usize..4), 0_usize..4).prop_map(|(capacity, queue)| Step::Limit(capacity, queue)),
-        ]
+    /// How many wait.
+    #[must_use]
+    pub const fn waiting(&self) -> usize {
+        self.waiting
     }
 
-    proptest! {
-        /// Against a plain list of who is in and who waits.
-        #[test]
-        fn never_above_the_limit_in_order_and_no_place_is_lost(steps in prop::collection::vec(step(), 0..200)) {
-            let mut places = Places::<u64>::default();
-            let (mut capacity, mut queue_max) = (Some(2), 2);
-            places.limit(capacity, queue_max);
-            let mut inside: Vec<Ticket> = Vec::new();
-            let mut waiting: VecDeque<Ticket> = VecDeque::new();
-            for step in steps {
-                let before = inside.len();
-                match step {
-                    Step::Enter => {
-                        let has_place = capacity.is_none_or(|capacity| inside.len() < capacity);
-                        let next = places.next;
-                        match places.enter(|| next) {
-                            Entry::Granted(ticket) => {
-                                prop_assert!(has_place && waiting.is_empty());
-                                inside.push(ticket);
-                            }
-                            Entry::Waits(ticket) => {
-                                prop_assert!(!has_place && waiting.len() < queue_max);
-                                waiting.push_back(ticket);
-                            }
-                            Entry::Full => prop_assert!(!has_place && waiting.len() >= queue_max),
-                        }
-                    }
-                    Step::Leave(index) => {
-                        let all = inside.len() + waiting.len();
-                        if all > 0 {
-                            let place = index.index(all);
-                            let ticket = if place < inside.len() {
-                                inside.remove(place)
-                            } else {
-                                waiting.remove(place - inside.len()).unwrap()
-                            };
-                            places.give_back(ticket);
-                        }
-                    }
-                    Step::Limit(new_capacity, new_queue) => {
-                        (capacity, queue_max) = (new_capacity, new_queue);
-                        places.limit(capacity, queue_max);
-                    }
-                }
-                while let Some(called) = places.admit() {
-                    let first = waiting.pop_front();
-                    prop_assert_eq!(&first, &Some(Ticket(called)), "first come, first served");
-                    inside.extend(first);
-                }
-                if let Some(capacity) = capacity {
-                    prop_assert!(inside.len() <= capacity.max(before), "never above the limit");
-                    prop_assert!(waiting.is_empty() || inside.len() >= capacity, "nobody waits beside a free place");
-                } else {
-                    prop_assert!(waiting.is_empty());
-                }
-                prop_assert_eq!(places.taken, inside.len());
-                prop_assert_eq!(places.is_idle(), inside.is_empty() && waiting.is_empty());
-            }
+    /// There is a place, and it is the party's own or nobody's.
+    fn may_start(&self, party: P) -> bool {
+        let Some(capacity) = self.capacity else { return true };
+        if self.taken >= capacity {
+            return false;
         }
+        let is_own = |party: &Party<W>| party.taken < party.reserved;
+        if self.parties.get(&party).is_some_and(is_own) {
+            return true;
+        }
+        // There are as many parties as features at most.
+        let parties = || self.parties.values();
+        let reserved: usize = parties().map(|party| party.reserved).sum();
+        let beyond: usize = parties().map(|party| party.taken.saturating_sub(party.reserved)).sum();
+        beyond < capacity.saturating_sub(reserved)
+    }
+
+    /// Who goes when somebody of `party` comes to a full queue: the newest of the party with most who wait, the one who
+    /// comes counted. `None`: the one who comes.
+    fn to_shed(&self, party: P) -> Option<P> {
+        if self.queue_max == 0 {
+            return None;
+        }
+        let own = self.parties.get(&party).map_or(0, |own| own.waiting.len()) + 1;
+        // Among equals the first, so that it is always the same.
+        let (most, longest) = self
+            .parties
+            .iter()
+            .max_by_key(|(name, party)| (party.waiting.len(), Reverse(**name)))?;
+        (longest.waiting.len() > own).then_some(*most)
+    }
+
+    fn send_away(&mut self, party: P) -> Option<W> {
+        let (number, caller) = self.parties.get_mut(&party)?.waiting.pop_last()?;
+        self.waiting -= 1;
+        self.sent_away.insert(number);
+        Some(caller)
+    }
+
+    fn take(&mut self, party: P) {
+        self.taken += 1;
+        self.parties.entry(party).or_default().taken += 1;
+    }
+
+    const fn ticket(&mut self, party: P) -> Ticket<P> {
+        let number = self.next;
+        self.next += 1;
+        Ticket { party, number }
     }
 }

@@ -1,4 +1,5 @@
 mod deletes;
+mod platforms;
 
 use switchboard::{
     endpoint::Origin,
@@ -164,14 +165,14 @@ fn a_usable_model_is_called_as_it_is_stored() {
     case.write(vec![(A, model(|_| ())), (B, platform), (CHAT, assigned(A))]);
     assert_eq!(case.held(), []);
     let model = case.chat().unwrap();
-    assert_eq!(model.identifier, "a", "without an identifier it is the id");
+    assert_eq!(model.identifier, None);
     assert_eq!(model.family.machine_name, "llama3");
     assert_eq!(case.last().catalog.cursor.revision, revision(2));
     assert_eq!(model.endpoints[0].weight, 1);
     let ModelState::Ready(b) = &case.last().catalog.models[&ModelName::parse(B).unwrap()] else {
         panic!("b is usable");
     };
-    assert_eq!(b.identifier, "m:1", "the platform is not sent");
+    assert_eq!(b.identifier.as_deref(), Some("m:1"), "the platform is not sent");
 }
 
 #[test]
@@ -229,7 +230,6 @@ fn what_cannot_be_read_is_refused_by_name_and_field() {
         (model(|entry| entry.model = None), "model.family"),
         (model(|entry| entry.credential = Some(elsewhere)), "credential.origins"),
         (model_with_token("short"), "credential.id"),
-        (platform(registry::Platform::Anthropic.into()), "model.platform"),
         (platform(99), "model.platform"),
         (
             limited(|limits| limits.max_concurrency = Some(0)),
@@ -463,6 +463,31 @@ fn the_limits_of_a_model_are_used_as_they_are_stored() {
 }
 
 #[test]
+fn limits_hedge_delay_and_zones_are_used_as_they_are_stored() {
+    let mut case = Case::new();
+    let limited = chat_feature(|feature| {
+        feature.limits = Some(registry::FeatureLimits {
+            max_concurrency: Some(8),
+            reserved_concurrency: Some(2),
+        });
+        feature.hedge_delay = Some(prost_types::Duration {
+            seconds: 0,
+            nanos: 10_000_000,
+        });
+    });
+    let zoned = model(|entry| entry.model.as_mut().unwrap().endpoints[0].zone = "west".to_owned());
+    case.write(vec![(A, zoned), (CHAT, limited)]);
+    assert_eq!(&*case.chat().unwrap().endpoints[0].zone, "west");
+    let chat = CHAT.parse().unwrap();
+    let Some(Setting::SelfHosted(assignment)) = case.last().catalog.features.get(&chat) else {
+        panic!("the chat is not assigned");
+    };
+    let limits = assignment.limits;
+    assert_eq!((limits.max_concurrency, limits.reserved_concurrency), (Some(8), 2));
+    assert_eq!(assignment.hedge_delay.map(|delay| delay.as_millis()), Some(10));
+}
+
+#[test]
 fn a_setting_that_cannot_be_read_is_refused_by_its_field() {
     let with_rule = |rule: registry::FeatureRule| chat_feature(|feature| feature.rules = vec![rule]);
     let share = |percent| {
@@ -473,6 +498,16 @@ fn a_setting_that_cannot_be_read_is_refused_by_its_field() {
             });
         })
     };
+    let limited = |max_concurrency, reserved_concurrency| {
+        chat_feature(move |feature| {
+            feature.limits = Some(registry::FeatureLimits {
+                max_concurrency,
+                reserved_concurrency,
+            });
+        })
+    };
+    let delayed =
+        |nanos| chat_feature(move |feature| feature.hedge_delay = Some(prost_types::Duration { seconds: 0, nanos }));
     for (payload, field) in [
         (chat_feature(|feature| feature.model = None), "model"),
         (
@@ -484,6 +519,11 @@ fn a_setting_that_cannot_be_read_is_refused_by_its_field() {
         (with_rule(pilot(|rule| rule.r#match = None)), "rules[0].match"),
         (with_rule(share(0.0)), "rules[0].match.percent"),
         (with_rule(share(0.001)), "rules[0].match.percent"),
+        (limited(Some(0), None), "limits.max_concurrency"),
+        (limited(None, Some(-1)), "limits.reserved_concurrency"),
+        (delayed(9_999_999), "hedge_delay"),
+        (delayed(-1), "hedge_delay"),
+        (chat_feature(|feature| feature.hedge_delay = seconds(61)), "hedge_delay"),
     ] {
         let mut case = Case::with_chat();
         case.write(vec![(CHAT, payload)]);

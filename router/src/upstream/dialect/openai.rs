@@ -10,9 +10,9 @@ use serde::Deserialize;
 
 pub use self::{
     decode::{Decoder, whole},
-    encode::{Post, Reply, encode},
+    encode::encode,
 };
-use super::{Blamed, DialectError, FinishReason, Rejection, Usage};
+use super::{DialectError, FinishReason, Rejection, Usage, count};
 
 #[derive(Deserialize)]
 struct WireUsage {
@@ -34,11 +34,6 @@ struct OutputDetails {
 
 impl From<WireUsage> for Usage {
     fn from(wire: WireUsage) -> Self {
-        let count = |tokens: Option<i64>| {
-            tokens
-                .filter(|&tokens| tokens >= 0)
-                .map(|tokens| i32::try_from(tokens).unwrap_or(i32::MAX))
-        };
         Self {
             input: count(wire.prompt_tokens),
             output: count(wire.completion_tokens),
@@ -62,7 +57,7 @@ fn finish(reason: &str, calls_tools: bool) -> Result<FinishReason, DialectError>
         // The server gave up: what came before is no whole answer.
         "error" | "abort" => Err(DialectError::Reported {
             status: None,
-            rejection: rejection(b""),
+            rejection: Rejection::read(b""),
         }),
         _ => Ok(FinishReason::Other),
     }
@@ -79,42 +74,36 @@ fn reported(
         return Ok(());
     }
     Err(DialectError::Reported {
-        status: status(error.and_then(|error| error.get("code")).or(code)),
-        rejection: rejection(data.as_bytes()),
+        status: status(error, code),
+        rejection: Rejection::read(data.as_bytes()),
     })
 }
 
-/// The HTTP status in an error object's `code`, which is a number, a number as text, or a word.
-fn status(code: Option<&serde_json::Value>) -> Option<u16> {
-    let code = code?;
-    let number = code.as_u64().or_else(|| code.as_str()?.parse().ok())?;
-    u16::try_from(number).ok().filter(|status| (400..600).contains(status))
+/// The HTTP status that would have said the same: by the error's code, which is a number, a number as text, or a word; else
+/// by its type, which is always a word.
+fn status(error: Option<&serde_json::Value>, code: Option<&serde_json::Value>) -> Option<u16> {
+    let member = |name| error.and_then(|error| error.get(name));
+    let codes = [member("code").or(code), member("type")];
+    codes.into_iter().flatten().find_map(|code| {
+        let number = code.as_u64().or_else(|| code.as_str()?.parse().ok());
+        let status = number.and_then(|number| u16::try_from(number).ok());
+        status
+            .filter(|status| (400..600).contains(status))
+            .or_else(|| word(code.as_str()?))
+    })
 }
 
-/// What the text of a refusal is about. Servers have no common code for it, so this goes by their words.
-#[must_use]
-pub fn rejection(body: &[u8]) -> Rejection {
-    const TOO_LONG: [&str; 7] = [
-        "context_length_exceeded",
-        "exceed_context_size",
-        "context length",
-        "context size",
-        "context window",
-        "maximum model length",
-        "max_model_len",
-    ];
-    let body = String::from_utf8_lossy(body).to_ascii_lowercase();
-    let names_limit = body.contains("max_tokens") || body.contains("max_completion_tokens");
-    let is_too_long = TOO_LONG.iter().any(|words| body.contains(words));
-    let blames_limit = names_limit && (!is_too_long || body.contains("too large"));
-    Rejection {
-        is_too_long,
-        blamed: if blames_limit {
-            Blamed::MaxOutputTokens
-        } else {
-            Blamed::Input
-        },
-        names_usage: body.contains("stream_options") || body.contains("include_usage"),
+/// Of the words that servers have instead of a status only those that say whose fault it is.
+fn word(code: &str) -> Option<u16> {
+    match code {
+        "invalid_request_error" | "context_length_exceeded" | "exceed_context_size_error" | "content_filter" => {
+            Some(400)
+        }
+        "invalid_api_key" | "authentication_error" => Some(401),
+        "permission_error" => Some(403),
+        "model_not_found" | "not_found_error" => Some(404),
+        "rate_limit_exceeded" | "rate_limit_error" => Some(429),
+        _ => None,
     }
 }
 

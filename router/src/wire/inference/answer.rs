@@ -4,6 +4,7 @@ use switchboard::pb::router::{self, part, stream_infer_response::Event};
 
 use crate::{
     call::{Answered, Completion, Selected},
+    prompt::{Signature, Thought},
     upstream::dialect::{Delta, FinishReason, Usage, Whole},
 };
 
@@ -11,6 +12,7 @@ impl From<&Selected> for router::StreamInferResponse {
     fn from(selected: &Selected) -> Self {
         Self {
             event: Some(Event::Selection(selected.into())),
+            ..Self::default()
         }
     }
 }
@@ -21,6 +23,7 @@ impl From<Delta> for router::StreamInferResponse {
         let kind = match delta {
             Delta::Text(text) => Kind::Text(text.into_string()),
             Delta::Reasoning(text) => Kind::Reasoning(text.into_string()),
+            Delta::Signature(signature) => Kind::ReasoningSignature(signature.into_bytes()),
             Delta::ToolCall(call) => Kind::ToolCall(router::ToolCallDelta {
                 index: call.index,
                 id: call.id,
@@ -30,6 +33,7 @@ impl From<Delta> for router::StreamInferResponse {
         };
         Self {
             event: Some(Event::Delta(router::Delta { kind: Some(kind) })),
+            ..Self::default()
         }
     }
 }
@@ -68,6 +72,7 @@ impl From<Completion> for router::StreamInferResponse {
     fn from(completion: Completion) -> Self {
         Self {
             event: Some(Event::Completion(completion.into())),
+            ..Self::default()
         }
     }
 }
@@ -75,19 +80,19 @@ impl From<Completion> for router::StreamInferResponse {
 impl From<Answered> for router::InferResponse {
     fn from(Answered { selected, whole }: Answered) -> Self {
         let Whole {
-            reasoning,
+            thoughts,
             text,
             tool_calls,
             finish,
             usage,
         } = whole;
-        let mut kinds = Vec::new();
-        if !reasoning.is_empty() {
-            kinds.push(part::Kind::Reasoning(router::Reasoning {
-                text: reasoning.into_string(),
-                ..Default::default()
-            }));
-        }
+        let thoughts = thoughts.into_iter().map(|Thought { text, signature }| {
+            part::Kind::Reasoning(router::Reasoning {
+                text: text.into_string(),
+                signature: signature.map(Signature::into_bytes).unwrap_or_default(),
+            })
+        });
+        let mut kinds: Vec<part::Kind> = thoughts.collect();
         // A message has one part at least, also where the model says nothing.
         if !text.is_empty() || (kinds.is_empty() && tool_calls.is_empty()) {
             kinds.push(part::Kind::Text(text.into_string()));

@@ -7,7 +7,7 @@ use switchboard::{
 };
 
 use super::{Characters, MESSAGES_MAX, too_many};
-use crate::prompt::{Message, Text, ToolCall, ToolResult, Turn};
+use crate::prompt::{Message, Signature, Text, Thought, ToolCall, ToolResult, Turn};
 
 /// `None`: there is a violation that says why.
 pub(super) fn messages(
@@ -87,8 +87,10 @@ impl Reader<'_> {
         for (place, part) in parts.into_iter().enumerate() {
             match part.kind {
                 Some(part::Kind::Text(piece)) => turn.text.append(&self.characters.counted(piece)),
-                // No server that is called here takes it back.
-                Some(part::Kind::Reasoning(reasoning)) => drop(self.characters.counted(reasoning.text)),
+                Some(part::Kind::Reasoning(reasoning)) => turn.thoughts.push(Thought {
+                    text: self.characters.counted(reasoning.text),
+                    signature: Signature::of(reasoning.signature),
+                }),
                 Some(part::Kind::ToolCall(call)) => {
                     self.require(place, "tool_call.id", &call.id);
                     self.require(place, "tool_call.name", &call.name);

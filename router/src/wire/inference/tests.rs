@@ -4,7 +4,7 @@ use switchboard::pb::router::part;
 
 use super::*;
 use crate::{
-    prompt::{Infill, Message, ResponseFormat, ToolCall, ToolChoice, ToolResult, Turn},
+    prompt::{Infill, Message, ResponseFormat, Signature, Thought, ToolCall, ToolChoice, ToolResult, Turn},
     wire::routing::AFFINITY_KEY_MAX,
 };
 
@@ -200,6 +200,10 @@ fn calls_and_results_are_read_and_each_result_is_a_message() {
     };
     let expected = vec![
         Message::Assistant(Turn {
+            thoughts: vec![Thought {
+                text: text("hm"),
+                signature: Signature::of(vec![1]),
+            }],
             text: text("a"),
             tool_calls: vec![call("c1"), call("c2")],
         }),

@@ -12,8 +12,8 @@ use switchboard::{
 use crate::domain::{
     credential::{Credential, SetCredential},
     model::{
-        CaCertificates, Count, DisplayName, Endpoints, Identifier, InfillMode, Labels, Limits, Model, Platform,
-        Positive, Prefix, ServerName, Timeout, Tls,
+        ApiVersion, CaCertificates, Count, DisplayName, Endpoints, Identifier, InfillMode, Labels, Limits, Model,
+        Platform, Positive, Prefix, ServerName, Timeout, Tls,
     },
     write::Edit,
 };
@@ -27,8 +27,10 @@ pub struct ModelPatch {
     pub family: Edit<&'static Family>,
     /// `platform`. Its default on create is what the identifier tells.
     pub platform: Edit<Platform>,
-    /// The paths of the leaves of `platform_options` that are given.
-    pub platform_options: Vec<&'static str>,
+    /// `platform_options.api_version`.
+    pub api_version: Edit<ApiVersion>,
+    /// The paths of the leaves of `platform_options` that are given and that no platform of this version has.
+    pub foreign_options: Vec<&'static str>,
     /// `endpoints` and `endpoint`.
     pub endpoints: Edit<GivenEndpoints>,
     /// `identifier`.
@@ -109,6 +111,7 @@ pub(in crate::domain::write) struct Parts {
     pub(super) display_name: DisplayName,
     family: &'static Family,
     platform: Platform,
+    api_version: Option<ApiVersion>,
     endpoints: Endpoints,
     identifier: Option<Identifier>,
     limits: Box<Limits>,
@@ -125,6 +128,7 @@ impl Parts {
             display_name: self.display_name,
             family: self.family,
             platform: self.platform,
+            api_version: self.api_version,
             endpoints: self.endpoints,
             identifier: self.identifier,
             limits: self.limits,
@@ -164,26 +168,19 @@ impl ModelPatch {
         let family = self
             .family
             .required(stored.map(|model| &model.family), "model.family", violations);
-        let given = stored.map(|model| GivenEndpoints::List(model.endpoints.clone()));
-        let endpoints = self.endpoints.required(given.as_ref(), "model.endpoints", violations);
-        if matches!(endpoints, Some(GivenEndpoints::One(_)))
-            && let Some(model) = stored
-            && model.endpoints.as_slice().len() > 1
-        {
-            violations.push(
-                "model.endpoint",
-                FieldReason::EndpointAmbiguous,
-                "stands for the only endpoint, but the model has several; give the whole list as `endpoints`",
-            );
-        }
         let identifier = self.identifier.over(stored.and_then(|model| model.identifier.clone()));
         let platform = self.platform(stored, identifier.as_ref(), violations);
+        let api_version = platform.and_then(|platform| self.api_version(platform, stored, violations));
+        let endpoints = self.endpoints(platform, stored, violations);
         let infill_mode = self.infill_mode.or_default(
             stored.map_or_else(InfillMode::default, |model| model.infill_mode),
             InfillMode::default(),
         );
         if let Some(family) = family {
             self.check_infill(infill_mode, family, violations);
+            if let Some(platform) = platform.filter(|platform| platform.is_chat_only()) {
+                self.check_chat(platform, infill_mode, family, violations);
+            }
         }
         let (limits, tls, labels) = stored
             .map(|model| (model.limits.clone(), model.tls.clone(), model.labels.clone()))
@@ -191,11 +188,9 @@ impl ModelPatch {
         Some(Parts {
             display_name: display_name?,
             family: family?,
-            platform,
-            endpoints: match endpoints? {
-                GivenEndpoints::List(list) => list,
-                GivenEndpoints::One(uri) => Endpoints::one(uri),
-            },
+            platform: platform?,
+            api_version,
+            endpoints: endpoints?,
             identifier,
             limits: Box::new(self.limits.over(&limits)),
             infill_mode,
@@ -210,48 +205,144 @@ impl ModelPatch {
         })
     }
 
-    /// The platform after this write: given, kept, or told by the identifier of a new model.
+    /// The servers after this write. `None`: none are named where some have to be, which is a violation by now.
+    fn endpoints(
+        &self,
+        platform: Option<Platform>,
+        stored: Option<&Model>,
+        violations: &mut Violations,
+    ) -> Option<Endpoints> {
+        let kept = stored.map(|model| &model.endpoints);
+        if matches!(self.endpoints, Edit::Set(GivenEndpoints::One(_)))
+            && kept.is_some_and(|kept| kept.as_slice().len() > 1)
+        {
+            violations.push(
+                "model.endpoint",
+                FieldReason::EndpointAmbiguous,
+                "stands for the only endpoint, but the model has several; give the whole list as `endpoints`",
+            );
+        }
+        let kept = kept.filter(|kept| !kept.as_slice().is_empty());
+        let kept = kept.map(|kept| GivenEndpoints::List(kept.clone()));
+        // What a platform needs that cannot be told, or is not spoken to, cannot be said.
+        let must_be_named = platform.is_some_and(|platform| platform.own_endpoint().is_none());
+        let given = if must_be_named {
+            self.endpoints.required(kept.as_ref(), "model.endpoints", violations)?
+        } else {
+            let none = GivenEndpoints::List(Endpoints::default());
+            self.endpoints.or_default(kept.unwrap_or_else(|| none.clone()), none)
+        };
+        Some(match given {
+            GivenEndpoints::List(list) => list,
+            GivenEndpoints::One(uri) => Endpoints::one(uri),
+        })
+    }
+
+    /// The platform after this write: given, kept, or, as the default is, told by the identifier. `None`: it cannot be
+    /// used, which is a violation by now.
     fn platform(
         &self,
         stored: Option<&Model>,
         identifier: Option<&Identifier>,
         violations: &mut Violations,
-    ) -> Platform {
+    ) -> Option<Platform> {
         let told = identifier.and_then(Identifier::prefix);
         let platform = match (self.platform, stored) {
             (Edit::Set(platform), _) => platform,
-            (Edit::Clear, _) => Platform::default(),
             (Edit::Keep, Some(model)) => model.platform,
-            (Edit::Keep, None) => told.map_or_else(Platform::default, |prefix| prefix.platform),
-            // What contradicts it cannot be said.
-            (Edit::Bad, _) => return Platform::default(),
+            (Edit::Clear, _) | (Edit::Keep, None) => told.map_or_else(Platform::default, |prefix| prefix.platform),
+            (Edit::Bad, _) => return None,
         };
         if !platform.is_supported() {
             let description = match (self.platform, told) {
-                (Edit::Keep, Some(prefix)) => unsupported_prefix(prefix),
+                (Edit::Keep | Edit::Clear, Some(prefix)) => unsupported_prefix(prefix),
                 _ => format!(
-                    "{} is not supported in this version; only {} is",
+                    "{} is not supported in this version; {} are",
                     platform.as_str(),
-                    Platform::default().as_str()
+                    Platform::supported()
                 ),
             };
             violations.push("model.platform", FieldReason::PlatformNotSupported, description);
         }
-        if let Edit::Set(identifier) = &self.identifier
-            && let Some(description) = identifier.contradiction(platform)
-        {
-            violations.push("model.identifier", FieldReason::IdentifierPlatformMismatch, description);
+        if let Some(contradiction) = identifier.and_then(|identifier| identifier.contradiction(platform)) {
+            let (field, description) = if matches!(self.identifier, Edit::Set(_)) {
+                ("model.identifier", contradiction)
+            } else {
+                (
+                    "model.platform",
+                    format!("does not go with the model's `identifier`, which {contradiction}"),
+                )
+            };
+            violations.push(field, FieldReason::IdentifierPlatformMismatch, description);
         }
-        if platform == Platform::OpenAiCompatible {
-            for path in &self.platform_options {
-                violations.push(
-                    format!("model.{path}"),
-                    FieldReason::PlatformMismatch,
-                    format!("must be left out: {} has no such option", platform.as_str()),
-                );
-            }
+        Some(platform).filter(|platform| platform.is_supported())
+    }
+
+    /// The version of the platform's API after this write. An option of another platform is refused; one that was given
+    /// for the platform before goes with it.
+    fn api_version(
+        &self,
+        platform: Platform,
+        stored: Option<&Model>,
+        violations: &mut Violations,
+    ) -> Option<ApiVersion> {
+        const FIELD: &str = "platform_options.api_version";
+        let is_foreign = !platform.has_api_version() && matches!(self.api_version, Edit::Set(_));
+        for path in is_foreign.then_some(&FIELD).into_iter().chain(&self.foreign_options) {
+            violations.push(
+                format!("model.{path}"),
+                FieldReason::PlatformMismatch,
+                format!("must be left out: {} has no such option", platform.as_str()),
+            );
         }
-        platform
+        if !platform.has_api_version() {
+            return None;
+        }
+        let version = self
+            .api_version
+            .over(stored.and_then(|model| model.api_version.clone()));
+        if version.is_none() && !matches!(self.api_version, Edit::Bad) {
+            violations.push(
+                format!("model.{FIELD}"),
+                FieldReason::FieldRequired,
+                format!(
+                    "must be given: {} wants the version of its API, for example `2024-10-21`",
+                    platform.as_str()
+                ),
+            );
+        }
+        version
+    }
+
+    /// Where there are only chats, code is completed by one, and the family has to take them.
+    fn check_chat(&self, platform: Platform, mode: InfillMode, family: &Family, violations: &mut Violations) {
+        let platform = platform.as_str();
+        if matches!(mode, InfillMode::Completions | InfillMode::Suffix) {
+            let (field, description) = if matches!(self.infill_mode, Edit::Set(_)) {
+                (
+                    "model.infill_mode",
+                    format!("must be INFILL_MODE_CHAT or be left out: {platform} takes chats only"),
+                )
+            } else {
+                (
+                    "model.platform",
+                    format!("does not go with the model's `infill_mode`: {platform} takes chats only"),
+                )
+            };
+            violations.push(field, FieldReason::InfillModeNotSupported, description);
+        }
+        if !family.chat {
+            let field = if matches!(self.family, Edit::Set(_)) {
+                "model.family"
+            } else {
+                "model.platform"
+            };
+            let description = format!(
+                "{platform} takes chats only, and family `{}` takes none",
+                family.machine_name
+            );
+            violations.push(field, FieldReason::PlatformMismatch, description);
+        }
     }
 
     /// A mode has to be one that the family can do, whichever of the two this write gives.
@@ -277,7 +368,7 @@ impl ModelPatch {
         model: &Model,
         fresh: CredentialId,
     ) -> (Credential, bool) {
-        let origins = model.endpoints.origins();
+        let origins = model.origins();
         match (&self.token, stored) {
             (Edit::Set(token), _) => {
                 let set = SetCredential {

@@ -7,7 +7,7 @@ use super::{
     WireUsage, finish, reported,
     tool_calls::{self, Calls, WireCall},
 };
-use crate::prompt::Text;
+use crate::prompt::{Text, Thought};
 
 /// Reads the data of one stream, event by event.
 #[derive(Debug, Default)]
@@ -40,7 +40,7 @@ impl Decoder {
 
     fn choice(&mut self, choice: Choice, events: &mut Vec<Event>) -> Result<(), DialectError> {
         let mut said = choice.delta.unwrap_or_default();
-        let (reasoning, content) = (said.take_reasoning(), told(said.content));
+        let (reasoning, content) = (said.take_reasoning(), said.take_content());
         let content = content.or_else(|| told(choice.text));
         events.extend(reasoning.map(|text| Event::Delta(Delta::Reasoning(text))));
         events.extend(content.map(|text| Event::Delta(Delta::Text(text))));
@@ -60,17 +60,16 @@ impl Decoder {
 /// # Errors
 ///
 /// [`DialectError`], which repeats nothing of the body.
-pub fn whole(body: &[u8]) -> Result<Whole, DialectError> {
-    let body = str::from_utf8(body).map_err(|_invalid| DialectError::InvalidUtf8)?;
+pub fn whole(body: &str) -> Result<Whole, DialectError> {
     let answer = Answer::read(body)?;
     let choice = answer.choices.unwrap_or_default().into_iter();
     let mut choices = choice.filter(|choice| choice.index.unwrap_or(0) == 0);
     let choice = choices.next().ok_or(DialectError::Malformed)?;
     let mut said = choice.message.unwrap_or_default();
-    let (reasoning, content) = (said.take_reasoning(), told(said.content));
+    let (reasoning, content) = (said.take_reasoning(), said.take_content());
     let tool_calls = tool_calls::whole(said.tool_calls.unwrap_or_default())?;
     Ok(Whole {
-        reasoning: reasoning.unwrap_or_default(),
+        thoughts: reasoning.map(Thought::from).into_iter().collect(),
         text: content.or_else(|| told(choice.text)).unwrap_or_default(),
         finish: match choice.finish_reason.filter(|reason| !reason.is_empty()) {
             Some(reason) => finish(&reason, !tool_calls.is_empty())?,
@@ -116,12 +115,18 @@ struct Choice {
 #[derive(Deserialize, Default)]
 struct Said {
     content: Option<String>,
+    refusal: Option<String>,
     reasoning_content: Option<String>,
     reasoning: Option<String>,
     tool_calls: Option<Vec<WireCall>>,
 }
 
 impl Said {
+    /// What a model says instead of an answer is its answer to the caller.
+    fn take_content(&mut self) -> Option<Text> {
+        told(self.content.take()).or_else(|| told(self.refusal.take()))
+    }
+
     /// Servers that are changing from one name to the other send the same text under both.
     fn take_reasoning(&mut self) -> Option<Text> {
         told(self.reasoning_content.take()).or_else(|| told(self.reasoning.take()))

@@ -1,63 +1,17 @@
 //! A prompt as the JSON that is posted.
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
-use bytes::Bytes;
 use serde::Serialize;
-use serde_json::{json, value::RawValue};
+use serde_json::value::RawValue;
 
-use crate::prompt::{Form, Message, Options, Prompt, ReasoningEffort, ResponseFormat, Text, Tool, ToolChoice};
+use crate::{
+    catalog::Platform,
+    prompt::{Form, Message, Options, Prompt, ReasoningEffort, ResponseFormat, Text, Tool, ToolChoice},
+};
 
 const CHAT_PATH: &str = "/v1/chat/completions";
 const COMPLETIONS_PATH: &str = "/v1/completions";
-
-/// A call, ready to be posted.
-pub struct Post {
-    /// The path, beginning with `/v1`.
-    pub path: &'static str,
-    /// The JSON object of all that does not depend on how the answer shall come, without its last brace.
-    beginning: Vec<u8>,
-    identifier: String,
-}
-
-/// How an answer shall come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reply {
-    /// As the model writes.
-    Stream {
-        /// Whether to ask for what it costs, which old servers refuse to be asked.
-        asks_usage: bool,
-    },
-    /// Whole.
-    Whole,
-}
-
-impl Post {
-    /// The JSON.
-    #[must_use]
-    pub fn body(&self, reply: Reply) -> Bytes {
-        // Last, so that nothing before them can stand in for them.
-        let end = match reply {
-            Reply::Stream { asks_usage: true } => {
-                json!({"model": self.identifier, "stream": true, "stream_options": {"include_usage": true}})
-            }
-            Reply::Stream { asks_usage: false } => json!({"model": self.identifier, "stream": true}),
-            Reply::Whole => json!({"model": self.identifier, "stream": false}),
-        }
-        .to_string();
-        let mut body = Vec::with_capacity(self.beginning.len() + end.len());
-        body.extend_from_slice(&self.beginning);
-        body.push(b',');
-        body.extend_from_slice(&end.as_bytes()[1..]);
-        body.into()
-    }
-}
-
-impl fmt::Debug for Post {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Post").field("path", &self.path).finish_non_exhaustive()
-    }
-}
 
 #[derive(Serialize)]
 struct Body<'a> {
@@ -176,12 +130,17 @@ struct NamedSchema<'a> {
     strict: Option<bool>,
 }
 
-/// Writes the call of a prompt. `identifier` is the server's name of the model, `family` its family's machine name.
+/// Writes the call of a prompt: its path, and all of its JSON but the model's name and how the answer shall come. `family`
+/// is the family's machine name, `platform` one of those that speak this dialect.
 ///
 /// # Errors
 ///
 /// What the serializer says; for these types it never does.
-pub fn encode(prompt: &Prompt<'_>, identifier: &str, family: &str) -> Result<Post, serde_json::Error> {
+pub fn encode(
+    prompt: &Prompt<'_>,
+    family: &str,
+    platform: &Platform,
+) -> Result<(&'static str, Vec<u8>), serde_json::Error> {
     let Options {
         max_output_tokens,
         temperature,
@@ -212,7 +171,7 @@ pub fn encode(prompt: &Prompt<'_>, identifier: &str, family: &str) -> Result<Pos
         (max_output_tokens, None)
     };
     let has_tools = !prompt.tools.list.is_empty();
-    let mut beginning = serde_json::to_vec(&Body {
+    let json = serde_json::to_vec(&Body {
         form,
         tools: prompt.tools.list.iter().map(tool).collect(),
         tool_choice: has_tools.then(|| choice(&prompt.tools.choice)).flatten(),
@@ -222,7 +181,8 @@ pub fn encode(prompt: &Prompt<'_>, identifier: &str, family: &str) -> Result<Pos
         max_completion_tokens,
         temperature,
         top_p,
-        top_k,
+        // An addition of other servers, which Azure refuses.
+        top_k: top_k.filter(|_| *platform == Platform::OpenAiCompatible),
         seed,
         presence_penalty,
         frequency_penalty,
@@ -230,12 +190,7 @@ pub fn encode(prompt: &Prompt<'_>, identifier: &str, family: &str) -> Result<Pos
         reasoning_effort: reasoning_effort.filter(|_| is_chat).map(effort),
         stop: stop.iter().map(Text::expose).collect(),
     })?;
-    beginning.pop();
-    Ok(Post {
-        path,
-        beginning,
-        identifier: identifier.to_owned(),
-    })
+    Ok((path, json))
 }
 
 fn message(message: &Message) -> WireMessage<'_> {

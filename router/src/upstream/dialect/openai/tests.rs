@@ -5,12 +5,13 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
+    catalog::Platform,
     prompt::{
-        Form, JsonObject, Message, Options, Prompt, ReasoningEffort, ResponseFormat, Text, Tool, ToolCall, ToolChoice,
-        ToolResult, Tools, Turn,
+        Form, JsonObject, Message, Options, Prompt, ReasoningEffort, ResponseFormat, Text, Thought, Tool, ToolCall,
+        ToolChoice, ToolResult, Tools, Turn,
     },
     upstream::{
-        dialect::{Delta, Event, ToolCallDelta, Whole},
+        dialect::{self, Delta, EncodeError, Event, Reply, ToolCallDelta, Whole},
         sse,
     },
 };
@@ -25,6 +26,18 @@ const NO_TOOLS: &Tools = &Tools {
     parallel: None,
 };
 
+const NOTHING_ASKED: &Options = &Options {
+    max_output_tokens: None,
+    temperature: None,
+    top_p: None,
+    stop: Vec::new(),
+    seed: None,
+    presence_penalty: None,
+    frequency_penalty: None,
+    top_k: None,
+    reasoning_effort: None,
+};
+
 const STREAM: Reply = Reply::Stream { asks_usage: true };
 
 fn prompt(form: Form<'_>) -> Prompt<'_> {
@@ -33,6 +46,7 @@ fn prompt(form: Form<'_>) -> Prompt<'_> {
         tools: NO_TOOLS,
         response_format: None,
         options: Options::default(),
+        asked: NOTHING_ASKED,
     }
 }
 
@@ -48,8 +62,9 @@ fn completion(words: &str) -> Form<'static> {
 }
 
 fn encoded(prompt: &Prompt<'_>, family: &str) -> (&'static str, Value) {
-    let post = encode(prompt, "m", family).unwrap();
-    (post.path, serde_json::from_slice(&post.body(STREAM)).unwrap())
+    let (path, _) = encode(prompt, family, &Platform::OpenAiCompatible).unwrap();
+    let post = dialect::encode(&Platform::OpenAiCompatible, prompt, family).unwrap();
+    (path, serde_json::from_slice(&post.body("m", STREAM)).unwrap())
 }
 
 /// What one `data` says at the beginning of a stream.
@@ -116,19 +131,26 @@ fn a_completion_is_posted_as_text_with_all_options() {
 }
 
 #[test]
-fn model_and_stream_are_set_last() {
-    let post = encode(&prompt(completion("x")), "m\"", "qwen").unwrap();
-    for (reply, end) in [
-        (
-            STREAM,
-            r#","model":"m\"","stream":true,"stream_options":{"include_usage":true}}"#,
-        ),
-        (Reply::Stream { asks_usage: false }, r#","model":"m\"","stream":true}"#),
-        (Reply::Whole, r#","model":"m\"","stream":false}"#),
-    ] {
-        let body = String::from_utf8(post.body(reply).to_vec()).unwrap();
-        assert_eq!(body, format!(r#"{{"prompt":"x"{end}"#));
-    }
+fn azure_is_asked_for_chats_only_and_without_what_it_refuses() {
+    let azure = Platform::AzureOpenAi {
+        api_version: "2024-10-21".into(),
+    };
+    let refused = dialect::encode(&azure, &prompt(completion("x")), "gpt");
+    assert!(matches!(refused, Err(EncodeError::NotSupported(_))));
+    let mut prompt = chat(vec![Message::User(text("hi"))]);
+    prompt.options.max_output_tokens = Some(5);
+    prompt.options.top_k = Some(40);
+    let post = dialect::encode(&azure, &prompt, "gpt").unwrap();
+    let body: Value = serde_json::from_slice(&post.body("deployment", Reply::Whole)).unwrap();
+    assert_eq!(
+        body,
+        json!({
+            "messages": [{"role": "user", "content": "hi"}],
+            "max_completion_tokens": 5,
+            "model": "deployment",
+            "stream": false,
+        })
+    );
 }
 
 #[test]
@@ -172,6 +194,7 @@ fn a_conversation_with_tools_is_posted_as_servers_know_it() {
         Message::System(text("be brief")),
         Message::User(text("1 + 2?")),
         Message::Assistant(Turn {
+            thoughts: vec![Thought::from(text("no server takes it back"))],
             text: text(""),
             tool_calls: vec![call],
         }),
@@ -179,7 +202,7 @@ fn a_conversation_with_tools_is_posted_as_servers_know_it() {
         result(true),
         Message::Assistant(Turn {
             text: text("3"),
-            tool_calls: Vec::new(),
+            ..Turn::default()
         }),
     ]);
     prompt.tools = &tools;
@@ -227,8 +250,8 @@ fn a_conversation_with_tools_is_posted_as_servers_know_it() {
             "stream_options": {"include_usage": true},
         })
     );
-    let post = encode(&prompt, "m", "mistral").unwrap();
-    let bytes = String::from_utf8(post.body(Reply::Whole).to_vec()).unwrap();
+    let (_, bytes) = encode(&prompt, "mistral", &Platform::OpenAiCompatible).unwrap();
+    let bytes = String::from_utf8(bytes).unwrap();
     assert!(
         bytes.contains(r#"{"type": "object", "a": 1}"#),
         "a schema is passed on as it is"
@@ -286,6 +309,10 @@ fn every_chunk_of_servers_in_the_field_is_read() {
             vec![],
         ),
         (r#"{"choices":[]}"#, vec![]),
+        (
+            r#"{"choices":[{"delta":{"content":null,"refusal":"I cannot"}}]}"#,
+            vec![said("I cannot")],
+        ),
         (r#"{"choices":null,"x":{"y":1}}"#, vec![]),
         ("{}", vec![]),
         (
@@ -347,6 +374,13 @@ fn an_error_within_a_stream_is_told_by_its_own_code() {
         (r#"{"error":{"message":"boom","code":"overloaded"}}"#, None),
         (r#"{"error":"boom"}"#, None),
         (r#"{"error":{"code":7}}"#, None),
+        (
+            r#"{"error":{"type":"invalid_request_error","code":"context_length_exceeded"}}"#,
+            Some(400),
+        ),
+        (r#"{"error":{"type":"invalid_request_error","code":null}}"#, Some(400)),
+        (r#"{"error":{"type":"tokens","code":"rate_limit_exceeded"}}"#, Some(429)),
+        (r#"{"error":{"type":"server_error","code":null}}"#, None),
         (r#"{"object":"error","message":"boom","code":400}"#, Some(400)),
     ] {
         let Err(DialectError::Reported { status, .. }) = decode(data) else {
@@ -368,43 +402,6 @@ fn what_is_no_chunk_is_malformed() {
         "[DONE",
     ] {
         assert_eq!(decode(data), Err(DialectError::Malformed), "{data}");
-    }
-}
-
-#[test]
-fn a_refusal_is_read_for_what_it_blames() {
-    for (body, is_too_long, blamed) in [
-        (r#"{"error":{"code":"context_length_exceeded"}}"#, true, Blamed::Input),
-        (
-            "This model's maximum context length is 2048 tokens. However, you requested 3000 tokens",
-            true,
-            Blamed::Input,
-        ),
-        (
-            r#"{"error":{"type":"exceed_context_size_error","n_ctx":512}}"#,
-            true,
-            Blamed::Input,
-        ),
-        (
-            "The decoder prompt (length 9) is longer than the maximum model length of 8",
-            true,
-            Blamed::Input,
-        ),
-        (
-            "'max_tokens' or 'max_completion_tokens' is too large: 5000. This model's maximum context length is 2048",
-            true,
-            Blamed::MaxOutputTokens,
-        ),
-        (r#"{"error":{"param":"max_tokens"}}"#, false, Blamed::MaxOutputTokens),
-        ("conversation roles must alternate", false, Blamed::Input),
-        ("\u{0}", false, Blamed::Input),
-    ] {
-        let expected = Rejection {
-            is_too_long,
-            blamed,
-            names_usage: false,
-        };
-        assert_eq!(rejection(body.as_bytes()), expected, "{body}");
     }
 }
 
@@ -549,7 +546,11 @@ fn a_whole_answer_is_read_as_it_is() {
         ..Usage::default()
     };
     let answer = |reasoning: &str, words: &str, finish| Whole {
-        reasoning: text(reasoning),
+        thoughts: Some(text(reasoning))
+            .filter(|text| !text.is_empty())
+            .map(Thought::from)
+            .into_iter()
+            .collect(),
         text: text(words),
         tool_calls: Vec::new(),
         finish,
@@ -588,7 +589,7 @@ fn a_whole_answer_is_read_as_it_is() {
             },
         ),
     ] {
-        assert_eq!(whole(body.as_bytes()), Ok(expected), "{body}");
+        assert_eq!(whole(body), Ok(expected), "{body}");
     }
     for (body, expected) in [
         (&b"{"[..], DialectError::Malformed),
@@ -596,16 +597,13 @@ fn a_whole_answer_is_read_as_it_is() {
         (br#"{"choices":[]}"#, DialectError::Malformed),
         (b"\xff", DialectError::InvalidUtf8),
     ] {
-        assert_eq!(whole(body), Err(expected));
+        assert_eq!(dialect::whole(&Platform::OpenAiCompatible, body), Err(expected));
     }
     for failed in [
         r#"{"error":{"code":503}}"#,
         r#"{"choices":[{"message":{"content":"half"},"finish_reason":"abort"}]}"#,
     ] {
-        assert!(
-            matches!(whole(failed.as_bytes()), Err(DialectError::Reported { .. })),
-            "{failed}"
-        );
+        assert!(matches!(whole(failed), Err(DialectError::Reported { .. })), "{failed}");
     }
 }
 

@@ -1,0 +1,134 @@
+//! What is asked, and what is answered: the same for everybody who is measured.
+//!
+//! The pace stands in the question's text, so that one model behind one feature serves all measures. Each token of a streamed
+//! answer is the time at which the model server sent it: what has become of it on the way is seen at its end.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use bytes::{BufMut as _, Bytes, BytesMut};
+use prost::Message as _;
+use rustix::time::{ClockId, clock_gettime};
+use serde_json::json;
+use switchboard::pb::router::{InferRequest, infer_request::Input};
+
+/// The feature that is asked for.
+pub(crate) const FEATURE: &str = "code_generations";
+/// The path of the model server.
+pub(crate) const PATH: &str = "/v1/chat/completions";
+/// How many tokens a streamed answer has. With the role before them, the finish reason and `[DONE]` that is 103 events.
+pub(crate) const TOKENS: usize = 100;
+/// How many events that are.
+pub(crate) const EVENTS: usize = TOKENS + 3;
+/// The bytes of a token.
+pub(crate) const TOKEN_BYTES: usize = 16;
+/// The text of a whole answer: with what stands around it, about 290 bytes.
+pub(crate) const WHOLE_TEXT: &str = "fn add(a: i64, b: i64) -> i64 { a + b }";
+/// Before a gRPC message: a flag and its length.
+pub(crate) const PREFIX_BYTES: usize = 5;
+
+const PACE_MARK: &str = "pace=";
+const PACE_DIGITS: usize = 4;
+
+/// One question, in both of its spellings.
+#[derive(Debug, Clone)]
+pub(crate) struct Question {
+    /// As a gRPC message with its prefix.
+    pub(crate) grpc: Bytes,
+    /// As HTTP requests straight to the model server, to be answered whole or streamed.
+    pub(crate) whole: Bytes,
+    pub(crate) streamed: Bytes,
+}
+
+impl Question {
+    /// Asks for a token each `pace`; zero is as fast as it goes.
+    pub(crate) fn paced(pace: Duration) -> Self {
+        let text = format!(
+            "{PACE_MARK}{:0PACE_DIGITS$} Write a function that adds two numbers, and explain it in a sentence.",
+            pace.as_millis()
+        );
+        let request = InferRequest {
+            feature: FEATURE.to_owned(),
+            input: Some(Input::Prompt(text.clone())),
+            ..Default::default()
+        };
+        Self {
+            grpc: framed(&request.encode_to_vec()),
+            whole: http(&text, false),
+            streamed: http(&text, true),
+        }
+    }
+}
+
+/// The body of a chat, as a client of the model server spells it.
+pub(crate) fn chat(text: &str, is_streamed: bool) -> Vec<u8> {
+    let body = json!({
+        "model": "bench", "stream": is_streamed, "messages": [{"role": "user", "content": text}],
+    });
+    body.to_string().into_bytes()
+}
+
+/// What a body asks for: whether the answer is streamed, and at which pace.
+pub(crate) fn asked(body: &[u8]) -> Result<(bool, Duration)> {
+    let is_streamed = position(body, b"\"stream\":true").is_some();
+    let mark = position(body, PACE_MARK.as_bytes()).context("the question names no pace")?;
+    let begin = mark + PACE_MARK.len();
+    let digits = body.get(begin..begin + PACE_DIGITS).context("the pace is cut")?;
+    Ok((is_streamed, Duration::from_millis(str::from_utf8(digits)?.parse()?)))
+}
+
+/// A gRPC message with its prefix.
+pub(crate) fn framed(message: &[u8]) -> Bytes {
+    let mut framed = BytesMut::with_capacity(PREFIX_BYTES + message.len());
+    framed.put_u8(0);
+    framed.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+    framed.put_slice(message);
+    framed.freeze()
+}
+
+/// The time as a token tells it: nanoseconds of the machine's clock, the same for all processes.
+pub(crate) fn now() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or_default()
+}
+
+/// The times in a piece of an answer: a piece may be several tokens.
+pub(crate) fn stamps(text: &[u8]) -> impl Iterator<Item = Result<u64>> {
+    text.chunks(TOKEN_BYTES)
+        .map(|token| Ok(u64::from_str_radix(str::from_utf8(token)?, 16)?))
+}
+
+/// Where `what` begins in `bytes`.
+pub(crate) fn position(bytes: &[u8], what: &[u8]) -> Option<usize> {
+    bytes.windows(what.len()).position(|window| window == what)
+}
+
+fn http(text: &str, is_streamed: bool) -> Bytes {
+    let body = chat(text, is_streamed);
+    let head = format!(
+        "POST {PATH} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    [head.into_bytes(), body].concat().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_model_server_reads_what_is_asked_for() {
+        let question = Question::paced(Duration::from_millis(10));
+        assert_eq!(asked(&question.streamed).unwrap(), (true, Duration::from_millis(10)));
+        assert_eq!(asked(&question.whole).unwrap(), (false, Duration::from_millis(10)));
+        asked(b"{}").unwrap_err();
+    }
+
+    #[test]
+    fn a_piece_of_two_tokens_has_two_times() {
+        let text = format!("{:016x}{:016x}", 1, u64::MAX);
+        let times: Vec<u64> = stamps(text.as_bytes()).map(Result::unwrap).collect();
+        assert_eq!(times, [1, u64::MAX]);
+    }
+}

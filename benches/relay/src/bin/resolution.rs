@@ -1,0 +1,122 @@
+//! Measures how long it takes to resolve a feature among a thousand models, and counts what that allocates.
+//!
+//! A program of its own, since counting costs every allocation a little.
+
+use std::{collections::HashMap, sync::Arc};
+
+use allocation_counter::measure;
+use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
+use switchboard::{
+    catalogue::Catalogue,
+    digest::{ChainDigest, StateDigest},
+    endpoint::EndpointUri,
+    history::{Cursor, Incarnation, View},
+    names::{FeatureName, IncarnationId, ModelName, Revision, StoreId},
+};
+use switchboard_router::{
+    catalog::{
+        Caller, Catalog, Endpoint, InfillMode, Limits, Match, Model, ModelState, Platform, Rule, RuleId, Setting,
+    },
+    current::Current,
+};
+use tokio::time::Instant;
+
+const MODELS: usize = 1000;
+const ROUNDS: usize = 200_000;
+/// A feature with rules, and one that is unassigned and has it as its parent.
+const PARENT: &str = "duo_chat";
+const FEATURE: &str = "duo_chat_explain_code";
+
+#[expect(clippy::print_stdout, reason = "the figures are what this program is for")]
+fn main() -> Result<()> {
+    let current = Current::default();
+    current.swap(Arc::new(catalog()?));
+    let resolve = || -> bool {
+        let Some(catalog) = current.load() else {
+            return false;
+        };
+        let caller = Caller {
+            request_id: Some("0123456789abcdef"),
+            ..Caller::default()
+        };
+        let decision = catalog.resolve(FEATURE, &caller);
+        decision.is_ok_and(|decision| catalog.candidates(&decision).any(|candidate| candidate.model.is_ok()))
+    };
+    ensure!(resolve(), "the feature resolves to no model");
+
+    let mut taken = Vec::with_capacity(ROUNDS);
+    for _ in 0..ROUNDS {
+        let begun = Instant::now();
+        std::hint::black_box(resolve());
+        taken.push(begun.elapsed());
+    }
+    taken.sort_unstable();
+    let allocations = measure(|| {
+        std::hint::black_box(resolve());
+    });
+    let at = |percent: usize| taken.get(ROUNDS * percent / 100).map(|taken| taken.as_secs_f64() * 1e6);
+    println!(
+        "{}",
+        json!({"p50_us": at(50), "p99_us": at(99), "allocations": allocations.count_total})
+    );
+    Ok(())
+}
+
+/// A thousand models, and a feature whose ten rules do not fit.
+fn catalog() -> Result<Catalog> {
+    let name = |place: usize| ModelName::from_id(&format!("model-{place}"));
+    let family = Catalogue::get().family("llama3").context("a family")?;
+    let mut models = HashMap::new();
+    for place in 0..MODELS {
+        let model = Model {
+            name: name(place)?,
+            family,
+            platform: Platform::OpenAiCompatible,
+            identifier: Some(format!("model-{place}")),
+            endpoints: vec![Endpoint {
+                uri: EndpointUri::parse("http://127.0.0.1:8000/v1")?,
+                weight: 1,
+                zone: "".into(),
+            }],
+            credential: None,
+            infill_mode: InfillMode::FamilyDefault,
+            limits: Limits::default(),
+            tls: None,
+        };
+        models.insert(model.name.clone(), ModelState::Ready(Arc::new(model)));
+    }
+    let mut features = HashMap::new();
+    for feature in Catalogue::get().features() {
+        features.insert(feature.name.clone(), Setting::from(name(features.len())?));
+    }
+    let mut setting = Setting::from(name(MODELS / 2)?);
+    if let Setting::SelfHosted(assignment) = &mut setting {
+        let assignment = Arc::make_mut(assignment);
+        for place in 0..10 {
+            assignment.rules.push(Rule {
+                id: RuleId::parse(&format!("rule-{place}"))?,
+                condition: Match::new(&[format!("{place}")], &[], &[], None).context("a condition")?,
+                model: name(place)?,
+            });
+        }
+    }
+    features.insert(FeatureName::from_id(PARENT)?, setting);
+    features.insert(FeatureName::from_id(FEATURE)?, Setting::Unassigned);
+    Ok(Catalog {
+        cursor: Cursor {
+            store: StoreId::random(),
+            incarnation: Incarnation {
+                number: 1,
+                id: IncarnationId::random(),
+            },
+            revision: Revision::new(1).context("a revision")?,
+            chain: ChainDigest::NONE,
+            view: View::Router,
+            state: StateDigest::EMPTY,
+        },
+        features,
+        models,
+        inference_paused: false,
+    })
+}

@@ -1,0 +1,262 @@
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Enter(usize),
+    EnterNow(usize),
+    /// Whoever stands at this place among all who have not gone goes, told or not.
+    Leave(prop::sample::Index),
+    Limit(Setting),
+}
+
+#[derive(Debug, Clone)]
+struct Setting {
+    capacity: Option<usize>,
+    queue_max: usize,
+    /// Of party 0 and 1; the third has none.
+    reserved: [usize; 2],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Inside,
+    Waits,
+    SentAway,
+}
+
+/// A plain list of all who have come and not gone, in the order in which they came.
+#[derive(Debug, Default)]
+struct Plain {
+    everybody: Vec<(Ticket<usize>, State)>,
+}
+
+impl Plain {
+    fn count(&self, party: usize, state: State) -> usize {
+        let all = self.everybody.iter();
+        all.filter(|(ticket, now)| ticket.party == party && *now == state)
+            .count()
+    }
+
+    fn all(&self, state: State) -> usize {
+        (0..3).map(|party| self.count(party, state)).sum()
+    }
+
+    /// As the design says it.
+    fn may_start(&self, party: usize, setting: &Setting) -> bool {
+        let Some(capacity) = setting.capacity else { return true };
+        let reserved = |party: usize| setting.reserved.get(party).copied().unwrap_or_default();
+        let beyond = |party| self.count(party, State::Inside).saturating_sub(reserved(party));
+        let shared = capacity.saturating_sub(setting.reserved.iter().sum());
+        self.all(State::Inside) < capacity
+            && (self.count(party, State::Inside) < reserved(party) || (0..3).map(beyond).sum::<usize>() < shared)
+    }
+
+    fn set(&mut self, number: u64, state: State) -> State {
+        let one = self.everybody.iter_mut().find(|(ticket, _)| ticket.number == number);
+        std::mem::replace(&mut one.unwrap().1, state)
+    }
+
+    fn first_waiting(&self, party: usize) -> u64 {
+        let mut all = self.everybody.iter();
+        let first = all.find(|(ticket, state)| ticket.party == party && *state == State::Waits);
+        first.unwrap().0.number
+    }
+
+    fn last_waiting(&self, party: usize) -> u64 {
+        let mut all = self.everybody.iter().rev();
+        let last = all.find(|(ticket, state)| ticket.party == party && *state == State::Waits);
+        last.unwrap().0.number
+    }
+
+    fn party(&self, number: u64) -> usize {
+        let mut all = self.everybody.iter();
+        all.find(|(ticket, _)| ticket.number == number).unwrap().0.party
+    }
+}
+
+fn setting() -> impl Strategy<Value = Setting> {
+    (
+        prop::option::weighted(0.9, 1_usize..6),
+        0_usize..5,
+        0_usize..3,
+        0_usize..3,
+    )
+        .prop_map(|(capacity, queue_max, first, second)| {
+            let capacity_or = capacity.unwrap_or(4);
+            let first = first.min(capacity_or);
+            Setting {
+                capacity,
+                queue_max,
+                reserved: [first, second.min(capacity_or - first)],
+            }
+        })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (0_usize..3).prop_map(Step::Enter),
+        1 => (0_usize..3).prop_map(Step::EnterNow),
+        6 => any::<prop::sample::Index>().prop_map(Step::Leave),
+        1 => setting().prop_map(Step::Limit),
+    ]
+}
+
+fn limited(setting: &Setting) -> Places<usize, u64> {
+    let mut places = Places::default();
+    limit(&mut places, setting);
+    places
+}
+
+fn limit(places: &mut Places<usize, u64>, setting: &Setting) {
+    let reservations = setting.reserved.iter().copied().enumerate();
+    places.limit(setting.capacity, setting.queue_max, reservations);
+}
+
+proptest! {
+    #[test]
+    fn places_go_by_the_rules_and_none_is_lost(first in setting(), steps in prop::collection::vec(step(), 0..200)) {
+        let mut setting = first;
+        let mut places = limited(&setting);
+        let mut plain = Plain::default();
+        // A reservation is owed only to those who came under it.
+        let mut since_change = 0;
+        for step in steps {
+            let before = plain.all(State::Inside);
+            match step {
+                Step::Enter(party) => {
+                    let may_start = plain.may_start(party, &setting);
+                    prop_assert_eq!(places.is_full(party), {
+                        let own = plain.count(party, State::Waits) + 1;
+                        let most = (0..3).map(|party| plain.count(party, State::Waits)).max().unwrap();
+                        let has_room = plain.all(State::Waits) < setting.queue_max;
+                        !may_start && !has_room && (setting.queue_max == 0 || most <= own)
+                    });
+                    let next = places.next;
+                    match places.enter(party, || next) {
+                        Entry::Granted(ticket) => {
+                            prop_assert!(may_start);
+                            plain.everybody.push((ticket, State::Inside));
+                        }
+                        Entry::Waits(ticket, shed) => {
+                            prop_assert!(!may_start);
+                            if let Some(shed) = shed {
+                                let loser = plain.party(shed);
+                                prop_assert!(plain.all(State::Waits) >= setting.queue_max);
+                                prop_assert_eq!(shed, plain.last_waiting(loser), "the newest goes");
+                                let of_loser = plain.count(loser, State::Waits);
+                                prop_assert!((0..3).all(|other| plain.count(other, State::Waits) <= of_loser));
+                                prop_assert!(of_loser > plain.count(party, State::Waits) + 1);
+                                plain.set(shed, State::SentAway);
+                            }
+                            plain.everybody.push((ticket, State::Waits));
+                        }
+                        Entry::Full => {
+                            prop_assert!(!may_start && plain.all(State::Waits) >= setting.queue_max);
+                        }
+                    }
+                }
+                Step::EnterNow(party) => {
+                    let may_start = plain.may_start(party, &setting);
+                    let ticket = places.enter_now(party);
+                    prop_assert_eq!(ticket.is_some(), may_start);
+                    plain.everybody.extend(ticket.map(|ticket| (ticket, State::Inside)));
+                }
+                Step::Leave(index) => {
+                    if !plain.everybody.is_empty() {
+                        let place = index.index(plain.everybody.len());
+                        places.give_back(plain.everybody.remove(place).0);
+                    }
+                }
+                Step::Limit(new) => {
+                    setting = new;
+                    limit(&mut places, &setting);
+                    since_change = plain.all(State::Inside);
+                }
+            }
+            while let Some(called) = places.admit() {
+                let party = plain.party(called);
+                prop_assert!(plain.may_start(party, &setting), "who may not start is not called");
+                prop_assert_eq!(called, plain.first_waiting(party), "first come, first served");
+                prop_assert_eq!(plain.set(called, State::Inside), State::Waits);
+            }
+            let inside = plain.all(State::Inside);
+            since_change = since_change.min(inside);
+            if let Some(capacity) = setting.capacity {
+                prop_assert!(inside <= capacity.max(before), "never above the limit");
+            }
+            for party in 0..3 {
+                prop_assert!(
+                    plain.count(party, State::Waits) == 0 || !plain.may_start(party, &setting),
+                    "nobody waits beside a place that he may have"
+                );
+                let reserved = setting.reserved.get(party).copied().unwrap_or_default();
+                if since_change == 0 && plain.count(party, State::Inside) < reserved {
+                    prop_assert!(plain.may_start(party, &setting), "a reservation is never refused");
+                }
+            }
+            prop_assert_eq!(places.taken(), inside);
+            prop_assert_eq!(places.waiting(), plain.all(State::Waits));
+            prop_assert_eq!(places.is_idle(), plain.everybody.is_empty());
+        }
+    }
+}
+
+/// Who gets in when, one after the other, everybody inside goes.
+fn order(places: &mut Places<usize, u64>, mut inside: Vec<Ticket<usize>>) -> Vec<u64> {
+    let mut order = Vec::new();
+    while let Some(ticket) = inside.pop() {
+        places.give_back(ticket);
+        order.extend(places.admit());
+    }
+    order
+}
+
+#[test]
+fn a_free_place_goes_round_the_features_that_wait() {
+    let mut places = Places::<usize, u64>::default();
+    places.limit(Some(4), 10, []);
+    let inside = (0..4).filter_map(|_| places.enter_now(9)).collect();
+    let waiting: Vec<_> = [0, 0, 0, 1, 2]
+        .into_iter()
+        .zip(10..)
+        .map(|(party, name)| places.enter(party, || name))
+        .collect();
+    assert_eq!(waiting.len(), 5);
+    assert_eq!(
+        order(&mut places, inside),
+        [10, 13, 14, 11],
+        "a flood does not stand before others"
+    );
+}
+
+#[test]
+fn nobody_stands_behind_a_feature_whose_share_is_used_up() {
+    let mut places = Places::<usize, u64>::default();
+    places.limit(Some(2), 10, [(1, 1)]);
+    let reserved = places.enter_now(1).unwrap();
+    let _shared = places.enter_now(0).unwrap();
+    let _flood: Vec<_> = (0..5).map(|name| places.enter(0, || name)).collect();
+    let _waits = places.enter(1, || 7);
+    places.give_back(reserved);
+    assert_eq!(places.admit(), Some(7));
+    assert_eq!(places.admit(), None);
+}
+
+#[test]
+fn a_full_queue_sheds_the_newest_of_the_longest_part() {
+    let mut places = Places::<usize, u64>::default();
+    places.limit(Some(1), 3, []);
+    let _inside = places.enter_now(9).unwrap();
+    let _flood: Vec<_> = (0..3).map(|name| places.enter(0, || name)).collect();
+    assert_eq!(
+        places.enter(0, || 3),
+        Entry::Full,
+        "the flood's own newest is the one who comes"
+    );
+    assert!(!places.is_full(1));
+    assert!(matches!(places.enter(1, || 4), Entry::Waits(_, Some(2))));
+    assert_eq!(places.enter(1, || 5), Entry::Full, "as long as the other");
+    assert!(!places.is_idle());
+}

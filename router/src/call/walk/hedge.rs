@@ -1,0 +1,56 @@
+//! A second attempt beside the first, for calls whose caller waits at every key.
+
+use std::time::Duration;
+
+use super::{ATTEMPTS_MAX, Attempt, Walk};
+use crate::{
+    call::permits::{Party, Place},
+    prompt::Input,
+};
+
+/// The most bytes of a request that is made twice, unless it completes code.
+const SHORT: usize = 4096;
+
+/// An attempt beside the one that is being made, and its place at the model.
+#[derive(Debug)]
+pub(in crate::call) struct Hedge {
+    pub(in crate::call) attempt: Attempt,
+    pub(in crate::call) place: Place,
+}
+
+impl Walk {
+    /// When a second attempt may be made beside the one that has just begun. `None`: never.
+    pub(in crate::call) fn hedge_delay(&self) -> Option<Duration> {
+        let delay = self.catalog.hedge_delay(&self.decision)?;
+        let stop = self.stop.as_ref()?;
+        let is_short = matches!(self.request.input, Input::Infill(_)) || stop.post.bytes() <= SHORT;
+        let may_hedge = self.attempts < ATTEMPTS_MAX && self.request.tools.list.is_empty() && is_short;
+        may_hedge.then_some(delay)
+    }
+
+    /// A second attempt at another server of the model, if it has a place that is free now and nobody's.
+    pub(in crate::call) fn hedge(&mut self) -> Option<Hedge> {
+        let catalog = &self.catalog;
+        let party = Party {
+            feature: self.decision.source_feature,
+            has_reservation: false,
+        };
+        let place = self.permits.place_now(catalog, &self.stop.as_ref()?.model, party)?;
+        let attempt = self.try_another_server()?;
+        let resolved_to = self.catalog.candidates(&self.decision).next()?;
+        if self.permits.hedge(resolved_to.name) {
+            return Some(Hedge { attempt, place });
+        }
+        self.attempts -= 1;
+        self.stop.as_mut()?.tried.pop();
+        None
+    }
+
+    /// Says which of two attempts answers: `hedge` is the place of the second where that does.
+    pub(in crate::call) fn settle(&mut self, attempt: &mut Attempt, hedge: Option<Place>) {
+        attempt.selected.attempts = self.attempts;
+        if let (Some(stop), Some(place)) = (&mut self.stop, hedge) {
+            stop._place = place;
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! A model's newer credential, when the one that a call was made with is refused.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, timeout_at};
+
+use super::{ATTEMPTS_MAX, Walk};
+use crate::{
+    call::deadline::BUDGET_MIN,
+    catalog::{Candidate, Catalog, Model, ModelState},
+};
+
+/// How long a newer credential is waited for that may be on its way.
+const NEWER_CREDENTIAL: Duration = Duration::from_secs(1);
+
+impl Walk {
+    /// After a refused credential: comes to the same model with a newer one, if that is on its way. Without one the model is
+    /// not called for a while.
+    pub(super) async fn renew(&mut self) -> bool {
+        let Some((model, status)) = self.refused.take() else {
+            return false;
+        };
+        let credential = |model: &Model| model.credential.as_ref().map(|credential| credential.id);
+        let newer = |catalog: &Catalog| match catalog.models.get(&model.name)? {
+            ModelState::Ready(now) => (credential(now) != credential(&model)).then(|| Arc::clone(now)),
+            ModelState::Disabled | ModelState::CredentialMissing | ModelState::NotReady => None,
+        };
+        let may_repeat = !self.is_renewed && self.attempts < ATTEMPTS_MAX;
+        let patience = if may_repeat { NEWER_CREDENTIAL } else { Duration::ZERO };
+        let until = (Instant::now() + patience).min(self.deadline_on(&model) - BUDGET_MIN);
+        let Ok(newer) = timeout_at(until, self.current.until(newer)).await else {
+            self.permits.refuse(&model, status);
+            return false;
+        };
+        let catalog = Arc::clone(&self.catalog);
+        let mut candidates = catalog.candidates(&self.decision);
+        let candidate = candidates.find(|candidate| *candidate.name == newer.name);
+        let Some(candidate) = candidate.filter(|_| may_repeat) else {
+            return false;
+        };
+        self.is_renewed = true;
+        let model = Ok(&newer);
+        self.stop = self.enter(&Candidate { model, ..candidate }).await.ok();
+        self.stop.is_some()
+    }
+}

@@ -1,0 +1,456 @@
+//! The servers of one model: which there are, which takes a call, and what is known of each.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use switchboard::{endpoint::EndpointUri, reason::Reason};
+use tokio::time::Instant;
+use xxhash_rust::xxh3::Xxh3;
+
+use super::{
+    Addresses, Ask, EngineLoad, Health, Identity, Probed, Readiness, Verdict,
+    hints::Hints,
+    pace::{Expected, Slowness, Work},
+    server::{Server, Ticket},
+};
+use crate::{balance, catalog::Model};
+
+/// Between two probes of a server.
+const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+/// What is known of a server that the model does not have any longer is kept so long: it may come back.
+const KEPT: Duration = Duration::from_secs(10 * 60);
+
+/// The servers of one model.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    entries: Vec<Entry>,
+    members: Vec<Member>,
+    /// What the members were made from.
+    made_from: Option<(Arc<Model>, u64)>,
+    expected: Expected,
+    tickets: u64,
+    /// Only to save allocations.
+    choices: Vec<balance::Choice>,
+    places: Vec<usize>,
+}
+
+/// A server, also one that the model does not have at the moment.
+#[derive(Debug)]
+struct Entry {
+    id: ServerId,
+    identity: Arc<Identity>,
+    hash: u64,
+    server: Server,
+    hints: Hints,
+    /// What was told of it last.
+    told: Option<Health>,
+    probe_at: Instant,
+    probe_asked: Option<Instant>,
+    named_at: Instant,
+}
+
+/// A server that the model has.
+#[derive(Debug, Clone, Copy)]
+struct Member {
+    entry: usize,
+    endpoint: usize,
+    weight: u32,
+    is_near: bool,
+}
+
+/// Tells the servers of a model apart as long as the router runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerId(u64);
+
+/// A server that does otherwise than before.
+pub(super) struct Changed {
+    pub(super) identity: Arc<Identity>,
+    /// How the worst of all servers behind its endpoint does.
+    pub(super) worst: Health,
+    pub(super) is_taken_out: bool,
+    pub(super) is_back: bool,
+}
+
+/// Who takes a call.
+pub(super) struct Pick {
+    pub(super) id: ServerId,
+    pub(super) endpoint: usize,
+    pub(super) address: Option<IpAddr>,
+    pub(super) listed: Option<Arc<str>>,
+    pub(super) is_degraded: bool,
+    pub(super) ticket: Ticket,
+}
+
+/// How a server of the model does now, for people.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// Which server.
+    pub identity: Arc<Identity>,
+    /// How it does. `None`: nobody has called it yet.
+    pub health: Option<Health>,
+    /// The attempts that are there now.
+    pub in_flight: u32,
+    /// How slow it is beside the others of its model; 1 is the average.
+    pub slowness: f64,
+    /// Which part of its share it gets.
+    pub ramp: f64,
+    /// What its engine told of its load. `None`: nothing, or too long ago.
+    pub engine: Option<EngineLoad>,
+    /// How long it surely gets no calls from now. `None`: it may get some.
+    pub rest: Option<Duration>,
+}
+
+impl Group {
+    /// Makes the members those of `model`. What is known of servers that stay is kept.
+    pub(super) fn align(&mut self, model: &Arc<Model>, zone: &str, addresses: &dyn Addresses, now: Instant) {
+        let version = addresses.version();
+        let is_same = |(made_from, at): &(Arc<Model>, u64)| Arc::ptr_eq(made_from, model) && *at == version;
+        if self.made_from.as_ref().is_some_and(is_same) {
+            return;
+        }
+        for member in &self.members {
+            if let Some(entry) = self.entries.get_mut(member.entry) {
+                entry.named_at = now;
+            }
+        }
+        self.members.clear();
+        let is_old = |entry: &Entry| now.saturating_duration_since(entry.named_at) > KEPT;
+        self.entries
+            .retain(|entry| entry.server.in_flight > 0 || !is_old(entry));
+        for (place, endpoint) in model.endpoints.iter().enumerate() {
+            let known = addresses.of(&endpoint.uri);
+            let several = if known.len() > 1 { &*known } else { &[] };
+            let each = several.iter().copied().map(Some);
+            for address in each.chain(several.is_empty().then_some(None)) {
+                let entry = self.entry(model, &endpoint.uri, address, now);
+                self.members.push(Member {
+                    entry,
+                    endpoint: place,
+                    weight: endpoint.weight,
+                    is_near: !zone.is_empty() && *endpoint.zone == *zone,
+                });
+            }
+        }
+        self.made_from = Some((Arc::clone(model), version));
+    }
+
+    fn entry(&mut self, model: &Model, uri: &EndpointUri, address: Option<IpAddr>, now: Instant) -> usize {
+        let is_it = |entry: &Entry| {
+            let known = &entry.identity;
+            known.uri == *uri && known.address == address && known.tls == model.tls && known.platform == model.platform
+        };
+        if let Some(place) = self.entries.iter().position(is_it) {
+            return place;
+        }
+        self.tickets += 1;
+        let identity = Identity {
+            model: model.name.clone(),
+            uri: uri.clone(),
+            address,
+            tls: model.tls.clone(),
+            platform: model.platform.clone(),
+        };
+        self.entries.push(Entry {
+            id: ServerId(self.tickets),
+            hash: hash(&identity),
+            server: Server::new(identity.platform.is_probed()),
+            identity: Arc::new(identity),
+            hints: Hints::default(),
+            told: None,
+            // Spread, so that a new catalog is not probed all at once.
+            probe_at: now + PROBE_INTERVAL.mul_f64(fastrand::f64()),
+            probe_asked: None,
+            named_at: now,
+        });
+        self.entries.len() - 1
+    }
+
+    /// Whether calls can be taken.
+    pub(super) fn readiness(&self, now: Instant) -> Readiness {
+        let mut down = None;
+        let mut asks = None;
+        for (_, entry) in self.in_use() {
+            let server = &entry.server;
+            if server.is_available(now) || server.may_be_tried(now) {
+                return Readiness::Ready;
+            }
+            let reason = server.health().and_then(Health::reason);
+            match server.is_left_alone(now) {
+                Some(until) if !server.is_failing() => {
+                    let sooner = asks.is_none_or(|(soonest, _)| until < soonest);
+                    asks = if sooner { Some((until, reason)) } else { asks };
+                }
+                _ => down = down.or(reason),
+            }
+        }
+        match asks {
+            Some((until, reason)) => Readiness::LeftAlone {
+                reason: reason.unwrap_or(Reason::UpstreamRateLimited),
+                pause: until.saturating_duration_since(now),
+            },
+            None => down.map_or(Readiness::Ready, |reason| Readiness::Down { reason }),
+        }
+    }
+
+    /// Chooses a server that was not tried yet, and begins an attempt there.
+    pub(super) fn choose(&mut self, ask: &Ask<'_>, now: Instant, mut chance: impl FnMut() -> f64) -> Option<Pick> {
+        let is_untried = |entry: &Entry| !ask.tried.contains(&entry.id);
+        let mut numbered = self.members.iter().enumerate();
+        // Somebody must try a server that may be back.
+        let trial = numbered.find(|(_, member)| {
+            let entry = self.entries.get(member.entry);
+            let is_free = |entry: &Entry| is_untried(entry) && entry.server.may_be_tried(now);
+            member.weight > 0 && entry.is_some_and(is_free)
+        });
+        let trial = trial.map(|(place, _)| place);
+        let is_any_well = self.in_use().any(|(_, entry)| !entry.server.is_failing());
+        let is_degraded = !is_any_well;
+        let place = match trial {
+            Some(place) => place,
+            None if is_any_well => self.pick(ask.key, now, &mut chance, |entry| {
+                is_untried(entry) && entry.server.is_available(now)
+            })?,
+            None if ask.may_be_degraded => self.pick(ask.key, now, &mut chance, is_untried)?,
+            None => return None,
+        };
+        let member = *self.members.get(place)?;
+        self.tickets += 1;
+        let id = self.tickets;
+        let entry = self.entries.get_mut(member.entry)?;
+        Some(Pick {
+            id: entry.id,
+            endpoint: member.endpoint,
+            address: entry.identity.address,
+            listed: entry.hints.listed.clone(),
+            is_degraded,
+            ticket: entry.server.begin(id, now),
+        })
+    }
+
+    /// Whether a server is left that could be chosen.
+    pub(super) fn has_another(&self, tried: &[ServerId], now: Instant) -> bool {
+        self.in_use()
+            .any(|(_, entry)| !tried.contains(&entry.id) && entry.server.is_available(now))
+    }
+
+    /// The best of the members whose server may be chosen, as a place among the members.
+    fn pick(
+        &mut self,
+        key: Option<u64>,
+        now: Instant,
+        chance: impl FnMut() -> f64,
+        may_be: impl Fn(&Entry) -> bool,
+    ) -> Option<usize> {
+        self.choices.clear();
+        self.places.clear();
+        for (place, member) in self.members.iter().enumerate() {
+            let Some(entry) = self.entries.get(member.entry).filter(|entry| may_be(entry)) else {
+                continue;
+            };
+            if member.weight > 0 {
+                self.places.push(place);
+                self.choices.push(balance::Choice {
+                    weight: f64::from(member.weight) * entry.server.ramp(now),
+                    in_flight: entry.server.in_flight,
+                    others: entry.hints.others(now),
+                    slowness: entry.server.slowness.now(now),
+                    is_near: member.is_near,
+                    identity: entry.hash,
+                });
+            }
+        }
+        let chosen = balance::choose(&self.choices, key, chance)?;
+        self.places.get(chosen).copied()
+    }
+
+    /// An attempt has its first token, or its whole answer. Tells how the endpoint does if that has changed.
+    pub(super) fn answers(
+        &mut self,
+        id: ServerId,
+        ticket: &mut Ticket,
+        took: (Work, Duration),
+        now: Instant,
+    ) -> Option<Changed> {
+        let ratio = self.expected.answered(took.0, took.1);
+        let server = self.server(id)?;
+        server.slowness.add(ratio, now);
+        server.answers(ticket, now);
+        self.told(id)
+    }
+
+    /// An attempt has waited in vain.
+    pub(super) fn waited(&mut self, id: ServerId, work: Work, waited: Duration, now: Instant) {
+        let ratio = self.expected.waited(work, waited);
+        if let Some(server) = self.server(id) {
+            server.slowness.add(ratio, now);
+        }
+    }
+
+    /// An attempt has failed.
+    pub(super) fn failed(&mut self, id: ServerId, now: Instant) {
+        if let Some(server) = self.server(id) {
+            server.slowness.add(Slowness::FAILED, now);
+        }
+    }
+
+    /// What the end of an attempt says. Tells how the endpoint does if that has changed.
+    pub(super) fn judge(
+        &mut self,
+        id: ServerId,
+        ticket: &mut Ticket,
+        verdict: Verdict,
+        now: Instant,
+        chance: f64,
+    ) -> Option<Changed> {
+        let server = self.server(id)?;
+        server.judge(ticket, verdict, now, chance);
+        if let Verdict::Soft(reason) = verdict
+            && server.is_bad(now)
+            && self.may_take_out(id, now)
+        {
+            self.server(id)?.take_out(reason, true, now, chance);
+        }
+        self.told(id)
+    }
+
+    /// Soft verdicts take out half of the servers at most, as long as one of the others passes.
+    fn may_take_out(&mut self, id: ServerId, now: Instant) -> bool {
+        let in_use = || self.in_use();
+        let out = in_use().filter(|(_, entry)| entry.server.is_failing_softly()).count();
+        if 2 * (out + 1) <= in_use().count() {
+            return true;
+        }
+        let places: Vec<usize> = in_use().map(|(member, _)| member.entry).collect();
+        !places.into_iter().any(|place| {
+            let passes = |entry: &mut Entry| {
+                let server = &mut entry.server;
+                entry.id != id && !server.is_failing() && !server.is_bad(now)
+            };
+            self.entries.get_mut(place).is_some_and(passes)
+        })
+    }
+
+    /// An attempt is over.
+    pub(super) fn end(&mut self, id: ServerId, ticket: Ticket) {
+        if let Some(server) = self.server(id) {
+            server.end(ticket);
+        }
+    }
+
+    /// The servers that shall be probed now; they are not told again before their next time.
+    pub(super) fn due_probes(&mut self, now: Instant) -> Vec<Arc<Identity>> {
+        let mut due = Vec::new();
+        for member in &self.members {
+            let Some(entry) = self.entries.get_mut(member.entry) else {
+                continue;
+            };
+            let is_due = entry.probe_at <= now || entry.server.wants_probe(entry.probe_asked, now);
+            if is_due && entry.identity.platform.is_probed() {
+                entry.probe_at = now + PROBE_INTERVAL.mul_f64(0.8 + 0.4 * fastrand::f64());
+                entry.probe_asked = Some(now);
+                due.push(Arc::clone(&entry.identity));
+            }
+        }
+        due
+    }
+
+    /// What a probe says. Tells how the endpoint does if that has changed.
+    pub(super) fn probed(&mut self, identity: &Identity, probed: Probed, now: Instant, chance: f64) -> Option<Changed> {
+        let entry = self.known(identity)?;
+        let id = entry.id;
+        entry.server.probe(probed, now, chance);
+        self.told(id)
+    }
+
+    /// Takes down the server's name for the model.
+    pub(super) fn listed(&mut self, identity: &Identity, name: Option<String>) {
+        if let Some(entry) = self.known(identity) {
+            entry.hints.listed = name.map(Into::into);
+        }
+    }
+
+    /// Whether to ask for the metrics of an engine: where calls have a choice.
+    pub(super) fn wants_metrics(&mut self, identity: &Identity, now: Instant) -> bool {
+        let has_choice = self.in_use().count() > 1;
+        has_choice && self.known(identity).is_some_and(|entry| entry.hints.wants_metrics(now))
+    }
+
+    /// Takes down what an engine told of its load.
+    pub(super) fn measured(&mut self, identity: &Identity, load: Option<EngineLoad>, now: Instant) {
+        if let Some(entry) = self.known(identity) {
+            entry.hints.measured(load, entry.server.in_flight, now);
+        }
+    }
+
+    /// How each server does.
+    pub(super) fn status(&self, now: Instant) -> Vec<Status> {
+        let members = self.members.iter().filter_map(|member| self.entries.get(member.entry));
+        let status = members.map(
+            |Entry {
+                 identity,
+                 server,
+                 hints,
+                 ..
+             }| {
+                let until = server.resting_until().max(server.is_left_alone(now));
+                Status {
+                    identity: Arc::clone(identity),
+                    health: server.health(),
+                    in_flight: server.in_flight,
+                    slowness: server.slowness.now(now),
+                    ramp: server.ramp(now),
+                    engine: hints.load(now),
+                    rest: until.map(|until| until.saturating_duration_since(now)),
+                }
+            },
+        );
+        status.collect()
+    }
+
+    /// The worst of all servers behind one endpoint, if one has changed.
+    fn told(&mut self, id: ServerId) -> Option<Changed> {
+        let entry = self.entries.iter_mut().find(|entry| entry.id == id)?;
+        let health = entry.server.health()?;
+        let before = entry.told.replace(health);
+        if before == Some(health) {
+            return None;
+        }
+        let identity = Arc::clone(&entry.identity);
+        let is_out = |health: Health| matches!(health, Health::Ejected(_));
+        let others = self.members.iter().filter_map(|member| self.entries.get(member.entry));
+        let same = others.filter(|entry| entry.identity.uri == identity.uri);
+        let worst = same
+            .filter_map(|entry| entry.server.health())
+            .max_by_key(|health| health.badness())?;
+        Some(Changed {
+            identity,
+            worst,
+            is_taken_out: is_out(health) && !before.is_some_and(is_out),
+            is_back: !is_out(health) && before.is_some_and(is_out),
+        })
+    }
+
+    /// The members that may get calls.
+    fn in_use(&self) -> impl Iterator<Item = (&Member, &Entry)> {
+        let members = self.members.iter().filter(|member| member.weight > 0);
+        members.filter_map(|member| Some((member, self.entries.get(member.entry)?)))
+    }
+
+    fn known(&mut self, identity: &Identity) -> Option<&mut Entry> {
+        self.entries.iter_mut().find(|entry| *entry.identity == *identity)
+    }
+
+    fn server(&mut self, id: ServerId) -> Option<&mut Server> {
+        let entry = self.entries.iter_mut().find(|entry| entry.id == id);
+        entry.map(|entry| &mut entry.server)
+    }
+}
+
+/// The same on every router, so that calls of one key meet at one server whichever router they go by.
+fn hash(identity: &Identity) -> u64 {
+    let mut hash = Xxh3::new();
+    hash.update(identity.uri.as_str().as_bytes());
+    if let Some(address) = identity.address {
+        hash.update(address.to_string().as_bytes());
+    }
+    hash.digest()
+}

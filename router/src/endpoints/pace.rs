@@ -1,0 +1,184 @@
+//! How slow a server is beside the others of its model: pure.
+//!
+//! The time to the first token depends on the prompt. So what is compared is the time that an attempt took as a part of the
+//! time that the model takes on average for a call of that shape and size.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How slow a server may seem, and how fast.
+const RATIOS: (f64, f64) = (0.25, 8.0);
+/// After so long a sample counts half.
+const HALF_LIFE: Duration = Duration::from_secs(10);
+/// Sizes from a power of two of bytes to the next; what is larger counts as the largest.
+const SIZES: usize = 24;
+/// The least that a new sample counts in the average of a model.
+const SHARE_MIN: f64 = 0.05;
+
+/// How a call is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// As the model writes: the time to the first token counts.
+    Stream,
+    /// Whole: all of the time counts.
+    Whole,
+}
+
+/// What the time of an attempt depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Work {
+    /// How the call is answered.
+    pub shape: Shape,
+    /// Bytes of what is sent.
+    pub bytes: usize,
+}
+
+/// The times that a model takes on average.
+#[derive(Debug, Default)]
+pub(super) struct Expected {
+    streams: [Average; SIZES],
+    wholes: [Average; SIZES],
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Average {
+    seconds: f64,
+    samples: u32,
+}
+
+impl Expected {
+    /// How long an answer took, as a part of what was expected of it.
+    pub(super) fn answered(&mut self, work: Work, took: Duration) -> f64 {
+        let average = self.of(work);
+        let ratio = average.ratio(took);
+        average.samples = average.samples.saturating_add(1);
+        let share = (1.0 / f64::from(average.samples)).max(SHARE_MIN);
+        average.seconds += share * (took.as_secs_f64() - average.seconds);
+        ratio
+    }
+
+    /// How long was waited in vain, as a part of what was expected. It would have been longer, so it never looks fast.
+    pub(super) fn waited(&mut self, work: Work, waited: Duration) -> f64 {
+        self.of(work).ratio(waited).max(1.0)
+    }
+
+    fn of(&mut self, work: Work) -> &mut Average {
+        let sizes = match work.shape {
+            Shape::Stream => &mut self.streams,
+            Shape::Whole => &mut self.wholes,
+        };
+        let size = work.bytes.checked_ilog2().unwrap_or_default() as usize;
+        &mut sizes[size.min(SIZES - 1)]
+    }
+}
+
+impl Average {
+    fn ratio(&self, took: Duration) -> f64 {
+        if self.seconds > 0.0 {
+            (took.as_secs_f64() / self.seconds).clamp(RATIOS.0, RATIOS.1)
+        } else {
+            1.0
+        }
+    }
+}
+
+/// How slow a server is: an average of ratios in which age counts, with one sample of 1 that does not age.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Slowness {
+    sum: f64,
+    weight: f64,
+    newest: Option<Instant>,
+}
+
+impl Slowness {
+    /// The ratio of an attempt that failed: who fails fast must not look fast.
+    pub(super) const FAILED: f64 = RATIOS.1;
+
+    /// Adds the ratio of one attempt.
+    pub(super) fn add(&mut self, ratio: f64, now: Instant) {
+        let kept = self.kept(now);
+        self.sum = self.sum * kept + ratio.clamp(RATIOS.0, RATIOS.1);
+        self.weight = self.weight * kept + 1.0;
+        self.newest = Some(now);
+    }
+
+    /// 1 is as slow as the model on average.
+    pub(super) fn now(&self, now: Instant) -> f64 {
+        let kept = self.kept(now);
+        (self.sum * kept + 1.0) / (self.weight * kept + 1.0)
+    }
+
+    /// What is left of the samples by now.
+    fn kept(&self, now: Instant) -> f64 {
+        let Some(newest) = self.newest else { return 0.0 };
+        let age = now.saturating_duration_since(newest);
+        (-age.div_duration_f64(HALF_LIFE)).exp2()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: Work = Work {
+        shape: Shape::Stream,
+        bytes: 1000,
+    };
+
+    #[test]
+    fn prompts_of_one_size_and_shape_are_compared() {
+        let mut expected = Expected::default();
+        let second = Duration::from_secs(1);
+        assert!(
+            (expected.answered(SMALL, second) - 1.0).abs() < 1e-9,
+            "the first sets what is expected"
+        );
+        let large = Work {
+            bytes: 100_000,
+            ..SMALL
+        };
+        assert!((expected.answered(large, 10 * second) - 1.0).abs() < 1e-9);
+        assert!((expected.answered(SMALL, 2 * second) - 2.0).abs() < 1e-9);
+        let whole = Work {
+            shape: Shape::Whole,
+            ..SMALL
+        };
+        assert!((expected.answered(whole, 10 * second) - 1.0).abs() < 1e-9);
+        assert!(
+            (expected.answered(
+                Work {
+                    bytes: usize::MAX,
+                    ..SMALL
+                },
+                second
+            ) - 1.0)
+                .abs()
+                < 1e-9
+        );
+        assert!(
+            (expected.waited(SMALL, second / 10) - 1.0).abs() < 1e-9,
+            "a short wait in vain is not fast"
+        );
+        assert!(expected.waited(SMALL, 3 * second) > 1.9);
+    }
+
+    #[test]
+    fn slowness_follows_the_newest_within_its_bounds_and_forgets() {
+        let start = Instant::now();
+        let mut slowness = Slowness::default();
+        assert!((slowness.now(start) - 1.0).abs() < 1e-9);
+        for _ in 0..100 {
+            slowness.add(1000.0, start);
+        }
+        assert!((7.5..=8.0).contains(&slowness.now(start)));
+        let later = |seconds| slowness.now(start + Duration::from_secs(seconds));
+        assert!(later(10) < slowness.now(start));
+        assert!(later(300) < 1.001, "{}", later(300));
+        let mut fast = Slowness::default();
+        for _ in 0..100 {
+            fast.add(0.0, start);
+        }
+        assert!((0.25..0.3).contains(&fast.now(start)));
+    }
+}

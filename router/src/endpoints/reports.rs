@@ -1,0 +1,252 @@
+//! Which servers do otherwise than was told of last, for the registry.
+//!
+//! What is kept is bounded by the endpoints of the catalogs that calls went by.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use switchboard::{endpoint::EndpointUri, names::ModelName};
+use tokio::sync::watch;
+
+use super::Health;
+use crate::catalog::{Catalog, ModelState};
+
+/// What has become of one server since it was told of last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The model.
+    pub model: ModelName,
+    /// Its server.
+    pub uri: EndpointUri,
+    /// How it does. `None`: no model has it any longer.
+    pub health: Option<Health>,
+}
+
+/// How each server does. A clone shares them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Reports {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    known: Mutex<Known>,
+    /// The number of the newest change.
+    newest: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    by_place: HashMap<Place, Fact>,
+    /// The places again, in the order in which they changed.
+    by_change: BTreeMap<u64, Place>,
+    changes: u64,
+}
+
+type Place = (ModelName, EndpointUri);
+
+#[derive(Debug)]
+struct Fact {
+    change: u64,
+    health: Option<Health>,
+}
+
+impl Reports {
+    /// Notes how a server of a model does.
+    pub(super) fn note(&self, model: &ModelName, uri: &EndpointUri, health: Health) {
+        let mut known = self.known();
+        let place = (model.clone(), uri.clone());
+        if known
+            .by_place
+            .get(&place)
+            .is_some_and(|fact| fact.health == Some(health))
+        {
+            return;
+        }
+        known.put(place, Some(health));
+        self.wake(&known);
+    }
+
+    /// Forgets the servers that no model of `catalog` has; that they are gone is the last that is told of them.
+    pub(super) fn keep(&self, catalog: &Catalog) {
+        let mut known = self.known();
+        let facts = known.by_place.iter();
+        let gone = facts.filter(|(place, fact)| fact.health.is_some() && !has(catalog, place));
+        let gone: Vec<Place> = gone.map(|(place, _)| place.clone()).collect();
+        for place in gone {
+            known.put(place, None);
+        }
+        self.wake(&known);
+    }
+
+    /// Begins to tell of all servers anew.
+    #[must_use]
+    pub(super) fn follow(&self) -> Following {
+        Following {
+            newest: self.shared.newest.subscribe(),
+            reports: self.clone(),
+            told: 0,
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.shared.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self, known: &Known) {
+        let newest = known.changes;
+        self.shared
+            .newest
+            .send_if_modified(|told| std::mem::replace(told, newest) != newest);
+    }
+}
+
+impl Known {
+    fn put(&mut self, place: Place, health: Option<Health>) {
+        self.changes += 1;
+        let change = self.changes;
+        self.by_change.insert(change, place.clone());
+        if let Some(before) = self.by_place.insert(place, Fact { change, health }) {
+            self.by_change.remove(&before.change);
+        }
+    }
+
+    fn forget(&mut self, place: &Place) {
+        if let Some(fact) = self.by_place.remove(place) {
+            self.by_change.remove(&fact.change);
+        }
+    }
+}
+
+fn has(catalog: &Catalog, (model, uri): &Place) -> bool {
+    match catalog.models.get(model) {
+        Some(ModelState::Ready(model)) => model.endpoints.iter().any(|endpoint| endpoint.uri == *uri),
+        // It may come back with the same servers: what was found of them still holds.
+        Some(ModelState::Disabled | ModelState::CredentialMissing | ModelState::NotReady) => true,
+        None => false,
+    }
+}
+
+/// Tells of servers, each as it is now, in the order in which they changed.
+#[derive(Debug)]
+pub struct Following {
+    reports: Reports,
+    newest: watch::Receiver<u64>,
+    told: u64,
+}
+
+impl Following {
+    /// The next changes, at most `count`. The rest stays for the next time.
+    pub fn changes(&mut self, count: usize) -> Vec<Change> {
+        let mut known = self.reports.known();
+        let next = known.by_change.range(self.told + 1..).take(count);
+        let next: Vec<(u64, Place)> = next.map(|(change, place)| (*change, place.clone())).collect();
+        let mut changes = Vec::new();
+        for (change, place) in next {
+            self.told = change;
+            let health = known.by_place.get(&place).and_then(|fact| fact.health);
+            if health.is_none() {
+                known.forget(&place);
+            }
+            let (model, uri) = place;
+            changes.push(Change { model, uri, health });
+        }
+        changes
+    }
+
+    /// Waits until there is something to tell.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub async fn changed(&mut self) {
+        let told = self.told;
+        // This end keeps the other one open.
+        drop(self.newest.wait_for(|newest| *newest > told).await);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use switchboard::reason::Reason;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    fn model(id: &str) -> ModelName {
+        ModelName::from_id(id).unwrap()
+    }
+
+    fn uri(number: usize) -> EndpointUri {
+        EndpointUri::parse(&format!("http://gpu{number}:8000")).unwrap()
+    }
+
+    fn told(following: &mut Following, count: usize) -> Vec<(String, Option<Health>)> {
+        let changes = following.changes(count).into_iter();
+        changes
+            .map(|change| (change.uri.as_str().to_owned(), change.health))
+            .collect()
+    }
+
+    fn row(number: usize, health: Health) -> (String, Option<Health>) {
+        (uri(number).as_str().to_owned(), Some(health))
+    }
+
+    const CUT: Health = Health::Recovering(Reason::UpstreamStreamTruncated);
+
+    #[tokio::test]
+    async fn a_change_is_told_once_and_only_when_it_is_one() {
+        let reports = Reports::default();
+        let mut following = reports.follow();
+        reports.note(&model("a"), &uri(1), CUT);
+        reports.note(&model("a"), &uri(2), Health::Healthy);
+        reports.note(&model("a"), &uri(1), Health::Healthy);
+        following.changed().await;
+        let expected = [row(2, Health::Healthy), row(1, Health::Healthy)];
+        assert_eq!(told(&mut following, 9), expected);
+        reports.note(&model("a"), &uri(1), Health::Healthy);
+        assert!(told(&mut following, 9).is_empty());
+        let quiet = timeout(Duration::from_millis(1), following.changed()).await;
+        assert!(quiet.is_err(), "nothing has changed");
+    }
+
+    #[tokio::test]
+    async fn what_finds_no_room_comes_next_and_a_new_stream_hears_all() {
+        let reports = Reports::default();
+        let mut following = reports.follow();
+        for number in 0..5 {
+            reports.note(&model("a"), &uri(number), CUT);
+        }
+        assert_eq!(told(&mut following, 3), [row(0, CUT), row(1, CUT), row(2, CUT)]);
+        following.changed().await;
+        assert_eq!(told(&mut following, 3), [row(3, CUT), row(4, CUT)]);
+        assert_eq!(told(&mut reports.follow(), 9).len(), 5);
+    }
+
+    #[test]
+    fn a_server_that_no_model_has_is_told_gone_and_forgotten() {
+        let reports = Reports::default();
+        let mut following = reports.follow();
+        reports.note(&model("a"), &uri(1), CUT);
+        reports.note(&model("b"), &uri(1), CUT);
+        assert_eq!(following.changes(9).len(), 2);
+        let store = crate::subscription::fixture::Store::new();
+        let mut catalog = Catalog {
+            cursor: store.cursor,
+            features: HashMap::new(),
+            models: HashMap::from([(model("a"), ModelState::Disabled)]),
+            inference_paused: false,
+        };
+        reports.keep(&catalog);
+        let gone = following.changes(9);
+        assert_eq!((gone.len(), gone[0].model.id(), gone[0].health), (1, "b", None));
+        catalog.models.clear();
+        reports.keep(&catalog);
+        assert_eq!(following.changes(9).len(), 1);
+        assert!(reports.known().by_place.is_empty() && reports.known().by_change.is_empty());
+    }
+}

@@ -1,0 +1,543 @@
+//! The states of servers over time, and what of it a call sees. The clock is paused, so each row says when it is.
+
+use std::{collections::HashMap, time::Duration};
+
+use proptest::prelude::*;
+use switchboard::{catalogue::Catalogue, reason::Reason};
+use tokio::time::{advance, pause};
+
+use super::*;
+use crate::{
+    catalog::{Endpoint, InfillMode, Limits, Setting},
+    subscription::fixture::Store,
+};
+
+const DEAD: Verdict = Verdict::Hard(Reason::UpstreamConnectFailed);
+const BROKEN: Verdict = Verdict::Soft(Reason::UpstreamServerError);
+const PASSED: Probed = Probed::Passed;
+const FAILED: Probed = Probed::Failed(Reason::UpstreamConnectFailed);
+/// Longer than any pause, with what chance adds.
+const MINUTES: Duration = Duration::from_secs(120);
+
+fn uri(number: usize) -> EndpointUri {
+    EndpointUri::parse(&format!("http://gpu{number}:8000")).unwrap()
+}
+
+fn model_of(count: usize, platform: Platform) -> Arc<Model> {
+    let endpoint = |number| Endpoint {
+        uri: uri(number),
+        weight: 1,
+        zone: "".into(),
+    };
+    Arc::new(Model {
+        name: ModelName::from_id("m").unwrap(),
+        family: Catalogue::get().family("mistral").unwrap(),
+        platform,
+        identifier: Some("m".to_owned()),
+        endpoints: (0..count).map(endpoint).collect(),
+        credential: None,
+        infill_mode: InfillMode::FamilyDefault,
+        limits: Limits::default(),
+        tls: None,
+    })
+}
+
+fn model(count: usize) -> Arc<Model> {
+    model_of(count, Platform::OpenAiCompatible)
+}
+
+fn catalog(model: &Arc<Model>) -> Catalog {
+    Catalog {
+        cursor: Store::new().cursor,
+        features: HashMap::<_, Setting>::new(),
+        models: HashMap::from([(model.name.clone(), ModelState::Ready(Arc::clone(model)))]),
+        inference_paused: false,
+    }
+}
+
+fn ask() -> Ask<'static> {
+    Ask {
+        key: None,
+        tried: &[],
+        work: Work {
+            shape: Shape::Stream,
+            bytes: 100,
+        },
+        deadline: Instant::now() + Duration::from_secs(60),
+        may_be_degraded: true,
+    }
+}
+
+/// A model's servers, and calls that are made by hand.
+struct Case {
+    endpoints: Endpoints,
+    model: Arc<Model>,
+}
+
+impl Case {
+    fn of(count: usize) -> Self {
+        Self {
+            endpoints: Endpoints::default(),
+            model: model(count),
+        }
+    }
+
+    fn call(&self) -> Chosen {
+        self.endpoints.choose(&self.model, &ask()).unwrap()
+    }
+
+    fn spared(&self) -> Option<Chosen> {
+        let ask = Ask {
+            may_be_degraded: false,
+            ..ask()
+        };
+        self.endpoints.choose(&self.model, &ask)
+    }
+
+    /// An attempt at this very server.
+    fn call_at(&self, endpoint: usize) -> Chosen {
+        let all: Vec<_> = std::iter::repeat_with(|| self.call()).take(1000).collect();
+        all.into_iter().find(|chosen| chosen.endpoint == endpoint).unwrap()
+    }
+
+    fn end_at(&self, endpoint: usize, verdict: Verdict) {
+        self.call_at(endpoint).in_flight.judge(verdict);
+    }
+
+    fn health(&self, endpoint: usize) -> Option<Health> {
+        self.status(endpoint).health
+    }
+
+    fn status(&self, endpoint: usize) -> Status {
+        self.endpoints.status(&catalog(&self.model))[endpoint].clone()
+    }
+
+    fn is_out(&self, endpoint: usize) -> bool {
+        matches!(self.health(endpoint), Some(Health::Ejected(_)))
+    }
+
+    fn probe(&self, endpoint: usize, probed: Probed) {
+        self.endpoints.probed(&self.status(endpoint).identity, probed);
+    }
+
+    fn take_out(&self, endpoint: usize) {
+        while !self.is_out(endpoint) {
+            self.end_at(endpoint, DEAD);
+        }
+    }
+
+    fn is_down(&self) -> bool {
+        matches!(self.endpoints.readiness(&self.model), Readiness::Down { .. })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_hard_failures_in_a_row_take_a_server_out() {
+    let case = Case::of(2);
+    for verdict in [DEAD, DEAD, Verdict::Answered, DEAD, DEAD, BROKEN, DEAD, DEAD] {
+        case.end_at(0, verdict);
+        assert!(!case.is_out(0), "not in a row");
+    }
+    case.end_at(0, DEAD);
+    assert!(case.is_out(0));
+    for _ in 0..100 {
+        assert_eq!(case.call().endpoint, 1, "a failing server gets no calls");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn five_soft_failures_that_are_half_take_a_server_out() {
+    let case = Case::of(2);
+    for verdict in [Verdict::Answered, BROKEN, BROKEN, BROKEN, BROKEN] {
+        case.end_at(0, verdict);
+    }
+    assert!(!case.is_out(0), "four are too few");
+    advance(Duration::from_secs(31)).await;
+    case.end_at(0, BROKEN);
+    assert!(!case.is_out(0), "what is older than half a minute does not count");
+    for _ in 0..4 {
+        case.end_at(0, BROKEN);
+    }
+    assert!(case.is_out(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_the_servers_fault_takes_nobody_out() {
+    let case = Case::of(2);
+    let not_found = Verdict::Misconfigured(Reason::UpstreamModelNotFound);
+    for verdict in [
+        Verdict::Late,
+        Verdict::Busy(Reason::UpstreamRateLimited, None),
+        not_found,
+    ] {
+        for _ in 0..50 {
+            case.end_at(0, verdict);
+        }
+    }
+    for _ in 0..50 {
+        drop(case.call_at(0));
+    }
+    assert_eq!(
+        case.health(0),
+        Some(Health::Misconfigured(Reason::UpstreamModelNotFound))
+    );
+    assert_eq!(case.endpoints.readiness(&case.model), Readiness::Ready);
+    assert_eq!(case.status(0).in_flight, 0, "whatever begins ends");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_is_left_alone_for_as_long_as_it_asks() {
+    let case = Case::of(2);
+    case.end_at(
+        0,
+        Verdict::Busy(Reason::UpstreamRateLimited, Some(Duration::from_secs(20))),
+    );
+    advance(Duration::from_secs(19)).await;
+    assert!((0..100).all(|_| case.call().endpoint == 1));
+    case.end_at(
+        1,
+        Verdict::Busy(Reason::UpstreamRateLimited, Some(Duration::from_secs(20))),
+    );
+    let expected = Readiness::LeftAlone {
+        reason: Reason::UpstreamRateLimited,
+        pause: Duration::from_secs(1),
+    };
+    assert_eq!(case.endpoints.readiness(&case.model), expected);
+    assert!(case.spared().is_none());
+    advance(Duration::from_secs(1)).await;
+    assert_eq!(case.call().endpoint, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn soft_failures_take_out_half_of_the_servers_while_another_passes() {
+    let case = Case::of(4);
+    for server in 0..3 {
+        for _ in 0..9 {
+            if !case.is_out(server) {
+                case.end_at(server, BROKEN);
+            }
+        }
+    }
+    assert_eq!((0..4).filter(|server| case.is_out(*server)).count(), 2);
+    assert!(!case.is_down());
+    // The last one fails too: nobody passes any longer.
+    for _ in 0..50 {
+        case.call().in_flight.judge(BROKEN);
+    }
+    assert!(case.is_down());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_server_alone_goes_down_and_is_never_locked_out() {
+    let case = Case::of(1);
+    case.take_out(0);
+    assert!(case.is_down());
+    assert!(
+        case.spared().is_none(),
+        "where another model can answer it gets no calls"
+    );
+    for _ in 0..100 {
+        let mut chosen = case.call();
+        assert!(chosen.is_degraded);
+        chosen.in_flight.judge(DEAD);
+    }
+    let mut chosen = case.call();
+    chosen.in_flight.first_token();
+    assert!(!case.is_down(), "its answer is the best proof");
+    assert!(!case.call().is_degraded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_comes_back_by_a_pause_a_probe_and_one_call() {
+    let case = Case::of(2);
+    case.take_out(0);
+    case.probe(0, PASSED);
+    advance(Duration::from_secs(3)).await;
+    case.probe(0, PASSED);
+    assert_eq!(case.call().endpoint, 1, "too early for a probe to count");
+    advance(Duration::from_secs(4)).await;
+    assert_eq!(case.call().endpoint, 1, "no probe yet");
+    let due = case.endpoints.to_probe(&catalog(&case.model));
+    assert!(
+        due.iter().any(|identity| identity.uri == uri(0)),
+        "its probe is wanted at once"
+    );
+    case.probe(0, PASSED);
+    assert!(case.is_out(0), "a passed probe alone heals nothing");
+    let mut trial = case.call();
+    assert_eq!(trial.endpoint, 0, "one call is let through");
+    assert!((0..50).all(|_| case.call().endpoint == 1), "and no other");
+    trial.in_flight.first_token();
+    assert_eq!(case.health(0), Some(Health::Healthy));
+    assert!((0.09..0.11).contains(&case.status(0).ramp));
+    advance(Duration::from_secs(15)).await;
+    assert!((0.5..0.6).contains(&case.status(0).ramp));
+    advance(Duration::from_secs(16)).await;
+    assert!(case.status(0).ramp >= 1.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_fails_to_come_back_rests_twice_as_long_up_to_a_minute() {
+    let case = Case::of(2);
+    case.take_out(0);
+    let rest = || case.status(0).rest.unwrap();
+    let about = |seconds: u64| {
+        let rest = rest();
+        let low = Duration::from_secs(seconds).mul_f64(0.79);
+        let high = Duration::from_secs(seconds).mul_f64(1.21);
+        assert!((low..high).contains(&rest), "{rest:?} is not about {seconds} s");
+    };
+    about(5);
+    for seconds in [10, 20, 40, 60, 60] {
+        advance(rest()).await;
+        case.probe(0, FAILED);
+        about(seconds);
+    }
+    advance(rest()).await;
+    case.probe(0, PASSED);
+    case.call().in_flight.judge(BROKEN);
+    about(60);
+    advance(rest()).await;
+    case.probe(0, PASSED);
+    case.call().in_flight.judge(Verdict::Answered);
+    case.take_out(0);
+    about(5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trial_without_a_verdict_makes_room_for_another() {
+    let case = Case::of(2);
+    case.take_out(0);
+    advance(MINUTES).await;
+    case.probe(0, PASSED);
+    let gone = case.call();
+    assert_eq!((gone.endpoint, case.call().endpoint), (0, 1));
+    drop(gone);
+    let slow = case.call();
+    assert_eq!((slow.endpoint, case.call().endpoint), (0, 1), "its caller has left");
+    advance(Duration::from_secs(10)).await;
+    let mut second = case.call();
+    assert_eq!((second.endpoint, case.call().endpoint), (0, 1), "ten seconds are over");
+    drop(slow);
+    assert_eq!(case.call().endpoint, 1, "the second still tries");
+    second.in_flight.judge(Verdict::Answered);
+    assert_eq!(case.health(0), Some(Health::Healthy));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_began_before_counts_no_longer() {
+    let case = Case::of(2);
+    let mut old: Vec<_> = (0..20).map(|_| case.call_at(0)).collect();
+    case.take_out(0);
+    old.pop().unwrap().in_flight.first_token();
+    assert!(case.is_out(0), "it was taken out by newer calls");
+    advance(MINUTES).await;
+    case.probe(0, PASSED);
+    case.call().in_flight.judge(Verdict::Answered);
+    for mut call in old {
+        call.in_flight.judge(DEAD);
+        call.in_flight.judge(BROKEN);
+    }
+    assert_eq!(case.health(0), Some(Health::Healthy));
+}
+
+#[tokio::test(start_paused = true)]
+async fn probes_take_out_only_whom_no_call_has_reached_meanwhile() {
+    let case = Case::of(2);
+    for probed in [FAILED, FAILED, PASSED, FAILED, FAILED] {
+        case.probe(0, probed);
+    }
+    assert_eq!(case.health(0), Some(Health::Recovering(Reason::UpstreamConnectFailed)));
+    case.end_at(0, Verdict::Answered);
+    case.probe(0, FAILED);
+    assert_eq!(case.health(0), Some(Health::Healthy), "a call outweighs probes");
+    case.probe(0, FAILED);
+    case.probe(0, FAILED);
+    assert!(case.is_out(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn servers_of_others_are_not_probed_and_come_back_without() {
+    let case = Case {
+        endpoints: Endpoints::default(),
+        model: model_of(2, Platform::Anthropic),
+    };
+    case.take_out(0);
+    advance(MINUTES).await;
+    assert!(case.endpoints.to_probe(&catalog(&case.model)).is_empty());
+    let mut trial = case.call();
+    assert_eq!((trial.endpoint, case.call().endpoint), (0, 1));
+    trial.in_flight.first_token();
+    assert!(!case.is_out(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_server_is_probed_about_every_ten_seconds() {
+    let case = Case::of(20);
+    let catalog = catalog(&case.model);
+    let mut probes = 0;
+    for _ in 0..100 {
+        advance(Duration::from_secs(1)).await;
+        let due = case.endpoints.to_probe(&catalog).len();
+        assert!(due <= 12, "{due} at once");
+        probes += due;
+    }
+    assert!((160..=240).contains(&probes), "{probes}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_known_survives_a_swap_of_the_catalog_and_ends_with_the_identity() {
+    let mut case = Case::of(2);
+    case.take_out(0);
+    let held = case.call();
+    let mut changed = (*case.model).clone();
+    changed.identifier = Some("other".to_owned());
+    changed.endpoints.insert(
+        0,
+        Endpoint {
+            uri: uri(7),
+            ..changed.endpoints[0].clone()
+        },
+    );
+    case.model = Arc::new(changed.clone());
+    case.endpoints.keep(&catalog(&case.model));
+    assert!(case.is_out(1) && !case.is_out(0), "it is the second now");
+    assert_eq!(case.status(2).in_flight, 1);
+    drop(held);
+    assert_eq!(case.status(2).in_flight, 0);
+    changed.tls = Some(Arc::new(Tls::parse(None, Some("gpu")).unwrap()));
+    case.model = Arc::new(changed);
+    assert!(
+        (0..3).all(|server| case.health(server).is_none()),
+        "these are other servers"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_passes_before_the_first_token_tells_how_slow_a_server_is() {
+    let case = Case::of(1);
+    let mut quick = case.call();
+    advance(Duration::from_secs(1)).await;
+    quick.in_flight.judge(Verdict::Answered);
+    let waits = case.call();
+    advance(Duration::from_secs(60)).await;
+    drop(waits);
+    assert!(case.status(0).slowness > 2.0);
+    let before = case.status(0).slowness;
+    drop(case.call());
+    assert!(
+        (case.status(0).slowness - before).abs() < 1e-9,
+        "a caller that leaves tells nothing"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_router_keeps_to_its_own_zone_while_that_has_a_server_that_takes_calls() {
+    let mut zoned = (*model(3)).clone();
+    zoned.endpoints[0].zone = "north".into();
+    zoned.endpoints[1].zone = "south".into();
+    let case = |zone| Case {
+        endpoints: Endpoints::new(zone, ByName),
+        model: Arc::new(zoned.clone()),
+    };
+    let all = |case: &Case, endpoint: usize| (0..50).all(|_| case.call().endpoint == endpoint);
+    let south = case("south");
+    assert!(all(&south, 1));
+    let busy: Vec<_> = (0..9).map(|_| south.call()).collect();
+    assert!(busy.iter().any(|chosen| chosen.endpoint != 1), "others help out");
+    drop(busy);
+    while !south.is_out(1) {
+        south.call().in_flight.judge(DEAD);
+    }
+    assert!(!all(&south, 1));
+    let nowhere = case("");
+    assert!(!all(&nowhere, 2), "who is nowhere in particular prefers nobody");
+}
+
+#[derive(Debug)]
+struct Two;
+
+impl Addresses for Two {
+    fn version(&self) -> u64 {
+        1
+    }
+
+    fn of(&self, _: &EndpointUri) -> Arc<[IpAddr]> {
+        Arc::new(["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()])
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_address_of_a_name_is_a_server_and_the_worst_is_told() {
+    let case = Case {
+        endpoints: Endpoints::new("", Two),
+        model: model(1),
+    };
+    let mut following = case.endpoints.follow();
+    let mut bad = case.call();
+    let address = bad.address.unwrap();
+    for _ in 0..3 {
+        bad.in_flight.judge(DEAD);
+    }
+    drop(bad);
+    assert!((0..50).all(|_| case.call().address.is_some_and(|other| other != address)));
+    case.call().in_flight.judge(Verdict::Answered);
+    let told = following.changes(9);
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].health, Some(Health::Ejected(Reason::UpstreamConnectFailed)));
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Begin,
+    End(Option<Verdict>),
+    Wait(u64),
+    Probe(usize, bool),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let verdicts = prop::sample::select(vec![
+        None,
+        Some(DEAD),
+        Some(BROKEN),
+        Some(Verdict::Answered),
+        Some(Verdict::Late),
+        Some(Verdict::Misconfigured(Reason::UpstreamModelNotFound)),
+    ]);
+    let step = prop_oneof![
+        3 => Just(Step::Begin),
+        3 => verdicts.prop_map(Step::End),
+        1 => (0_u64..40).prop_map(Step::Wait),
+        1 => (0_usize..3, any::<bool>()).prop_map(|(server, passes)| Step::Probe(server, passes)),
+    ];
+    proptest::collection::vec(step, 1..150)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #[test]
+    fn whatever_happens_somebody_takes_a_call_and_places_come_back(steps in steps()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            pause();
+            let case = Case::of(3);
+            let mut calls = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Begin => calls.push(case.call()),
+                    Step::End(verdict) => {
+                        if let (Some(mut call), Some(verdict)) = (calls.pop(), verdict) {
+                            call.in_flight.judge(verdict);
+                        }
+                    }
+                    Step::Wait(seconds) => advance(Duration::from_secs(seconds)).await,
+                    Step::Probe(server, passes) => case.probe(server, if passes { PASSED } else { FAILED }),
+                }
+                let in_flight: u32 = (0..3).map(|server| case.status(server).in_flight).sum();
+                assert_eq!(in_flight as usize, calls.len());
+            }
+            calls.clear();
+            assert!((0..3).all(|server| case.status(server).in_flight == 0));
+        });
+    }
+}

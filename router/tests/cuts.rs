@@ -1,0 +1,106 @@
+//! An answer that is cut off anywhere never looks whole.
+
+use crate::{
+    fake_upstream::{FakeUpstream, Script},
+    harness::{Router, Setup, number, prompt},
+};
+
+/// How the end of a body is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Framing {
+    /// By its last chunk.
+    Chunked,
+    /// By the connection's end, which a cut looks like.
+    Closed,
+    /// By its length.
+    Length,
+}
+
+const FRAMINGS: [Framing; 3] = [Framing::Chunked, Framing::Closed, Framing::Length];
+
+fn response(framing: Framing, kind: &str, body: &str) -> Vec<u8> {
+    let head = |header: &str| format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\n{header}\r\n");
+    let text = match framing {
+        // In pieces that end anywhere.
+        Framing::Chunked => {
+            let pieces = body.as_bytes().chunks(97).map(|piece| {
+                // Sizes and data are text here.
+                format!("{:x}\r\n{}\r\n", piece.len(), String::from_utf8_lossy(piece))
+            });
+            head("transfer-encoding: chunked\r\n") + &pieces.collect::<String>() + "0\r\n\r\n"
+        }
+        Framing::Closed => head("") + body,
+        Framing::Length => head(&format!("content-length: {}\r\n", body.len())) + body,
+    };
+    text.into_bytes()
+}
+
+/// An answer cut off at every so many bytes, `SWITCHBOARD_TEST_CUT_STEP`, and what became of each call.
+async fn cut(bytes: &[u8], ask: impl AsyncFn(&Router) -> String) -> Vec<(usize, String)> {
+    let upstream = FakeUpstream::start().await;
+    let router = Setup::at(upstream.url()).start().await;
+    let mut ended = Vec::new();
+    for place in (0..bytes.len()).step_by(number("SWITCHBOARD_TEST_CUT_STEP", 17)) {
+        upstream.then(Script::default().raw(&bytes[..place]).close());
+        ended.push((place, ask(&router).await));
+    }
+    ended
+}
+
+#[tokio::test]
+async fn a_stream_that_is_cut_at_any_byte_is_no_whole_answer() {
+    let pieces: Vec<String> = (0..32).map(|number| format!("piece {number:>3} ")).collect();
+    let event = |piece: &String| {
+        format!("data: {{\"id\":\"c\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{piece}\"}}}}]}}\n\n")
+    };
+    let finish = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+    let body = pieces.iter().map(event).collect::<String>() + finish + "data: [DONE]\n\n";
+    let text = pieces.concat();
+    for framing in FRAMINGS {
+        let bytes = response(framing, "text/event-stream", &body);
+        assert!(bytes.len() > 2000);
+        let ask = async |router: &Router| {
+            let answer = router.ask(prompt("hi")).await;
+            match &answer.failure {
+                None => format!("whole: {}", answer.text),
+                Some(_) => {
+                    assert!(text.starts_with(&answer.text), "{}", answer.text);
+                    answer.told().reason
+                }
+            }
+        };
+        let ended = cut(&bytes, ask).await;
+        // With the blank line behind the finish reason the answer is complete, whatever comes then.
+        let finished = bytes.windows(6).position(|part| part == b"\"stop\"").unwrap();
+        for (place, told) in ended {
+            if told == format!("whole: {text}") {
+                assert!(place > finished, "{framing:?}, cut at {place}");
+            } else {
+                assert_eq!(told, "UPSTREAM_STREAM_TRUNCATED", "{framing:?}, cut at {place}");
+                assert!(place < bytes.len() - 14, "{framing:?}, cut at {place}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_whole_answer_that_is_cut_at_any_byte_is_none() {
+    let text = "word ".repeat(380);
+    let body = format!(r#"{{"choices":[{{"index":0,"message":{{"content":"{text}"}},"finish_reason":"stop"}}]}}"#);
+    for framing in FRAMINGS {
+        let bytes = response(framing, "application/json", &body);
+        assert!(bytes.len() > 2000);
+        let ask = async |router: &Router| match router.infer(prompt("hi")).await {
+            Ok(_) => "whole".to_owned(),
+            Err(told) => told.reason,
+        };
+        for (place, told) in cut(&bytes, ask).await {
+            // JSON that ends with its connection is only seen to be broken.
+            let is_broken = told == "UPSTREAM_PROTOCOL_ERROR" && framing == Framing::Closed;
+            assert!(
+                told == "UPSTREAM_STREAM_TRUNCATED" || is_broken,
+                "{framing:?}, cut at {place}: {told}"
+            );
+        }
+    }
+}

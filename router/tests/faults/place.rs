@@ -1,0 +1,78 @@
+//! Where a model's server should be, with something wrong there.
+
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::{TcpListener, TcpSocket, TcpStream},
+    task::JoinSet,
+};
+
+use super::Fault;
+use crate::fake_upstream::FakeUpstream;
+
+/// Where a model's server should be.
+#[derive(Debug)]
+pub(super) struct Place {
+    url: String,
+    server: Option<FakeUpstream>,
+    /// What keeps the fault as it is.
+    _kept: (JoinSet<()>, Vec<TcpStream>, Option<TcpListener>),
+}
+
+impl Place {
+    #[expect(clippy::unwrap_used, reason = "a helper of tests fails by panicking")]
+    pub(super) async fn with(fault: &Fault) -> Self {
+        let mut tasks = JoinSet::new();
+        let (mut streams, mut kept) = (Vec::new(), None);
+        let mut server = None;
+        let url = match fault {
+            Fault::Script(script) => {
+                let upstream = FakeUpstream::start().await;
+                upstream.then(script.clone());
+                server.insert(upstream).url()
+            }
+            Fault::Refused => {
+                let unused = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+                format!("http://{}", unused.local_addr().unwrap())
+            }
+            Fault::BlackHole => {
+                // Linux drops what knocks at a port with a full queue.
+                let socket = TcpSocket::new_v4().unwrap();
+                socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+                let full = socket.listen(1).unwrap();
+                let address = full.local_addr().unwrap();
+                for _ in 0..2 {
+                    streams.push(TcpStream::connect(address).await.unwrap());
+                }
+                kept = Some(full);
+                format!("http://{address}")
+            }
+            Fault::NoName => format!("http://{}:8000", "x".repeat(64)),
+            Fault::NoTls => {
+                let plain = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+                let url = format!("https://{}", plain.local_addr().unwrap());
+                tasks.spawn(async move {
+                    let (mut socket, _) = plain.accept().await.unwrap();
+                    socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+                });
+                url
+            }
+        };
+        Self {
+            url,
+            server,
+            _kept: (tasks, streams, kept),
+        }
+    }
+
+    /// The base URL.
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Waits until the one connection that there was is closed.
+    pub(super) async fn was_asked_once(&self, name: &str) {
+        let Some(server) = &self.server else { return };
+        assert_eq!(server.requests().len(), 1, "{name}: one attempt");
+        server.closed(0).await;
+    }
+}

@@ -1,0 +1,333 @@
+//! The rows: what goes wrong, and what comes of it.
+
+use tonic::Code;
+
+use super::{Against, CANARY, Fault, Row};
+use crate::fake_upstream::Script;
+
+impl Row {
+    /// A fault that one attempt of one server shows.
+    fn new(number: u8, name: &'static str, fault: impl Into<Fault>, code: Code, reason: &'static str) -> Self {
+        Self {
+            number,
+            name,
+            fault: fault.into(),
+            code,
+            reason,
+            sent: 0,
+            against: Against::Server,
+            metadata: &[],
+            fields: &[],
+            retry: None,
+        }
+    }
+
+    fn against(self, against: Against) -> Self {
+        Self { against, ..self }
+    }
+
+    /// After so many pieces.
+    fn sent(self, sent: usize) -> Self {
+        Self { sent, ..self }
+    }
+
+    fn with(self, metadata: &'static [(&'static str, &'static str)]) -> Self {
+        Self { metadata, ..self }
+    }
+
+    /// With a violation at these fields.
+    fn blames(self, fields: &'static [&'static str]) -> Self {
+        Self { fields, ..self }
+    }
+
+    /// To be repeated after so many seconds.
+    fn retry(self, seconds: u64) -> Self {
+        Self {
+            retry: Some(seconds),
+            ..self
+        }
+    }
+}
+
+fn status(code: u16, body: &str) -> Script {
+    Script::response(code, &[("content-type", "application/json")], body)
+}
+
+fn limited(retry_after: &str) -> Script {
+    Script::response(429, &[("retry-after", retry_after)], CANARY)
+}
+
+fn begun() -> Script {
+    Script::stream().text("one").text("two")
+}
+
+/// A stream of this one event.
+fn event(data: &str) -> Script {
+    Script::stream().event(data).end()
+}
+
+/// Every fault that one call can show.
+pub(super) fn rows() -> Vec<Row> {
+    [
+        refusals(),
+        dials(),
+        before_the_answer(),
+        within_the_answer(),
+        errors_as_answers(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// The server answers, and it is no answer.
+fn refusals() -> Vec<Row> {
+    let (credential, limit) = ("UPSTREAM_CREDENTIAL_REJECTED", "UPSTREAM_RATE_LIMITED");
+    let (failed, rejected, too_long) = (
+        "UPSTREAM_SERVER_ERROR",
+        "UPSTREAM_REJECTED_REQUEST",
+        "CONTEXT_LENGTH_EXCEEDED",
+    );
+    let settings = |number, name, script: Script, reason| {
+        Row::new(number, name, script, Code::FailedPrecondition, reason).against(Against::Settings)
+    };
+    let load = |name, script: Script, seconds| {
+        Row::new(31, name, script, Code::ResourceExhausted, limit)
+            .against(Against::Load)
+            .retry(seconds)
+    };
+    let server =
+        |name, code, metadata| Row::new(32, name, status(code, CANARY), Code::Unavailable, failed).with(metadata);
+    let caller = |name, script: Script, reason, fields| {
+        Row::new(34, name, script, Code::InvalidArgument, reason)
+            .against(Against::Nobody)
+            .blames(fields)
+    };
+    let redirect = |name, code, metadata| {
+        let script = Script::response(code, &[("location", "/elsewhere")], CANARY);
+        settings(39, name, script, "UPSTREAM_REDIRECT_REFUSED").with(metadata)
+    };
+    let of_type = |name, headers: &[(&str, &str)]| {
+        settings(
+            38,
+            name,
+            Script::response(200, headers, CANARY),
+            "UPSTREAM_UNEXPECTED_CONTENT_TYPE",
+        )
+    };
+    let vllm_context = "This model's maximum context length is 2048 tokens. However, you requested 3000 tokens";
+    let vllm_limit = "'max_tokens' is too large: 5000. This model's maximum context length is 2048 tokens";
+    let llama_context = r#"{"error":{"code":400,"type":"exceed_context_size_error","n_ctx":512}}"#;
+    vec![
+        settings(22, "401", status(401, CANARY), credential).with(&[("upstream_status", "401")]),
+        settings(22, "403", status(403, CANARY), credential).with(&[("upstream_status", "403")]),
+        load("429", status(429, CANARY), 1),
+        load("429, seconds", limited("7"), 7),
+        load("429, negative", limited("-7"), 0),
+        load("429, absurd", limited("86400"), 60),
+        load("429, no number", limited("soon"), 1),
+        load("429, a past date", limited("Sun, 06 Nov 1994 08:49:37 GMT"), 0),
+        server("500", 500, &[("upstream_status", "500")]),
+        server("501", 501, &[("upstream_status", "501")]),
+        server("502", 502, &[("upstream_status", "502")]),
+        server("503", 503, &[("upstream_status", "503")]),
+        server("504", 504, &[("upstream_status", "504")]),
+        server("599", 599, &[("upstream_status", "599")]),
+        Row::new(
+            32,
+            "503 that asks for a pause",
+            Script::response(503, &[("retry-after", "5")], CANARY),
+            Code::Unavailable,
+            failed,
+        )
+        .retry(5)
+        .against(Against::Load),
+        caller("400", status(400, CANARY), rejected, &["prompt"]),
+        caller("413", status(413, CANARY), rejected, &["prompt"]),
+        caller(
+            "422",
+            status(422, r#"{"param":"max_tokens"}"#),
+            rejected,
+            &["options.max_output_tokens"],
+        ),
+        caller("context, vLLM", status(400, vllm_context), too_long, &["prompt"]),
+        caller(
+            "limit, vLLM",
+            status(400, vllm_limit),
+            too_long,
+            &["options.max_output_tokens"],
+        ),
+        caller("context, llama.cpp", status(400, llama_context), too_long, &["prompt"]),
+        caller(
+            "400 whose body never comes",
+            Script::head(400, &[("content-length", "10")]).hang(),
+            rejected,
+            &["prompt"],
+        ),
+        settings(34, "404", status(404, CANARY), "UPSTREAM_MODEL_NOT_FOUND"),
+        Row::new(
+            30,
+            "418",
+            status(418, CANARY),
+            Code::Internal,
+            "UPSTREAM_PROTOCOL_ERROR",
+        )
+        .with(&[("upstream_status", "418")]),
+        of_type("a login page", &[("content-type", "text/html")]),
+        of_type("no type", &[]),
+        of_type(
+            "gzip that nobody asked for",
+            &[("content-type", "text/event-stream"), ("content-encoding", "gzip")],
+        ),
+        redirect("301", 301, &[("upstream_status", "301")]),
+        redirect("302", 302, &[("upstream_status", "302")]),
+        redirect("307", 307, &[("upstream_status", "307")]),
+        redirect("308", 308, &[("upstream_status", "308")]),
+    ]
+}
+
+/// The server cannot be reached.
+fn dials() -> Vec<Row> {
+    let connect = "UPSTREAM_CONNECT_FAILED";
+    vec![
+        Row::new(23, "nobody listens", Fault::Refused, Code::Unavailable, connect),
+        Row::new(24, "nobody answers", Fault::BlackHole, Code::Unavailable, connect),
+        // No name may have so long a part, so the resolver asks nobody.
+        Row::new(
+            25,
+            "no such name",
+            Fault::NoName,
+            Code::Unavailable,
+            "UPSTREAM_DNS_FAILED",
+        ),
+        Row::new(
+            26,
+            "no TLS",
+            Fault::NoTls,
+            Code::Unavailable,
+            "UPSTREAM_TLS_HANDSHAKE_FAILED",
+        ),
+    ]
+}
+
+/// Nothing comes, or nothing that begins an answer.
+fn before_the_answer() -> Vec<Row> {
+    let (silent, cut) = ("UPSTREAM_FIRST_BYTE_TIMEOUT", "UPSTREAM_STREAM_TRUNCATED");
+    let role = r#"{"choices":[{"delta":{"role":"assistant","content":""}}]}"#;
+    let row = |number, name, script: Script, reason| Row::new(number, name, script, Code::Unavailable, reason);
+    let wrong = |number, name, script: Script, reason| Row::new(number, name, script, Code::Internal, reason);
+    vec![
+        row(27, "silence", Script::silence(), silent),
+        row(27, "a header and silence", Script::stream().hang(), silent),
+        row(27, "a role and silence", Script::stream().event(role).hang(), silent),
+        row(
+            27,
+            "comments and silence",
+            Script::stream().chunk(": wait\n\n").hang(),
+            silent,
+        ),
+        row(29, "a close without a word", Script::closed(), cut),
+        row(29, "a reset without a word", Script::broken(), cut),
+        row(
+            29,
+            "a close within the header",
+            Script::default().raw("HTTP/1.1 200 OK\r\ncont").close(),
+            cut,
+        ),
+        row(29, "an empty body", Script::stream().end(), cut),
+        wrong(
+            30,
+            "no HTTP",
+            Script::default().raw("hello\r\n\r\n").close(),
+            "UPSTREAM_PROTOCOL_ERROR",
+        ),
+        wrong(
+            36,
+            "an endless header",
+            Script::head(200, &[("x", &"x".repeat(100_000))]),
+            "UPSTREAM_RESPONSE_TOO_LARGE",
+        ),
+    ]
+}
+
+/// The answer has begun.
+fn within_the_answer() -> Vec<Row> {
+    let cut = "UPSTREAM_STREAM_TRUNCATED";
+    let (malformed, large) = ("UPSTREAM_PROTOCOL_ERROR", "UPSTREAM_RESPONSE_TOO_LARGE");
+    let row = |number, name, script: Script, reason| Row::new(number, name, script, Code::Unavailable, reason).sent(2);
+    let wrong = |number, name, script: Script, reason| Row::new(number, name, script, Code::Internal, reason).sent(2);
+    let padding = || format!(": {}\n\n", "x".repeat(60_000));
+    vec![
+        row(28, "silence", begun().hang(), "UPSTREAM_IDLE_TIMEOUT"),
+        row(
+            28,
+            "comments and nothing else",
+            begun().chunk(": still here\n\n").hang(),
+            "UPSTREAM_IDLE_TIMEOUT",
+        ),
+        row(29, "a close", begun().close(), cut),
+        row(29, "a reset", begun().reset(), cut),
+        row(29, "an orderly end that is none", begun().end(), cut),
+        row(29, "half an event", begun().chunk("data: {\"choices\":").end(), cut),
+        wrong(30, "no chunk", begun().raw("zzz\r\n").hang(), malformed),
+        wrong(30, "no JSON", begun().event(CANARY).hang(), malformed),
+        wrong(36, "an endless line", begun().flood("x".repeat(60_000)), large),
+        wrong(
+            36,
+            "an endless answer that says nothing",
+            begun().flood(padding()),
+            large,
+        ),
+        wrong(
+            37,
+            "no UTF-8",
+            begun().chunk(b"data: \xff\n\n".as_slice()).hang(),
+            "UPSTREAM_INVALID_UTF8",
+        ),
+    ]
+}
+
+/// The server answers 200, and then says that it failed.
+fn errors_as_answers() -> Vec<Row> {
+    let failed = "UPSTREAM_SERVER_ERROR";
+    let row = |name, script: Script, reason| Row::new(33, name, script, Code::Unavailable, reason);
+    let later = |data: &str| begun().event(data).end();
+    vec![
+        row(
+            "an error instead of an answer",
+            event(r#"{"error":{"message":"x","code":500}}"#),
+            failed,
+        ),
+        row(
+            "an error within",
+            later(r#"{"error":{"message":"canary-prompt-91c2"}}"#),
+            failed,
+        )
+        .sent(2),
+        row(
+            "a finish for want of anything better",
+            begun().finish("error").done().end(),
+            failed,
+        )
+        .sent(2),
+        row("an abort", begun().finish("abort").done().end(), failed).sent(2),
+        Row::new(
+            33,
+            "too much to do, within",
+            later(r#"{"error":{"code":429}}"#),
+            Code::ResourceExhausted,
+            "UPSTREAM_RATE_LIMITED",
+        )
+        .against(Against::Load)
+        .sent(2),
+        Row::new(
+            33,
+            "a refusal instead of an answer",
+            event(r#"{"error":{"code":400}}"#),
+            Code::InvalidArgument,
+            "UPSTREAM_REJECTED_REQUEST",
+        )
+        .against(Against::Nobody)
+        .blames(&["prompt"]),
+    ]
+}

@@ -1,0 +1,66 @@
+//! The fuzzer's bodies over its corpora, so that nothing it ever found comes back.
+#![expect(clippy::unwrap_used, reason = "the corpora are there")]
+
+mod bodies;
+
+use std::{fs, panic::catch_unwind, path::PathBuf};
+
+use bodies::ALL;
+use proptest::prelude::*;
+
+fn corpus(name: &str) -> Vec<(String, Vec<u8>)> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../fuzz/corpus")
+        .join(name);
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let files = files.map(|path| (path.display().to_string(), fs::read(&path).unwrap()));
+    files.collect()
+}
+
+#[test]
+fn every_corpus_passes() {
+    for (name, body) in ALL {
+        let corpus = corpus(name);
+        assert!(!corpus.is_empty(), "{name} has a corpus");
+        for (file, bytes) in corpus {
+            let passed = catch_unwind(|| body(&bytes));
+            assert!(passed.is_ok(), "{file} breaks a promise");
+        }
+    }
+}
+
+#[test]
+fn every_body_has_a_program_of_the_fuzzer() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../fuzz/fuzz_targets");
+    let mut programs: Vec<String> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path().file_stem().unwrap().display().to_string())
+        .collect();
+    programs.sort_unstable();
+    let mut names = ALL.map(|(name, _)| name);
+    names.sort_unstable();
+    assert_eq!(programs, names);
+}
+
+proptest! {
+    #[test]
+    fn no_change_of_a_corpus_breaks_a_promise(
+        which in any::<prop::sample::Index>(),
+        file in any::<prop::sample::Index>(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), 0..3, any::<u8>()), 0..6),
+    ) {
+        let (name, body) = ALL[which.index(ALL.len())];
+        let corpus = corpus(name);
+        let mut bytes = corpus[file.index(corpus.len())].1.clone();
+        for (place, change, byte) in changes {
+            let place = place.index(bytes.len() + 1);
+            match change {
+                0 => bytes.insert(place, byte),
+                1 => bytes.truncate(place),
+                _ if place < bytes.len() => bytes[place] = byte,
+                _ => {}
+            }
+        }
+        body(&bytes);
+    }
+}

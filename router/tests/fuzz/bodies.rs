@@ -1,0 +1,184 @@
+//! What is held against arbitrary bytes: each function panics if a promise is broken.
+//!
+//! The tests run them over the corpora in `fuzz/corpus`, and over random changes of these; the fuzzer in `fuzz/` finds more.
+#![allow(
+    dead_code,
+    clippy::allow_attributes,
+    reason = "each program of the fuzzer uses one of them"
+)]
+#![expect(clippy::unwrap_used, reason = "a broken promise is told by panicking")]
+
+use std::{
+    collections::HashMap,
+    time::{Duration, SystemTime},
+};
+
+use prost::Message as _;
+use serde_json::value::RawValue;
+use switchboard::{catalogue::Catalogue, names::FeatureName, pb::router::InferRequest, service::deadline};
+use switchboard_router::{
+    catalog::{InfillMode, Platform},
+    prompt::{self, Request, Target},
+    upstream::{
+        dialect::{self, Decoder, Delta, Event, Rejection, Reply},
+        response::parse_retry_after,
+        sse::{self, EVENT_BYTES_MAX},
+    },
+};
+use tonic::metadata::{MetadataMap, MetadataValue};
+
+type Body = fn(&[u8]);
+
+/// Each of them, by the name of its corpus.
+pub(crate) const ALL: [(&str, Body); 7] = [
+    ("sse", sse),
+    ("openai_stream", openai_stream),
+    ("anthropic_stream", anthropic_stream),
+    ("whole", whole),
+    ("refusal", refusal),
+    ("grpc_timeout", grpc_timeout),
+    ("request", request),
+];
+
+/// However bytes are cut, the same events come out of them, none beyond its limit.
+pub(crate) fn sse(bytes: &[u8]) {
+    let read = |pieces: &mut dyn Iterator<Item = &[u8]>| {
+        let mut decoder = sse::Decoder::default();
+        let mut events = Vec::new();
+        for piece in pieces {
+            decoder.push(piece);
+            loop {
+                match decoder.next() {
+                    Ok(Some(data)) => events.push(data),
+                    Ok(None) => break,
+                    Err(error) => return (events, Some(error)),
+                }
+            }
+        }
+        (events, None)
+    };
+    let whole = read(&mut [bytes].into_iter());
+    assert!(whole.0.iter().all(|data| data.len() <= EVENT_BYTES_MAX));
+    assert_eq!(read(&mut bytes.chunks(1)), whole);
+    assert_eq!(read(&mut bytes.chunks(7)), whole);
+}
+
+pub(crate) fn openai_stream(bytes: &[u8]) {
+    stream(&Platform::OpenAiCompatible, bytes);
+}
+
+pub(crate) fn anthropic_stream(bytes: &[u8]) {
+    stream(&Platform::Anthropic, bytes);
+}
+
+/// However a stream is cut, the same comes out of it: no empty piece, and calls that are numbered in turn.
+fn stream(platform: &Platform, bytes: &[u8]) {
+    let events = events(platform, &mut [bytes].into_iter());
+    assert_eq!(self::events(platform, &mut bytes.chunks(1)), events);
+    let mut calls = 0;
+    for event in events.0 {
+        match event {
+            Event::Delta(Delta::Text(text) | Delta::Reasoning(text)) => assert!(!text.is_empty()),
+            Event::Delta(Delta::Signature(signature)) => assert!(!signature.expose().is_empty()),
+            Event::Delta(Delta::ToolCall(call)) => {
+                assert!((0..=calls).contains(&call.index));
+                calls = calls.max(call.index + 1);
+            }
+            Event::Usage(usage) => {
+                for count in [usage.input, usage.output, usage.cached_input, usage.reasoning] {
+                    assert!(count.is_none_or(|count| count >= 0));
+                }
+            }
+            Event::Finish(_) | Event::Done => {}
+        }
+    }
+}
+
+/// The events of a stream, and whether it failed.
+fn events(platform: &Platform, pieces: &mut dyn Iterator<Item = &[u8]>) -> (Vec<Event>, bool) {
+    let (mut lines, mut decoder) = (sse::Decoder::default(), Decoder::of(platform));
+    let mut events = Vec::new();
+    for piece in pieces {
+        lines.push(piece);
+        loop {
+            match lines.next() {
+                Ok(Some(data)) => match decoder.decode(&data) {
+                    Ok(more) => events.extend(more),
+                    Err(_) => return (events, true),
+                },
+                Ok(None) => break,
+                Err(_) => return (events, true),
+            }
+        }
+    }
+    (events, false)
+}
+
+/// An answer is read or is none; one that is cut is none.
+pub(crate) fn whole(bytes: &[u8]) {
+    for platform in [Platform::OpenAiCompatible, Platform::Anthropic] {
+        if dialect::whole(&platform, bytes).is_ok() {
+            let cut = bytes.trim_ascii_end().len() - 1;
+            assert!(dialect::whole(&platform, &bytes[..cut]).is_err());
+        }
+    }
+}
+
+/// Any refusal is about something, and no server is left alone for long.
+pub(crate) fn refusal(bytes: &[u8]) {
+    let rejection = Rejection::read(bytes);
+    assert_eq!(Rejection::read(&bytes.to_ascii_uppercase()), rejection);
+    if let Ok(text) = str::from_utf8(bytes)
+        && let Some(delay) = parse_retry_after(text.trim(), SystemTime::UNIX_EPOCH)
+    {
+        assert!(delay <= Duration::from_secs(60));
+    }
+}
+
+/// What is read as a time-out is spelled as one.
+pub(crate) fn grpc_timeout(bytes: &[u8]) {
+    let Ok(value) = MetadataValue::try_from(bytes) else {
+        return;
+    };
+    let mut metadata = MetadataMap::new();
+    metadata.insert("grpc-timeout", value);
+    if let Ok(timeout) = deadline::of(&metadata) {
+        let timeout = timeout.unwrap();
+        let (unit, digits) = bytes.split_last().unwrap();
+        assert!(b"HMSmun".contains(unit) && digits.iter().all(u8::is_ascii_digit) && digits.len() <= 8);
+        assert!(deadline::less_margin(timeout) <= timeout);
+    }
+}
+
+/// Whatever is taken from a caller becomes one JSON object in every dialect, with our model in it.
+pub(crate) fn request(bytes: &[u8]) {
+    let Ok(wire) = InferRequest::decode(bytes) else { return };
+    let Ok(request) = Request::try_from(wire) else { return };
+    let azure = Platform::AzureOpenAi {
+        api_version: "2024-10-21".into(),
+    };
+    let feature = FeatureName::from_id("code_generations").unwrap();
+    for family in Catalogue::get().families() {
+        let target = Target {
+            family,
+            infill_mode: InfillMode::FamilyDefault,
+            max_output_tokens: Some(100),
+        };
+        let Ok(prompt) = prompt::render(&request, &feature, &target) else {
+            continue;
+        };
+        assert!(prompt.options.max_output_tokens.is_some_and(|tokens| tokens <= 100));
+        for platform in [&Platform::OpenAiCompatible, &azure, &Platform::Anthropic] {
+            let Ok(post) = dialect::encode(platform, &prompt, &family.machine_name) else {
+                continue;
+            };
+            for (reply, stream) in [(Reply::Stream { asks_usage: true }, "true"), (Reply::Whole, "false")] {
+                let body = post.body("our model", reply);
+                let members: HashMap<String, &RawValue> = serde_json::from_slice(&body).unwrap();
+                assert_eq!(members["model"].get(), "\"our model\"");
+                assert_eq!(members["stream"].get(), stream);
+                assert!(!members.contains_key("n"));
+            }
+        }
+    }
+}

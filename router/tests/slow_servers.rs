@@ -1,0 +1,83 @@
+//! Model servers that are slow, or gone without a word, are waited for no longer than was said.
+
+use std::time::Duration;
+
+use tokio::{net::TcpListener, time::Instant};
+use tonic::Code;
+
+use crate::{
+    fake_upstream::{FakeUpstream, Script},
+    harness::{Answer, Setup, prompt},
+};
+
+const PAUSE: Duration = Duration::from_millis(50);
+const IDLE: Duration = Duration::from_millis(300);
+const TOTAL: Duration = Duration::from_secs(1);
+
+/// An answer, and how long it took.
+async fn answer_of(script: Script) -> (Answer, Duration) {
+    let upstream = FakeUpstream::always(script).await;
+    let router = Setup::at(upstream.url())
+        .limits(|limits| {
+            limits.first_token = IDLE;
+            limits.patience.idle = IDLE;
+            limits.total = TOTAL;
+        })
+        .start()
+        .await;
+    let begun = Instant::now();
+    let answer = router.ask(prompt("hi")).await;
+    let took = begun.elapsed();
+    upstream.closed(0).await;
+    router.settled().await;
+    (answer, took)
+}
+
+fn dripping(begun: Script, bytes: &str) -> Script {
+    (0..100).fold(begun, |script, _| script.chunk(bytes).pause(PAUSE))
+}
+
+#[tokio::test]
+async fn a_slow_drip_of_events_is_ended_by_the_deadline_alone() {
+    let event = "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n";
+    let (answer, took) = answer_of(dripping(Script::stream(), event)).await;
+    let told = answer.told();
+    assert_eq!(
+        (told.code, told.reason.as_str()),
+        (Code::DeadlineExceeded, "DEADLINE_EXCEEDED")
+    );
+    assert_eq!(told.metadata["tokens_sent"], answer.deltas.to_string());
+    assert!(took >= TOTAL);
+}
+
+#[tokio::test]
+async fn bytes_without_an_event_do_not_count_as_a_sign_of_life() {
+    for bytes in ["x", ": still here\n\n", "data: {\"choices\":[]}\n\n"] {
+        let (answer, took) = answer_of(dripping(Script::stream().text("one"), bytes)).await;
+        let told = answer.told();
+        assert_eq!(told.reason, "UPSTREAM_IDLE_TIMEOUT", "{bytes}");
+        assert_eq!(told.metadata["tokens_sent"], "1", "{bytes}");
+        assert!(took < TOTAL, "{bytes}: {took:?}");
+
+        let (answer, took) = answer_of(dripping(Script::stream(), bytes)).await;
+        assert_eq!(answer.told().reason, "UPSTREAM_FIRST_BYTE_TIMEOUT", "{bytes}");
+        assert!(took < TOTAL, "{bytes}: {took:?}");
+    }
+}
+
+/// The kernel takes the connection and what fits into its buffers, and nobody is there.
+#[tokio::test]
+async fn a_server_that_is_gone_without_a_word_is_given_up_though_the_request_is_not_written() {
+    let gone = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let router = Setup::at(format!("http://{}", gone.local_addr().unwrap()))
+        .limits(|limits| limits.first_token = IDLE)
+        .start()
+        .await;
+    // Four bytes a character, as large as a request may be.
+    let told = router.ask(prompt(&"🦀".repeat(400_000))).await.told();
+    assert_eq!(
+        (told.code, told.reason.as_str()),
+        (Code::Unavailable, "UPSTREAM_FIRST_BYTE_TIMEOUT")
+    );
+    router.settled().await;
+}
