@@ -126,7 +126,6 @@ async fn an_overloaded_server_is_told_as_one_by_status_or_within_the_stream() {
     let upstream = FakeUpstream::start().await;
     let overloaded = r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#;
     let json = ("content-type", "application/json");
-    let router = anthropic(&upstream).start().await;
     for (script, retry) in [
         (
             Script::response(529, &[json, ("retry-after", "7")], overloaded),
@@ -136,6 +135,8 @@ async fn an_overloaded_server_is_told_as_one_by_status_or_within_the_stream() {
         (Script::stream().event(overloaded).end(), None),
     ] {
         upstream.then(script);
+        // Another router each time: a server that has asked for a pause gets none of the next calls.
+        let router = anthropic(&upstream).start().await;
         let told = router.ask(prompt("hi")).await.told();
         assert_eq!(
             (told.code, told.reason.as_str()),
