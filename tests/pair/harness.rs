@@ -424,17 +424,29 @@ pub(crate) struct Answer {
     pub(crate) completion: router::Completion,
 }
 
+/// A call for the feature.
+pub(crate) fn asking(feature: &str, prompt: &str) -> router::InferRequest {
+    router::InferRequest {
+        feature: feature.to_owned(),
+        input: Some(router::infer_request::Input::Prompt(prompt.to_owned())),
+        ..Default::default()
+    }
+}
+
 /// Makes one call and checks that its events come in the promised order.
 pub(crate) async fn infer(
     client: &mut InferenceServiceClient<Channel>,
     feature: &str,
     prompt: &str,
 ) -> Result<Answer, Status> {
-    let request = router::InferRequest {
-        feature: feature.to_owned(),
-        input: Some(router::infer_request::Input::Prompt(prompt.to_owned())),
-        ..Default::default()
-    };
+    call(client, asking(feature, prompt)).await
+}
+
+/// The same, with all that can be said of a call.
+pub(crate) async fn call(
+    client: &mut InferenceServiceClient<Channel>,
+    request: router::InferRequest,
+) -> Result<Answer, Status> {
     let (mut selection, mut text, mut completion) = (None, String::new(), None);
     let mut stream = client.stream_infer(request).await?.into_inner();
     while let Some(message) = timeout(PATIENCE, stream.message()).await.expect("the stream goes on")? {

@@ -218,6 +218,9 @@ struct Log {
     probes: Vec<Received>,
     /// When each connection was closed.
     connections: Vec<Option<Instant>>,
+    /// How many scripts play for calls, and how many did at most.
+    playing: usize,
+    playing_most: usize,
 }
 
 /// The server. It ends when it is dropped.
@@ -342,6 +345,11 @@ impl FakeUpstream {
         when(&seen).unwrap()
     }
 
+    /// How many calls were there at the same time at most.
+    pub(crate) fn calls_at_once(&self) -> usize {
+        self.log.borrow().playing_most
+    }
+
     /// How many connections there were so far.
     pub(crate) fn connections(&self) -> usize {
         self.log.borrow().connections.len()
@@ -382,6 +390,24 @@ impl Play {
         self.log.send_modify(|log| log.requests.push(request));
         script.unwrap_or_else(|| self.usual.clone())
     }
+
+    /// Counts a call that has come, until what is returned is dropped.
+    fn playing(&self) -> Playing {
+        self.log.send_modify(|log| {
+            log.playing += 1;
+            log.playing_most = log.playing_most.max(log.playing);
+        });
+        Playing(self.log.clone())
+    }
+}
+
+/// A call that is being answered.
+struct Playing(watch::Sender<Log>);
+
+impl Drop for Playing {
+    fn drop(&mut self) {
+        self.0.send_modify(|log| log.playing -= 1);
+    }
 }
 
 async fn serve(listener: TcpListener, play: Play) {
@@ -410,6 +436,7 @@ async fn converse(mut socket: TcpStream, number: &mut Option<usize>, play: &Play
         play.number(number);
     }
     while let Some(request) = receive(&mut socket, &mut unread).await? {
+        let _playing = request.line.starts_with("POST ").then(|| play.playing());
         for step in play.script(request, number).0 {
             match step {
                 Step::Raw(bytes) => socket.write_all(&bytes).await?,
