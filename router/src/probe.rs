@@ -4,8 +4,8 @@
 //! `/health` beside `/v1`, where it has none the model list, and where it has none either that it answers is all. Platforms
 //! of others are not asked. What follows from a probe others decide.
 
-mod engine;
-mod models;
+pub mod engine;
+pub mod models;
 
 use std::{sync::Arc, time::Duration};
 

@@ -17,7 +17,8 @@ struct Entry {
 
 /// The name by which a server that sent this model list knows the model `id`: the list's only entry, else the one that is
 /// equal. `None`: the list tells nothing.
-pub(super) fn identifier(body: &[u8], id: &str) -> Option<String> {
+#[must_use]
+pub fn identifier(body: &[u8], id: &str) -> Option<String> {
     let names: Vec<String> = serde_json::from_slice::<List>(body)
         .ok()?
         .data
