@@ -131,7 +131,7 @@ impl From<DialectError> for UpstreamError {
             DialectError::InvalidUtf8 => Self::InvalidUtf8,
             DialectError::Reported { status, rejection } => match status {
                 Some(status @ (400 | 413 | 422)) => Self::Rejected { status, rejection },
-                Some(status @ (401 | 402 | 403)) => Self::CredentialRejected(status),
+                Some(status @ (401..=403)) => Self::CredentialRejected(status),
                 Some(404) => Self::NotFound,
                 Some(429) => Self::RateLimited(None),
                 status => Self::Server(status),
