@@ -4,7 +4,7 @@
 //! dropped. The one hard idea: what takes a server out is evidence from calls, and what brings it back is too. Probes only
 //! say when to try.
 //!
-//! The decisions are pure and lie in rooms beside it: [`server`] has the states of one server, [`group`] the choice among
+//! The decisions are pure and lie in rooms beside it: `server` has the states of one server, `group` the choice among
 //! those of a model.
 
 mod attempt;

@@ -4,7 +4,7 @@
 //! `/health` beside `/v1`, where it has none the model list, and where it has none either that it answers is all. Platforms
 //! of others are not asked. What follows from a probe others decide.
 
-mod engine;
+pub mod engine;
 
 use std::{sync::Arc, time::Duration};
 

@@ -76,6 +76,7 @@ pub async fn first_token(answer: &mut Answer, progress: &mut Progress) -> Result
         match answer.next().await?.ok_or(UpstreamError::Truncated)? {
             // What a prompt costs is often told before anything is generated: no reason to believe that the model answers.
             Event::Usage(usage) => progress.usage = Some(usage),
+            Event::Alive => {}
             event @ (Event::Delta(_) | Event::Finish(_) | Event::Done) => return Ok(event),
         }
     }
@@ -107,6 +108,8 @@ pub async fn relay(
                 progress.sent += 1;
             }
             Event::Usage(usage) => progress.usage = Some(usage),
+            // It starts the clock of silence anew like any other: models think for minutes, and platforms send pings meanwhile.
+            Event::Alive => {}
             Event::Finish(reason) => {
                 progress.finish = Some(reason);
                 // What still comes is welcome, not needed.
@@ -165,7 +168,7 @@ async fn epilogue(answer: &mut Answer, progress: &mut Progress) {
         match event {
             Event::Usage(usage) => progress.usage = Some(usage),
             Event::Done => return,
-            Event::Delta(_) | Event::Finish(_) => {}
+            Event::Delta(_) | Event::Finish(_) | Event::Alive => {}
         }
     }
 }

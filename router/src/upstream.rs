@@ -82,7 +82,7 @@ pub enum UpstreamError {
     /// It has too much to do, and asks to be left alone for this long.
     #[error("the model server has too much to do")]
     RateLimited(Option<Duration>),
-    /// It does not accept the credential.
+    /// It does not accept the credential, or nobody has paid for it.
     #[error("the model server does not accept the credential")]
     CredentialRejected(u16),
     /// It does not know the model, or the path.
@@ -132,7 +132,7 @@ impl From<DialectError> for UpstreamError {
             DialectError::InvalidUtf8 => Self::InvalidUtf8,
             DialectError::Reported { status, rejection } => match status {
                 Some(status @ (400 | 413 | 422)) => Self::Rejected { status, rejection },
-                Some(status @ (401 | 403)) => Self::CredentialRejected(status),
+                Some(status @ (401..=403)) => Self::CredentialRejected(status),
                 Some(404) => Self::NotFound,
                 Some(429) => Self::RateLimited(None),
                 status => Self::Server(status),
@@ -351,6 +351,7 @@ mod tests {
         assert!(matches!(reported(Some(503)), UpstreamError::Server(Some(503))));
         assert!(matches!(reported(Some(429)), UpstreamError::RateLimited(None)));
         assert!(matches!(reported(Some(401)), UpstreamError::CredentialRejected(401)));
+        assert!(matches!(reported(Some(402)), UpstreamError::CredentialRejected(402)));
         assert!(matches!(reported(Some(404)), UpstreamError::NotFound));
         assert!(matches!(
             reported(Some(422)),

@@ -212,3 +212,52 @@ async fn a_slow_epilogue_does_not_keep_the_caller() {
     completion.expect("usage and the mark of the end are waited for only half a second");
     upstream.closed(0).await;
 }
+
+/// Each in its own words that HTTP has for a stream of events, behind what it lets come before.
+#[tokio::test]
+async fn an_answer_is_read_however_http_frames_it() {
+    let event = |data: &str| format!("data: {data}\n\n");
+    let body = [
+        event(r#"{"choices":[{"index":0,"delta":{"content":"hello"}}]}"#),
+        event(r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#),
+        event("[DONE]"),
+    ]
+    .concat();
+    let length = body.len();
+    let kind = "content-type: text/event-stream";
+    let upstream = FakeUpstream::start().await;
+    let router = Setup::at(upstream.url()).start().await;
+    for head in [
+        format!("HTTP/1.0 200 OK\r\n{kind}\r\n\r\n{body}"),
+        format!("HTTP/1.1 200 OK\r\nConnection: close\r\n{kind}\r\n\r\n{body}"),
+        format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n{kind}\r\n\r\n{body}"),
+        format!(
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n{kind}\r\n\r\n{length:X};a=\"b\"\r\n{body}\r\n\
+             0;last\r\nserver-timing: x\r\n\r\n"
+        ),
+        format!(
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n\
+             HTTP/1.1 200\r\ncontent-length: {length}\r\n{kind}\r\n\r\n{body}"
+        ),
+    ] {
+        upstream.then(Script::default().raw(head.clone()).close());
+        let answer = router.ask(prompt("hi")).await;
+        assert_eq!(answer.text, "hello", "{head}: {:?}", answer.failure);
+        router.settled().await;
+    }
+}
+
+#[tokio::test]
+async fn a_status_that_promises_no_answer_is_none() {
+    for head in [
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n",
+        "HTTP/1.1 202 Accepted\r\ncontent-type: text/event-stream\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/1.1 204 No Content\r\n\r\n",
+    ] {
+        let upstream = FakeUpstream::always(Script::default().raw(head)).await;
+        let router = Setup::at(upstream.url()).start().await;
+        let told = router.ask(prompt("hi")).await.told();
+        assert_eq!(told.reason, "UPSTREAM_PROTOCOL_ERROR", "{head}");
+        router.settled().await;
+    }
+}

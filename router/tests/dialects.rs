@@ -123,7 +123,6 @@ async fn a_whole_answers_thoughts_can_be_appended_to_the_chat() {
 
 #[tokio::test]
 async fn an_overloaded_server_is_told_as_one_by_status_or_within_the_stream() {
-    let upstream = FakeUpstream::start().await;
     let overloaded = r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#;
     let json = ("content-type", "application/json");
     for (script, retry) in [
@@ -134,8 +133,8 @@ async fn an_overloaded_server_is_told_as_one_by_status_or_within_the_stream() {
         (Script::response(529, &[json], overloaded), None),
         (Script::stream().event(overloaded).end(), None),
     ] {
-        upstream.then(script);
-        // Another router each time: a server that has asked for a pause gets none of the next calls.
+        // Each meets a server of its own: the first one asks to be left alone.
+        let upstream = FakeUpstream::always(script).await;
         let router = anthropic(&upstream).start().await;
         let told = router.ask(prompt("hi")).await.told();
         assert_eq!(

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use switchboard_router::catalog::Platform;
 use tokio::{net::TcpListener, time::Instant};
 use tonic::Code;
 
@@ -16,8 +17,13 @@ const TOTAL: Duration = Duration::from_secs(1);
 
 /// An answer, and how long it took.
 async fn answer_of(script: Script) -> (Answer, Duration) {
+    answer_from(Platform::OpenAiCompatible, script).await
+}
+
+async fn answer_from(platform: Platform, script: Script) -> (Answer, Duration) {
     let upstream = FakeUpstream::always(script).await;
     let router = Setup::at(upstream.url())
+        .platform(platform, "m")
         .limits(|limits| {
             limits.first_token = IDLE;
             limits.patience.idle = IDLE;
@@ -52,7 +58,7 @@ async fn a_slow_drip_of_events_is_ended_by_the_deadline_alone() {
 
 #[tokio::test]
 async fn bytes_without_an_event_do_not_count_as_a_sign_of_life() {
-    for bytes in ["x", ": still here\n\n", "data: {\"choices\":[]}\n\n"] {
+    for bytes in ["x", ": still here\n\n"] {
         let (answer, took) = answer_of(dripping(Script::stream().text("one"), bytes)).await;
         let told = answer.told();
         assert_eq!(told.reason, "UPSTREAM_IDLE_TIMEOUT", "{bytes}");
@@ -60,6 +66,32 @@ async fn bytes_without_an_event_do_not_count_as_a_sign_of_life() {
         assert!(took < TOTAL, "{bytes}: {took:?}");
 
         let (answer, took) = answer_of(dripping(Script::stream(), bytes)).await;
+        assert_eq!(answer.told().reason, "UPSTREAM_FIRST_BYTE_TIMEOUT", "{bytes}");
+        assert!(took < TOTAL, "{bytes}: {took:?}");
+    }
+}
+
+/// A model that thinks in silence sends no piece for minutes, and its platform keeps saying that it is there.
+#[tokio::test]
+async fn an_event_that_carries_nothing_is_a_sign_of_life_but_no_first_token() {
+    let ping = "event: ping\ndata: {\"type\":\"ping\"}\n\n";
+    let piece = r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"one"}}"#;
+    let one = Script::stream().event(piece);
+    for (platform, one, bytes) in [
+        (Platform::Anthropic, one, ping),
+        (
+            Platform::OpenAiCompatible,
+            Script::stream().text("one"),
+            "data: {\"choices\":[]}\n\n",
+        ),
+    ] {
+        let (answer, took) = answer_from(platform.clone(), dripping(one, bytes)).await;
+        let told = answer.told();
+        assert_eq!(told.reason, "DEADLINE_EXCEEDED", "{bytes}");
+        assert_eq!(told.metadata["tokens_sent"], "1", "{bytes}");
+        assert!(took >= TOTAL, "{bytes}: {took:?}");
+
+        let (answer, took) = answer_from(platform, dripping(Script::stream(), bytes)).await;
         assert_eq!(answer.told().reason, "UPSTREAM_FIRST_BYTE_TIMEOUT", "{bytes}");
         assert!(took < TOTAL, "{bytes}: {took:?}");
     }

@@ -199,7 +199,7 @@ impl Server<'_> {
             loop {
                 match answer.next().await? {
                     Some(Event::Delta(_) | Event::Finish(_)) => return Ok(()),
-                    Some(Event::Usage(_)) => {}
+                    Some(Event::Usage(_) | Event::Alive) => {}
                     Some(Event::Done) | None => return Err(UpstreamError::Truncated),
                 }
             }

@@ -24,12 +24,14 @@ const ENGINES: [Names; 2] = [
 
 /// Reads a page of metrics. `None`: it does not tell both what runs and what waits, in the words of a known engine; then the
 /// load is unknown, not zero.
-pub(super) fn load(page: &str) -> Option<EngineLoad> {
+#[must_use]
+pub fn load(page: &str) -> Option<EngineLoad> {
     ENGINES.iter().find_map(|names| {
         let running = values(page, names.running).reduce(|sum, value| sum + value)?;
         let waiting = values(page, names.waiting).reduce(|sum, value| sum + value)?;
         Some(EngineLoad {
-            requests: running + waiting,
+            // Numbers may each make sense, and their sum none.
+            requests: Some(running + waiting).filter(|sum| sum.is_finite())?,
             // Of several engines behind one port the fullest counts.
             cache_used: values(page, names.cache).reduce(f64::max),
         })
@@ -106,6 +108,7 @@ vllm:prompt_tokens_total{engine="0",model_name="org/Model-{7B}"} 1.0e+06
             (VLLM.replace("} 2.0", "} +Inf"), None),
             (VLLM.replace("} 2.0", "}"), None),
             (VLLM.replace("} 2.0", ""), None),
+            (VLLM.replace("} 2.0", "} 1e308").replace("} 3.0", "} 1e308"), None),
             (VLLM.replace("kv_cache", "cache"), of(5.0, None)),
             // With the time of the sample, as some exporters have it.
             (VLLM.replace("} 2.0", "} 2 1395066363000"), of(5.0, Some(0.25))),

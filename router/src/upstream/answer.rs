@@ -38,7 +38,8 @@ impl Answer {
         }
     }
 
-    /// The next event that says something. `None`: the body ended, whether or not the answer was whole.
+    /// The next event; [`Event::Alive`] for one of the server's that says nothing. `None`: the body ended, whether or not
+    /// the answer was whole.
     ///
     /// # Errors
     ///
@@ -52,13 +53,12 @@ impl Answer {
             if let Some(event) = self.events.pop_front() {
                 return Ok(Some(event));
             }
-            while let Some(data) = self.lines.next()? {
+            if let Some(data) = self.lines.next()? {
                 self.events.extend(self.dialect.decode(&data)?);
-                if !self.events.is_empty() {
-                    break;
+                if self.events.is_empty() {
+                    return Ok(Some(Event::Alive));
                 }
-            }
-            if self.events.is_empty() {
+            } else {
                 match self.chunk().await? {
                     Some(bytes) => self.lines.push(&bytes),
                     None => return Ok(None),

@@ -87,7 +87,7 @@ struct Special {
 
 impl Clients {
     pub(super) fn new(connect_timeout: Duration, names: Names) -> Result<Self, rustls::Error> {
-        let usual_security = Security::new(None)?;
+        let usual_security = Security::usual()?;
         let connector = Connector::new(connect_timeout, usual_security.clone(), names.clone(), None);
         Ok(Self {
             names,
@@ -128,7 +128,9 @@ impl Clients {
             // Another address of the same server, mostly.
             Some(tls) => match special.iter().find(|(other, _)| other.tls == dialling.tls) {
                 Some((_, alike)) => alike.security.clone(),
-                None => Security::new(Some(tls))
+                None => self
+                    .usual_security
+                    .with(tls)
                     .map_err(|error| UpstreamError::Dial(DialError::Handshake(Arc::new(error))))?,
             },
         };

@@ -97,13 +97,24 @@ pub(super) struct Security {
 }
 
 impl Security {
-    /// Without `tls` servers prove themselves by the system's roots.
-    pub(super) fn new(tls: Option<&Tls>) -> Result<Self, rustls::Error> {
+    /// Servers prove themselves by the system's roots, which are read here and nowhere else.
+    pub(super) fn usual() -> Result<Self, rustls::Error> {
         Ok(Self {
-            config: Arc::new(config(tls.and_then(Tls::roots))?),
-            server_name: match tls.and_then(Tls::server_name) {
+            config: Arc::new(config(None)?),
+            server_name: Arc::new(DefaultServerNameResolver::default()),
+        })
+    }
+
+    /// The same but for what `tls` says.
+    pub(super) fn with(&self, tls: &Tls) -> Result<Self, rustls::Error> {
+        Ok(Self {
+            config: match tls.roots() {
+                Some(roots) => Arc::new(config(Some(roots))?),
+                None => Arc::clone(&self.config),
+            },
+            server_name: match tls.server_name() {
                 Some(name) => Arc::new(FixedServerNameResolver::new(name.clone())),
-                None => Arc::new(DefaultServerNameResolver::default()),
+                None => Arc::clone(&self.server_name),
             },
         })
     }

@@ -28,6 +28,8 @@ pub enum Event {
     Finish(FinishReason),
     /// Nothing follows.
     Done,
+    /// Nothing for the caller, but that the server is at work.
+    Alive,
 }
 
 /// A piece of an answer, not empty.

@@ -21,7 +21,10 @@ pub(super) async fn check(response: Response<Incoming>, kind: &str) -> Result<Re
     match status {
         StatusCode::OK if is_of_kind(&response, kind) => Ok(response),
         StatusCode::OK => Err(UpstreamError::UnexpectedContentType),
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(UpstreamError::CredentialRejected(code)),
+        // An account that is not paid for refuses every call with its credential, and is mended like a wrong one.
+        StatusCode::UNAUTHORIZED | StatusCode::PAYMENT_REQUIRED | StatusCode::FORBIDDEN => {
+            Err(UpstreamError::CredentialRejected(code))
+        }
         StatusCode::NOT_FOUND => Err(UpstreamError::NotFound),
         StatusCode::TOO_MANY_REQUESTS => Err(UpstreamError::RateLimited(retry_after(&response))),
         StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY => {

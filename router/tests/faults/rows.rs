@@ -120,6 +120,7 @@ fn refusals() -> Vec<Row> {
     let llama_context = r#"{"error":{"code":400,"type":"exceed_context_size_error","n_ctx":512}}"#;
     vec![
         settings(22, "401", status(401, CANARY), credential).with(&[("upstream_status", "401")]),
+        settings(22, "402", status(402, CANARY), credential).with(&[("upstream_status", "402")]),
         settings(22, "403", status(403, CANARY), credential).with(&[("upstream_status", "403")]),
         load("429", status(429, CANARY), 1),
         load("429, seconds", limited("7"), 7),

@@ -18,9 +18,11 @@ use serde_json::value::RawValue;
 use switchboard::{catalogue::Catalogue, names::FeatureName, pb::router::InferRequest, service::deadline};
 use switchboard_router::{
     catalog::{InfillMode, Platform},
+    probe::engine,
     prompt::{self, Request, Target},
     upstream::{
         dialect::{self, Decoder, Delta, Event, Rejection, Reply},
+        model_list::ModelList,
         response::parse_retry_after,
         sse::{self, EVENT_BYTES_MAX},
     },
@@ -30,7 +32,7 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 type Body = fn(&[u8]);
 
 /// Each of them, by the name of its corpus.
-pub(crate) const ALL: [(&str, Body); 7] = [
+pub(crate) const ALL: [(&str, Body); 9] = [
     ("sse", sse),
     ("openai_stream", openai_stream),
     ("anthropic_stream", anthropic_stream),
@@ -38,6 +40,8 @@ pub(crate) const ALL: [(&str, Body); 7] = [
     ("refusal", refusal),
     ("grpc_timeout", grpc_timeout),
     ("request", request),
+    ("engine_page", engine_page),
+    ("model_list", model_list),
 ];
 
 /// However bytes are cut, the same events come out of them, none beyond its limit.
@@ -89,7 +93,7 @@ fn stream(platform: &Platform, bytes: &[u8]) {
                     assert!(count.is_none_or(|count| count >= 0));
                 }
             }
-            Event::Finish(_) | Event::Done => {}
+            Event::Finish(_) | Event::Done | Event::Alive => {}
         }
     }
 }
@@ -181,4 +185,27 @@ pub(crate) fn request(bytes: &[u8]) {
             }
         }
     }
+}
+
+/// Whatever a page of metrics tells, a load is a number that can be compared and added to.
+pub(crate) fn engine_page(bytes: &[u8]) {
+    let page = String::from_utf8_lossy(bytes);
+    if let Some(load) = engine::load(&page) {
+        for number in [Some(load.requests), load.cache_used].into_iter().flatten() {
+            assert!(number.is_finite() && number >= 0.0);
+        }
+        // What else there is on the page changes nothing.
+        assert_eq!(engine::load(&format!("# HELP\n{page}\n\nother 1")), Some(load));
+    }
+}
+
+/// A name that is learnt from a model list can be sent, and is the model's own where the list has it.
+pub(crate) fn model_list(bytes: &[u8]) {
+    let Some(list) = ModelList::parse(bytes) else { return };
+    // What is shown of it is bounded, whatever the server writes.
+    assert!(list.shown().len() <= 20_000);
+    let Some(name) = list.identifier("m") else { return };
+    assert!(!name.is_empty() && name.chars().count() <= 1000 && !name.chars().any(char::is_control));
+    assert!(list.has(name));
+    assert_eq!(list.identifier(name), Some(name));
 }

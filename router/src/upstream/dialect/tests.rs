@@ -145,6 +145,7 @@ fn recorded_streams_say_what_they_say() {
                 Event::Usage(told) => usage = Some(told),
                 Event::Finish(reason) => finish = Some(reason),
                 Event::Done => is_done = true,
+                Event::Alive => unreachable!("decoders do not say it"),
             }
         }
         assert_eq!(said, recorded.said, "{name}");

@@ -30,7 +30,7 @@ pub struct Decoder {
 #[derive(Debug)]
 enum Open {
     /// A thought. Its signature is passed on whole.
-    Thought { signature: String },
+    Thought { signature: Text },
     /// A call, by our number.
     Call { index: i32, has_arguments: bool },
 }
@@ -91,7 +91,7 @@ impl Decoder {
             "text" => events.extend(text(block.text)),
             "thinking" => {
                 events.extend(reasoning(block.thinking));
-                let signature = block.signature.unwrap_or_default();
+                let signature = block.signature.unwrap_or_default().into();
                 self.open.insert(index, Open::Thought { signature });
             }
             "redacted_thinking" => events.extend(redacted(block.data).map(signed)),
@@ -126,7 +126,7 @@ impl Decoder {
             (Some("text_delta"), _) => events.extend(text(piece.text)),
             (Some("thinking_delta"), _) => events.extend(reasoning(piece.thinking)),
             (Some("signature_delta"), Some(Open::Thought { signature })) => {
-                signature.push_str(&piece.signature.unwrap_or_default());
+                signature.append(&piece.signature.unwrap_or_default().into());
             }
             (Some("input_json_delta"), Some(Open::Call { index, has_arguments })) => {
                 let json = piece.partial_json.filter(|json| !json.is_empty());
@@ -140,7 +140,7 @@ impl Decoder {
     fn end(&mut self, index: i64, events: &mut Vec<Event>) {
         match self.open.remove(&index) {
             Some(Open::Thought { signature }) => {
-                events.extend(Signature::of(signature.into_bytes()).map(signed));
+                events.extend(Signature::of(signature.into_string().into_bytes()).map(signed));
             }
             // Callers read arguments as JSON.
             Some(Open::Call {

@@ -138,7 +138,8 @@ pub fn encode(prompt: &Prompt<'_>) -> Result<(&'static str, Vec<u8>), EncodeErro
         max_tokens: prompt.options.max_output_tokens.unwrap_or(MAX_TOKENS),
         // Others go up to 2.
         temperature: temperature.filter(|_| !is_thinking).map(|value| value.min(1.0)),
-        top_p: top_p.filter(|_| !is_thinking),
+        // Newer models refuse both, and advise to use the temperature.
+        top_p: top_p.filter(|_| !is_thinking && temperature.is_none()),
         top_k: top_k.filter(|_| !is_thinking),
         stop_sequences: prompt.options.stop.iter().filter_map(words).collect(),
         thinking: is_thinking.then_some(Thinking { r#type: "adaptive" }),

@@ -252,13 +252,14 @@ fn options_are_posted_as_far_as_the_api_knows_them() {
             "messages": [],
             "max_tokens": 9,
             "temperature": 1.0,
-            "top_p": 0.9,
             "top_k": 40,
             "stop_sequences": ["END"],
             "model": "m",
             "stream": false,
         })
     );
+    asked.options.temperature = None;
+    assert_eq!(asked.encoded()["top_p"], 0.9);
     asked.options = Options::default();
     assert_eq!(
         asked.encoded(),
