@@ -11,7 +11,7 @@ use switchboard::pb::registry::{
     CheckModelRequest, CheckOutcome, Endpoint, Fault, ListModelsRequest, Model, Platform, Tls,
 };
 use tokio::{
-    io::copy_bidirectional,
+    io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
@@ -187,6 +187,23 @@ impl TlsFront {
     }
 }
 
+/// An https address of a server that speaks none, and the server.
+async fn without_tls() -> (String, JoinSet<()>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let mut server = JoinSet::new();
+    server.spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut hello = [0; 1024];
+            if socket.read(&mut hello).await.is_ok() {
+                socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.ok();
+            }
+        }
+    });
+    (url, server)
+}
+
 #[tokio::test]
 async fn a_server_has_to_prove_who_it_is_before_it_is_told_anything() {
     let pair = Pair::start().await;
@@ -217,11 +234,8 @@ async fn a_server_has_to_prove_who_it_is_before_it_is_told_anything() {
     assert_eq!(taken(&trusted), expected, "{trusted:?}");
     assert_eq!(server.requests().len(), 3);
 
-    let plain = Model {
-        endpoint: Some(server.url().replace("http:", "https:")),
-        ..model(Some(AUTHORITY), Some(CERTIFIED))
-    };
-    let check = check_unsaved(&pair, plain).await;
+    let (plain, _plain) = without_tls().await;
+    let check = check_unsaved(&pair, unsaved(&plain)).await;
     let expected = ("tls", Fault::ModelServer, "UPSTREAM_TLS_HANDSHAKE_FAILED");
     assert_eq!(told(failed(&check)), expected);
     pair.finish().await;
