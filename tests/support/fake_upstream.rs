@@ -2,13 +2,14 @@
 //!
 //! It speaks HTTP/1.1 over a plain socket by hand, so that it can break every rule of it. Each request takes the next
 //! script, else the usual one, which answers `hello` unless another was given. Probes come whenever they like, so what they
-//! ask (`GET`) has scripts and a record of its own, and is answered by 404 without one.
+//! ask (`GET`) has scripts and a record of its own, and is answered by 404 without one. So is what a check asks so.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a harness fails by panicking")]
 #![allow(dead_code, clippy::allow_attributes, reason = "each test binary uses a part of it")]
 
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt::Write as _,
+    net::SocketAddr,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -229,6 +230,8 @@ pub(crate) struct FakeUpstream {
     port: u16,
     scripts: Arc<Mutex<VecDeque<Script>>>,
     probe_scripts: Arc<Mutex<VecDeque<Script>>>,
+    /// The usual answer to who asks for its list of models.
+    list: Arc<Mutex<Option<Script>>>,
     log: watch::Sender<Log>,
     server: JoinSet<()>,
 }
@@ -265,12 +268,14 @@ impl FakeUpstream {
         let port = listener.local_addr().unwrap().port();
         let scripts = Arc::<Mutex<VecDeque<Script>>>::default();
         let probe_scripts = Arc::<Mutex<VecDeque<Script>>>::default();
+        let list = Arc::<Mutex<Option<Script>>>::default();
         let log = watch::Sender::new(Log::default());
         let mut server = JoinSet::new();
         let play = Play {
             usual,
             scripts: Arc::clone(&scripts),
             probe_scripts: Arc::clone(&probe_scripts),
+            list: Arc::clone(&list),
             log: log.clone(),
         };
         server.spawn(serve(listener, play));
@@ -278,6 +283,7 @@ impl FakeUpstream {
             port,
             scripts,
             probe_scripts,
+            list,
             log,
             server,
         }
@@ -295,6 +301,12 @@ impl FakeUpstream {
         self
     }
 
+    /// Answers so whenever it is asked for its list of models.
+    pub(crate) fn listing(&self, script: Script) -> &Self {
+        *self.list.lock().unwrap() = Some(script);
+        self
+    }
+
     /// All that probes have asked so far.
     pub(crate) fn probes(&self) -> Vec<Received> {
         self.log.borrow().probes.clone()
@@ -305,6 +317,11 @@ impl FakeUpstream {
         let mut log = self.log.subscribe();
         let seen = timeout(PATIENCE, log.wait_for(|log| !log.probes.is_empty())).await;
         seen.expect("a probe should come").unwrap();
+    }
+
+    /// Where it listens.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
     }
 
     /// The base URL.
@@ -362,6 +379,8 @@ struct Play {
     usual: Script,
     scripts: Arc<Mutex<VecDeque<Script>>>,
     probe_scripts: Arc<Mutex<VecDeque<Script>>>,
+    /// The usual answer to who asks for its list of models.
+    list: Arc<Mutex<Option<Script>>>,
     log: watch::Sender<Log>,
 }
 
@@ -381,9 +400,11 @@ impl Play {
     /// Takes a request down, and tells what it gets.
     fn script(&self, mut request: Received, connection: &mut Option<usize>) -> Script {
         if request.line.starts_with("GET ") {
+            let is_list = request.line.starts_with("GET /v1/models ");
             self.log.send_modify(|log| log.probes.push(request));
             let script = self.probe_scripts.lock().unwrap().pop_front();
-            return script.unwrap_or_else(|| Script::response(404, &[], ""));
+            let usual = || self.list.lock().unwrap().clone().filter(|_| is_list);
+            return script.or_else(usual).unwrap_or_else(|| Script::response(404, &[], ""));
         }
         request.connection = self.number(connection);
         let script = self.scripts.lock().unwrap().pop_front();

@@ -1,0 +1,175 @@
+//! The keeper of a stream, which has a clock of its own: when a bookmark is due, when a snapshot or a long delta may begin,
+//! and when and how it ends.
+
+use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
+
+use tokio::{
+    select,
+    sync::watch,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Begin, Line, Orders, Progress, Turn};
+use crate::feed::{
+    FeedError,
+    frame::{Goodbye, GoodbyeWhy},
+    shelf::Shelf,
+};
+
+/// A stream ends itself at about this age, so that followers spread over registries and addresses.
+const ROTATION: Duration = Duration::from_secs(30 * 60);
+
+/// A reader that takes no frame for so long has stopped reading.
+const PROGRESS_WITHIN: Duration = Duration::from_secs(5 * 60);
+
+/// How long a goodbye may take to be read.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(10);
+
+/// The same at shutdown, when others wait.
+const DRAIN_WITHIN: Duration = Duration::from_secs(1);
+
+/// After a shutdown: the time that a restart takes, then all followers spread.
+const DRAIN_MIN_WAIT: Duration = Duration::from_millis(500);
+const DRAIN_SPREAD: Duration = Duration::from_secs(5);
+
+/// Who was too slow comes back when others have been served.
+const TOO_SLOW_MIN_WAIT: Duration = Duration::from_secs(1);
+const TOO_SLOW_SPREAD: Duration = Duration::from_secs(4);
+
+/// After a new life has begun all followers need a snapshot, which is encoded once: they come within a second.
+const MOVED_SPREAD: Duration = Duration::from_secs(1);
+
+/// What keeps a stream in time, whether it is read or not.
+#[derive(Debug)]
+pub(in crate::feed) struct Keeper {
+    pub(in crate::feed) shelf: Arc<Shelf>,
+    pub(in crate::feed) heartbeat: Duration,
+    pub(in crate::feed) shutdown: CancellationToken,
+    /// A newer stream has taken this one's place.
+    pub(in crate::feed) replaced: CancellationToken,
+}
+
+impl Keeper {
+    /// Has the stream begin, and keeps it until it ends.
+    ///
+    /// # Errors
+    ///
+    /// [`FeedError::TooSlow`] when the reader does not even read its goodbye.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it is an end without goodbye.
+    pub(in crate::feed) async fn run(self, begin: Begin, line: Line) -> Result<(), FeedError> {
+        let Line {
+            begin: begins,
+            orders,
+            mut progress,
+        } = line;
+        if begins.send(begin).is_err() {
+            return Ok(());
+        }
+        // The stream's own, so that its waits do not depend on when others draw theirs.
+        let mut random = fastrand::Rng::new();
+        let rotation = Instant::now() + jittered(ROTATION, &mut random);
+        let mut lost = progress.clone();
+        let goodbye = select! {
+            biased;
+            why = self.ending(rotation) => why,
+            lost = lost.wait_for(|progress| progress.lost.is_some()) => match lost {
+                Ok(progress) => progress.lost.unwrap_or(TOO_SLOW),
+                // The reader has gone.
+                Err(_closed) => return Ok(()),
+            },
+            why = self.beat(&orders, progress.clone(), random) => why,
+            never = self.turns(&orders, progress.clone()) => match never {},
+        };
+        orders.send_modify(|orders| orders.goodbye = Some(goodbye));
+        let limit = match goodbye.why {
+            GoodbyeWhy::Rotation | GoodbyeWhy::TooSlow | GoodbyeWhy::Moved => GOODBYE_WITHIN,
+            GoodbyeWhy::Drain => DRAIN_WITHIN,
+        };
+        let taken = async { while progress.changed().await.is_ok() {} };
+        timeout(limit, taken).await.map_err(|_elapsed| FeedError::TooSlow)
+    }
+
+    async fn ending(&self, rotation: Instant) -> Goodbye {
+        select! {
+            biased;
+            () = self.shutdown.cancelled() => DRAIN,
+            () = self.replaced.cancelled() => ROTATED,
+            () = sleep_until(rotation) => ROTATED,
+        }
+    }
+
+    /// Has a bookmark made every heartbeat, until none has been taken for too long.
+    async fn beat(
+        &self,
+        orders: &watch::Sender<Orders>,
+        progress: watch::Receiver<Progress>,
+        mut random: fastrand::Rng,
+    ) -> Goodbye {
+        let (mut taken, mut since) = (0, Instant::now());
+        loop {
+            sleep(jittered(self.heartbeat, &mut random)).await;
+            let now = Instant::now();
+            let newest = progress.borrow().taken;
+            if newest != taken {
+                (taken, since) = (newest, now);
+            } else if now.duration_since(since) >= PROGRESS_WITHIN {
+                return TOO_SLOW;
+            }
+            orders.send_modify(|orders| orders.beats += 1);
+        }
+    }
+
+    /// Waits for each turn that is asked for, and gives it back when it was used, or had its time. Never ends.
+    async fn turns(&self, orders: &watch::Sender<Orders>, mut progress: watch::Receiver<Progress>) -> Infallible {
+        for number in 1.. {
+            if progress.wait_for(|progress| progress.asked >= number).await.is_err() {
+                // The reader has gone, which is noticed elsewhere.
+                break;
+            }
+            let start = self.shelf.start().await;
+            orders.send_modify(|orders| orders.turn = Turn { number, is_open: true });
+            select! {
+                biased;
+                used = progress.wait_for(|progress| progress.used >= number) => drop(used),
+                () = start.over() => {}
+            }
+            orders.send_modify(|orders| orders.turn.is_open = false);
+            drop(start);
+        }
+        pending().await
+    }
+}
+
+pub(super) const DRAIN: Goodbye = Goodbye {
+    why: GoodbyeWhy::Drain,
+    min_wait: DRAIN_MIN_WAIT,
+    spread: DRAIN_SPREAD,
+};
+
+/// Ages are jittered, so that nobody need wait.
+const ROTATED: Goodbye = Goodbye {
+    why: GoodbyeWhy::Rotation,
+    min_wait: Duration::ZERO,
+    spread: Duration::ZERO,
+};
+
+pub(super) const TOO_SLOW: Goodbye = Goodbye {
+    why: GoodbyeWhy::TooSlow,
+    min_wait: TOO_SLOW_MIN_WAIT,
+    spread: TOO_SLOW_SPREAD,
+};
+
+pub(super) const MOVED: Goodbye = Goodbye {
+    why: GoodbyeWhy::Moved,
+    min_wait: Duration::ZERO,
+    spread: MOVED_SPREAD,
+};
+
+/// Within 10 % of `duration`, so that streams that began together do not stay together.
+fn jittered(duration: Duration, random: &mut fastrand::Rng) -> Duration {
+    duration.mul_f64(0.9 + 0.2 * random.f64())
+}
