@@ -126,7 +126,6 @@ async fn an_overloaded_server_is_told_as_one_by_status_or_within_the_stream() {
     let upstream = FakeUpstream::start().await;
     let overloaded = r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#;
     let json = ("content-type", "application/json");
-    let router = anthropic(&upstream).start().await;
     for (script, retry) in [
         (
             Script::response(529, &[json, ("retry-after", "7")], overloaded),
@@ -135,6 +134,8 @@ async fn an_overloaded_server_is_told_as_one_by_status_or_within_the_stream() {
         (Script::response(529, &[json], overloaded), None),
         (Script::stream().event(overloaded).end(), None),
     ] {
+        // One of its own, since the server is left alone for as long as it asks.
+        let router = anthropic(&upstream).start().await;
         upstream.then(script);
         let told = router.ask(prompt("hi")).await.told();
         assert_eq!(
