@@ -210,8 +210,9 @@ impl Endpoints {
     /// Takes down what a probe has found. A server that is known no longer is passed over.
     pub fn probed(&self, identity: &Identity, probed: Probed) {
         if let Some(group) = self.known_group(&identity.model) {
-            let changed = lock(&group).probed(identity, probed, Instant::now(), fastrand::f64());
-            self.tell(changed);
+            let mut group = lock(&group);
+            let changed = group.probed(identity, probed, Instant::now(), fastrand::f64());
+            self.tell(&group, changed);
         }
     }
 
@@ -316,7 +317,8 @@ impl Endpoints {
         self.0.reports.follow()
     }
 
-    fn tell(&self, changed: Option<Changed>) {
+    /// Tells what has changed in `group`, which is still locked: what is told last is what holds.
+    fn tell(&self, _group: &MutexGuard<'_, Group>, changed: Option<Changed>) {
         if let Some(changed) = changed {
             let identity = &changed.identity;
             let (model, server) = (&identity.model, identity.uri.origin().host_and_port());

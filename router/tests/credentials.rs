@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use switchboard::pb::router::{CandidateOutcome, InferRequest, SelectionReason};
+use switchboard_router::endpoints::Health;
 use tokio::time::Instant;
 use tonic::Code;
 
@@ -126,4 +127,23 @@ async fn a_fallback_answers_for_a_model_whose_credential_is_refused() {
         assert_eq!(selection.attempt_count, attempts, "passing over is no attempt");
     }
     assert_eq!(upstream.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_model_that_is_down_is_called_where_its_fallbacks_credential_is_refused() {
+    let (upstream, b) = (FakeUpstream::start().await, FakeUpstream::start().await);
+    b.then(refused());
+    let router = setup(&upstream, TOKEN)
+        .other("b", b.url())
+        .fallbacks(&["b"])
+        .start()
+        .await;
+    let port = upstream.kill().await;
+    for _ in 0..3 {
+        router.ask(prompt("hi")).await.told();
+    }
+    assert!(matches!(router.servers()[1].health, Some(Health::Ejected(_))));
+    let _back = FakeUpstream::on_port(port, Script::answer(["hello"])).await;
+    assert_eq!(router.ask(prompt("hi")).await.text, "hello");
+    assert_eq!(b.requests().len(), 1);
 }

@@ -1,6 +1,6 @@
 //! Model servers that die, come back, say nothing or fail everything, under calls that go on.
 
-use std::{env, time::Duration};
+use std::time::Duration;
 
 use switchboard::pb::{
     registry::{Endpoint, Feature, GetModelRequest, Model, UpdateFeatureRequest},
@@ -15,6 +15,7 @@ use tokio::{
 use crate::{
     fake_upstream::{FakeUpstream, Script},
     harness::{Answer, Pair, asking, call, infer, reason_of},
+    peer::number,
     routing::Load,
 };
 
@@ -210,9 +211,10 @@ async fn a_model_with_one_server_is_never_locked_out() {
     pair.finish().await;
 }
 
+/// `SWITCHBOARD_TEST_CALLS` says how many, fifty a second.
 #[tokio::test]
 async fn servers_that_fail_everything_are_asked_little_more_than_once_a_call() {
-    let calls: usize = env::var("SWITCHBOARD_TEST_CALLS").map_or(200, |calls| calls.parse().unwrap());
+    let calls = number("SWITCHBOARD_TEST_CALLS", 200);
     let servers = [
         FakeUpstream::always(failing()).await,
         FakeUpstream::always(failing()).await,

@@ -416,7 +416,9 @@ async fn the_health_of_a_server_is_what_calls_found() {
         .await
         .unwrap_err();
     shows(EndpointState::BackingOff).await;
-    infer(&mut pair.inference(), "code_generations", "hello").await.unwrap();
+    // It is left alone for as long as it asks.
+    pair.wait_until(async || infer(&mut pair.inference(), "code_generations", "hello").await.is_ok())
+        .await;
     assert_eq!(shows(EndpointState::Healthy).await.health[0].reason, "");
     pair.finish().await;
 }

@@ -1,7 +1,6 @@
 //! How features share a model: what one of them reserves, and how many calls it may have.
 
 use std::{
-    env,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -20,6 +19,7 @@ use crate::{
     data_plane::model,
     fake_upstream::{FakeUpstream, Script},
     harness::{Pair, asking, infer, reason_of},
+    peer::number,
 };
 
 /// The feature that has places of its own, and the one that takes all it can get.
@@ -55,9 +55,10 @@ async fn median(callers: JoinSet<Vec<Duration>>) -> Duration {
     took[took.len() / 2]
 }
 
+/// `SWITCHBOARD_TEST_CALLS` says how many.
 #[tokio::test]
 async fn a_feature_with_places_of_its_own_does_not_wait_behind_another() {
-    let calls: usize = env::var("SWITCHBOARD_TEST_CALLS").map_or(200, |calls| calls.parse().unwrap());
+    let calls = number("SWITCHBOARD_TEST_CALLS", 200);
     let answer = Script::stream().pause(Duration::from_millis(30)).text("hello");
     let upstream = FakeUpstream::always(answer.finish("stop").done().end()).await;
     let pair = Pair::start().await;

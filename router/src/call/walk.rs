@@ -439,7 +439,9 @@ impl Walk {
 
     /// Whether a model that was not reached yet takes calls.
     fn has_other_model(&self) -> bool {
-        let takes_calls = |model: &Arc<Model>| self.choosing.endpoints.readiness(model) == Readiness::Ready;
+        let takes_calls = |model: &Arc<Model>| {
+            self.choosing.endpoints.readiness(model) == Readiness::Ready && self.permits.refusal(model).is_none()
+        };
         let mut others = self.catalog.candidates(&self.decision).skip(self.reached);
         others.any(|candidate| candidate.model.is_ok_and(takes_calls))
     }

@@ -67,15 +67,17 @@ impl InFlight {
                 lock(&self.group).failed(self.server, now);
             }
         }
-        let changed = lock(&self.group).judge(self.server, &mut self.ticket, verdict, now, fastrand::f64());
-        self.endpoints.tell(changed);
+        let mut group = lock(&self.group);
+        let changed = group.judge(self.server, &mut self.ticket, verdict, now, fastrand::f64());
+        self.endpoints.tell(&group, changed);
     }
 
     fn answers(&mut self, now: Instant) {
         self.is_timed = true;
         let took = (self.work, now.saturating_duration_since(self.begun));
-        let changed = lock(&self.group).answers(self.server, &mut self.ticket, took, now);
-        self.endpoints.tell(changed);
+        let mut group = lock(&self.group);
+        let changed = group.answers(self.server, &mut self.ticket, took, now);
+        self.endpoints.tell(&group, changed);
     }
 
     fn waited(&mut self, now: Instant) {

@@ -167,7 +167,8 @@ impl Group {
     /// Whether calls can be taken.
     pub(super) fn readiness(&self, now: Instant) -> Readiness {
         let mut down = None;
-        let mut asks = None;
+        // Who asks to be left alone, those that fail apart: a server that works is worth waiting for.
+        let (mut asks, mut failing_asks) = (None, None);
         for (_, entry) in self.in_use() {
             let server = &entry.server;
             if server.is_available(now) || server.may_be_tried(now) {
@@ -175,19 +176,27 @@ impl Group {
             }
             let reason = server.health().and_then(Health::reason);
             match server.is_left_alone(now) {
-                Some(until) if !server.is_failing() => {
-                    let sooner = asks.is_none_or(|(soonest, _)| until < soonest);
-                    asks = if sooner { Some((until, reason)) } else { asks };
+                None => down = down.or(reason),
+                Some(until) => {
+                    let asks = if server.is_failing() {
+                        &mut failing_asks
+                    } else {
+                        &mut asks
+                    };
+                    if asks.is_none_or(|(soonest, _)| until < soonest) {
+                        *asks = Some((until, reason));
+                    }
                 }
-                _ => down = down.or(reason),
             }
         }
-        match asks {
-            Some((until, reason)) => Readiness::LeftAlone {
-                reason: reason.unwrap_or(Reason::UpstreamRateLimited),
-                pause: until.saturating_duration_since(now),
-            },
-            None => down.map_or(Readiness::Ready, |reason| Readiness::Down { reason }),
+        match (asks, down) {
+            (None, Some(reason)) => Readiness::Down { reason },
+            (asks, _) => asks
+                .or(failing_asks)
+                .map_or(Readiness::Ready, |(until, reason)| Readiness::LeftAlone {
+                    reason: reason.unwrap_or(Reason::UpstreamRateLimited),
+                    pause: until.saturating_duration_since(now),
+                }),
         }
     }
 
@@ -209,7 +218,9 @@ impl Group {
             None if is_any_well => self.pick(ask.key, now, &mut chance, |entry| {
                 is_untried(entry) && entry.server.is_available(now)
             })?,
-            None if ask.may_be_degraded => self.pick(ask.key, now, &mut chance, is_untried)?,
+            None if ask.may_be_degraded => self.pick(ask.key, now, &mut chance, |entry| {
+                is_untried(entry) && entry.server.is_left_alone(now).is_none()
+            })?,
             None => return None,
         };
         let member = *self.members.get(place)?;

@@ -209,6 +209,27 @@ async fn a_server_is_left_alone_for_as_long_as_it_asks() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_that_fails_is_left_alone_too_when_it_asks() {
+    let case = Case::of(2);
+    let busy = Verdict::Busy(Reason::UpstreamRateLimited, Some(Duration::from_secs(20)));
+    let (mut one, mut two) = (case.call_at(0), case.call_at(1));
+    case.take_out(0);
+    case.take_out(1);
+    one.in_flight.judge(busy);
+    assert!(case.is_down());
+    assert!((0..50).all(|_| case.call().endpoint == 1));
+    two.in_flight.judge(busy);
+    let expected = Readiness::LeftAlone {
+        reason: Reason::UpstreamConnectFailed,
+        pause: Duration::from_secs(20),
+    };
+    assert_eq!(case.endpoints.readiness(&case.model), expected);
+    assert!(case.endpoints.choose(&case.model, &ask()).is_none());
+    advance(Duration::from_secs(20)).await;
+    assert!(case.call().is_degraded);
+}
+
+#[tokio::test(start_paused = true)]
 async fn soft_failures_take_out_half_of_the_servers_while_another_passes() {
     let case = Case::of(4);
     for server in 0..3 {
