@@ -24,10 +24,9 @@ pub fn identifier(body: &[u8], id: &str) -> Option<String> {
         .data
         .into_iter()
         .map(|entry| entry.id)
-        .filter(|name| is_name(name))
         .collect();
     match <[String; 1]>::try_from(names) {
-        Ok([only]) => Some(only),
+        Ok([only]) => is_name(&only).then_some(only),
         Err(names) => names.into_iter().find(|name| name == id),
     }
 }
@@ -54,6 +53,7 @@ mod tests {
             (entries(&["org/Model-7B"]), Some("org/Model-7B")),
             (entries(&["a", "m", "b"]), Some("m")),
             (entries(&["a", "b"]), None),
+            (entries(&["a", ""]), None),
             (entries(&[]), None),
             (entries(&[""]), None),
             (entries(&[&long]), None),
