@@ -1,7 +1,7 @@
 //! How servers do beside their calls, and what they tell of themselves.
 //!
-//! Each server is asked on its own, whatever models and features lead to it, and only what has it generate nothing:
-//! `/health` beside `/v1`, where it has none the model list, and where it has none either that it answers is all. Platforms
+//! Each server of a model is asked on its own, whatever features lead to it, and only what has it generate nothing: `/health`
+//! beside `/v1`, where it has none the model list, and where it has none either that it answers is all. Platforms
 //! of others are not asked. What follows from a probe others decide.
 
 pub mod engine;
@@ -170,9 +170,10 @@ impl Prober {
             return;
         }
         let load = match self.ask(server, METRICS).await {
+            // It may be there another time.
+            Ok(page) if page.status.is_server_error() => return,
             Ok(page) => engine::load(&String::from_utf8_lossy(&page.body)),
             Err(UpstreamError::TooLarge(_)) => None,
-            // It may be there another time.
             Err(_) => return,
         };
         endpoints.measured(server.identity, load);

@@ -13,7 +13,7 @@ const NAME_LENGTH_MAX: usize = 1000;
 const SHOWN_MAX: usize = 10;
 const SHOWN_LENGTH_MAX: usize = 128;
 
-/// The names of a server's models, as far as they can be names.
+/// The names of a server's models, whatever it wrote as names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelList(Vec<String>);
 
@@ -32,8 +32,7 @@ impl ModelList {
     #[must_use]
     pub fn parse(body: &[u8]) -> Option<Self> {
         let list: List = serde_json::from_slice(body).ok()?;
-        let names = list.data.into_iter().map(|entry| entry.id);
-        Some(Self(names.filter(|name| is_name(name)).collect()))
+        Some(Self(list.data.into_iter().map(|entry| entry.id).collect()))
     }
 
     /// The name by which the server knows the model `id`: the list's only one, else the one that is equal. `None`: the list
@@ -41,7 +40,7 @@ impl ModelList {
     #[must_use]
     pub fn identifier(&self, id: &str) -> Option<&str> {
         match &*self.0 {
-            [only] => Some(only),
+            [only] => is_name(only).then_some(only),
             names => names.iter().find(|name| *name == id).map(String::as_str),
         }
     }
@@ -99,10 +98,12 @@ mod tests {
     #[test]
     fn the_only_entry_is_the_model_else_the_one_with_its_id() {
         let long = "x".repeat(1001);
-        let cases: [(&[&str], Option<&str>); 7] = [
+        let cases: [(&[&str], Option<&str>); 8] = [
             (&["org/Model-7B"], Some("org/Model-7B")),
             (&["a", "m", "b"], Some("m")),
             (&["a", "b"], None),
+            // Two are listed, though one is no name.
+            (&["a", ""], None),
             (&[], None),
             (&[""], None),
             (&[&long], None),

@@ -395,6 +395,22 @@ fn what_is_no_event_is_malformed_and_what_is_unknown_says_nothing() {
 }
 
 #[test]
+fn nothing_of_an_answer_that_is_being_read_is_printed() {
+    let mut decoder = Decoder::default();
+    let begin = r#"{"type":"content_block_start","content_block":{"type":"thinking","thinking":"","signature":"can"}}"#;
+    let more = r#"{"type":"content_block_delta","delta":{"type":"signature_delta","signature":"ary"}}"#;
+    for data in [begin, more] {
+        assert_eq!(decoder.decode(data), Ok(vec![]));
+        assert!(!format!("{decoder:?}").contains("can"), "{decoder:?}");
+    }
+    let end = decoder.decode(r#"{"type":"content_block_stop"}"#).unwrap();
+    assert_eq!(
+        end,
+        [Event::Delta(dialect::Delta::Signature(signature("canary").unwrap()))]
+    );
+}
+
+#[test]
 fn every_stop_reason_is_known() {
     for (reason, expected) in [
         ("end_turn", FinishReason::Stop),
