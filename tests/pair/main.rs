@@ -35,6 +35,7 @@ mod process;
 mod real_model;
 mod refusals;
 mod reports;
+mod requests;
 mod routing;
 mod ruby;
 mod stalled;
