@@ -143,21 +143,17 @@ async fn a_chaos_servers_own_verdict_on_the_router_is_good() {
     let usual = ModelLimits::default();
     let hurried = ModelLimits {
         first_token_timeout: Some(Seconds { seconds: 1, nanos: 0 }),
-        ..usual.clone()
+        ..usual
     };
     // Two ways to the server: two servers, as far as the router knows.
     let other = Proxy::start(server.addr);
     let two = [server.addr, other.addr()];
     let elsewhere = [
-        (
-            "code_generations",
-            json!({"type": "fail", "status": 500}),
-            usual.clone(),
-        ),
+        ("code_generations", json!({"type": "fail", "status": 500}), usual),
         (
             "duo_chat",
             json!({"type": "stream_fault", "kind": "disconnect", "after_chunks": 1}),
-            usual.clone(),
+            usual,
         ),
         (
             "duo_chat_explain_code",
@@ -199,10 +195,10 @@ async fn a_chaos_servers_own_verdict_on_the_router_is_good() {
     ];
     let refused = "duo_agent_platform_agentic_chat";
     for (feature, _, limits) in &elsewhere {
-        configure(&pair, feature, &two, limits.clone()).await;
+        configure(&pair, feature, &two, *limits).await;
     }
     for (feature, ..) in &told {
-        configure(&pair, feature, &[server.addr], usual.clone()).await;
+        configure(&pair, feature, &[server.addr], usual).await;
     }
     configure(&pair, refused, &two, usual).await;
     server.ask("POST", "reset", &Value::Null).await;

@@ -72,8 +72,8 @@ impl Caller {
         Status::from_header_map(response.headers())
     }
 
-    /// The connection is the same as in the beginning.
-    fn is_unharmed(mut self) {
+    /// Checks that the connection is the same as in the beginning.
+    fn assert_unharmed(mut self) {
         assert!(self.connection.try_join_next().is_none());
     }
 }
@@ -131,7 +131,7 @@ async fn a_message_that_is_too_large_leaves_its_connection_usable_compressed_or_
                 }
             }
         }
-        caller.is_unharmed();
+        caller.assert_unharmed();
     }
     pair.finish().await;
 }
@@ -151,7 +151,7 @@ async fn a_small_message_that_becomes_a_large_one_costs_no_memory() {
             }
             let now = service.peak_kib();
             assert!(now < before + BOMB_KIB, "{encoding}: {before} KiB, then {now}");
-            caller.is_unharmed();
+            caller.assert_unharmed();
         }
     }
     pair.finish().await;
@@ -212,7 +212,7 @@ async fn every_method_takes_gzip_and_zstd_and_names_what_it_does_not_take() {
                 let accepted = status.metadata().get("grpc-accept-encoding").unwrap();
                 assert_eq!(accepted, "gzip,zstd,identity", "{method}");
             }
-            caller.is_unharmed();
+            caller.assert_unharmed();
         }
     }
     pair.finish().await;
@@ -247,6 +247,6 @@ async fn a_compressed_call_is_answered_and_a_damaged_one_spoils_nothing() {
         let status = caller.refused(INFER, None, frame).await.unwrap();
         assert_eq!(told(&status), (Code::Internal, "INTERNAL_ERROR".to_owned()), "{name}");
     }
-    caller.is_unharmed();
+    caller.assert_unharmed();
     pair.finish().await;
 }
