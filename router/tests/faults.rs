@@ -83,6 +83,62 @@ enum Against {
 }
 
 impl Row {
+    /// A fault that one attempt of one server shows.
+    fn new(number: u8, name: &'static str, fault: impl Into<Fault>, code: Code, reason: &'static str) -> Self {
+        Self {
+            number,
+            name,
+            fault: fault.into(),
+            caller: Caller::Reads,
+            told: Some((code, reason)),
+            sent: Some(0),
+            against: Against::Server,
+            metadata: &[],
+            fields: &[],
+            retry: None,
+        }
+    }
+
+    fn against(self, against: Against) -> Self {
+        Self { against, ..self }
+    }
+
+    /// After so many pieces.
+    fn sent(self, sent: usize) -> Self {
+        Self {
+            sent: Some(sent),
+            ..self
+        }
+    }
+
+    /// With a caller that does this, after pieces whose number depends on time.
+    fn to(self, caller: Caller) -> Self {
+        Self {
+            caller,
+            sent: None,
+            ..self
+        }
+    }
+
+    fn with(self, metadata: &'static [(&'static str, &'static str)]) -> Self {
+        Self { metadata, ..self }
+    }
+
+    /// With a violation at these fields.
+    fn blames(self, fields: &'static [&'static str]) -> Self {
+        Self { fields, ..self }
+    }
+
+    /// To be repeated after so many seconds.
+    fn retry(self, seconds: u64) -> Self {
+        Self {
+            retry: Some(seconds),
+            ..self
+        }
+    }
+}
+
+impl Row {
     /// A router whose model has this fault.
     fn setup(&self, place: &Place) -> Setup {
         let origin = place.url();
