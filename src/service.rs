@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod process;
 pub mod ready_file;
 pub mod request_id;
+pub mod requests;
 pub mod serve;
 pub mod signals;
 pub mod trace;

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use switchboard::{
+    bounded,
     pb::{
         registry::{
             feature_service_server::FeatureServiceServer, model_service_server::ModelServiceServer,
@@ -209,10 +210,16 @@ impl Server {
         let config_api = ConfigApi::new(feed, history);
         let size = LIMITS.message_bytes;
         let routes = Routes::default()
-            .add_service(ModelServiceServer::new(ModelApi::new(commit.clone(), fleet)).max_decoding_message_size(size))
-            .add_service(FeatureServiceServer::new(FeatureApi::new(commit.clone())).max_decoding_message_size(size))
-            .add_service(SettingsServiceServer::new(SettingsApi::new(commit)).max_decoding_message_size(size))
-            .add_service(ConfigServiceServer::new(config_api).max_decoding_message_size(CONFIG_BYTES_MAX));
+            .add_service(bounded!(
+                ModelServiceServer::new(ModelApi::new(commit.clone(), fleet)),
+                size
+            ))
+            .add_service(bounded!(
+                FeatureServiceServer::new(FeatureApi::new(commit.clone())),
+                size
+            ))
+            .add_service(bounded!(SettingsServiceServer::new(SettingsApi::new(commit)), size))
+            .add_service(bounded!(ConfigServiceServer::new(config_api), CONFIG_BYTES_MAX));
         // Open for reading and writing from the first moment on.
         let (_ready, ready) = watch::channel(true);
         let services = Services {

@@ -7,6 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use switchboard::{
+    bounded,
     names::InstanceId,
     pb::router::{inference_service_server::InferenceServiceServer, routing_service_server::RoutingServiceServer},
     service::{
@@ -143,8 +144,8 @@ impl Server {
         inference.calls().permits().register(own);
         let routing = RoutingApi::new(inference.calls().clone(), progress, stop.clone());
         let routes = Routes::default()
-            .add_service(InferenceServiceServer::new(inference).max_decoding_message_size(LIMITS.message_bytes))
-            .add_service(RoutingServiceServer::new(routing).max_decoding_message_size(LIMITS.message_bytes));
+            .add_service(bounded!(InferenceServiceServer::new(inference), LIMITS.message_bytes))
+            .add_service(bounded!(RoutingServiceServer::new(routing), LIMITS.message_bytes));
         let services = Services {
             routes,
             names: SERVICES,

@@ -3,8 +3,10 @@
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
+use prometheus_client::registry::Registry;
 use prost::Message as _;
 use switchboard::{
+    bounded,
     catalogue::Catalogue,
     digest::{ChainDigest, StateDigest},
     endpoint::EndpointUri,
@@ -16,6 +18,7 @@ use switchboard::{
         routing_service_server::RoutingServiceServer, stream_infer_response::Event,
     },
     secret::ApiToken,
+    service::{call::CallLayer, metrics::CallMetrics},
 };
 use switchboard_router::{
     call::Limits,
@@ -44,6 +47,9 @@ use tonic_types::StatusExt as _;
 
 /// The model's API token; it must be seen nowhere but in one header.
 pub(crate) const TOKEN: &str = "sk-canary-7d1e";
+
+/// The most bytes of a request.
+pub(crate) const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// A hand-made configuration of revision 7: one model, `models/m`, which answers `duo_chat`.
 #[derive(Debug)]
@@ -365,9 +371,11 @@ impl Router {
         let mut server = JoinSet::new();
         server.spawn(async move {
             let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            let metrics = CallMetrics::new(&mut Registry::default(), &[]);
             let server = Server::builder()
-                .add_service(InferenceServiceServer::new(api))
-                .add_service(RoutingServiceServer::new(routing));
+                .layer(CallLayer::new(MESSAGE_BYTES, metrics))
+                .add_service(bounded!(InferenceServiceServer::new(api), MESSAGE_BYTES))
+                .add_service(bounded!(RoutingServiceServer::new(routing), MESSAGE_BYTES));
             server.serve_with_incoming(incoming).await.unwrap();
         });
         let channel = Channel::from_shared(format!("http://{address}")).unwrap();

@@ -9,6 +9,7 @@ use http::{Request, Response};
 use prost::Message;
 use switchboard::pb::router::{self, StreamInferResponse};
 use tokio::{net::TcpStream, task::JoinSet};
+use tonic::Status;
 
 /// The windows of a common proxy.
 const STREAM_WINDOW: u32 = 65_535;
@@ -54,15 +55,27 @@ impl Peer {
 
     /// Sends a request, and waits for nothing.
     pub(crate) async fn call(&self, method: Method, message: &router::InferRequest) -> Call {
+        self.call_with(&[], method, message).await
+    }
+
+    /// The same, with these headers.
+    pub(crate) async fn call_with(
+        &self,
+        headers: &[(&str, &str)],
+        method: Method,
+        message: &router::InferRequest,
+    ) -> Call {
         let uri = format!(
             "http://{}/switchboard.router.v1.InferenceService/{method:?}",
             self.address
         );
         let request = Request::post(uri)
             .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .body(())
-            .unwrap();
+            .header("te", "trailers");
+        let request = headers
+            .iter()
+            .fold(request, |request, &(name, value)| request.header(name, value));
+        let request = request.body(()).unwrap();
         let mut client = self.client.clone().ready().await.unwrap();
         let (response, mut sender) = client.send_request(request, false).unwrap();
         let message = message.encode_to_vec();
@@ -95,6 +108,12 @@ impl Call {
             sender: self.sender,
             unread: BytesMut::new(),
         })
+    }
+
+    /// Waits for a failure before the answer has begun, and for nothing longer than the router does: no timer is here.
+    pub(crate) async fn refused(self) -> Status {
+        let response = self.response.await.unwrap();
+        Status::from_header_map(response.headers()).unwrap()
     }
 
     /// Ends the call by a reset of its stream.

@@ -200,16 +200,13 @@ fn give_a_reason(headers: &mut HeaderMap, request_id: &RequestId, message_bytes_
             Reason::MethodUnknown,
             "this service has no such method; reflection lists those that it has",
         ),
-        // What is compressed is refused before any of it is read, so that nothing small can become large.
         Code::Unimplemented => Failure::new(
             Reason::EncodingNotSupported,
-            "the request is compressed, which this service does not take",
+            "the request is compressed in a way that this service does not take; it takes gzip and zstd",
         ),
-        Code::OutOfRange => {
-            // A method may take more than the service does otherwise; tonic says how much.
-            let told = status.message().rsplit_once("the limit is: ");
-            let told = told.and_then(|(_, limit)| limit.strip_suffix(" bytes")?.parse().ok());
-            let limit: usize = told.unwrap_or(message_bytes_max);
+        // As it comes, or once it is inflated.
+        Code::OutOfRange | Code::ResourceExhausted => {
+            let limit = limit_of(status.message()).unwrap_or(message_bytes_max);
             let message = format!("the request is larger than the {limit} bytes that are taken");
             Failure::new(Reason::MessageTooLarge, message).with(key::LIMIT, limit)
         }
@@ -224,6 +221,14 @@ fn give_a_reason(headers: &mut HeaderMap, request_id: &RequestId, message_bytes_
     }
     // Only a message with characters that no header can carry fails here, and ours have none.
     drop(failure.into_status(request_id.as_str()).add_header(headers));
+}
+
+/// The limit that tonic names, in bytes: a method may take more than the service does otherwise.
+fn limit_of(message: &str) -> Option<usize> {
+    let (_, limit) = message
+        .rsplit_once("the limit is: ")
+        .or_else(|| message.rsplit_once("size limit, of "))?;
+    limit.split_once(" bytes")?.0.parse().ok()
 }
 
 struct CallBody {

@@ -7,7 +7,10 @@ use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tonic_reflection::server::{Builder, Error as ReflectionError};
 
-use crate::pb;
+use crate::{bounded, pb};
+
+/// More than any question of health or reflection needs.
+const REQUEST_BYTES: usize = 16 * 1024;
 
 /// Something that may fail while the services go on, told under a name of its own.
 #[derive(Debug)]
@@ -31,7 +34,7 @@ impl Health {
         let (reporter, server) = tonic_health::server::health_reporter();
         let health = Self { reporter, services };
         health.set_serving(false).await;
-        (health, routes.add_service(server))
+        (health, routes.add_service(bounded!(server, REQUEST_BYTES)))
     }
 
     /// Says whether all services serve.
@@ -86,5 +89,7 @@ pub fn add_reflection(routes: Routes, services: &[&str]) -> Result<Routes, Refle
     let v1alpha = builder()
         .with_service_name("grpc.reflection.v1alpha.ServerReflection")
         .build_v1alpha()?;
-    Ok(routes.add_service(v1).add_service(v1alpha))
+    Ok(routes
+        .add_service(bounded!(v1, REQUEST_BYTES))
+        .add_service(bounded!(v1alpha, REQUEST_BYTES)))
 }

@@ -1,8 +1,5 @@
 //! Calls that do what they should not, and mistakes of the router's own: one call fails, and nothing else.
 
-use bytes::Bytes;
-use http::Request;
-use prost::Message as _;
 use switchboard::pb::router::{InferRequest, StreamInferResponse, infer_request::Input, stream_infer_response::Event};
 use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt as _;
@@ -15,7 +12,6 @@ use crate::{
 
 /// What a router may need for one answer that has no end: its caps, and what is on its way.
 const ANSWER_KIB: u64 = 24 * 1024;
-const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 const FEATURE: &str = "code_generations";
 const PROMPT: &str = "canary-prompt-44af";
 
@@ -74,94 +70,6 @@ async fn an_answer_without_end_costs_no_memory() {
     assert_eq!(reason_of(&whole).unwrap(), "UPSTREAM_RESPONSE_TOO_LARGE");
     let now = pair.router.peak_kib();
     assert!(now < peak + ANSWER_KIB, "a whole answer: {peak} KiB, then {now}");
-    pair.finish().await;
-}
-
-/// A caller on one connection by hand, since a client would get a new one without a word.
-struct Caller(h2::client::SendRequest<Bytes>, String);
-
-impl Caller {
-    /// How a call ends at once. `None`: it is answered.
-    async fn refused(&self, encoding: Option<&str>, flag: u8, message: &[u8]) -> Option<Status> {
-        let mut request = Request::post(&self.1)
-            .header("content-type", "application/grpc")
-            .header("te", "trailers");
-        if let Some(encoding) = encoding {
-            request = request.header("grpc-encoding", encoding);
-        }
-        let mut client = self.0.clone().ready().await.unwrap();
-        let (response, mut sender) = client.send_request(request.body(()).unwrap(), false).unwrap();
-        let mut frame = vec![flag];
-        frame.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
-        frame.extend_from_slice(message);
-        sender.send_data(frame.into(), true).unwrap();
-        Status::from_header_map(response.await.unwrap().headers())
-    }
-}
-
-#[tokio::test]
-async fn a_message_that_is_too_large_leaves_its_connection_usable() {
-    let upstream = FakeUpstream::start().await;
-    let pair = start(&[], &upstream).await;
-    let stream = tokio::net::TcpStream::connect(pair.router.listen_addr).await.unwrap();
-    let (client, connection) = h2::client::handshake(stream).await.unwrap();
-    let mut driver = tokio::task::JoinSet::new();
-    driver.spawn(connection);
-    let uri = format!(
-        "http://{}/switchboard.router.v1.InferenceService/StreamInfer",
-        pair.router.listen_addr
-    );
-    let caller = Caller(client, uri);
-    let of_bytes = |bytes: usize| {
-        let message = InferRequest {
-            feature: "x".repeat(bytes - 5),
-            ..Default::default()
-        };
-        let encoded = message.encode_to_vec();
-        assert_eq!(encoded.len(), bytes);
-        encoded
-    };
-    // More often than a connection that loses its window over it would stand.
-    for _ in 0..3 {
-        for (bytes, is_taken) in [
-            (MESSAGE_BYTES_MAX - 1, true),
-            (MESSAGE_BYTES_MAX, true),
-            (MESSAGE_BYTES_MAX + 1, false),
-        ] {
-            let status = caller.refused(None, 0, &of_bytes(bytes)).await.unwrap();
-            let info = status.get_error_details().error_info().unwrap().clone();
-            if is_taken {
-                assert_ne!(info.reason, "MESSAGE_TOO_LARGE", "{bytes}");
-            } else {
-                assert_eq!(
-                    (status.code(), info.reason.as_str()),
-                    (Code::ResourceExhausted, "MESSAGE_TOO_LARGE")
-                );
-                assert_eq!(info.metadata["limit"], MESSAGE_BYTES_MAX.to_string());
-            }
-        }
-        // What is compressed is not even looked at.
-        for encoding in ["gzip", "deflate", "zstd", "made-up"] {
-            let status = caller.refused(Some(encoding), 1, &[0; 1024]).await.unwrap();
-            let info = status.get_error_details().error_info().unwrap().clone();
-            assert_eq!(
-                (status.code(), info.reason.as_str()),
-                (Code::Unimplemented, "ENCODING_NOT_SUPPORTED")
-            );
-        }
-        let status = caller.refused(None, 1, &[0; 1024]).await.unwrap();
-        assert_eq!(
-            status.get_error_details().error_info().unwrap().reason,
-            "INTERNAL_ERROR",
-            "it does not say how"
-        );
-        assert!(
-            caller.refused(None, 0, &request().encode_to_vec()).await.is_none(),
-            "it is answered"
-        );
-    }
-    assert!(driver.try_join_next().is_none(), "the connection is the same");
-    drop(driver);
     pair.finish().await;
 }
 

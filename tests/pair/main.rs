@@ -37,6 +37,7 @@ mod process;
 mod real_model;
 mod refusals;
 mod reports;
+mod requests;
 mod routing;
 mod ruby;
 mod shares;

@@ -199,6 +199,39 @@ pub enum Outcome {
     NotReady,
 }
 
+impl From<&CallError> for Outcome {
+    /// Of a candidate that was passed over or failed.
+    fn from(error: &CallError) -> Self {
+        match error {
+            CallError::Unusable { why, .. } => (*why).into(),
+            CallError::Ejected { .. } => Self::Ejected,
+            CallError::Overloaded { .. } => Self::Full,
+            CallError::Upstream(UpstreamError::Dial(error)) => Self::Failed(error.to_string()),
+            CallError::ConfigNotLoaded
+            | CallError::Resolve(_)
+            | CallError::QuotaExceeded(_)
+            | CallError::InputNotSupported(_)
+            | CallError::DeadlineTooShort(_)
+            | CallError::DeadlinePassed
+            | CallError::CallerGone
+            | CallError::CallerTooSlow(_)
+            | CallError::Draining
+            | CallError::Upstream(_)
+            | CallError::Internal => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+impl From<Unusable> for Outcome {
+    fn from(why: Unusable) -> Self {
+        match why {
+            Unusable::Disabled => Self::Disabled,
+            Unusable::CredentialMissing => Self::CredentialMissing,
+            Unusable::NotReady => Self::NotReady,
+        }
+    }
+}
+
 impl Context {
     /// Of a call that has just come.
     #[must_use]

@@ -1,24 +1,15 @@
-//! What the end of an attempt says about the server: pure.
+//! What the end of an attempt says: of the server, and of where the call may go better. Pure.
 #![warn(clippy::wildcard_enum_match_arm)]
 
-use super::{Attempt, CallError};
+use super::CallError;
 use crate::{
     endpoints::Verdict,
     status::upstream::reason,
     upstream::{UpstreamError, connector::DialError},
 };
 
-impl Attempt {
-    /// Says what its end says of the server, if it says anything.
-    pub(super) fn judge(&mut self, error: Option<&CallError>) {
-        if let Some(verdict) = verdict(self.is_hurried, error) {
-            self.in_flight.judge(verdict);
-        }
-    }
-}
-
 /// The verdict on the server that an attempt went to. `None`: it says nothing, since it ended for another cause.
-fn verdict(is_hurried: bool, error: Option<&CallError>) -> Option<Verdict> {
+pub(super) fn verdict(is_hurried: bool, error: Option<&CallError>) -> Option<Verdict> {
     match error {
         None => Some(Verdict::Answered),
         // The caller's deadline, or what is left for others, did not give it the time that its model allows.
@@ -65,6 +56,48 @@ const fn of_failure(error: &UpstreamError) -> Option<Verdict> {
         UpstreamError::Busy(_, pause) => Some(Verdict::Busy(reason, Some(*pause))),
         // Its verdict on the request.
         UpstreamError::Rejected { .. } => None,
+    }
+}
+
+/// Where a call that failed before its first token may be tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Repeat {
+    /// On another server of the model, then on another model.
+    Elsewhere,
+    /// On the same model once it has a newer credential, else on another: every server of this one would say the same.
+    WithNewerCredential(u16),
+    /// Nowhere: it is not the server's fault, or not for us to repeat.
+    Nowhere,
+}
+
+/// Where a call may go better is decided by whose fault it is.
+pub(super) const fn repeat(error: &CallError) -> Repeat {
+    let CallError::Upstream(error) = error else {
+        return Repeat::Nowhere;
+    };
+    match error {
+        UpstreamError::Dial(
+            DialError::Dns(_)
+            | DialError::Connect(_)
+            | DialError::TimedOut(_)
+            | DialError::Handshake(_)
+            | DialError::Untrusted(_),
+        )
+        | UpstreamError::FirstTokenTimeout(_)
+        | UpstreamError::IdleTimeout(_)
+        | UpstreamError::Truncated
+        | UpstreamError::Server(_)
+        | UpstreamError::Busy(..)
+        | UpstreamError::RateLimited(_)
+        | UpstreamError::NotFound
+        | UpstreamError::Redirected(_)
+        | UpstreamError::UnexpectedStatus(_)
+        | UpstreamError::UnexpectedContentType
+        | UpstreamError::Protocol
+        | UpstreamError::InvalidUtf8
+        | UpstreamError::TooLarge(_) => Repeat::Elsewhere,
+        UpstreamError::CredentialRejected(status) => Repeat::WithNewerCredential(*status),
+        UpstreamError::Rejected { .. } => Repeat::Nowhere,
     }
 }
 

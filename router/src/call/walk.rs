@@ -4,72 +4,40 @@
 //! inside the deadline; what failed says whether another may follow, and where.
 #![warn(clippy::wildcard_enum_match_arm)]
 
+mod attempt;
 mod hedge;
 mod renew;
 
 use std::{sync::Arc, time::Duration};
 
-use switchboard::{
-    names::ModelName,
-    reason::Reason,
-    service::{chain::Chain, request_id::RequestId},
-};
+use switchboard::{names::ModelName, reason::Reason, service::chain::Chain};
 use tokio::time::Instant;
 
 use super::{
-    CallError, Calls, Limits, Selected,
+    CallError, Calls, Limits,
     deadline::BUDGET_MIN,
     failure::{CallFailure, Considered, Context, Outcome},
     permits::{FeaturePermit, Overloaded, Party, Permits, Place},
+    verdict::{Repeat, repeat},
 };
 use crate::{
-    catalog::{Candidate, Catalog, Decision, Model, SelectionReason, Unusable},
+    catalog::{Candidate, Catalog, Decision, Model, SelectionReason},
     current::Current,
-    endpoints::{Ask, Endpoints, InFlight, Readiness, ServerId, Shape, Work},
+    endpoints::{Endpoints, Readiness, ServerId, Shape},
     prompt::{self, Request, Target},
     upstream::{
-        Outgoing, UpstreamError,
-        connector::DialError,
+        UpstreamError,
         dialect::{self, Post},
     },
 };
 
+pub use self::attempt::Attempt;
 pub(super) use self::hedge::Hedge;
 
 /// The most attempts of one call.
 pub const ATTEMPTS_MAX: u32 = 3;
 /// When a model that is down may be worth another call.
 const RETRY: Duration = Duration::from_secs(1);
-
-/// Where a call that failed before its first token may be tried again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Repeat {
-    /// On another server of the model, then on another model.
-    Elsewhere,
-    /// On the same model once it has a newer credential, else on another: every server of this one would say the same.
-    WithNewerCredential(u16),
-    /// Nowhere: it is not the server's fault, or not for us to repeat.
-    Nowhere,
-}
-
-/// One attempt, ready to go out.
-#[derive(Debug)]
-pub struct Attempt {
-    /// Who is called, and why. It is told when the attempt answers.
-    pub selected: Selected,
-    /// What is sent.
-    pub post: Arc<Post>,
-    /// From now to the first token, where there is one before the end.
-    pub first_token: Duration,
-    /// Whether that is less than the model allows.
-    pub is_hurried: bool,
-    /// Between two events.
-    pub idle: Duration,
-    /// When the call must be over on this model.
-    pub deadline: Instant,
-    /// What the server is to be told of it.
-    pub in_flight: InFlight,
-}
 
 /// By what servers are chosen.
 #[derive(Debug)]
@@ -80,23 +48,6 @@ pub struct Choosing {
     pub key: Option<u64>,
     /// How the call is answered.
     pub shape: Shape,
-}
-
-impl Attempt {
-    /// Where it goes.
-    #[must_use]
-    pub fn outgoing<'a>(&'a self, request_id: &'a RequestId) -> Outgoing<'a> {
-        let Selected { model, endpoint, .. } = &self.selected;
-        Outgoing {
-            endpoint: &endpoint.uri,
-            address: self.selected.address,
-            identifier: &self.selected.identifier,
-            credential: model.credential.as_deref(),
-            tls: model.tls.as_ref(),
-            connect_timeout: model.limits.connect_timeout,
-            request_id,
-        }
-    }
 }
 
 /// The models of one call, tried in turn. It holds the place at the model that is being tried.
@@ -230,7 +181,7 @@ impl Walk {
     /// Notes that a candidate takes no part.
     fn passed_over(&mut self, model: &ModelName, error: CallError) {
         self.outcomes.truncate(self.reached.saturating_sub(1));
-        self.outcomes.push(outcome(&error));
+        self.outcomes.push(Outcome::from(&error));
         self.about.get_or_insert_with(|| model.clone());
         self.first.get_or_insert(error);
     }
@@ -249,7 +200,7 @@ impl Walk {
         );
         // One outcome a model: that of its last attempt.
         self.outcomes.truncate(self.reached.saturating_sub(1));
-        self.outcomes.push(outcome(&error));
+        self.outcomes.push(Outcome::from(&error));
         match repeat(&error) {
             Repeat::Nowhere => return Err(error),
             Repeat::WithNewerCredential(status) => {
@@ -369,95 +320,6 @@ impl Walk {
             _place: place,
         })
     }
-
-    /// An attempt on a server of the model where the walk stands that was not tried yet.
-    fn try_another_server(&mut self) -> Option<Attempt> {
-        let stop = self.stop.as_ref()?;
-        let model = Arc::clone(&stop.model);
-        let deadline = self.deadline_on(&model);
-        let Choosing { endpoints, key, shape } = &self.choosing;
-        let ask = Ask {
-            key: *key,
-            tried: &stop.tried,
-            work: Work {
-                shape: *shape,
-                bytes: stop.post.bytes(),
-            },
-            deadline,
-            may_be_degraded: false,
-        };
-        let at_worst = || Ask {
-            may_be_degraded: !self.has_other_model(),
-            ..ask
-        };
-        let chosen = endpoints
-            .choose(&model, &ask)
-            .or_else(|| endpoints.choose(&model, &at_worst()))?;
-        let endpoint = model.endpoints.get(chosen.endpoint)?.clone();
-        let stop = self.stop.as_mut()?;
-        stop.tried.push(chosen.id);
-        self.attempts += 1;
-        let stop = self.stop.as_ref()?;
-        self.about = Some(model.name.clone());
-        let first_token = model.limits.first_token_timeout.unwrap_or(self.limits.first_token);
-        let left = deadline.saturating_duration_since(Instant::now());
-        // Half of the time is for whoever would be tried next.
-        let first_token_now = if self.could_go_on(stop) {
-            first_token.min(left / 2)
-        } else {
-            first_token
-        };
-        let idle = model.limits.idle_timeout.unwrap_or(self.limits.patience.idle);
-        Some(Attempt {
-            selected: Selected {
-                feature: self.decision.feature,
-                source_feature: self.decision.source_feature,
-                identifier: identifier(&model, chosen.listed),
-                model,
-                endpoint,
-                address: chosen.address,
-                is_degraded: chosen.is_degraded,
-                reason: stop.reason,
-                rule: self.catalog.rule(&self.decision).map(|rule| rule.id.clone()),
-                revision: self.catalog.cursor.revision,
-                attempts: self.attempts,
-            },
-            post: Arc::clone(&stop.post),
-            first_token: first_token_now,
-            is_hurried: first_token_now < first_token,
-            idle,
-            deadline,
-            in_flight: chosen.in_flight,
-        })
-    }
-
-    /// Whether another attempt could follow the one that is being made.
-    fn could_go_on(&self, stop: &Stop) -> bool {
-        let has_server = || self.choosing.endpoints.has_another(&stop.model, &stop.tried);
-        self.attempts < ATTEMPTS_MAX && (has_server() || self.has_other_model())
-    }
-
-    /// Whether a model that was not reached yet takes calls.
-    fn has_other_model(&self) -> bool {
-        let takes_calls = |model: &Arc<Model>| {
-            self.choosing.endpoints.readiness(model) == Readiness::Ready && self.permits.refusal(model).is_none()
-        };
-        let mut others = self.catalog.candidates(&self.decision).skip(self.reached);
-        others.any(|candidate| candidate.model.is_ok_and(takes_calls))
-    }
-
-    fn deadline_on(&self, model: &Model) -> Instant {
-        let total = model.limits.total_timeout.unwrap_or(self.limits.total);
-        self.begun + self.budget.min(total)
-    }
-}
-
-/// The name by which a server knows a model, whose model list tells `listed`.
-fn identifier(model: &Model, listed: Option<Arc<str>>) -> Arc<str> {
-    match (&model.identifier, listed) {
-        (None, Some(listed)) => listed,
-        (_, listed) => model.identifier_or(listed.as_deref()).into(),
-    }
 }
 
 /// A model whose servers take no calls for now.
@@ -466,67 +328,5 @@ fn ejected(model: &Model, reason: Reason, pause: Duration) -> CallError {
         model: model.name.clone(),
         reason,
         pause,
-    }
-}
-
-/// What has become of a candidate that was passed over or failed.
-fn outcome(error: &CallError) -> Outcome {
-    match error {
-        CallError::Unusable { why, .. } => (*why).into(),
-        CallError::Ejected { .. } => Outcome::Ejected,
-        CallError::Overloaded { .. } => Outcome::Full,
-        CallError::Upstream(UpstreamError::Dial(error)) => Outcome::Failed(error.to_string()),
-        CallError::ConfigNotLoaded
-        | CallError::Resolve(_)
-        | CallError::QuotaExceeded(_)
-        | CallError::InputNotSupported(_)
-        | CallError::DeadlineTooShort(_)
-        | CallError::DeadlinePassed
-        | CallError::CallerGone
-        | CallError::CallerTooSlow(_)
-        | CallError::Draining
-        | CallError::Upstream(_)
-        | CallError::Internal => Outcome::Failed(error.to_string()),
-    }
-}
-
-impl From<Unusable> for Outcome {
-    fn from(why: Unusable) -> Self {
-        match why {
-            Unusable::Disabled => Self::Disabled,
-            Unusable::CredentialMissing => Self::CredentialMissing,
-            Unusable::NotReady => Self::NotReady,
-        }
-    }
-}
-
-/// Whose fault it is decides where it may go better.
-const fn repeat(error: &CallError) -> Repeat {
-    let CallError::Upstream(error) = error else {
-        return Repeat::Nowhere;
-    };
-    match error {
-        UpstreamError::Dial(
-            DialError::Dns(_)
-            | DialError::Connect(_)
-            | DialError::TimedOut(_)
-            | DialError::Handshake(_)
-            | DialError::Untrusted(_),
-        )
-        | UpstreamError::FirstTokenTimeout(_)
-        | UpstreamError::IdleTimeout(_)
-        | UpstreamError::Truncated
-        | UpstreamError::Server(_)
-        | UpstreamError::Busy(..)
-        | UpstreamError::RateLimited(_)
-        | UpstreamError::NotFound
-        | UpstreamError::Redirected(_)
-        | UpstreamError::UnexpectedStatus(_)
-        | UpstreamError::UnexpectedContentType
-        | UpstreamError::Protocol
-        | UpstreamError::InvalidUtf8
-        | UpstreamError::TooLarge(_) => Repeat::Elsewhere,
-        UpstreamError::CredentialRejected(status) => Repeat::WithNewerCredential(*status),
-        UpstreamError::Rejected { .. } => Repeat::Nowhere,
     }
 }

@@ -1,29 +1,31 @@
 //! Where a model's server should be, with something wrong there.
 
+use switchboard_router::upstream::names::Names;
 use tokio::{
     io::AsyncWriteExt as _,
     net::{TcpListener, TcpSocket, TcpStream},
     task::JoinSet,
 };
 
-use super::Fault;
+use super::{CANARY, Fault};
 use crate::fake_upstream::FakeUpstream;
 
 /// Where a model's server should be.
 #[derive(Debug)]
 pub(super) struct Place {
     url: String,
+    names: Names,
     server: Option<FakeUpstream>,
     /// What keeps the fault as it is.
     _kept: (JoinSet<()>, Vec<TcpStream>, Option<TcpListener>),
 }
 
 impl Place {
-    #[expect(clippy::unwrap_used, reason = "a helper of tests fails by panicking")]
+    #[expect(clippy::unwrap_used, clippy::panic, reason = "a helper of tests fails by panicking")]
     pub(super) async fn with(fault: &Fault) -> Self {
         let mut tasks = JoinSet::new();
         let (mut streams, mut kept) = (Vec::new(), None);
-        let mut server = None;
+        let (mut server, mut names) = (None, Names::default());
         let url = match fault {
             Fault::Script(script) => {
                 let upstream = FakeUpstream::start().await;
@@ -46,6 +48,20 @@ impl Place {
                 kept = Some(full);
                 format!("http://{address}")
             }
+            Fault::HalfOpen => {
+                // The kernel takes the connection.
+                let gone = kept.insert(TcpListener::bind(("127.0.0.1", 0)).await.unwrap());
+                format!("http://{}", gone.local_addr().unwrap())
+            }
+            Fault::SlowName => {
+                names = Names::new(Box::new(|_| Box::pin(std::future::pending())));
+                "http://gpu.test:8000".to_owned()
+            }
+            Fault::Panic => {
+                // The look-up is begun by the call's own task.
+                names = Names::new(Box::new(|_| panic!("{CANARY}")));
+                "http://gpu.test:8000".to_owned()
+            }
             Fault::NoName => format!("http://{}:8000", "x".repeat(64)),
             Fault::NoTls => {
                 let plain = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -59,6 +75,7 @@ impl Place {
         };
         Self {
             url,
+            names,
             server,
             _kept: (tasks, streams, kept),
         }
@@ -67,6 +84,17 @@ impl Place {
     /// The base URL.
     pub(super) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// How its name is looked up.
+    pub(super) fn names(&self) -> Names {
+        self.names.clone()
+    }
+
+    /// Checks that no call came so far.
+    pub(super) fn was_not_asked(&self, name: &str) {
+        let asked = self.server.as_ref().is_some_and(|server| !server.requests().is_empty());
+        assert!(!asked, "{name}");
     }
 
     /// Waits until the one connection that there was is closed.

@@ -1,53 +1,11 @@
 //! The rows: what goes wrong, and what comes of it.
 
+use std::time::Duration;
+
 use tonic::Code;
 
-use super::{Against, CANARY, Fault, Row};
-use crate::fake_upstream::Script;
-
-impl Row {
-    /// A fault that one attempt of one server shows.
-    fn new(number: u8, name: &'static str, fault: impl Into<Fault>, code: Code, reason: &'static str) -> Self {
-        Self {
-            number,
-            name,
-            fault: fault.into(),
-            code,
-            reason,
-            sent: 0,
-            against: Against::Server,
-            metadata: &[],
-            fields: &[],
-            retry: None,
-        }
-    }
-
-    fn against(self, against: Against) -> Self {
-        Self { against, ..self }
-    }
-
-    /// After so many pieces.
-    fn sent(self, sent: usize) -> Self {
-        Self { sent, ..self }
-    }
-
-    fn with(self, metadata: &'static [(&'static str, &'static str)]) -> Self {
-        Self { metadata, ..self }
-    }
-
-    /// With a violation at these fields.
-    fn blames(self, fields: &'static [&'static str]) -> Self {
-        Self { fields, ..self }
-    }
-
-    /// To be repeated after so many seconds.
-    fn retry(self, seconds: u64) -> Self {
-        Self {
-            retry: Some(seconds),
-            ..self
-        }
-    }
-}
+use super::{Against, CANARY, Fault, Row, caller::Caller};
+use crate::{fake_upstream::Script, harness::MESSAGE_BYTES};
 
 fn status(code: u16, body: &str) -> Script {
     Script::response(code, &[("content-type", "application/json")], body)
@@ -74,6 +32,8 @@ pub(super) fn rows() -> Vec<Row> {
         before_the_answer(),
         within_the_answer(),
         errors_as_answers(),
+        callers(),
+        vec![own_mistake()],
     ]
     .into_iter()
     .flatten()
@@ -202,6 +162,13 @@ fn dials() -> Vec<Row> {
             "UPSTREAM_DNS_FAILED",
         ),
         Row::new(
+            25,
+            "a name that is not told in time",
+            Fault::SlowName,
+            Code::Unavailable,
+            "UPSTREAM_DNS_FAILED",
+        ),
+        Row::new(
             26,
             "no TLS",
             Fault::NoTls,
@@ -225,6 +192,13 @@ fn before_the_answer() -> Vec<Row> {
             27,
             "comments and silence",
             Script::stream().chunk(": wait\n\n").hang(),
+            silent,
+        ),
+        Row::new(
+            40,
+            "nobody behind an open connection",
+            Fault::HalfOpen,
+            Code::Unavailable,
             silent,
         ),
         row(29, "a close without a word", Script::closed(), cut),
@@ -266,6 +240,7 @@ fn within_the_answer() -> Vec<Row> {
             begun().chunk(": still here\n\n").hang(),
             "UPSTREAM_IDLE_TIMEOUT",
         ),
+        row(40, "a peer that is gone", begun().hang(), "UPSTREAM_IDLE_TIMEOUT"),
         row(29, "a close", begun().close(), cut),
         row(29, "a reset", begun().reset(), cut),
         row(29, "an orderly end that is none", begun().end(), cut),
@@ -331,4 +306,47 @@ fn errors_as_answers() -> Vec<Row> {
         .against(Against::Nobody)
         .blames(&["prompt"]),
     ]
+}
+
+/// The server does what it should, if slowly, and the caller does not.
+fn callers() -> Vec<Row> {
+    let row = |number, name, script: Script, code, reason| {
+        Row::new(number, name, script, code, reason).against(Against::Nobody)
+    };
+    let (late, too_slow, too_large) = ("DEADLINE_EXCEEDED", "CLIENT_TOO_SLOW", "MESSAGE_TOO_LARGE");
+    let drip = (0..100).fold(Script::stream(), |script, _| {
+        script.text("x").pause(Duration::from_millis(50))
+    });
+    // More than the transport's window takes, less than the buffer.
+    let piece = "x".repeat(40_000);
+    let unread = Script::answer(std::iter::repeat_n(piece.as_str(), 7)).close();
+    vec![
+        row(35, "a drip", drip, Code::DeadlineExceeded, late).to(Caller::Allows(Duration::from_millis(600))),
+        Row {
+            told: None,
+            ..row(41, "a caller that goes", begun().hang(), Code::Cancelled, "").to(Caller::Goes)
+        },
+        row(
+            42,
+            "a caller that does not read",
+            unread,
+            Code::ResourceExhausted,
+            too_slow,
+        )
+        .to(Caller::Stalls),
+        row(
+            43,
+            "a byte too much",
+            Script::silence(),
+            Code::ResourceExhausted,
+            too_large,
+        )
+        .to(Caller::Sends(MESSAGE_BYTES + 1))
+        .sent(0)
+        .with(&[("limit", "4194304")]),
+    ]
+}
+
+fn own_mistake() -> Row {
+    Row::new(48, "a panic", Fault::Panic, Code::Internal, "INTERNAL_ERROR").against(Against::Nobody)
 }

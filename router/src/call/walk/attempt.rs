@@ -1,0 +1,148 @@
+//! One attempt: a server of the model where a walk stands, and how long it may take.
+
+use std::{sync::Arc, time::Duration};
+
+use switchboard::service::request_id::RequestId;
+use tokio::time::Instant;
+
+use super::{ATTEMPTS_MAX, Choosing, Stop, Walk};
+use crate::{
+    call::{CallError, Selected, verdict},
+    catalog::Model,
+    endpoints::{Ask, InFlight, Readiness, Work},
+    upstream::{Outgoing, dialect::Post},
+};
+
+/// One attempt, ready to go out.
+#[derive(Debug)]
+pub struct Attempt {
+    /// Who is called, and why. It is told when the attempt answers.
+    pub selected: Selected,
+    /// What is sent.
+    pub post: Arc<Post>,
+    /// From now to the first token, where there is one before the end.
+    pub first_token: Duration,
+    /// Whether that is less than the model allows.
+    pub is_hurried: bool,
+    /// Between two events.
+    pub idle: Duration,
+    /// When the call must be over on this model.
+    pub deadline: Instant,
+    /// What the server is to be told of it.
+    pub in_flight: InFlight,
+}
+
+impl Attempt {
+    /// Where it goes.
+    #[must_use]
+    pub fn outgoing<'a>(&'a self, request_id: &'a RequestId) -> Outgoing<'a> {
+        let Selected { model, endpoint, .. } = &self.selected;
+        Outgoing {
+            endpoint: &endpoint.uri,
+            address: self.selected.address,
+            identifier: &self.selected.identifier,
+            credential: model.credential.as_deref(),
+            tls: model.tls.as_ref(),
+            connect_timeout: model.limits.connect_timeout,
+            request_id,
+        }
+    }
+
+    /// Says what its end says of the server, if it says anything.
+    pub(in crate::call) fn judge(&mut self, error: Option<&CallError>) {
+        if let Some(verdict) = verdict::verdict(self.is_hurried, error) {
+            self.in_flight.judge(verdict);
+        }
+    }
+}
+
+impl Walk {
+    /// An attempt on a server of the model where the walk stands that was not tried yet.
+    pub(super) fn try_another_server(&mut self) -> Option<Attempt> {
+        let stop = self.stop.as_ref()?;
+        let model = Arc::clone(&stop.model);
+        let deadline = self.deadline_on(&model);
+        let Choosing { endpoints, key, shape } = &self.choosing;
+        let ask = Ask {
+            key: *key,
+            tried: &stop.tried,
+            work: Work {
+                shape: *shape,
+                bytes: stop.post.bytes(),
+            },
+            deadline,
+            may_be_degraded: false,
+        };
+        let at_worst = || Ask {
+            may_be_degraded: !self.has_other_model(),
+            ..ask
+        };
+        let chosen = endpoints
+            .choose(&model, &ask)
+            .or_else(|| endpoints.choose(&model, &at_worst()))?;
+        let endpoint = model.endpoints.get(chosen.endpoint)?.clone();
+        let stop = self.stop.as_mut()?;
+        stop.tried.push(chosen.id);
+        self.attempts += 1;
+        let stop = self.stop.as_ref()?;
+        self.about = Some(model.name.clone());
+        let first_token = model.limits.first_token_timeout.unwrap_or(self.limits.first_token);
+        let left = deadline.saturating_duration_since(Instant::now());
+        // Half of the time is for whoever would be tried next.
+        let first_token_now = if self.could_go_on(stop) {
+            first_token.min(left / 2)
+        } else {
+            first_token
+        };
+        let idle = model.limits.idle_timeout.unwrap_or(self.limits.patience.idle);
+        Some(Attempt {
+            selected: Selected {
+                feature: self.decision.feature,
+                source_feature: self.decision.source_feature,
+                identifier: identifier(&model, chosen.listed),
+                model,
+                endpoint,
+                address: chosen.address,
+                is_degraded: chosen.is_degraded,
+                reason: stop.reason,
+                rule: self.catalog.rule(&self.decision).map(|rule| rule.id.clone()),
+                revision: self.catalog.cursor.revision,
+                attempts: self.attempts,
+            },
+            post: Arc::clone(&stop.post),
+            first_token: first_token_now,
+            is_hurried: first_token_now < first_token,
+            idle,
+            deadline,
+            in_flight: chosen.in_flight,
+        })
+    }
+
+    /// Whether another attempt could follow the one that is being made.
+    fn could_go_on(&self, stop: &Stop) -> bool {
+        let has_server = || self.choosing.endpoints.has_another(&stop.model, &stop.tried);
+        self.attempts < ATTEMPTS_MAX && (has_server() || self.has_other_model())
+    }
+
+    /// Whether a model that was not reached yet takes calls.
+    pub(super) fn has_other_model(&self) -> bool {
+        let takes_calls = |model: &Arc<Model>| {
+            self.choosing.endpoints.readiness(model) == Readiness::Ready && self.permits.refusal(model).is_none()
+        };
+        let mut others = self.catalog.candidates(&self.decision).skip(self.reached);
+        others.any(|candidate| candidate.model.is_ok_and(takes_calls))
+    }
+
+    pub(super) fn deadline_on(&self, model: &Model) -> Instant {
+        let total = model.limits.total_timeout.unwrap_or(self.limits.total);
+        self.begun + self.budget.min(total)
+    }
+}
+
+/// The name by which a server knows a model, whose model list tells `listed`.
+fn identifier(model: &Model, listed: Option<Arc<str>>) -> Arc<str> {
+    match (&model.identifier, listed) {
+        (None, Some(listed)) => listed,
+        (_, listed) => model.identifier_or(listed.as_deref()).into(),
+    }
+}
