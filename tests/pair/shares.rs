@@ -19,7 +19,6 @@ use crate::{
     data_plane::model,
     fake_upstream::{FakeUpstream, Script},
     harness::{Pair, asking, infer, reason_of},
-    peer::number,
 };
 
 /// The feature that has places of its own, and the one that takes all it can get.
@@ -30,6 +29,8 @@ const RESERVED: i32 = 3;
 /// One less than its places, since each comes free a moment after its answer.
 const FAVOURED_CALLERS: usize = 2;
 const GREEDY_CALLERS: usize = 16;
+/// Of both together.
+const CALLS: usize = 200;
 
 /// Callers that ask without a pause until they shall stop. They tell how long each call took.
 fn callers(pair: &Pair, feature: &'static str, count: usize, stop: &Arc<AtomicBool>) -> JoinSet<Vec<Duration>> {
@@ -55,10 +56,8 @@ async fn median(callers: JoinSet<Vec<Duration>>) -> Duration {
     took[took.len() / 2]
 }
 
-/// `SWITCHBOARD_TEST_CALLS` says how many.
 #[tokio::test]
 async fn a_feature_with_places_of_its_own_does_not_wait_behind_another() {
-    let calls = number("SWITCHBOARD_TEST_CALLS", 200);
     let answer = Script::stream().pause(Duration::from_millis(30)).text("hello");
     let upstream = FakeUpstream::always(answer.finish("stop").done().end()).await;
     let pair = Pair::start().await;
@@ -93,7 +92,7 @@ async fn a_feature_with_places_of_its_own_does_not_wait_behind_another() {
     );
     let favoured = callers(&pair, FAVOURED, FAVOURED_CALLERS, &stop);
     let before = upstream.requests().len();
-    pair.wait_until(async || upstream.requests().len() >= before + calls)
+    pair.wait_until(async || upstream.requests().len() >= before + CALLS)
         .await;
     stop.store(true, Ordering::Relaxed);
     let (favoured, greedy) = (median(favoured).await, median(greedy).await);

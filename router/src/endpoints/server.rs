@@ -137,7 +137,7 @@ impl Server {
                     self.window.add(false, now);
                 }
             }
-            Verdict::Late => {}
+            Verdict::Late => self.not_proved_yet(*ticket),
             Verdict::Busy(reason, pause) => {
                 if let Some(pause) = pause {
                     self.left_alone_until = self.left_alone_until.max(Some(now + pause));
@@ -284,6 +284,17 @@ impl Server {
             && failing.is_tried_by(ticket)
         {
             failing.rest(now, chance);
+        }
+    }
+
+    /// A call that should prove it had too little time for that. Another tries when this one's time is over, lest calls wait
+    /// in vain one after another.
+    fn not_proved_yet(&mut self, ticket: Ticket) {
+        if let Standing::Failing(failing) = &mut self.standing
+            && let Stage::Trial { by, until } = failing.stage
+            && by == ticket.id
+        {
+            failing.stage = Stage::Resting(until);
         }
     }
 

@@ -346,6 +346,28 @@ async fn a_trial_without_a_verdict_makes_room_for_another() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_that_says_nothing_keeps_one_call_in_ten_seconds_waiting() {
+    let case = Case::of(2);
+    case.take_out(0);
+    advance(MINUTES).await;
+    for _ in 0..3 {
+        case.probe(0, PASSED);
+        let mut trial = case.call();
+        assert_eq!(trial.endpoint, 0);
+        advance(Duration::from_secs(2)).await;
+        trial.in_flight.judge(Verdict::Late);
+        drop(trial);
+        advance(Duration::from_secs(7)).await;
+        case.probe(0, PASSED);
+        assert_eq!(case.call().endpoint, 1, "not the next one at once");
+        advance(Duration::from_secs(1)).await;
+    }
+    case.probe(0, PASSED);
+    case.call().in_flight.judge(Verdict::Answered);
+    assert_eq!(case.health(0), Some(Health::Healthy));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_began_before_counts_no_longer() {
     let case = Case::of(2);
     let mut old: Vec<_> = (0..20).map(|_| case.call_at(0)).collect();

@@ -297,12 +297,15 @@ impl Plain {
 
     /// Whether this may become of a call of a feature.
     pub(super) fn allows(&self, feature: &str, outcome: &Outcome) -> bool {
-        let (source, selected) = self.selected(&format!("features/{feature}"));
+        let has_place = |setting: &Setting, name: &String| self.has_place(setting, name);
+        let (source, selected) = self.selected(&format!("features/{feature}"), has_place);
         match (selected, outcome) {
             (Ok(_), Outcome::Refused(reason)) if self.inference_paused => reason == "INFERENCE_PAUSED",
             (Ok(_), _) if self.inference_paused => false,
             // Whether there is a model is not even asked.
-            (Err("MODEL_DISABLED" | "MODEL_CREDENTIAL_MISSING"), Outcome::Refused(reason)) if self.inference_paused => {
+            (Err("MODEL_DISABLED" | "MODEL_CREDENTIAL_MISSING" | "MODEL_OVERLOADED"), Outcome::Refused(reason))
+                if self.inference_paused =>
+            {
                 reason == "INFERENCE_PAUSED"
             }
             (Ok((name, model)), _) => model.answers(name, &source, outcome),
@@ -314,20 +317,40 @@ impl Plain {
     /// Whether a router says of each feature what follows for its calls.
     pub(super) fn allows_routes(&self, routes: &[Route]) -> bool {
         routes.len() == Catalogue::get().features().len()
-            && routes.iter().all(|route| match self.selected(&route.feature) {
-                (source, Ok(_)) if self.inference_paused => {
-                    !route.available && route.reason == "INFERENCE_PAUSED" && route.source_feature == source
-                }
-                (_, Err("MODEL_DISABLED" | "MODEL_CREDENTIAL_MISSING")) if self.inference_paused => {
-                    !route.available && route.reason == "INFERENCE_PAUSED"
-                }
-                (source, Ok((name, _))) => route.available && route.model == *name && route.source_feature == source,
-                (_, Err(refusal)) => !route.available && route.reason == refusal,
-            })
+            && routes
+                .iter()
+                .all(|route| match self.selected(&route.feature, |_, _| true) {
+                    (source, Ok(_)) if self.inference_paused => {
+                        !route.available && route.reason == "INFERENCE_PAUSED" && route.source_feature == source
+                    }
+                    (_, Err("MODEL_DISABLED" | "MODEL_CREDENTIAL_MISSING")) if self.inference_paused => {
+                        !route.available && route.reason == "INFERENCE_PAUSED"
+                    }
+                    (source, Ok((name, _))) => {
+                        route.available && route.model == *name && route.source_feature == source
+                    }
+                    (_, Err(refusal)) => !route.available && route.reason == refusal,
+                })
+    }
+
+    /// Whether a model has a place for calls of a setting: its own, or one that nobody has reserved.
+    fn has_place(&self, setting: &Setting, model: &String) -> bool {
+        let users = self.features.values();
+        let users = users.filter(|user| user.model.as_ref() == Some(model));
+        let reserved = users.map(Setting::reserved).sum::<i32>();
+        let is_own = setting.model.as_ref() == Some(model) && setting.reserved() > 0;
+        is_own
+            || self.models[model]
+                .max_concurrency
+                .is_none_or(|places| reserved < places)
     }
 
     /// The feature whose setting decides a call of a feature, and the model, or the reason of the failure.
-    fn selected(&self, feature: &str) -> (String, Result<(&String, &Model), &'static str>) {
+    fn selected(
+        &self,
+        feature: &str,
+        has_place: impl Fn(&Setting, &String) -> bool,
+    ) -> (String, Result<(&String, &Model), &'static str>) {
         let mut source = feature.to_owned();
         let mut setting = self.setting(&source);
         if setting.provider == Provider::Unassigned
@@ -339,20 +362,25 @@ impl Plain {
         let selected = match setting.provider {
             Provider::Disabled => Err("FEATURE_DISABLED"),
             Provider::Vendored => Err("FEATURE_VENDORED"),
-            Provider::SelfHosted => self.candidate(&setting),
+            Provider::SelfHosted => self.candidate(&setting, has_place),
             _ => Err("FEATURE_UNASSIGNED"),
         };
         (source, selected)
     }
 
     /// The first that can be called; if none can, what is wrong with the first.
-    fn candidate(&self, setting: &Setting) -> Result<(&String, &Model), &'static str> {
+    fn candidate(
+        &self,
+        setting: &Setting,
+        has_place: impl Fn(&Setting, &String) -> bool,
+    ) -> Result<(&String, &Model), &'static str> {
         let named = setting.model.iter().chain(&setting.fallbacks);
         let mut candidates = named.map(|name| {
             let selected = self.models.get_key_value(name).unwrap();
             match selected.1 {
                 model if model.disabled => Err("MODEL_DISABLED"),
                 model if model.token == Token::Dropped => Err("MODEL_CREDENTIAL_MISSING"),
+                _ if !has_place(setting, name) => Err("MODEL_OVERLOADED"),
                 _ => Ok(selected),
             }
         });
