@@ -123,10 +123,8 @@ async fn a_whole_answers_thoughts_can_be_appended_to_the_chat() {
 
 #[tokio::test]
 async fn an_overloaded_server_is_told_as_one_by_status_or_within_the_stream() {
-    let upstream = FakeUpstream::start().await;
     let overloaded = r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#;
     let json = ("content-type", "application/json");
-    let router = anthropic(&upstream).start().await;
     for (script, retry) in [
         (
             Script::response(529, &[json, ("retry-after", "7")], overloaded),
@@ -135,7 +133,10 @@ async fn an_overloaded_server_is_told_as_one_by_status_or_within_the_stream() {
         (Script::response(529, &[json], overloaded), None),
         (Script::stream().event(overloaded).end(), None),
     ] {
+        // A server of its own each: one that asks for a pause is left alone.
+        let upstream = FakeUpstream::start().await;
         upstream.then(script);
+        let router = anthropic(&upstream).start().await;
         let told = router.ask(prompt("hi")).await.told();
         assert_eq!(
             (told.code, told.reason.as_str()),

@@ -46,8 +46,8 @@ fn the_prefix_that_tells_a_platform_is_not_sent_there() {
         case.write(vec![(A, payload), (CHAT, assigned(A))]);
         let model = case.chat().unwrap();
         assert_eq!(
-            (&model.platform, model.identifier.as_deref()),
-            (&expected, Some(sent)),
+            (&model.platform, model.identifier_or(None)),
+            (&expected, sent),
             "{given}"
         );
     }
