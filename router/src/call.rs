@@ -29,7 +29,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::Instrument as _;
+use tracing::Span;
 
 pub use self::{
     failure::{CallError, CallFailure, Considered, Context, Outcome},
@@ -280,11 +280,14 @@ impl Calls {
             walk,
             request_id: request_id.clone(),
             begin: Some(begin),
+            span: if request_id.is_recorded() {
+                tracing::info_span!("infer", otel.kind = "internal")
+            } else {
+                Span::current()
+            },
         };
         // Its end matters to this call alone, and the caller's side tells it even when the task panics.
-        let run = run.finish(context.clone(), audience, end);
-        self.tasks
-            .spawn(run.instrument(tracing::info_span!("infer", otel.kind = "internal")));
+        self.tasks.spawn(run.finish(context.clone(), audience, end));
 
         // The caller is told nothing before the first token, so that every failure until then is a plain status.
         let Ok(selected) = begun.await else {

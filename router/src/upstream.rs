@@ -166,7 +166,7 @@ pub struct Upstream {
     clients: Clients,
     /// Servers that refuse to be asked for usage.
     without_usage: Arc<Mutex<HashSet<EndpointUri>>>,
-    metrics: UpstreamMetrics,
+    metrics: Arc<UpstreamMetrics>,
     endpoints: Endpoints,
 }
 
@@ -181,7 +181,7 @@ impl Upstream {
         Ok(Self {
             clients: Clients::new(connect_timeout, names)?,
             without_usage: Arc::default(),
-            metrics: UpstreamMetrics::default(),
+            metrics: Arc::default(),
             endpoints,
         })
     }
@@ -206,7 +206,7 @@ impl Upstream {
 
     /// What is counted of the calls.
     #[must_use]
-    pub const fn metrics(&self) -> &UpstreamMetrics {
+    pub const fn metrics(&self) -> &Arc<UpstreamMetrics> {
         &self.metrics
     }
 

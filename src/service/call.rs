@@ -132,19 +132,22 @@ impl<S> CallService<S> {
     fn begin<B>(&self, request: &Request<B>) -> CallEnd {
         let request_id = RequestId::from_headers(request.headers());
         let path = request.uri().path();
-        let span = tracing::info_span!(
-            "call",
-            method = path,
-            request_id = request_id.as_str(),
-            otel.kind = "server"
-        );
-        if let Some(parent) = request_id.trace() {
-            trace::adopt(&span, parent);
-        }
+        let (id, is_recorded) = (request_id.as_str(), request_id.is_recorded());
+        let span = if is_recorded {
+            tracing::info_span!("call", method = path, request_id = id, otel.kind = "server")
+        } else {
+            // For log lines alone: one that does not say of what kind it is goes into no trace.
+            tracing::info_span!("call", method = path, request_id = id)
+        };
         let peer = request.extensions().get::<TcpConnectInfo>();
         let method = path.trim_start_matches('/').to_owned();
         let active = self.metrics.begin(&method);
-        name_span(&span, active.method());
+        if is_recorded {
+            if let Some(parent) = request_id.trace() {
+                trace::adopt(&span, parent);
+            }
+            name_span(&span, active.method());
+        }
         CallEnd {
             span,
             started: Instant::now(),
@@ -245,11 +248,11 @@ impl Body for CallBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let Self { inner, end } = &mut *self;
-        let polled = || catch_unwind(AssertUnwindSafe(|| Pin::new(&mut *inner).poll_frame(context)));
-        let frame = match end.span.in_scope(polled) {
+        // Outside the call's span: to enter it for each message would cost as much as a small message.
+        let frame = match catch_unwind(AssertUnwindSafe(|| Pin::new(&mut *inner).poll_frame(context))) {
             Ok(frame) => ready!(frame),
             Err(_panic) => {
-                tracing::error!("an answer panicked");
+                tracing::error!(parent: &end.span, "an answer panicked");
                 // What has panicked must not be asked again.
                 *inner = tonic::body::Body::empty();
                 Some(Ok(Frame::trailers(end_of_a_panic(&end.request_id))))

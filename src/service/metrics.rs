@@ -1,11 +1,16 @@
 //! What `/metrics` shows: the calls of both services, and the frame into which each service puts its own.
 //!
 //! Labels are bounded: methods that the service has, codes and reasons of the contract. Nothing that a caller makes up, and
-//! no name of a resource, becomes one. Handles are kept: a call looks one label set up when it ends, a token none.
+//! no name of a resource, becomes one. Handles are kept: a call that ends well looks no label up.
 
 mod text;
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use prometheus_client::{
     collector::Collector,
@@ -127,18 +132,20 @@ struct Ended {
 /// The calls of one service.
 #[derive(Debug, Clone)]
 pub struct CallMetrics {
-    methods: Arc<HashMap<Arc<str>, Method>>,
-    other: Method,
+    methods: Arc<HashMap<Arc<str>, Arc<Method>>>,
+    other: Arc<Method>,
     finished: Family<Ended, Counter>,
 }
 
 /// What is kept of one method.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Method {
     name: Arc<str>,
     started: Counter,
     active: Gauge,
     duration: Histogram,
+    /// Of the calls that ended well, which are most. Empty: none has.
+    answered: OnceLock<Counter>,
 }
 
 impl CallMetrics {
@@ -153,12 +160,13 @@ impl CallMetrics {
             let label = OfMethod {
                 method: Arc::clone(&name),
             };
-            Method {
+            Arc::new(Method {
                 name,
                 started: started.get_or_create_owned(&label),
                 active: active.get_or_create_owned(&label),
                 duration: duration.get_or_create_owned(&label),
-            }
+                answered: OnceLock::new(),
+            })
         };
         let other = method(OTHER.to_owned());
         let methods = methods_of(services).map(method);
@@ -182,7 +190,7 @@ impl CallMetrics {
     /// Counts a call that begins. A method that none of the services has is counted as `other`.
     #[must_use]
     pub(super) fn begin(&self, method: &str) -> ActiveCall {
-        let method = self.methods.get(method).unwrap_or(&self.other).clone();
+        let method = Arc::clone(self.methods.get(method).unwrap_or(&self.other));
         method.started.inc();
         method.active.inc();
         ActiveCall {
@@ -195,7 +203,7 @@ impl CallMetrics {
 /// A call that was counted as begun and has to be counted as ended.
 #[derive(Debug)]
 pub(super) struct ActiveCall {
-    method: Method,
+    method: Arc<Method>,
     finished: Family<Ended, Counter>,
 }
 
@@ -209,14 +217,20 @@ impl ActiveCall {
     pub(super) fn end(&self, code: Code, reason: &str, took: Duration) {
         self.method.active.dec();
         self.method.duration.observe(took.as_secs_f64());
-        let known = Reason::ALL.iter().map(|known| known.as_str());
-        let ended = Ended {
-            method: Arc::clone(&self.method.name),
-            code: code_name(code),
-            // Whoever else ends a call, such as a library, has no part in how many labels there are.
-            reason: known.into_iter().find(|known| *known == reason).unwrap_or_default(),
+        let counter = |reason| {
+            self.finished.get_or_create_owned(&Ended {
+                method: Arc::clone(&self.method.name),
+                code: code_name(code),
+                reason,
+            })
         };
-        self.finished.get_or_create(&ended).inc();
+        if code == Code::Ok {
+            self.method.answered.get_or_init(|| counter("")).inc();
+            return;
+        }
+        // Whoever else ends a call, such as a library, has no part in how many labels there are.
+        let mut known = Reason::ALL.iter().map(|known| known.as_str());
+        counter(known.find(|known| *known == reason).unwrap_or_default()).inc();
     }
 }
 

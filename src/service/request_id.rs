@@ -15,7 +15,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestId {
     text: Arc<str>,
-    trace: Option<Arc<SpanContext>>,
+    trace: Arc<trace::Begun>,
 }
 
 impl RequestId {
@@ -34,7 +34,7 @@ impl RequestId {
             .map_or_else(random, Arc::from);
         Self {
             text: given,
-            trace: trace::caller(headers).map(Arc::new),
+            trace: Arc::new(trace::begin(headers)),
         }
     }
 
@@ -43,20 +43,26 @@ impl RequestId {
     pub fn of<T>(request: &tonic::Request<T>) -> Self {
         request.extensions().get().cloned().unwrap_or_else(|| Self {
             text: random(),
-            trace: None,
+            trace: Arc::new(trace::begin(&HeaderMap::new())),
         })
     }
 
-    /// The trace that the caller says the call is part of. `None`: it says nothing.
+    /// The trace that the caller says the call is part of, or one that nobody records. `None`: it says nothing.
     #[must_use]
     pub fn trace(&self) -> Option<&SpanContext> {
-        self.trace.as_deref()
+        self.trace.place.as_ref()
+    }
+
+    /// Whether the call goes into a trace: only then are spans made for it.
+    #[must_use]
+    pub fn is_recorded(&self) -> bool {
+        self.trace.is_recorded
     }
 
     /// Gives a request that is made for the call the trace context of the current span: the span's own, or, where none is
     /// recorded, what the caller told.
     pub fn pass_on_trace(&self, headers: &mut HeaderMap) {
-        trace::pass_on(self.trace(), headers);
+        trace::pass_on(&self.trace, headers);
     }
 
     /// The text.

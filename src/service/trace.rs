@@ -3,6 +3,9 @@
 //! Trace context travels as W3C `traceparent` and `tracestate` only; B3 is passed over, and baggage goes no further. With a
 //! collector, spans are recorded and [`export`] sends them; without one, a caller's context is passed on as it came.
 //! No prompt, no answer and no token is ever an attribute.
+//!
+//! Whether a call is recorded is decided once, when it begins. Of nine calls in ten nothing is, and these cost no more than
+//! the decision: the spans that traces are made of are not even begun.
 
 pub mod export;
 
@@ -10,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::{
     Context,
     propagation::{Extractor, Injector, TextMapPropagator as _},
-    trace::{SpanContext, TraceContextExt as _},
+    trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState},
 };
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Span;
@@ -18,9 +21,46 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 const TRACEPARENT: &str = "traceparent";
 
+/// What is decided of a call's trace when the call begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Begun {
+    /// The trace that its caller told, or one that nobody records. `None`: there is none, or it is made with the first span.
+    pub(crate) place: Option<SpanContext>,
+    pub(crate) is_recorded: bool,
+}
+
+/// Decides whether a call is recorded: as its caller did, else by chance.
+pub(crate) fn begin(headers: &HeaderMap) -> Begun {
+    decide(caller(headers), export::ratio(), fastrand::f64)
+}
+
+/// Without a `ratio` there is no collector.
+fn decide(caller: Option<SpanContext>, ratio: Option<f64>, chance: impl FnOnce() -> f64) -> Begun {
+    let Some(ratio) = ratio else {
+        return Begun {
+            place: caller,
+            is_recorded: false,
+        };
+    };
+    let is_recorded = match &caller {
+        Some(caller) => caller.is_sampled(),
+        None => chance() < ratio,
+    };
+    Begun {
+        // Whoever is called on its behalf is told not to record a part of it either.
+        place: caller.or_else(|| (!is_recorded).then(unrecorded)),
+        is_recorded,
+    }
+}
+
+fn unrecorded() -> SpanContext {
+    let trace = TraceId::from(fastrand::u128(1..));
+    let span = SpanId::from(fastrand::u64(1..));
+    SpanContext::new(trace, span, TraceFlags::NOT_SAMPLED, false, TraceState::NONE)
+}
+
 /// The trace that a caller says its call is part of. `None`: it says nothing that can be read.
-#[must_use]
-pub(crate) fn caller(headers: &HeaderMap) -> Option<SpanContext> {
+fn caller(headers: &HeaderMap) -> Option<SpanContext> {
     // Most callers trace nothing.
     headers.get(TRACEPARENT)?;
     read(&Headers(headers))
@@ -55,9 +95,10 @@ pub fn text(span: &Span) -> Option<Box<str>> {
     Some(format!("00-{}-{}-{flags:02x}", place.trace_id(), place.span_id()).into())
 }
 
-/// Gives a request of the current span its trace context: the span's own, or, where none is recorded, the caller's.
-pub(super) fn pass_on(caller: Option<&SpanContext>, headers: &mut HeaderMap) {
-    if let Some(place) = place(&Span::current()).as_ref().or(caller) {
+/// Gives a request its trace context: that of the current span where the call is recorded, else what was `begun` with.
+pub(super) fn pass_on(begun: &Begun, headers: &mut HeaderMap) {
+    let current = begun.is_recorded.then(|| place(&Span::current())).flatten();
+    if let Some(place) = current.as_ref().or(begun.place.as_ref()) {
         let context = Context::new().with_remote_span_context(place.clone());
         TraceContextPropagator::new().inject_context(&context, &mut HeadersMut(headers));
     }
@@ -121,15 +162,44 @@ mod tests {
 
     #[test]
     fn without_a_collector_the_callers_context_is_passed_on_as_it_came() {
-        let caller = caller(&headers(&[
+        let begun = begin(&headers(&[
             (TRACEPARENT, PARENT),
             ("tracestate", "vendor=1"),
             ("baggage", "user=alice"),
             ("b3", "80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-1"),
         ]));
         let mut sent = HeaderMap::new();
-        pass_on(caller.as_ref(), &mut sent);
+        pass_on(&begun, &mut sent);
         assert_eq!(sent, headers(&[(TRACEPARENT, PARENT), ("tracestate", "vendor=1")]));
+    }
+
+    #[test]
+    fn a_call_is_recorded_as_its_caller_decided_and_else_by_chance() {
+        let told = |flags: &str| {
+            let text = PARENT.strip_suffix("01").map(|parent| format!("{parent}{flags}"));
+            read(&Text(&text.unwrap())).unwrap()
+        };
+        for (caller, ratio, chance, expected) in [
+            (Some("01"), None, 0.0, false),
+            (None, None, 0.0, false),
+            (Some("01"), Some(0.0), 0.9, true),
+            (Some("00"), Some(1.0), 0.0, false),
+            (None, Some(0.1), 0.09, true),
+            (None, Some(0.1), 0.1, false),
+            (None, Some(0.0), 0.0, false),
+            (None, Some(1.0), 0.999, true),
+        ] {
+            let caller = caller.map(told);
+            let begun = decide(caller.clone(), ratio, || chance);
+            assert_eq!(begun.is_recorded, expected, "{caller:?} {ratio:?} {chance}");
+            if caller.is_some() || expected {
+                assert_eq!(begun.place, caller);
+            } else {
+                // Whoever is called on its behalf is told so, where anybody records at all.
+                assert_eq!(begun.place.is_some(), ratio.is_some());
+                assert!(begun.place.is_none_or(|place| place.is_valid() && !place.is_sampled()));
+            }
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span};
 
 use self::open::Opened;
 use super::{CallError, CallFailure, Calls, Completion, Context, Selected, Walk, within};
@@ -28,6 +29,9 @@ pub(super) struct Run {
     pub(super) request_id: RequestId,
     /// Tells who answers, once somebody does.
     pub(super) begin: Option<oneshot::Sender<Selected>>,
+    /// What is told of it belongs to this. The relaying is outside: to enter a span for each event would cost as much as the
+    /// event.
+    pub(super) span: Span,
 }
 
 impl Run {
@@ -51,7 +55,9 @@ impl Run {
             Ok(answer) => (Some(answer), CallError::Internal),
             Err(error) => (None, error),
         };
-        let Self { calls, mut walk, .. } = self;
+        let Self {
+            calls, mut walk, span, ..
+        } = self;
         if answer.is_none() {
             walk.leave();
         }
@@ -75,6 +81,7 @@ impl Run {
         let told = async {
             let result = audience.taken(result).await;
             tracing::debug!(
+                parent: &span,
                 model.name = failure.context.model.as_ref().map(tracing::field::display),
                 attempts = failure.context.attempts,
                 duration_ms = begun.elapsed().as_millis(),
@@ -98,12 +105,9 @@ impl Run {
             mut answer,
             first,
             progress: so_far,
-        } = loop {
-            let attempt = self.walk.next().await?;
-            match open::open(&self.calls, &mut self.walk, &self.request_id, attempt).await {
-                Ok(opened) => break opened,
-                Err((attempt, error)) => self.walk.failed(&attempt, error)?,
-            }
+        } = {
+            let span = self.span.clone();
+            self.open().instrument(span).await?
         };
         *progress = so_far;
         if let Some(begin) = self.begin.take() {
@@ -119,11 +123,22 @@ impl Run {
             let relayed = relay::relay(&mut answer, first, buffer, patience, progress).await;
             relayed.map_err(CallError::from)
         };
-        // Outside the attempt's span, which `watch` keeps open: entering it for each event would cost as much as the event.
+        // Outside the attempt's span too, which `watch` keeps open.
         let relayed = within(attempt.deadline, relayed).await;
         watch.ended(relayed.as_ref().err());
         attempt.judge(relayed.as_ref().err());
         relayed.map(|()| answer)
+    }
+
+    /// Attempts until the first token.
+    async fn open(&mut self) -> Result<Opened, CallError> {
+        loop {
+            let attempt = self.walk.next().await?;
+            match open::open(&self.calls, &mut self.walk, &self.request_id, attempt).await {
+                Ok(opened) => return Ok(opened),
+                Err((attempt, error)) => self.walk.failed(&attempt, error)?,
+            }
+        }
     }
 }
 

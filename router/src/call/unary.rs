@@ -53,7 +53,6 @@ impl Calls {
                 answered = self.whole(&mut walk, request_id) => answered,
             }
         };
-        let call = call.instrument(tracing::info_span!("infer", otel.kind = "internal"));
         let answered = self.tasks.track_future(call).await;
         answered.map_err(|error| walk.failure(error, context, 0))
     }
@@ -66,10 +65,10 @@ impl Calls {
                 let asked = self.upstream.ask(attempt.outgoing(request_id), &attempt.post).await;
                 asked.map_err(CallError::from)
             };
-            let mut watch = self
-                .upstream
-                .metrics()
-                .begin(&attempt.selected.model.name, &attempt.selected.endpoint.uri);
+            let mut watch =
+                self.upstream
+                    .metrics()
+                    .begin(&attempt.selected.model.name, &attempt.selected.endpoint.uri, request_id);
             let asked = within(attempt.deadline, asked).instrument(watch.span()).await;
             watch.ended(asked.as_ref().err());
             attempt.judge(asked.as_ref().err());

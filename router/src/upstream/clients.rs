@@ -30,7 +30,6 @@ const READ_BYTES_MAX: usize = HEADER_BYTES_MAX / 2;
 const KEPT: Duration = Duration::from_secs(10 * 60);
 
 /// A client of servers that are dialled alike.
-#[derive(Clone)]
 pub(super) struct Pair {
     pub(super) pooled: Client<Connector, Full<Bytes>>,
     /// Dials for each call, and keeps nothing.
@@ -75,12 +74,12 @@ pub(super) struct Clients {
     connect_timeout: Duration,
     usual_security: Security,
     /// Of the servers about which nothing special is said: nearly all.
-    usual: Pair,
+    usual: Arc<Pair>,
     special: Arc<Mutex<HashMap<Dialling, Special>>>,
 }
 
 struct Special {
-    pair: Pair,
+    pair: Arc<Pair>,
     security: Security,
     used: Instant,
 }
@@ -93,7 +92,7 @@ impl Clients {
             names,
             connect_timeout,
             usual_security,
-            usual: Pair::new(connector),
+            usual: Arc::new(Pair::new(connector)),
             special: Arc::default(),
         })
     }
@@ -107,7 +106,7 @@ impl Clients {
     }
 
     /// The client of the servers that are dialled so; it is built at the first call.
-    pub(super) fn dialling(&self, dialling: Dialling) -> Result<Pair, UpstreamError> {
+    pub(super) fn dialling(&self, dialling: Dialling) -> Result<Arc<Pair>, UpstreamError> {
         let dialling = Dialling {
             connect_timeout: dialling
                 .connect_timeout
@@ -115,13 +114,13 @@ impl Clients {
             ..dialling
         };
         if dialling == Dialling::USUAL {
-            return Ok(self.usual.clone());
+            return Ok(Arc::clone(&self.usual));
         }
         let now = Instant::now();
         let mut special = self.special.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(special) = special.get_mut(&dialling) {
             special.used = now;
-            return Ok(special.pair.clone());
+            return Ok(Arc::clone(&special.pair));
         }
         let security = match &dialling.tls {
             None => self.usual_security.clone(),
@@ -136,12 +135,12 @@ impl Clients {
         };
         let timeout = dialling.connect_timeout.unwrap_or(self.connect_timeout);
         let connector = Connector::new(timeout, security.clone(), self.names.clone(), dialling.address);
-        let pair = Pair::new(connector);
+        let pair = Arc::new(Pair::new(connector));
         special.retain(|_, special| now.duration_since(special.used) < KEPT);
         special.insert(
             dialling,
             Special {
-                pair: pair.clone(),
+                pair: Arc::clone(&pair),
                 security,
                 used: now,
             },

@@ -5,6 +5,7 @@
 
 use std::{
     error::Error as StdError,
+    future::poll_fn,
     io::{self, IoSlice},
     net::{IpAddr, SocketAddr},
     pin::Pin,
@@ -69,7 +70,8 @@ type BoxError = Box<dyn StdError + Send + Sync>;
 /// Dials http and https, name, connection and handshake within one time limit.
 #[derive(Debug, Clone)]
 pub(super) struct Connector {
-    https: HttpsConnector<Tcp>,
+    /// Shared, since the pool copies its connector for each call and dials for few.
+    https: Arc<HttpsConnector<Tcp>>,
     timeout: Duration,
 }
 
@@ -85,7 +87,10 @@ impl Connector {
         http.enforce_http(false);
         http.set_nodelay(true);
         let https = HttpsConnector::new(Tcp(http), security.config, false, security.server_name);
-        Self { https, timeout }
+        Self {
+            https: Arc::new(https),
+            timeout,
+        }
     }
 }
 
@@ -140,14 +145,18 @@ impl Service<Uri> for Connector {
     type Error = DialError;
     type Future = BoxFuture<'static, Result<Self::Response, DialError>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), DialError>> {
-        self.https.poll_ready(cx).map_err(dial_error)
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), DialError>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let dial = self.https.call(uri);
+        let mut https = HttpsConnector::clone(&self.https);
         let limit = self.timeout;
         Box::pin(async move {
+            let dial = async {
+                poll_fn(|cx| https.poll_ready(cx)).await?;
+                https.call(uri).await
+            };
             let io = timeout(limit, dial)
                 .await
                 .map_err(|_elapsed| DialError::TimedOut(limit))?

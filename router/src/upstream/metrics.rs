@@ -3,12 +3,18 @@
 //! Nothing here is named by a model: the number of models has no bound that a metrics system could live with. Which model
 //! answered stands in the access line and in the trace.
 
+use std::sync::Arc;
+
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
-use switchboard::{endpoint::EndpointUri, names::ModelName, service::metrics::durations};
+use switchboard::{
+    endpoint::EndpointUri,
+    names::ModelName,
+    service::{metrics::durations, request_id::RequestId},
+};
 use tokio::time::Instant;
 use tracing::{Span, field::Empty};
 
@@ -83,8 +89,8 @@ impl From<&UpstreamError> for AttemptOutcome {
     }
 }
 
-/// What is counted of the calls to model servers. A clone counts in the same place.
-#[derive(Debug, Clone)]
+/// What is counted of the calls to model servers.
+#[derive(Debug)]
 pub struct UpstreamMetrics {
     by_outcome: Family<OfOutcome, Counter>,
     attempts: [Counter; AttemptOutcome::ALL.len()],
@@ -119,7 +125,10 @@ impl Default for UpstreamMetrics {
 impl UpstreamMetrics {
     /// Begins to watch an attempt; it counts as abandoned unless it is told how it ended.
     #[must_use]
-    pub fn begin(&self, model: &ModelName, endpoint: &EndpointUri) -> AttemptWatch {
+    pub fn begin(self: &Arc<Self>, model: &ModelName, endpoint: &EndpointUri, request_id: &RequestId) -> AttemptWatch {
+        if !request_id.is_recorded() {
+            return self.watch(Span::none());
+        }
         let span = tracing::info_span!(
             "attempt",
             otel.kind = "client",
@@ -132,10 +141,10 @@ impl UpstreamMetrics {
         self.watch(span)
     }
 
-    fn watch(&self, span: Span) -> AttemptWatch {
+    fn watch(self: &Arc<Self>, span: Span) -> AttemptWatch {
         self.active.inc();
         AttemptWatch {
-            metrics: self.clone(),
+            metrics: Arc::clone(self),
             span,
             begun: Instant::now(),
             outcome: AttemptOutcome::Abandoned,
@@ -171,7 +180,7 @@ impl UpstreamMetrics {
 /// An attempt that is under way, as metrics and traces see it.
 #[derive(Debug)]
 pub struct AttemptWatch {
-    metrics: UpstreamMetrics,
+    metrics: Arc<UpstreamMetrics>,
     span: Span,
     begun: Instant,
     outcome: AttemptOutcome,
@@ -216,7 +225,7 @@ mod tests {
 
     #[test]
     fn an_attempt_counts_once_however_it_ends() {
-        let metrics = UpstreamMetrics::default();
+        let metrics = Arc::new(UpstreamMetrics::default());
         let mut registry = of_service("test");
         metrics.register(&mut registry);
         metrics.watch(Span::none()).ended(None::<AttemptOutcome>);

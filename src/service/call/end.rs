@@ -71,7 +71,9 @@ impl Drop for CallEnd {
         let took = self.started.elapsed();
         let facts = self.notes.take();
         self.active.end(outcome.code, &outcome.reason, took);
-        self.tell_span(&outcome, &facts);
+        if self.request_id.is_recorded() {
+            self.tell_span(&outcome, &facts);
+        }
         self.log(&outcome, &facts, took);
     }
 }
@@ -79,7 +81,8 @@ impl Drop for CallEnd {
 impl CallEnd {
     fn log(&self, outcome: &Outcome, facts: &Facts, took: Duration) {
         let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        let place = trace::place(&self.span);
+        let is_recorded = self.request_id.is_recorded();
+        let place = is_recorded.then(|| trace::place(&self.span)).flatten();
         let trace_id = place
             .as_ref()
             .or_else(|| self.request_id.trace())

@@ -4,17 +4,26 @@
 //! costs a call nothing: what finds no room, and what could not be sent in time, is counted and forgotten.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use http::Uri;
-use opentelemetry::{Context, KeyValue, trace::TracerProvider as _};
+use opentelemetry::{
+    Context, KeyValue,
+    trace::{Link, SpanKind, TraceId, TracerProvider as _},
+};
 use opentelemetry_otlp::WithExportConfig as _;
 use opentelemetry_sdk::{
     Resource,
     error::OTelSdkResult,
-    trace::{Sampler, SdkTracer, SdkTracerProvider, Span, SpanData, SpanExporter, SpanProcessor},
+    trace::{
+        Sampler, SamplingResult, SdkTracer, SdkTracerProvider, ShouldSample, Span, SpanData, SpanExporter,
+        SpanProcessor,
+    },
 };
 use tokio::{
     sync::mpsc,
@@ -48,6 +57,15 @@ pub fn dropped() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
 
+/// The share of the calls that is recorded where no caller has decided. Of the process, like its subscriber. Empty: there is
+/// no collector.
+static RATIO: OnceLock<f64> = OnceLock::new();
+
+/// The share of the calls that is recorded where no caller has decided. `None`: no call is recorded.
+pub(super) fn ratio() -> Option<f64> {
+    RATIO.get().copied()
+}
+
 /// Where spans are sent, and which.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Traces {
@@ -70,16 +88,45 @@ impl Traces {
             ])
             .build();
         let provider = SdkTracerProvider::builder()
-            .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(self.ratio))))
+            .with_sampler(Sampler::ParentBased(Box::new(Roots(Sampler::TraceIdRatioBased(
+                self.ratio,
+            )))))
             .with_resource(resource.clone())
             .with_span_processor(Queue(queue))
             .build();
+        // A second one of a process has no effect, like a second subscriber.
+        RATIO.set(self.ratio).ok();
         let sender = Sender {
             collector: self.collector,
             resource,
             spans,
         };
         (provider.tracer("switchboard"), sender)
+    }
+}
+
+/// Decides for spans that no other one caused.
+#[derive(Debug, Clone)]
+struct Roots(Sampler);
+
+impl ShouldSample for Roots {
+    fn should_sample(
+        &self,
+        parent: Option<&Context>,
+        trace_id: TraceId,
+        name: &str,
+        kind: &SpanKind,
+        attributes: &[KeyValue],
+        links: &[Link],
+    ) -> SamplingResult {
+        let sampler = match kind {
+            // It was decided when the call began: of others there is no span.
+            SpanKind::Server => &Sampler::AlwaysOn,
+            // Part of a call that is not recorded.
+            SpanKind::Internal | SpanKind::Client => &Sampler::AlwaysOff,
+            SpanKind::Producer | SpanKind::Consumer => &self.0,
+        };
+        sampler.should_sample(parent, trace_id, name, kind, attributes, links)
     }
 }
 

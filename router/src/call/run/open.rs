@@ -64,7 +64,7 @@ pub(super) async fn open(
 async fn open_one(calls: &Calls, request_id: &RequestId, mut attempt: Attempt) -> Result<Opened, Failed> {
     let mut progress = Progress::default();
     let metrics = calls.upstream.metrics();
-    let mut watch = metrics.begin(&attempt.selected.model.name, &attempt.selected.endpoint.uri);
+    let mut watch = metrics.begin(&attempt.selected.model.name, &attempt.selected.endpoint.uri, request_id);
     let opening = async {
         let mut answer = calls.upstream.post(attempt.outgoing(request_id), &attempt.post).await?;
         let first = relay::first_token(&mut answer, &mut progress).await?;
