@@ -89,7 +89,7 @@ impl Upstream {
             connect_timeout: call.connect_timeout,
             address: call.address,
         })?;
-        let connection = clients.connector.oneshot(call.endpoint.call("/")).await;
+        let connection = clients.connector.clone().oneshot(call.endpoint.call("/")).await;
         connection.map(drop).map_err(UpstreamError::Dial)
     }
 }
