@@ -5,6 +5,7 @@
 
 mod advice;
 mod dial;
+mod models;
 mod server;
 mod steps;
 #[cfg(test)]

@@ -5,13 +5,14 @@
 //! never holds up the stream.
 
 pub mod apply;
-pub mod checks;
+mod checks;
 pub mod compile;
 pub mod config;
 mod credentials;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod link;
+pub mod order;
 pub mod persist;
 pub mod received;
 pub mod resource;

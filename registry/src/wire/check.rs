@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::{
     model, name,
-    report::{Fields, REASON_MAX},
+    report::fields::{Fields, REASON_MAX},
     stored,
 };
 use crate::{

@@ -1,18 +1,18 @@
 //! What routers say, read: every field has its bound, so that a connected router costs no more than a known amount.
 
-use std::time::Duration;
+pub(super) mod fields;
 
 use prost::Message as _;
 use switchboard::{
-    capability, duration,
+    capability,
     endpoint::EndpointUri,
-    history::Cursor,
-    names::{InstanceId, ModelName, Revision},
+    names::{InstanceId, ModelName},
     pb::{registry, types},
     reason::FieldReason,
     violation::Violations,
 };
 
+use self::fields::{Fields, REASON_MAX};
 use super::{change::resume, check};
 use crate::fleet::{
     report::{
@@ -27,9 +27,6 @@ const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// The most characters of a build, of a resource name and of a field path.
 const TEXT_MAX: usize = 255;
-
-/// The most characters of a reason.
-pub(super) const REASON_MAX: usize = 63;
 
 /// The most capabilities, and the most characters of one.
 const CAPABILITIES_MAX: usize = 64;
@@ -104,58 +101,7 @@ impl TryFrom<&registry::Report> for Report {
     }
 }
 
-/// Reads fields and collects what is wrong with them.
-#[derive(Default)]
-pub(super) struct Fields {
-    pub(super) violations: Violations,
-}
-
 impl Fields {
-    pub(super) fn take<T, E: std::fmt::Display>(&mut self, field: &str, parsed: Result<T, E>) -> Option<T> {
-        parsed
-            .map_err(|error| {
-                self.violations
-                    .push(field, FieldReason::ValueMalformed, error.to_string());
-            })
-            .ok()
-    }
-
-    pub(super) fn text(&mut self, field: &str, text: &str, length_max: usize) -> Option<Box<str>> {
-        if text.chars().count() > length_max {
-            let description = format!("must have at most {length_max} characters");
-            self.violations.push(field, FieldReason::ValueOutOfRange, description);
-            return None;
-        }
-        // These texts go to the log, where a control character could forge a line.
-        if text.chars().any(char::is_control) {
-            self.violations
-                .push(field, FieldReason::ValueMalformed, "must have no control characters");
-            return None;
-        }
-        Some(text.into())
-    }
-
-    fn cursor(&mut self, field: &str, wire: Option<&types::Cursor>) -> Option<Cursor> {
-        self.take(field, Cursor::try_from(wire?))
-    }
-
-    fn revision(&mut self, field: &str, number: i64) -> Option<Revision> {
-        let revision = Revision::new(number);
-        if revision.is_none() {
-            self.violations
-                .push(field, FieldReason::ValueOutOfRange, "must not be negative");
-        }
-        revision
-    }
-
-    pub(super) fn duration(&mut self, field: &str, wire: Option<prost_types::Duration>) -> Duration {
-        wire.map_or(Some(Duration::ZERO), duration::read).unwrap_or_else(|| {
-            self.violations
-                .push(field, FieldReason::ValueOutOfRange, "must not be negative");
-            Duration::ZERO
-        })
-    }
-
     fn capabilities<'a>(&mut self, wire: &'a [String]) -> Option<&'a [String]> {
         let is_word = |text: &String| text.len() <= CAPABILITY_MAX && text.bytes().all(|byte| byte.is_ascii_graphic());
         if wire.len() > CAPABILITIES_MAX || !wire.iter().all(is_word) {
@@ -276,11 +222,6 @@ impl Fields {
         }
         let offered = self.cursor("report.history_refusal.offered", wire.offered.as_ref());
         Some(HistoryRefusal { why: why?, offered })
-    }
-
-    pub(super) fn unknown(&mut self, field: &str) {
-        self.violations
-            .push(field, FieldReason::ValueUnknown, "must be one of the listed values");
     }
 }
 

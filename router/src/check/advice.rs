@@ -3,7 +3,7 @@
 
 use switchboard::reason::Reason;
 
-use super::{Fault, Problem, server::Models};
+use super::{Fault, Problem, models::Models};
 use crate::{
     status,
     upstream::{UpstreamError, connector::DialError, model_list::ModelList},

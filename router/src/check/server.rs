@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     CheckCredential, Identifier, Problem, Spec, StepKind, Subject, advice, dial,
+    models::Models,
     steps::{Failed, Steps},
 };
 use crate::{
@@ -30,14 +31,6 @@ pub(super) struct Server<'a> {
     pub(super) endpoint: &'a EndpointUri,
     pub(super) request_id: RequestId,
     pub(super) deadline: Instant,
-}
-
-/// What the server says of its models.
-pub(super) enum Models {
-    /// These.
-    Listed(ModelList, Duration),
-    /// Nothing that could be read as a list.
-    Unlisted,
 }
 
 impl Server<'_> {

@@ -4,7 +4,7 @@ use switchboard::catalogue::Catalogue;
 
 use std::time::Duration;
 
-use super::{server::Models, *};
+use super::{models::Models, *};
 use crate::{
     endpoints::Endpoints,
     upstream::{model_list::ModelList, names::Names},

@@ -1,10 +1,9 @@
 //! Checks that the registry asks for: each is made aside, and its answer goes up the stream that asked.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use switchboard::{
     names::{CheckId, CredentialId, ModelName, Revision},
-    pb::registry,
     reason::Reason,
 };
 use tokio::{
@@ -16,45 +15,18 @@ use tracing::{Instrument as _, debug, debug_span, warn};
 
 use super::{
     compile, credentials,
+    order::{Answer, Order, Target, check_spec},
     received::Received,
-    resource::{Content, CredentialSpec, ModelSpec, Refusal},
+    resource::{Content, CredentialSpec, Refusal},
     surroundings::Connection,
 };
 use crate::{
     catalog::{Catalog, Credential, ModelState},
-    check::{CheckCredential, Checker, Finding, Identifier, Spec, Subject},
-    wire,
+    check::{CheckCredential, Checker, Finding, Spec, Subject},
 };
 
 /// The most checks that are under way, waiting ones included: as many as a registry has of one router.
 pub(super) const CHECKS_MAX: usize = 16;
-
-/// A check that the registry asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Order {
-    /// Names it, and is the key to its credential.
-    pub id: CheckId,
-    /// What to check.
-    pub target: Target,
-    /// How long it may take.
-    pub timeout: Duration,
-}
-
-/// What is checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
-    /// A model that is registered: what has been received of it.
-    Registered(ModelName),
-    /// A model that is not saved.
-    Unsaved {
-        /// How to call it. Boxed: most orders are smaller.
-        spec: Result<Box<Spec>, Refusal>,
-        /// The credential to fetch.
-        credential: Option<CredentialId>,
-        /// There is a credential, but not for its servers.
-        is_token_dropped: bool,
-    },
-}
 
 /// Whatever a check goes by.
 pub(super) struct Basis<C> {
@@ -70,12 +42,7 @@ pub(super) struct Checks(JoinSet<()>);
 
 impl Checks {
     /// Begins one. Its answer goes to `answers`, unless the stream behind it has ended by then.
-    pub(super) fn begin<C: Connection>(
-        &mut self,
-        order: Order,
-        basis: Basis<C>,
-        answers: mpsc::Sender<registry::CheckResult>,
-    ) {
+    pub(super) fn begin<C: Connection>(&mut self, order: Order, basis: Basis<C>, answers: mpsc::Sender<Answer>) {
         while self.0.try_join_next().is_some() {}
         if self.0.len() >= CHECKS_MAX {
             // The registry counts them too, and says so to whoever asks.
@@ -90,7 +57,8 @@ impl Checks {
             let id = order.id;
             let findings = make(order, basis).await;
             debug!(endpoints = findings.len(), "a check is made");
-            let _stream_ended = answers.send(wire::check::result(id, revision, &findings)).await;
+            let answer = Answer { id, revision, findings };
+            let _stream_ended = answers.send(answer).await;
         };
         self.0.spawn(check.instrument(debug_span!("check")));
     }
@@ -192,24 +160,6 @@ fn in_use(catalog: Option<&Catalog>, name: &ModelName, id: CredentialId) -> Opti
     match catalog?.models.get(name)? {
         ModelState::Ready(model) => model.credential.clone().filter(|credential| credential.id == id),
         ModelState::Disabled | ModelState::CredentialMissing | ModelState::NotReady => None,
-    }
-}
-
-/// What a check needs of how a model is called. `name`: that of the model, if it has one.
-pub(crate) fn check_spec(spec: &ModelSpec, name: Option<&ModelName>) -> Spec {
-    let identifier = match (&spec.identifier, name) {
-        (Some(given), _) => Identifier::Given(given.clone()),
-        (None, Some(name)) => Identifier::Default(name.id().to_owned()),
-        (None, None) => Identifier::None,
-    };
-    Spec {
-        family: spec.family,
-        platform: spec.platform.clone(),
-        identifier,
-        endpoints: spec.endpoints.iter().map(|endpoint| endpoint.uri.clone()).collect(),
-        infill_mode: spec.infill_mode,
-        limits: spec.limits,
-        tls: spec.tls.clone(),
     }
 }
 

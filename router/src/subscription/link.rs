@@ -18,7 +18,8 @@ use tracing::{Instrument as _, debug, info, info_span, warn};
 
 use super::{
     Applied, SubscriptionConfig,
-    checks::{Basis, CHECKS_MAX, Checks, Order},
+    checks::{Basis, CHECKS_MAX, Checks},
+    order::{Answer, Order},
     received::Received,
     session::{Action, Closed, End, Event, Message, Mode, RefusalWhy, Session, Standing},
     surroundings::{Connection as _, Downward, Surroundings, Upward},
@@ -72,7 +73,7 @@ struct OpenStream<C> {
     /// Dropped, it ends the upward direction behind the newest report.
     standing: watch::Sender<Standing>,
     /// What checks have found, on its way up.
-    answers: mpsc::Sender<registry::CheckResult>,
+    answers: mpsc::Sender<Answer>,
     /// The connection, until the registry has answered over it.
     connection: Option<C>,
 }
@@ -399,7 +400,7 @@ enum Next {
     /// A report; `false`: none, since the stream is given up.
     Report(bool),
     /// What a check has found.
-    Answer(registry::CheckResult),
+    Answer(Answer),
 }
 
 /// What the router says: the hello, then a report at once, at each change, and once a heartbeat. The newest counts: what
@@ -411,7 +412,7 @@ enum Next {
 fn upward(
     hello: registry::SubscribeRequest,
     mut said: Said,
-    mut answers: mpsc::Receiver<registry::CheckResult>,
+    mut answers: mpsc::Receiver<Answer>,
     leaving: CancellationToken,
 ) -> impl Stream<Item = registry::SubscribeRequest> + Send + 'static {
     async_stream::stream! {
@@ -430,7 +431,7 @@ fn upward(
                 };
                 match next {
                     Next::Report(due) => break due,
-                    Next::Answer(answer) => yield check_result(answer),
+                    Next::Answer(answer) => yield check_result(&answer),
                 }
             };
             if !due {

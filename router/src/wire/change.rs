@@ -18,6 +18,7 @@ use crate::{
         apply::Applied,
         compile::{Held, HeldWhy},
         config::SubscriptionConfig,
+        order::Answer,
         resource::Resource,
         session::{
             Bookmark, Delta, Goodbye, GoodbyeWhy, HEARTBEAT_DEFAULT, HistoryRefusal, Message, Mode, RefusalWhy,
@@ -88,7 +89,7 @@ impl TryFrom<registry::SubscribeResponse> for Message {
                 min_wait: span(goodbye.min_wait.as_ref()),
                 spread: span(goodbye.spread.as_ref()),
             }),
-            Kind::CheckRequest(request) => Self::Check(check::order(request)?),
+            Kind::CheckRequest(request) => Self::Check(check::order(request).ok_or(MessageError)?),
         })
     }
 }
@@ -133,7 +134,7 @@ fn traceparent(wire: &str) -> Option<Arc<str>> {
 }
 
 /// A negative time is none.
-pub(super) fn span(wire: Option<&prost_types::Duration>) -> Duration {
+fn span(wire: Option<&prost_types::Duration>) -> Duration {
     wire.and_then(|wire| duration::read(*wire)).unwrap_or_default()
 }
 
@@ -180,8 +181,8 @@ pub fn report(
 
 /// What a check has found.
 #[must_use]
-pub const fn check_result(result: registry::CheckResult) -> registry::SubscribeRequest {
-    upward(registry::subscribe_request::Kind::CheckResult(result))
+pub fn check_result(answer: &Answer) -> registry::SubscribeRequest {
+    upward(registry::subscribe_request::Kind::CheckResult(check::result(answer)))
 }
 
 fn endpoint(change: &Change) -> registry::EndpointReport {

@@ -3,18 +3,16 @@
 use std::time::Duration;
 
 use switchboard::{
-    names::{CheckId, CredentialId, ModelName, Revision},
+    duration,
+    names::{CheckId, CredentialId, ModelName},
     pb::registry::{self, check_request},
 };
 
-use super::{
-    change::{MessageError, span},
-    resource,
-};
+use super::resource;
 use crate::{
     check::{Fault, Finding, Outcome, Problem, Spec, Step},
     subscription::{
-        checks::{Order, Target, check_spec},
+        order::{Answer, Order, Target, check_spec},
         resource::Refusal,
     },
 };
@@ -22,25 +20,27 @@ use crate::{
 /// The longest check.
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 
-/// Reads what is to be checked. That a model cannot be used is an answer, and no error.
-pub(super) fn order(wire: registry::CheckRequest) -> Result<Order, MessageError> {
-    let target = match wire.target.ok_or(MessageError)? {
-        check_request::Target::Model(name) => {
-            Target::Registered(ModelName::parse(&name).map_err(|_malformed| MessageError)?)
-        }
+/// Reads what is to be checked. That a model cannot be used is an answer. `None`: it cannot be read.
+pub(super) fn order(wire: registry::CheckRequest) -> Option<Order> {
+    let target = match wire.target? {
+        check_request::Target::Model(name) => Target::Registered(ModelName::parse(&name).ok()?),
         check_request::Target::Unsaved(model) => Target::Unsaved {
             credential: match wire.credential_id.as_str() {
                 "" => None,
-                id => Some(CredentialId::parse(id).map_err(|_malformed| MessageError)?),
+                id => Some(CredentialId::parse(id).ok()?),
             },
             is_token_dropped: model.api_token_dropped,
             spec: unsaved(&model).map(Box::new),
         },
     };
-    Ok(Order {
-        id: CheckId::parse(&wire.check_id).map_err(|_malformed| MessageError)?,
+    Some(Order {
+        id: CheckId::parse(&wire.check_id).ok()?,
         target,
-        timeout: span(wire.timeout.as_ref()).min(TIMEOUT_MAX),
+        timeout: wire
+            .timeout
+            .and_then(duration::read)
+            .unwrap_or_default()
+            .min(TIMEOUT_MAX),
     })
 }
 
@@ -49,13 +49,12 @@ fn unsaved(model: &registry::Model) -> Result<Spec, Refusal> {
     Ok(check_spec(&resource::spec(model)?, name.as_ref()))
 }
 
-/// What was found, by a configuration of this revision.
-#[must_use]
-pub(crate) fn result(id: CheckId, revision: Revision, findings: &[Finding]) -> registry::CheckResult {
+/// What was found.
+pub(super) fn result(answer: &Answer) -> registry::CheckResult {
     registry::CheckResult {
-        check_id: id.to_string(),
-        revision: revision.get(),
-        checks: findings.iter().map(finding).collect(),
+        check_id: answer.id.to_string(),
+        revision: answer.revision.get(),
+        checks: answer.findings.iter().map(finding).collect(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! What is read and what is refused, field by field.
 
+use std::time::Duration;
+
 use switchboard::history::View;
 
 use super::*;

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use switchboard::{history::Cursor, names::Revision};
 
-use crate::subscription::{checks::Order, resource::Resource};
+use crate::subscription::{order::Order, resource::Resource};
 
 /// One message of the registry. All cursors are of the routers' view.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use switchboard::{history::Cursor, names::Revision};
 
 use super::message::{Message, Mode};
-use crate::subscription::{checks::Order, received::Received};
+use crate::subscription::{order::Order, received::Received};
 
 /// Something that happened.
 #[derive(Debug)]

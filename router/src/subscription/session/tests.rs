@@ -7,8 +7,8 @@ use switchboard::names::{CheckId, ModelName, Revision, StoreId};
 
 use super::*;
 use crate::subscription::{
-    checks::{Order, Target},
     fixture::{Store, assigned, incarnation, model, revision},
+    order::{Order, Target},
     resource::Resource,
 };
 
