@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use switchboard::pb::{
     registry::{Endpoint, Feature, GetModelRequest, Model, UpdateFeatureRequest},
-    router::{GetStatusRequest, ResolveFeatureRequest},
+    router::GetStatusRequest,
     types::{EndpointState, Provider},
 };
 use tokio::{
@@ -77,17 +77,7 @@ impl Pair {
             ..Default::default()
         };
         let written = self.features().update_feature(request).await.unwrap().into_inner();
-        self.wait_until(async || {
-            let request = ResolveFeatureRequest {
-                feature: feature.name.clone(),
-                ..Default::default()
-            };
-            let resolved = self.routing().resolve_feature(request).await.unwrap().into_inner();
-            resolved
-                .selection
-                .is_some_and(|selection| selection.config_revision >= written.revision)
-        })
-        .await;
+        self.wait_until_resolved(&feature.name, written.revision).await;
     }
 
     /// How a server of the model does, as the registry tells.

@@ -16,8 +16,8 @@ use switchboard::pb::{
         model_service_client::ModelServiceClient, settings_service_client::SettingsServiceClient,
     },
     router::{
-        self, inference_service_client::InferenceServiceClient, routing_service_client::RoutingServiceClient,
-        stream_infer_response::Event,
+        self, ResolveFeatureRequest, inference_service_client::InferenceServiceClient,
+        routing_service_client::RoutingServiceClient, stream_infer_response::Event,
     },
     types::Provider,
 };
@@ -350,6 +350,21 @@ impl Pair {
             );
             sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// Waits until calls of a feature would go by a configuration of at least `revision`, without making one.
+    pub(crate) async fn wait_until_resolved(&self, feature: &str, revision: i64) {
+        self.wait_until(async || {
+            let request = ResolveFeatureRequest {
+                feature: feature.to_owned(),
+                ..Default::default()
+            };
+            let resolved = self.routing().resolve_feature(request).await.unwrap().into_inner();
+            resolved
+                .selection
+                .is_some_and(|selection| selection.config_revision >= revision)
+        })
+        .await;
     }
 
     /// Waits until the router answers a feature at all, be it by a failure of the model server.

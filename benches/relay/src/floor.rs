@@ -26,8 +26,10 @@ use switchboard::pb::router::{
     stream_infer_response::Event,
 };
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Response, Status, transport::Server};
+use tonic::{
+    Response, Status,
+    transport::{Server, server::TcpIncoming},
+};
 
 use crate::ask;
 
@@ -46,12 +48,11 @@ pub(crate) async fn serve(listener: TcpListener, model: SocketAddr) -> Result<()
         uri: format!("http://{model}{}", ask::PATH),
     };
     Server::builder()
-        .tcp_nodelay(true)
         .max_frame_size(16 * 1024)
         .initial_stream_window_size(64 * 1024)
         .initial_connection_window_size(1024 * 1024)
         .add_service(InferenceServiceServer::new(floor))
-        .serve_with_incoming(TcpListenerStream::new(listener))
+        .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
         .await?;
     Ok(())
 }
