@@ -102,6 +102,10 @@ impl Plain {
                     after.assign(feature, &mut broken);
                     after.check_places(&mut broken);
                 }
+                if !broken.is_empty() {
+                    // What is refused counts for nobody after it, so the places of a model may be too few besides.
+                    broken.push("VALIDATION_FAILED");
+                }
             }
             Write::UpdateSettings(settings) => {
                 after.beta_enabled = settings.beta_enabled.unwrap_or(self.beta_enabled);
