@@ -98,13 +98,19 @@ impl Plain {
             Write::DeleteModel { name, reassign_to } => after.delete(name, reassign_to, &mut broken),
             Write::UpdateFeature(feature) => after.assign(feature, &mut broken),
             Write::BatchUpdateFeatures(features) => {
+                // What is refused counts for nobody after it: its places stay as they were for those.
+                let mut kept = after.clone();
                 for feature in features {
                     after.assign(feature, &mut broken);
                     after.check_places(&mut broken);
-                }
-                if !broken.is_empty() {
-                    // What is refused counts for nobody after it, so the places of a model may be too few besides.
-                    broken.push("VALIDATION_FAILED");
+                    let (mut tried, mut found) = (kept.clone(), Vec::new());
+                    tried.assign(feature, &mut found);
+                    tried.check_places(&mut found);
+                    if found.is_empty() {
+                        kept = tried;
+                    }
+                    found.retain(|reason| !broken.contains(reason));
+                    broken.extend(found);
                 }
             }
             Write::UpdateSettings(settings) => {
