@@ -2,7 +2,7 @@
 //! documented.
 //!
 //! `buf` compares with what has landed (`.ci/run contract`); the listing beside this file is for the reader of a change.
-//! After a deliberate edit: `SWITCHBOARD_UPDATE_LISTING=1 cargo test --test contract`.
+//! [`RENEW`] writes the listing again after an intended edit.
 
 #![expect(
     clippy::unwrap_used,
@@ -16,6 +16,10 @@ use prost_types::{
     DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet,
     field_descriptor_proto::{Label, Type},
 };
+use similar::TextDiff;
+
+/// The command that writes the listing again.
+const RENEW: &str = "SWITCHBOARD_UPDATE_LISTING=1 cargo test --test contract";
 
 /// Numbers that a location in a descriptor is made of: the fields of `descriptor.proto` that hold the declarations.
 mod place {
@@ -222,11 +226,32 @@ fn the_contract_is_as_listed() {
         fs::write(&path, &listing).unwrap();
     }
     let kept = fs::read_to_string(&path).unwrap();
-    assert!(
-        kept == listing,
-        "the contract differs from tests/contract/listing.txt:\n{}",
-        difference(&kept, &listing)
-    );
+    assert!(kept == listing, "{}", difference(&kept, &listing));
+}
+
+#[test]
+fn a_difference_is_shown_by_its_lines_and_the_command_that_renews_the_listing() {
+    let lines: Vec<String> = (0..100)
+        .map(|number| format!("  {number} field_{number}: string\n"))
+        .collect();
+    let kept = lines.concat();
+    let listing = kept
+        .replace("  7 field_7: string\n", "")
+        .replace("field_93: string", "field_93: bool");
+    let expected = "\
+the contract differs from tests/contract/listing.txt:
+@@ -7,3 +7,2 @@
+   6 field_6: string
+-  7 field_7: string
+   8 field_8: string
+@@ -93,3 +92,3 @@
+   92 field_92: string
+-  93 field_93: string
++  93 field_93: bool
+   94 field_94: string
+
+If the edit is intended, renew the listing: SWITCHBOARD_UPDATE_LISTING=1 cargo test --test contract";
+    assert_eq!(difference(&kept, &listing), expected);
 }
 
 #[test]
@@ -303,20 +328,13 @@ fn everything_that_can_be_set_has_presence() {
     assert!(lacking.is_empty(), "not `optional`: {lacking:?}");
 }
 
-/// The lines between the common beginning and the common end of two texts.
-fn difference(old: &str, new: &str) -> String {
-    let (old, new): (Vec<_>, Vec<_>) = (old.lines().collect(), new.lines().collect());
-    let start = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
-    let (old, new) = (&old[start..], &new[start..]);
-    let end = old
-        .iter()
-        .rev()
-        .zip(new.iter().rev())
-        .take_while(|(a, b)| a == b)
-        .count();
-    let gone = old[..old.len() - end].iter().map(|line| format!("- {line}"));
-    let come = new[..new.len() - end].iter().map(|line| format!("+ {line}"));
-    gone.chain(come).collect::<Vec<_>>().join("\n")
+/// The message for a listing that is out of date: the changed lines, each with one line around it, and what to do.
+fn difference(kept: &str, listing: &str) -> String {
+    let changed = TextDiff::from_lines(kept, listing);
+    let hunks = changed.unified_diff().context_radius(1).to_string();
+    format!(
+        "the contract differs from tests/contract/listing.txt:\n{hunks}\nIf the edit is intended, renew the listing: {RENEW}"
+    )
 }
 
 /// Every field of every top-level message, with the message's name.
