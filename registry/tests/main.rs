@@ -3,6 +3,8 @@
 
 #[path = "main/commands.rs"]
 mod commands;
+#[path = "main/stored.rs"]
+mod stored;
 
 use std::{
     path::Path,
