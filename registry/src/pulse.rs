@@ -1,10 +1,8 @@
 //! Whether the writer finishes its rounds: what a bookmark's `stalled` tells.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// Tells for how long the writer has been in its present round.
@@ -25,11 +23,11 @@ impl Pulse {
     /// Whether the present round has taken longer than `limit`.
     #[must_use]
     pub fn is_stalled(&self, limit: Duration) -> bool {
-        let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = *self.0.lock();
         since.is_some_and(|since| since.elapsed() > limit)
     }
 
     fn set(&self, since: Option<Instant>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = since;
+        *self.0.lock() = since;
     }
 }

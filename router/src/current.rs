@@ -2,13 +2,14 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
 use tokio::{sync::watch, time::Instant};
 
 use crate::catalog::Catalog;
@@ -105,15 +106,12 @@ impl Current {
 
     /// Notes that the registry was heard just now.
     pub fn touch(&self) {
-        *self.contact.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.contact.lock() = Some(Instant::now());
     }
 
     /// How long ago the registry was heard last. `None`: never.
     #[must_use]
     pub fn age(&self) -> Option<Duration> {
-        self.contact
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .map(|contact| contact.elapsed())
+        self.contact.lock().map(|contact| contact.elapsed())
     }
 }

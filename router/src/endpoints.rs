@@ -18,13 +18,9 @@ mod server;
 mod tests;
 mod window;
 
-use std::{
-    collections::HashMap,
-    fmt,
-    net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
-};
+use std::{collections::HashMap, fmt, net::IpAddr, sync::Arc};
 
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use switchboard::{endpoint::EndpointUri, names::ModelName, service::metrics::read_gauge};
 use tokio::time::Instant;
@@ -306,7 +302,6 @@ impl Endpoints {
         self.0
             .groups
             .write()
-            .unwrap_or_else(PoisonError::into_inner)
             .retain(|name, _| catalog.models.contains_key(name));
         self.0.reports.keep(catalog);
     }
@@ -340,13 +335,13 @@ impl Endpoints {
     }
 
     fn known_group(&self, model: &ModelName) -> Option<Arc<Mutex<Group>>> {
-        let groups = self.0.groups.read().unwrap_or_else(PoisonError::into_inner);
+        let groups = self.0.groups.read();
         groups.get(model).cloned()
     }
 
     fn group(&self, model: &ModelName) -> Arc<Mutex<Group>> {
         self.known_group(model).unwrap_or_else(|| {
-            let mut groups = self.0.groups.write().unwrap_or_else(PoisonError::into_inner);
+            let mut groups = self.0.groups.write();
             Arc::clone(groups.entry(model.clone()).or_default())
         })
     }
@@ -360,5 +355,5 @@ fn ready(catalog: &Catalog) -> impl Iterator<Item = &Arc<Model>> {
 }
 
 fn lock(group: &Mutex<Group>) -> MutexGuard<'_, Group> {
-    group.lock().unwrap_or_else(PoisonError::into_inner)
+    group.lock()
 }

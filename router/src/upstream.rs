@@ -16,14 +16,7 @@ pub mod names;
 pub mod response;
 pub mod sse;
 
-use std::{
-    collections::HashSet,
-    error::Error as StdError,
-    fmt,
-    net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashSet, error::Error as StdError, fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -33,6 +26,7 @@ use http::{
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::{self, connect::Connected};
+use parking_lot::{Mutex, MutexGuard};
 use switchboard::{endpoint::EndpointUri, reason::header, service::request_id::RequestId};
 use tokio::time::Instant;
 
@@ -281,7 +275,7 @@ impl Upstream {
     }
 
     fn remembered(&self) -> MutexGuard<'_, HashSet<EndpointUri>> {
-        self.without_usage.lock().unwrap_or_else(PoisonError::into_inner)
+        self.without_usage.lock()
     }
 }
 

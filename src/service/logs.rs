@@ -1,12 +1,9 @@
 //! Logs: one line for each event, on standard output, of a level that can be changed while the process runs.
 
-use std::{
-    io,
-    str::FromStr as _,
-    sync::{Mutex, OnceLock, PoisonError},
-};
+use std::{io, str::FromStr as _, sync::OnceLock};
 
 use opentelemetry_sdk::trace::SdkTracer;
+use parking_lot::Mutex;
 use tracing_subscriber::{
     EnvFilter, Layer as _, Registry,
     filter::{LevelFilter, ParseError},
@@ -100,7 +97,7 @@ pub(super) fn init(logging: Logging, tracer: Option<SdkTracer>) {
 /// What is logged now. `None`: the process has not set up its logs here.
 #[must_use]
 pub fn level() -> Option<String> {
-    let level = LEVEL.get()?.lock().unwrap_or_else(PoisonError::into_inner);
+    let level = LEVEL.get()?.lock();
     Some(level.text.clone())
 }
 
@@ -122,11 +119,7 @@ pub enum LevelError {
 /// [`LevelError`]; nothing is changed then.
 pub fn set_level(text: &str) -> Result<(), LevelError> {
     let filter = parse(text).map_err(LevelError::Malformed)?;
-    let mut level = LEVEL
-        .get()
-        .ok_or(LevelError::NotHere)?
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner);
+    let mut level = LEVEL.get().ok_or(LevelError::NotHere)?.lock();
     let now = filter.to_string();
     // Told before, since it may be the last that is told.
     tracing::warn!(before = level.text, now, "the log level is changed");

@@ -2,13 +2,14 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
+use parking_lot::Mutex;
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, sleep_until},
@@ -117,11 +118,11 @@ impl Closed {
     ) -> Result<Window> {
         sleep(WARM_UP).await;
         let of_relay = || relay.map(Process::cpu).transpose().map(Option::unwrap_or_default);
-        *self.tally.gaps.lock().unwrap_or_else(PoisonError::into_inner) = Some(Vec::new());
+        *self.tally.gaps.lock() = Some(Vec::new());
         let before = (of_relay()?, model.cpu()?, own_cpu()?, self.counts(), Instant::now());
         sleep(length).await;
         let after = (of_relay()?, model.cpu()?, own_cpu()?, self.counts(), Instant::now());
-        let gaps = self.tally.gaps.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let gaps = self.tally.gaps.lock().take();
         self.check()?;
         Ok(Window {
             seconds: (after.4 - before.4).as_secs_f64(),
@@ -173,7 +174,7 @@ async fn client(mut line: Line, kind: Kind, begin: Instant, question: Arc<Questi
                     tally.tokens.fetch_add(1, Relaxed);
                     let came = now();
                     if let Some((sent_before, came_before)) = before
-                        && let Some(gaps) = &mut *tally.gaps.lock().unwrap_or_else(PoisonError::into_inner)
+                        && let Some(gaps) = &mut *tally.gaps.lock()
                     {
                         let (came_after, sent_after) = (came - came_before, sent - sent_before);
                         gaps.push(count(came_after.saturating_sub(sent_after)) / 1e3);

@@ -5,11 +5,12 @@ mod past;
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Bound,
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
     time::SystemTime,
 };
 
 use bytes::Bytes;
+use parking_lot::RwLock;
 use switchboard::{
     digest::{ChainChange, ChainDigest, ItemDigest, ItemParts, StateDigest},
     history::{Cursor, Incarnation, View},
@@ -250,7 +251,7 @@ impl Items {
             commit_time,
             change_bytes,
         };
-        let mut log = self.log.write().unwrap_or_else(PoisonError::into_inner);
+        let mut log = self.log.write();
         log.push(self.head);
         self.head
     }
@@ -290,7 +291,7 @@ impl Items {
     /// Where the history is to be cut off now, if anywhere.
     #[must_use]
     pub fn due(&self, retention: &Retention) -> Option<Cut> {
-        self.log.read().unwrap_or_else(PoisonError::into_inner).due(retention)
+        self.log.read().due(retention)
     }
 
     /// Forgets what is below a cut, for every clone: only for one that is durable, and on the newest state.
@@ -306,7 +307,7 @@ impl Items {
             }
         }
         self.floor = cut.floor;
-        self.log.write().unwrap_or_else(PoisonError::into_inner).cut(cut);
+        self.log.write().cut(cut);
     }
 
     /// The store.
@@ -358,7 +359,7 @@ impl Items {
         if revision > self.head.revision {
             return None;
         }
-        self.log.read().unwrap_or_else(PoisonError::into_inner).past(revision)
+        self.log.read().past(revision)
     }
 
     /// The history up to a revision; `None` for one that is not yet, or of which nothing is known any more.
@@ -367,7 +368,7 @@ impl Items {
         if revision > self.head.revision {
             return None;
         }
-        self.log.read().unwrap_or_else(PoisonError::into_inner).chain(revision)
+        self.log.read().chain(revision)
     }
 
     /// All items of a view, ordered by the bytes of their names.

@@ -90,8 +90,7 @@ async fn ring(mut published: watch::Receiver<Arc<State>>, ropes: Vec<watch::Send
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
+    use parking_lot::Mutex;
     use tokio::sync::oneshot;
 
     use super::*;
@@ -107,21 +106,21 @@ mod tests {
             let (mut bell, order) = (bells.next(), Arc::clone(&order));
             tasks.spawn(async move {
                 bell.rung().await.unwrap();
-                order.lock().unwrap().push("follower");
+                order.lock().push("follower");
             });
         }
         let (answer, answered) = oneshot::channel();
         let in_order = Arc::clone(&order);
         tasks.spawn(async move {
             answered.await.unwrap();
-            in_order.lock().unwrap().push("writer");
+            in_order.lock().push("writer");
         });
         // All wait.
         yield_now().await;
         published.send_replace(History::with_revisions(2).state());
         answer.send(()).unwrap();
         tasks.join_all().await;
-        let order = order.lock().unwrap();
+        let order = order.lock();
         assert_eq!((order.len(), order[0]), (3 * BELLS + 1, "writer"));
     }
 

@@ -3,9 +3,10 @@
 //! A message is encoded when the first reader asks for it, so that nobody waits for the whole; by then the newest state may
 //! be another one, but all messages of a run show the one that it began with.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use switchboard::{
     history::{Cursor, View},
     names::Revision,
@@ -113,7 +114,7 @@ impl Run {
     /// The message at a place, counted from 0; `None` past the last.
     #[must_use]
     pub fn message(&self, place: usize) -> Option<Message> {
-        let mut encoded = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut encoded = self.encoded.lock();
         while encoded.messages.len() <= place
             && let Some(mut rest) = encoded.rest.take()
         {

@@ -1,8 +1,9 @@
 //! Routers that get no configuration, since what they have contradicts this registry's history: how many there are, and
 //! above what a new life of the store has to begin so that they follow it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use switchboard::history::Cursor;
 use tokio::sync::watch;
 
@@ -80,7 +81,7 @@ impl Withheld {
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 }
 

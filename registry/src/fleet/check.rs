@@ -5,10 +5,11 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use switchboard::names::{CheckId, CredentialId, ModelName};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -181,7 +182,7 @@ impl Checks {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, BTreeMap<CheckId, Running>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

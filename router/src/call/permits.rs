@@ -15,9 +15,10 @@ mod tests;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Weak},
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::registry::Registry;
 use switchboard::{
     names::{FeatureName, ModelName, Revision},
@@ -249,11 +250,11 @@ impl Permits {
     }
 
     fn refusals(&self) -> MutexGuard<'_, Refusals> {
-        self.0.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.refusals.lock()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ModelName, Gate>> {
-        self.0.models.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.models.lock()
     }
 }
 

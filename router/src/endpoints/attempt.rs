@@ -1,7 +1,8 @@
 //! An attempt at a server, from its choice to its end.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{

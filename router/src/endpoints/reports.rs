@@ -4,9 +4,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use switchboard::{endpoint::EndpointUri, names::ModelName};
 use tokio::sync::watch;
 
@@ -92,7 +93,7 @@ impl Reports {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.shared.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.known.lock()
     }
 
     fn wake(&self, known: &Known) {

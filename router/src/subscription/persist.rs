@@ -9,11 +9,9 @@ mod file;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use switchboard::{
     history::Cursor,
@@ -85,14 +83,14 @@ impl PersistMetrics {
             "snapshot_age_seconds",
             "How long ago the snapshot file was written, which is done at each change of the configuration in use",
             move || {
-                let written = *written.lock().unwrap_or_else(PoisonError::into_inner);
+                let written = *written.lock();
                 written.map(|(at, age)| (age + at.elapsed()).as_secs_f64())
             },
         );
     }
 
     fn set_age(&self, age: Duration) {
-        *self.written.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), age));
+        *self.written.lock() = Some((Instant::now(), age));
     }
 }
 

@@ -1,11 +1,6 @@
 //! The HTTP clients: one for all servers that are dialled alike, so that no connection is shared by mistake.
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -13,6 +8,7 @@ use hyper_util::{
     client::legacy::Client,
     rt::{TokioExecutor, TokioTimer},
 };
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
@@ -117,7 +113,7 @@ impl Clients {
             return Ok(Arc::clone(&self.usual));
         }
         let now = Instant::now();
-        let mut special = self.special.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut special = self.special.lock();
         if let Some(special) = special.get_mut(&dialling) {
             special.used = now;
             return Ok(Arc::clone(&special.pair));

@@ -1,6 +1,8 @@
 //! What a handler tells of its call beside the outcome.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 /// What a handler knows of its call, for the access line and the span. All of it is bounded, and nothing of
 /// it is a prompt or an answer.
@@ -33,10 +35,10 @@ impl Notes {
 
     /// Adds to what is known.
     pub fn add(&self, note: impl FnOnce(&mut Facts)) {
-        note(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        note(&mut self.0.lock());
     }
 
     pub(super) fn take(&self) -> Facts {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.0.lock())
     }
 }

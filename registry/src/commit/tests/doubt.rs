@@ -1,10 +1,8 @@
 //! Commits that fail, and storages that cannot be opened again at once.
 
-use std::{
-    collections::VecDeque,
-    io,
-    sync::{Mutex, PoisonError},
-};
+use std::{collections::VecDeque, io};
+
+use parking_lot::Mutex;
 
 use super::*;
 use crate::{
@@ -44,7 +42,7 @@ struct Plan {
 }
 
 fn next(faults: &Mutex<VecDeque<Fault>>) -> Option<Fault> {
-    faults.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    faults.lock().pop_front()
 }
 
 fn failing(kind: Kind) -> StoreError {
@@ -130,8 +128,8 @@ impl Bench {
             tasks,
         };
         running.commit.submit(create(model("First"))).await.unwrap();
-        plan.commits.lock().unwrap().extend(commits);
-        plan.reopenings.lock().unwrap().extend(reopenings);
+        plan.commits.lock().extend(commits);
+        plan.reopenings.lock().extend(reopenings);
         Self { running, plan }
     }
 
@@ -223,10 +221,7 @@ async fn a_full_disk_refuses_writes_until_there_is_room() {
     let mut is_able = bench.commit().is_able();
     assert!(!*is_able.borrow_and_update());
     is_able.wait_for(|is_able| *is_able).await.unwrap();
-    assert!(
-        bench.plan.commits.lock().unwrap().is_empty(),
-        "by itself, without a write"
-    );
+    assert!(bench.plan.commits.lock().is_empty(), "by itself, without a write");
     bench.commit().submit(create(model("A"))).await.unwrap();
     bench.finish().await;
 }

@@ -1,10 +1,8 @@
 //! How many calls each feature has. One more than it may have is refused at once: there is no queue.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
+use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use switchboard::names::FeatureName;
 
@@ -66,7 +64,7 @@ impl Quotas {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<&'static FeatureName, usize>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+        self.running.lock()
     }
 }
 

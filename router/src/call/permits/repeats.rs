@@ -1,10 +1,8 @@
 //! The budgets of all models: how many of their calls are tried once more.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
+use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use switchboard::names::ModelName;
 use tokio::time::Instant;
@@ -89,6 +87,6 @@ impl Repeats {
     }
 
     fn lock(&self) -> MutexGuard<'_, Budgets> {
-        self.budgets.lock().unwrap_or_else(PoisonError::into_inner)
+        self.budgets.lock()
     }
 }

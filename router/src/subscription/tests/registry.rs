@@ -1,12 +1,8 @@
 //! A scripted registry on a loopback port: it speaks the real protocol, and the test says every word.
 
-use std::{
-    collections::HashMap,
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use switchboard::{
     failure::Failure,
     history::Cursor,
@@ -103,7 +99,7 @@ impl Registry {
     }
 
     pub(super) fn answer(&self, id: &str, answer: Answer) {
-        self.credentials.answers.lock().unwrap().insert(id.to_owned(), answer);
+        self.credentials.answers.lock().insert(id.to_owned(), answer);
     }
 
     /// Waits until a credential has been asked for.
@@ -325,7 +321,7 @@ impl ConfigService for Service {
     ) -> Result<Response<registry::GetModelCredentialResponse>, Status> {
         let id = request.into_inner().credential_id;
         self.credentials.asked.send_modify(|asked| *asked += 1);
-        let answer = self.credentials.answers.lock().unwrap().get(&id).copied();
+        let answer = self.credentials.answers.lock().get(&id).copied();
         if matches!(answer, Some(Answer::TokenBehindGate(_))) {
             let mut gate = self.credentials.is_open.subscribe();
             gate.wait_for(|is_open| *is_open).await.unwrap();

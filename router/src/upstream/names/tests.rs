@@ -22,8 +22,8 @@ impl Resolver {
     fn names(&self) -> Names {
         let resolver = self.clone();
         Names::new(Box::new(move |host| {
-            resolver.asked.lock().unwrap().push(host);
-            let answer = resolver.answers.lock().unwrap().pop_front();
+            resolver.asked.lock().push(host);
+            let answer = resolver.answers.lock().pop_front();
             Box::pin(async move {
                 let unknown = || io::Error::from(io::ErrorKind::NotFound);
                 match answer {
@@ -43,12 +43,12 @@ impl Resolver {
     /// Lines up an answer that is given later.
     fn pending(&self) -> oneshot::Sender<Answer> {
         let (answer, waiting) = oneshot::channel();
-        self.answers.lock().unwrap().push_back(waiting);
+        self.answers.lock().push_back(waiting);
         answer
     }
 
     fn asked(&self) -> usize {
-        self.asked.lock().unwrap().len()
+        self.asked.lock().len()
     }
 }
 
