@@ -6,12 +6,13 @@ use std::{
     collections::BTreeMap,
     io,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
 use fastrand::Rng;
+use parking_lot::Mutex;
 use switchboard::{
     digest::ChainDigest,
     history::Incarnation,
@@ -232,22 +233,22 @@ impl Volume {
     }
 
     pub(crate) fn trouble(&self, trouble: Trouble) {
-        self.inner.lock().unwrap().trouble = trouble;
+        self.inner.lock().trouble = trouble;
     }
 
     /// What is there for good.
     pub(crate) fn content(&self) -> Content {
-        self.inner.lock().unwrap().durable.clone()
+        self.inner.lock().durable.clone()
     }
 
     pub(crate) fn load(&self) -> Loaded {
-        self.inner.lock().unwrap().durable.loaded()
+        self.inner.lock().durable.loaded()
     }
 
     /// What was written and not synced is there afterwards, or not.
     pub(crate) fn cut_power(&self) {
         let kept = {
-            let mut inner = self.inner.lock().unwrap();
+            let mut inner = self.inner.lock();
             let unsynced = inner.unsynced.take();
             unsynced.filter(|_| inner.random.bool())
         };
@@ -258,7 +259,7 @@ impl Volume {
 
     /// Makes a content durable, and says what is new in it.
     fn settle(&self, content: Content) {
-        let mut inner = self.inner.lock().unwrap();
+        let mut inner = self.inner.lock();
         let old = inner.durable.head();
         let new = content.past.iter().filter(|past| past.revision > old);
         let places = new.map(|past| (past.revision, past.chain)).collect();
@@ -300,12 +301,12 @@ enum Fate {
 
 impl Disk {
     async fn pause(&self, min: u64, max: u64) {
-        let duration = between(&mut self.volume.inner.lock().unwrap().random, min, max);
+        let duration = between(&mut self.volume.inner.lock().random, min, max);
         self.clock.pause(self.class, duration).await;
     }
 
     fn fate(&self) -> (Fate, Duration) {
-        let mut inner = self.volume.inner.lock().unwrap();
+        let mut inner = self.volume.inner.lock();
         let Trouble {
             fails,
             in_doubt,
@@ -335,7 +336,7 @@ impl Storage for Disk {
             return Err(WriteFailure::RolledBack(failure()));
         }
         let content = {
-            let mut inner = self.volume.inner.lock().unwrap();
+            let mut inner = self.volume.inner.lock();
             let mut content = inner.unsynced.as_ref().unwrap_or(&inner.durable).clone();
             content.take_in(batch);
             inner.unsynced = Some(content.clone());
@@ -347,7 +348,7 @@ impl Storage for Disk {
         self.clock.pause(self.class, sync).await;
         match fate {
             Fate::InDoubt { is_kept } => {
-                self.volume.inner.lock().unwrap().unsynced = None;
+                self.volume.inner.lock().unsynced = None;
                 if is_kept {
                     self.volume.settle(content);
                 }
@@ -364,13 +365,13 @@ impl Storage for Disk {
         if self.mutant == Some(Mutant::RequestIdForgotten) {
             return Ok(Vec::new());
         }
-        let inner = self.volume.inner.lock().unwrap();
+        let inner = self.volume.inner.lock();
         let known = inner.durable.answers.iter();
         Ok(known.filter(|answer| keys.contains(&answer.key)).cloned().collect())
     }
 
     async fn values_at(&mut self, revision: Revision) -> Result<Vec<OldValue>, StoreError> {
-        let inner = self.volume.inner.lock().unwrap();
+        let inner = self.volume.inner.lock();
         let mut values = BTreeMap::new();
         for ended in inner.durable.ended.iter().filter(|ended| ended.revision > revision) {
             values.entry(ended.name.to_string()).or_insert_with(|| OldValue {

@@ -2,13 +2,9 @@
 
 mod text;
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt::Write as _, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use switchboard::{
     digest::ChainDigest,
     history::Cursor,
@@ -214,11 +210,11 @@ impl Log {
 
     pub(crate) fn write(&self, actor: Actor, event: Event) {
         let at = self.clock.now();
-        self.records.lock().unwrap().push(Record { at, actor, event });
+        self.records.lock().push(Record { at, actor, event });
     }
 
     pub(crate) fn history(&self) -> History {
-        History::new(self.records.lock().unwrap().clone())
+        History::new(self.records.lock().clone())
     }
 }
 

@@ -2,8 +2,9 @@
 //!
 //! They stand around the real parts, at the seams, and are chosen at run time.
 
-use std::{collections::BTreeMap, sync::Mutex};
+use std::collections::BTreeMap;
 
+use parking_lot::Mutex;
 use switchboard::{
     digest::{ItemDigest, ItemParts, StateDigest},
     names::{ModelName, ResourceName, Revision},
@@ -232,7 +233,7 @@ impl Compiler {
     pub(crate) fn compile(&self, received: &Received, used: &Used, credentials: &Credentials) -> Compiled {
         let mut compiled = compile(received, used, credentials);
         let models = &mut compiled.catalog.models;
-        let mut before = self.before.lock().unwrap();
+        let mut before = self.before.lock();
         for (name, old) in before.iter() {
             match (self.mutant, models.get(name)) {
                 (Some(Mutant::HeldAfterDelete), None) | (Some(Mutant::DisabledInUse), Some(ModelState::Disabled)) => {
@@ -279,7 +280,7 @@ impl Tokens {
         mut answer: registry::GetModelCredentialResponse,
     ) -> registry::GetModelCredentialResponse {
         if self.mutant == Some(Mutant::CredentialByModel) {
-            let mut known = self.by_model.lock().unwrap();
+            let mut known = self.by_model.lock();
             let first = known
                 .entry(request.model.clone())
                 .or_insert_with(|| answer.api_token.clone());

@@ -4,10 +4,11 @@
 //! a fault of TCP, not of ours; mutants play those.
 
 use std::sync::{
-    Arc, Mutex,
+    Arc,
     atomic::{AtomicUsize, Ordering},
 };
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
@@ -57,11 +58,11 @@ impl Network {
 
     /// Who answers at an address.
     pub(crate) fn serve(&self, address: usize, run: Option<RunLink>) {
-        self.registries.lock().unwrap()[address] = run;
+        self.registries.lock()[address] = run;
     }
 
     pub(crate) fn at(&self, address: usize) -> Option<RunLink> {
-        self.registries.lock().unwrap()[address].clone()
+        self.registries.lock()[address].clone()
     }
 
     pub(crate) fn has(&self, address: usize) -> bool {

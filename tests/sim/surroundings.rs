@@ -4,7 +4,7 @@
 use std::{
     future::Future,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -12,6 +12,7 @@ use std::{
 
 use fastrand::Rng;
 use futures_util::{StreamExt as _, future, stream::once};
+use parking_lot::Mutex;
 use prost::Message as _;
 use switchboard::pb::{
     registry::{self, subscribe_request},
@@ -88,7 +89,7 @@ impl Surroundings {
         Pacer {
             clock: self.network.clock,
             class: 8 + ACTIVITIES * router + activity,
-            random: self.random.lock().unwrap()[usize::try_from(activity).unwrap()].fork(),
+            random: self.random.lock()[usize::try_from(activity).unwrap()].fork(),
         }
     }
 }

@@ -1,12 +1,9 @@
 //! Callers that write: sensible or not, again when they do not know, and some only if nobody else has.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use fastrand::Rng;
+use parking_lot::Mutex;
 use prost::Message as _;
 use switchboard::pb::{
     registry::{
@@ -205,7 +202,7 @@ impl Client {
         };
         if let (Outcome::Written { answer, .. }, Write::Create(_) | Write::Update(_)) = (&outcome, write) {
             let model = Model::decode(&**answer).unwrap();
-            self.etags.lock().unwrap().insert(model.name, model.etag);
+            self.etags.lock().insert(model.name, model.etag);
         }
         self.log.write(
             Actor::Client(self.number),
@@ -275,7 +272,7 @@ impl Client {
 
     fn changed_model(&mut self) -> Model {
         let name = self.model();
-        let etag = self.etags.lock().unwrap().get(&name).cloned();
+        let etag = self.etags.lock().get(&name).cloned();
         let mut model = Model {
             etag: etag.filter(|_| self.random.bool()).unwrap_or_default(),
             name,

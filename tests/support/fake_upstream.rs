@@ -10,10 +10,11 @@ use std::{
     collections::{BTreeMap, VecDeque},
     fmt::Write as _,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -291,19 +292,19 @@ impl FakeUpstream {
 
     /// Lines up a script for the next request that has none yet.
     pub(crate) fn then(&self, script: Script) -> &Self {
-        self.scripts.lock().unwrap().push_back(script);
+        self.scripts.lock().push_back(script);
         self
     }
 
     /// Lines up a script for the next probe that has none yet.
     pub(crate) fn probed(&self, script: Script) -> &Self {
-        self.probe_scripts.lock().unwrap().push_back(script);
+        self.probe_scripts.lock().push_back(script);
         self
     }
 
     /// Answers so whenever it is asked for its list of models.
     pub(crate) fn listing(&self, script: Script) -> &Self {
-        *self.list.lock().unwrap() = Some(script);
+        *self.list.lock() = Some(script);
         self
     }
 
@@ -402,12 +403,12 @@ impl Play {
         if request.line.starts_with("GET ") {
             let is_list = request.line.starts_with("GET /v1/models ");
             self.log.send_modify(|log| log.probes.push(request));
-            let script = self.probe_scripts.lock().unwrap().pop_front();
-            let usual = || self.list.lock().unwrap().clone().filter(|_| is_list);
+            let script = self.probe_scripts.lock().pop_front();
+            let usual = || self.list.lock().clone().filter(|_| is_list);
             return script.or_else(usual).unwrap_or_else(|| Script::response(404, &[], ""));
         }
         request.connection = self.number(connection);
-        let script = self.scripts.lock().unwrap().pop_front();
+        let script = self.scripts.lock().pop_front();
         self.log.send_modify(|log| log.requests.push(request));
         script.unwrap_or_else(|| self.usual.clone())
     }
