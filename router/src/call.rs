@@ -10,12 +10,12 @@
 
 mod affinity;
 mod budget;
+mod considered;
 pub mod deadline;
 mod failure;
 pub mod permits;
 mod run;
 mod unary;
-mod verdict;
 mod walk;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
@@ -32,7 +32,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Span;
 
 pub use self::{
-    failure::{CallError, CallFailure, Considered, Context, Outcome},
+    considered::{Considered, Outcome},
+    failure::{CallError, CallFailure, CallRefusal, Context, Interruption},
     unary::Answered,
     walk::{ATTEMPTS_MAX, Attempt, Choosing, Walk},
 };
@@ -322,11 +323,11 @@ impl Calls {
         context: &mut Context,
     ) -> Result<Walk, CallError> {
         if self.drain.is_cancelled() {
-            return Err(CallError::Draining);
+            return Err(Interruption::Draining.into());
         }
-        let budget = deadline::budget(timeout, self.limits.total)?;
+        let budget = deadline::budget(timeout, self.limits.total).map_err(CallRefusal::from)?;
         // One catalog serves the call to its end, whatever is swapped in meanwhile.
-        let catalog = self.current.load().ok_or(CallError::ConfigNotLoaded)?;
+        let catalog = self.current.load().ok_or(CallRefusal::ConfigNotLoaded)?;
         context.revision = Some(catalog.cursor.revision);
         context.config_age = self.current.age();
         let caller = Caller {
@@ -334,7 +335,7 @@ impl Calls {
             affinity_key: request.affinity_key.as_ref().map(Text::expose),
             request_id: Some(request_id.as_str()),
         };
-        let decision = catalog.resolve(&request.feature, &caller)?;
+        let decision = catalog.resolve(&request.feature, &caller).map_err(CallRefusal::from)?;
         context.feature = Some(decision.feature);
         let choosing = Choosing {
             endpoints: self.upstream.endpoints().clone(),
@@ -342,7 +343,8 @@ impl Calls {
             shape,
         };
         let limit = catalog.max_concurrency(&decision);
-        let permit = self.permits.begin(decision.source_feature, limit)?;
+        let permit = self.permits.begin(decision.source_feature, limit);
+        let permit = permit.map_err(CallRefusal::from)?;
         Ok(Walk::new(self, catalog, decision, request, choosing, permit, budget))
     }
 }
@@ -351,5 +353,5 @@ impl Calls {
 async fn within<T>(deadline: Instant, work: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
     timeout_at(deadline, work)
         .await
-        .unwrap_or(Err(CallError::DeadlinePassed))
+        .unwrap_or_else(|_elapsed| Err(Interruption::DeadlinePassed.into()))
 }

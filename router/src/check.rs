@@ -21,11 +21,11 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-pub use self::steps::{Fault, Outcome, Problem, Step, StepKind};
-use self::{server::Server, steps::Steps};
+pub use self::steps::{Problem, Step, StepKind, StepOutcome};
+use self::{server::ServerCheck, steps::Steps};
 use crate::{
     catalog::{Credential, InfillMode, Limits, Platform, Tls},
-    upstream::Upstream,
+    upstream::{Upstream, fault::Culprit},
 };
 
 /// Checks that are made at a time; the others wait.
@@ -112,7 +112,7 @@ impl Finding {
     #[must_use]
     pub fn unable(reason: Reason, message: impl Into<String>, remedy: &'static str) -> Self {
         let problem = Problem {
-            fault: Fault::Switchboard,
+            culprit: Culprit::Switchboard,
             reason,
             message: message.into(),
             remedy: remedy.into(),
@@ -121,7 +121,7 @@ impl Finding {
             endpoint: None,
             steps: vec![Step {
                 kind: StepKind::Router,
-                outcome: Outcome::Failed(problem),
+                outcome: StepOutcome::Failed(problem),
                 latency: None,
             }],
         }
@@ -138,7 +138,10 @@ impl Finding {
     /// Whether no step has failed.
     #[must_use]
     pub fn passed(&self) -> bool {
-        !self.steps.iter().any(|step| matches!(step.outcome, Outcome::Failed(_)))
+        !self
+            .steps
+            .iter()
+            .any(|step| matches!(step.outcome, StepOutcome::Failed(_)))
     }
 }
 
@@ -182,7 +185,7 @@ impl Checker {
                 ..Finding::late()
             };
         }
-        let server = Server {
+        let server = ServerCheck {
             upstream: &self.upstream,
             subject,
             endpoint,

@@ -22,7 +22,6 @@ use crate::{
     current::Current,
     endpoints::{Identity, Probed},
     rounds,
-    status::upstream::reason,
     upstream::{
         Upstream, UpstreamError,
         get::{Question, Reply},
@@ -53,7 +52,7 @@ struct OfOutcome {
 }
 
 /// A server, as its model has it now.
-struct Server<'a> {
+struct ProbeTarget<'a> {
     identity: &'a Identity,
     model: &'a Model,
 }
@@ -104,11 +103,11 @@ impl Prober {
         let model = catalog.as_ref().and_then(|catalog| catalog.models.get(&identity.model));
         // Without its model it is not to be probed any longer.
         if let Some(ModelState::Ready(model)) = model {
-            self.probe_server(&Server { identity, model }).await;
+            self.probe_server(&ProbeTarget { identity, model }).await;
         }
     }
 
-    async fn probe_server(&self, server: &Server<'_>) {
+    async fn probe_server(&self, server: &ProbeTarget<'_>) {
         let asked = timeout(TIMEOUT, self.health(server)).await;
         let (probed, list) = match asked {
             Ok((probed, list)) => (probed, list),
@@ -128,7 +127,7 @@ impl Prober {
     }
 
     /// How a server does, and its model list if it was asked for that.
-    async fn health(&self, server: &Server<'_>) -> (Probed, Option<Reply>) {
+    async fn health(&self, server: &ProbeTarget<'_>) -> (Probed, Option<Reply>) {
         match self.ask(server, HEALTH).await {
             Err(error) => return (failed(&error), None),
             Ok(reply) => {
@@ -144,7 +143,7 @@ impl Prober {
     }
 
     /// Learns the server's name for a model that was given none.
-    async fn name(&self, server: &Server<'_>, list: Option<Reply>) {
+    async fn name(&self, server: &ProbeTarget<'_>, list: Option<Reply>) {
         if server.model.identifier.is_some() {
             return;
         }
@@ -164,7 +163,7 @@ impl Prober {
     }
 
     /// Learns what the server's engine has to do, where there is a choice that it may help.
-    async fn load(&self, server: &Server<'_>) {
+    async fn load(&self, server: &ProbeTarget<'_>) {
         let endpoints = self.upstream.endpoints();
         if !endpoints.wants_metrics(server.identity) {
             return;
@@ -179,8 +178,8 @@ impl Prober {
         endpoints.measured(server.identity, load);
     }
 
-    async fn ask(&self, server: &Server<'_>, path: &'static str) -> Result<Reply, UpstreamError> {
-        let Server { identity, model } = *server;
+    async fn ask(&self, server: &ProbeTarget<'_>, path: &'static str) -> Result<Reply, UpstreamError> {
+        let ProbeTarget { identity, model } = *server;
         let question = Question {
             endpoint: &identity.uri,
             address: identity.address,
@@ -207,5 +206,5 @@ fn told(status: StatusCode) -> Option<Probed> {
 }
 
 const fn failed(error: &UpstreamError) -> Probed {
-    Probed::Failed(reason(error))
+    Probed::Failed(error.fault().reason)
 }

@@ -1,8 +1,6 @@
 //! The router's own errors as they go to callers: the only place that picks a reason.
 #![warn(clippy::wildcard_enum_match_arm)]
 
-pub mod upstream;
-
 use std::time::Duration;
 
 use prost::Message as _;
@@ -16,63 +14,26 @@ use switchboard::{
 };
 
 use crate::{
-    call::{CallError, CallFailure, Considered, Context, permits::QuotaExceeded},
+    call::{CallError, CallFailure, CallRefusal, Considered, Context, Interruption, permits::QuotaExceeded},
     catalog::{ResolveError, Unusable},
     upstream::{
         UpstreamError,
         dialect::{Blamed, Rejection},
+        fault::Evidence,
     },
 };
 
-/// When to come back where nothing tells how long it will take.
+/// When to repeat a call if nothing says how long the problem lasts.
 const RETRY: Duration = Duration::from_secs(1);
 
 impl From<CallFailure> for Failure {
     fn from(CallFailure { error, context, sent }: CallFailure) -> Self {
         let is_partial = sent > 0;
-        // Nothing that has begun is repeated, so nothing partial says when to.
-        let may_retry = |failure: Self, delay| {
-            if is_partial {
-                failure
-            } else {
-                failure.retry_after(delay)
-            }
-        };
-        let message = error.to_string();
-        let failure = match error {
-            CallError::ConfigNotLoaded => may_retry(Self::new(Reason::ConfigNotLoaded, message), RETRY),
-            CallError::Resolve(error) => unresolved(&error, &context),
-            CallError::Unusable { model, why, .. } => unusable(why, &model, message),
-            CallError::Ejected { reason, pause, .. } => may_retry(Self::new(reason, message), pause),
-            CallError::Overloaded { limit, .. } => {
-                may_retry(Self::new(Reason::ModelOverloaded, message), RETRY).with(key::LIMIT, limit)
-            }
-            CallError::QuotaExceeded(QuotaExceeded { feature, limit }) => {
-                let failure =
-                    Self::new(Reason::QuotaExceeded, message.clone()).with_quota(feature.to_string(), message);
-                may_retry(failure, RETRY).with(key::LIMIT, limit)
-            }
-            CallError::InputNotSupported(_) => {
-                let subject = context.model.as_ref().map(ToString::to_string).unwrap_or_default();
-                Self::new(Reason::InputNotSupported, message.clone()).with_precondition(subject, message)
-            }
-            CallError::DeadlineTooShort(_) => Self::new(Reason::DeadlineBudgetTooSmall, message),
-            CallError::DeadlinePassed => {
-                let stage = if is_partial { "stream" } else { "first_token" };
-                Self::new(Reason::DeadlineExceeded, message).with(key::STAGE, stage)
-            }
-            CallError::CallerGone => Self::new(Reason::CallerCancelled, message),
-            CallError::CallerTooSlow(_) => Self::new(Reason::ClientTooSlow, message),
-            CallError::Draining => may_retry(Self::new(Reason::ServerDraining, message), RETRY),
-            CallError::Upstream(UpstreamError::RateLimited(delay)) => {
-                may_retry(Self::new(Reason::UpstreamRateLimited, message), delay.unwrap_or(RETRY))
-            }
-            CallError::Upstream(UpstreamError::Busy(status, delay)) => {
-                let failure = Self::new(Reason::UpstreamServerError, message).with(key::UPSTREAM_STATUS, status);
-                may_retry(failure, delay)
-            }
-            CallError::Upstream(error) => upstream(&error, message, context.input_field),
-            CallError::Internal => Self::new(Reason::InternalError, message),
+        let failure = match &error {
+            CallError::Refused(refusal) => refused(refusal, &context),
+            CallError::Interrupted(interruption) => interrupted(*interruption, is_partial),
+            CallError::Upstream(error) => upstream(error, context.input_field, is_partial),
+            CallError::Internal => Self::new(Reason::InternalError, error.to_string()),
         };
         let failure = match context.feature {
             Some(feature) => failure.with(key::FEATURE, feature),
@@ -93,6 +54,54 @@ impl From<CallFailure> for Failure {
         } else {
             failure.with_any(candidates(context.considered))
         }
+    }
+}
+
+/// No model server was called.
+fn refused(refusal: &CallRefusal, context: &Context) -> Failure {
+    let message = refusal.to_string();
+    match refusal {
+        CallRefusal::ConfigNotLoaded => Failure::new(Reason::ConfigNotLoaded, message).retry_after(RETRY),
+        CallRefusal::Resolve(error) => unresolved(error, context),
+        CallRefusal::Unusable { model, why, .. } => unusable(*why, model, message),
+        CallRefusal::Ejected { reason, pause, .. } => Failure::new(*reason, message).retry_after(*pause),
+        CallRefusal::Overloaded { limit, .. } => Failure::new(Reason::ModelOverloaded, message)
+            .retry_after(RETRY)
+            .with(key::LIMIT, limit),
+        CallRefusal::QuotaExceeded(QuotaExceeded { feature, limit }) => {
+            Failure::new(Reason::QuotaExceeded, message.clone())
+                .with_quota(feature.to_string(), message)
+                .retry_after(RETRY)
+                .with(key::LIMIT, limit)
+        }
+        CallRefusal::InputNotSupported(_) => {
+            let subject = context.model.as_ref().map(ToString::to_string).unwrap_or_default();
+            Failure::new(Reason::InputNotSupported, message.clone()).with_precondition(subject, message)
+        }
+        CallRefusal::DeadlineTooShort(_) => Failure::new(Reason::DeadlineBudgetTooSmall, message),
+    }
+}
+
+/// The call was stopped by something other than the model server.
+fn interrupted(interruption: Interruption, is_partial: bool) -> Failure {
+    let message = interruption.to_string();
+    match interruption {
+        Interruption::DeadlinePassed => {
+            let stage = if is_partial { "stream" } else { "first_token" };
+            Failure::new(Reason::DeadlineExceeded, message).with(key::STAGE, stage)
+        }
+        Interruption::CallerGone => Failure::new(Reason::CallerCancelled, message),
+        Interruption::CallerTooSlow(_) => Failure::new(Reason::ClientTooSlow, message),
+        Interruption::Draining => may_retry(Failure::new(Reason::ServerDraining, message), RETRY, is_partial),
+    }
+}
+
+/// Only a call of which nothing was sent is worth repeating.
+fn may_retry(failure: Failure, delay: Duration, is_partial: bool) -> Failure {
+    if is_partial {
+        failure
+    } else {
+        failure.retry_after(delay)
     }
 }
 
@@ -141,29 +150,27 @@ fn candidates(considered: Vec<Considered>) -> Any {
     }
 }
 
-/// The model server's fault, or its verdict on the request; never the caller's unless the server blames the request.
-fn upstream(error: &UpstreamError, message: String, input_field: &'static str) -> Failure {
-    let plain = |message| Failure::new(upstream::reason(error), message);
-    match error {
-        UpstreamError::Dial(error) => plain(error.to_string()),
-        UpstreamError::Rejected { status, rejection } => {
-            rejected(*rejection, input_field).with(key::UPSTREAM_STATUS, status)
-        }
-        UpstreamError::Server(Some(status))
-        | UpstreamError::CredentialRejected(status)
-        | UpstreamError::Redirected(status)
-        | UpstreamError::UnexpectedStatus(status) => plain(message).with(key::UPSTREAM_STATUS, status),
-        UpstreamError::TooLarge(limit) => plain(message).with(key::LIMIT, limit),
-        UpstreamError::FirstTokenTimeout(_)
-        | UpstreamError::IdleTimeout(_)
-        | UpstreamError::Truncated
-        | UpstreamError::Server(None)
-        | UpstreamError::Busy(..)
-        | UpstreamError::RateLimited(_)
-        | UpstreamError::NotFound
-        | UpstreamError::UnexpectedContentType
-        | UpstreamError::Protocol
-        | UpstreamError::InvalidUtf8 => plain(message),
+/// The model server failed, or rejected the request; only in the second case is the caller at fault.
+fn upstream(error: &UpstreamError, input_field: &'static str, is_partial: bool) -> Failure {
+    let fault = error.fault();
+    let failure = if let UpstreamError::Rejected { rejection, .. } = error {
+        rejected(*rejection, input_field)
+    } else {
+        Failure::new(fault.reason, error.to_string())
+    };
+    let failure = match error.http_status() {
+        Some(status) => failure.with(key::UPSTREAM_STATUS, status),
+        None => failure,
+    };
+    let failure = if let UpstreamError::TooLarge(limit) = error {
+        failure.with(key::LIMIT, limit)
+    } else {
+        failure
+    };
+    if fault.evidence == Evidence::Busy {
+        may_retry(failure, error.pause().unwrap_or(RETRY), is_partial)
+    } else {
+        failure
     }
 }
 

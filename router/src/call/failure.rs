@@ -1,4 +1,4 @@
-//! Why a call failed, and all that its caller is told of it.
+//! Why a call failed, and what its caller learns about it.
 
 use std::time::Duration;
 
@@ -7,9 +7,9 @@ use switchboard::{
     reason::Reason,
 };
 
-use super::{deadline, permits::QuotaExceeded};
+use super::{considered::Considered, deadline, permits::QuotaExceeded};
 use crate::{
-    catalog::{Candidate, ResolveError, RuleId, Unusable},
+    catalog::{ResolveError, Unusable},
     prompt::InputNotSupported,
     relay::RelayError,
     upstream::{UpstreamError, dialect::EncodeError, metrics::AttemptOutcome},
@@ -18,13 +18,30 @@ use crate::{
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
+    /// No model server was called.
+    #[error(transparent)]
+    Refused(#[from] CallRefusal),
+    /// The call was stopped by something other than the model server.
+    #[error(transparent)]
+    Interrupted(#[from] Interruption),
+    /// The model server failed, or rejected the request.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    /// Internal error in the router.
+    #[error("a mistake of the router's own")]
+    Internal,
+}
+
+/// Why no model server was called.
+#[derive(Debug, thiserror::Error)]
+pub enum CallRefusal {
     /// The router has no configuration yet.
     #[error("the router has no configuration yet")]
     ConfigNotLoaded,
-    /// No model is even considered.
+    /// The feature leads to no model.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
-    /// A model cannot be called.
+    /// The model cannot be called.
     #[error("`{model}`, which answers `{feature}`, {}", unusable(*why))]
     Unusable {
         /// The feature that was asked for.
@@ -34,7 +51,7 @@ pub enum CallError {
         /// Why it cannot be called.
         why: Unusable,
     },
-    /// A model's servers take no calls for now.
+    /// The model's servers take no calls for now.
     #[error("`{model}` takes no calls for now: its servers fail, or ask for less load")]
     Ejected {
         /// The model.
@@ -44,7 +61,7 @@ pub enum CallError {
         /// When it may be worth another call.
         pause: Duration,
     },
-    /// A model has no place for another call.
+    /// The model has no place for another call.
     #[error("`{model}` has as many calls as it may, and no place came free in time")]
     Overloaded {
         /// The model.
@@ -58,9 +75,14 @@ pub enum CallError {
     /// The selected model cannot take this kind of input.
     #[error(transparent)]
     InputNotSupported(#[from] InputNotSupported),
-    /// Too little time is left to try.
+    /// The caller's deadline leaves too little time to try.
     #[error(transparent)]
     DeadlineTooShort(#[from] deadline::TooShort),
+}
+
+/// What stopped a call that the model server did not end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Interruption {
     /// The deadline passed.
     #[error("the deadline passed")]
     DeadlinePassed,
@@ -73,12 +95,6 @@ pub enum CallError {
     /// The router shuts down.
     #[error("the router shuts down")]
     Draining,
-    /// The model server's fault, or its verdict on the request.
-    #[error(transparent)]
-    Upstream(#[from] UpstreamError),
-    /// A mistake of the router's own.
-    #[error("a mistake of the router's own")]
-    Internal,
 }
 
 const fn unusable(why: Unusable) -> &'static str {
@@ -92,7 +108,7 @@ const fn unusable(why: Unusable) -> &'static str {
 impl From<EncodeError> for CallError {
     fn from(error: EncodeError) -> Self {
         match error {
-            EncodeError::NotSupported(error) => Self::InputNotSupported(error),
+            EncodeError::NotSupported(error) => Self::Refused(error.into()),
             EncodeError::Json(_) => Self::Internal,
         }
     }
@@ -102,8 +118,17 @@ impl From<RelayError> for CallError {
     fn from(error: RelayError) -> Self {
         match error {
             RelayError::Upstream(error) => Self::Upstream(error),
-            RelayError::CallerTooSlow(limit) => Self::CallerTooSlow(limit),
-            RelayError::CallerGone => Self::CallerGone,
+            RelayError::CallerTooSlow(limit) => Self::Interrupted(Interruption::CallerTooSlow(limit)),
+            RelayError::CallerGone => Self::Interrupted(Interruption::CallerGone),
+        }
+    }
+}
+
+impl From<&CallError> for AttemptOutcome {
+    fn from(error: &CallError) -> Self {
+        match error {
+            CallError::Upstream(error) => error.fault().outcome,
+            CallError::Refused(_) | CallError::Interrupted(_) | CallError::Internal => Self::Abandoned,
         }
     }
 }
@@ -120,7 +145,7 @@ pub struct CallFailure {
 }
 
 impl CallFailure {
-    /// Of a call of which nothing was sent.
+    /// The failure of a call before anything was sent.
     #[must_use]
     pub const fn at_once(error: CallError, context: Context) -> Self {
         Self {
@@ -146,94 +171,12 @@ pub struct Context {
     pub model: Option<ModelName>,
     /// How many attempts were made.
     pub attempts: u32,
-    /// The models that were considered, where none could answer.
+    /// The models that were considered, if none could answer.
     pub considered: Vec<Considered>,
 }
 
-/// A model that was considered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Considered {
-    /// The model.
-    pub model: ModelName,
-    /// The feature whose setting names it.
-    pub source_feature: &'static FeatureName,
-    /// The rule that names it.
-    pub rule: Option<RuleId>,
-    /// What became of it.
-    pub outcome: Outcome,
-}
-
-impl Considered {
-    /// A candidate and what became of it.
-    #[must_use]
-    pub fn new(candidate: &Candidate<'_>, source_feature: &'static FeatureName, outcome: Outcome) -> Self {
-        Self {
-            model: candidate.name.clone(),
-            source_feature,
-            rule: candidate.rule.cloned(),
-            outcome,
-        }
-    }
-}
-
-/// What became of a candidate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// It answers.
-    Chosen,
-    /// It could answer, and is not needed.
-    Standby,
-    /// Its rule does not decide.
-    RuleNotMatched,
-    /// It was taken out of selection.
-    Disabled,
-    /// Its API token was dropped.
-    CredentialMissing,
-    /// Its servers take no calls for now.
-    Ejected,
-    /// It has no place for another call.
-    Full,
-    /// It cannot take the call or failed it, for this reason.
-    Failed(String),
-    /// There is no usable version of it here yet.
-    NotReady,
-}
-
-impl From<&CallError> for Outcome {
-    /// Of a candidate that was passed over or failed.
-    fn from(error: &CallError) -> Self {
-        match error {
-            CallError::Unusable { why, .. } => (*why).into(),
-            CallError::Ejected { .. } => Self::Ejected,
-            CallError::Overloaded { .. } => Self::Full,
-            CallError::Upstream(UpstreamError::Dial(error)) => Self::Failed(error.to_string()),
-            CallError::ConfigNotLoaded
-            | CallError::Resolve(_)
-            | CallError::QuotaExceeded(_)
-            | CallError::InputNotSupported(_)
-            | CallError::DeadlineTooShort(_)
-            | CallError::DeadlinePassed
-            | CallError::CallerGone
-            | CallError::CallerTooSlow(_)
-            | CallError::Draining
-            | CallError::Upstream(_)
-            | CallError::Internal => Self::Failed(error.to_string()),
-        }
-    }
-}
-
-impl From<Unusable> for Outcome {
-    fn from(why: Unusable) -> Self {
-        match why {
-            Unusable::Disabled => Self::Disabled,
-            Unusable::CredentialMissing => Self::CredentialMissing,
-            Unusable::NotReady => Self::NotReady,
-        }
-    }
-}
-
 impl Context {
-    /// Of a call that has just come.
+    /// The context of a call that has just arrived.
     #[must_use]
     pub const fn new(input_field: &'static str) -> Self {
         Self {
@@ -244,27 +187,6 @@ impl Context {
             model: None,
             attempts: 0,
             considered: Vec::new(),
-        }
-    }
-}
-
-impl From<&CallError> for AttemptOutcome {
-    fn from(error: &CallError) -> Self {
-        match error {
-            CallError::Upstream(error) => error.into(),
-            CallError::ConfigNotLoaded
-            | CallError::Resolve(_)
-            | CallError::Unusable { .. }
-            | CallError::Ejected { .. }
-            | CallError::Overloaded { .. }
-            | CallError::QuotaExceeded(_)
-            | CallError::InputNotSupported(_)
-            | CallError::DeadlineTooShort(_)
-            | CallError::DeadlinePassed
-            | CallError::CallerGone
-            | CallError::CallerTooSlow(_)
-            | CallError::Draining
-            | CallError::Internal => Self::Abandoned,
         }
     }
 }

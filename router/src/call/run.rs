@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
 
 use self::open::Opened;
-use super::{CallError, CallFailure, Calls, Completion, Context, Selected, Walk, within};
+use super::{CallError, CallFailure, Calls, Completion, Context, Interruption, Selected, Walk, within};
 use crate::{
     relay::{self, Patience, Progress, RelayError, pending::Sender},
     upstream::answer::Answer,
@@ -47,7 +47,7 @@ impl Run {
         let outcome = tokio::select! {
             // In this order: a model that always has more to say must not keep the others from being asked.
             biased;
-            error = audience.interrupted() => Err(error),
+            interruption = audience.interrupted() => Err(interruption.into()),
             outcome = self.answer(&audience.buffer, &mut progress) => outcome,
         };
         // The connection to the model is closed by now, unless its answer was read to the end.
@@ -113,7 +113,7 @@ impl Run {
         if let Some(begin) = self.begin.take() {
             begin
                 .send(attempt.selected.clone())
-                .map_err(|_gone| CallError::CallerGone)?;
+                .map_err(|_gone| Interruption::CallerGone)?;
         }
         let patience = Patience {
             idle: attempt.idle,
@@ -153,7 +153,7 @@ pub(super) struct Audience {
 impl Audience {
     /// Waits until the caller has taken what there is of the answer. The model is free meanwhile.
     async fn taken(&self, result: Result<Completion, CallError>) -> Result<Completion, CallError> {
-        if matches!(result, Err(CallError::CallerTooSlow(_))) {
+        if matches!(result, Err(CallError::Interrupted(Interruption::CallerTooSlow(_)))) {
             self.buffer.discard();
             return result;
         }
@@ -161,7 +161,7 @@ impl Audience {
             // In this order: an answer that was taken is not spoilt by its deadline.
             biased;
             flushed = self.buffer.flushed(self.slow_caller) => flushed.map_err(|error| RelayError::from(error).into()),
-            error = self.interrupted() => Err(error),
+            interruption = self.interrupted() => Err(interruption.into()),
         };
         if flushed.is_err() {
             self.buffer.discard();
@@ -170,12 +170,12 @@ impl Audience {
     }
 
     /// Waits for what ends a call whatever the model does.
-    async fn interrupted(&self) -> CallError {
+    async fn interrupted(&self) -> Interruption {
         tokio::select! {
             biased;
-            () = self.buffer.closed() => CallError::CallerGone,
-            () = self.drain.cancelled() => CallError::Draining,
-            () = sleep_until(self.deadline) => CallError::DeadlinePassed,
+            () = self.buffer.closed() => Interruption::CallerGone,
+            () = self.drain.cancelled() => Interruption::Draining,
+            () = sleep_until(self.deadline) => Interruption::DeadlinePassed,
         }
     }
 }

@@ -10,7 +10,7 @@ use switchboard::service::request_id::RequestId;
 use tokio::time::sleep_until;
 use tracing::Instrument as _;
 
-use super::{CallError, CallFailure, Calls, Context, Selected, Walk, within};
+use super::{CallError, CallFailure, Calls, Context, Interruption, Selected, Walk, within};
 use crate::{catalog::Scope, endpoints::Shape, prompt::Request, upstream::dialect::Whole};
 
 /// A whole answer.
@@ -48,8 +48,8 @@ impl Calls {
         let call = async {
             tokio::select! {
                 biased;
-                () = self.drain.cancelled() => Err(CallError::Draining),
-                () = sleep_until(deadline) => Err(CallError::DeadlinePassed),
+                () = self.drain.cancelled() => Err(Interruption::Draining.into()),
+                () = sleep_until(deadline) => Err(Interruption::DeadlinePassed.into()),
                 answered = self.whole(&mut walk, request_id) => answered,
             }
         };

@@ -14,11 +14,11 @@ use switchboard::{names::ModelName, reason::Reason, service::chain::Chain};
 use tokio::time::Instant;
 
 use super::{
-    CallError, Calls, Limits,
+    CallError, CallRefusal, Calls, Limits,
+    considered::{Considered, Outcome},
     deadline::BUDGET_MIN,
-    failure::{CallFailure, Considered, Context, Outcome},
+    failure::{CallFailure, Context},
     permits::{FeaturePermit, Overloaded, Party, Permits, Place},
-    verdict::{Repeat, repeat},
 };
 use crate::{
     catalog::{Candidate, Catalog, Decision, Model, SelectionReason},
@@ -28,6 +28,7 @@ use crate::{
     upstream::{
         UpstreamError,
         dialect::{self, Post},
+        fault::{Repeat, RepeatCost},
     },
 };
 
@@ -201,19 +202,18 @@ impl Walk {
         // One outcome a model: that of its last attempt.
         self.outcomes.truncate(self.reached.saturating_sub(1));
         self.outcomes.push(Outcome::from(&error));
-        match repeat(&error) {
-            Repeat::Nowhere => return Err(error),
+        let CallError::Upstream(fault) = &error else {
+            return Err(error);
+        };
+        let is_free = match fault.fault().repeat {
+            Repeat::Never => return Err(error),
             Repeat::WithNewerCredential(status) => {
                 self.stop = None;
                 self.refused = Some((Arc::clone(&attempt.selected.model), status));
+                true
             }
-            Repeat::Elsewhere => {}
-        }
-        // Where the request was never written no server did any work, nor where its credential was refused.
-        let is_free = matches!(
-            error,
-            CallError::Upstream(UpstreamError::Dial(_) | UpstreamError::CredentialRejected(_))
-        );
+            Repeat::Elsewhere(cost) => cost == RepeatCost::Free,
+        };
         self.owed_for = (!is_free).then(|| attempt.selected.model.name.clone());
         self.last = Some(error);
         Ok(())
@@ -281,7 +281,7 @@ impl Walk {
 
     /// Comes to a model: renders what is sent to it and waits for a place.
     async fn enter(&self, candidate: &Candidate<'_>) -> Result<Stop, CallError> {
-        let model = candidate.model.map_err(|why| CallError::Unusable {
+        let model = candidate.model.map_err(|why| CallRefusal::Unusable {
             feature: self.decision.feature,
             model: candidate.name.clone(),
             why,
@@ -297,7 +297,7 @@ impl Walk {
             infill_mode: model.infill_mode,
             max_output_tokens: model.limits.max_output_tokens,
         };
-        let prompt = prompt::render(&self.request, self.decision.feature, &target)?;
+        let prompt = prompt::render(&self.request, self.decision.feature, &target).map_err(CallRefusal::from)?;
         let post = dialect::encode(&model.platform, &prompt, &model.family.machine_name)?;
         let refused = |status| CallError::from(UpstreamError::CredentialRejected(status));
         self.permits.admit(model).map_err(refused)?;
@@ -308,7 +308,7 @@ impl Walk {
             has_reservation: candidate.has_reservation(),
         };
         let place = self.permits.place(&self.catalog, model, party, until).await;
-        let place = place.map_err(|Overloaded| CallError::Overloaded {
+        let place = place.map_err(|Overloaded| CallRefusal::Overloaded {
             model: candidate.name.clone(),
             limit: model.limits.max_concurrency.unwrap_or_default(),
         })?;
@@ -324,9 +324,9 @@ impl Walk {
 
 /// A model whose servers take no calls for now.
 fn ejected(model: &Model, reason: Reason, pause: Duration) -> CallError {
-    CallError::Ejected {
+    CallError::Refused(CallRefusal::Ejected {
         model: model.name.clone(),
         reason,
         pause,
-    }
+    })
 }

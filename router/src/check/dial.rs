@@ -9,7 +9,7 @@ use tokio::{
 
 use super::{
     StepKind, advice,
-    steps::{Failed, Steps},
+    steps::{StepFailed, Steps},
 };
 use crate::upstream::{
     Outgoing, Upstream, UpstreamError,
@@ -23,7 +23,7 @@ pub(super) async fn walk(
     call: Outgoing<'_>,
     limit: Duration,
     steps: &mut Steps,
-) -> Result<(), Failed> {
+) -> Result<(), StepFailed> {
     let origin = call.endpoint.origin();
     let (host, port) = (call.endpoint.host(), origin.port());
 
@@ -62,7 +62,12 @@ async fn resolve(names: &Names, host: &str, port: u16, limit: Duration) -> Resul
     Ok(found.iter().map(|&address| (address, port).into()).collect())
 }
 
-fn settle<T>(steps: &mut Steps, kind: StepKind, begun: Instant, found: Result<T, UpstreamError>) -> Result<T, Failed> {
+fn settle<T>(
+    steps: &mut Steps,
+    kind: StepKind,
+    begun: Instant,
+    found: Result<T, UpstreamError>,
+) -> Result<T, StepFailed> {
     let took = Some(begun.elapsed());
     match found {
         Ok(found) => {

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 use super::{
     CheckCredential, Identifier, Problem, Spec, StepKind, Subject, advice, dial,
     models::Models,
-    steps::{Failed, Steps},
+    steps::{StepFailed, Steps},
 };
 use crate::{
     prompt::{self, Infill, Input, InputNotSupported, Options, Request, Target, Text, Tools},
@@ -25,7 +25,7 @@ use crate::{
 const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The check of one server.
-pub(super) struct Server<'a> {
+pub(super) struct ServerCheck<'a> {
     pub(super) upstream: &'a Upstream,
     pub(super) subject: &'a Subject,
     pub(super) endpoint: &'a EndpointUri,
@@ -33,9 +33,9 @@ pub(super) struct Server<'a> {
     pub(super) deadline: Instant,
 }
 
-impl Server<'_> {
+impl ServerCheck<'_> {
     /// Takes the steps. What it ends with is in them.
-    pub(super) async fn walk(&self, steps: &mut Steps) -> Result<(), Failed> {
+    pub(super) async fn walk(&self, steps: &mut Steps) -> Result<(), StepFailed> {
         let given = self.subject.spec.limits.connect_timeout;
         let limit = given
             .unwrap_or_else(|| self.upstream.connect_timeout())
@@ -84,7 +84,7 @@ impl Server<'_> {
     }
 
     /// The steps `http` and, where the server refuses it already here, `credential`.
-    async fn ask_for_models(&self, steps: &mut Steps) -> Result<Models, Failed> {
+    async fn ask_for_models(&self, steps: &mut Steps) -> Result<Models, StepFailed> {
         if !self.subject.spec.platform.is_probed() {
             let why = "servers of this platform are asked for no list: the calls below show it";
             steps.skipped(StepKind::Http, why);
@@ -162,7 +162,7 @@ impl Server<'_> {
         kind: StepKind,
         took: Duration,
         answer: Result<(), Unable>,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), StepFailed> {
         match answer {
             Ok(()) => steps.passed(kind, Some(took), ""),
             Err(Unable::Input(why)) => steps.skipped(kind, why.to_string()),

@@ -4,6 +4,8 @@ use std::{borrow::Cow, fmt, time::Duration};
 
 use switchboard::reason::Reason;
 
+use crate::upstream::fault::Culprit;
+
 /// Which step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StepKind {
@@ -73,14 +75,14 @@ pub struct Step {
     /// Which.
     pub kind: StepKind,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: StepOutcome,
     /// How long it took. `None`: another step shows it, or it was not taken.
     pub latency: Option<Duration>,
 }
 
 /// How a step ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum StepOutcome {
     /// All is well; a remark, or nothing.
     Passed(Cow<'static, str>),
     /// It failed.
@@ -89,27 +91,12 @@ pub enum Outcome {
     Skipped(Cow<'static, str>),
 }
 
-/// Where a problem lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// In the model's configuration.
-    Configuration,
-    /// In the API token.
-    Credential,
-    /// In the network.
-    Network,
-    /// In the model server.
-    ModelServer,
-    /// In this router.
-    Switchboard,
-}
-
 /// Why a step failed, and what to do about it. Nothing in it was written by the server, but for names of models that are
 /// plain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// Where it lies.
-    pub fault: Fault,
+    pub culprit: Culprit,
     /// Why, for programs.
     pub reason: Reason,
     /// Why, for people.
@@ -120,7 +107,7 @@ pub struct Problem {
 
 /// A step has failed: those behind it are not taken.
 #[derive(Debug)]
-pub(super) struct Failed;
+pub(super) struct StepFailed;
 
 /// The steps of one server so far.
 #[derive(Debug, Default)]
@@ -128,20 +115,20 @@ pub(super) struct Steps(Vec<Step>);
 
 impl Steps {
     pub(super) fn passed(&mut self, kind: StepKind, latency: Option<Duration>, remark: &'static str) {
-        self.push(kind, latency, Outcome::Passed(remark.into()));
+        self.push(kind, latency, StepOutcome::Passed(remark.into()));
     }
 
     pub(super) fn skipped(&mut self, kind: StepKind, why: impl Into<Cow<'static, str>>) {
-        self.push(kind, None, Outcome::Skipped(why.into()));
+        self.push(kind, None, StepOutcome::Skipped(why.into()));
     }
 
     /// The check ends here.
-    pub(super) fn failed(&mut self, kind: StepKind, latency: Option<Duration>, problem: Problem) -> Failed {
-        self.push(kind, latency, Outcome::Failed(problem));
-        Failed
+    pub(super) fn failed(&mut self, kind: StepKind, latency: Option<Duration>, problem: Problem) -> StepFailed {
+        self.push(kind, latency, StepOutcome::Failed(problem));
+        StepFailed
     }
 
-    fn push(&mut self, kind: StepKind, latency: Option<Duration>, outcome: Outcome) {
+    fn push(&mut self, kind: StepKind, latency: Option<Duration>, outcome: StepOutcome) {
         self.0.push(Step { kind, outcome, latency });
     }
 

@@ -33,7 +33,7 @@ fn upstream() -> Upstream {
 
 fn identifier(given: Identifier, models: &Models) -> Result<String, String> {
     let (subject, endpoint) = (subject(given), EndpointUri::parse("http://h").unwrap());
-    let server = Server {
+    let server = ServerCheck {
         upstream: &upstream(),
         subject: &subject,
         endpoint: &endpoint,
@@ -88,7 +88,7 @@ fn all_steps_are_told_in_order_whatever_was_come_to() {
             "infill"
         ]
     );
-    assert!(matches!(&steps[8].outcome, Outcome::Skipped(why) if why.contains("earlier")));
+    assert!(matches!(&steps[8].outcome, StepOutcome::Skipped(why) if why.contains("earlier")));
     let finding = Finding { endpoint: None, steps };
     assert!(!finding.passed());
 }
@@ -101,7 +101,7 @@ async fn a_check_that_has_no_turn_in_time_says_so() {
     let findings = checker.check(&subject(Identifier::None), deadline).await;
     let [
         Step {
-            outcome: Outcome::Failed(problem),
+            outcome: StepOutcome::Failed(problem),
             ..
         },
     ] = &*findings[0].steps

@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     call::{
-        CallError, CallFailure, Calls, Considered, Context, Outcome,
+        CallError, CallFailure, CallRefusal, Calls, Considered, Context, Outcome,
         permits::{Party, QuotaExceeded},
     },
     catalog::{Caller, Candidate, Catalog, Decision, Model, ResolveError, SelectionReason},
@@ -55,7 +55,7 @@ impl RoutingApi {
     }
 
     fn catalog(&self) -> Result<Arc<Catalog>, Failure> {
-        let failure = || Failure::from(failure(CallError::ConfigNotLoaded));
+        let failure = || Failure::from(failure(CallRefusal::ConfigNotLoaded));
         self.calls.current().load().ok_or_else(failure)
     }
 
@@ -69,7 +69,7 @@ impl RoutingApi {
         violations.or(()).map_err(|violations| Failure::invalid(&violations))?;
         let catalog = self.catalog()?;
         let feature = Catalog::feature(&message.feature).map_err(|error| {
-            let mut failure = failure(error.into());
+            let mut failure = failure(CallRefusal::from(error));
             failure.context.revision = Some(catalog.cursor.revision);
             failure.context.config_age = self.calls.current().age();
             Failure::from(failure)
@@ -87,7 +87,7 @@ impl RoutingApi {
             Err(error) => {
                 return Ok(router::ResolveFeatureResponse {
                     provider,
-                    reason: reason(error.into()).to_string(),
+                    reason: reason(CallRefusal::from(error)).to_string(),
                     ..router::ResolveFeatureResponse::default()
                 });
             }
@@ -115,7 +115,7 @@ impl RoutingApi {
                 let model = outlook.answers.map(|(model, _)| model.name.to_string());
                 (model, outlook.failure)
             }
-            Err(error) => (None, Some(reason(error.into()))),
+            Err(error) => (None, Some(reason(CallRefusal::from(error)))),
         };
         router::Route {
             feature: feature.name.to_string(),
@@ -193,12 +193,12 @@ fn look<'a>(catalog: &'a Arc<Catalog>, decision: &Decision, calls: &Calls) -> Ou
         .collect();
     let limit = catalog.max_concurrency(decision);
     let refused = if catalog.inference_paused {
-        Some(CallError::from(ResolveError::InferencePaused {
+        Some(CallError::from(CallRefusal::from(ResolveError::InferencePaused {
             feature: decision.feature,
-        }))
+        })))
     } else {
         let spent = limit.filter(|_| permits.is_spent(source, limit));
-        spent.map(|limit| CallError::from(QuotaExceeded { feature: source, limit }))
+        spent.map(|limit| CallError::from(CallRefusal::from(QuotaExceeded { feature: source, limit })))
     };
     let party = |candidate: &Candidate<'_>| Party {
         feature: source,
@@ -223,19 +223,19 @@ fn look<'a>(catalog: &'a Arc<Catalog>, decision: &Decision, calls: &Calls) -> Ou
         let outcome = match candidate.model {
             Err(why) => {
                 let name = candidate.name.clone();
-                cause.get_or_insert(CallError::Unusable {
+                cause.get_or_insert(CallError::Refused(CallRefusal::Unusable {
                     feature: decision.feature,
                     model: name,
                     why,
-                });
+                }));
                 why.into()
             }
             Ok(_) if let Some((reason, pause)) = ejected => {
-                cause.get_or_insert(CallError::Ejected {
+                cause.get_or_insert(CallError::Refused(CallRefusal::Ejected {
                     model: candidate.name.clone(),
                     reason,
                     pause,
-                });
+                }));
                 Outcome::Ejected
             }
             Ok(_) if let Some(status) = refusal => {
@@ -245,10 +245,10 @@ fn look<'a>(catalog: &'a Arc<Catalog>, decision: &Decision, calls: &Calls) -> Ou
                 outcome
             }
             Ok(model) if permits.is_full(catalog, model, party(&candidate)) => {
-                cause.get_or_insert(CallError::Overloaded {
+                cause.get_or_insert(CallError::Refused(CallRefusal::Overloaded {
                     model: candidate.name.clone(),
                     limit: model.limits.max_concurrency.unwrap_or_default(),
-                });
+                }));
                 Outcome::Full
             }
             Ok(_) if answers.is_some() || refused.is_some() => Outcome::Standby,
@@ -269,10 +269,10 @@ fn look<'a>(catalog: &'a Arc<Catalog>, decision: &Decision, calls: &Calls) -> Ou
 }
 
 /// The reason that a call would fail with.
-fn reason(error: CallError) -> Reason {
+fn reason(error: impl Into<CallError>) -> Reason {
     Failure::from(failure(error)).reason()
 }
 
-const fn failure(error: CallError) -> CallFailure {
-    CallFailure::at_once(error, Context::new(""))
+fn failure(error: impl Into<CallError>) -> CallFailure {
+    CallFailure::at_once(error.into(), Context::new(""))
 }

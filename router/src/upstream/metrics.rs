@@ -18,8 +18,6 @@ use switchboard::{
 use tokio::time::Instant;
 use tracing::{Span, field::Empty};
 
-use super::UpstreamError;
-
 /// How an attempt to have a model answer ended, as far as metrics tell it apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttemptOutcome {
@@ -65,26 +63,6 @@ impl AttemptOutcome {
             Self::Truncated => "truncated",
             Self::Malformed => "malformed",
             Self::Abandoned => "abandoned",
-        }
-    }
-}
-
-impl From<&UpstreamError> for AttemptOutcome {
-    fn from(error: &UpstreamError) -> Self {
-        match error {
-            UpstreamError::Dial(_) => Self::Unreachable,
-            UpstreamError::FirstTokenTimeout(_) | UpstreamError::IdleTimeout(_) => Self::TimedOut,
-            UpstreamError::Server(_) | UpstreamError::Busy(..) | UpstreamError::RateLimited(_) => Self::Failed,
-            UpstreamError::CredentialRejected(_) | UpstreamError::NotFound | UpstreamError::Rejected { .. } => {
-                Self::Refused
-            }
-            UpstreamError::Truncated => Self::Truncated,
-            UpstreamError::Redirected(_)
-            | UpstreamError::UnexpectedStatus(_)
-            | UpstreamError::UnexpectedContentType
-            | UpstreamError::Protocol
-            | UpstreamError::InvalidUtf8
-            | UpstreamError::TooLarge(_) => Self::Malformed,
         }
     }
 }
@@ -229,7 +207,7 @@ mod tests {
         let mut registry = of_service("test");
         metrics.register(&mut registry);
         metrics.watch(Span::none()).ended(None::<AttemptOutcome>);
-        metrics.watch(Span::none()).ended(Some(&UpstreamError::Truncated));
+        metrics.watch(Span::none()).ended(Some(AttemptOutcome::Truncated));
         let dropped = metrics.watch(Span::none());
         assert_eq!(metrics.active.get(), 1);
         drop(dropped);

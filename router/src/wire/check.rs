@@ -10,11 +10,12 @@ use switchboard::{
 
 use super::resource;
 use crate::{
-    check::{Fault, Finding, Outcome, Problem, Spec, Step},
+    check::{Finding, Problem, Spec, Step, StepOutcome},
     subscription::{
         order::{Answer, Order, Target, check_spec},
         resource::Refusal,
     },
+    upstream::fault::Culprit,
 };
 
 /// The longest check.
@@ -79,29 +80,29 @@ fn step(step: &Step) -> registry::CheckStep {
         ..Default::default()
     };
     match &step.outcome {
-        Outcome::Passed(remark) => registry::CheckStep {
+        StepOutcome::Passed(remark) => registry::CheckStep {
             outcome: registry::CheckOutcome::Passed.into(),
             message: remark.clone().into_owned(),
             ..begun
         },
-        Outcome::Skipped(why) => registry::CheckStep {
+        StepOutcome::Skipped(why) => registry::CheckStep {
             outcome: registry::CheckOutcome::Skipped.into(),
             message: why.clone().into_owned(),
             ..begun
         },
-        Outcome::Failed(Problem {
-            fault,
+        StepOutcome::Failed(Problem {
+            culprit,
             reason,
             message,
             remedy,
         }) => registry::CheckStep {
             outcome: registry::CheckOutcome::Failed.into(),
-            fault: match fault {
-                Fault::Configuration => registry::Fault::Configuration,
-                Fault::Credential => registry::Fault::Credential,
-                Fault::Network => registry::Fault::Network,
-                Fault::ModelServer => registry::Fault::ModelServer,
-                Fault::Switchboard => registry::Fault::Switchboard,
+            fault: match culprit {
+                Culprit::Configuration => registry::Fault::Configuration,
+                Culprit::Credential => registry::Fault::Credential,
+                Culprit::Network => registry::Fault::Network,
+                Culprit::ModelServer => registry::Fault::ModelServer,
+                Culprit::Switchboard => registry::Fault::Switchboard,
             }
             .into(),
             reason: reason.to_string(),

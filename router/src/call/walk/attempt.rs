@@ -7,10 +7,10 @@ use tokio::time::Instant;
 
 use super::{ATTEMPTS_MAX, Choosing, Stop, Walk};
 use crate::{
-    call::{CallError, Selected, verdict},
+    call::{CallError, Selected},
     catalog::Model,
-    endpoints::{Ask, InFlight, Readiness, Work},
-    upstream::{Outgoing, dialect::Post},
+    endpoints::{Ask, InFlight, Readiness, Verdict, Work},
+    upstream::{Outgoing, UpstreamError, dialect::Post},
 };
 
 /// One attempt, ready to go out.
@@ -50,7 +50,14 @@ impl Attempt {
 
     /// Says what its end says of the server, if it says anything.
     pub(in crate::call) fn judge(&mut self, error: Option<&CallError>) {
-        if let Some(verdict) = verdict::verdict(self.is_hurried, error) {
+        let verdict = match error {
+            None => Some(Verdict::Answered),
+            // The caller's deadline, or what is left for others, did not give it the time that its model allows.
+            Some(CallError::Upstream(UpstreamError::FirstTokenTimeout(_))) if self.is_hurried => Some(Verdict::Late),
+            Some(CallError::Upstream(error)) => error.verdict(),
+            Some(CallError::Refused(_) | CallError::Interrupted(_) | CallError::Internal) => None,
+        };
+        if let Some(verdict) = verdict {
             self.in_flight.judge(verdict);
         }
     }
