@@ -1,9 +1,7 @@
 //! The contract as generated code. Use it qualified, `registry::Model`, so that wire types are told from domain types.
 //!
-//! The `.proto` files are its manual. What is written here by hand is only `Debug` of the messages that carry a secret, a
-//! prompt or an answer.
-
-use std::fmt;
+//! The `.proto` files are its manual. A field that carries a secret, a prompt or an answer has the option `debug_redact`
+//! there, and `Debug` does not print its value.
 
 pub use generated::{registry::v1 as registry, router::v1 as router, r#type::v1 as types};
 
@@ -37,173 +35,73 @@ mod generated {
 /// The whole contract as an encoded `FileDescriptorSet`, comments included: what reflection serves.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/contract.binpb"));
 
-/// Shows that a text is there, never the text.
-struct Withheld;
+/// `Debug` of the messages that have a field with the option `debug_redact`, as `build.rs` generates it.
+mod redacted {
+    use std::fmt::{Debug, Formatter, Result};
 
-impl fmt::Debug for Withheld {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
+    /// Stands for the value of a field that must not be printed.
+    struct Redacted;
 
-impl fmt::Debug for registry::Model {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Model")
-            .field("name", &self.name)
-            .field("display_name", &self.display_name)
-            .field("family", &self.family)
-            .field("endpoints", &self.endpoints)
-            .field("endpoint", &self.endpoint)
-            .field("identifier", &self.identifier)
-            .field("api_token", &self.api_token.as_ref().map(|_| Withheld))
-            .field("disabled", &self.disabled)
-            .field("revision", &self.revision)
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for registry::GetModelCredentialResponse {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GetModelCredentialResponse")
-            .field("credential_id", &self.credential_id)
-            .field("origins", &self.origins)
-            .field("api_token", &Withheld)
-            .finish()
-    }
-}
-
-impl fmt::Debug for router::InferRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InferRequest")
-            .field("feature", &self.feature)
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for router::infer_request::Input {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Chat(chat) => f.debug_struct("Chat").field("messages", &chat.messages.len()).finish(),
-            Self::Infill(_) => f.debug_tuple("Infill").field(&Withheld).finish(),
-            Self::Prompt(_) => f.debug_tuple("Prompt").field(&Withheld).finish(),
+    impl Debug for Redacted {
+        fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+            f.write_str("***")
         }
     }
-}
 
-impl fmt::Debug for router::InferOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InferOptions")
-            .field("max_output_tokens", &self.max_output_tokens)
-            .field("temperature", &self.temperature)
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for router::Part {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Part").field("kind", &self.kind).finish()
-    }
-}
-
-impl fmt::Debug for router::part::Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = match self {
-            Self::Text(_) => "Text",
-            Self::ToolCall(_) => "ToolCall",
-            Self::ToolResult(_) => "ToolResult",
-            Self::Reasoning(_) => "Reasoning",
-        };
-        f.debug_tuple(name).field(&Withheld).finish()
-    }
-}
-
-impl fmt::Debug for router::Delta {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Delta").field("kind", &self.kind).finish()
-    }
-}
-
-impl fmt::Debug for router::delta::Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = match self {
-            Self::Text(_) => "Text",
-            Self::Reasoning(_) => "Reasoning",
-            Self::ToolCall(_) => "ToolCall",
-            Self::ReasoningSignature(_) => "ReasoningSignature",
-        };
-        f.debug_tuple(name).field(&Withheld).finish()
-    }
-}
-
-impl fmt::Debug for router::ToolCall {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ToolCall")
-            .field("id", &self.id)
-            .field("name", &self.name)
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for router::ToolResult {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ToolResult")
-            .field("tool_call_id", &self.tool_call_id)
-            .field("is_error", &self.is_error)
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for router::Reasoning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reasoning").finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for router::InfillInput {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InfillInput")
-            .field("language", &self.language)
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for router::InfillContext {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InfillContext").finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for router::Tool {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tool").field("name", &self.name).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for router::ResponseFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFormat")
-            .field("kind", &self.kind)
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for router::ToolCallDelta {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ToolCallDelta")
-            .field("index", &self.index)
-            .field("id", &self.id)
-            .field("name", &self.name)
-            .finish_non_exhaustive()
-    }
+    include!(concat!(env!("OUT_DIR"), "/debug.rs"));
 }
 
 #[cfg(test)]
 mod tests {
+    use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, Kind, Value};
+
     use super::*;
+
+    const CANARY: &str = "canary-4f1c";
+
+    fn canary(field: &FieldDescriptor) -> Value {
+        let value = match field.kind() {
+            Kind::String => Value::String(CANARY.to_owned()),
+            Kind::Bytes => Value::Bytes(CANARY.into()),
+            kind => panic!("{}: no canary for a field of kind {kind:?}", field.full_name()),
+        };
+        if field.is_list() {
+            Value::List(vec![value])
+        } else {
+            value
+        }
+    }
+
+    #[test]
+    fn a_field_with_the_option_debug_redact_is_not_printed() {
+        let bytes = format!("{:?}", CANARY.as_bytes());
+        let pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET).unwrap();
+        let fields = pool
+            .all_messages()
+            .flat_map(|message| message.fields().collect::<Vec<_>>());
+        let is_redacted = |field: &FieldDescriptor| {
+            let options = field.options();
+            let option = options.get_field_by_name("debug_redact");
+            option.is_some_and(|option| option.as_bool() == Some(true))
+        };
+        let redacted: Vec<_> = fields.filter(is_redacted).collect();
+        assert!(!redacted.is_empty());
+        for field in redacted {
+            let message = field.parent_message();
+            let mut filled = DynamicMessage::new(message.clone());
+            filled.set_field(&field, canary(&field));
+            let shown = redacted::debug_of(message.full_name(), &prost::Message::encode_to_vec(&filled)).unwrap();
+            assert!(
+                !shown.contains(CANARY) && !shown.contains(&bytes),
+                "{}: {shown}",
+                field.full_name()
+            );
+            assert!(shown.contains("***"), "{}: {shown}", field.full_name());
+        }
+    }
 
     #[test]
     fn no_message_prints_a_token_a_prompt_or_an_answer() {
-        const CANARY: &str = "canary-4f1c";
         let text = || CANARY.to_owned();
         let shown = [
             format!(
