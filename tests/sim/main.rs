@@ -11,7 +11,6 @@
     reason = "a test fails by panicking, and says on the terminal what it is about"
 )]
 
-mod arguments;
 mod calls;
 mod check;
 mod disk;
@@ -31,13 +30,13 @@ mod writes;
 use std::{
     collections::BTreeSet,
     io::{self, Write as _},
-    panic::{AssertUnwindSafe, catch_unwind},
     process::ExitCode,
 };
 
-use arguments::Arguments;
 use check::Invariant;
+use clap::Parser;
 use history::{Event, Outcome};
+use libtest_mimic::Trial;
 use mutants::Mutant;
 use switchboard::pb::registry::subscribe_response::Kind;
 use world::Plan;
@@ -48,63 +47,49 @@ const SEEDS: u64 = 200;
 /// How many runs may pass before a planted defect has to be found.
 const MUTANT_SEEDS: u64 = 40;
 
-/// A test, by its name.
-type Test = (&'static str, fn());
-
-const TESTS: [Test; 4] = [
-    ("no_run_violates_an_invariant", || no_run_violates_an_invariant(SEEDS)),
-    (
-        "the_same_seed_gives_the_same_history",
-        the_same_seed_gives_the_same_history,
-    ),
-    ("the_runs_meet_what_they_are_for", the_runs_meet_what_they_are_for),
-    (
-        "each_planted_defect_is_found_by_the_checker_of_its_invariant",
-        each_planted_defect_is_found_by_the_checker_of_its_invariant,
-    ),
-];
+/// The options of every test binary, and which runs to play.
+#[derive(Debug, Parser)]
+struct CommandLine {
+    /// Play the run of this seed alone, and print what everybody saw.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Play this many runs, and no other test.
+    #[arg(long)]
+    seeds: Option<u64>,
+    #[command(flatten)]
+    tests: libtest_mimic::Arguments,
+}
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::parse(std::env::args().skip(1)) {
-        Ok(arguments) => arguments,
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::FAILURE;
-        }
-    };
+    let arguments = CommandLine::parse();
     seeds::count_panics();
-    let tests: Vec<Test> = match (arguments.seed, arguments.seeds) {
+    let tests = match (arguments.seed, arguments.seeds) {
         (Some(seed), _) => return replay(seed),
-        (None, Some(count)) => {
-            return ok(passes("no_run_violates_an_invariant", || {
-                no_run_violates_an_invariant(count);
-            }));
-        }
-        (None, None) => TESTS.into_iter().filter(|(name, _)| arguments.selects(name)).collect(),
+        (None, Some(count)) => vec![test("no_run_violates_an_invariant", move || {
+            no_run_violates_an_invariant(count);
+        })],
+        (None, None) => vec![
+            test("no_run_violates_an_invariant", || no_run_violates_an_invariant(SEEDS)),
+            test(
+                "the_same_seed_gives_the_same_history",
+                the_same_seed_gives_the_same_history,
+            ),
+            test("the_runs_meet_what_they_are_for", the_runs_meet_what_they_are_for),
+            test(
+                "each_planted_defect_is_found_by_the_checker_of_its_invariant",
+                each_planted_defect_is_found_by_the_checker_of_its_invariant,
+            ),
+        ],
     };
-    if arguments.list {
-        tests.iter().for_each(|(name, _)| println!("{name}: test"));
-        return ExitCode::SUCCESS;
-    }
-    println!("\nrunning {} tests", tests.len());
-    let failed = tests.iter().filter(|(name, test)| !passes(name, test)).count();
-    let passed = tests.len() - failed;
-    let result = if failed == 0 { "ok" } else { "FAILED" };
-    let filtered = TESTS.len() - tests.len();
-    println!(
-        "\ntest result: {result}. {passed} passed; {failed} failed; 0 ignored; 0 measured; {filtered} filtered out\n"
-    );
-    ok(failed == 0)
+    libtest_mimic::run(&arguments.tests, tests).exit_code()
 }
 
-fn ok(is_ok: bool) -> ExitCode {
-    if is_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-fn passes(name: &str, test: impl FnOnce()) -> bool {
-    let has_passed = catch_unwind(AssertUnwindSafe(test)).is_ok();
-    println!("test {name} ... {}", if has_passed { "ok" } else { "FAILED" });
-    has_passed
+/// A test, which fails by panicking.
+fn test(name: &str, run: impl FnOnce() + Send + 'static) -> Trial {
+    Trial::test(name, || {
+        run();
+        Ok(())
+    })
 }
 
 /// Plays one run again, and prints what everybody saw and what is wrong with it.
@@ -121,7 +106,11 @@ fn replay(seed: u64) -> ExitCode {
         "{}\nseed {seed}: {count} violations {violations:#?}",
         history.text()
     );
-    ok(violations.is_empty())
+    if violations.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn no_run_violates_an_invariant(count: u64) {
