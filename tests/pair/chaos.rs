@@ -22,11 +22,15 @@ use tokio::{
 use tonic_types::StatusExt as _;
 
 use crate::{
-    harness::{PATIENCE, Pair, infer, reason_of, tool},
+    harness::{PATIENCE, Pair, infer, reason_of},
     proxy::Proxy,
+    runner::Requirement,
 };
 
-const HOW_TO_GET_IT: &str = "`pip install llmock==0.2.2`, and put the program on the path";
+const LLMOCK: Requirement = Requirement::Program {
+    name: "llmock",
+    remedy: "pip install llmock==0.2.2",
+};
 /// Where it is asked for answers.
 const COMPLETIONS: &str = "/v1/chat/completions";
 
@@ -37,13 +41,11 @@ struct Llmock {
 }
 
 impl Llmock {
-    /// `None`: it is not installed.
-    async fn start(folder: &Path) -> Option<Self> {
-        let program = tool("llmock", HOW_TO_GET_IT)?;
+    async fn start(folder: &Path) -> Self {
         // A port that was free a moment ago: it cannot tell which one it took.
         let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let log = fs::File::create(folder.join("llmock.log")).unwrap();
-        let child = Command::new(program)
+        let child = Command::new(LLMOCK.path())
             // Slow enough that it notices who stops reading.
             .args([
                 "serve",
@@ -65,7 +67,7 @@ impl Llmock {
             assert!(started.elapsed() < PATIENCE, "llmock is not ready");
             sleep(Duration::from_millis(20)).await;
         }
-        Some(server)
+        server
     }
 
     /// Speaks to it as its administrator.
@@ -135,13 +137,9 @@ async fn answered(pair: &Pair, feature: &str) {
 }
 
 /// Each fault has a model of its own, so that none is counted with another.
-#[tokio::test]
 async fn a_chaos_servers_own_verdict_on_the_router_is_good() {
     let pair = Pair::start().await;
-    let Some(server) = Llmock::start(pair.folder.path()).await else {
-        pair.finish().await;
-        return;
-    };
+    let server = Llmock::start(pair.folder.path()).await;
     let usual = ModelLimits::default();
     let hurried = ModelLimits {
         first_token_timeout: Some(Seconds { seconds: 1, nanos: 0 }),
@@ -241,4 +239,8 @@ async fn a_chaos_servers_own_verdict_on_the_router_is_good() {
     let calls = requests.filter(|request| request["path"] == COMPLETIONS).count();
     assert_eq!(calls, 17, "each fault costs one attempt");
     pair.finish().await;
+}
+
+tests! {
+    a_chaos_servers_own_verdict_on_the_router_is_good needs LLMOCK,
 }

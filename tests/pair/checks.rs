@@ -1,7 +1,7 @@
 //! `CheckModel`: from the administrator over the control stream to the model server and back.
 
-mod routers;
-mod servers;
+pub(crate) mod routers;
+pub(crate) mod servers;
 
 use std::time::Duration;
 
@@ -125,7 +125,6 @@ const ALL: [(&str, CheckOutcome); 7] = [
     ("infill", CheckOutcome::Passed),
 ];
 
-#[tokio::test]
 async fn what_was_saved_a_moment_ago_is_checked_with_its_token_though_no_feature_uses_it() {
     let pair = Pair::start().await;
     for _ in 0..5 {
@@ -159,7 +158,6 @@ async fn what_was_saved_a_moment_ago_is_checked_with_its_token_though_no_feature
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn an_edit_form_is_laid_over_what_is_stored_and_its_token_goes_nowhere_new() {
     let pair = Pair::start().await;
     let old = server(&["mistral"]).await;
@@ -218,4 +216,9 @@ async fn an_edit_form_is_laid_over_what_is_stored_and_its_token_goes_nowhere_new
         Some("MODEL_NOT_FOUND")
     );
     pair.finish().await;
+}
+
+tests! {
+    what_was_saved_a_moment_ago_is_checked_with_its_token_though_no_feature_uses_it,
+    an_edit_form_is_laid_over_what_is_stored_and_its_token_goes_nowhere_new,
 }

@@ -111,7 +111,6 @@ fn write_key(folder: &Path, mode: u32) -> PathBuf {
     path
 }
 
-#[tokio::test]
 async fn a_router_serves_from_its_file_until_the_registry_returns_and_then_goes_on_from_there() {
     let mut kept = Kept::start().await;
     let upstream = FakeUpstream::always(Script::answer(["still", " here"])).await;
@@ -168,7 +167,6 @@ enum Found {
     Newer,
 }
 
-#[tokio::test]
 async fn a_router_that_is_killed_while_it_persists_has_all_that_it_ever_claimed() {
     for (point, nth, found) in KILLS {
         let mut kept = Kept::start().await;
@@ -228,7 +226,6 @@ async fn a_router_that_is_killed_while_it_persists_has_all_that_it_ever_claimed(
     }
 }
 
-#[tokio::test]
 async fn a_model_that_is_deleted_while_the_router_is_down_is_gone_when_it_is_back() {
     let mut kept = Kept::start().await;
     let (old, new) = tokio::join!(
@@ -280,7 +277,6 @@ async fn a_model_that_is_deleted_while_the_router_is_down_is_gone_when_it_is_bac
     kept.pair.finish().await;
 }
 
-#[tokio::test]
 async fn an_older_database_is_refused_by_a_router_that_was_started_again_too() {
     let mut kept = Kept::start().await;
     let upstream = FakeUpstream::always(Script::answer(["newest"])).await;
@@ -332,7 +328,6 @@ fn database_files(folder: &Path) -> Vec<PathBuf> {
     paths.into_iter().filter(|path| path.exists()).collect()
 }
 
-#[tokio::test]
 async fn a_file_with_one_flipped_byte_is_as_good_as_none_and_replaced() {
     let mut kept = Kept::start().await;
     let upstream = FakeUpstream::always(Script::answer(["fine"])).await;
@@ -361,7 +356,6 @@ async fn a_file_with_one_flipped_byte_is_as_good_as_none_and_replaced() {
     kept.pair.finish().await;
 }
 
-#[test]
 fn a_key_file_that_others_can_read_is_refused_before_anything_is_done() {
     let folder = tempfile::tempdir().unwrap();
     let key_file = write_key(folder.path(), 0o644);
@@ -378,4 +372,13 @@ fn a_key_file_that_others_can_read_is_refused_before_anything_is_done() {
         "{stderr}"
     );
     assert!(output.stdout.is_empty());
+}
+
+tests! {
+    a_router_serves_from_its_file_until_the_registry_returns_and_then_goes_on_from_there,
+    a_router_that_is_killed_while_it_persists_has_all_that_it_ever_claimed,
+    a_model_that_is_deleted_while_the_router_is_down_is_gone_when_it_is_back,
+    an_older_database_is_refused_by_a_router_that_was_started_again_too,
+    a_file_with_one_flipped_byte_is_as_good_as_none_and_replaced,
+    a_key_file_that_others_can_read_is_refused_before_anything_is_done (sync),
 }

@@ -17,7 +17,6 @@ use crate::{
 
 const CANARY: &str = "sk-canary-7d41f0";
 
-#[tokio::test]
 async fn a_canary_token_is_seen_by_the_model_server_alone() {
     let pair = Pair::start().await;
     let upstream = FakeUpstream::always(Script::answer(["fine"])).await;
@@ -92,7 +91,6 @@ async fn a_canary_token_is_seen_by_the_model_server_alone() {
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn a_token_that_is_rotated_twice_under_load_fails_no_call_and_reaches_no_other_server() {
     let pair = Pair::start().await;
     let (first, second) = tokio::join!(FakeUpstream::start(), FakeUpstream::start());
@@ -134,7 +132,6 @@ async fn a_token_that_is_rotated_twice_under_load_fails_no_call_and_reaches_no_o
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn a_model_that_moves_without_its_token_sends_none_until_one_is_given() {
     let pair = Pair::start().await;
     let (old, new) = tokio::join!(
@@ -222,4 +219,10 @@ async fn subscribed(pair: &Pair) -> Vec<String> {
 
 fn raw(message: &impl prost::Message) -> String {
     String::from_utf8_lossy(&message.encode_to_vec()).into_owned()
+}
+
+tests! {
+    a_canary_token_is_seen_by_the_model_server_alone,
+    a_token_that_is_rotated_twice_under_load_fails_no_call_and_reaches_no_other_server,
+    a_model_that_moves_without_its_token_sends_none_until_one_is_given,
 }

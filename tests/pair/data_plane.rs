@@ -112,7 +112,6 @@ fn failed_attempts(answers: &[&Answer]) -> usize {
     answers.iter().map(more).sum()
 }
 
-#[tokio::test]
 async fn a_server_that_dies_under_load_costs_no_call_and_comes_back_with_one() {
     let (dying, other) = (server("dying").await, server("other").await);
     let url = dying.url();
@@ -168,7 +167,6 @@ async fn a_server_that_dies_under_load_costs_no_call_and_comes_back_with_one() {
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn a_model_with_one_server_is_never_locked_out() {
     let only = server("only").await;
     let url = only.url();
@@ -202,7 +200,6 @@ async fn a_model_with_one_server_is_never_locked_out() {
 }
 
 /// `SWITCHBOARD_TEST_CALLS` says how many, fifty a second.
-#[tokio::test]
 async fn servers_that_fail_everything_are_asked_little_more_than_once_a_call() {
     let calls = number("SWITCHBOARD_TEST_CALLS", 200);
     let servers = [
@@ -241,7 +238,6 @@ async fn servers_that_fail_everything_are_asked_little_more_than_once_a_call() {
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn a_router_prefers_the_servers_of_its_zone_while_there_are_any() {
     let (near, far) = (server("near").await, server("far").await);
     let mut pair = Pair::start().await;
@@ -266,7 +262,6 @@ async fn a_router_prefers_the_servers_of_its_zone_while_there_are_any() {
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn calls_of_one_key_stay_at_one_server_and_return_to_it() {
     let (mortal, other) = (server("mortal").await, server("other").await);
     let url = mortal.url();
@@ -315,7 +310,6 @@ async fn calls_of_one_key_stay_at_one_server_and_return_to_it() {
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn a_short_call_that_gets_no_token_is_answered_by_another_server() {
     let (silent, good) = (FakeUpstream::always(Script::silence()).await, server("good").await);
     let pair = Pair::start().await;
@@ -342,4 +336,13 @@ async fn a_short_call_that_gets_no_token_is_answered_by_another_server() {
     assert!((delay..PATIENCE).contains(&took), "{took:?}");
     silent.closed(0).await;
     pair.finish().await;
+}
+
+tests! {
+    a_server_that_dies_under_load_costs_no_call_and_comes_back_with_one,
+    a_model_with_one_server_is_never_locked_out,
+    servers_that_fail_everything_are_asked_little_more_than_once_a_call,
+    a_router_prefers_the_servers_of_its_zone_while_there_are_any,
+    calls_of_one_key_stay_at_one_server_and_return_to_it,
+    a_short_call_that_gets_no_token_is_answered_by_another_server,
 }

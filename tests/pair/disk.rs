@@ -2,11 +2,11 @@
 //!
 //! What each test does a few times in the gate, the long list does as often as these variables say.
 
-mod damage;
-mod faults;
-mod kills;
+pub(crate) mod damage;
+pub(crate) mod faults;
+pub(crate) mod kills;
 mod process;
-mod room;
+pub(crate) mod room;
 mod shim;
 mod writes;
 

@@ -109,7 +109,6 @@ fn named(status: &Status) -> String {
     details.error_info().unwrap().metadata["routers"].clone()
 }
 
-#[tokio::test]
 async fn routers_are_listed_and_two_under_one_id_are_shown() {
     let pair = Pair::start().await;
     settled(&pair, 1).await;
@@ -129,7 +128,6 @@ async fn routers_are_listed_and_two_under_one_id_are_shown() {
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn a_wait_names_the_frozen_router_and_ends_within_100_ms_of_its_apply() {
     let pair = Pair::start().await;
     let other = Other::start(&pair, "other", &[]).await;
@@ -169,7 +167,6 @@ async fn a_wait_names_the_frozen_router_and_ends_within_100_ms_of_its_apply() {
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn a_wait_ends_before_the_deadline_of_its_call() {
     let pair = Pair::start().await;
     settled(&pair, 1).await;
@@ -183,7 +180,6 @@ async fn a_wait_ends_before_the_deadline_of_its_call() {
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn a_killed_router_is_waited_for_until_its_next_process_has_applied_and_a_stopped_one_is_not() {
     let pair = Pair::start().await;
     let other = Other::start(&pair, "other", &[]).await;
@@ -217,7 +213,6 @@ async fn a_killed_router_is_waited_for_until_its_next_process_has_applied_and_a_
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn a_router_that_stops_while_it_is_waited_for_leaves_the_wait() {
     let pair = Pair::start().await;
     reached(&pair).await;
@@ -233,7 +228,6 @@ async fn a_router_that_stops_while_it_is_waited_for_leaves_the_wait() {
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn a_wait_is_for_a_group_and_may_be_for_nobody() {
     let pair = Pair::start().await;
     settled(&pair, 1).await;
@@ -315,7 +309,6 @@ impl Peer {
     }
 }
 
-#[tokio::test]
 async fn a_refused_item_fails_a_wait_at_once_and_nonsense_ends_its_router_only() {
     let pair = Pair::start().await;
     pair.configure("http://127.0.0.1:9", None).await;
@@ -376,7 +369,6 @@ async fn a_refused_item_fails_a_wait_at_once_and_nonsense_ends_its_router_only()
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn the_health_of_a_server_is_what_calls_found() {
     let pair = Pair::start().await;
     let upstream = FakeUpstream::start().await;
@@ -421,4 +413,15 @@ async fn the_health_of_a_server_is_what_calls_found() {
         .await;
     assert_eq!(shows(EndpointState::Healthy).await.health[0].reason, "");
     pair.finish().await;
+}
+
+tests! {
+    routers_are_listed_and_two_under_one_id_are_shown,
+    a_wait_names_the_frozen_router_and_ends_within_100_ms_of_its_apply,
+    a_wait_ends_before_the_deadline_of_its_call,
+    a_killed_router_is_waited_for_until_its_next_process_has_applied_and_a_stopped_one_is_not,
+    a_router_that_stops_while_it_is_waited_for_leaves_the_wait,
+    a_wait_is_for_a_group_and_may_be_for_nobody,
+    a_refused_item_fails_a_wait_at_once_and_nonsense_ends_its_router_only,
+    the_health_of_a_server_is_what_calls_found,
 }

@@ -8,14 +8,19 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     fake_upstream::{FakeUpstream, Script},
-    harness::{Pair, tool},
+    harness::Pair,
     network::{Truth, Watched, applied},
     peer::{number, write_models},
     routing::Load,
+    runner::Requirement,
+};
+
+const FAKETIME: Requirement = Requirement::Program {
+    name: "faketime",
+    remedy: "apt-get install faketime",
 };
 
 /// `SWITCHBOARD_TEST_FROZEN_MS` says for how long each stands still.
-#[tokio::test]
 async fn calls_do_not_notice_a_frozen_registry_and_a_frozen_router_catches_up() {
     let lasts = Duration::from_millis(number("SWITCHBOARD_TEST_FROZEN_MS", 1_500) as u64);
     let pair = Pair::start().await;
@@ -74,9 +79,8 @@ async fn converge(pair: &Pair, truth: &Truth) {
     eprintln!("the same state after {:?}", began.elapsed());
 }
 
-#[tokio::test]
 async fn a_wall_clock_that_jumps_by_a_day_changes_nothing() {
-    let Some(library) = faketime() else { return };
+    let library = faketime();
     let folder = tempfile::tempdir().unwrap();
     let clock = folder.path().join("clock");
     fs::write(&clock, "+0d").unwrap();
@@ -130,11 +134,15 @@ async fn a_wall_clock_that_jumps_by_a_day_changes_nothing() {
 }
 
 /// The library that makes a process see another clock.
-fn faketime() -> Option<PathBuf> {
-    tool("faketime", "apt-get install faketime")?;
+fn faketime() -> PathBuf {
     let folders = fs::read_dir("/usr/lib").unwrap();
     let library = folders
         .map(|folder| folder.unwrap().path().join("faketime/libfaketimeMT.so.1"))
         .find(|path| path.is_file());
-    Some(library.expect("the package has the library"))
+    library.expect("the package has the library")
+}
+
+tests! {
+    calls_do_not_notice_a_frozen_registry_and_a_frozen_router_catches_up,
+    a_wall_clock_that_jumps_by_a_day_changes_nothing needs FAKETIME,
 }

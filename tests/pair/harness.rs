@@ -507,16 +507,3 @@ pub(crate) fn binary(name: &str) -> PathBuf {
     }
     path.join(name)
 }
-
-/// The path of a tool that a test drives. At a desk without it the test is skipped, with `CI` set it fails.
-pub(crate) fn tool(name: &str, how_to_get_it: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let found = env::split_paths(&path)
-        .map(|folder| folder.join(name))
-        .find(|path| path.is_file());
-    if found.is_none() {
-        assert!(env::var_os("CI").is_none(), "{name} is missing: {how_to_get_it}");
-        eprintln!("skipped: {name} is missing: {how_to_get_it}");
-    }
-    found
-}

@@ -28,7 +28,6 @@ use writes::{FEATURES, World};
 const HISTORIES: u64 = 200;
 
 /// `SWITCHBOARD_TEST_HISTORIES` asks for another number, `SWITCHBOARD_TEST_SEED` for the histories of an earlier run.
-#[tokio::test]
 async fn after_any_history_the_stream_and_the_router_show_what_was_written() {
     let number = |name, default| env::var_os(name).map_or(default, |text| text.to_str().unwrap().parse().unwrap());
     let histories = number("SWITCHBOARD_TEST_HISTORIES", HISTORIES);
@@ -183,4 +182,8 @@ async fn outcome(client: &mut InferenceServiceClient<Channel>, upstreams: &[Fake
             }
         }
     }
+}
+
+tests! {
+    after_any_history_the_stream_and_the_router_show_what_was_written,
 }

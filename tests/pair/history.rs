@@ -10,7 +10,7 @@ use switchboard::pb::registry::{
 
 use crate::{
     administrator::GRPCURL,
-    harness::{Pair, infer, reason_of, tool},
+    harness::{Pair, infer, reason_of},
 };
 
 const CANARY: &str = "canary-4f1c";
@@ -33,7 +33,6 @@ async fn history(pair: &Pair, request: ListChangesRequest) -> Vec<Change> {
     }
 }
 
-#[tokio::test]
 async fn what_was_done_is_listed_undone_exported_and_applied_without_a_token() {
     let mut pair = Pair::start().await;
     pair.configure("http://127.0.0.1:9", Some(CANARY)).await;
@@ -130,7 +129,6 @@ async fn what_was_done_is_listed_undone_exported_and_applied_without_a_token() {
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn a_configuration_of_thousands_of_models_is_one_revision_and_its_answer_stays_small() {
     let pair = Pair::start().await;
     let models = (0..4000).map(|number| Model {
@@ -181,11 +179,8 @@ async fn a_configuration_of_thousands_of_models_is_one_revision_and_its_answer_s
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn an_administrator_does_the_same_with_grpcurl() {
-    let Some(grpcurl) = tool("grpcurl", GRPCURL) else {
-        return;
-    };
+    let grpcurl = GRPCURL.path();
     let pair = Pair::start().await;
     pair.configure("http://127.0.0.1:9", Some(CANARY)).await;
     let run = |method: &str, data: Value| -> Value {
@@ -224,4 +219,10 @@ async fn an_administrator_does_the_same_with_grpcurl() {
         (&json!("4"), &json!(2))
     );
     pair.finish().await;
+}
+
+tests! {
+    what_was_done_is_listed_undone_exported_and_applied_without_a_token,
+    a_configuration_of_thousands_of_models_is_one_revision_and_its_answer_stays_small,
+    an_administrator_does_the_same_with_grpcurl needs GRPCURL,
 }

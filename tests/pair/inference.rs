@@ -34,7 +34,6 @@ async fn start(env: &[(&str, &str)], upstream: &FakeUpstream) -> Pair {
     pair
 }
 
-#[tokio::test]
 async fn an_answer_without_end_costs_no_memory() {
     let upstream = FakeUpstream::start().await;
     let pair = start(&[], &upstream).await;
@@ -73,7 +72,6 @@ async fn an_answer_without_end_costs_no_memory() {
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn a_panic_at_any_place_fails_one_call_and_no_other() {
     // Far enough that the calls by which a pair finds out that it is configured do not come so far.
     let points = "infer.handler=panic@100;infer.task=panic@100;infer.answer=panic@100";
@@ -134,4 +132,9 @@ async fn a_panic_at_any_place_fails_one_call_and_no_other() {
     upstream.closed(upstream.request(0).await.connection).await;
     assert!(!pair.router.log().contains(PROMPT));
     pair.finish().await;
+}
+
+tests! {
+    an_answer_without_end_costs_no_memory,
+    a_panic_at_any_place_fails_one_call_and_no_other,
 }

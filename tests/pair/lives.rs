@@ -177,7 +177,6 @@ fn stop(pair: &mut Pair) -> SocketAddr {
     pair.kill_registry()
 }
 
-#[tokio::test]
 async fn a_restored_backup_is_followed_whole_and_with_its_own_token() {
     let (mut pair, old) = configured().await;
     let new = FakeUpstream::always(Script::answer(["new"])).await;
@@ -219,7 +218,6 @@ async fn a_restored_backup_is_followed_whole_and_with_its_own_token() {
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn a_file_that_was_swapped_by_hand_is_refused_until_it_is_accepted() {
     let (mut pair, old) = configured().await;
     let (kept, new) = (
@@ -260,7 +258,6 @@ async fn a_file_that_was_swapped_by_hand_is_refused_until_it_is_accepted() {
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn an_empty_volume_empties_no_router() {
     let (mut pair, _old) = configured().await;
     let backup = pair.folder.path().join("backup.db").display().to_string();
@@ -299,7 +296,6 @@ async fn an_empty_volume_empties_no_router() {
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn an_older_life_behind_the_same_address_is_not_followed() {
     let (mut pair, _old) = configured().await;
     let kept = pair.folder.path().join("kept.db");
@@ -321,4 +317,11 @@ async fn an_older_life_behind_the_same_address_is_not_followed() {
     command(&pair, &["accept-history"]);
     assert_eq!(converged(&pair).await.incarnation_number, 3);
     pair.finish().await;
+}
+
+tests! {
+    a_restored_backup_is_followed_whole_and_with_its_own_token,
+    a_file_that_was_swapped_by_hand_is_refused_until_it_is_accepted,
+    an_empty_volume_empties_no_router,
+    an_older_life_behind_the_same_address_is_not_followed,
 }

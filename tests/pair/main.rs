@@ -7,8 +7,12 @@
     clippy::expect_used,
     clippy::panic,
     clippy::print_stderr,
-    reason = "a test fails by panicking, and says on the terminal what it skips"
+    reason = "a test fails by panicking, and says on the terminal what it measures"
 )]
+
+#[macro_use]
+#[path = "../support/runner.rs"]
+mod runner;
 
 #[path = "../support/fake_upstream.rs"]
 mod fake_upstream;
@@ -45,3 +49,45 @@ mod stalled;
 mod storm;
 mod tasks;
 mod untrusted;
+
+use std::{path::Path, process::ExitCode};
+
+fn main() -> ExitCode {
+    let tests = [
+        administrator::tests(),
+        chaos::tests(),
+        checks::tests(),
+        checks::routers::tests(),
+        checks::servers::tests(),
+        cold_start::tests(),
+        credentials::tests(),
+        data_plane::tests(),
+        disk::damage::tests(),
+        disk::faults::tests(),
+        disk::kills::tests(),
+        disk::room::tests(),
+        fleet::tests(),
+        frozen::tests(),
+        histories::tests(),
+        history::tests(),
+        inference::tests(),
+        lives::tests(),
+        network::tests(),
+        observability::tests(),
+        outage::tests(),
+        process::tests(),
+        real_model::tests(),
+        refusals::tests(),
+        reports::tests(),
+        requests::tests(),
+        routing::tests(),
+        ruby::tests(),
+        shares::tests(),
+        stalled::tests(),
+        storm::tests(),
+        tasks::tests(),
+        untrusted::tests(),
+    ];
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pair");
+    runner::run(&folder, tests.into_iter().flatten().collect())
+}

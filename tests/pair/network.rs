@@ -51,7 +51,6 @@ const FAULTS: [(&str, Weather, bool); 10] = [
 ];
 
 /// `SWITCHBOARD_TEST_FAULT_MS` says how long each fault lasts: with a minute, silence is noticed as such.
-#[tokio::test]
 async fn after_any_fault_of_the_network_the_router_comes_to_the_registrys_state() {
     let lasts = Duration::from_millis(number("SWITCHBOARD_TEST_FAULT_MS", 400) as u64);
     let mut way = None;
@@ -99,7 +98,6 @@ async fn after_any_fault_of_the_network_the_router_comes_to_the_registrys_state(
 }
 
 /// `SWITCHBOARD_TEST_CUTS` says at how many places each is cut.
-#[tokio::test]
 async fn a_snapshot_and_a_delta_of_many_parts_that_are_cut_anywhere_leave_no_half_state() {
     const MODELS: usize = 280;
     let cuts = number("SWITCHBOARD_TEST_CUTS", 4);
@@ -288,4 +286,9 @@ impl Watched {
         self.stop.store(true, Ordering::Relaxed);
         self.asking.join_next().await.unwrap().unwrap()
     }
+}
+
+tests! {
+    after_any_fault_of_the_network_the_router_comes_to_the_registrys_state,
+    a_snapshot_and_a_delta_of_many_parts_that_are_cut_anywhere_leave_no_half_state,
 }

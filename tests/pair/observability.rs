@@ -17,7 +17,17 @@ use tonic::{Request, Status};
 
 use crate::{
     fake_upstream::FakeUpstream,
-    harness::{PATIENCE, Pair, Service, binary, tool},
+    harness::{PATIENCE, Pair, Service, binary},
+    runner::Requirement,
+};
+
+const ROTEL: Requirement = Requirement::Program {
+    name: "rotel-agent",
+    remedy: "`.ci/run tests` installs it",
+};
+const PROMTOOL: Requirement = Requirement::Program {
+    name: "promtool",
+    remedy: "`.ci/run tests` installs Debian's `prometheus`",
 };
 
 const CALL: (&str, &str) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
@@ -66,13 +76,11 @@ struct Span {
 }
 
 impl Collector {
-    /// `None`: the program is missing.
-    async fn start(folder: &Path) -> Option<Self> {
-        let program = tool("rotel-agent", "`.ci/run tests` installs it")?;
+    async fn start(folder: &Path) -> Self {
         let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let (addr, http) = (free(), free());
         let log = folder.join("collector.log");
-        let child = Command::new(program)
+        let child = Command::new(ROTEL.path())
             .args(["start", "--exporter", "blackhole", "--debug-log", "traces"])
             .args(["--debug-log-verbosity", "detailed"])
             .args(["--otlp-grpc-endpoint", &addr.to_string()])
@@ -87,7 +95,7 @@ impl Collector {
             assert!(started.elapsed() < PATIENCE, "the collector does not listen");
             sleep(std::time::Duration::from_millis(10)).await;
         }
-        Some(Self { child, addr, log })
+        Self { child, addr, log }
     }
 
     fn text(&self) -> String {
@@ -140,12 +148,9 @@ impl Drop for Collector {
     }
 }
 
-#[tokio::test]
 async fn one_trace_shows_a_call_and_one_a_write_up_to_the_router() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(collector) = Collector::start(folder.path()).await else {
-        return;
-    };
+    let collector = Collector::start(folder.path()).await;
     let pair = Pair::start_with(&[format!("--otlp-endpoint=http://{}", collector.addr)]).await;
     let upstream = FakeUpstream::start().await;
     pair.configure(&upstream.url(), Some("canary-token")).await;
@@ -187,7 +192,6 @@ async fn one_trace_shows_a_call_and_one_a_write_up_to_the_router() {
     );
 }
 
-#[tokio::test]
 async fn a_collector_that_is_not_there_costs_nothing_but_the_spans() {
     let hanging = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("--otlp-endpoint=http://{}", hanging.local_addr().unwrap());
@@ -200,7 +204,6 @@ async fn a_collector_that_is_not_there_costs_nothing_but_the_spans() {
     assert!(asked.elapsed() < PATIENCE / 4, "it ended after {:?}", asked.elapsed());
 }
 
-#[tokio::test]
 async fn calls_are_counted_and_told_on_one_line_each() {
     let pair = Pair::start_with(&["--log-format=json".to_owned()]).await;
     let upstream = FakeUpstream::start().await;
@@ -257,11 +260,8 @@ async fn calls_are_counted_and_told_on_one_line_each() {
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn the_metrics_are_as_prometheus_wants_them() {
-    let Some(promtool) = tool("promtool", "`.ci/run tests` installs Debian's `prometheus`") else {
-        return;
-    };
+    let promtool = PROMTOOL.path();
     let pair = Pair::start().await;
     for service in [pair.registry(), &pair.router] {
         let mut check = Command::new(&promtool)
@@ -278,7 +278,6 @@ async fn the_metrics_are_as_prometheus_wants_them() {
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn the_log_level_is_changed_while_the_service_runs() {
     let pair = Pair::start().await;
     let admin = pair.router.admin_addr;
@@ -300,7 +299,6 @@ async fn the_log_level_is_changed_while_the_service_runs() {
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn the_health_command_tells_by_its_exit_code() {
     let pair = Pair::start().await;
     let ask = |name: &str, addr: SocketAddr, service: &str| {
@@ -349,4 +347,13 @@ fn http(addr: SocketAddr, method: &str, path: &str, content: &str) -> String {
 
 fn body(answer: &str) -> &str {
     answer.split_once("\r\n\r\n").unwrap().1
+}
+
+tests! {
+    one_trace_shows_a_call_and_one_a_write_up_to_the_router needs ROTEL,
+    a_collector_that_is_not_there_costs_nothing_but_the_spans,
+    calls_are_counted_and_told_on_one_line_each,
+    the_metrics_are_as_prometheus_wants_them needs PROMTOOL,
+    the_log_level_is_changed_while_the_service_runs,
+    the_health_command_tells_by_its_exit_code,
 }

@@ -14,7 +14,6 @@ use crate::{
     routing::Load,
 };
 
-#[tokio::test]
 async fn calls_go_on_while_the_registry_is_dead_and_the_router_resumes_without_a_snapshot() {
     let mut pair = Pair::start().await;
     let upstream = FakeUpstream::always(Script::answer(["still", " here"])).await;
@@ -57,7 +56,6 @@ async fn calls_go_on_while_the_registry_is_dead_and_the_router_resumes_without_a
 }
 
 /// `SWITCHBOARD_TEST_KILLS` says how often; the gate's number is the default.
-#[tokio::test]
 async fn what_was_acknowledged_survives_a_kill_at_any_moment() {
     let kills: u32 = env::var_os("SWITCHBOARD_TEST_KILLS").map_or(20, |text| text.to_str().unwrap().parse().unwrap());
     let mut pair = Pair::start().await;
@@ -114,4 +112,9 @@ async fn what_was_acknowledged_survives_a_kill_at_any_moment() {
     }
     assert!(written > kills, "{written} writes in {kills} rounds");
     pair.finish().await;
+}
+
+tests! {
+    calls_go_on_while_the_registry_is_dead_and_the_router_resumes_without_a_snapshot,
+    what_was_acknowledged_survives_a_kill_at_any_moment,
 }

@@ -29,7 +29,6 @@ fn run(name: &str, args: &[&str], env: &[(&str, &str)]) -> Output {
         .unwrap()
 }
 
-#[test]
 fn help_explains_every_flag() {
     for name in BINARIES {
         let output = run(name, &["--help"], &[("COLUMNS", "120")]);
@@ -41,7 +40,6 @@ fn help_explains_every_flag() {
 /// Arguments, environment, and the flag that the error names.
 type Wrong<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a str);
 
-#[test]
 fn a_wrong_value_is_one_line_and_exit_code_2() {
     let both: &[Wrong<'_>] = &[
         (&["--listen-addr", "nowhere"], &[], "--listen-addr"),
@@ -89,7 +87,6 @@ fn a_wrong_value_is_one_line_and_exit_code_2() {
     }
 }
 
-#[tokio::test]
 async fn a_taken_port_is_told_before_anything_is_done() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap().to_string();
@@ -112,7 +109,6 @@ async fn a_taken_port_is_told_before_anything_is_done() {
     assert!(!database.exists());
 }
 
-#[tokio::test]
 async fn a_failure_that_no_handler_sees_has_a_reason_and_the_request_id() {
     let pair = Pair::start().await;
     for (service, known, limit) in [
@@ -172,7 +168,6 @@ fn reason(status: &Status) -> String {
         .unwrap_or_default()
 }
 
-#[tokio::test]
 async fn the_limit_of_streams_is_announced() {
     let pair = Pair::start().await;
     for (service, limit) in [(pair.registry(), 256), (&pair.router, 1024)] {
@@ -189,7 +184,6 @@ async fn the_limit_of_streams_is_announced() {
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn a_client_that_provokes_resets_is_cut_off() {
     // A request to `/`, and a window that grows past its maximum, which has to be answered by a reset of the stream.
     const HEADERS: [u8; 12] = [0, 0, 3, 1, 4, 0, 0, 0, 0, 0x83, 0x86, 0x84];
@@ -223,7 +217,6 @@ async fn a_client_that_provokes_resets_is_cut_off() {
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn a_router_is_ready_once_it_has_a_configuration() {
     let folder = tempfile::tempdir().unwrap();
     let free = std::net::TcpListener::bind("127.0.0.1:0")
@@ -288,7 +281,6 @@ fn http_get(addr: std::net::SocketAddr, path: &str) -> String {
     answer
 }
 
-#[tokio::test]
 async fn both_end_inside_a_bound_with_open_streams_and_a_silent_client() {
     use crate::fake_upstream::{FakeUpstream, Script};
 
@@ -345,4 +337,15 @@ async fn both_end_inside_a_bound_with_open_streams_and_a_silent_client() {
         "both ended after {:?}",
         asked.elapsed()
     );
+}
+
+tests! {
+    help_explains_every_flag (sync),
+    a_wrong_value_is_one_line_and_exit_code_2 (sync),
+    a_taken_port_is_told_before_anything_is_done,
+    a_failure_that_no_handler_sees_has_a_reason_and_the_request_id,
+    the_limit_of_streams_is_announced,
+    a_client_that_provokes_resets_is_cut_off,
+    a_router_is_ready_once_it_has_a_configuration,
+    both_end_inside_a_bound_with_open_streams_and_a_silent_client,
 }

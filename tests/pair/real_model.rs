@@ -1,7 +1,7 @@
 //! A real language model behind a real server: what it says comes through, and it stops when the caller leaves.
 
 use std::{
-    env, fs,
+    fs,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -25,42 +25,49 @@ use tokio::{
 use tonic::Status;
 use tonic_types::StatusExt as _;
 
-use crate::harness::{PATIENCE, Pair, reason_of};
+use crate::{
+    harness::{PATIENCE, Pair, reason_of},
+    runner::Requirement,
+};
+
+/// llama.cpp's own server with a small model.
+const MODEL_SERVER: Requirement = Requirement::Condition {
+    is_met: || installed().join("installed").exists(),
+    reason: "the model server is not installed",
+    remedy: "./quickstart --once installs it",
+};
 
 /// How long the server may take to load its model, on a machine that has other things to do.
 const LOADED_WITHIN: Duration = Duration::from_secs(90);
 /// It takes all cores when it loads and when it answers: one at a time.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
-/// llama.cpp's own server with a small model; `./quickstart --once` installs it.
+/// The folder of the installed model server.
+fn installed() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(".quickstart/model")
+}
+
+/// A running [`MODEL_SERVER`].
 struct ModelServer {
     child: Child,
     addr: SocketAddr,
 }
 
 impl ModelServer {
-    /// Starts the server. `None`: it is not installed, which fails with `CI` set.
-    async fn start(folder: &Path) -> Option<Self> {
+    async fn start(folder: &Path) -> Self {
         Self::start_at(folder, 0).await
     }
 
     /// The same, at this port. 0: a free one.
-    async fn start_at(folder: &Path, port: u16) -> Option<Self> {
-        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-        let installed = root.join(".quickstart/model");
-        if !installed.join("installed").exists() {
-            let missing = "the model server is missing: ./quickstart --once installs it";
-            assert!(env::var_os("CI").is_none(), "{missing}");
-            eprintln!("skipped: {missing}");
-            return None;
-        }
+    async fn start_at(folder: &Path, port: u16) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let ready_file = folder.join("model.uri");
         // One that was killed left its own behind.
         drop(fs::remove_file(&ready_file));
         let child = Command::new("python3")
             .arg(root.join("examples/model_server.py"))
             .arg("--folder")
-            .arg(installed)
+            .arg(installed())
             .args(["--port", &port.to_string()])
             .arg("--ready-file")
             .arg(&ready_file)
@@ -81,7 +88,7 @@ impl ModelServer {
             .trim_end_matches('/')
             .parse()
             .unwrap();
-        Some(Self { child, addr })
+        Self { child, addr }
     }
 
     /// Ends the server as a power cut would.
@@ -189,13 +196,10 @@ async fn answer(pair: &Pair, request: InferRequest) -> Result<(String, Completio
     Ok((text, completion.expect("OK never comes without a completion")))
 }
 
-#[tokio::test]
 async fn a_real_model_answers_call_after_call_and_stops_when_its_caller_leaves() {
     let _alone = ALONE.lock().await;
     let pair = Pair::start().await;
-    let Some(server) = ModelServer::start(pair.folder.path()).await else {
-        return;
-    };
+    let server = ModelServer::start(pair.folder.path()).await;
     let mut tap = Tap::start(server.addr).await;
     pair.configure(&format!("http://{}/v1", tap.addr), None).await;
     pair.wait_until_routed("code_generations").await;
@@ -234,13 +238,10 @@ async fn a_real_model_answers_call_after_call_and_stops_when_its_caller_leaves()
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn a_real_model_fills_in_code_and_what_does_not_fit_is_told() {
     let _alone = ALONE.lock().await;
     let pair = Pair::start().await;
-    let Some(server) = ModelServer::start(pair.folder.path()).await else {
-        return;
-    };
+    let server = ModelServer::start(pair.folder.path()).await;
     pair.configure(&format!("http://{}/v1", server.addr), None).await;
     pair.assign("code_completions", "models/mistral").await;
     pair.wait_until_routed("code_completions").await;
@@ -277,13 +278,10 @@ async fn a_real_model_fills_in_code_and_what_does_not_fit_is_told() {
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn an_answer_ends_with_its_server_and_the_next_call_meets_the_new_one() {
     let _alone = ALONE.lock().await;
     let pair = Pair::start().await;
-    let Some(server) = ModelServer::start(pair.folder.path()).await else {
-        return;
-    };
+    let server = ModelServer::start(pair.folder.path()).await;
     pair.configure(&format!("http://{}/v1", server.addr), None).await;
     pair.wait_until_routed("code_generations").await;
 
@@ -310,18 +308,15 @@ async fn an_answer_ends_with_its_server_and_the_next_call_meets_the_new_one() {
         Some("UPSTREAM_CONNECT_FAILED"),
         "{result:?}"
     );
-    let _again = ModelServer::start_at(pair.folder.path(), addr.port()).await.unwrap();
+    let _again = ModelServer::start_at(pair.folder.path(), addr.port()).await;
     answer(&pair, chat("Say hello.", 4)).await.unwrap();
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn a_real_server_passes_every_step_of_a_check() {
     let _alone = ALONE.lock().await;
     let pair = Pair::start().await;
-    let Some(server) = ModelServer::start(pair.folder.path()).await else {
-        return;
-    };
+    let server = ModelServer::start(pair.folder.path()).await;
     let request = CheckModelRequest {
         model: Some(Model {
             family: Some("llama3".to_owned()),
@@ -341,4 +336,11 @@ async fn a_real_server_passes_every_step_of_a_check() {
         .collect();
     assert_eq!(skipped, ["dns", "tls"], "{check:?}");
     pair.finish().await;
+}
+
+tests! {
+    a_real_model_answers_call_after_call_and_stops_when_its_caller_leaves needs MODEL_SERVER,
+    a_real_model_fills_in_code_and_what_does_not_fit_is_told needs MODEL_SERVER,
+    an_answer_ends_with_its_server_and_the_next_call_meets_the_new_one needs MODEL_SERVER,
+    a_real_server_passes_every_step_of_a_check needs MODEL_SERVER,
 }

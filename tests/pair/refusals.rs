@@ -197,7 +197,6 @@ async fn revision(pair: &Pair) -> i64 {
         .revision
 }
 
-#[tokio::test]
 async fn what_the_registry_refuses_is_told_exactly_and_changes_nothing() {
     use Code::{Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, OutOfRange};
     const INVALID: &str = "VALIDATION_FAILED";
@@ -447,7 +446,6 @@ async fn head(pair: &Pair) -> Cursor {
     welcome.head.unwrap()
 }
 
-#[tokio::test]
 async fn what_the_router_refuses_is_told_exactly() {
     use Code::{DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound, Unavailable};
     const INVALID: &str = "VALIDATION_FAILED";
@@ -607,4 +605,9 @@ async fn what_the_router_refuses_is_told_exactly() {
         ("INFERENCE_PAUSED", None)
     );
     pair.finish().await;
+}
+
+tests! {
+    what_the_registry_refuses_is_told_exactly_and_changes_nothing,
+    what_the_router_refuses_is_told_exactly,
 }

@@ -29,7 +29,6 @@ use crate::{
 /// What is done to a cursor that fits, and what a router and a watcher are answered then.
 type Row = (&'static str, fn(&mut Cursor), (Mode, ModeReason), (Mode, ModeReason));
 
-#[tokio::test]
 async fn a_cursor_is_answered_by_the_first_row_of_the_table_that_fits() {
     use Mode::{Resumed, Snapshot, Withheld};
     use ModeReason::{
@@ -170,7 +169,6 @@ struct Breach {
     message: &'static str,
 }
 
-#[tokio::test]
 async fn a_router_that_breaks_a_rule_is_told_which_and_nobody_else_notices() {
     let pair = Pair::start().await;
     let head = write_models(&pair, 0..4, 0).await;
@@ -387,7 +385,6 @@ async fn end(down: &mut Streaming<SubscribeResponse>) -> Status {
     }
 }
 
-#[tokio::test]
 async fn a_message_that_is_too_large_or_never_comes_ends_its_stream_only() {
     let pair = Pair::start().await;
     let mut truth = Truth::start(&pair).await;
@@ -423,7 +420,6 @@ async fn a_message_that_is_too_large_or_never_comes_ends_its_stream_only() {
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn a_flood_of_tiny_reports_disturbs_nobody() {
     let pair = Pair::start().await;
     let mut truth = Truth::start(&pair).await;
@@ -444,7 +440,6 @@ async fn a_flood_of_tiny_reports_disturbs_nobody() {
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn of_one_process_the_newer_stream_stays_and_of_one_router_id_both() {
     let pair = Pair::start().await;
     let mut truth = Truth::start(&pair).await;
@@ -483,4 +478,12 @@ async fn of_one_process_the_newer_stream_stays_and_of_one_router_id_both() {
 async fn undisturbed(pair: &Pair, truth: &mut Truth) {
     let revision = write_model(pair.models(), fastrand::usize(1_000..), 0).await.unwrap();
     truth.read_to(revision).await;
+}
+
+tests! {
+    a_cursor_is_answered_by_the_first_row_of_the_table_that_fits,
+    a_router_that_breaks_a_rule_is_told_which_and_nobody_else_notices,
+    a_message_that_is_too_large_or_never_comes_ends_its_stream_only,
+    a_flood_of_tiny_reports_disturbs_nobody,
+    of_one_process_the_newer_stream_stays_and_of_one_router_id_both,
 }

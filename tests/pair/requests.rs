@@ -110,7 +110,6 @@ fn assert_too_large(status: &Status, limit: usize) {
     assert_eq!(details.error_info().unwrap().metadata["limit"], limit.to_string());
 }
 
-#[tokio::test]
 async fn a_message_that_is_too_large_leaves_its_connection_usable_compressed_or_not() {
     let pair = Pair::start().await;
     for (service, method, limit) in [(pair.registry(), GET_MODEL, MIB), (&pair.router, INFER, 4 * MIB)] {
@@ -136,7 +135,6 @@ async fn a_message_that_is_too_large_leaves_its_connection_usable_compressed_or_
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn a_small_message_that_becomes_a_large_one_costs_no_memory() {
     let pair = Pair::start().await;
     for encoding in ENCODINGS {
@@ -173,7 +171,6 @@ fn methods(files: &[u8]) -> Vec<String> {
     files.into_iter().flat_map(of_file).collect()
 }
 
-#[tokio::test]
 async fn every_method_takes_gzip_and_zstd_and_names_what_it_does_not_take() {
     let pair = Pair::start().await;
     let own = methods(pb::FILE_DESCRIPTOR_SET);
@@ -218,7 +215,6 @@ async fn every_method_takes_gzip_and_zstd_and_names_what_it_does_not_take() {
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn a_compressed_call_is_answered_and_a_damaged_one_spoils_nothing() {
     let upstream = FakeUpstream::start().await;
     let pair = Pair::start().await;
@@ -249,4 +245,11 @@ async fn a_compressed_call_is_answered_and_a_damaged_one_spoils_nothing() {
     }
     caller.assert_unharmed();
     pair.finish().await;
+}
+
+tests! {
+    a_message_that_is_too_large_leaves_its_connection_usable_compressed_or_not,
+    a_small_message_that_becomes_a_large_one_costs_no_memory,
+    every_method_takes_gzip_and_zstd_and_names_what_it_does_not_take,
+    a_compressed_call_is_answered_and_a_damaged_one_spoils_nothing,
 }

@@ -64,7 +64,6 @@ impl Load {
     }
 }
 
-#[tokio::test]
 async fn a_new_endpoint_is_used_within_100_ms_and_no_call_fails() {
     let pair = Pair::start().await;
     let (old, new) = tokio::join!(
@@ -123,7 +122,6 @@ async fn a_new_endpoint_is_used_within_100_ms_and_no_call_fails() {
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn an_unassigned_feature_is_answered_by_its_parent() {
     let pair = Pair::start().await;
     let upstream = FakeUpstream::always(Script::answer(["because"])).await;
@@ -149,7 +147,6 @@ async fn an_unassigned_feature_is_answered_by_its_parent() {
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn a_model_that_is_taken_out_answers_no_more_and_comes_back() {
     let pair = Pair::start().await;
     let upstream = FakeUpstream::always(Script::answer(["here"])).await;
@@ -172,4 +169,10 @@ async fn a_model_that_is_taken_out_answers_no_more_and_comes_back() {
         .await;
     }
     pair.finish().await;
+}
+
+tests! {
+    a_new_endpoint_is_used_within_100_ms_and_no_call_fails,
+    an_unassigned_feature_is_answered_by_its_parent,
+    a_model_that_is_taken_out_answers_no_more_and_comes_back,
 }

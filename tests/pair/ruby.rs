@@ -9,10 +9,20 @@ use serde_json::{Value, json};
 
 use crate::{
     fake_upstream::{FakeUpstream, Script},
-    harness::{Pair, tool},
+    harness::Pair,
+    runner::Requirement,
 };
 
-const HOW_TO_GET_IT: &str = "apt-get install ruby-grpc ruby-grpc-tools ruby-googleapis-common-protos-types";
+const INSTALL: &str = "apt-get install ruby-grpc ruby-grpc-tools ruby-googleapis-common-protos-types";
+const RUBY: Requirement = Requirement::Program {
+    name: "ruby",
+    remedy: INSTALL,
+};
+/// Makes Ruby's stubs from the contract.
+const RUBY_STUBS: Requirement = Requirement::Program {
+    name: "grpc_tools_ruby_protoc",
+    remedy: INSTALL,
+};
 
 /// A pair with a model, and a Ruby program that calls it.
 struct Ruby {
@@ -21,22 +31,19 @@ struct Ruby {
 }
 
 impl Ruby {
-    /// `None`: Ruby's gRPC is not installed.
-    async fn start(upstream: &FakeUpstream) -> Option<Self> {
-        tool("ruby", HOW_TO_GET_IT)?;
-        let generator = tool("grpc_tools_ruby_protoc", HOW_TO_GET_IT)?;
+    async fn start(upstream: &FakeUpstream) -> Self {
         let pair = Pair::start().await;
         pair.configure(&upstream.url(), None).await;
         pair.wait_until_routed("code_generations").await;
         let stubs = pair.folder.path().join("stubs");
-        generate(&generator, &stubs);
-        Some(Self { pair, stubs })
+        generate(&RUBY_STUBS.path(), &stubs);
+        Self { pair, stubs }
     }
 
     /// Runs a scenario of the Ruby program, and returns what it saw.
     async fn run(&self, scenario: &'static str) -> Value {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ruby/client.rb");
-        let mut command = Command::new("ruby");
+        let mut command = Command::new(RUBY.path());
         command
             .arg("-I")
             .arg(&self.stubs)
@@ -67,12 +74,9 @@ fn generate(generator: &Path, stubs: &Path) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-#[tokio::test]
 async fn ruby_reads_an_answer_as_it_is_written_and_metadata_goes_both_ways() {
     let upstream = FakeUpstream::always(Script::answer(["a board", " of switches"])).await;
-    let Some(ruby) = Ruby::start(&upstream).await else {
-        return;
-    };
+    let ruby = Ruby::start(&upstream).await;
     let seen = ruby.run("stream").await;
     assert_eq!(seen["order"], json!(["selection", "delta", "completion"]), "{seen}");
     assert_eq!(seen["text"], "a board of switches");
@@ -85,14 +89,11 @@ async fn ruby_reads_an_answer_as_it_is_written_and_metadata_goes_both_ways() {
     ruby.pair.finish().await;
 }
 
-#[tokio::test]
 async fn ruby_gets_a_whole_answer_at_once() {
     let answer = r#"{"choices":[{"index":0,"message":{"role":"assistant","content":"a board"},"finish_reason":"stop"}],
         "usage":{"prompt_tokens":3,"completion_tokens":2}}"#;
     let upstream = FakeUpstream::always(Script::response(200, &[("content-type", "application/json")], answer)).await;
-    let Some(ruby) = Ruby::start(&upstream).await else {
-        return;
-    };
+    let ruby = Ruby::start(&upstream).await;
     let seen = ruby.run("unary").await;
     assert_eq!(seen["text"], "a board", "{seen}");
     assert_eq!(seen["role"], "ROLE_ASSISTANT");
@@ -102,12 +103,9 @@ async fn ruby_gets_a_whole_answer_at_once() {
     ruby.pair.finish().await;
 }
 
-#[tokio::test]
 async fn a_deadline_and_a_cancel_from_ruby_reach_the_model_server() {
     let upstream = FakeUpstream::start().await;
-    let Some(ruby) = Ruby::start(&upstream).await else {
-        return;
-    };
+    let ruby = Ruby::start(&upstream).await;
     for (scenario, code) in [("deadline", "GRPC::DeadlineExceeded"), ("cancel", "GRPC::Cancelled")] {
         let asked = upstream.requests().len();
         upstream.then(Script::stream().text("so far").hang());
@@ -122,12 +120,9 @@ async fn a_deadline_and_a_cancel_from_ruby_reach_the_model_server() {
     ruby.pair.finish().await;
 }
 
-#[tokio::test]
 async fn ruby_reads_why_a_call_failed() {
     let upstream = FakeUpstream::start().await;
-    let Some(ruby) = Ruby::start(&upstream).await else {
-        return;
-    };
+    let ruby = Ruby::start(&upstream).await;
     let seen = ruby.run("errors").await;
     let unknown = &seen["telepathy"];
     assert_eq!(unknown["code"], "GRPC::NotFound", "{seen}");
@@ -144,4 +139,11 @@ async fn ruby_reads_why_a_call_failed() {
         .collect();
     assert_eq!(fields, ["options.temperature", "options.top_p"]);
     ruby.pair.finish().await;
+}
+
+tests! {
+    ruby_reads_an_answer_as_it_is_written_and_metadata_goes_both_ways needs RUBY needs RUBY_STUBS,
+    ruby_gets_a_whole_answer_at_once needs RUBY needs RUBY_STUBS,
+    a_deadline_and_a_cancel_from_ruby_reach_the_model_server needs RUBY needs RUBY_STUBS,
+    ruby_reads_why_a_call_failed needs RUBY needs RUBY_STUBS,
 }

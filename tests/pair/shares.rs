@@ -56,7 +56,6 @@ async fn median(callers: JoinSet<Vec<Duration>>) -> Duration {
     took[took.len() / 2]
 }
 
-#[tokio::test]
 async fn a_feature_with_places_of_its_own_does_not_wait_behind_another() {
     let answer = Script::stream().pause(Duration::from_millis(30)).text("hello");
     let upstream = FakeUpstream::always(answer.finish("stop").done().end()).await;
@@ -103,7 +102,6 @@ async fn a_feature_with_places_of_its_own_does_not_wait_behind_another() {
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn a_feature_that_has_all_its_calls_is_refused_one_more_at_once() {
     let upstream = FakeUpstream::start().await;
     upstream.then(Script::stream().text("one").hang());
@@ -139,4 +137,9 @@ async fn a_feature_that_has_all_its_calls_is_refused_one_more_at_once() {
     pair.wait_until(async || infer(&mut pair.inference(), GREEDY, "hello").await.is_ok())
         .await;
     pair.finish().await;
+}
+
+tests! {
+    a_feature_with_places_of_its_own_does_not_wait_behind_another,
+    a_feature_that_has_all_its_calls_is_refused_one_more_at_once,
 }

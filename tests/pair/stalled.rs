@@ -31,7 +31,6 @@ struct Spent {
 }
 
 /// `SWITCHBOARD_TEST_FOLLOWERS` says how many follow; nine of ten stop reading.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nine_of_ten_readers_that_stop_cost_no_more_than_readers_that_go_on() {
     let count = number("SWITCHBOARD_TEST_FOLLOWERS", 100);
     allow_many_sockets();
@@ -115,7 +114,6 @@ async fn read_on(peer: &mut Peer, open: &mut Open, head: i64) -> i64 {
     longest
 }
 
-#[tokio::test]
 async fn readers_that_stop_within_a_long_delta_keep_nobody_waiting() {
     const STOPPED: usize = 40;
     let pair = Pair::start().await;
@@ -151,7 +149,6 @@ pub(crate) async fn spread(pair: &Pair, count: usize) -> (Vec<Peer>, Cursor) {
     (peers, truth.peer.cursor().clone())
 }
 
-#[tokio::test]
 async fn a_router_that_reports_without_end_and_reads_nothing_is_heard_and_holds_up_nobody() {
     const REPORTS: i32 = 3_000;
     let pair = Pair::start().await;
@@ -214,4 +211,10 @@ fn holding(number: i32) -> Report {
         held_total: 4,
         ..Default::default()
     }
+}
+
+tests! {
+    nine_of_ten_readers_that_stop_cost_no_more_than_readers_that_go_on (parallel),
+    readers_that_stop_within_a_long_delta_keep_nobody_waiting,
+    a_router_that_reports_without_end_and_reads_nothing_is_heard_and_holds_up_nobody,
 }

@@ -23,7 +23,6 @@ const CONVERGED_WITHIN: Duration = Duration::from_secs(10);
 const RESIDENT_KIB_MAX: u64 = 256 * 1024;
 
 /// `SWITCHBOARD_TEST_FOLLOWERS` says how many come back.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_the_registry_dies_all_followers_are_back_in_time_and_resume() {
     let count = number("SWITCHBOARD_TEST_FOLLOWERS", 100);
     allow_many_sockets();
@@ -70,7 +69,6 @@ async fn when_the_registry_dies_all_followers_are_back_in_time_and_resume() {
 }
 
 /// Nothing that is sent can be shared then.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn followers_that_come_back_from_as_many_places_are_all_served_in_time() {
     let count = number("SWITCHBOARD_TEST_FOLLOWERS", 100);
     allow_many_sockets();
@@ -164,4 +162,9 @@ async fn follow_once(
         peer.read_to(&mut open, next).await?;
         revision.send_replace(peer.mirror.revision());
     }
+}
+
+tests! {
+    when_the_registry_dies_all_followers_are_back_in_time_and_resume (parallel),
+    followers_that_come_back_from_as_many_places_are_all_served_in_time (parallel),
 }

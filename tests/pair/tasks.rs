@@ -6,10 +6,7 @@ use serde_json::{Value, json};
 use switchboard::pb::registry::{CreateModelRequest, Endpoint, Model};
 use tokio::time::Instant;
 
-use crate::{
-    administrator::GRPCURL,
-    harness::{Pair, tool},
-};
+use crate::{administrator::GRPCURL, harness::Pair};
 
 /// What stands in the README for a text that only the reader can know.
 const PLACEHOLDER: &str = "…";
@@ -369,11 +366,8 @@ async fn prepare(pair: &Pair, program: &Path, task: &Task) -> String {
     "sk-readme".to_owned()
 }
 
-#[tokio::test]
 async fn every_task_of_the_readme_works_as_it_is_written() {
-    let Some(program) = tool("grpcurl", GRPCURL) else {
-        return;
-    };
+    let program = GRPCURL.path();
     let tasks = tasks();
     let listed: Vec<&String> = tasks.keys().collect();
     let mut tried: Vec<&str> = STEPS.iter().map(|step| step.task).collect();
@@ -412,4 +406,8 @@ async fn every_task_of_the_readme_works_as_it_is_written() {
         failed.join("\n")
     );
     pair.finish().await;
+}
+
+tests! {
+    every_task_of_the_readme_works_as_it_is_written needs GRPCURL,
 }

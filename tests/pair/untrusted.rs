@@ -8,7 +8,15 @@ use std::{
 
 use tonic::Code;
 
-use crate::harness::{Pair, infer, reason_of, tool};
+use crate::{
+    harness::{Pair, infer, reason_of},
+    runner::Requirement,
+};
+
+const OPENSSL: Requirement = Requirement::Program {
+    name: "openssl",
+    remedy: "apt-get install openssl",
+};
 
 /// OpenSSL's own server with a certificate that it signed itself.
 struct SelfSigned {
@@ -17,8 +25,9 @@ struct SelfSigned {
 }
 
 impl SelfSigned {
-    fn start(openssl: &Path, folder: &Path) -> Self {
-        let made = Command::new(openssl)
+    fn start(folder: &Path) -> Self {
+        let openssl = OPENSSL.path();
+        let made = Command::new(&openssl)
             .args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1".split(' '))
             .args("-subj /CN=localhost -addext subjectAltName=DNS:localhost -keyout key.pem -out cert.pem".split(' '))
             .current_dir(folder)
@@ -48,13 +57,9 @@ impl Drop for SelfSigned {
     }
 }
 
-#[tokio::test]
 async fn a_certificate_that_nobody_vouches_for_is_refused_by_its_own_reason() {
-    let Some(openssl) = tool("openssl", "apt-get install openssl") else {
-        return;
-    };
     let pair = Pair::start().await;
-    let server = SelfSigned::start(&openssl, pair.folder.path());
+    let server = SelfSigned::start(pair.folder.path());
     pair.configure(&format!("https://localhost:{}", server.port), None)
         .await;
     pair.wait_until_routed("code_generations").await;
@@ -63,4 +68,8 @@ async fn a_certificate_that_nobody_vouches_for_is_refused_by_its_own_reason() {
     assert_eq!(reason_of(&result).as_deref(), Some("UPSTREAM_TLS_UNTRUSTED"));
     assert_eq!(result.unwrap_err().code(), Code::FailedPrecondition);
     pair.finish().await;
+}
+
+tests! {
+    a_certificate_that_nobody_vouches_for_is_refused_by_its_own_reason needs OPENSSL,
 }

@@ -13,7 +13,6 @@ use crate::{
     peer::Peer,
 };
 
-#[tokio::test]
 async fn every_router_tells_what_it_finds_and_one_that_cannot_holds_nobody_up() {
     let pair = Pair::start().await;
     let server = FakeUpstream::start().await;
@@ -69,7 +68,6 @@ async fn every_router_tells_what_it_finds_and_one_that_cannot_holds_nobody_up() 
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn without_a_router_it_says_so_and_one_that_dies_is_a_failed_check() {
     let mut pair = Pair::start().await;
     let server = FakeUpstream::start().await;
@@ -93,4 +91,9 @@ async fn without_a_router_it_says_so_and_one_that_dies_is_a_failed_check() {
         reason_of(&check(&pair, request).await).as_deref(),
         Some("NO_ROUTER_CONNECTED")
     );
+}
+
+tests! {
+    every_router_tells_what_it_finds_and_one_that_cannot_holds_nobody_up,
+    without_a_router_it_says_so_and_one_that_dies_is_a_failed_check,
 }

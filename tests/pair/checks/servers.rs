@@ -23,7 +23,6 @@ use crate::{
     harness::Pair,
 };
 
-#[tokio::test]
 async fn a_wrong_token_is_the_credentials_fault_and_is_told_nowhere() {
     let pair = Pair::start().await;
     // Some servers show their list to anybody, so only a call finds it out.
@@ -55,7 +54,6 @@ async fn a_wrong_token_is_the_credentials_fault_and_is_told_nowhere() {
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn each_endpoint_is_checked_by_itself_and_says_where_it_fails() {
     let pair = Pair::start().await;
     let well = server(&["mistral"]).await;
@@ -101,7 +99,6 @@ async fn each_endpoint_is_checked_by_itself_and_says_where_it_fails() {
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn the_servers_list_says_which_model_it_is() {
     let pair = Pair::start().await;
     let several = FakeUpstream::start().await;
@@ -204,7 +201,6 @@ async fn without_tls() -> (String, JoinSet<()>) {
     (url, server)
 }
 
-#[tokio::test]
 async fn a_server_has_to_prove_who_it_is_before_it_is_told_anything() {
     let pair = Pair::start().await;
     let server = server(&["mistral"]).await;
@@ -241,7 +237,6 @@ async fn a_server_has_to_prove_who_it_is_before_it_is_told_anything() {
     pair.finish().await;
 }
 
-#[tokio::test]
 async fn a_platform_of_others_is_asked_for_no_list_and_called_in_its_own_words() {
     let pair = Pair::start().await;
     let server = FakeUpstream::always(refusal(401)).await;
@@ -259,4 +254,12 @@ async fn a_platform_of_others_is_asked_for_no_list_and_called_in_its_own_words()
     assert_eq!(request.line, "POST /v1/messages HTTP/1.1");
     assert_eq!(request.headers["x-api-key"], CANARY);
     pair.finish().await;
+}
+
+tests! {
+    a_wrong_token_is_the_credentials_fault_and_is_told_nowhere,
+    each_endpoint_is_checked_by_itself_and_says_where_it_fails,
+    the_servers_list_says_which_model_it_is,
+    a_server_has_to_prove_who_it_is_before_it_is_told_anything,
+    a_platform_of_others_is_asked_for_no_list_and_called_in_its_own_words,
 }

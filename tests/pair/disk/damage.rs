@@ -14,7 +14,6 @@ use crate::histories::follower::Follower;
 const DAMAGED: Option<i32> = Some(3);
 
 /// `SWITCHBOARD_TEST_FLIPS` says how many.
-#[tokio::test]
 async fn a_flipped_byte_is_noticed_or_changes_nothing() {
     let mut rng = random();
     let folder = tempfile::tempdir().unwrap();
@@ -54,7 +53,6 @@ async fn a_flipped_byte_is_noticed_or_changes_nothing() {
     assert!(refused > 0 && served > 0);
 }
 
-#[tokio::test]
 async fn a_second_registry_on_one_database_ends_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let registry = Registry::start(folder.path()).await;
@@ -72,7 +70,6 @@ async fn a_second_registry_on_one_database_ends_at_once() {
     assert_eq!(writes.acknowledged(), 3, "the first is not disturbed");
 }
 
-#[tokio::test]
 async fn an_empty_volume_is_not_taken_for_the_store_that_was_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let registry = Registry::start(folder.path()).await;
@@ -99,4 +96,10 @@ async fn an_empty_volume_is_not_taken_for_the_store_that_was_asked_for() {
         Registry::start_with(empty.path(), &setting).await.is_err(),
         "another store"
     );
+}
+
+tests! {
+    a_flipped_byte_is_noticed_or_changes_nothing,
+    a_second_registry_on_one_database_ends_at_once,
+    an_empty_volume_is_not_taken_for_the_store_that_was_asked_for,
 }

@@ -15,7 +15,6 @@ use crate::histories::follower::Follower;
 const WRITES: u32 = 10;
 
 /// Both after a kill and after a power cut. `SWITCHBOARD_TEST_DISK_STEP` says how far apart the n are: 1 is every n.
-#[tokio::test]
 async fn what_was_acknowledged_survives_the_failure_of_any_write_or_sync() {
     let step = number("SWITCHBOARD_TEST_DISK_STEP", 29);
     let mut rng = random();
@@ -76,4 +75,8 @@ async fn survives(before: &[u8], fault: Fault, rng: &mut fastrand::Rng) -> bool 
     let registry = Registry::start(folder.path()).await;
     writes.check(&registry, follower.as_mut()).await;
     has_come
+}
+
+tests! {
+    what_was_acknowledged_survives_the_failure_of_any_write_or_sync,
 }

@@ -24,7 +24,6 @@ const POINTS: [&str; 8] = [
 ];
 
 /// `SWITCHBOARD_TEST_FAILPOINT_ROUNDS` says how often each is come to.
-#[tokio::test]
 async fn what_was_acknowledged_survives_a_kill_at_every_failpoint() {
     let mut rng = random();
     for round in 0..number("SWITCHBOARD_TEST_FAILPOINT_ROUNDS", 1) {
@@ -73,4 +72,8 @@ async fn what_was_acknowledged_survives_a_kill_at_every_failpoint() {
             assert!(registry.terminate().await.success());
         }
     }
+}
+
+tests! {
+    what_was_acknowledged_survives_a_kill_at_every_failpoint,
 }

@@ -10,11 +10,16 @@ use super::{
     shim::{self, Fault},
     writes::Writes,
 };
-use crate::histories::follower::Follower;
+use crate::{histories::follower::Follower, runner::Requirement};
 
 const WRITING: &str = "registry-write";
 
-#[tokio::test]
+const MOUNTING: Requirement = Requirement::Condition {
+    is_met: || Mounted::new(tempfile::tempdir().unwrap().path()).is_some(),
+    reason: "no volume can be mounted",
+    remedy: "run the tests as root",
+};
+
 async fn a_full_disk_refuses_writes_while_reads_go_on_and_heals_by_itself() {
     let folder = tempfile::tempdir().unwrap();
     let fault = Fault {
@@ -31,19 +36,9 @@ async fn a_full_disk_refuses_writes_while_reads_go_on_and_heals_by_itself() {
     .await;
 }
 
-/// Needs root, and is skipped without.
-#[tokio::test]
 async fn a_full_volume_refuses_writes_while_reads_go_on_and_heals_by_itself() {
     let volume = tempfile::tempdir().unwrap();
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"])
-        .arg(volume.path())
-        .output();
-    if !mounted.is_ok_and(|mounted| mounted.status.success()) {
-        eprintln!("skipped: a volume of its own cannot be mounted");
-        return;
-    }
-    let _mounted = Mounted(volume.path());
+    let _mounted = Mounted::new(volume.path()).unwrap();
     let ballast = volume.path().join("ballast");
     let fill = &mut || {
         // Until nothing fits any more.
@@ -55,7 +50,6 @@ async fn a_full_volume_refuses_writes_while_reads_go_on_and_heals_by_itself() {
     .await;
 }
 
-#[tokio::test]
 async fn a_disk_that_fails_leaves_writes_open_while_reads_go_on_and_heals_by_itself() {
     let folder = tempfile::tempdir().unwrap();
     let fault = Fault {
@@ -89,7 +83,18 @@ async fn a_disk_that_fails_leaves_writes_open_while_reads_go_on_and_heals_by_its
     writes.check(&registry, Some(&mut follower)).await;
 }
 
+/// A small volume at a folder, until it is dropped.
 struct Mounted<'a>(&'a Path);
+
+impl<'a> Mounted<'a> {
+    /// `None`: it cannot be mounted.
+    fn new(folder: &'a Path) -> Option<Self> {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(folder);
+        let is_mounted = mount.output().is_ok_and(|output| output.status.success());
+        is_mounted.then_some(Self(folder))
+    }
+}
 
 impl Drop for Mounted<'_> {
     fn drop(&mut self) {
@@ -126,4 +131,10 @@ async fn goes_full(folder: &Path, setting: &Setting, fill: &mut impl FnMut(), fr
     assert!(registry.terminate().await.success());
     let registry = Registry::start(folder).await;
     writes.check(&registry, Some(&mut follower)).await;
+}
+
+tests! {
+    a_full_disk_refuses_writes_while_reads_go_on_and_heals_by_itself,
+    a_full_volume_refuses_writes_while_reads_go_on_and_heals_by_itself needs MOUNTING,
+    a_disk_that_fails_leaves_writes_open_while_reads_go_on_and_heals_by_itself,
 }
