@@ -191,7 +191,7 @@ impl<S: Surroundings> Applier<S> {
             }
         }
         self.new_life = None;
-        self.credentials.keep(&used.credential_ids(), &wanted);
+        let has_forgotten = self.credentials.keep(&used.credential_ids(), &wanted);
         let cursor = catalog.cursor;
         self.used = Arc::new(used);
         self.current.swap(Arc::new(catalog));
@@ -204,7 +204,8 @@ impl<S: Surroundings> Applier<S> {
             }
             Readiness::Until(_) | Readiness::Ready => false,
         };
-        if !is_from_file {
+        // A file that has a token which is no longer in use is written again.
+        if !is_from_file || has_forgotten {
             self.kept.send_replace(Some(Kept {
                 received: done.received,
                 used: Arc::clone(&self.used),

@@ -3,6 +3,10 @@
 //! Pure. An item whose newest version cannot be used keeps the last one that could, with that version's own credential, as
 //! long as it is the same life of the name. What takes something away is never held: it acts at once, also from an item
 //! that is refused otherwise.
+//!
+//! What was in force is never left for something older. A model that takes no calls, because it is disabled or because no
+//! feature in use names it, is in force that way: the version before is dropped with its credential, and calls do not
+//! return to it when the model is enabled or assigned again.
 
 mod used;
 
@@ -100,7 +104,7 @@ pub fn compile(received: &Received, before: &Used, credentials: &Credentials) ->
     let mut step = Step {
         before,
         credentials,
-        reachable: reachable(received, before),
+        called: models_of(before.features.values().map(|used| &used.setting)).collect(),
         states: HashMap::new(),
         used: Used {
             life: Some(life),
@@ -120,6 +124,7 @@ pub fn compile(received: &Received, before: &Used, credentials: &Credentials) ->
             step.feature(resource, name, setting.as_ref());
         }
     }
+    step.end_idle(received);
     for resource in received.resources().values() {
         if let Content::Settings(settings) = &resource.content {
             step.settings(resource, settings.as_ref());
@@ -141,42 +146,24 @@ pub fn compile(received: &Received, before: &Used, credentials: &Credentials) ->
     }
 }
 
-/// The models that a feature names, in its newest version or in the one in use: as its model, as a fallback or in a rule.
-fn reachable<'a>(received: &'a Received, before: &'a Used) -> BTreeSet<&'a ModelName> {
-    let newest = received
-        .resources()
-        .values()
-        .filter_map(|resource| match &resource.content {
-            Content::Feature(_, Ok(setting)) => Some(setting),
-            Content::Feature(_, Err(_)) | Content::Model(..) | Content::Settings(_) | Content::Other => None,
-        });
-    let in_use = before.features.values().map(|used| &used.setting);
-    newest
-        .chain(in_use)
-        .filter_map(|setting| match setting {
-            Setting::SelfHosted(assignment) => Some(assignment.models()),
-            Setting::Unassigned | Setting::Disabled | Setting::Vendored => None,
-        })
-        .flatten()
-        .collect()
+/// The models that settings name: as the model of a feature, as a fallback or in a rule.
+fn models_of<'a>(settings: impl Iterator<Item = &'a Setting>) -> impl Iterator<Item = &'a ModelName> {
+    let assignments = settings.filter_map(|setting| match setting {
+        Setting::SelfHosted(assignment) => Some(assignment.models()),
+        Setting::Unassigned | Setting::Disabled | Setting::Vendored => None,
+    });
+    assignments.flatten()
 }
 
 struct Step<'a> {
     before: &'a Used,
     credentials: &'a Credentials,
-    reachable: BTreeSet<&'a ModelName>,
+    /// The models that the features in use before name.
+    called: BTreeSet<&'a ModelName>,
     states: HashMap<ModelName, ModelState>,
     used: Used,
     held: BTreeMap<&'a str, Held>,
     wanted: Vec<Wanted>,
-}
-
-/// What the newest version of a model comes to.
-enum Newest {
-    Usable(UsedModel),
-    Held(HeldWhy),
-    /// Its credential is not there, and no call needs it.
-    Idle,
 }
 
 impl<'a> Step<'a> {
@@ -184,20 +171,17 @@ impl<'a> Step<'a> {
         let raw = &resource.raw;
         let before = self.before.models.get(name);
         let before = before.filter(|used| used.create_revision() == raw.create_revision);
-        let newest = self.newest(resource, name, content, before);
-        let is_idle = matches!(newest, Newest::Idle);
-        let used = match newest {
-            Newest::Usable(used) => Some(used),
-            Newest::Held(why) => {
-                let used_revision = before.map_or(Revision::ZERO, UsedModel::revision);
+        let used = match self.newest(resource, name, content, before) {
+            Ok(used) => Some(used),
+            Err(why) => {
+                let last_good = before.and_then(|before| self.last_good(name, content, &why, before));
+                let used_revision = last_good.as_ref().map_or(Revision::ZERO, UsedModel::revision);
                 self.hold(raw, name.clone().into(), why, used_revision);
-                before.map(|used| used.without_what_was_taken(content.credential.as_ref()))
+                last_good
             }
-            Newest::Idle => before.cloned(),
         };
         let state = match &used {
             _ if content.disabled => ModelState::Disabled,
-            _ if is_idle => ModelState::NotReady,
             Some(used) if used.lacks_credential => ModelState::CredentialMissing,
             None if content.credential == Some(CredentialSpec::Dropped) => ModelState::CredentialMissing,
             Some(used) => ModelState::Ready(Arc::clone(&used.model)),
@@ -209,44 +193,86 @@ impl<'a> Step<'a> {
         }
     }
 
+    /// The newest version of a model, or why it cannot be used.
     fn newest(
         &mut self,
         resource: &Arc<Resource>,
         name: &ModelName,
         content: &ModelContent,
         before: Option<&UsedModel>,
-    ) -> Newest {
+    ) -> Result<UsedModel, HeldWhy> {
         let raw = &resource.raw;
         if let Some(why) = missing_capability(raw) {
-            return Newest::Held(why);
+            return Err(why);
         }
         let spec = match &content.spec {
             Ok(spec) => spec,
-            Err(refusal) => return Newest::Held(HeldWhy::Refused(refusal.clone())),
+            Err(refusal) => return Err(HeldWhy::Refused(refusal.clone())),
         };
         if let Some(before) = before.filter(|before| before.revision() == raw.revision) {
-            return Newest::Usable(before.clone());
+            return Ok(before.clone());
         }
-        let usable = |credential, lacks| Newest::Usable(UsedModel::new(resource, name, spec, credential, lacks));
+        let usable = |credential, lacks| Ok(UsedModel::new(resource, name, spec, credential, lacks));
         match &content.credential {
             Some(CredentialSpec::None) => usable(None, false),
             Some(CredentialSpec::Dropped) => usable(None, true),
             Some(CredentialSpec::Set(wanted)) => match self.credentials.get(&wanted.id) {
                 Some(credential) => usable(Some(Arc::clone(credential)), false),
-                None if content.disabled || !self.reachable.contains(name) => Newest::Idle,
                 None => {
                     self.wanted.push(Wanted {
                         model: name.clone(),
                         credential: wanted.clone(),
                     });
-                    Newest::Held(HeldWhy::CredentialPending)
+                    Err(HeldWhy::CredentialPending)
                 }
             },
-            None => Newest::Held(HeldWhy::Refused(Refusal::new(
+            None => Err(HeldWhy::Refused(Refusal::new(
                 "credential",
                 FieldReason::ValueMalformed,
                 "cannot be read",
             ))),
+        }
+    }
+
+    /// The version in use before, which stays in use while the newest is held. `None`: something newer was in force since,
+    /// or is now. A model that took no calls was in force that way, so a version that only waits for its credential does
+    /// not bring back the one before.
+    fn last_good(
+        &self,
+        name: &ModelName,
+        newest: &ModelContent,
+        why: &HeldWhy,
+        before: &UsedModel,
+    ) -> Option<UsedModel> {
+        let is_over = match why {
+            _ if newest.disabled || before.is_disabled() => true,
+            HeldWhy::CredentialPending => before.lacks_credential || !self.called.contains(name),
+            HeldWhy::Refused(_) | HeldWhy::CapabilityMissing(_) | HeldWhy::Dependency(_) => false,
+        };
+        (!is_over).then(|| before.without_what_was_taken(newest.credential.as_ref()))
+    }
+
+    /// Ends what is in use of models that wait for a credential though they take no calls: the credential is not fetched,
+    /// and the newest version is in force without it.
+    fn end_idle(&mut self, received: &Received) {
+        let newest = received.resources().values();
+        let newest = newest.filter_map(|resource| match &resource.content {
+            Content::Feature(_, Ok(setting)) => Some(setting),
+            Content::Feature(_, Err(_)) | Content::Model(..) | Content::Settings(_) | Content::Other => None,
+        });
+        let in_use = self.used.features.values().map(|used| &used.setting);
+        let reachable: BTreeSet<_> = models_of(newest.chain(in_use)).collect();
+        let is_idle = |wanted: &mut Wanted| {
+            let is_disabled = matches!(self.states.get(&wanted.model), Some(ModelState::Disabled));
+            is_disabled || !reachable.contains(&wanted.model)
+        };
+        let idle: Vec<_> = self.wanted.extract_if(.., is_idle).collect();
+        for Wanted { model, .. } in idle {
+            self.held.remove(&*model.to_string());
+            self.used.models.remove(&model);
+            if let Some(state @ ModelState::Ready(_)) = self.states.get_mut(&model) {
+                *state = ModelState::NotReady;
+            }
         }
     }
 

@@ -115,10 +115,12 @@ impl Credentials {
         self.plans = plans;
     }
 
-    /// Forgets those that no version in use names, and no version that waits for them.
-    pub(super) fn keep(&mut self, used: &HashSet<CredentialId>, wanted: &[Wanted]) {
+    /// Forgets those that no version in use names, and no version that waits for them. Returns whether it had any.
+    pub(super) fn keep(&mut self, used: &HashSet<CredentialId>, wanted: &[Wanted]) -> bool {
+        let count = self.cache.len();
         let is_wanted = |id| wanted.iter().any(|wanted| wanted.credential.id == id);
         self.cache.retain(|id, _| used.contains(id) || is_wanted(*id));
+        self.cache.len() < count
     }
 
     /// Asks again for what was superseded: another stream may be to another registry.
@@ -295,10 +297,10 @@ mod tests {
         let mut credentials = after(Ok(credential(1))).await;
         credentials.want(&[wanted(1)]);
         assert_eq!(credentials.due_at(), None, "it is there already");
-        credentials.keep(&HashSet::new(), &[wanted(1)]);
-        credentials.keep(&[id].into(), &[]);
+        assert!(!credentials.keep(&HashSet::new(), &[wanted(1)]));
+        assert!(!credentials.keep(&[id].into(), &[]));
         assert!(credentials.cache().contains_key(&id));
-        credentials.keep(&HashSet::new(), &[wanted(2)]);
+        assert!(credentials.keep(&HashSet::new(), &[wanted(2)]));
         assert!(credentials.cache().is_empty());
     }
 

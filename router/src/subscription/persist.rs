@@ -54,7 +54,7 @@ pub struct Kept {
 /// What a snapshot file gave back.
 #[derive(Debug)]
 pub(super) struct Restored {
-    /// Of the versions in use only those that do not follow from the newest resources.
+    /// Of the models in use only those that do not follow from the newest resources.
     pub(super) kept: Kept,
     pub(super) credentials: Credentials,
     /// How long ago it was written, by the wall clock: for display only.

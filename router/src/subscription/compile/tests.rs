@@ -1,4 +1,5 @@
 mod deletes;
+mod idle;
 mod platforms;
 
 use switchboard::{

@@ -10,6 +10,7 @@ use switchboard::{
     names::{CredentialId, FeatureName, ModelName, Revision},
 };
 
+use super::missing_capability;
 use crate::{
     catalog::{Credential, Model, Setting},
     subscription::{
@@ -171,6 +172,10 @@ impl UsedModel {
         self.source.raw.create_revision
     }
 
+    pub(super) fn is_disabled(&self) -> bool {
+        matches!(&self.source.content, Content::Model(_, content) if content.disabled)
+    }
+
     pub(super) fn revision(&self) -> Revision {
         self.source.raw.revision
     }
@@ -195,6 +200,13 @@ impl UsedModel {
 }
 
 impl UsedFeature {
+    /// What is made from the newest version, unless an older one is in use. `None`: this build cannot use it.
+    #[must_use]
+    pub fn from_newest(source: &Arc<Resource>) -> Option<(FeatureName, Self)> {
+        let is_readable = missing_capability(&source.raw).is_none();
+        is_readable.then(|| Self::from_source(source, source.raw.revision))?
+    }
+
     /// Makes again what was made from `source`. `None`: this build cannot use it.
     #[must_use]
     pub fn from_source(source: &Arc<Resource>, revision: Revision) -> Option<(FeatureName, Self)> {

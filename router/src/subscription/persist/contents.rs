@@ -182,7 +182,9 @@ pub(super) fn decode(bytes: &[u8], now: SystemTime) -> Result<Restored, Contents
         let credential = own_credential(&source, &credentials);
         models.extend(UsedModel::from_source(&source, credential, older.lacks_credential));
     }
-    let mut features = Vec::new();
+    // Of the newest features too: they say which models take calls.
+    let newest = received.resources().values();
+    let mut features: Vec<_> = newest.filter_map(UsedFeature::from_newest).collect();
     for older in contents.features {
         let revision = Revision::new(older.revision).ok_or(ContentsError::Unreadable)?;
         features.extend(UsedFeature::from_source(&read(older.source)?, revision));

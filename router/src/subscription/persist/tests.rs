@@ -182,6 +182,52 @@ fn a_credential_that_was_taken_does_not_come_back() {
     }
 }
 
+/// Model a at another server, with token B, whether or not it is disabled.
+fn moved(disabled: bool) -> prost_types::Any {
+    model(|entry| {
+        let model = entry.model.as_mut().unwrap();
+        model.endpoints[0].uri = "http://gpu2:8000/v1".to_owned();
+        model.disabled = Some(disabled);
+        let mut token = credential(CredentialState::Set, TOKEN_B);
+        token.origins = vec!["http://gpu2:8000".to_owned()];
+        entry.credential = Some(token);
+    })
+}
+
+#[test]
+fn the_token_of_a_server_that_was_replaced_while_its_model_was_idle_leaves_the_file() {
+    let mut router = Router::with_chat();
+    assert!(contains(&encode(&router.kept(), SystemTime::now()), CANARY));
+    router.write(vec![(A, moved(true))]);
+    assert!(!contains(&encode(&router.kept(), SystemTime::now()), CANARY));
+    let mut restarted = router.restarted();
+    restarted.compile();
+    for router in [&mut router, &mut restarted] {
+        router.store.write(vec![(A, moved(false))]);
+        let shown = router.compile();
+        assert!(shown.models[A].0.starts_with("NotReady"), "{shown:?}");
+    }
+    assert!(router.restarted().compile().models[A].0.starts_with("NotReady"));
+}
+
+#[test]
+fn a_router_that_starts_with_a_newer_state_than_its_file_returns_to_no_older_server() {
+    let mut router = Router::with_chat();
+    router.write(vec![("models/b", model(|_| ())), (CHAT, assigned("models/b"))]);
+    // Its last good version is kept, and takes no calls.
+    let refused = model(|entry| {
+        entry.model.as_mut().unwrap().family = None;
+        entry.credential = Some(credential(CredentialState::Set, TOKEN_A));
+    });
+    router.write(vec![(A, refused)]);
+    assert!(contains(&encode(&router.kept(), SystemTime::now()), CANARY));
+    let mut restarted = router.restarted();
+    restarted.store.write(vec![(A, moved(false)), (CHAT, assigned(A))]);
+    let shown = restarted.compile();
+    assert!(shown.models[A].0.starts_with("NotReady"), "{shown:?}");
+    assert!(shown.features[CHAT].contains("ModelName(\"b\")"), "{shown:?}");
+}
+
 /// What a history does to its resources.
 #[derive(Debug, Clone)]
 enum Write {
