@@ -34,6 +34,7 @@ mod histories;
 mod history;
 mod inference;
 mod lives;
+mod moves;
 mod network;
 mod observability;
 mod outage;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         history::tests(),
         inference::tests(),
         lives::tests(),
+        moves::tests(),
         network::tests(),
         observability::tests(),
         outage::tests(),
