@@ -230,6 +230,7 @@ fn each_planted_defect_is_found_by_the_checker_of_its_invariant() {
         (Mutant::AppliedEarly, Invariant::Atomic),
         (Mutant::HeldAfterDelete, Invariant::Atomic),
         (Mutant::DisabledInUse, Invariant::RightToken),
+        (Mutant::ReplacedInUse, Invariant::Atomic),
         (Mutant::CredentialByModel, Invariant::RightToken),
         (Mutant::LoadedAgain, Invariant::CallIsolation),
         (Mutant::RefusedInUse, Invariant::VersionSkew),

@@ -16,7 +16,7 @@ use switchboard::{
 use switchboard_router::{
     catalog::ModelState,
     subscription::{
-        compile::{Compiled, Credentials, Used, compile},
+        compile::{Compiled, Credentials, Held, HeldWhy, Used, compile},
         received::Received,
     },
 };
@@ -54,6 +54,8 @@ pub(crate) enum Mutant {
     HeldAfterDelete,
     /// It uses a model that was disabled.
     DisabledInUse,
+    /// It goes back to a model's version from before one that took no calls.
+    ReplacedInUse,
     /// It keeps credentials by the names of their models.
     CredentialByModel,
     /// A call loads the catalog again in its course.
@@ -220,6 +222,8 @@ fn digest(resource: &registry::Resource) -> ItemDigest {
 pub(crate) struct Compiler {
     mutant: Option<Mutant>,
     before: Mutex<BTreeMap<ModelName, ModelState>>,
+    /// The newest version of each model that was usable, with the revisions that created and changed it.
+    usable: Mutex<BTreeMap<ModelName, (Revision, Revision, ModelState)>>,
 }
 
 impl Compiler {
@@ -227,11 +231,15 @@ impl Compiler {
         Self {
             mutant,
             before: Mutex::default(),
+            usable: Mutex::default(),
         }
     }
 
     pub(crate) fn compile(&self, received: &Received, used: &Used, credentials: &Credentials) -> Compiled {
         let mut compiled = compile(received, used, credentials);
+        if self.mutant == Some(Mutant::ReplacedInUse) {
+            self.replace(received, &mut compiled);
+        }
         let models = &mut compiled.catalog.models;
         let mut before = self.before.lock();
         for (name, old) in before.iter() {
@@ -256,6 +264,31 @@ impl Compiler {
                 .map(|(name, state)| (name.clone(), state.clone())),
         );
         compiled
+    }
+}
+
+impl Compiler {
+    /// Has a model that waits for its credential without a version in use answer in its last usable one.
+    fn replace(&self, received: &Received, compiled: &mut Compiled) {
+        let mut usable = self.usable.lock();
+        for (name, state) in &mut compiled.catalog.models {
+            let raw = &received.resources()[&*name.to_string()].raw;
+            let is_it = |held: &&mut Held| held.name == ResourceName::Model(name.clone());
+            match (compiled.held.iter_mut().find(is_it), &state) {
+                (None, ModelState::Ready(_)) => {
+                    usable.insert(name.clone(), (raw.create_revision, raw.revision, state.clone()));
+                }
+                (Some(held), ModelState::NotReady) if held.why == HeldWhy::CredentialPending => {
+                    if let Some((created, revision, old)) = usable.get(name)
+                        && *created == raw.create_revision
+                    {
+                        held.used_revision = *revision;
+                        *state = old.clone();
+                    }
+                }
+                _ => {}
+            }
+        }
     }
 }
 

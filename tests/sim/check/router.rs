@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use prost::Message as _;
 use switchboard::{
     history::Cursor,
-    names::{ModelName, ResourceName},
+    names::{IncarnationId, ModelName, ResourceName, Revision},
     pb::registry::{self, CredentialState, HistoryRefusal},
 };
 use switchboard_registry::domain::{credential::Credential, state::State};
@@ -20,11 +20,16 @@ use crate::{
     writes::FEATURES,
 };
 
+/// The newest version of each model that was in force at a process: a life of the store, a name, the revision that
+/// created it.
+type InForce = BTreeMap<(Process, IncarnationId, ModelName, Revision), Revision>;
+
 /// What a router has received is what the registry published there; what it uses is that, less what is held, each in an
-/// earlier version of the same life; and it never says to use what it does not.
+/// earlier version of the same life, but none older than what was in force; and it never says to use what it does not.
 pub(super) fn atomic_3(history: &History) -> Found {
     let mut found = Found::new();
     let mut had: BTreeMap<Process, Vec<&Received>> = BTreeMap::new();
+    let mut in_force = InForce::new();
     for event in history.events() {
         match event {
             Event::Received { process, state } => {
@@ -44,7 +49,8 @@ pub(super) fn atomic_3(history: &History) -> Found {
                 catalog,
             } => {
                 if let Some(truth) = history.truth(&catalog.cursor) {
-                    let wrong = wrong_models(&had[process], truth, catalog, applied);
+                    let mut wrong = wrong_models(&had[process], truth, catalog, applied);
+                    wrong.extend(left_for_older(*process, &mut in_force, truth, catalog, applied));
                     found.extend(
                         wrong
                             .into_iter()
@@ -120,6 +126,38 @@ fn wrong_models(had: &[&Received], truth: &State, catalog: &Catalog, applied: &A
             Some(version) if is_of(model, &version, held.is_some()) => {}
             Some(_) => found.push(format!("{name} is not as it was written, held {}", held.is_some())),
             None => found.push(format!("{name} is held at a version that was never received")),
+        }
+    }
+    found
+}
+
+/// Models that are called in a version older than one that was in force. A version is in force once it is not held, also
+/// if it takes no calls; one that disables the model is so at once.
+fn left_for_older(
+    process: Process,
+    in_force: &mut InForce,
+    truth: &State,
+    catalog: &Catalog,
+    applied: &Applied,
+) -> Found {
+    let mut found = Found::new();
+    for (name, state) in &catalog.models {
+        let Some(item) = truth.items.get(&name.to_string()) else {
+            continue;
+        };
+        let mut held = applied.held.iter();
+        let held = held.find(|held| held.name == ResourceName::Model(name.clone()));
+        let incarnation = truth.items.incarnation().id;
+        let newest = in_force
+            .entry((process, incarnation, name.clone(), item.create_revision))
+            .or_default();
+        match (held, state) {
+            (None, _) | (_, ModelState::Disabled) => *newest = item.revision,
+            (Some(held), ModelState::Ready(_)) if held.used_revision < *newest => found.push(format!(
+                "{name} is called as of {}, though {newest} was in force",
+                held.used_revision
+            )),
+            _ => {}
         }
     }
     found
