@@ -12,7 +12,9 @@ mod affinity;
 mod budget;
 mod considered;
 pub mod deadline;
+mod entry;
 mod failure;
+mod outlook;
 pub mod permits;
 mod run;
 mod unary;
@@ -34,6 +36,7 @@ use tracing::Span;
 pub use self::{
     considered::{Considered, Outcome},
     failure::{CallError, CallFailure, CallRefusal, Context, Interruption},
+    outlook::{Answerer, Outlook},
     unary::Answered,
     walk::{ATTEMPTS_MAX, Attempt, Choosing, Walk},
 };

@@ -1,6 +1,6 @@
 //! What would become of a call, without making it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use switchboard::pb::{
     router::{self, CandidateOutcome, SelectionReason},
@@ -11,11 +11,12 @@ use switchboard_router::{
     catalog::{self, ModelState, Setting},
     current::Current,
 };
+use tokio::time::Instant;
 use tonic::Code;
 
 use crate::{
     fake_upstream::{FakeUpstream, Script},
-    harness::{Router, Setup, Told, assigned},
+    harness::{Router, Setup, TOKEN, Told, assigned, limited, named, prompt},
 };
 
 const NOWHERE: &str = "http://127.0.0.1:1";
@@ -37,6 +38,16 @@ async fn resolve(router: &Router, feature: &str, namespace: &str) -> router::Res
         .await
         .unwrap()
         .into_inner()
+}
+
+/// The row of a feature in `ListRoutes`.
+#[expect(clippy::unwrap_used, reason = "a helper of tests fails by panicking")]
+async fn route(router: &Router, feature: &str) -> router::Route {
+    let listed = router.routing.clone().list_routes(router::ListRoutesRequest {}).await;
+    let mut routes = listed.unwrap().into_inner().routes.into_iter();
+    routes
+        .find(|route| route.feature == format!("features/{feature}"))
+        .unwrap()
 }
 
 fn outcomes(resolved: &router::ResolveFeatureResponse) -> Vec<(&str, &str, CandidateOutcome)> {
@@ -219,4 +230,101 @@ async fn the_status_shows_running_calls_a_full_model_and_the_shutdown() {
     let server = &status.endpoints[0];
     assert_eq!((server.state(), server.in_flight), (EndpointState::Healthy, 1));
     drop(running);
+}
+
+#[tokio::test]
+async fn a_model_that_is_down_is_shown_as_degraded_when_its_fallback_refuses_the_credential() {
+    let (upstream, b) = (FakeUpstream::start().await, FakeUpstream::start().await);
+    b.then(Script::response(401, &[], ""));
+    let router = Setup::at(upstream.url())
+        .token_for(&[&upstream.url()])
+        .token(TOKEN)
+        .other("b", b.url())
+        .fallbacks(&["b"])
+        .start()
+        .await;
+    let well = route(&router, "duo_chat").await;
+    assert_eq!((well.degraded, well.degraded_reason.as_str()), (false, ""));
+    let port = upstream.kill().await;
+    for _ in 0..3 {
+        router.ask(prompt("hi")).await.told();
+    }
+    let shown = resolve(&router, "duo_chat", "").await;
+    let selection = shown.selection.as_ref().unwrap();
+    assert_eq!((selection.model.as_str(), selection.degraded), ("models/m", true));
+    let expected = [
+        ("models/m", "", CandidateOutcome::Chosen),
+        ("models/b", "", CandidateOutcome::Failed),
+    ];
+    assert_eq!(outcomes(&shown), expected);
+    let row = route(&router, "duo_chat").await;
+    assert_eq!(
+        (row.available, row.model.as_str(), row.reason.as_str()),
+        (true, "models/m", "")
+    );
+    assert_eq!(
+        (row.degraded, row.degraded_reason.as_str()),
+        (true, "UPSTREAM_CONNECT_FAILED")
+    );
+    let _back = FakeUpstream::on_port(port, Script::answer(["hello"])).await;
+    let answer = router.ask(prompt("hi")).await;
+    assert_eq!(
+        (answer.text.as_str(), answer.selection.unwrap().degraded),
+        ("hello", true)
+    );
+    assert!(!route(&router, "duo_chat").await.degraded);
+}
+
+#[tokio::test]
+async fn a_feature_is_not_available_while_others_have_reserved_every_place_of_its_model() {
+    let upstream = FakeUpstream::start().await;
+    let limits = catalog::Limits {
+        max_concurrency: Some(2),
+        ..catalog::Limits::default()
+    };
+    let setup = |reserved| {
+        Setup::at(upstream.url())
+            .model_limits(limits)
+            .setting("code_generations", limited(None, reserved))
+            .setting("code_completions", named("m"))
+    };
+    let router = setup(2).start().await;
+    for feature in ["duo_chat", "code_completions"] {
+        let row = route(&router, feature).await;
+        assert_eq!(
+            (row.available, row.reason.as_str()),
+            (false, "MODEL_OVERLOADED"),
+            "{feature}"
+        );
+        assert_eq!(resolve(&router, feature, "").await.reason, "MODEL_OVERLOADED");
+    }
+    let begun = Instant::now();
+    let told = router.ask(prompt("hi")).await.told();
+    assert_eq!(told.reason, "MODEL_OVERLOADED");
+    assert_eq!(told.metadata["limit"], "2");
+    assert!(begun.elapsed() < Duration::from_secs(1), "it does not wait in vain");
+    assert!(route(&router, "code_generations").await.available);
+    assert_eq!(upstream.requests().len(), 0);
+    router.swap(setup(1));
+    assert!(route(&router, "duo_chat").await.available);
+    assert_eq!(router.ask(prompt("hi")).await.text, "hello");
+}
+
+#[tokio::test]
+async fn a_feature_that_is_switched_off_reserves_no_places() {
+    let upstream = FakeUpstream::start().await;
+    let limits = catalog::Limits {
+        max_concurrency: Some(1),
+        ..catalog::Limits::default()
+    };
+    let setup = |setting| {
+        Setup::at(upstream.url())
+            .model_limits(limits)
+            .setting("code_generations", setting)
+    };
+    let router = setup(limited(None, 1)).start().await;
+    assert_eq!(route(&router, "duo_chat").await.reason, "MODEL_OVERLOADED");
+    router.swap(setup(Setting::Disabled));
+    assert!(route(&router, "duo_chat").await.available);
+    assert_eq!(router.ask(prompt("hi")).await.text, "hello");
 }

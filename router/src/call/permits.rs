@@ -29,7 +29,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-pub use self::quota::{FeaturePermit, QuotaExceeded};
+pub use self::{
+    places::Room,
+    quota::{FeaturePermit, QuotaExceeded},
+};
 use self::{
     places::{Entry, Places, Ticket},
     quota::Quotas,
@@ -135,15 +138,14 @@ impl Permits {
         })
     }
 
-    /// Whether a call of `party` would find the queue of a model of `catalog` full now.
+    /// Whether a call of `party` would find room at a model of `catalog` now.
     #[must_use]
-    pub fn is_full(&self, catalog: &Arc<Catalog>, model: &Model, party: Party) -> bool {
-        if let Some(gate) = self.lock().get(&model.name) {
-            return gate.places.is_full(party);
-        }
-        let mut gate = Gate::default();
+    pub fn room(&self, catalog: &Arc<Catalog>, model: &Model, party: Party) -> Room {
+        let mut models = self.lock();
+        let mut unknown = Gate::default();
+        let gate = models.get_mut(&model.name).unwrap_or(&mut unknown);
         gate.configure(catalog, model);
-        gate.places.is_full(party)
+        gate.places.room(party)
     }
 
     /// The HTTP status with which a model's credential was refused, for which calls pass it over now.

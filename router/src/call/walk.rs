@@ -17,8 +17,9 @@ use super::{
     CallError, CallRefusal, Calls, Limits,
     considered::{Considered, Outcome},
     deadline::BUDGET_MIN,
+    entry::{self, Prospect},
     failure::{CallFailure, Context},
-    permits::{FeaturePermit, Overloaded, Party, Permits, Place},
+    permits::{FeaturePermit, Overloaded, Permits, Place},
 };
 use crate::{
     catalog::{Candidate, Catalog, Decision, Model, SelectionReason},
@@ -26,7 +27,6 @@ use crate::{
     endpoints::{Endpoints, Readiness, ServerId, Shape},
     prompt::{self, Request, Target},
     upstream::{
-        UpstreamError,
         dialect::{self, Post},
         fault::{Repeat, RepeatCost},
     },
@@ -37,8 +37,6 @@ pub(super) use self::hedge::Hedge;
 
 /// The most attempts of one call.
 pub const ATTEMPTS_MAX: u32 = 3;
-/// When a model that is down may be worth another call.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// By what servers are chosen.
 #[derive(Debug)]
@@ -152,12 +150,12 @@ impl Walk {
             if let Some(stop) = self.stop.take().filter(|stop| stop.tried.is_empty()) {
                 // Its last server failed while its place was waited for.
                 let (reason, pause) = match self.choosing.endpoints.readiness(&stop.model) {
-                    Readiness::Down { reason } => (reason, RETRY),
+                    Readiness::Down { reason } => (reason, entry::RETRY),
                     Readiness::LeftAlone { reason, pause } => (reason, pause),
                     // It is back by now, and this call goes on.
-                    Readiness::Ready => (Reason::UpstreamServerError, RETRY),
+                    Readiness::Ready => (Reason::UpstreamServerError, entry::RETRY),
                 };
-                self.passed_over(&stop.model.name, ejected(&stop.model, reason, pause));
+                self.passed_over(&stop.model.name, entry::ejected(&stop.model, reason, pause));
             }
             if self.renew().await {
                 continue;
@@ -281,52 +279,45 @@ impl Walk {
 
     /// Comes to a model: renders what is sent to it and waits for a place.
     async fn enter(&self, candidate: &Candidate<'_>) -> Result<Stop, CallError> {
-        let model = candidate.model.map_err(|why| CallRefusal::Unusable {
-            feature: self.decision.feature,
-            model: candidate.name.clone(),
-            why,
-        })?;
-        match self.choosing.endpoints.readiness(model) {
-            Readiness::LeftAlone { reason, pause } => return Err(ejected(model, reason, pause)),
-            Readiness::Down { reason } if self.has_other_model() => return Err(ejected(model, reason, RETRY)),
-            // Where nobody else answers, its servers are used as if they were well.
-            Readiness::Down { .. } | Readiness::Ready => {}
-        }
+        let prospect = self.prospect();
+        let entered = prospect.consider(candidate, self.reached, |model| self.render(model))?;
+        let model = entered.model;
+        self.permits.admit(model).map_err(entry::refused)?;
+        // With less time left nothing can be begun.
+        let until = self.deadline_on(model) - BUDGET_MIN;
+        let party = prospect.party(candidate);
+        let place = self.permits.place(&self.catalog, model, party, until).await;
+        Ok(Stop {
+            model: Arc::clone(model),
+            reason: candidate.reason,
+            post: Arc::new(entered.rendered),
+            tried: Vec::new(),
+            _place: place.map_err(|Overloaded| entry::full(model))?,
+        })
+    }
+
+    /// What is sent to a model.
+    fn render(&self, model: &Model) -> Result<Post, CallError> {
         let target = Target {
             family: model.family,
             infill_mode: model.infill_mode,
             max_output_tokens: model.limits.max_output_tokens,
         };
         let prompt = prompt::render(&self.request, self.decision.feature, &target).map_err(CallRefusal::from)?;
-        let post = dialect::encode(&model.platform, &prompt, &model.family.machine_name)?;
-        let refused = |status| CallError::from(UpstreamError::CredentialRejected(status));
-        self.permits.admit(model).map_err(refused)?;
-        // With less time left nothing can be begun.
-        let until = self.deadline_on(model) - BUDGET_MIN;
-        let party = Party {
-            feature: self.decision.source_feature,
-            has_reservation: candidate.has_reservation(),
-        };
-        let place = self.permits.place(&self.catalog, model, party, until).await;
-        let place = place.map_err(|Overloaded| CallRefusal::Overloaded {
-            model: candidate.name.clone(),
-            limit: model.limits.max_concurrency.unwrap_or_default(),
-        })?;
-        Ok(Stop {
-            model: Arc::clone(model),
-            reason: candidate.reason,
-            post: Arc::new(post),
-            tried: Vec::new(),
-            _place: place,
-        })
+        Ok(dialect::encode(&model.platform, &prompt, &model.family.machine_name)?)
     }
-}
 
-/// A model whose servers take no calls for now.
-fn ejected(model: &Model, reason: Reason, pause: Duration) -> CallError {
-    CallError::Refused(CallRefusal::Ejected {
-        model: model.name.clone(),
-        reason,
-        pause,
-    })
+    /// Whether a model that was not reached yet takes calls.
+    fn has_other_model(&self) -> bool {
+        self.prospect().has_other(self.reached)
+    }
+
+    const fn prospect(&self) -> Prospect<'_> {
+        Prospect {
+            catalog: &self.catalog,
+            decision: &self.decision,
+            endpoints: &self.choosing.endpoints,
+            permits: &self.permits,
+        }
+    }
 }

@@ -1,12 +1,11 @@
 //! `switchboard.router.v1.RoutingService`.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use switchboard::{
     catalogue::{Catalogue, Feature},
     failure::Failure,
     pb::router::{self, routing_service_server::RoutingService},
-    reason::Reason,
     service::request_id::RequestId,
     violation::Violations,
 };
@@ -14,14 +13,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    call::{
-        CallError, CallFailure, CallRefusal, Calls, Considered, Context, Outcome,
-        permits::{Party, QuotaExceeded},
-    },
-    catalog::{Caller, Candidate, Catalog, Decision, Model, ResolveError, SelectionReason},
-    endpoints::Readiness,
+    call::{CallError, CallFailure, CallRefusal, Calls, Context, Outlook},
+    catalog::{Caller, Catalog},
     subscription::Progress,
-    upstream::UpstreamError,
     wire::{change::HELD_MAX, routing as wire},
 };
 
@@ -34,17 +28,6 @@ pub struct RoutingApi {
     calls: Calls,
     progress: Progress,
     stop: CancellationToken,
-}
-
-/// What a call would come to.
-struct Outlook<'a> {
-    /// The model that would answer, and what decides.
-    answers: Option<(&'a Model, SelectionReason)>,
-    /// Whether all of its servers are failing.
-    is_degraded: bool,
-    /// Without one: why the call would fail.
-    failure: Option<Reason>,
-    considered: Vec<Considered>,
 }
 
 impl RoutingApi {
@@ -87,43 +70,51 @@ impl RoutingApi {
             Err(error) => {
                 return Ok(router::ResolveFeatureResponse {
                     provider,
-                    reason: reason(CallRefusal::from(error)).to_string(),
+                    reason: reason_text(CallRefusal::from(error)),
                     ..router::ResolveFeatureResponse::default()
                 });
             }
         };
-        let outlook = look(&catalog, &decision, &self.calls);
+        let outlook = self.calls.outlook(&catalog, &decision);
         let rule = catalog.rule(&decision);
         Ok(router::ResolveFeatureResponse {
             provider,
-            selection: outlook.answers.map(|(model, reason)| router::Selection {
+            selection: outlook.answerer.map(|answerer| router::Selection {
                 rule: rule.map(|rule| rule.id.to_string()).unwrap_or_default(),
                 config_revision: catalog.cursor.revision.get(),
-                degraded: outlook.is_degraded,
-                ..wire::selection(decision.feature, decision.source_feature, model, reason)
+                degraded: answerer.degraded.is_some(),
+                ..wire::selection(
+                    decision.feature,
+                    decision.source_feature,
+                    answerer.model,
+                    answerer.reason,
+                )
             }),
-            reason: outlook.failure.map(|reason| reason.to_string()).unwrap_or_default(),
+            reason: outlook.failure.map(reason_text).unwrap_or_default(),
             candidates: outlook.considered.into_iter().map(Into::into).collect(),
         })
     }
 
     fn route(&self, catalog: &Arc<Catalog>, feature: &'static Feature) -> router::Route {
         let (source, setting) = catalog.source(feature);
-        let (model, failure) = match catalog.decide(feature, &Caller::default()) {
+        let (answerer, failure) = match catalog.decide(feature, &Caller::default()) {
             Ok(decision) => {
-                let outlook = look(catalog, &decision, &self.calls);
-                let model = outlook.answers.map(|(model, _)| model.name.to_string());
-                (model, outlook.failure)
+                let Outlook { answerer, failure, .. } = self.calls.outlook(catalog, &decision);
+                (answerer, failure)
             }
-            Err(error) => (None, Some(reason(CallRefusal::from(error)))),
+            Err(error) => (None, Some(CallRefusal::from(error).into())),
         };
+        let degraded = answerer.and_then(|answerer| answerer.degraded);
+        let model = answerer.map(|answerer| answerer.model.name.to_string());
         router::Route {
             feature: feature.name.to_string(),
             provider: wire::provider(setting).into(),
-            available: model.is_some(),
-            reason: failure.map(|reason| reason.to_string()).unwrap_or_default(),
+            available: answerer.is_some(),
+            reason: failure.map(reason_text).unwrap_or_default(),
             model: model.unwrap_or_default(),
             source_feature: source.to_string(),
+            degraded: degraded.is_some(),
+            degraded_reason: degraded.map(|reason| reason.to_string()).unwrap_or_default(),
         }
     }
 }
@@ -178,99 +169,9 @@ impl RoutingService for RoutingApi {
     }
 }
 
-/// Goes through the candidates as a call would, less the calling.
-fn look<'a>(catalog: &'a Arc<Catalog>, decision: &Decision, calls: &Calls) -> Outlook<'a> {
-    let (permits, endpoints) = (calls.permits(), calls.endpoints());
-    let source = decision.source_feature;
-    let rules = catalog.rules(decision).filter(|(_, decides)| !decides);
-    let mut considered: Vec<Considered> = rules
-        .map(|(rule, _)| Considered {
-            model: rule.model.clone(),
-            source_feature: source,
-            rule: Some(rule.id.clone()),
-            outcome: Outcome::RuleNotMatched,
-        })
-        .collect();
-    let limit = catalog.max_concurrency(decision);
-    let refused = if catalog.inference_paused {
-        Some(CallError::from(CallRefusal::from(ResolveError::InferencePaused {
-            feature: decision.feature,
-        })))
-    } else {
-        let spent = limit.filter(|_| permits.is_spent(source, limit));
-        spent.map(|limit| CallError::from(CallRefusal::from(QuotaExceeded { feature: source, limit })))
-    };
-    let party = |candidate: &Candidate<'_>| Party {
-        feature: source,
-        has_reservation: candidate.has_reservation(),
-    };
-    let mut answers = None;
-    let mut cause = None;
-    let mut is_degraded = false;
-    for (place, candidate) in catalog.candidates(decision).enumerate() {
-        let refusal = candidate.model.ok().and_then(|model| permits.refusal(model));
-        let readiness = candidate.model.map(|model| endpoints.readiness(model));
-        let takes_calls = |other: Candidate<'_>| {
-            let ready = |model: &Arc<Model>| endpoints.readiness(model) == Readiness::Ready;
-            other.model.is_ok_and(ready)
-        };
-        let has_other = || catalog.candidates(decision).skip(place + 1).any(takes_calls);
-        let ejected = match readiness {
-            Ok(Readiness::LeftAlone { reason, pause }) => Some((reason, pause)),
-            Ok(Readiness::Down { reason }) if has_other() => Some((reason, Duration::ZERO)),
-            Ok(Readiness::Down { .. } | Readiness::Ready) | Err(_) => None,
-        };
-        let outcome = match candidate.model {
-            Err(why) => {
-                let name = candidate.name.clone();
-                cause.get_or_insert(CallError::Refused(CallRefusal::Unusable {
-                    feature: decision.feature,
-                    model: name,
-                    why,
-                }));
-                why.into()
-            }
-            Ok(_) if let Some((reason, pause)) = ejected => {
-                cause.get_or_insert(CallError::Refused(CallRefusal::Ejected {
-                    model: candidate.name.clone(),
-                    reason,
-                    pause,
-                }));
-                Outcome::Ejected
-            }
-            Ok(_) if let Some(status) = refusal => {
-                let error = UpstreamError::CredentialRejected(status);
-                let outcome = Outcome::Failed(error.to_string());
-                cause.get_or_insert_with(|| error.into());
-                outcome
-            }
-            Ok(model) if permits.is_full(catalog, model, party(&candidate)) => {
-                cause.get_or_insert(CallError::Refused(CallRefusal::Overloaded {
-                    model: candidate.name.clone(),
-                    limit: model.limits.max_concurrency.unwrap_or_default(),
-                }));
-                Outcome::Full
-            }
-            Ok(_) if answers.is_some() || refused.is_some() => Outcome::Standby,
-            Ok(model) => {
-                answers = Some((&**model, candidate.reason));
-                is_degraded = matches!(readiness, Ok(Readiness::Down { .. }));
-                Outcome::Chosen
-            }
-        };
-        considered.push(Considered::new(&candidate, source, outcome));
-    }
-    Outlook {
-        failure: refused.or(cause).filter(|_| answers.is_none()).map(reason),
-        answers,
-        is_degraded,
-        considered,
-    }
-}
-
 /// The reason that a call would fail with.
-fn reason(error: impl Into<CallError>) -> Reason {
-    Failure::from(failure(error)).reason()
+fn reason_text(error: impl Into<CallError>) -> String {
+    Failure::from(failure(error)).reason().to_string()
 }
 
 fn failure(error: impl Into<CallError>) -> CallFailure {

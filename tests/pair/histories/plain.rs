@@ -326,14 +326,17 @@ impl Plain {
 
     /// Whether a router says of each feature what follows for its calls.
     pub(super) fn allows_routes(&self, routes: &[Route]) -> bool {
+        let has_place = |setting: &Setting, name: &String| self.has_place(setting, name);
         routes.len() == Catalogue::get().features().len()
             && routes
                 .iter()
-                .all(|route| match self.selected(&route.feature, |_, _| true) {
+                .all(|route| match self.selected(&route.feature, has_place) {
                     (source, Ok(_)) if self.inference_paused => {
                         !route.available && route.reason == "INFERENCE_PAUSED" && route.source_feature == source
                     }
-                    (_, Err("MODEL_DISABLED" | "MODEL_CREDENTIAL_MISSING")) if self.inference_paused => {
+                    (_, Err("MODEL_DISABLED" | "MODEL_CREDENTIAL_MISSING" | "MODEL_OVERLOADED"))
+                        if self.inference_paused =>
+                    {
                         !route.available && route.reason == "INFERENCE_PAUSED"
                     }
                     (source, Ok((name, _))) => {

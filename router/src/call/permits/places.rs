@@ -32,8 +32,19 @@ pub enum Entry<P, W> {
     Granted(Ticket<P>),
     /// There is none: the one who comes is called when it is his turn. Somebody else may have to go for it.
     Waits(Ticket<P>, Option<W>),
-    /// There is none, and as many wait as may.
+    /// There is none, and as many wait as may, or waiting would be in vain.
     Full,
+}
+
+/// Whether there is room for another call of a party.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// There is a place, or one in the queue.
+    Open,
+    /// As many calls wait as may.
+    Full,
+    /// Other parties have reserved every place: waiting would be in vain.
+    Never,
 }
 
 /// Places and a queue. `P` tells parties apart, `W` is what calls somebody who waits.
@@ -108,7 +119,9 @@ impl<P: Copy + Ord, W> Places<P, W> {
         if let Some(ticket) = self.enter_now(party) {
             return Entry::Granted(ticket);
         }
-        let shed = if self.waiting < self.queue_max {
+        let shed = if !self.could_start(party) {
+            return Entry::Full;
+        } else if self.waiting < self.queue_max {
             None
         } else {
             match self.to_shed(party) {
@@ -167,10 +180,18 @@ impl<P: Copy + Ord, W> Places<P, W> {
         Some(caller)
     }
 
-    /// Whether somebody of `party` who comes now would be sent away.
+    /// Whether a call of `party` that comes now gets a place, or one in the queue.
     #[must_use]
-    pub fn is_full(&self, party: P) -> bool {
-        !self.may_start(party) && self.waiting >= self.queue_max && self.to_shed(party).is_none()
+    pub fn room(&self, party: P) -> Room {
+        if self.may_start(party) {
+            Room::Open
+        } else if !self.could_start(party) {
+            Room::Never
+        } else if self.waiting < self.queue_max || self.to_shed(party).is_some() {
+            Room::Open
+        } else {
+            Room::Full
+        }
     }
 
     /// Whether nobody is in, nobody waits and nobody is about to go.
@@ -202,10 +223,20 @@ impl<P: Copy + Ord, W> Places<P, W> {
             return true;
         }
         // There are as many parties as features at most.
-        let parties = || self.parties.values();
-        let reserved: usize = parties().map(|party| party.reserved).sum();
-        let beyond: usize = parties().map(|party| party.taken.saturating_sub(party.reserved)).sum();
-        beyond < capacity.saturating_sub(reserved)
+        let parties = self.parties.values();
+        let beyond: usize = parties.map(|party| party.taken.saturating_sub(party.reserved)).sum();
+        beyond < capacity.saturating_sub(self.reserved())
+    }
+
+    /// Whether a place may come free for the party, as long as the limits are as they are.
+    fn could_start(&self, party: P) -> bool {
+        let has_own = self.parties.get(&party).is_some_and(|party| party.reserved > 0);
+        has_own || self.capacity.is_none_or(|capacity| self.reserved() < capacity)
+    }
+
+    /// How many places parties have reserved together.
+    fn reserved(&self) -> usize {
+        self.parties.values().map(|party| party.reserved).sum()
     }
 
     /// Who goes when somebody of `party` comes to a full queue: the newest of the party with most who wait, the one who

@@ -9,7 +9,7 @@ use super::{ATTEMPTS_MAX, Choosing, Stop, Walk};
 use crate::{
     call::{CallError, Selected},
     catalog::Model,
-    endpoints::{Ask, InFlight, Readiness, Verdict, Work},
+    endpoints::{Ask, InFlight, Verdict, Work},
     upstream::{Outgoing, UpstreamError, dialect::Post},
 };
 
@@ -129,15 +129,6 @@ impl Walk {
     fn could_go_on(&self, stop: &Stop) -> bool {
         let has_server = || self.choosing.endpoints.has_another(&stop.model, &stop.tried);
         self.attempts < ATTEMPTS_MAX && (has_server() || self.has_other_model())
-    }
-
-    /// Whether a model that was not reached yet takes calls.
-    pub(super) fn has_other_model(&self) -> bool {
-        let takes_calls = |model: &Arc<Model>| {
-            self.choosing.endpoints.readiness(model) == Readiness::Ready && self.permits.refusal(model).is_none()
-        };
-        let mut others = self.catalog.candidates(&self.decision).skip(self.reached);
-        others.any(|candidate| candidate.model.is_ok_and(takes_calls))
     }
 
     pub(super) fn deadline_on(&self, model: &Model) -> Instant {

@@ -53,6 +53,13 @@ impl Plain {
             && (self.count(party, State::Inside) < reserved(party) || (0..3).map(beyond).sum::<usize>() < shared)
     }
 
+    /// Whether a place may come free for a party under this setting.
+    fn could_start(party: usize, setting: &Setting) -> bool {
+        let own = setting.reserved.get(party).copied().unwrap_or_default();
+        let reserved: usize = setting.reserved.iter().sum();
+        own > 0 || setting.capacity.is_none_or(|capacity| reserved < capacity)
+    }
+
     fn set(&mut self, number: u64, state: State) -> State {
         let one = self.everybody.iter_mut().find(|(ticket, _)| ticket.number == number);
         std::mem::replace(&mut one.unwrap().1, state)
@@ -127,7 +134,11 @@ proptest! {
             match step {
                 Step::Enter(party) => {
                     let may_start = plain.may_start(party, &setting);
-                    prop_assert_eq!(places.is_full(party), {
+                    let could_start = Plain::could_start(party, &setting);
+                    prop_assert!(could_start || !may_start);
+                    let room = places.room(party);
+                    prop_assert_eq!(room == Room::Never, !could_start);
+                    prop_assert_eq!(room == Room::Full, could_start && {
                         let own = plain.count(party, State::Waits) + 1;
                         let most = (0..3).map(|party| plain.count(party, State::Waits)).max().unwrap();
                         let has_room = plain.all(State::Waits) < setting.queue_max;
@@ -141,6 +152,7 @@ proptest! {
                         }
                         Entry::Waits(ticket, shed) => {
                             prop_assert!(!may_start);
+                            prop_assert_eq!(room, Room::Open);
                             if let Some(shed) = shed {
                                 let loser = plain.party(shed);
                                 prop_assert!(plain.all(State::Waits) >= setting.queue_max);
@@ -153,7 +165,8 @@ proptest! {
                             plain.everybody.push((ticket, State::Waits));
                         }
                         Entry::Full => {
-                            prop_assert!(!may_start && plain.all(State::Waits) >= setting.queue_max);
+                            prop_assert!(!may_start && (!could_start || plain.all(State::Waits) >= setting.queue_max));
+                            prop_assert_ne!(room, Room::Open);
                         }
                     }
                 }
@@ -245,6 +258,19 @@ fn nobody_stands_behind_a_feature_whose_share_is_used_up() {
 }
 
 #[test]
+fn a_party_does_not_wait_for_places_that_others_have_reserved() {
+    let mut places = Places::<usize, u64>::default();
+    places.limit(Some(2), 10, [(1, 2)]);
+    assert_eq!((places.room(0), places.room(1)), (Room::Never, Room::Open));
+    assert_eq!(places.enter(0, || 7), Entry::Full);
+    let inside = [places.enter_now(1).unwrap(), places.enter_now(1).unwrap()];
+    assert_eq!(places.room(1), Room::Open, "it may wait for its own");
+    places.limit(Some(3), 10, [(1, 2)]);
+    assert!(matches!(places.enter(0, || 8), Entry::Granted(_)));
+    drop(inside);
+}
+
+#[test]
 fn a_full_queue_sheds_the_newest_of_the_longest_part() {
     let mut places = Places::<usize, u64>::default();
     places.limit(Some(1), 3, []);
@@ -255,7 +281,7 @@ fn a_full_queue_sheds_the_newest_of_the_longest_part() {
         Entry::Full,
         "the flood's own newest is the one who comes"
     );
-    assert!(!places.is_full(1));
+    assert_eq!(places.room(1), Room::Open);
     assert!(matches!(places.enter(1, || 4), Entry::Waits(_, Some(2))));
     assert_eq!(places.enter(1, || 5), Entry::Full, "as long as the other");
     assert!(!places.is_idle());

@@ -1,0 +1,156 @@
+//! Decides whether a call enters a candidate model or passes it over.
+//!
+//! The one hard idea: a call that walks through its candidates and a dry run that only shows where a call would go ask the
+//! same function about the same facts, so that they cannot disagree.
+
+use std::{sync::Arc, time::Duration};
+
+use switchboard::{names::ModelName, reason::Reason};
+
+use super::{
+    CallError, CallRefusal,
+    permits::{Party, Permits, Room},
+};
+use crate::{
+    catalog::{Candidate, Catalog, Decision, Model, Unusable},
+    endpoints::{Endpoints, Readiness},
+    upstream::UpstreamError,
+};
+
+/// When a model that is down may be worth another call.
+pub(super) const RETRY: Duration = Duration::from_secs(1);
+
+/// What decides about a model that can be called at all.
+#[derive(Debug, Clone, Copy)]
+struct ModelFacts {
+    readiness: Readiness,
+    /// The HTTP status that refused its credential a short while ago. `None`: none did.
+    refusal: Option<u16>,
+    room: Room,
+}
+
+impl ModelFacts {
+    /// Whether the model is an alternative to one that is down. A full queue does not count: it may have room in a moment.
+    fn is_alternative(self) -> bool {
+        self.readiness == Readiness::Ready && self.refusal.is_none() && self.room != Room::Never
+    }
+}
+
+/// A candidate that a call enters.
+#[derive(Debug)]
+pub(super) struct Entered<'a, R> {
+    pub(super) model: &'a Arc<Model>,
+    /// What was rendered for it.
+    pub(super) rendered: R,
+    /// Why all of its servers are failing. `None`: one at least takes calls.
+    pub(super) degraded: Option<Reason>,
+}
+
+/// The candidates of one decision, as they are now.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Prospect<'a> {
+    pub(super) catalog: &'a Arc<Catalog>,
+    pub(super) decision: &'a Decision,
+    pub(super) endpoints: &'a Endpoints,
+    pub(super) permits: &'a Permits,
+}
+
+impl<'a> Prospect<'a> {
+    /// Decides about `candidate`, before which and with which `reached` candidates were reached. `render` makes what is sent
+    /// to the model.
+    ///
+    /// # Errors
+    ///
+    /// Why the candidate is passed over.
+    pub(super) fn consider<'c, R>(
+        &self,
+        candidate: &Candidate<'c>,
+        reached: usize,
+        render: impl FnOnce(&Arc<Model>) -> Result<R, CallError>,
+    ) -> Result<Entered<'c, R>, CallError> {
+        let facts = candidate.model.map(|model| (model, self.facts(candidate, model)));
+        decide(self.decision, candidate.name, facts, || self.has_other(reached), render)
+    }
+
+    /// Whether a candidate after the first `reached` takes calls.
+    pub(super) fn has_other(&self, reached: usize) -> bool {
+        let mut others = self.catalog.candidates(self.decision).skip(reached);
+        others.any(|other| {
+            other
+                .model
+                .is_ok_and(|model| self.facts(&other, model).is_alternative())
+        })
+    }
+
+    /// Whose calls those at `candidate` are counted with.
+    pub(super) const fn party(&self, candidate: &Candidate<'_>) -> Party {
+        Party {
+            feature: self.decision.source_feature,
+            has_reservation: candidate.has_reservation(),
+        }
+    }
+
+    fn facts(&self, candidate: &Candidate<'_>, model: &Arc<Model>) -> ModelFacts {
+        ModelFacts {
+            readiness: self.endpoints.readiness(model),
+            refusal: self.permits.refusal(model),
+            room: self.permits.room(self.catalog, model, self.party(candidate)),
+        }
+    }
+}
+
+/// Whether a call enters a candidate, or why it passes the candidate over.
+fn decide<'c, R>(
+    decision: &Decision,
+    name: &ModelName,
+    facts: Result<(&'c Arc<Model>, ModelFacts), Unusable>,
+    has_other: impl FnOnce() -> bool,
+    render: impl FnOnce(&Arc<Model>) -> Result<R, CallError>,
+) -> Result<Entered<'c, R>, CallError> {
+    let (model, facts) = facts.map_err(|why| CallRefusal::Unusable {
+        feature: decision.feature,
+        model: name.clone(),
+        why,
+    })?;
+    let degraded = match facts.readiness {
+        Readiness::LeftAlone { reason, pause } => return Err(ejected(model, reason, pause)),
+        Readiness::Down { reason } if has_other() => return Err(ejected(model, reason, RETRY)),
+        // Without an alternative its servers are used as if they were well.
+        Readiness::Down { reason } => Some(reason),
+        Readiness::Ready => None,
+    };
+    let rendered = render(model)?;
+    if let Some(status) = facts.refusal {
+        return Err(refused(status));
+    }
+    match facts.room {
+        Room::Open => Ok(Entered {
+            model,
+            rendered,
+            degraded,
+        }),
+        Room::Full | Room::Never => Err(full(model)),
+    }
+}
+
+/// A model whose servers take no calls for now.
+pub(super) fn ejected(model: &Model, reason: Reason, pause: Duration) -> CallError {
+    CallError::Refused(CallRefusal::Ejected {
+        model: model.name.clone(),
+        reason,
+        pause,
+    })
+}
+
+/// A model whose credential was refused with this HTTP status.
+pub(super) fn refused(status: u16) -> CallError {
+    UpstreamError::CredentialRejected(status).into()
+}
+
+/// A model without a place for the call.
+pub(super) fn full(model: &Model) -> CallError {
+    CallError::Refused(CallRefusal::Overloaded {
+        model: model.name.clone(),
+        limit: model.limits.max_concurrency.unwrap_or_default(),
+    })
+}

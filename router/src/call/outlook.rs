@@ -1,0 +1,99 @@
+//! What a call would come to, without making it.
+
+use std::sync::Arc;
+
+use switchboard::reason::Reason;
+
+use super::{
+    CallError, CallRefusal, Calls,
+    considered::{Considered, Outcome},
+    entry::{Entered, Prospect},
+    permits::QuotaExceeded,
+};
+use crate::catalog::{Catalog, Decision, Model, ResolveError, SelectionReason};
+
+/// What a call would come to.
+#[derive(Debug)]
+pub struct Outlook<'a> {
+    /// The model that would be called. `None`: the call would fail.
+    pub answerer: Option<Answerer<'a>>,
+    /// Why the call would fail. `None`: it would reach a model.
+    pub failure: Option<CallError>,
+    /// Every candidate, and the rules that do not decide.
+    pub considered: Vec<Considered>,
+}
+
+/// The model that would be called.
+#[derive(Debug, Clone, Copy)]
+pub struct Answerer<'a> {
+    /// The model.
+    pub model: &'a Model,
+    /// What decides for it.
+    pub reason: SelectionReason,
+    /// Why all of its servers are failing. `None`: one at least takes calls.
+    pub degraded: Option<Reason>,
+}
+
+impl Calls {
+    /// Goes through the candidates of `decision`, which `catalog` made, as a call would, but calls none.
+    ///
+    /// What depends on a call's input is left out: every model is taken to support it.
+    #[must_use]
+    pub fn outlook<'a>(&self, catalog: &'a Arc<Catalog>, decision: &Decision) -> Outlook<'a> {
+        let source = decision.source_feature;
+        let refused = self.refusal(catalog, decision);
+        let rules = catalog.rules(decision).filter(|(_, decides)| !decides);
+        let mut considered: Vec<Considered> = rules
+            .map(|(rule, _)| Considered {
+                model: rule.model.clone(),
+                source_feature: source,
+                rule: Some(rule.id.clone()),
+                outcome: Outcome::RuleNotMatched,
+            })
+            .collect();
+        let prospect = Prospect {
+            catalog,
+            decision,
+            endpoints: self.endpoints(),
+            permits: &self.permits,
+        };
+        let mut answerer = None;
+        let mut first = None;
+        for (index, candidate) in catalog.candidates(decision).enumerate() {
+            let outcome = match prospect.consider(&candidate, index + 1, |_| Ok(())) {
+                Err(error) => {
+                    let outcome = Outcome::from(&error);
+                    first.get_or_insert(error);
+                    outcome
+                }
+                Ok(_) if answerer.is_some() || refused.is_some() => Outcome::Standby,
+                Ok(Entered { model, degraded, .. }) => {
+                    answerer = Some(Answerer {
+                        model,
+                        reason: candidate.reason,
+                        degraded,
+                    });
+                    Outcome::Chosen
+                }
+            };
+            considered.push(Considered::new(&candidate, source, outcome));
+        }
+        Outlook {
+            failure: refused.or(first).filter(|_| answerer.is_none()),
+            answerer,
+            considered,
+        }
+    }
+
+    /// Why a call would be refused before any model is considered.
+    fn refusal(&self, catalog: &Catalog, decision: &Decision) -> Option<CallError> {
+        if catalog.inference_paused {
+            let feature = decision.feature;
+            return Some(CallRefusal::from(ResolveError::InferencePaused { feature }).into());
+        }
+        let feature = decision.source_feature;
+        let limit = catalog.max_concurrency(decision)?;
+        let is_spent = self.permits.is_spent(feature, Some(limit));
+        is_spent.then(|| CallRefusal::from(QuotaExceeded { feature, limit }).into())
+    }
+}
