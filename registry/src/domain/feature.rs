@@ -48,14 +48,15 @@ impl Feature {
         self.setting == Setting::Unassigned && self.limits == FeatureLimits::default() && self.hedge_delay.is_none()
     }
 
-    /// How many places of a model are kept for it. One that is switched off counts, so that it can be switched on again.
+    /// How many places of a model it reserves: only while the model answers it, so none while it is switched off.
     #[must_use]
     pub fn places_on(&self, model: &ModelName) -> i64 {
-        let reserved = self
-            .limits
-            .reserved_concurrency
-            .filter(|_| self.setting.model() == Some(model));
-        reserved.map_or(0, Count::get).into()
+        match &self.setting {
+            Setting::SelfHosted { model: own, .. } if own == model => {
+                self.limits.reserved_concurrency.map_or(0, Count::get).into()
+            }
+            Setting::SelfHosted { .. } | Setting::Unassigned | Setting::Disabled { .. } | Setting::Vendored => 0,
+        }
     }
 
     /// Every model that it names, as often as it names it: what keeps a model from being deleted.

@@ -242,7 +242,7 @@ impl Plain {
         }
         setting.limit(&named);
         let most = setting.limits.max_concurrency.unwrap_or(i32::MAX);
-        if setting.reserved() > most {
+        if setting.limits.reserved_concurrency.unwrap_or(0) > most {
             broken.push("VALIDATION_FAILED");
         }
         for model in named.models() {

@@ -56,9 +56,10 @@ impl Setting {
         self.hedge_delay = given.hedge_delay.or(self.hedge_delay);
     }
 
-    /// The places that are kept for it, of its model.
+    /// The places of its model that it reserves: none while it is switched off.
     pub(super) fn reserved(&self) -> i32 {
-        self.limits.reserved_concurrency.unwrap_or(0)
+        let is_on = self.provider == Provider::SelfHosted;
+        self.limits.reserved_concurrency.filter(|_| is_on).unwrap_or(0)
     }
 
     pub(super) fn of(model: &str) -> Self {

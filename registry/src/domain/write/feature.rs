@@ -11,7 +11,7 @@ use switchboard::{
 
 pub(super) use self::patch::RESERVED;
 pub use self::patch::{FeatureLimitsPatch, FeaturePatch};
-use self::patch::{MODEL, RULES};
+use self::patch::{MODEL, PROVIDER, RULES};
 use super::{Verdict, Write, WriteError, check_etag, model::family_subject};
 use crate::domain::{
     feature::{Feature, Setting},
@@ -90,6 +90,9 @@ impl UpdateFeature {
         if let Err(overbooked) = reservation::check(&known.value, all) {
             let field = if self.patch.limits.reserved_concurrency.given().is_some() {
                 RESERVED
+            } else if stored.setting.model() == Some(model) {
+                // It is switched on again.
+                PROVIDER
             } else {
                 MODEL
             };

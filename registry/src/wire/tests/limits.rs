@@ -5,7 +5,7 @@ use switchboard::{
     names::ResourceName,
     pb::{
         registry::{self, FeatureLimits, ModelLimits},
-        types::Provider::{Disabled, SelfHosted, Unassigned, Vendored},
+        types::Provider::{self, Disabled, SelfHosted, Unassigned, Vendored},
     },
     violation::Violations,
 };
@@ -227,15 +227,30 @@ fn what_features_reserve_fits_the_model_of_the_feature() {
             Some(field) => assert_eq!(bad_fields(outcome), [format!("{field} {BOOKED}")], "{given:?}"),
         }
     }
+}
+
+#[test]
+fn a_feature_that_is_switched_off_reserves_no_places_until_it_is_switched_on_again() {
     let mut world = world();
-    world
-        .update_feature(setting(CHAT, Some(Disabled.into()), None), &[])
-        .unwrap();
+    let switched = |provider: Provider| setting(CHAT, Some(provider.into()), None);
+    let reserved = |world: &World| world.state.places_reserved_on(&MISTRAL.parse().unwrap());
+    world.update_feature(switched(Disabled), &[]).unwrap();
+    assert_eq!(reserved(&world), 0);
+    world.update_feature(reserving(CODE, MISTRAL, 4), &[]).unwrap();
     assert_eq!(
-        bad_fields(world.update_feature(reserving(CODE, MISTRAL, 4), &[])),
-        [format!("{RESERVED} {BOOKED}")],
-        "what is switched off can be switched on again"
+        bad_fields(world.update_feature(switched(SelfHosted), &[])),
+        [format!("feature.provider {BOOKED}")],
+        "another feature has reserved the places meanwhile"
     );
+    // While it is off neither its limits nor the model's ask about its places.
+    world.update_feature(with_limits(CHAT, None, Some(8)), &[]).unwrap();
+    world.update(with_places(MISTRAL, Some(7)), &[]).unwrap();
+    let less = registry::Feature {
+        limits: Some(limits(None, Some(3))),
+        ..switched(SelfHosted)
+    };
+    world.update_feature(less, &[]).unwrap();
+    assert_eq!(reserved(&world), 7);
 }
 
 #[test]

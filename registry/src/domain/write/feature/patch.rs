@@ -13,6 +13,7 @@ use crate::domain::{
 };
 
 pub(super) const MODEL: &str = "feature.model";
+pub(super) const PROVIDER: &str = "feature.provider";
 const FALLBACKS: &str = "feature.fallback_models";
 pub(super) const RULES: &str = "feature.rules";
 pub(in crate::domain::write) const RESERVED: &str = "feature.limits.reserved_concurrency";
