@@ -6,6 +6,8 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use aws_lc_rs::rand;
 
+use crate::reason::FieldReason;
+
 /// Why a text is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
@@ -21,6 +23,18 @@ pub enum NameError {
         /// The characters that are allowed, in words.
         allowed: &'static str,
     },
+}
+
+impl NameError {
+    /// The reason that a violation with this error has, of the text that was given: an id that is only too long is told
+    /// apart.
+    #[must_use]
+    pub fn reason(&self, text: &str) -> FieldReason {
+        match self {
+            Self::Id { .. } if text.rsplit('/').next().unwrap_or_default().len() > 63 => FieldReason::NameTooLong,
+            Self::Id { .. } | Self::Collection { .. } => FieldReason::ValueMalformed,
+        }
+    }
 }
 
 /// Why a text is not a random id.

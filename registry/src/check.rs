@@ -147,7 +147,7 @@ fn question(subject: Subject, state: &State) -> Result<Question, WriteError> {
                 return Err(WriteError::NotFound(name.into()));
             };
             return Ok(Question {
-                endpoints: stored.value.uris().count(),
+                endpoints: stored.value.spec.uris().count(),
                 target: Target::Registered(name),
                 credential: None,
             });
@@ -171,7 +171,7 @@ fn question(subject: Subject, state: &State) -> Result<Question, WriteError> {
     };
     let is_token_dropped = matches!(credential, Credential::Dropped);
     Ok(Question {
-        endpoints: model.uris().count(),
+        endpoints: model.spec.uris().count(),
         target: Target::Unsaved(Arc::new(Unsaved {
             model,
             is_named,

@@ -15,7 +15,7 @@ mod waiter;
 use std::{collections::BTreeMap, ops::Bound, sync::Arc, time::Duration};
 
 use parking_lot::{Mutex, MutexGuard};
-use switchboard::names::InstanceId;
+use switchboard::{names::InstanceId, resource::model::Model};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -26,10 +26,7 @@ use self::{
     report::{Group, Hello, News, Report, RouterId},
     waiter::Wait,
 };
-use crate::{
-    domain::{model::Model, state::State},
-    feed::welcome::Mode,
-};
+use crate::{domain::state::State, feed::welcome::Mode};
 
 /// The most routers at a time: four times what one registry is meant for, so that only a fault meets it. One more is
 /// refused.

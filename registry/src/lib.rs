@@ -10,6 +10,7 @@ pub mod exit;
 pub mod feed;
 pub mod fleet;
 pub mod grpc;
+pub mod merge;
 pub mod pulse;
 pub mod server;
 pub mod status;

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use switchboard::{catalogue::Catalogue, history::View, names::ResourceName};
+use switchboard::{
+    catalogue::Catalogue,
+    history::View,
+    names::ResourceName,
+    resource::{feature::Feature, settings::Settings},
+};
 
 use super::OpenError;
 use crate::{
     domain::{
         credential::Credential,
-        feature::Feature,
-        settings::Settings,
         state::{Change, State},
     },
     store::Loaded,

@@ -1,8 +1,9 @@
 //! Places of a model that are kept for features: together they have to fit it.
 
-use switchboard::names::ModelName;
-
-use super::model::{Count, Model};
+use switchboard::{
+    names::ModelName,
+    resource::model::{Count, Model},
+};
 
 /// More places of a model are reserved than it has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,7 +29,7 @@ fn whose(places: Option<i32>) -> String {
 ///
 /// [`Overbooked`] when it has not.
 pub(super) fn check(model: &Model, reserved: i64) -> Result<(), Overbooked> {
-    let places = model.limits.max_concurrency.map(Count::get);
+    let places = model.spec.limits.max_concurrency.map(Count::get);
     if reserved <= i64::from(places.unwrap_or(0)) {
         return Ok(());
     }

@@ -3,15 +3,15 @@
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
-use switchboard::names::{FeatureName, ModelName, ResourceName, Revision};
+use switchboard::{
+    names::{FeatureName, ModelName, ResourceName, Revision},
+    resource::{feature::Feature, model::Model, settings::Settings},
+};
 
 use super::{
     credential::Credential,
-    feature::Feature,
     items::{Item, ItemChange, Items, Past, Tombstone},
     life::{Life, NewLife},
-    model::Model,
-    settings::Settings,
 };
 
 /// The whole configuration at one revision.

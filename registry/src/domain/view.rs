@@ -5,14 +5,12 @@ use std::{sync::Arc, time::SystemTime};
 use switchboard::{
     catalogue::{self, Catalogue},
     names::{FeatureName, ModelName, ResourceName, Revision},
+    resource::{feature::Feature, model::Model, settings::Settings},
 };
 
 use super::{
     credential::Credential,
     etag::Etag,
-    feature::Feature,
-    model::Model,
-    settings::Settings,
     state::{Record, Recorded, State},
 };
 
@@ -95,7 +93,7 @@ impl State {
             is_token_dropped: matches!(credential, Credential::Dropped),
             token_update_time: self.token_update_times.get(name).copied(),
             features: self.features_of(name).map(|feature| feature.name.clone()).collect(),
-            is_kept_without_beta: model.value.family.stage.needs_beta() && !self.is_beta_enabled(),
+            is_kept_without_beta: model.value.spec.family.stage.needs_beta() && !self.is_beta_enabled(),
             etag: self.etag(&name.clone().into(), model.record),
         })
     }
@@ -107,7 +105,7 @@ impl State {
         let feature = self.features.get(name)?;
         let needs_beta = facts.stage.needs_beta();
         let mut models = feature.value.references().filter_map(|name| self.models.get(name));
-        let is_kept = models.any(|model| needs_beta || model.value.family.stage.needs_beta());
+        let is_kept = models.any(|model| needs_beta || model.value.spec.family.stage.needs_beta());
         Some(FeatureView {
             facts,
             feature: Arc::clone(feature),

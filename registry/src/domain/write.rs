@@ -14,7 +14,6 @@ mod settings;
 
 use switchboard::{
     names::{CredentialId, FeatureName, ModelName, ResourceName, Revision},
-    reason::FieldReason,
     violation::Violations,
 };
 
@@ -23,8 +22,8 @@ pub use self::{
     batch::{BatchUpdateFeatures, BatchView},
     delete::{DeleteModel, DeletedView},
     diff::{COUNT_MAX, Changed, Diff, DiffView},
-    feature::{FeatureLimitsPatch, FeaturePatch, UpdateFeature},
-    model::{CreateModel, GivenEndpoints, LimitsPatch, ModelPatch, RequestedId, TlsPatch, UpdateModel},
+    feature::UpdateFeature,
+    model::{CreateModel, RequestedId, UpdateModel},
     restore::{Old, OldResource, OldValue, RestoreRevision},
     settings::UpdateSettings,
 };
@@ -178,65 +177,6 @@ pub enum WriteError {
     /// A family or a feature in beta while beta is off.
     #[error("{} in beta, and beta is off: `settings.beta_enabled` switches it on", are(.0))]
     BetaNotEnabled(Vec<String>),
-}
-
-/// What a write asks of one field.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Edit<T> {
-    /// Leave it.
-    #[default]
-    Keep,
-    /// Set it back to its default.
-    Clear,
-    /// Give it this value.
-    Set(T),
-    /// It was given a bad value, which is a violation already.
-    Bad,
-}
-
-impl<T: Clone> Edit<T> {
-    /// The value of a field that cannot be without one. `None`: it has none, which is a violation by now.
-    fn required(&self, stored: Option<&T>, field: &str, violations: &mut Violations) -> Option<T> {
-        match (self, stored) {
-            (Self::Set(value), _) => return Some(value.clone()),
-            (Self::Keep, Some(stored)) => return Some(stored.clone()),
-            (Self::Bad, _) => {}
-            (Self::Keep, None) => violations.push(field, FieldReason::FieldRequired, "must be given"),
-            (Self::Clear, _) => violations.push(field, FieldReason::FieldRequired, "is required and cannot be cleared"),
-        }
-        None
-    }
-
-    /// The value that the write gives.
-    const fn given(&self) -> Option<&T> {
-        match self {
-            Self::Set(value) => Some(value),
-            Self::Keep | Self::Clear | Self::Bad => None,
-        }
-    }
-
-    /// Whether the write leaves the field alone.
-    const fn is_kept(&self) -> bool {
-        matches!(self, Self::Keep)
-    }
-
-    /// The value of a field that may be without one.
-    fn over(&self, stored: Option<T>) -> Option<T> {
-        match self {
-            Self::Set(value) => Some(value.clone()),
-            Self::Clear => None,
-            Self::Keep | Self::Bad => stored,
-        }
-    }
-
-    /// The value of a field that has a default.
-    fn or_default(&self, stored: T, default: T) -> T {
-        match self {
-            Self::Set(value) => value.clone(),
-            Self::Clear => default,
-            Self::Keep | Self::Bad => stored,
-        }
-    }
 }
 
 /// Fails when an etag was given and is not the resource's present one.

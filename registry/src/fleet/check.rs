@@ -10,14 +10,17 @@ use std::{
 };
 
 use parking_lot::{Mutex, MutexGuard};
-use switchboard::names::{CheckId, CredentialId, ModelName};
+use switchboard::{
+    names::{CheckId, CredentialId, ModelName},
+    resource::model::Model,
+};
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
 };
 
 use super::{Fleet, Key};
-use crate::domain::{credential::SetCredential, model::Model};
+use crate::domain::credential::SetCredential;
 
 /// The most checks of one router that are under way.
 pub const RUNNING_MAX: usize = 16;

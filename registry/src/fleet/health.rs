@@ -7,11 +7,11 @@ use std::{
     sync::Arc,
 };
 
-use switchboard::names::ModelName;
+use switchboard::{names::ModelName, resource::model::Model};
 use tokio::time::Instant;
 
 use super::report::{EndpointReport, EndpointState, RouterId};
-use crate::domain::{model::Model, state::State};
+use crate::domain::state::State;
 
 /// How many endpoints are kept of one router, and how many of all: what finds no room is left out.
 pub(crate) const OF_ROUTER_MAX: usize = 10_000;
@@ -139,6 +139,7 @@ impl Health {
             return Vec::new();
         };
         model
+            .spec
             .uris()
             .filter_map(|uri| {
                 let (uri, told) = told.get_key_value(uri.as_str())?;
@@ -156,5 +157,5 @@ impl Health {
 
 fn has_endpoint(state: &State, model: &ModelName, uri: &str) -> bool {
     let model = state.models.get(model);
-    model.is_some_and(|model| model.value.uris().any(|known| known.as_str() == uri))
+    model.is_some_and(|model| model.value.spec.uris().any(|known| known.as_str() == uri))
 }

@@ -7,6 +7,7 @@ use switchboard::{
     failure::Failure,
     names::ModelName,
     pb::registry::{self, model_service_server::ModelService},
+    resource::model::Model,
     service::{deadline, request_id::RequestId},
 };
 use tonic::{Request, Response, Status};
@@ -15,7 +16,7 @@ use super::{invalid, write};
 use crate::{
     check,
     commit::Commit,
-    domain::{model::Model, state::State, view::ModelView},
+    domain::{state::State, view::ModelView},
     fleet::Fleet,
     status::write::not_found,
     wire::{self, count, page::Page},

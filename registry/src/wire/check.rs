@@ -15,7 +15,6 @@ use tokio::time::Instant;
 use super::{
     model, name,
     report::fields::{Fields, REASON_MAX},
-    stored,
 };
 use crate::{
     check::{CHECK_MAX, Checked, Routers, Subject, Wanted},
@@ -167,7 +166,7 @@ pub(super) fn request(order: &Order) -> registry::CheckRequest {
     let target = match &order.target {
         Target::Registered(name) => check_request::Target::Model(name.to_string()),
         Target::Unsaved(unsaved) => {
-            let mut model = stored::encode_model(&unsaved.model);
+            let mut model = unsaved.model.to_stored();
             model.api_token_dropped = unsaved.is_token_dropped;
             if !unsaved.is_named {
                 model.name.clear();

@@ -3,20 +3,15 @@
 use prost::Message as _;
 use switchboard::{
     catalogue::Catalogue,
-    names::{CredentialId, FeatureName, ModelName, ResourceName, Revision},
+    names::{CredentialId, FeatureName, ModelName, Revision},
     pb::registry,
     reason::FieldReason,
+    resource::{feature::Feature, settings::Settings},
     violation::Violations,
 };
 
-use super::{
-    feature, history,
-    mask::Mask,
-    model, name,
-    stored::{encode_feature, encode_model, encode_settings},
-};
+use super::{history, name, settings::check_name};
 use crate::domain::{
-    settings::Settings,
     state::State,
     write::{ApplyConfig, COUNT_MAX, DiffView, GivenFeature, GivenModel},
 };
@@ -33,9 +28,9 @@ pub fn export(state: &State) -> registry::ExportConfigResponse {
         .map(|feature| &feature.value)
         .filter(|feature| !feature.is_unset());
     let config = registry::Config {
-        models: state.models.values().map(|model| encode_model(&model.value)).collect(),
-        features: set.map(encode_feature).collect(),
-        settings: Some(encode_settings(&state.settings.value)),
+        models: state.models.values().map(|model| model.value.to_stored()).collect(),
+        features: set.map(Feature::to_message).collect(),
+        settings: Some(state.settings.value.to_stored()),
     };
     registry::ExportConfigResponse {
         config: Some(config),
@@ -67,22 +62,11 @@ pub fn apply(request: registry::ApplyConfigRequest) -> ApplyConfig {
         settings,
     } = config.unwrap_or_default();
     let settings = settings.unwrap_or_default();
-    if !matches!(settings.name.as_str(), "" | ResourceName::SETTINGS) {
-        let description = "must be `settings`, or be left out";
-        violations.push("config.settings.name", FieldReason::ValueMalformed, description);
-    }
-    let models = models.into_iter().enumerate();
-    let models = models.map(|(index, model)| given_model(index, model, &mut violations));
-    let models = models.collect();
-    let features = features.into_iter().enumerate();
-    let features = features.map(|(index, feature)| given_feature(index, feature, &mut violations));
+    check_name(&settings.name, "config.settings.name", &mut violations);
     ApplyConfig {
-        models,
-        features: features.collect(),
-        settings: Settings {
-            beta_enabled: settings.beta_enabled.unwrap_or(false),
-            inference_paused: settings.inference_paused.unwrap_or(false),
-        },
+        models: models.into_iter().map(given_model).collect(),
+        features: features.into_iter().map(given_feature).collect(),
+        settings: Settings::read(&settings),
         settings_etag: super::etag(settings.etag),
         expected: expected.filter(|revision| *revision > Revision::ZERO),
         violations,
@@ -103,27 +87,25 @@ fn check_size(config: &registry::Config, violations: &mut Violations) -> bool {
     count <= COUNT_MAX && bytes <= BYTES_MAX
 }
 
-fn given_model(index: usize, model: registry::Model, violations: &mut Violations) -> GivenModel {
-    let mut found = Violations::new();
-    let given = GivenModel {
-        name: name(&model.name, "model.name", ModelName::parse, &mut found),
+fn given_model(model: registry::Model) -> GivenModel {
+    let mut violations = Violations::new();
+    GivenModel {
+        name: name(&model.name, "model.name", ModelName::parse, &mut violations),
         etag: super::etag(model.etag.clone()),
-        patch: model::patch::patch(model, &Mask::Present, &mut found),
+        model,
+        violations,
         fresh: CredentialId::random(),
-    };
-    violations.append(found.moved("model", &format!("config.models[{index}]")));
-    given
+    }
 }
 
-fn given_feature(index: usize, feature: registry::Feature, violations: &mut Violations) -> GivenFeature {
-    let mut found = Violations::new();
-    let given = GivenFeature {
-        name: name(&feature.name, "feature.name", FeatureName::parse, &mut found),
+fn given_feature(feature: registry::Feature) -> GivenFeature {
+    let mut violations = Violations::new();
+    GivenFeature {
+        name: name(&feature.name, "feature.name", FeatureName::parse, &mut violations),
         etag: super::etag(feature.etag.clone()),
-        patch: feature::patch(feature, &Mask::Present, &mut found),
-    };
-    violations.append(found.moved("feature", &format!("config.features[{index}]")));
-    given
+        feature,
+        violations,
+    }
 }
 
 /// The answer to a configuration that was applied.

@@ -1,7 +1,5 @@
 //! What has been, on the wire: changes, and going back.
 
-mod fields;
-
 use prost::Message as _;
 use prost_types::Any;
 use switchboard::{
@@ -11,7 +9,6 @@ use switchboard::{
     violation::Violations,
 };
 
-use self::fields::fields;
 use super::{page::Page, stored, timestamp};
 use crate::{
     domain::{
@@ -20,6 +17,7 @@ use crate::{
         state::type_url,
         write::{DiffView, RestoreRevision},
     },
+    merge::differing,
     store::{PastChange, PastChanges, Query},
 };
 
@@ -231,6 +229,31 @@ pub(super) fn tried(changes: Vec<registry::Change>) -> Vec<registry::Change> {
         ..change
     });
     tried.collect()
+}
+
+/// The paths of the leaves that differ between two values of a resource, sorted. None where one of them is missing.
+fn fields(name: &ResourceName, before: Option<&[u8]>, after: Option<&[u8]>) -> Vec<String> {
+    let (Some(before), Some(after)) = (before, after) else {
+        return Vec::new();
+    };
+    match name {
+        ResourceName::Model(_) => {
+            let (before, after): (registry::ModelEntry, registry::ModelEntry) = (decode(before), decode(after));
+            let is_token_touched = before.credential != after.credential;
+            let mut paths = differing(&before.model.unwrap_or_default(), &after.model.unwrap_or_default());
+            // The credential is the trace that a token leaves.
+            paths.extend(is_token_touched.then(|| "api_token".to_owned()));
+            paths.sort_unstable();
+            paths
+        }
+        ResourceName::Feature(_) => differing::<registry::Feature>(&decode(before), &decode(after)),
+        ResourceName::Settings => differing::<registry::Settings>(&decode(before), &decode(after)),
+    }
+}
+
+/// Values that were stored can be read.
+fn decode<M: prost::Message + Default>(value: &[u8]) -> M {
+    M::decode(value).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,8 +1,5 @@
 //! Models and families on the wire.
 
-pub(super) mod part;
-pub(super) mod patch;
-
 use switchboard::{
     catalogue::{Catalogue, Family},
     names::ModelName,
@@ -11,99 +8,51 @@ use switchboard::{
     violation::Violations,
 };
 
-use self::{
-    part::{endpoints, infill_mode_number, labels, limits, platform_number, platform_options, tls},
-    patch::{bad_patch, has_any_field, patch},
-};
-use super::{
-    mask::{Fields, Mask},
-    name, name_flaw, stage, timestamp,
-};
-use crate::domain::{
-    state::State,
-    view::ModelView,
-    write::{CreateModel, RequestedId, UpdateModel},
-};
-
-/// What a mask may name.
-pub const FIELDS: Fields = Fields {
-    settable: &[
-        "display_name",
-        "family",
-        "platform",
-        "endpoints",
-        "endpoint",
-        "identifier",
-        "api_token",
-        "limits",
-        "limits.max_concurrency",
-        "limits.max_queue",
-        "limits.queue_timeout",
-        "limits.connect_timeout",
-        "limits.first_token_timeout",
-        "limits.idle_timeout",
-        "limits.total_timeout",
-        "limits.max_output_tokens",
-        "limits.context_tokens",
-        "infill_mode",
-        "tls",
-        "tls.ca_pem",
-        "tls.server_name",
-        "disabled",
-        "labels",
-        "platform_options",
-        "platform_options.api_version",
-        "platform_options.region",
-        "platform_options.project",
-    ],
-    fixed: &[
-        "name",
-        "etag",
-        "api_token_set",
-        "api_token_dropped",
-        "api_token_update_time",
-        "features",
-        "release_stage",
-        "health",
-        "revision",
-        "create_time",
-        "update_time",
-        "kept_without_beta",
-    ],
+use super::{name, stage, timestamp};
+use crate::{
+    domain::{
+        state::State,
+        view::ModelView,
+        write::{CreateModel, RequestedId, UpdateModel},
+    },
+    merge::Edit,
 };
 
 /// Reads a request to register a model.
 #[must_use]
 pub fn create(request: registry::CreateModelRequest) -> CreateModel {
     let mut violations = Violations::new();
-    let model = body(request.model, &mut violations);
-    let id = requested_id(
-        &request.model_id,
-        model.as_ref().map_or("", |model| &model.name),
-        &mut violations,
-    );
-    let patch = model.map_or_else(bad_patch, |model| patch(model, &Mask::Present, &mut violations));
-    CreateModel { id, patch, violations }
+    let given = body(request.model, &mut violations);
+    let whole = given.as_ref().map_or("", |model| &model.name);
+    CreateModel {
+        id: requested_id(&request.model_id, whole, &mut violations),
+        given,
+        violations,
+    }
 }
 
 /// Reads a request to change a model.
 #[must_use]
 pub fn update(request: registry::UpdateModelRequest) -> UpdateModel {
     let mut violations = Violations::new();
-    let mask = Mask::parse(request.update_mask.as_ref(), FIELDS, &mut violations);
-    let Some(model) = body(request.model, &mut violations) else {
-        return UpdateModel {
-            name: None,
-            etag: None,
-            patch: bad_patch(),
-            violations,
-        };
+    let has_body = request.model.is_some();
+    let edit = Edit::new(
+        request.model.unwrap_or_default(),
+        request.update_mask.as_ref(),
+        &mut violations,
+    );
+    let (name, etag) = if has_body {
+        edit.check_not_empty(&mut violations);
+        let name = name(&edit.given().name, "model.name", ModelName::parse, &mut violations);
+        (name, super::etag(edit.given().etag.clone()))
+    } else {
+        violations.push("model", FieldReason::FieldRequired, "must be given");
+        (None, None)
     };
-    mask.check_not_empty(has_any_field(&model), &mut violations);
     UpdateModel {
-        name: name(&model.name, "model.name", ModelName::parse, &mut violations),
-        etag: super::etag(model.etag.clone()),
-        patch: patch(model, &mask, &mut violations),
+        name,
+        etag,
+        edit,
         violations,
     }
 }
@@ -122,37 +71,20 @@ pub fn get(request: &registry::GetModelRequest) -> Result<ModelName, Violations>
 #[must_use]
 pub fn answer(view: &ModelView) -> registry::Model {
     let (model, record) = (&view.model.value, &view.model.record);
-    let features = view.features.iter().map(ToString::to_string).collect();
     registry::Model {
-        name: model.name.to_string(),
-        display_name: Some(model.display_name.as_str().to_owned()),
-        family: Some(model.family.machine_name.clone()),
-        platform: Some(platform_number(model.platform)),
-        endpoints: endpoints(model).collect(),
-        endpoint: None,
-        identifier: model
-            .identifier
-            .as_ref()
-            .map(|identifier| identifier.as_str().to_owned()),
-        api_token: None,
-        limits: limits(&model.limits),
-        infill_mode: Some(infill_mode_number(model.infill_mode)),
-        tls: tls(&model.tls),
-        disabled: Some(model.disabled),
-        labels: labels(model),
-        platform_options: platform_options(model),
         etag: view.etag.to_string(),
         api_token_set: view.is_token_set,
         api_token_dropped: view.is_token_dropped,
         api_token_update_time: view.token_update_time.map(timestamp),
-        features,
-        release_stage: stage(model.family.stage).into(),
+        features: view.features.iter().map(ToString::to_string).collect(),
+        release_stage: stage(model.spec.family.stage).into(),
         // Told by the fleet, to those who read.
         health: Vec::new(),
         revision: record.revision.get(),
         create_time: Some(timestamp(record.create_time)),
         update_time: Some(timestamp(record.update_time)),
         kept_without_beta: view.is_kept_without_beta,
+        ..model.to_message()
     }
 }
 
@@ -185,8 +117,7 @@ fn body(model: Option<registry::Model>, violations: &mut Violations) -> Option<r
 fn requested_id(id: &str, whole: &str, violations: &mut Violations) -> RequestedId {
     let from_id = (!id.is_empty()).then(|| {
         ModelName::from_id(id).map_err(|error| {
-            let flaw = name_flaw(id, error);
-            violations.push("model_id", flaw.reason, flaw.description);
+            violations.push("model_id", error.reason(id), error.to_string());
         })
     });
     let from_name = (!whole.is_empty()).then(|| name(whole, "model.name", ModelName::parse, violations).ok_or(()));

@@ -2,49 +2,40 @@
 
 use switchboard::{names::ResourceName, pb::registry, reason::FieldReason, violation::Violations};
 
-use super::{
-    mask::{Fields, Mask},
-    timestamp,
-};
-use crate::domain::{
-    view::SettingsView,
-    write::{Edit, UpdateSettings},
-};
-
-/// What a mask may name.
-pub const FIELDS: Fields = Fields {
-    settable: &["beta_enabled", "inference_paused"],
-    fixed: &["name", "etag", "revision", "update_time"],
+use super::timestamp;
+use crate::{
+    domain::{view::SettingsView, write::UpdateSettings},
+    merge::Edit,
 };
 
 /// Reads a request to change the settings.
 #[must_use]
 pub fn update(request: registry::UpdateSettingsRequest) -> UpdateSettings {
     let mut violations = Violations::new();
-    let mask = Mask::parse(request.update_mask.as_ref(), FIELDS, &mut violations);
-    let Some(settings) = request.settings else {
+    let has_body = request.settings.is_some();
+    let edit = Edit::new(
+        request.settings.unwrap_or_default(),
+        request.update_mask.as_ref(),
+        &mut violations,
+    );
+    if has_body {
+        check_name(&edit.given().name, "settings.name", &mut violations);
+        edit.check_not_empty(&mut violations);
+    } else {
         violations.push("settings", FieldReason::FieldRequired, "must be given");
-        return UpdateSettings {
-            etag: None,
-            beta_enabled: Edit::Bad,
-            inference_paused: Edit::Bad,
-            violations,
-        };
-    };
-    if !matches!(settings.name.as_str(), "" | ResourceName::SETTINGS) {
-        violations.push(
-            "settings.name",
-            FieldReason::ValueMalformed,
-            "must be `settings`, or be left out",
-        );
     }
-    let is_any_present = settings.beta_enabled.is_some() || settings.inference_paused.is_some();
-    mask.check_not_empty(is_any_present, &mut violations);
     UpdateSettings {
-        etag: super::etag(settings.etag),
-        beta_enabled: mask.edit("beta_enabled", settings.beta_enabled),
-        inference_paused: mask.edit("inference_paused", settings.inference_paused),
+        etag: super::etag(edit.given().etag.clone()),
+        edit,
         violations,
+    }
+}
+
+/// The settings have one name, which may be left out.
+pub(super) fn check_name(name: &str, field: &str, violations: &mut Violations) {
+    if !matches!(name, "" | ResourceName::SETTINGS) {
+        let description = "must be `settings`, or be left out";
+        violations.push(field, FieldReason::ValueMalformed, description);
     }
 }
 
@@ -54,11 +45,9 @@ pub fn answer(view: &SettingsView) -> registry::Settings {
     let record = view.settings.record;
     let changed = Some(record).filter(|record| !record.is_as_created());
     registry::Settings {
-        name: ResourceName::SETTINGS.to_owned(),
-        beta_enabled: Some(view.settings.value.beta_enabled),
-        inference_paused: Some(view.settings.value.inference_paused),
         etag: view.etag.to_string(),
         revision: changed.map_or(0, |record| record.revision.get()),
         update_time: changed.map(|record| timestamp(record.update_time)),
+        ..view.settings.value.to_message()
     }
 }

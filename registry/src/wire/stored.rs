@@ -8,22 +8,16 @@ use switchboard::{
     names::{FeatureName, ModelName, ResourceName},
     pb::registry,
     reason::FieldReason,
+    resource::{
+        feature::{Feature, FeatureSpec},
+        model::{Model, ModelSpec},
+        settings::Settings,
+    },
     violation::Violations,
 };
 
-use super::{
-    feature::{self, fallback_models, hedge_delay_message, limits_message, provider_number, rule_messages},
-    mask::Mask,
-    model::{
-        self,
-        part::{endpoints, infill_mode_number, labels, limits, platform_number, platform_options, tls},
-    },
-};
 use crate::domain::{
     credential::Credential,
-    feature::Feature,
-    model::{InfillMode, Model, Platform, Weight},
-    settings::Settings,
     state::Change,
     write::{Old, OldResource},
 };
@@ -52,12 +46,12 @@ pub enum StoredError {
 pub fn encode(change: &Change) -> Bytes {
     match change {
         Change::Model { model, credential, .. } => registry::ModelEntry {
-            model: Some(encode_model(model)),
+            model: Some(model.to_stored()),
             credential: Some(credential_ref(credential)),
         }
         .encode_to_vec(),
-        Change::Feature(feature) => encode_feature(feature).encode_to_vec(),
-        Change::Settings(settings) => encode_settings(settings).encode_to_vec(),
+        Change::Feature(feature) => feature.to_message().encode_to_vec(),
+        Change::Settings(settings) => settings.to_stored().encode_to_vec(),
     }
     .into()
 }
@@ -84,7 +78,7 @@ pub fn decode(name: &ResourceName, value: &[u8], credential: &Credential) -> Res
         ResourceName::Feature(name) => decode_feature(name, message(value)?)
             .map(Change::Feature)
             .map_err(|violations| StoredError::invalid("feature", &violations)),
-        ResourceName::Settings => Ok(Change::Settings(decode_settings(message(value)?))),
+        ResourceName::Settings => Ok(Change::Settings(Settings::read(&message(value)?))),
     }
 }
 
@@ -109,7 +103,7 @@ fn old_resource(name: &ResourceName, value: &[u8]) -> Result<OldResource, Violat
             })
         }
         ResourceName::Feature(name) => decode_feature(name, old_message(value)?).map(OldResource::Feature),
-        ResourceName::Settings => Ok(OldResource::Settings(decode_settings(old_message(value)?))),
+        ResourceName::Settings => Ok(OldResource::Settings(Settings::read(&old_message(value)?))),
     }
 }
 
@@ -135,75 +129,18 @@ pub fn is_same(name: &ResourceName, one: &[u8], other: &[u8]) -> bool {
         }
 }
 
-pub(super) fn encode_model(model: &Model) -> registry::Model {
-    let endpoints = endpoints(model).map(|endpoint| registry::Endpoint {
-        weight: endpoint.weight.filter(|&weight| weight != Weight::default().get()),
-        ..endpoint
-    });
-    registry::Model {
-        name: model.name.to_string(),
-        display_name: Some(model.display_name.as_str().to_owned()),
-        family: Some(model.family.machine_name.clone()),
-        platform: Some(model.platform)
-            .filter(|platform| *platform != Platform::default())
-            .map(platform_number),
-        endpoints: endpoints.collect(),
-        identifier: model
-            .identifier
-            .as_ref()
-            .map(|identifier| identifier.as_str().to_owned()),
-        limits: limits(&model.limits),
-        infill_mode: Some(model.infill_mode)
-            .filter(|mode| *mode != InfillMode::default())
-            .map(infill_mode_number),
-        tls: tls(&model.tls),
-        disabled: model.disabled.then_some(true),
-        labels: labels(model),
-        platform_options: platform_options(model),
-        ..Default::default()
-    }
-}
-
 fn decode_model(name: &ModelName, model: registry::Model) -> Result<Model, Violations> {
-    let mut violations = Violations::new();
-    let patch = model::patch::patch(model, &Mask::Present, &mut violations);
-    violations.or(patch).and_then(|patch| patch.into_model(name.clone()))
+    Ok(Model {
+        name: name.clone(),
+        spec: ModelSpec::whole(model)?,
+    })
 }
 
 fn decode_feature(name: &FeatureName, feature: registry::Feature) -> Result<Feature, Violations> {
-    let mut violations = Violations::new();
-    let patch = feature::patch(feature, &Mask::Present, &mut violations);
-    violations.or(patch).and_then(|patch| patch.into_feature(name.clone()))
-}
-
-fn decode_settings(settings: registry::Settings) -> Settings {
-    Settings {
-        beta_enabled: settings.beta_enabled.unwrap_or(false),
-        inference_paused: settings.inference_paused.unwrap_or(false),
-    }
-}
-
-pub(super) fn encode_feature(feature: &Feature) -> registry::Feature {
-    registry::Feature {
-        name: feature.name.to_string(),
-        // Always written: a reader must not have to guess what silence means for the one thing a feature says.
-        provider: Some(provider_number(feature.setting.provider())),
-        model: feature.setting.model().map(ToString::to_string),
-        fallback_models: fallback_models(&feature.setting),
-        rules: rule_messages(&feature.setting),
-        limits: limits_message(&feature.limits),
-        hedge_delay: hedge_delay_message(feature.hedge_delay),
-        ..Default::default()
-    }
-}
-
-pub(super) fn encode_settings(settings: &Settings) -> registry::Settings {
-    registry::Settings {
-        name: ResourceName::SETTINGS.to_owned(),
-        beta_enabled: settings.beta_enabled.then_some(true),
-        inference_paused: settings.inference_paused.then_some(true),
-        ..Default::default()
-    }
+    Ok(Feature {
+        name: name.clone(),
+        spec: FeatureSpec::whole(feature)?,
+    })
 }
 
 fn credential_ref(credential: &Credential) -> registry::CredentialRef {

@@ -48,9 +48,9 @@ fn set_beta(is_enabled: bool) -> Asked<registry::UpdateSettingsRequest> {
 
 /// What was set: names and values, without the revisions that set them.
 type Content = (
-    Vec<crate::domain::model::Model>,
-    Vec<crate::domain::feature::Feature>,
-    crate::domain::settings::Settings,
+    Vec<switchboard::resource::model::Model>,
+    Vec<switchboard::resource::feature::Feature>,
+    switchboard::resource::settings::Settings,
 );
 
 fn content(state: &State) -> Content {

@@ -10,20 +10,24 @@ use switchboard::{
     catalogue::Catalogue,
     history::View,
     names::{CredentialId, FeatureName, ModelName, ResourceName, Revision},
+    pb::registry,
     reason::FieldReason,
+    resource::{
+        Given,
+        feature::{Feature, FeatureSpec},
+        model::{GivenToken, Model, ModelSpec, ReadModel},
+        settings::Settings,
+    },
     violation::Violations,
 };
 
 use super::{
-    FeaturePatch, ModelPatch, Plan, Revise, WriteError, check_etag,
+    Plan, Revise, WriteError, check_etag,
     diff::{self, Diff, DiffView},
     feature, model,
 };
 use crate::domain::{
-    feature::Feature,
-    model::Model,
     reservation,
-    settings::Settings,
     state::{Change, State},
 };
 
@@ -54,7 +58,9 @@ pub struct GivenModel {
     /// The etag that it must have.
     pub etag: Option<String>,
     /// Its fields.
-    pub patch: ModelPatch,
+    pub model: registry::Model,
+    /// What is wrong already.
+    pub violations: Violations,
     /// The id of its credential, should one be set: each needs its own.
     pub fresh: CredentialId,
 }
@@ -67,7 +73,9 @@ pub struct GivenFeature {
     /// The etag that it must have.
     pub etag: Option<String>,
     /// Its fields.
-    pub patch: FeaturePatch,
+    pub feature: registry::Feature,
+    /// What is wrong already.
+    pub violations: Violations,
 }
 
 impl Revise for ApplyConfig {
@@ -169,8 +177,8 @@ impl<'a> Judged<'a> {
         let mut holders: HashMap<String, &ModelName> = HashMap::new();
         for (index, given) in models.iter().enumerate() {
             let path = format!("{CONFIG}.models[{index}]");
-            let mut found = Violations::new();
-            let parts = given.patch.merged(None, &mut found);
+            let mut found = given.violations.clone();
+            let read = ModelSpec::read(given.model.clone(), &Given::Whole, &mut found);
             self.violations.append(found.moved("model", &path));
             let Some(name) = &given.name else { continue };
             if !names.insert(name) {
@@ -179,28 +187,31 @@ impl<'a> Judged<'a> {
                     .push(format!("{path}.name"), FieldReason::ValueRepeated, description);
                 continue;
             }
-            let Some(parts) = parts else {
+            let Some(ReadModel { spec, token }) = read else {
                 self.in_doubt.insert(name);
                 continue;
             };
-            let model = parts.into_model(name.clone());
-            if let Some(holder) = holders.insert(model.display_name.folded().to_owned(), name) {
+            if let Some(holder) = holders.insert(spec.display_name.folded().to_owned(), name) {
                 let description = format!("is that of `{holder}`; each model needs one of its own");
                 self.violations
                     .push(format!("{path}.display_name"), FieldReason::ValueRepeated, description);
             }
-            wanted.push(self.model(model, given, &path));
+            let model = Model {
+                name: name.clone(),
+                spec,
+            };
+            wanted.push(self.model(model, &token, given.fresh, &path));
         }
         wanted
     }
 
-    fn model(&mut self, model: Model, given: &GivenModel, path: &str) -> Change {
-        let stored = self.state.models.get(&model.name);
-        if stored.is_none_or(|stored| stored.value.family != model.family) && model.family.stage.needs_beta() {
-            self.newly_in_beta.insert(model::family_subject(model.family));
+    fn model(&mut self, model: Model, token: &GivenToken, fresh: CredentialId, path: &str) -> Change {
+        let (stored, family) = (self.state.models.get(&model.name), model.spec.family);
+        if stored.is_none_or(|stored| stored.value.spec.family != family) && family.stage.needs_beta() {
+            self.newly_in_beta.insert(model::family_subject(family));
         }
         let stored = self.state.credential(&model.name);
-        let (credential, is_token_touched) = given.patch.credential(stored, &model, given.fresh);
+        let (credential, is_token_touched) = model::credential_after(token, stored, &model.spec, fresh);
         if let Err(WriteError::Invalid(found)) = model::check_size(&model, &credential) {
             self.violations.append(found.moved("model", path));
         }
@@ -218,10 +229,17 @@ impl<'a> Judged<'a> {
         let mut names = HashSet::new();
         for (index, given) in features.iter().enumerate() {
             let path = format!("{CONFIG}.features[{index}]");
-            let mut found = Violations::new();
-            let parts = given.patch.merged(None, &mut found);
+            let mut found = given.violations.clone();
+            let is_sure = |model: &ModelName| !self.in_doubt.contains(model);
+            let facts = given.name.as_ref().and_then(|name| Catalogue::get().feature(name));
+            let known = facts.filter(|facts| self.state.features.contains_key(&facts.name));
+            let check = |field: &str, model: &ModelName, found: &mut Violations| {
+                if let Some(facts) = known.filter(|_| is_sure(model)) {
+                    feature::check_reference(end, facts, field, model, found);
+                }
+            };
+            let spec = FeatureSpec::read(given.feature.clone(), &Given::Whole, check, &mut found);
             if let Some(name) = &given.name {
-                let facts = Catalogue::get().feature(name);
                 let Some((facts, stored)) = facts.zip(self.state.features.get(name)) else {
                     let description = format!("`{name}` does not exist");
                     found.push("feature.name", FieldReason::FeatureNotFound, description);
@@ -232,17 +250,15 @@ impl<'a> Judged<'a> {
                     let description = format!("`{name}` is given already");
                     found.push("feature.name", FieldReason::ValueRepeated, description);
                 }
-                for (field, model) in given.patch.given() {
-                    if !self.in_doubt.contains(model) {
-                        feature::check_reference(end, facts, &field, model, &mut found);
-                    }
-                }
-                if let Some(feature) = parts.map(|parts| parts.into_feature(name.clone())) {
-                    feature::check_size(&feature.setting, &mut found);
-                    let (before, after) = (&stored.value.setting, &feature.setting);
+                if let Some(spec) = spec {
+                    feature::check_size(&spec.setting, &mut found);
+                    let (before, after) = (&stored.value.spec.setting, &spec.setting);
                     self.newly_in_beta
                         .extend(feature::newly_in_beta(end, facts, before, after));
-                    wanted.push(Change::Feature(feature));
+                    wanted.push(Change::Feature(Feature {
+                        name: name.clone(),
+                        spec,
+                    }));
                 }
             }
             self.violations.append(found.moved("feature", &path));
@@ -261,7 +277,7 @@ impl<'a> Judged<'a> {
         }
         for (index, given) in features.iter().enumerate() {
             let feature = given.name.as_ref().and_then(|name| end.features.get(name));
-            let model = feature.and_then(|feature| end.models.get(feature.value.setting.model()?));
+            let model = feature.and_then(|feature| end.models.get(feature.value.spec.setting.model()?));
             let Some((feature, model)) = feature.zip(model) else {
                 continue;
             };

@@ -4,12 +4,12 @@ use switchboard::{
     catalogue::{self, Catalogue, Family},
     names::{CredentialId, FeatureName, ModelName, Revision},
     reason::FieldReason,
+    resource::feature::Feature,
     violation::Violations,
 };
 
 use super::{Plan, Revise, WriteError, check_etag};
 use crate::domain::{
-    feature::Feature,
     reservation,
     state::{Change, State},
     view::View,
@@ -131,7 +131,7 @@ fn find_heir<'a>(
     {
         violations.push(REASSIGN_TO, FieldReason::ReservationTooLarge, overbooked.to_string());
     }
-    let family = model.value.family;
+    let family = model.value.spec.family;
     for (facts, _) in users.iter().filter(|(facts, _)| !facts.fits(family)) {
         violations.push(
             REASSIGN_TO,

@@ -1,24 +1,30 @@
 //! Changing the setting of a feature.
 
-mod patch;
-
 use switchboard::{
     catalogue::{self, Catalogue},
     names::{CredentialId, FeatureName, ModelName},
+    pb::registry,
     reason::FieldReason,
+    resource::{
+        Given, Source,
+        feature::{Feature, FeatureSpec, Setting},
+        size,
+    },
     violation::Violations,
 };
 
-pub(super) use self::patch::RESERVED;
-pub use self::patch::{FeatureLimitsPatch, FeaturePatch};
-use self::patch::{MODEL, PROVIDER, RULES};
 use super::{Verdict, Write, WriteError, check_etag, model::family_subject};
-use crate::domain::{
-    feature::{Feature, Setting},
-    reservation, size,
-    state::{Change, State},
-    view::FeatureView,
+use crate::{
+    domain::{
+        reservation,
+        state::{Change, State},
+        view::FeatureView,
+    },
+    merge::Edit,
 };
+
+/// The field of a violation about reserved places.
+pub(super) const RESERVED: &str = "feature.limits.reserved_concurrency";
 
 /// Changes the setting of a feature.
 #[derive(Debug)]
@@ -28,7 +34,7 @@ pub struct UpdateFeature {
     /// The etag that it must have.
     pub etag: Option<String>,
     /// What to change.
-    pub patch: FeaturePatch,
+    pub edit: Edit<registry::Feature>,
     /// What is wrong already.
     pub violations: Violations,
 }
@@ -40,6 +46,7 @@ impl Write for UpdateFeature {
     fn judge(&self, state: &State, _fresh: CredentialId) -> Result<Verdict<FeatureName>, WriteError> {
         let mut violations = self.violations.clone();
         let Some(name) = &self.name else {
+            FeatureSpec::read(self.edit.alone(), &Given::Alone, |_, _, _| {}, &mut violations);
             return Err(WriteError::Invalid(violations));
         };
         let (Some(facts), Some(stored)) = (Catalogue::get().feature(name), state.features.get(name)) else {
@@ -47,26 +54,30 @@ impl Write for UpdateFeature {
         };
         check_etag(state, name.clone().into(), stored.record, self.etag.as_deref())?;
         let stored = &stored.value;
-        for (field, model) in self.patch.given() {
-            check_reference(state, facts, &field, model, &mut violations);
-        }
-        let parts = self.patch.merged(Some(stored), &mut violations);
-        let feature = parts.map(|parts| parts.into_feature(name.clone()));
-        if let Some(feature) = &feature
-            && feature.setting != stored.setting
-        {
-            for (field, model) in self.patch.kept(&feature.setting) {
-                check_reference(state, facts, &field, model, &mut violations);
-            }
-            check_size(&feature.setting, &mut violations);
-        }
+        let (merged, given) = self.edit.over(&stored.to_message());
+        let check_given = |field: &str, model: &ModelName, found: &mut Violations| {
+            check_reference(state, facts, field, model, found);
+        };
+        let spec = FeatureSpec::read(merged, &given, check_given, &mut violations);
+        let feature = spec.map(|spec| Feature {
+            name: name.clone(),
+            spec,
+        });
         if let Some(feature) = &feature {
-            self.check_reservation(state, stored, feature, &mut violations);
+            let setting = &feature.spec.setting;
+            if *setting != stored.spec.setting {
+                let is_kept = |path: &str| given.source(path, true) == Source::Kept;
+                for (field, model) in setting.named(is_kept) {
+                    check_reference(state, facts, &field, model, &mut violations);
+                }
+                check_size(setting, &mut violations);
+            }
+            check_reservation(state, &given, stored, feature, &mut violations);
         }
         let (Some(feature), true) = (feature, violations.is_empty()) else {
             return Err(WriteError::Invalid(violations));
         };
-        check_beta(state, facts, &stored.setting, &feature.setting)?;
+        check_beta(state, facts, &stored.spec.setting, &feature.spec.setting)?;
         Ok(Verdict {
             name: name.clone(),
             change: (feature != *stored).then_some(Change::Feature(feature)),
@@ -78,26 +89,24 @@ impl Write for UpdateFeature {
     }
 }
 
-impl UpdateFeature {
-    /// Places that are newly reserved on a model have to be there beside those of the other features.
-    fn check_reservation(&self, state: &State, stored: &Feature, feature: &Feature, violations: &mut Violations) {
-        let Some(model) = feature.setting.model() else { return };
-        let (before, after) = (stored.places_on(model), feature.places_on(model));
-        let Some(known) = state.models.get(model).filter(|_| after > before) else {
-            return;
+/// Places that are newly reserved on a model have to be there beside those of the other features.
+fn check_reservation(state: &State, given: &Given, stored: &Feature, feature: &Feature, violations: &mut Violations) {
+    let Some(model) = feature.spec.setting.model() else {
+        return;
+    };
+    let (before, after) = (stored.places_on(model), feature.places_on(model));
+    let Some(known) = state.models.get(model).filter(|_| after > before) else {
+        return;
+    };
+    let all = state.places_reserved_on(model) - before + after;
+    if let Err(overbooked) = reservation::check(&known.value, all) {
+        let field = match given.source("limits.reserved_concurrency", true) {
+            Source::Set => RESERVED,
+            // It is switched on again.
+            Source::Kept | Source::Cleared if stored.spec.setting.model() == Some(model) => "feature.provider",
+            Source::Kept | Source::Cleared => "feature.model",
         };
-        let all = state.places_reserved_on(model) - before + after;
-        if let Err(overbooked) = reservation::check(&known.value, all) {
-            let field = if self.patch.limits.reserved_concurrency.given().is_some() {
-                RESERVED
-            } else if stored.setting.model() == Some(model) {
-                // It is switched on again.
-                PROVIDER
-            } else {
-                MODEL
-            };
-            violations.push(field, FieldReason::ReservationTooLarge, overbooked.to_string());
-        }
+        violations.push(field, FieldReason::ReservationTooLarge, overbooked.to_string());
     }
 }
 
@@ -113,7 +122,7 @@ pub(super) fn check_reference(
         let description = format!("`{name}` does not exist");
         return violations.push(field, FieldReason::ModelNotFound, description);
     };
-    let family = model.value.family;
+    let family = model.value.spec.family;
     if !facts.fits(family) {
         violations.push(
             field,
@@ -133,7 +142,7 @@ pub(super) fn check_size(setting: &Setting, violations: &mut Violations) {
     let bytes = setting.stored_bytes_max();
     if bytes > size::STORED_BYTES_MAX {
         let description = format!("{}: give fewer conditions", size::too_large(bytes));
-        violations.push(RULES, FieldReason::ValueOutOfRange, description);
+        violations.push("feature.rules", FieldReason::ValueOutOfRange, description);
     }
 }
 
@@ -163,7 +172,7 @@ pub(super) fn newly_in_beta(
         .references()
         .filter(|model| stored.references().all(|known| known != *model))
         .filter_map(|model| state.models.get(model))
-        .map(|model| model.value.family)
+        .map(|model| model.value.spec.family)
         .collect();
     let mut subjects = Vec::new();
     if facts.stage.needs_beta() && !families.is_empty() {

@@ -1,23 +1,29 @@
 //! Creating and changing models.
 
-mod patch;
-
 use switchboard::{
     catalogue::{Catalogue, Family},
+    endpoint::{EndpointUri, Origin},
     names::{CredentialId, ModelName},
+    pb::registry,
     reason::FieldReason,
+    resource::{
+        Given, Source,
+        derived_id::numbered,
+        model::{DisplayName, GivenToken, Model, ModelSpec},
+        size,
+    },
     violation::Violations,
 };
 
-pub use self::patch::{GivenEndpoints, LimitsPatch, ModelPatch, TlsPatch};
-use super::{Edit, Verdict, Write, WriteError, check_etag};
-use crate::domain::{
-    credential::Credential,
-    derived_id::numbered,
-    model::{DisplayName, Model},
-    reservation, size,
-    state::{Change, State},
-    view::ModelView,
+use super::{Verdict, Write, WriteError, check_etag};
+use crate::{
+    domain::{
+        credential::{Credential, SetCredential},
+        reservation,
+        state::{Change, State},
+        view::ModelView,
+    },
+    merge::Edit,
 };
 
 /// Registers a model.
@@ -25,8 +31,8 @@ use crate::domain::{
 pub struct CreateModel {
     /// The id that it shall have.
     pub id: RequestedId,
-    /// Its fields.
-    pub patch: ModelPatch,
+    /// Its fields. `None`: there are none, which is a violation already.
+    pub given: Option<registry::Model>,
     /// What is wrong already.
     pub violations: Violations,
 }
@@ -55,7 +61,7 @@ pub struct UpdateModel {
     /// The etag that it must have.
     pub etag: Option<String>,
     /// What to change.
-    pub patch: ModelPatch,
+    pub edit: Edit<registry::Model>,
     /// What is wrong already.
     pub violations: Violations,
 }
@@ -66,8 +72,9 @@ impl Write for CreateModel {
 
     fn judge(&self, state: &State, fresh: CredentialId) -> Result<Verdict<ModelName>, WriteError> {
         let mut violations = self.violations.clone();
-        let parts = self.patch.merged(None, &mut violations);
-        let (Some(parts), true) = (parts, violations.is_empty()) else {
+        let given = self.given.clone();
+        let read = given.and_then(|given| ModelSpec::read(given, &Given::Whole, &mut violations));
+        let (Some(read), true) = (read, violations.is_empty()) else {
             return Err(WriteError::Invalid(violations));
         };
         let name = match &self.id {
@@ -78,13 +85,13 @@ impl Write for CreateModel {
                 });
             }
             RequestedId::Given { name, .. } => name.clone(),
-            RequestedId::Derived => free_name(state, &parts.display_name)?,
+            RequestedId::Derived => free_name(state, &read.spec.display_name)?,
             RequestedId::Bad => return Err(WriteError::Invalid(violations)),
         };
-        let model = parts.into_model(name);
+        let model = Model { name, spec: read.spec };
         check_display_name(state, &model)?;
-        check_beta(state, model.family)?;
-        let (credential, is_token_touched) = self.patch.credential(&Credential::None, &model, fresh);
+        check_beta(state, model.spec.family)?;
+        let (credential, is_token_touched) = credential_after(&read.token, &Credential::None, &model.spec, fresh);
         check_size(&model, &credential)?;
         Ok(Verdict {
             name: model.name.clone(),
@@ -108,6 +115,7 @@ impl Write for UpdateModel {
     fn judge(&self, state: &State, fresh: CredentialId) -> Result<Verdict<ModelName>, WriteError> {
         let mut violations = self.violations.clone();
         let Some(name) = &self.name else {
+            ModelSpec::read(self.edit.alone(), &Given::Alone, &mut violations);
             return Err(WriteError::Invalid(violations));
         };
         let Some(stored) = state.models.get(name) else {
@@ -115,22 +123,36 @@ impl Write for UpdateModel {
         };
         check_etag(state, name.clone().into(), stored.record, self.etag.as_deref())?;
         let stored = &stored.value;
-        if let Edit::Set(family) = self.patch.family
-            && family != stored.family
-        {
+        let (merged, given) = self.edit.over(&stored.to_message());
+        let replaces_several = replaces_several(&stored.spec, &merged, &given);
+        let family = merged
+            .family
+            .as_deref()
+            .and_then(|family| Catalogue::get().family(family));
+        let read = ModelSpec::read(merged, &given, &mut violations);
+        if replaces_several {
+            violations.push(
+                "model.endpoint",
+                FieldReason::EndpointAmbiguous,
+                "stands for the only endpoint, but the model has several; give the whole list as `endpoints`",
+            );
+        }
+        if let Some(family) = family.filter(|family| *family != stored.spec.family) {
             check_features(state, name, family, &mut violations);
         }
-        let parts = self.patch.merged(Some(stored), &mut violations);
-        let (Some(parts), true) = (parts, violations.is_empty()) else {
+        let (Some(read), true) = (read, violations.is_empty()) else {
             return Err(WriteError::Invalid(violations));
         };
-        let model = parts.into_model(name.clone());
+        let model = Model {
+            name: name.clone(),
+            spec: read.spec,
+        };
         check_reservations(state, stored, &model)?;
         check_display_name(state, &model)?;
-        if model.family != stored.family {
-            check_beta(state, model.family)?;
+        if model.spec.family != stored.spec.family {
+            check_beta(state, model.spec.family)?;
         }
-        let (credential, is_token_touched) = self.patch.credential(state.credential(name), &model, fresh);
+        let (credential, is_token_touched) = credential_after(&read.token, state.credential(name), &model.spec, fresh);
         check_size(&model, &credential)?;
         let is_changed = is_token_touched || model != *stored;
         Ok(Verdict {
@@ -145,6 +167,38 @@ impl Write for UpdateModel {
 
     fn view(state: &State, name: &ModelName) -> Option<ModelView> {
         state.model(name)
+    }
+}
+
+/// Whether a write gives the short form of one endpoint to a model that has several.
+fn replaces_several(stored: &ModelSpec, merged: &registry::Model, given: &Given) -> bool {
+    let is_list_given = given.source("endpoints", !merged.endpoints.is_empty()) == Source::Set;
+    let one = merged.endpoint.as_deref().filter(|_| !is_list_given);
+    stored.endpoints.as_slice().len() > 1 && one.is_some_and(|one| EndpointUri::parse(one).is_ok())
+}
+
+/// The credential that a model has after a write, and whether the write set, cleared or dropped it.
+pub(super) fn credential_after(
+    token: &GivenToken,
+    stored: &Credential,
+    model: &ModelSpec,
+    fresh: CredentialId,
+) -> (Credential, bool) {
+    let origins = model.origins();
+    match (token, stored) {
+        (GivenToken::Set(token), _) => {
+            let set = SetCredential {
+                id: fresh,
+                origins,
+                token: token.clone(),
+            };
+            (Credential::Set(set), true)
+        }
+        (GivenToken::Cleared, Credential::None) => (Credential::None, false),
+        (GivenToken::Cleared, Credential::Set(_) | Credential::Dropped) => (Credential::None, true),
+        // A token goes only where its giver saw it going.
+        (GivenToken::Kept, Credential::Set(set)) if !origins.is_subset(&set.origins) => (Credential::Dropped, true),
+        (GivenToken::Kept, kept) => (kept.clone(), false),
     }
 }
 
@@ -169,7 +223,7 @@ fn check_display_name(state: &State, model: &Model) -> Result<(), WriteError> {
         .models
         .values()
         .map(|other| &other.value)
-        .find(|other| other.name != model.name && other.display_name.is_taken_by(&model.display_name));
+        .find(|other| other.name != model.name && other.spec.display_name.is_taken_by(&model.spec.display_name));
     match holder {
         Some(holder) => Err(WriteError::NameTaken {
             field: "model.display_name",
@@ -181,7 +235,7 @@ fn check_display_name(state: &State, model: &Model) -> Result<(), WriteError> {
 
 /// A limit that changes has to leave the places that features have reserved.
 fn check_reservations(state: &State, stored: &Model, model: &Model) -> Result<(), WriteError> {
-    if model.limits.max_concurrency == stored.limits.max_concurrency {
+    if model.spec.limits.max_concurrency == stored.spec.limits.max_concurrency {
         return Ok(());
     }
     reservation::check(model, state.places_reserved_on(&model.name)).map_err(|overbooked| {
@@ -197,7 +251,16 @@ fn check_reservations(state: &State, stored: &Model, model: &Model) -> Result<()
 
 /// What is stored has to fit into one part of the change stream.
 pub(super) fn check_size(model: &Model, credential: &Credential) -> Result<(), WriteError> {
-    let bytes = model.stored_bytes_max(credential);
+    let origins = match credential {
+        Credential::Set(set) => set
+            .origins
+            .iter()
+            .map(Origin::to_string)
+            .map(|origin| size::text(&origin))
+            .sum(),
+        Credential::None | Credential::Dropped => 0,
+    };
+    let bytes = model.stored_bytes_max() + origins;
     if bytes <= size::STORED_BYTES_MAX {
         return Ok(());
     }

@@ -5,18 +5,21 @@ use std::sync::Arc;
 use bytes::Bytes;
 use switchboard::{
     names::{CredentialId, ResourceName, Revision},
+    resource::{
+        feature::Feature,
+        model::{GivenToken, Model},
+        settings::Settings,
+    },
     violation::Violations,
 };
 
 use super::{
-    ModelPatch, Plan, Revise, WriteError,
+    Plan, Revise, WriteError,
     diff::{self, Diff, DiffView},
+    model::credential_after,
 };
 use crate::domain::{
     credential::Credential,
-    feature::Feature,
-    model::Model,
-    settings::Settings,
     state::{Change, State},
 };
 
@@ -135,7 +138,7 @@ impl Revise for RestoreRevision {
 /// along.
 fn brought_back(state: &State, model: &Model, wanted_token: bool, fresh: CredentialId) -> Change {
     let (credential, is_token_touched) = if state.models.contains_key(&model.name) {
-        ModelPatch::default().credential(state.credential(&model.name), model, fresh)
+        credential_after(&GivenToken::Kept, state.credential(&model.name), &model.spec, fresh)
     } else if wanted_token {
         (Credential::Dropped, true)
     } else {

@@ -2,14 +2,18 @@
 
 use switchboard::{
     names::{CredentialId, ResourceName},
+    pb::registry,
+    resource::settings::Settings,
     violation::Violations,
 };
 
-use super::{Edit, Verdict, Write, WriteError, check_etag};
-use crate::domain::{
-    settings::Settings,
-    state::{Change, State},
-    view::SettingsView,
+use super::{Verdict, Write, WriteError, check_etag};
+use crate::{
+    domain::{
+        state::{Change, State},
+        view::SettingsView,
+    },
+    merge::Edit,
 };
 
 /// Changes the settings of the instance.
@@ -17,10 +21,8 @@ use crate::domain::{
 pub struct UpdateSettings {
     /// The etag that they must have.
     pub etag: Option<String>,
-    /// `beta_enabled`. Its default is false.
-    pub beta_enabled: Edit<bool>,
-    /// `inference_paused`. Its default is false.
-    pub inference_paused: Edit<bool>,
+    /// What to change.
+    pub edit: Edit<registry::Settings>,
     /// What is wrong already.
     pub violations: Violations,
 }
@@ -40,10 +42,7 @@ impl Write for UpdateSettings {
             return Err(WriteError::Invalid(self.violations.clone()));
         }
         let stored = state.settings.value;
-        let settings = Settings {
-            beta_enabled: self.beta_enabled.or_default(stored.beta_enabled, false),
-            inference_paused: self.inference_paused.or_default(stored.inference_paused, false),
-        };
+        let settings = Settings::read(&self.edit.over(&stored.to_message()).0);
         Ok(Verdict {
             name: (),
             change: (settings != stored).then_some(Change::Settings(settings)),

@@ -8,6 +8,7 @@ use switchboard::{
 };
 
 use super::*;
+use crate::merge::Editable as _;
 
 fn items() -> Items {
     let incarnation = Incarnation {
@@ -167,11 +168,8 @@ fn the_fields_that_differ_are_those_that_a_mask_would_name() {
         };
     });
     // Every leaf that can be set, but the short form of one.
-    let settable = crate::wire::model::FIELDS.settable.iter();
-    let mut expected: Vec<_> = settable
-        .filter(|path| !matches!(**path, "endpoint" | "limits" | "tls" | "platform_options"))
-        .copied()
-        .collect();
+    let settable = registry::Model::layout().leaves();
+    let mut expected: Vec<_> = settable.filter(|path| *path != "endpoint").collect();
     expected.sort_unstable();
     assert_eq!(fields(&name, Some(&plain), Some(&full)), expected);
     assert!(fields(&name, Some(&plain), Some(&plain)).is_empty());
@@ -191,8 +189,7 @@ fn the_fields_that_differ_are_those_that_a_mask_would_name() {
         ..Default::default()
     };
     let found = fields(&feature, Some(&[]), Some(&set.encode_to_vec()));
-    let settable = crate::wire::feature::FIELDS.settable.iter();
-    let mut expected: Vec<_> = settable.filter(|path| **path != "limits").copied().collect();
+    let mut expected: Vec<_> = registry::Feature::layout().leaves().collect();
     expected.sort_unstable();
     assert_eq!(found, expected);
     let set = registry::Settings {

@@ -190,9 +190,8 @@ fn all_that_is_wrong_is_told_at_its_place() {
     let found = bad_fields(apply(&mut world, bad));
     let expected = [
         "config.models[1].family FAMILY_UNKNOWN",
-        "config.models[3].name FIELD_REQUIRED",
-        "config.features[6].name VALUE_MALFORMED",
         "config.models[2].name VALUE_REPEATED",
+        "config.models[3].name FIELD_REQUIRED",
         "config.models[4].display_name VALUE_REPEATED",
         "config.models[5].display_name FIELD_REQUIRED",
         "config.models[5].family FIELD_REQUIRED",
@@ -202,6 +201,7 @@ fn all_that_is_wrong_is_told_at_its_place() {
         "config.features[3].name VALUE_REPEATED",
         "config.features[4].model PROVIDER_MISMATCH",
         "config.features[5].model FAMILY_NOT_COMPATIBLE",
+        "config.features[6].name VALUE_MALFORMED",
     ];
     assert_eq!(found, expected, "the doubtful model is no second violation");
     assert_eq!(

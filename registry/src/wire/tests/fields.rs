@@ -8,7 +8,7 @@ use switchboard::pb::registry::{self, InfillMode, ModelLimits, Tls};
 use super::{World, bad_fields, endpoints, model, named};
 
 const NAME: &str = "models/m";
-const CA: &str = include_str!("../../domain/model/tls/ca.pem");
+const CA: &str = include_str!("../../../../src/resource/model/tls/ca.pem");
 
 fn world() -> World {
     let mut world = World::new();

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use switchboard::names::ModelName;
+use crate::names::ModelName;
 
 use super::FeaturePartError;
-use crate::domain::{
+use crate::resource::{
     derived_id::numbered,
     size::{NUMBERS, text},
 };

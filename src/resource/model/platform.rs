@@ -1,90 +1,99 @@
 //! Which kind of API a model's servers speak, and how identifiers tell it.
 
-use switchboard::endpoint::EndpointUri;
+use std::sync::LazyLock;
 
-use super::ModelPartError;
+use super::{Endpoint, ModelPartError};
+use crate::{endpoint::EndpointUri, pb::registry::Platform as Kind};
 
-/// The kind of API that a model's servers speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// The kind of API that a model's servers speak, with what that kind needs.
+///
+/// [`Kind`] names the same kinds, and those that this build does not speak.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub enum Platform {
-    /// OpenAI's chat completions and completions.
+    /// OpenAI's chat completions and completions, as many servers have them.
     #[default]
     OpenAiCompatible,
     /// Azure OpenAI.
-    AzureOpenAi,
+    AzureOpenAi {
+        /// The version of its API.
+        api_version: ApiVersion,
+    },
     /// Anthropic Messages.
     Anthropic,
-    /// Amazon Bedrock.
-    Bedrock,
-    /// Google Vertex AI.
-    VertexAi,
 }
 
 impl Platform {
-    /// Whether this version speaks to it.
+    /// Its name in the contract.
     #[must_use]
-    pub const fn is_supported(self) -> bool {
+    pub const fn kind(&self) -> Kind {
         match self {
-            Self::OpenAiCompatible | Self::AzureOpenAi | Self::Anthropic => true,
-            Self::Bedrock | Self::VertexAi => false,
+            Self::OpenAiCompatible => Kind::OpenaiCompatible,
+            Self::AzureOpenAi { .. } => Kind::AzureOpenai,
+            Self::Anthropic => Kind::Anthropic,
         }
     }
 
-    /// Where it is reached by models that name no endpoint. `None`: they have to.
+    /// The version of its API, for platforms that want one.
     #[must_use]
-    pub fn own_endpoint(self) -> Option<&'static EndpointUri> {
+    pub const fn api_version(&self) -> Option<&ApiVersion> {
         match self {
-            Self::Anthropic => Some(EndpointUri::anthropic()),
-            Self::OpenAiCompatible | Self::AzureOpenAi | Self::Bedrock | Self::VertexAi => None,
+            Self::AzureOpenAi { api_version } => Some(api_version),
+            Self::OpenAiCompatible | Self::Anthropic => None,
         }
+    }
+
+    /// The server of models that name no endpoint. `None`: they have to.
+    #[must_use]
+    pub fn own_endpoint(&self) -> Option<&'static Endpoint> {
+        own_endpoint(self.kind())
     }
 
     /// Whether chats are all that it takes.
     #[must_use]
-    pub const fn is_chat_only(self) -> bool {
-        match self {
-            Self::Anthropic => true,
-            Self::OpenAiCompatible | Self::AzureOpenAi | Self::Bedrock | Self::VertexAi => false,
-        }
+    pub const fn is_chat_only(&self) -> bool {
+        is_chat_only(self.kind())
     }
+}
 
-    /// Whether it wants to be told the version of its API.
-    #[must_use]
-    pub const fn has_api_version(self) -> bool {
-        match self {
-            Self::AzureOpenAi => true,
-            Self::OpenAiCompatible | Self::Anthropic | Self::Bedrock | Self::VertexAi => false,
-        }
+/// Whether this build speaks to a platform.
+pub(super) const fn is_supported(kind: Kind) -> bool {
+    match kind {
+        Kind::OpenaiCompatible | Kind::AzureOpenai | Kind::Anthropic => true,
+        Kind::Unspecified | Kind::Bedrock | Kind::VertexAi => false,
     }
+}
 
-    /// The names of those to which this version speaks.
-    #[must_use]
-    pub fn supported() -> String {
-        let all = [
-            Self::OpenAiCompatible,
-            Self::AzureOpenAi,
-            Self::Anthropic,
-            Self::Bedrock,
-            Self::VertexAi,
-        ];
-        let names: Vec<_> = all
-            .into_iter()
-            .filter(|one| one.is_supported())
-            .map(Self::as_str)
-            .collect();
-        names.join(", ")
+/// The names of the platforms to which this build speaks.
+pub(super) fn supported() -> String {
+    let all = [
+        Kind::OpenaiCompatible,
+        Kind::AzureOpenai,
+        Kind::Anthropic,
+        Kind::Bedrock,
+        Kind::VertexAi,
+    ];
+    let names: Vec<_> = all
+        .into_iter()
+        .filter(|kind| is_supported(*kind))
+        .map(|kind| kind.as_str_name())
+        .collect();
+    names.join(", ")
+}
+
+/// The server of models of a platform that name no endpoint. `None`: they have to.
+pub(super) fn own_endpoint(kind: Kind) -> Option<&'static Endpoint> {
+    static ANTHROPIC: LazyLock<Endpoint> = LazyLock::new(|| Endpoint::at(EndpointUri::anthropic().clone()));
+    match kind {
+        Kind::Anthropic => Some(&ANTHROPIC),
+        Kind::Unspecified | Kind::OpenaiCompatible | Kind::AzureOpenai | Kind::Bedrock | Kind::VertexAi => None,
     }
+}
 
-    /// Its name in the contract.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::OpenAiCompatible => "PLATFORM_OPENAI_COMPATIBLE",
-            Self::AzureOpenAi => "PLATFORM_AZURE_OPENAI",
-            Self::Anthropic => "PLATFORM_ANTHROPIC",
-            Self::Bedrock => "PLATFORM_BEDROCK",
-            Self::VertexAi => "PLATFORM_VERTEX_AI",
-        }
+/// Whether chats are all that a platform takes.
+pub(super) const fn is_chat_only(kind: Kind) -> bool {
+    match kind {
+        Kind::Anthropic => true,
+        Kind::Unspecified | Kind::OpenaiCompatible | Kind::AzureOpenai | Kind::Bedrock | Kind::VertexAi => false,
     }
 }
 
@@ -94,7 +103,7 @@ pub struct Prefix {
     /// The text, slash included.
     pub text: &'static str,
     /// The platform that it tells.
-    pub platform: Platform,
+    pub platform: Kind,
 }
 
 impl Prefix {
@@ -102,20 +111,20 @@ impl Prefix {
     pub const PLAIN: &'static str = "custom_openai/";
 
     const ALL: [Self; 5] = [
-        Self::new(Self::PLAIN, Platform::OpenAiCompatible),
-        Self::new("azure/", Platform::AzureOpenAi),
-        Self::new("anthropic/", Platform::Anthropic),
-        Self::new("bedrock/", Platform::Bedrock),
-        Self::new("vertex_ai/", Platform::VertexAi),
+        Self::new(Self::PLAIN, Kind::OpenaiCompatible),
+        Self::new("azure/", Kind::AzureOpenai),
+        Self::new("anthropic/", Kind::Anthropic),
+        Self::new("bedrock/", Kind::Bedrock),
+        Self::new("vertex_ai/", Kind::VertexAi),
     ];
 
-    const fn new(text: &'static str, platform: Platform) -> Self {
+    const fn new(text: &'static str, platform: Kind) -> Self {
         Self { text, platform }
     }
 }
 
 /// The version of a platform's API.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ApiVersion(Box<str>);
 
 impl ApiVersion {
@@ -190,9 +199,17 @@ impl Identifier {
         Prefix::ALL.into_iter().find(|prefix| self.0.starts_with(prefix.text))
     }
 
+    /// The name that is sent to the servers: without the prefix.
+    #[must_use]
+    pub fn sent(&self) -> &str {
+        self.prefix()
+            .and_then(|prefix| self.0.strip_prefix(prefix.text))
+            .unwrap_or(&self.0)
+    }
+
     /// Why it cannot be a name on a platform, with both ways out. `None`: it can.
     #[must_use]
-    pub fn contradiction(&self, platform: Platform) -> Option<String> {
+    pub fn contradiction(&self, platform: Kind) -> Option<String> {
         let prefix = self.prefix().filter(|prefix| prefix.platform != platform)?;
         let remedy = if prefix.text == Prefix::PLAIN {
             "leave the prefix out".to_owned()
@@ -206,8 +223,8 @@ impl Identifier {
         Some(format!(
             "begins with `{}`, which tells {}, but the model's platform is {}; give that as `platform` too, or {remedy}",
             prefix.text,
-            prefix.platform.as_str(),
-            platform.as_str()
+            prefix.platform.as_str_name(),
+            platform.as_str_name()
         ))
     }
 }
@@ -227,14 +244,19 @@ mod tests {
             ("azure", None),
             ("org/model", None),
             ("org/azure/x", None),
-            ("custom_openai/mistral", Some(Platform::OpenAiCompatible)),
-            ("custom_openai/azure/x", Some(Platform::OpenAiCompatible)),
-            ("azure/x", Some(Platform::AzureOpenAi)),
-            ("anthropic/x", Some(Platform::Anthropic)),
-            ("bedrock/x", Some(Platform::Bedrock)),
-            ("vertex_ai/x/y", Some(Platform::VertexAi)),
+            ("custom_openai/mistral", Some(Kind::OpenaiCompatible)),
+            ("custom_openai/azure/x", Some(Kind::OpenaiCompatible)),
+            ("azure/x", Some(Kind::AzureOpenai)),
+            ("anthropic/x", Some(Kind::Anthropic)),
+            ("bedrock/x", Some(Kind::Bedrock)),
+            ("vertex_ai/x/y", Some(Kind::VertexAi)),
         ] {
             assert_eq!(identifier(text).as_str(), text);
+            let sent = text.strip_prefix("custom_openai/").unwrap_or(match platform {
+                Some(_) => text.split_once('/').unwrap().1,
+                None => text,
+            });
+            assert_eq!(identifier(text).sent(), sent);
             assert_eq!(
                 identifier(text).prefix().map(|prefix| prefix.platform),
                 platform,
@@ -275,14 +297,14 @@ mod tests {
 
     #[test]
     fn a_contradiction_names_both_ways_out() {
-        assert_eq!(identifier("org/model").contradiction(Platform::Bedrock), None);
-        assert_eq!(identifier("azure/x").contradiction(Platform::AzureOpenAi), None);
-        let said = identifier("azure/x").contradiction(Platform::OpenAiCompatible).unwrap();
+        assert_eq!(identifier("org/model").contradiction(Kind::Bedrock), None);
+        assert_eq!(identifier("azure/x").contradiction(Kind::AzureOpenai), None);
+        let said = identifier("azure/x").contradiction(Kind::OpenaiCompatible).unwrap();
         assert!(
             said.contains("`platform`") && said.contains("custom_openai/azure/"),
             "{said}"
         );
-        let said = identifier("custom_openai/x").contradiction(Platform::Bedrock).unwrap();
+        let said = identifier("custom_openai/x").contradiction(Kind::Bedrock).unwrap();
         assert!(
             said.contains("`platform`") && said.contains("leave the prefix out"),
             "{said}"

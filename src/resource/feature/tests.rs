@@ -133,19 +133,29 @@ fn references_move_together_and_no_fallback_is_left_twice() {
         (("a", &["b"]), ("x", "y"), ("a", &["b"])),
     ] {
         let feature = Feature {
-            setting: Setting::SelfHosted {
-                model: model(before.0),
-                routes: routes(before.1, &[before.0, from]),
+            name: FeatureName::from_id("duo_chat").unwrap(),
+            spec: FeatureSpec {
+                setting: Setting::SelfHosted {
+                    model: model(before.0),
+                    routes: routes(before.1, &[before.0, from]),
+                },
+                ..FeatureSpec::default()
             },
-            ..Feature::unset(FeatureName::from_id("duo_chat").unwrap())
         };
         let moved = feature.reassigned(&model(from), &model(to));
-        let fallbacks: Vec<_> = moved.setting.fallbacks().iter().map(ModelName::id).collect();
-        assert_eq!(moved.setting.model().map(ModelName::id), Some(after.0));
+        let fallbacks: Vec<_> = moved.spec.setting.fallbacks().iter().map(ModelName::id).collect();
+        assert_eq!(moved.spec.setting.model().map(ModelName::id), Some(after.0));
         assert_eq!(fallbacks, after.1, "{from} to {to}");
         assert!(moved.references().all(|name| name.id() != from || from == to));
-        let ids =
-            |feature: &Feature| -> Vec<_> { feature.setting.rules().iter().map(|rule| rule.id.clone()).collect() };
+        let ids = |feature: &Feature| -> Vec<_> {
+            feature
+                .spec
+                .setting
+                .rules()
+                .iter()
+                .map(|rule| rule.id.clone())
+                .collect()
+        };
         assert_eq!(ids(&moved), ids(&feature), "an id seeds who is drawn, so it stays");
     }
 }

@@ -2,9 +2,11 @@
 
 use std::collections::HashSet;
 
-use switchboard::endpoint::EndpointUri;
-
-use super::ModelPartError;
+use super::{
+    super::fields::{Field, Fields, Flaw},
+    ModelPartError,
+};
+use crate::{endpoint::EndpointUri, pb::registry, reason::FieldReason, resource::Source};
 
 /// Share of the calls relative to a model's other endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +82,18 @@ pub struct Endpoint {
     pub zone: Zone,
 }
 
+impl Endpoint {
+    /// A server with the default weight, nowhere in particular.
+    #[must_use]
+    pub fn at(uri: EndpointUri) -> Self {
+        Self {
+            uri,
+            weight: Weight::default(),
+            zone: Zone::default(),
+        }
+    }
+}
+
 /// The servers that a model names: at most 64, each once, not all of them drained.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Endpoints(Vec<Endpoint>);
@@ -115,17 +129,109 @@ impl Endpoints {
     /// One server with the default weight.
     #[must_use]
     pub fn one(uri: EndpointUri) -> Self {
-        Self(vec![Endpoint {
-            uri,
-            weight: Weight::default(),
-            zone: Zone::default(),
-        }])
+        Self(vec![Endpoint::at(uri)])
     }
 
     /// The servers, in the order in which they were given.
     #[must_use]
     pub fn as_slice(&self) -> &[Endpoint] {
         &self.0
+    }
+}
+
+/// Reads `endpoints` and its short form `endpoint`.
+pub(super) fn read(list: Vec<registry::Endpoint>, one: Option<String>, fields: &mut Fields<'_>) -> Field<Endpoints> {
+    const LIST: &str = "endpoints";
+    const ONE: &str = "endpoint";
+    let (list_source, one_source) = (fields.source(LIST, !list.is_empty()), fields.source(ONE, one.is_some()));
+    let listed = read_list(list, list_source, fields);
+    let one = fields.read(ONE, one, |text| EndpointUri::parse(&text));
+    match (list_source, one_source) {
+        (Source::Set, Source::Set) => {
+            let description = "must not be given beside `endpoints`, of which it is the short form";
+            fields.push(ONE, FieldReason::EndpointAmbiguous, description);
+            Field::bad(Source::Set)
+        }
+        (Source::Kept | Source::Cleared, Source::Set) => Field {
+            value: one.value.map(Endpoints::one),
+            source: Source::Set,
+            is_bad: one.is_bad,
+        },
+        (Source::Kept, Source::Cleared) => Field {
+            value: None,
+            source: Source::Cleared,
+            is_bad: false,
+        },
+        (_, Source::Kept | Source::Cleared) => listed,
+    }
+}
+
+fn read_list(list: Vec<registry::Endpoint>, source: Source, fields: &mut Fields<'_>) -> Field<Endpoints> {
+    if list.is_empty() {
+        return Field {
+            value: None,
+            source,
+            is_bad: false,
+        };
+    }
+    let before = fields.violations.as_slice().len();
+    // One entry too many is a violation; a thousand of them need no thousand violations.
+    let entries = list.into_iter().enumerate().take(Endpoints::COUNT_MAX + 1);
+    let endpoints: Vec<_> = entries
+        .filter_map(|(index, endpoint)| read_endpoint(index, endpoint, fields))
+        .collect();
+    // The places in the list are those of the request only while no entry is left out.
+    if fields.violations.as_slice().len() > before {
+        return Field::bad(source);
+    }
+    match Endpoints::new(endpoints) {
+        Ok(endpoints) => Field {
+            value: Some(endpoints),
+            source,
+            is_bad: false,
+        },
+        Err(errors) => {
+            for error in errors {
+                match error {
+                    ModelPartError::EndpointRepeated { index } => {
+                        fields.refuse(&format!("endpoints[{index}].uri"), error)
+                    }
+                    _ => fields.refuse("endpoints", error),
+                }
+            }
+            Field::bad(source)
+        }
+    }
+}
+
+fn read_endpoint(index: usize, wire: registry::Endpoint, fields: &mut Fields<'_>) -> Option<Endpoint> {
+    let registry::Endpoint { uri, weight, zone } = wire;
+    let uri = match uri.as_str() {
+        "" => Err(Flaw::new(FieldReason::FieldRequired, "must be given")),
+        text => EndpointUri::parse(text).map_err(Flaw::from),
+    };
+    let uri = fields.part(&format!("endpoints[{index}].uri"), uri);
+    let weight = weight.map_or_else(|| Ok(Weight::default()), Weight::parse);
+    let weight = fields.part(&format!("endpoints[{index}].weight"), weight);
+    let zone = fields.part(&format!("endpoints[{index}].zone"), Zone::parse(&zone));
+    Some(Endpoint {
+        uri: uri?,
+        weight: weight?,
+        zone: zone?,
+    })
+}
+
+impl Endpoints {
+    pub(super) fn to_messages(&self) -> Vec<registry::Endpoint> {
+        let message = |endpoint: &Endpoint| {
+            let Endpoint { uri, weight, zone } = endpoint;
+            registry::Endpoint {
+                uri: uri.as_str().to_owned(),
+                weight: Some(weight.get()),
+                zone: zone.as_str().to_owned(),
+            }
+        };
+        self.0.iter().map(message).collect()
     }
 }
 

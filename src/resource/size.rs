@@ -9,12 +9,14 @@ pub const STORED_BYTES_MAX: usize = 256 * 1024;
 pub(super) const NUMBERS: usize = 256;
 
 /// What a text takes at most, with its tag, its length, and those of a message around it.
-pub(super) const fn text(text: &str) -> usize {
+#[must_use]
+pub const fn text(text: &str) -> usize {
     text.len() + 8
 }
 
 /// What a violation says about a resource that is too large.
-pub(super) fn too_large(bytes: usize) -> String {
+#[must_use]
+pub fn too_large(bytes: usize) -> String {
     format!(
         "takes up to {} KiB as it is stored, and may take {} KiB",
         bytes.div_ceil(1024),

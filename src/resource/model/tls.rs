@@ -5,7 +5,8 @@ use rustls_pki_types::{
     pem::{PemObject as _, SectionKind},
 };
 
-use super::ModelPartError;
+use super::{super::fields::Fields, ModelPartError};
+use crate::pb::registry;
 
 /// How a model's servers prove who they are: only what somebody has set.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -14,6 +15,27 @@ pub struct Tls {
     pub ca: Option<CaCertificates>,
     /// The name that the certificate must bear, instead of the endpoint's host.
     pub server_name: Option<ServerName>,
+}
+
+impl Tls {
+    pub(super) fn read(wire: registry::Tls, fields: &mut Fields<'_>) -> Self {
+        let registry::Tls { ca_pem, server_name } = wire;
+        let ca = fields.read("tls.ca_pem", ca_pem, |text| CaCertificates::parse(&text));
+        let server_name = fields.read("tls.server_name", server_name, |text| ServerName::parse(&text));
+        Self {
+            ca: ca.flattened().value,
+            server_name: server_name.flattened().value,
+        }
+    }
+
+    /// `None`: nobody has set anything.
+    pub(super) fn to_message(&self) -> Option<registry::Tls> {
+        let Self { ca, server_name } = self;
+        (*self != Self::default()).then(|| registry::Tls {
+            ca_pem: ca.as_ref().map(|ca| ca.as_str().to_owned()),
+            server_name: server_name.as_ref().map(|name| name.as_str().to_owned()),
+        })
+    }
 }
 
 /// Certificates to trust, in PEM, as they were given: at least one, all readable, and nothing else among them.
@@ -57,6 +79,12 @@ impl CaCertificates {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The certificates.
+    pub fn certificates(&self) -> impl Iterator<Item = CertificateDer<'static>> {
+        // Each was read when the text was parsed.
+        CertificateDer::pem_slice_iter(self.0.as_bytes()).filter_map(Result::ok)
     }
 }
 

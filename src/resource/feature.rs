@@ -1,9 +1,10 @@
 //! The setting of one AI-powered feature. What the feature is in itself stands in the catalogue.
 
 mod limits;
+mod message;
 mod rule;
 
-use switchboard::{
+use crate::{
     names::{FeatureName, ModelName},
     reason::FieldReason,
 };
@@ -17,11 +18,18 @@ use super::{
     size::{NUMBERS, text},
 };
 
-/// A feature, who answers it, and how many of its calls at a time: only what somebody has set.
+/// A feature, who answers it, and how many of its calls at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Feature {
     /// Its name.
     pub name: FeatureName,
+    /// What was set of it.
+    pub spec: FeatureSpec,
+}
+
+/// What a feature is, but for its name: only what somebody has set.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FeatureSpec {
     /// Who answers.
     pub setting: Setting,
     /// Limits of its calls, whoever answers.
@@ -36,24 +44,22 @@ impl Feature {
     pub fn unset(name: FeatureName) -> Self {
         Self {
             name,
-            setting: Setting::default(),
-            limits: FeatureLimits::default(),
-            hedge_delay: None,
+            spec: FeatureSpec::default(),
         }
     }
 
     /// Whether nobody has set anything of it.
     #[must_use]
     pub fn is_unset(&self) -> bool {
-        self.setting == Setting::Unassigned && self.limits == FeatureLimits::default() && self.hedge_delay.is_none()
+        self.spec == FeatureSpec::default()
     }
 
     /// How many places of a model it reserves: only while the model answers it, so none while it is switched off.
     #[must_use]
     pub fn places_on(&self, model: &ModelName) -> i64 {
-        match &self.setting {
+        match &self.spec.setting {
             Setting::SelfHosted { model: own, .. } if own == model => {
-                self.limits.reserved_concurrency.map_or(0, Count::get).into()
+                self.spec.limits.reserved_concurrency.map_or(0, Count::get).into()
             }
             Setting::SelfHosted { .. } | Setting::Unassigned | Setting::Disabled { .. } | Setting::Vendored => 0,
         }
@@ -61,14 +67,14 @@ impl Feature {
 
     /// Every model that it names, as often as it names it: what keeps a model from being deleted.
     pub fn references(&self) -> impl Iterator<Item = &ModelName> {
-        self.setting.references()
+        self.spec.setting.references()
     }
 
     /// The same feature with every reference to `from` moved to `to`. A fallback that is then named already goes.
     #[must_use]
     pub fn reassigned(&self, from: &ModelName, to: &ModelName) -> Self {
         let moved = |model: &ModelName| if model == from { to.clone() } else { model.clone() };
-        let setting = match &self.setting {
+        let setting = match &self.spec.setting {
             Setting::Unassigned => Setting::Unassigned,
             Setting::Vendored => Setting::Vendored,
             Setting::Disabled { model, routes } => {
@@ -84,9 +90,7 @@ impl Feature {
         };
         Self {
             name: self.name.clone(),
-            setting,
-            limits: self.limits,
-            hedge_delay: self.hedge_delay,
+            spec: FeatureSpec { setting, ..self.spec },
         }
     }
 }

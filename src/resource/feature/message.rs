@@ -1,0 +1,412 @@
+//! Features as messages, in both directions.
+
+use super::{
+    super::fields::{Field, Fields, Flaw, Given, entry_model_name, model_name},
+    Description, Fallbacks, Feature, FeatureLimits, FeaturePartError, FeatureSpec, HedgeDelay, NewRule, Percent,
+    Provider, Routes, Rule, RuleId, RuleMatch, Rules, Setting,
+};
+use crate::{
+    names::ModelName,
+    pb::{registry, types},
+    reason::FieldReason,
+    resource::Source,
+    violation::Violations,
+};
+
+const MODEL: &str = "model";
+const FALLBACKS: &str = "fallback_models";
+const RULES: &str = "rules";
+
+impl FeatureSpec {
+    /// Reads a message that is the whole feature.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`].
+    pub fn whole(message: registry::Feature) -> Result<Self, Violations> {
+        let mut violations = Violations::new();
+        match Self::read(message, &Given::Whole, |_, _, _| {}, &mut violations) {
+            Some(spec) if violations.is_empty() => Ok(spec),
+            Some(_) | None => Err(violations),
+        }
+    }
+
+    /// Reads a feature, but for its name. What is output only is not looked at.
+    ///
+    /// `check` is asked about each model that the write itself names, with the path of the field, once the field by itself
+    /// is good; it may find more that is wrong.
+    ///
+    /// Everything that is wrong with its fields, each by itself and together, is added to `violations`. What is read is the
+    /// feature only if there is nothing; otherwise it is good for finding more that is wrong. `None`: not even that.
+    pub fn read(
+        message: registry::Feature,
+        given: &Given,
+        mut check: impl FnMut(&str, &ModelName, &mut Violations),
+        violations: &mut Violations,
+    ) -> Option<Self> {
+        let registry::Feature {
+            name: _,
+            provider,
+            model,
+            fallback_models,
+            rules,
+            limits,
+            hedge_delay,
+            etag: _,
+            display_name: _,
+            group: _,
+            release_stage: _,
+            compatible_families: _,
+            parent: _,
+            unit_primitives: _,
+            assignable: _,
+            revision: _,
+            update_time: _,
+            kept_without_beta: _,
+        } = message;
+        let mut fields = Fields::new("feature", given, violations);
+        let choice = Choice {
+            provider: fields.read("provider", provider, read_provider),
+            model: fields.read(MODEL, model, |text| model_name(&text)),
+            fallbacks: read_fallbacks(&fallback_models, &mut fields),
+            rules: read_rules(rules, &mut fields),
+        };
+        let (limits, reserved_by_write) = FeatureLimits::read(limits.unwrap_or_default(), &mut fields);
+        let hedge_delay = fields.read("hedge_delay", hedge_delay, HedgeDelay::read);
+        if fields.are_alone() {
+            return None;
+        }
+
+        for (field, model) in choice.given() {
+            check(&field, model, fields.violations);
+        }
+        let setting = choice.setting(&mut fields);
+        limits.check(reserved_by_write, &mut fields);
+        Some(Self {
+            setting: setting?,
+            limits,
+            hedge_delay: hedge_delay.value,
+        })
+    }
+}
+
+impl Feature {
+    /// The feature as it is answered, stored, streamed and hashed, and as a write is laid over it: only what somebody has set.
+    #[must_use]
+    pub fn to_message(&self) -> registry::Feature {
+        let Self {
+            name,
+            spec:
+                FeatureSpec {
+                    setting,
+                    limits,
+                    hedge_delay,
+                },
+        } = self;
+        registry::Feature {
+            name: name.to_string(),
+            // Always written: a reader must not have to guess what silence means for the one thing a feature says.
+            provider: Some(types::Provider::from(setting.provider()).into()),
+            model: setting.model().map(ToString::to_string),
+            fallback_models: setting.fallbacks().iter().map(ToString::to_string).collect(),
+            rules: setting.rules().iter().map(Rule::to_message).collect(),
+            limits: limits.to_message(),
+            hedge_delay: hedge_delay.and_then(|delay| delay.get().try_into().ok()),
+            etag: String::new(),
+            display_name: String::new(),
+            group: String::new(),
+            release_stage: registry::ReleaseStage::Unspecified.into(),
+            compatible_families: Vec::new(),
+            parent: String::new(),
+            unit_primitives: Vec::new(),
+            assignable: false,
+            revision: 0,
+            update_time: None,
+            kept_without_beta: false,
+        }
+    }
+}
+
+impl Setting {
+    /// The models that it names, each with its field, where `is_meant` says so of the whole field's path.
+    pub fn named(&self, is_meant: impl Fn(&str) -> bool) -> Vec<(String, &ModelName)> {
+        named(
+            self.model().filter(|_| is_meant(MODEL)),
+            Some(self.fallbacks()).filter(|_| is_meant(FALLBACKS)),
+            Some(self.rules()).filter(|_| is_meant(RULES)),
+        )
+    }
+}
+
+impl From<Provider> for types::Provider {
+    fn from(provider: Provider) -> Self {
+        match provider {
+            Provider::Unassigned => Self::Unassigned,
+            Provider::Disabled => Self::Disabled,
+            Provider::Vendored => Self::Vendored,
+            Provider::SelfHosted => Self::SelfHosted,
+        }
+    }
+}
+
+fn read_provider(number: i32) -> Result<Provider, Flaw> {
+    match types::Provider::try_from(number) {
+        Ok(types::Provider::Unassigned) => Ok(Provider::Unassigned),
+        Ok(types::Provider::Disabled) => Ok(Provider::Disabled),
+        Ok(types::Provider::Vendored) => Ok(Provider::Vendored),
+        Ok(types::Provider::SelfHosted) => Ok(Provider::SelfHosted),
+        Ok(types::Provider::Unspecified) | Err(_) => Err(Flaw::new(
+            FieldReason::ValueUnknown,
+            "must be PROVIDER_UNASSIGNED, PROVIDER_DISABLED, PROVIDER_VENDORED or PROVIDER_SELF_HOSTED",
+        )),
+    }
+}
+
+/// The fields that together say who answers.
+struct Choice {
+    provider: Field<Provider>,
+    model: Field<ModelName>,
+    fallbacks: Field<Fallbacks>,
+    rules: Field<Rules>,
+}
+
+impl Choice {
+    /// The models that the write itself names, each with its field.
+    fn given(&self) -> Vec<(String, &ModelName)> {
+        let fallbacks = self.fallbacks.given().map(Fallbacks::as_slice);
+        named(self.model.given(), fallbacks, self.rules.given().map(Rules::as_slice))
+    }
+
+    /// Who answers. `None`: nobody can be told, which is a violation by now.
+    fn setting(self, fields: &mut Fields<'_>) -> Option<Setting> {
+        if self.provider.is_bad {
+            return None;
+        }
+        match self.provider.value.unwrap_or(Provider::Unassigned) {
+            Provider::Unassigned => {
+                self.check_names_nothing(fields);
+                Some(Setting::Unassigned)
+            }
+            Provider::Vendored => {
+                self.check_names_nothing(fields);
+                Some(Setting::Vendored)
+            }
+            Provider::Disabled => {
+                let (model, routes) = self.models(fields);
+                Some(Setting::Disabled {
+                    model: model.value,
+                    routes,
+                })
+            }
+            Provider::SelfHosted => {
+                let (model, routes) = self.models(fields);
+                if model.value.is_none() && !model.is_bad {
+                    let description = "must be given: provider SELF_HOSTED needs a model, `models/{id}`";
+                    fields.push(MODEL, FieldReason::FieldRequired, description);
+                }
+                Some(Setting::SelfHosted {
+                    model: model.value?,
+                    routes,
+                })
+            }
+        }
+    }
+
+    /// UNASSIGNED and VENDORED clear every model; a write that names one at the same time contradicts itself.
+    fn check_names_nothing(&self, fields: &mut Fields<'_>) {
+        let remedy = match self.provider.source {
+            Source::Kept => "add `provider`: PROVIDER_SELF_HOSTED",
+            Source::Set | Source::Cleared => "leave it out, or give PROVIDER_SELF_HOSTED as `provider`",
+        };
+        for (path, is_given) in [
+            (MODEL, self.model.is_given()),
+            (FALLBACKS, self.fallbacks.is_given()),
+            (RULES, self.rules.is_given()),
+        ] {
+            if is_given {
+                let description = format!("goes with no provider other than SELF_HOSTED and DISABLED; {remedy}");
+                fields.push(path, FieldReason::ProviderMismatch, description);
+            }
+        }
+    }
+
+    /// The models, where the provider has some.
+    fn models(self, fields: &mut Fields<'_>) -> (Field<ModelName>, Routes) {
+        let is_list_kept = self.fallbacks.source == Source::Kept;
+        let routes = Routes {
+            fallbacks: self.fallbacks.value.unwrap_or_default(),
+            rules: self.rules.value.unwrap_or_default(),
+        };
+        let mut fallbacks = routes.fallbacks.as_slice().iter();
+        if let Some(index) = fallbacks.position(|fallback| Some(fallback) == self.model.value.as_ref()) {
+            let (path, description) = if is_list_kept {
+                let description = "is among the feature's `fallback_models`; give that list too, without it";
+                (MODEL.to_owned(), description)
+            } else {
+                (format!("{FALLBACKS}[{index}]"), "is the feature's `model` already")
+            };
+            fields.push(&path, FieldReason::ValueRepeated, description);
+        }
+        (self.model, routes)
+    }
+}
+
+/// Models with the fields that name them.
+fn named<'a>(
+    model: Option<&'a ModelName>,
+    fallbacks: Option<&'a [ModelName]>,
+    rules: Option<&'a [Rule]>,
+) -> Vec<(String, &'a ModelName)> {
+    let model = model.into_iter().map(|model| (format!("feature.{MODEL}"), model));
+    let fallbacks = fallbacks.unwrap_or_default().iter().enumerate();
+    let fallbacks = fallbacks.map(|(index, model)| (format!("feature.{FALLBACKS}[{index}]"), model));
+    let rules = rules.unwrap_or_default().iter().enumerate();
+    let rules = rules.map(|(index, rule)| (format!("feature.{RULES}[{index}].model"), &rule.model));
+    model.chain(fallbacks).chain(rules).collect()
+}
+
+fn read_fallbacks(list: &[String], fields: &mut Fields<'_>) -> Field<Fallbacks> {
+    read_list(
+        FALLBACKS,
+        list.iter().take(Fallbacks::COUNT_MAX + 1),
+        |text, path, fields| fields.part(path, entry_model_name(text)),
+        Fallbacks::new,
+        |error| match error {
+            FeaturePartError::FallbackRepeated { index } => format!("{FALLBACKS}[{index}]"),
+            _ => FALLBACKS.to_owned(),
+        },
+        fields,
+    )
+}
+
+fn read_rules(list: Vec<registry::FeatureRule>, fields: &mut Fields<'_>) -> Field<Rules> {
+    read_list(
+        RULES,
+        list.into_iter().take(Rules::COUNT_MAX + 1),
+        read_rule,
+        Rules::new,
+        |error| match error {
+            FeaturePartError::RuleIdRepeated { index } => format!("{RULES}[{index}].rule_id"),
+            _ => RULES.to_owned(),
+        },
+        fields,
+    )
+}
+
+/// Reads a list: each entry by itself, then, without a bad one, the whole, as its places are those of the message only then.
+fn read_list<W, T, U>(
+    path: &str,
+    list: impl ExactSizeIterator<Item = W>,
+    entry: impl Fn(W, &str, &mut Fields<'_>) -> Option<T>,
+    whole: fn(Vec<T>) -> Result<U, Vec<FeaturePartError>>,
+    path_of: impl Fn(FeaturePartError) -> String,
+    fields: &mut Fields<'_>,
+) -> Field<U> {
+    let count = list.len();
+    let source = fields.source(path, count > 0);
+    if count == 0 {
+        return Field {
+            value: None,
+            source,
+            is_bad: false,
+        };
+    }
+    let entries = list.enumerate();
+    let entries: Vec<_> = entries
+        .filter_map(|(index, wire)| entry(wire, &format!("{path}[{index}]"), fields))
+        .collect();
+    if entries.len() < count {
+        return Field::bad(source);
+    }
+    match whole(entries) {
+        Ok(list) => Field {
+            value: Some(list),
+            source,
+            is_bad: false,
+        },
+        Err(errors) => {
+            for error in errors {
+                fields.refuse(&path_of(error), error);
+            }
+            Field::bad(source)
+        }
+    }
+}
+
+/// `None`: it is bad, which is a violation by now.
+fn read_rule(wire: registry::FeatureRule, path: &str, fields: &mut Fields<'_>) -> Option<NewRule> {
+    let registry::FeatureRule {
+        rule_id,
+        r#match,
+        model,
+        description,
+    } = wire;
+    let id = Some(rule_id).filter(|id| !id.is_empty());
+    let id = id.map(|text| fields.part(&format!("{path}.rule_id"), RuleId::parse(&text)));
+    let matches = read_match(r#match.unwrap_or_default(), &format!("{path}.match"), fields);
+    let model = fields.part(&format!("{path}.model"), entry_model_name(&model));
+    let description = fields.part(&format!("{path}.description"), Description::parse(&description));
+    Some(NewRule {
+        id: match id {
+            Some(id) => Some(id?),
+            None => None,
+        },
+        matches: matches?,
+        model: model?,
+        description: description?,
+    })
+}
+
+fn read_match(wire: registry::RuleMatch, path: &str, fields: &mut Fields<'_>) -> Option<RuleMatch> {
+    let registry::RuleMatch {
+        namespace_ids,
+        project_ids,
+        user_ids,
+        percent,
+    } = wire;
+    // More entries than there may be need not be judged one by one.
+    if namespace_ids.len() + project_ids.len() + user_ids.len() > RuleMatch::COUNT_MAX {
+        fields.refuse(path, FeaturePartError::MatchCount);
+        return None;
+    }
+    let mut entries = |name: &str, list: &[String]| -> Option<Vec<_>> {
+        let entries = list.iter().enumerate();
+        let entries =
+            entries.map(|(index, text)| fields.part(&format!("{path}.{name}[{index}]"), RuleMatch::entry(text)));
+        // All are read before one bad entry ends it.
+        entries.collect::<Vec<_>>().into_iter().collect()
+    };
+    let namespaces = entries("namespace_ids", &namespace_ids);
+    let projects = entries("project_ids", &project_ids);
+    let users = entries("user_ids", &user_ids);
+    let percent = percent.map(|percent| fields.part(&format!("{path}.percent"), Percent::parse(percent)));
+    let percent = match percent {
+        Some(percent) => Some(percent?),
+        None => None,
+    };
+    let matches = RuleMatch::new(namespaces?, projects?, users?, percent);
+    fields.part(path, matches)
+}
+
+impl Rule {
+    fn to_message(&self) -> registry::FeatureRule {
+        let Self {
+            id,
+            matches,
+            model,
+            description,
+        } = self;
+        let texts = |list: &[Box<str>]| list.iter().map(|text| text.as_ref().to_owned()).collect();
+        registry::FeatureRule {
+            rule_id: id.as_str().to_owned(),
+            r#match: Some(registry::RuleMatch {
+                namespace_ids: texts(matches.namespace_ids()),
+                project_ids: texts(matches.project_ids()),
+                user_ids: texts(matches.user_ids()),
+                percent: matches.percent().map(Percent::get),
+            }),
+            model: model.to_string(),
+            description: description.as_str().to_owned(),
+        }
+    }
+}

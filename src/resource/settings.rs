@@ -1,0 +1,59 @@
+//! Switches that hold for the whole instance.
+
+use crate::{names::ResourceName, pb::registry};
+
+/// Switches that hold for the whole instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Settings {
+    /// Whether families and features in beta may be newly assigned.
+    pub beta_enabled: bool,
+    /// Whether self-hosted inference is off everywhere.
+    pub inference_paused: bool,
+}
+
+impl Settings {
+    /// Reads the settings. What is output only is not looked at; nothing of the rest can be wrong.
+    #[must_use]
+    pub fn read(message: &registry::Settings) -> Self {
+        let registry::Settings {
+            name: _,
+            beta_enabled,
+            inference_paused,
+            etag: _,
+            revision: _,
+            update_time: _,
+        } = message;
+        Self {
+            beta_enabled: beta_enabled.unwrap_or(false),
+            inference_paused: inference_paused.unwrap_or(false),
+        }
+    }
+
+    /// The settings with everything that they are, defaults too: as they are answered, and as a write is laid over them.
+    #[must_use]
+    pub fn to_message(self) -> registry::Settings {
+        let Self {
+            beta_enabled,
+            inference_paused,
+        } = self;
+        registry::Settings {
+            name: ResourceName::SETTINGS.to_owned(),
+            beta_enabled: Some(beta_enabled),
+            inference_paused: Some(inference_paused),
+            etag: String::new(),
+            revision: 0,
+            update_time: None,
+        }
+    }
+
+    /// The settings as they are stored, streamed and hashed: only what somebody has set.
+    #[must_use]
+    pub fn to_stored(self) -> registry::Settings {
+        let full = self.to_message();
+        registry::Settings {
+            beta_enabled: full.beta_enabled.filter(|&is_set| is_set),
+            inference_paused: full.inference_paused.filter(|&is_set| is_set),
+            ..full
+        }
+    }
+}
