@@ -16,5 +16,6 @@ pub mod ready_file;
 pub mod request_id;
 pub mod requests;
 pub mod serve;
+pub mod shutdown;
 pub mod signals;
 pub mod trace;

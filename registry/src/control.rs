@@ -45,7 +45,7 @@ const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 /// What the registry can be asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Request {
+pub enum ControlRequest {
     /// Begin a new life with what there is.
     AcceptHistory {
         /// Above this [`Mark`], and above what the registry knows.
@@ -58,14 +58,14 @@ pub enum Request {
 /// What the registry answers.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Answer {
-    Begun(Life),
+enum ControlAnswer {
+    Begun(LifeReply),
     Error(String),
 }
 
 /// The life that has begun.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Life {
+pub struct LifeReply {
     /// Id of the store.
     pub store: String,
     /// Number of the incarnation.
@@ -76,7 +76,7 @@ pub struct Life {
     pub revision: i64,
 }
 
-impl From<Begun> for Life {
+impl From<Begun> for LifeReply {
     fn from(begun: Begun) -> Self {
         Self {
             store: begun.store.to_string(),
@@ -128,13 +128,13 @@ enum RequestError {
 
 /// The socket of a registry that has its database.
 #[derive(Debug)]
-pub struct Control {
+pub struct ControlSocket {
     listener: UnixListener,
     path: PathBuf,
     owner: u32,
 }
 
-impl Control {
+impl ControlSocket {
     /// Makes the socket beside `database`, which this process must hold: what stands there is of a process that is gone.
     ///
     /// # Errors
@@ -197,12 +197,12 @@ impl Control {
                     store = %life.store, incarnation.number = life.incarnation_number, revision = life.revision,
                     "a new incarnation has begun, as asked for by `accept-history`"
                 );
-                Answer::Begun(life)
+                ControlAnswer::Begun(life)
             }
             Err(error) => {
                 let error = Chain(&error).to_string();
                 tracing::warn!(error, "a request at the control socket was not done");
-                Answer::Error(error)
+                ControlAnswer::Error(error)
             }
         };
         let Ok(mut line) = serde_json::to_vec(&answer) else {
@@ -214,12 +214,17 @@ impl Control {
     }
 }
 
-async fn handle(reading: impl AsyncRead + Unpin, commit: &Commit, withheld: &Withheld) -> Result<Life, RequestError> {
+async fn handle(
+    reading: impl AsyncRead + Unpin,
+    commit: &Commit,
+    withheld: &Withheld,
+) -> Result<LifeReply, RequestError> {
     let line = timeout(LINE_WITHIN, line(reading))
         .await
         .map_err(|_elapsed| RequestError::Late)?
         .map_err(RequestError::Line)?;
-    let Request::AcceptHistory { above, adopt_store } = serde_json::from_str(&line).map_err(RequestError::Unknown)?;
+    let ControlRequest::AcceptHistory { above, adopt_store } =
+        serde_json::from_str(&line).map_err(RequestError::Unknown)?;
     let above: Mark = above.parse().map_err(RequestError::Above)?;
     let adopt = adopt_store.map(|id| StoreId::parse(&id)).transpose();
     let new = NewLife {
@@ -240,7 +245,7 @@ async fn handle(reading: impl AsyncRead + Unpin, commit: &Commit, withheld: &Wit
 /// # Cancel safety
 ///
 /// Dropped, it is done or not.
-pub async fn ask(database: &Path, request: &Request) -> Result<Life, ControlError> {
+pub async fn ask(database: &Path, request: &ControlRequest) -> Result<LifeReply, ControlError> {
     let path = path_of(database);
     let asked = async {
         let mut text = serde_json::to_string(request)?;
@@ -257,8 +262,8 @@ pub async fn ask(database: &Path, request: &Request) -> Result<Life, ControlErro
             source,
         })?;
     match serde_json::from_str(&line).map_err(ControlError::Unreadable)? {
-        Answer::Begun(life) => Ok(life),
-        Answer::Error(error) => Err(ControlError::Refused(error)),
+        ControlAnswer::Begun(life) => Ok(life),
+        ControlAnswer::Error(error) => Err(ControlError::Refused(error)),
     }
 }
 

@@ -9,7 +9,7 @@ use switchboard::service::{
 use switchboard_registry::{
     command,
     config::{self, Task},
-    server::{Server, StartError},
+    server::{StartError, assemble},
 };
 
 fn main() -> ExitCode {
@@ -17,8 +17,8 @@ fn main() -> ExitCode {
         Ok(Task::Serve(serve)) => {
             let Serve { config, telemetry } = *serve;
             process::run(telemetry, async |stop| {
-                let server = Server::bind(config).await.map_err(StartError::into_failed)?;
-                Ok(server.run(stop).await?)
+                let parts = assemble(config, &stop).await.map_err(StartError::into_failed)?;
+                Ok(parts.supervise().await?)
             })
         }
         Ok(Task::Health(question)) => ask(&question, config::LISTEN_ADDR),

@@ -1,4 +1,4 @@
-//! The registry as a whole: bound, then run to its end.
+//! The registry as a whole: [`assemble`] builds and connects all parts, [`RegistryParts::supervise`] runs them to the end.
 //!
 //! The end, in order: not serving in health; no new connections, and silent ones closed; followers of the change stream
 //! get a goodbye and OK; calls that run finish within the drain time; what is open still is cut; the ready file goes; the
@@ -19,13 +19,13 @@ use switchboard::{
         health::Part,
         metrics,
         process::{ExitWith, Failed},
-        serve::{self, BindError, END_TIMEOUT, Limits, Ports, ServeError, Services, Shutdown},
+        serve::{self, BindError, Limits, Ports, ServeError, Services},
+        shutdown::{END_TIMEOUT, Shutdown, end_within},
     },
 };
 use tokio::{
     sync::watch,
     task::{JoinError, JoinSet},
-    time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{server::NamedService as _, service::Routes};
@@ -33,10 +33,10 @@ use tonic::{server::NamedService as _, service::Routes};
 use crate::{
     commit::{self, Commit, OpenError, Writer},
     config::Config,
-    control::Control,
+    control::ControlSocket,
     domain::items::Retention,
     exit,
-    feed::Feed,
+    feed::{Feed, withheld::Withheld},
     fleet::Fleet,
     grpc::{config::ConfigApi, feature::FeatureApi, history::HistoryApi, model::ModelApi, settings::SettingsApi},
     store::{History, Store, WriteFailure},
@@ -115,49 +115,112 @@ pub enum RunError {
     Writer(#[source] JoinError),
 }
 
-/// A registry that has its ports and its database, and does not serve yet.
+/// The parts of a registry, connected with each other. None of them runs yet.
 #[derive(Debug)]
-pub struct Server {
-    config: Config,
-    ports: Ports,
+pub struct RegistryParts {
+    services: Services,
+    shutdown: Shutdown,
     writer: Writer,
+    /// The change streams, and the control socket.
+    streams: TaskTracker,
+    /// `None`: it could not be bound.
+    control: Option<ControlSocket>,
     commit: Commit,
-    control: Option<Control>,
+    withheld: Arc<Withheld>,
 }
 
-impl Server {
-    /// Binds both ports, then opens the database, in this order: a taken port fails before anything is done.
-    ///
-    /// # Errors
-    ///
-    /// [`StartError`] says which of them failed.
-    pub async fn bind(config: Config) -> Result<Self, StartError> {
-        let ports = Ports::bind(config.listen_addr, config.admin_addr, LIMITS)?;
-        let opened = async {
-            let (store, loaded) = Store::open_as(&config.database, config.store_id).await?;
-            commit::begin(store, loaded, Retention::default()).await
-        };
-        let (writer, commit) = opened.await.map_err(|source| StartError::Open {
-            path: config.database.display().to_string(),
-            source,
-        })?;
-        // Best effort: without it what goes by it takes a stopped registry.
-        let control = Control::bind(&config.database)
-            .inspect_err(|error| {
-                let error = error as &dyn std::error::Error;
-                tracing::warn!(error, "the control socket cannot be made");
-            })
-            .ok();
-        Ok(Self {
-            config,
-            ports,
-            writer,
-            commit,
-            control,
+/// Binds both ports, opens the database, and builds all parts on top of it. A taken port fails before anything is done.
+///
+/// `stop` ends what is assembled. No task runs yet but the one that wakes followers when a state is published.
+///
+/// # Errors
+///
+/// [`StartError`] says which of them failed.
+pub async fn assemble(config: Config, stop: &CancellationToken) -> Result<RegistryParts, StartError> {
+    let ports = Ports::bind(config.listen_addr, config.admin_addr, LIMITS)?;
+    let opened = async {
+        let (store, loaded) = Store::open_as(&config.database, config.store_id).await?;
+        commit::begin(store, loaded, Retention::default()).await
+    };
+    let (writer, commit) = opened.await.map_err(|source| StartError::Open {
+        path: config.database.display().to_string(),
+        source,
+    })?;
+    // Best effort: without it what goes by it takes a stopped registry.
+    let control = ControlSocket::bind(&config.database)
+        .inspect_err(|error| {
+            let error = error as &dyn std::error::Error;
+            tracing::warn!(error, "the control socket cannot be made");
         })
-    }
+        .ok();
+    tracing::info!(?config, revision = %commit.state().items.revision(), "starting");
 
-    /// Serves until `stop` is cancelled and all has ended in order.
+    // The writer's failure stops the rest, and leaves the caller's token alone.
+    let shutdown = Shutdown::new(stop.child_token(), config.drain_timeout);
+    let streams = TaskTracker::new();
+    let fleet = Arc::new(Fleet::default());
+    let feed = Feed::new(
+        commit.published(),
+        commit.pulse(),
+        Arc::clone(&fleet),
+        config.heartbeat,
+        streams.clone(),
+        shutdown.stop.clone(),
+    );
+    let withheld = feed.withheld();
+    let mut metrics = metrics::of_service("registry");
+    let own = metrics.sub_registry_with_prefix("registry");
+    commit.metrics().register(own);
+    telemetry::register_state(commit.published(), own);
+    telemetry::register_feed(&feed, own);
+    let parts = vec![
+        Part {
+            name: WRITING,
+            serves: commit.is_able(),
+        },
+        Part {
+            name: HISTORY,
+            serves: withheld.is_accepted(),
+        },
+    ];
+    // Open for reading and writing from the first moment on.
+    let (_ready, ready) = watch::channel(true);
+    let services = Services {
+        ports,
+        limits: LIMITS,
+        ready_file: config.ready_file,
+        routes: routes(&commit, fleet, feed, History::new(config.database)),
+        names: SERVICES,
+        parts,
+        reflection: config.reflection,
+        ready,
+        metrics,
+    };
+    Ok(RegistryParts {
+        services,
+        shutdown,
+        writer,
+        streams,
+        control,
+        commit,
+        withheld,
+    })
+}
+
+fn routes(commit: &Commit, fleet: Arc<Fleet>, feed: Feed, history: History) -> Routes {
+    let models = ModelServiceServer::new(ModelApi::new(commit.clone(), fleet));
+    let features = FeatureServiceServer::new(FeatureApi::new(commit.clone()));
+    let settings = SettingsServiceServer::new(SettingsApi::new(commit.clone()));
+    let config = ConfigServiceServer::new(ConfigApi::new(feed, HistoryApi::new(commit.clone(), history)));
+    Routes::default()
+        .add_service(bounded!(models, LIMITS.message_bytes))
+        .add_service(bounded!(features, LIMITS.message_bytes))
+        .add_service(bounded!(settings, LIMITS.message_bytes))
+        .add_service(bounded!(config, CONFIG_BYTES_MAX))
+}
+
+impl RegistryParts {
+    /// Runs all parts until they are stopped and have ended in order.
     ///
     /// # Errors
     ///
@@ -165,88 +228,27 @@ impl Server {
     ///
     /// # Cancel safety
     ///
-    /// Not cancel safe: cancel `stop` and wait, so that the writer finishes and the database closes.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), RunError> {
+    /// Not cancel safe: cancel the token that [`assemble`] was given and wait, so that the writer finishes and the database
+    /// closes.
+    pub async fn supervise(self) -> Result<(), RunError> {
         let Self {
-            config,
-            ports,
+            services,
+            shutdown,
             writer,
-            commit,
+            streams,
             control,
+            commit,
+            withheld,
         } = self;
-        tracing::info!(?config, revision = %commit.state().items.revision(), "starting");
-        // The writer's failure stops the rest, and leaves whoever called untouched.
-        let stop = stop.child_token();
-        let streams = TaskTracker::new();
-        let fleet = Arc::new(Fleet::default());
-        let feed = Feed::new(
-            commit.published(),
-            commit.pulse(),
-            Arc::clone(&fleet),
-            config.heartbeat,
-            streams.clone(),
-            stop.clone(),
-        );
-        let withheld = feed.withheld();
+        let stop = shutdown.stop.clone();
         if let Some(control) = control {
-            streams.spawn(control.serve(commit.clone(), Arc::clone(&withheld), stop.clone()));
+            streams.spawn(control.serve(commit, withheld, stop.clone()));
         }
-        let mut metrics = metrics::of_service("registry");
-        let own = metrics.sub_registry_with_prefix("registry");
-        commit.metrics().register(own);
-        telemetry::register_state(commit.published(), own);
-        telemetry::register_feed(&feed, own);
-        let parts = vec![
-            Part {
-                name: WRITING,
-                serves: commit.is_able(),
-            },
-            Part {
-                name: HISTORY,
-                serves: withheld.is_accepted(),
-            },
-        ];
-        let history = HistoryApi::new(commit.clone(), History::new(config.database.clone()));
-        let config_api = ConfigApi::new(feed, history);
-        let size = LIMITS.message_bytes;
-        let routes = Routes::default()
-            .add_service(bounded!(
-                ModelServiceServer::new(ModelApi::new(commit.clone(), fleet)),
-                size
-            ))
-            .add_service(bounded!(
-                FeatureServiceServer::new(FeatureApi::new(commit.clone())),
-                size
-            ))
-            .add_service(bounded!(SettingsServiceServer::new(SettingsApi::new(commit)), size))
-            .add_service(bounded!(ConfigServiceServer::new(config_api), CONFIG_BYTES_MAX));
-        // Open for reading and writing from the first moment on.
-        let (_ready, ready) = watch::channel(true);
-        let services = Services {
-            routes,
-            names: SERVICES,
-            parts,
-            reflection: config.reflection,
-            ready,
-            metrics,
-        };
-
         let writer_stop = CancellationToken::new();
         let mut writing = JoinSet::new();
         // Essential: without it nothing can be changed, and memory may differ from the database.
         writing.spawn(writer.run(writer_stop.clone()));
-        let shutdown = Shutdown {
-            stop: stop.clone(),
-            grace: config.drain_timeout,
-            end: CancellationToken::new(),
-        };
-        let mut serving = std::pin::pin!(serve::serve(
-            ports,
-            services,
-            LIMITS,
-            config.ready_file.as_deref(),
-            shutdown
-        ));
+        let mut serving = std::pin::pin!(serve::serve(services, shutdown));
 
         let (served, written) = tokio::select! {
             served = &mut serving => (served, None),
@@ -256,9 +258,7 @@ impl Server {
             }
         };
         streams.close();
-        if timeout(END_TIMEOUT, streams.wait()).await.is_err() {
-            tracing::warn!("followers of the change stream did not end in time");
-        }
+        end_within(END_TIMEOUT, "followers of the change stream", streams.wait()).await;
         writer_stop.cancel();
         let written = match written {
             None => writing.join_next().await,

@@ -1,4 +1,4 @@
-//! The router as a whole: bound, then run to its end.
+//! The router as a whole: [`assemble`] builds and connects all parts, [`RouterParts::supervise`] runs them to the end.
 //!
 //! The end, in order: not serving in health; no new connections, and silent ones closed; calls that run finish within the
 //! drain time, and end with `SERVER_DRAINING` after it; what is open still is cut; the ready file goes; the subscription to
@@ -13,10 +13,11 @@ use switchboard::{
     service::{
         health::Part,
         metrics,
-        serve::{self, BindError, END_TIMEOUT, Limits, Ports, ServeError, Services, Shutdown},
+        serve::{self, BindError, Limits, Ports, ServeError, Services},
+        shutdown::{END_TIMEOUT, Shutdown, end_within},
     },
 };
-use tokio::{task::JoinSet, time::timeout};
+use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{server::NamedService as _, service::Routes};
 
@@ -61,33 +62,103 @@ pub enum StartError {
     Tls(#[source] rustls::Error),
 }
 
-/// A router that has its ports, and does not serve yet.
+/// The parts of a router, connected with each other. None of them runs yet.
 #[derive(Debug)]
-pub struct Server {
-    config: Config,
-    ports: Ports,
-    upstream: Upstream,
+pub struct RouterParts {
+    services: Services,
+    shutdown: Shutdown,
+    subscription: Subscription,
+    prober: Prober,
+    /// The addresses behind the names of model servers, looked up for the catalog in `current`.
+    names: Names,
+    current: Arc<Current>,
+    /// The calls that run.
+    calls: TaskTracker,
 }
 
-impl Server {
-    /// Binds both ports and builds the client of the model servers.
-    ///
-    /// # Errors
-    ///
-    /// [`StartError`] says which of them failed.
-    pub fn bind(config: Config) -> Result<Self, StartError> {
-        let ports = Ports::bind(config.listen_addr, config.admin_addr, LIMITS)?;
-        let names = Names::default();
-        let endpoints = Endpoints::new(&config.group, names.clone());
-        let upstream = Upstream::new(CONNECT_TIMEOUT, names, endpoints).map_err(StartError::Tls)?;
-        Ok(Self {
-            config,
-            ports,
-            upstream,
-        })
-    }
+/// Binds both ports, and builds all parts. A taken port fails before anything is done.
+///
+/// `stop` ends what is assembled.
+///
+/// # Errors
+///
+/// [`StartError`] says which of them failed.
+pub fn assemble(config: Config, stop: CancellationToken) -> Result<RouterParts, StartError> {
+    let ports = Ports::bind(config.listen_addr, config.admin_addr, LIMITS)?;
+    let names = Names::default();
+    let endpoints = Endpoints::new(&config.group, names.clone());
+    let upstream = Upstream::new(CONNECT_TIMEOUT, names.clone(), endpoints.clone()).map_err(StartError::Tls)?;
+    tracing::info!(?config, "starting");
 
-    /// Serves until `stop` is cancelled and all has ended in order.
+    let shutdown = Shutdown::new(stop, config.drain_timeout);
+    let current = Arc::new(Current::default());
+    let mut metrics = metrics::of_service("router");
+    let own = metrics.sub_registry_with_prefix("router");
+    upstream.metrics().register(own);
+    telemetry::register_current(&current, own);
+    endpoints.register(&current, own);
+    let subscription = Subscription::new(
+        SubscriptionConfig {
+            registry_addrs: config.registry_addrs,
+            router_id: config.router_id,
+            group: config.group,
+            instance: InstanceId::random(),
+            build: env!("CARGO_PKG_VERSION").to_owned(),
+            snapshot: config.snapshot,
+        },
+        Arc::clone(&current),
+        endpoints,
+    )
+    .checking(Checker::new(upstream.clone()));
+    subscription.metrics().register(own);
+    let prober = Prober::new(Arc::clone(&current), upstream.clone());
+    prober.register(own);
+
+    let calls = TaskTracker::new();
+    let inference = InferenceApi::new(
+        Arc::clone(&current),
+        upstream,
+        call::Limits::default(),
+        calls.clone(),
+        shutdown.end.clone(),
+    )
+    .padding(config.pad_messages);
+    inference.calls().permits().register(own);
+    let routing = RoutingApi::new(
+        inference.calls().clone(),
+        subscription.progress(),
+        shutdown.stop.clone(),
+    );
+    let routes = Routes::default()
+        .add_service(bounded!(InferenceServiceServer::new(inference), LIMITS.message_bytes))
+        .add_service(bounded!(RoutingServiceServer::new(routing), LIMITS.message_bytes));
+    let services = Services {
+        ports,
+        limits: LIMITS,
+        ready_file: config.ready_file,
+        routes,
+        names: SERVICES,
+        parts: vec![Part {
+            name: CONFIG_FRESH,
+            serves: current.confirmed(),
+        }],
+        reflection: config.reflection,
+        ready: current.ready(),
+        metrics,
+    };
+    Ok(RouterParts {
+        services,
+        shutdown,
+        subscription,
+        prober,
+        names,
+        current,
+        calls,
+    })
+}
+
+impl RouterParts {
+    /// Runs all parts until they are stopped and have ended in order.
     ///
     /// # Errors
     ///
@@ -96,83 +167,31 @@ impl Server {
     /// # Cancel safety
     ///
     /// Dropped, it ends all at once.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), ServeError> {
+    pub async fn supervise(self) -> Result<(), ServeError> {
         let Self {
-            config,
-            ports,
-            upstream,
+            services,
+            shutdown,
+            subscription,
+            prober,
+            names,
+            current,
+            calls,
         } = self;
-        tracing::info!(?config, "starting");
-        let current = Arc::new(Current::default());
-        let mut metrics = metrics::of_service("router");
-        let own = metrics.sub_registry_with_prefix("router");
-        upstream.metrics().register(own);
-        telemetry::register_current(&current, own);
-        upstream.endpoints().register(&current, own);
-        let subscription = Subscription::new(
-            SubscriptionConfig {
-                registry_addrs: config.registry_addrs,
-                router_id: config.router_id,
-                group: config.group,
-                instance: InstanceId::random(),
-                build: env!("CARGO_PKG_VERSION").to_owned(),
-                snapshot: config.snapshot,
-            },
-            Arc::clone(&current),
-            upstream.endpoints().clone(),
-        )
-        .checking(Checker::new(upstream.clone()));
-        subscription.metrics().register(own);
-        let progress = subscription.progress();
         let following_stop = CancellationToken::new();
         let mut following = JoinSet::new();
         // Best effort: without it the last catalog stays in use, as it does while the registry is away.
         following.spawn(subscription.run(following_stop.clone()));
         // Best effort too: without it servers are dialled by their names alone.
-        let names = upstream.names().clone();
-        following.spawn(names.follow(Arc::clone(&current), following_stop.clone()));
-
-        let prober = Prober::new(Arc::clone(&current), upstream.clone());
-        prober.register(own);
+        following.spawn(names.follow(current, following_stop.clone()));
         // Best effort as well: calls tell more of a server than probes.
-        following.spawn(prober.run(stop.clone()));
-
-        let (calls, drain) = (TaskTracker::new(), CancellationToken::new());
-        let (ready, confirmed) = (current.ready(), current.confirmed());
-        let inference = InferenceApi::new(current, upstream, call::Limits::default(), calls.clone(), drain.clone())
-            .padding(config.pad_messages);
-        inference.calls().permits().register(own);
-        let routing = RoutingApi::new(inference.calls().clone(), progress, stop.clone());
-        let routes = Routes::default()
-            .add_service(bounded!(InferenceServiceServer::new(inference), LIMITS.message_bytes))
-            .add_service(bounded!(RoutingServiceServer::new(routing), LIMITS.message_bytes));
-        let services = Services {
-            routes,
-            names: SERVICES,
-            parts: vec![Part {
-                name: CONFIG_FRESH,
-                serves: confirmed,
-            }],
-            reflection: config.reflection,
-            ready,
-            metrics,
-        };
-        let shutdown = Shutdown {
-            stop,
-            grace: config.drain_timeout,
-            end: drain,
-        };
-        let served = serve::serve(ports, services, LIMITS, config.ready_file.as_deref(), shutdown).await;
+        following.spawn(prober.run(shutdown.stop.clone()));
+        let served = serve::serve(services, shutdown).await;
 
         calls.close();
-        if timeout(END_TIMEOUT, calls.wait()).await.is_err() {
-            tracing::warn!("calls did not end in time");
-        }
+        end_within(END_TIMEOUT, "calls", calls.wait()).await;
         following_stop.cancel();
         let followed = async { while following.join_next().await.is_some() {} };
-        if timeout(2 * END_TIMEOUT, followed).await.is_err() {
-            tracing::warn!("the subscription to the registry did not end in time");
-        }
+        end_within(2 * END_TIMEOUT, "the subscription to the registry", followed).await;
         served?;
         tracing::info!("stopped");
         Ok(())

@@ -1,6 +1,6 @@
 //! The admin port: liveness, readiness, metrics and the log level, over plain HTTP.
 
-use std::sync::Arc;
+use std::{io, sync::Arc, thread};
 
 use axum::{
     Router,
@@ -13,14 +13,19 @@ use axum::{
     routing::get,
 };
 use prometheus_client::registry::Registry;
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    runtime::Builder,
+    sync::{Mutex, oneshot, watch},
+    task::spawn_blocking,
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     chain::Chain,
-    listener::Listener,
+    listener::{Connections, Listener},
     logs,
     metrics::{Format, render},
+    shutdown::{END_TIMEOUT, end_within},
 };
 
 /// The most bytes of a log level.
@@ -31,30 +36,78 @@ const LEVEL_BYTES_MAX: usize = 4096;
 pub struct Shown {
     /// Whether the service takes calls.
     pub ready: watch::Receiver<bool>,
-    /// The metrics.
-    pub metrics: Arc<Registry>,
+    /// The metrics, locked by one scrape at a time.
+    pub metrics: Arc<Mutex<Registry>>,
 }
 
-/// Serves until it is dropped: `/healthz` (the process runs), `/readyz` (it takes calls), `/metrics`, and, where only this
-/// machine can connect, `/log-level`, which `PUT` changes.
+/// The thread that serves the admin port, on a runtime of its own.
 ///
-/// Liveness never depends on a registry, a model or a disk: restarting helps none of them.
-pub async fn serve(listener: Listener, shown: Shown) {
+/// It serves `/healthz` (the process runs), `/readyz` (the service takes calls), `/metrics` and, if only this machine can
+/// connect, `/log-level`, which `PUT` changes. Liveness never depends on a registry, a model or a disk: restarting helps
+/// none of them. It does not depend on the runtime of the calls either: all its workers may be busy or blocked.
+///
+/// Dropped, it closes all connections, without waiting for the thread.
+#[derive(Debug)]
+pub struct AdminThread {
+    stop: DropGuard,
+    /// Closed when the thread has ended.
+    ended: oneshot::Receiver<()>,
+}
+
+impl AdminThread {
+    /// Starts to serve.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses a thread, or what a runtime needs.
+    pub fn start(listener: Listener, shown: Shown) -> io::Result<Self> {
+        // A single thread for scrapes: they are made one at a time.
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(1)
+            .build()?;
+        let stop = CancellationToken::new();
+        let is_local = listener.local_addr().ip().is_loopback();
+        let connections = {
+            let _entered = runtime.enter();
+            listener.into_connections(stop.clone(), stop.clone())?
+        };
+        let (ending, ended) = oneshot::channel();
+        let stopped = stop.clone();
+        thread::Builder::new().name("admin".to_owned()).spawn(move || {
+            let served = runtime.block_on(stopped.run_until_cancelled(serve(connections, is_local, shown)));
+            if let Some(Err(error)) = served {
+                tracing::warn!(%error, "the admin port is served no more");
+            }
+            // Closes the connections, and leaves alone a scrape that waits for a lock.
+            runtime.shutdown_background();
+            drop(ending);
+        })?;
+        Ok(Self {
+            stop: stop.drop_guard(),
+            ended,
+        })
+    }
+
+    /// Closes all connections and waits for the thread to end, for at most [`END_TIMEOUT`].
+    pub async fn end(self) {
+        let Self { stop, ended } = self;
+        drop(stop);
+        end_within(END_TIMEOUT, "the admin port", ended).await;
+    }
+}
+
+async fn serve(connections: Connections, is_local: bool, shown: Shown) -> io::Result<()> {
     let mut router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics));
     // Nobody is authenticated here.
-    if listener.local_addr().ip().is_loopback() {
+    if is_local {
         router = router.route("/log-level", get(log_level).put(set_log_level));
     }
     let router = router.layer(DefaultBodyLimit::max(LEVEL_BYTES_MAX)).with_state(shown);
-    let kill = CancellationToken::new();
-    let _kill_on_drop = kill.clone().drop_guard();
-    let connections = listener.into_connections(kill.clone(), kill);
-    if let Err(error) = axum::serve(connections, router).await {
-        tracing::warn!(%error, "the admin port is served no more");
-    }
+    axum::serve(connections, router).await
 }
 
 async fn readyz(State(shown): State<Shown>) -> (StatusCode, &'static str) {
@@ -68,9 +121,11 @@ async fn readyz(State(shown): State<Shown>) -> (StatusCode, &'static str) {
 async fn metrics(State(shown): State<Shown>, headers: HeaderMap) -> impl IntoResponse {
     let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
     let format = Format::wanted(accept.unwrap_or_default());
-    match render(&shown.metrics, format) {
-        Ok(text) => Ok(([(CONTENT_TYPE, format.content_type())], text)),
-        Err(_refused) => Err(StatusCode::INTERNAL_SERVER_ERROR),
+    // What is read at a scrape may be locked by a call for a while: this must not stop the thread that answers `/healthz`.
+    let metrics = shown.metrics.lock_owned().await;
+    match spawn_blocking(move || render(&metrics, format)).await {
+        Ok(Ok(text)) => Ok(([(CONTENT_TYPE, format.content_type())], text)),
+        Ok(Err(_)) | Err(_) => Err(StatusCode::INTERNAL_SERVER_ERROR),
     }
 }
 

@@ -6,7 +6,7 @@
 use std::{
     future::Future,
     io,
-    net::SocketAddr,
+    net::{self, SocketAddr},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -37,7 +37,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A bound socket that does not accept yet.
 #[derive(Debug)]
 pub struct Listener {
-    socket: TcpListener,
+    /// Belongs to no runtime: the runtime that accepts need not be the one that bound it.
+    socket: net::TcpListener,
     local_addr: SocketAddr,
     connections_max: usize,
     open: Gauge,
@@ -58,7 +59,7 @@ impl Listener {
         // A restart need not wait for what is left of the connections before.
         socket.set_reuseaddr(true)?;
         socket.bind(addr)?;
-        let socket = socket.listen(BACKLOG)?;
+        let socket = socket.listen(BACKLOG)?.into_std()?;
         let local_addr = socket.local_addr()?;
         Ok(Self {
             socket,
@@ -80,24 +81,31 @@ impl Listener {
         &self.open
     }
 
-    /// Begins to accept. When `stop` is cancelled, clients that have not said anything yet are closed; when `kill` is
-    /// cancelled, all are.
-    #[must_use]
-    pub fn into_connections(self, stop: CancellationToken, kill: CancellationToken) -> Connections {
-        Connections {
+    /// Begins to accept, on the runtime that this is called on. When `stop` is cancelled, clients that have not said
+    /// anything yet are closed; when `kill` is cancelled, all are.
+    ///
+    /// # Errors
+    ///
+    /// When the runtime cannot watch the socket.
+    pub fn into_connections(self, stop: CancellationToken, kill: CancellationToken) -> io::Result<Connections> {
+        Ok(Connections {
+            socket: TcpListener::from_std(self.socket)?,
+            local_addr: self.local_addr,
             permits: Arc::new(Semaphore::new(self.connections_max)),
-            listener: self,
+            open: self.open,
             stop,
             kill,
-        }
+        })
     }
 }
 
 /// The connections of a listener.
 #[derive(Debug)]
 pub struct Connections {
-    listener: Listener,
+    socket: TcpListener,
+    local_addr: SocketAddr,
     permits: Arc<Semaphore>,
+    open: Gauge,
     stop: CancellationToken,
     kill: CancellationToken,
 }
@@ -108,18 +116,18 @@ impl Connections {
     /// # Cancel safety
     ///
     /// Safe: a client that was not returned yet is still in the system's queue.
-    pub async fn accept(&mut self) -> (Connection, SocketAddr) {
+    pub async fn accept(&mut self) -> (ClientConnection, SocketAddr) {
         loop {
             let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else {
                 // The semaphore lives as long as `self` and is never closed.
                 continue;
             };
-            match self.listener.socket.accept().await {
+            match self.socket.accept().await {
                 Ok((stream, peer)) => {
                     // Answers are small frames that must not wait for each other.
                     drop(stream.set_nodelay(true));
                     return (
-                        Connection::new(stream, permit, self.listener.open.clone(), &self.stop, &self.kill),
+                        ClientConnection::new(stream, permit, self.open.clone(), &self.stop, &self.kill),
                         peer,
                     );
                 }
@@ -132,7 +140,7 @@ impl Connections {
     }
 
     /// The connections as a stream that never ends, as tonic takes them.
-    pub fn into_stream(mut self) -> impl Stream<Item = io::Result<Connection>> {
+    pub fn into_stream(mut self) -> impl Stream<Item = io::Result<ClientConnection>> {
         async_stream::stream! {
             loop {
                 let (connection, _peer) = self.accept().await;
@@ -143,7 +151,7 @@ impl Connections {
 }
 
 impl axum::serve::Listener for Connections {
-    type Io = Connection;
+    type Io = ClientConnection;
     type Addr = SocketAddr;
 
     fn accept(&mut self) -> impl Future<Output = (Self::Io, Self::Addr)> + Send {
@@ -151,33 +159,33 @@ impl axum::serve::Listener for Connections {
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
-        Ok(self.listener.local_addr)
+        Ok(self.local_addr)
     }
 }
 
 /// One client's connection, with its place among those that are allowed.
-pub struct Connection {
+pub struct ClientConnection {
     stream: TcpStream,
     killed: Pin<Box<WaitForCancellationFutureOwned>>,
     /// `None` once the client has said something.
-    silence: Option<Silence>,
+    silence: Option<SilenceLimit>,
     open: Gauge,
     _permit: OwnedSemaphorePermit,
 }
 
 /// What ends a connection whose client has not said anything yet.
-struct Silence {
+struct SilenceLimit {
     timeout: Pin<Box<Sleep>>,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
-impl Silence {
+impl SilenceLimit {
     fn is_over(&mut self, context: &mut Context<'_>) -> bool {
         self.timeout.as_mut().poll(context).is_ready() || self.stopped.as_mut().poll(context).is_ready()
     }
 }
 
-impl Connection {
+impl ClientConnection {
     fn new(
         stream: TcpStream,
         permit: OwnedSemaphorePermit,
@@ -190,7 +198,7 @@ impl Connection {
             stream,
             open,
             killed: Box::pin(kill.clone().cancelled_owned()),
-            silence: Some(Silence {
+            silence: Some(SilenceLimit {
                 timeout: Box::pin(sleep(FIRST_BYTE_TIMEOUT)),
                 stopped: Box::pin(stop.clone().cancelled_owned()),
             }),
@@ -199,21 +207,21 @@ impl Connection {
     }
 }
 
-impl Drop for Connection {
+impl Drop for ClientConnection {
     fn drop(&mut self) {
         self.open.dec();
     }
 }
 
-impl std::fmt::Debug for Connection {
+impl std::fmt::Debug for ClientConnection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection")
+        f.debug_struct("ClientConnection")
             .field("stream", &self.stream)
             .finish_non_exhaustive()
     }
 }
 
-impl AsyncRead for Connection {
+impl AsyncRead for ClientConnection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -235,7 +243,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl AsyncWrite for ClientConnection {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
@@ -261,7 +269,7 @@ impl AsyncWrite for Connection {
     }
 }
 
-impl Connected for Connection {
+impl Connected for ClientConnection {
     type ConnectInfo = <TcpStream as Connected>::ConnectInfo;
 
     fn connect_info(&self) -> Self::ConnectInfo {
@@ -285,7 +293,8 @@ mod tests {
             CancellationToken::new(),
             CancellationToken::new(),
         );
-        (listener.into_connections(stop.clone(), kill.clone()), addr, stop, kill)
+        let connections = listener.into_connections(stop.clone(), kill.clone()).unwrap();
+        (connections, addr, stop, kill)
     }
 
     #[tokio::test]
@@ -328,7 +337,7 @@ mod tests {
     #[tokio::test]
     async fn a_client_beyond_the_limit_waits_for_a_place() {
         let (mut connections, addr, _stop, _kill) = pair(1);
-        let open = connections.listener.open().clone();
+        let open = connections.open.clone();
         let _first_client = TcpStream::connect(addr).await.unwrap();
         let _second_client = TcpStream::connect(addr).await.unwrap();
         let (first, _) = connections.accept().await;

@@ -3,16 +3,17 @@
 //! tonic hands hyper an explicit "no limit" for what is not set, and so switches hyper's own defences off: every limit is
 //! set here. Its graceful end waits without limit for open streams: here the wait has one.
 
-use std::{
-    io,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+#[cfg(test)]
+mod tests;
+
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use prometheus_client::registry::Registry;
-use tokio::{sync::watch, task::JoinSet, time::sleep};
+use tokio::{
+    sync::{Mutex, watch},
+    task::JoinSet,
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     service::Routes,
@@ -20,16 +21,14 @@ use tonic::{
 };
 
 use super::{
-    admin::{self, Shown},
+    admin::{AdminThread, Shown},
     call::CallLayer,
     health::{self, Health, Part},
     listener::Listener,
     metrics::CallMetrics,
     ready_file::ReadyFile,
+    shutdown::{END_TIMEOUT, Shutdown},
 };
-
-/// How long streams may take to end once they were told to.
-pub const END_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Connections to the admin port: probes and people.
 const ADMIN_CONNECTIONS: usize = 64;
@@ -45,17 +44,6 @@ pub struct Limits {
     pub message_bytes: usize,
 }
 
-/// How a service ends.
-#[derive(Debug)]
-pub struct Shutdown {
-    /// Cancelled from outside: not serving in health, no new connections, no new calls.
-    pub stop: CancellationToken,
-    /// How long calls that run may go on.
-    pub grace: Duration,
-    /// Cancelled here when `grace` is over: what still runs has to end within [`END_TIMEOUT`].
-    pub end: CancellationToken,
-}
-
 /// An address is taken, or not this machine's.
 #[derive(Debug, thiserror::Error)]
 #[error("listen on {addr}")]
@@ -68,9 +56,15 @@ pub struct BindError {
 /// Why a service could not serve.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
+    /// The runtime cannot watch the gRPC port.
+    #[error("accept connections")]
+    Accept(#[source] io::Error),
     /// The transport failed for good.
     #[error("serve gRPC")]
     Transport(#[source] transport::Error),
+    /// The thread of the admin port cannot be started.
+    #[error("serve the admin port")]
+    Admin(#[source] io::Error),
     /// The ready file cannot be written.
     #[error("write the ready file {}", path.display())]
     ReadyFile {
@@ -113,9 +107,15 @@ impl Ports {
     }
 }
 
-/// What is served.
+/// What is served, and how.
 #[derive(Debug)]
 pub struct Services {
+    /// Where they are served.
+    pub ports: Ports,
+    /// What they take at most.
+    pub limits: Limits,
+    /// Where the bound addresses are written once the services are served. `None`: nowhere.
+    pub ready_file: Option<PathBuf>,
     /// The services themselves; health and reflection come on top.
     pub routes: Routes,
     /// Their full names.
@@ -132,7 +132,7 @@ pub struct Services {
 
 /// Serves until `shutdown.stop` is cancelled and the calls that run have ended or were ended.
 ///
-/// Returns at the latest `grace` and two [`END_TIMEOUT`]s after `stop`, whatever clients do. The ready file is there while
+/// Returns at the latest `grace` and three [`END_TIMEOUT`]s after `stop`, whatever clients do. The ready file is there while
 /// calls are taken.
 ///
 /// # Errors
@@ -142,15 +142,11 @@ pub struct Services {
 /// # Cancel safety
 ///
 /// Dropped, it closes all connections.
-pub async fn serve(
-    ports: Ports,
-    services: Services,
-    limits: Limits,
-    ready_file: Option<&Path>,
-    shutdown: Shutdown,
-) -> Result<(), ServeError> {
-    let Ports { listener, admin } = ports;
+pub async fn serve(services: Services, shutdown: Shutdown) -> Result<(), ServeError> {
     let Services {
+        ports: Ports { listener, admin },
+        limits,
+        ready_file,
         routes,
         names,
         parts,
@@ -179,25 +175,20 @@ pub async fn serve(
     helpers.spawn(tell_health(health, ready, serving, shutdown.stop.clone()));
     let shown = Shown {
         ready: is_serving,
-        metrics: Arc::new(metrics),
+        metrics: Arc::new(Mutex::new(metrics)),
     };
-    helpers.spawn(admin::serve(admin, shown));
+    let admin = AdminThread::start(admin, shown).map_err(ServeError::Admin)?;
 
-    let ready_file = match ready_file {
-        Some(path) => {
-            Some(
-                ReadyFile::write(path, listen_addr, admin_addr).map_err(|source| ServeError::ReadyFile {
-                    path: path.to_owned(),
-                    source,
-                })?,
-            )
-        }
-        None => None,
-    };
+    let ready_file = ready_file
+        .map(|path| {
+            ReadyFile::write(&path, listen_addr, admin_addr).map_err(|source| ServeError::ReadyFile { path, source })
+        })
+        .transpose()?;
     tracing::info!(%listen_addr, %admin_addr, "serving");
     let result = transport(routes, listener, limits, calls, shutdown).await;
     drop(ready_file);
-    result.map_err(ServeError::Transport)
+    admin.end().await;
+    result
 }
 
 /// Keeps health and readiness true to `ready`, and says no once the service stops.
@@ -229,12 +220,15 @@ async fn transport(
     limits: Limits,
     calls: CallMetrics,
     shutdown: Shutdown,
-) -> Result<(), transport::Error> {
+) -> Result<(), ServeError> {
     let Shutdown { stop, grace, end } = shutdown;
     let kill = CancellationToken::new();
     // Whoever leaves this function, also by dropping it, takes the connections along.
     let _kill_on_drop = kill.clone().drop_guard();
-    let connections = listener.into_connections(stop.clone(), kill.clone()).into_stream();
+    let connections = listener
+        .into_connections(stop.clone(), kill.clone())
+        .map_err(ServeError::Accept)?
+        .into_stream();
 
     let serving = Server::builder()
         .max_concurrent_streams(limits.streams_per_connection)
@@ -260,7 +254,7 @@ async fn transport(
         sleep(END_TIMEOUT).await;
     };
     tokio::select! {
-        result = serving => result,
+        result = serving => result.map_err(ServeError::Transport),
         () = out_of_time => Ok(()),
     }
 }

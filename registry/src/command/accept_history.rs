@@ -4,7 +4,7 @@ use super::{CommandError, begin_life};
 use crate::{
     commit::OpenError,
     config::AcceptHistory,
-    control::{self, Request},
+    control::{self, ControlRequest},
     domain::life::{LifeCause, Mark, NewLife},
     store::StoreError,
 };
@@ -28,7 +28,7 @@ pub(super) async fn run(told: AcceptHistory) -> Result<String, CommandError> {
     let (begun, by) = match begin_life(&database, new).await {
         // Somebody holds it: a registry that runs does it itself.
         Err(CommandError::Open(OpenError::Store(StoreError::Locked(_)))) => {
-            let request = Request::AcceptHistory {
+            let request = ControlRequest::AcceptHistory {
                 above: above.to_string(),
                 adopt_store: adopt_store.map(|store| store.to_string()),
             };
