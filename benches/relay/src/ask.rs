@@ -6,11 +6,12 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 use prost::Message as _;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::json;
 use switchboard::pb::router::{InferRequest, infer_request::Input};
+use switchboard_comparison::grpc::framed;
 
 /// The feature that is asked for.
 pub(crate) const FEATURE: &str = "code_generations";
@@ -24,8 +25,6 @@ pub(crate) const EVENTS: usize = TOKENS + 3;
 pub(crate) const TOKEN_BYTES: usize = 16;
 /// The text of a whole answer: with what stands around it, about 290 bytes.
 pub(crate) const WHOLE_TEXT: &str = "fn add(a: i64, b: i64) -> i64 { a + b }";
-/// Before a gRPC message: a flag and its length.
-pub(crate) const PREFIX_BYTES: usize = 5;
 
 const PACE_MARK: &str = "pace=";
 const PACE_DIGITS: usize = 4;
@@ -75,15 +74,6 @@ pub(crate) fn asked(body: &[u8]) -> Result<(bool, Duration)> {
     let begin = mark + PACE_MARK.len();
     let digits = body.get(begin..begin + PACE_DIGITS).context("the pace is cut")?;
     Ok((is_streamed, Duration::from_millis(str::from_utf8(digits)?.parse()?)))
-}
-
-/// A gRPC message with its prefix.
-pub(crate) fn framed(message: &[u8]) -> Bytes {
-    let mut framed = BytesMut::with_capacity(PREFIX_BYTES + message.len());
-    framed.put_u8(0);
-    framed.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
-    framed.put_slice(message);
-    framed.freeze()
 }
 
 /// The time as a token tells it: nanoseconds of the machine's clock, the same for all processes.

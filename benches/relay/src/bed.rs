@@ -18,7 +18,7 @@ use crate::{
     ask::{FEATURE, Question},
     collector::Collector,
     line::{Caller, Http, Line},
-    process::{Cores, Process, Tenant},
+    process::{Cores, PinnedProcess, Tenant},
 };
 
 /// How long a router may take until it answers.
@@ -47,7 +47,7 @@ pub(crate) enum Telemetry {
 /// Who is called.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Side<'a> {
-    Router(&'a Process),
+    Router(&'a PinnedProcess),
     Floor,
     /// The model server itself.
     Direct,
@@ -56,10 +56,10 @@ pub(crate) enum Side<'a> {
 /// The servers.
 #[derive(Debug)]
 pub(crate) struct Bed {
-    pub(crate) model: Process,
-    pub(crate) floor: Process,
-    pub(crate) router: Process,
-    registry: Process,
+    pub(crate) model: PinnedProcess,
+    pub(crate) floor: PinnedProcess,
+    pub(crate) router: PinnedProcess,
+    registry: PinnedProcess,
     collector: Collector,
     programs: Programs,
     cores: Cores,
@@ -70,7 +70,7 @@ impl Bed {
     pub(crate) async fn start(programs: &Programs, cores: &Cores) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let ready = |name: &str| folder.path().join(name);
-        let model = Process::start(
+        let model = PinnedProcess::start(
             cores,
             Tenant::Model,
             &programs.own,
@@ -79,13 +79,14 @@ impl Bed {
         )
         .await?;
         let floor = ["floor".to_owned(), format!("--model={}", model.addr)];
-        let floor = Process::start(cores, Tenant::Relay, &programs.own, &floor, &ready("floor")).await?;
+        let floor = PinnedProcess::start(cores, Tenant::Relay, &programs.own, &floor, &ready("floor")).await?;
         let registry = [
             "--listen-addr=127.0.0.1:0".to_owned(),
             "--admin-addr=127.0.0.1:0".to_owned(),
             format!("--database-url=sqlite://{}", folder.path().join("bench.db").display()),
         ];
-        let registry = Process::start(cores, Tenant::Load, &programs.registry, &registry, &ready("registry")).await?;
+        let registry =
+            PinnedProcess::start(cores, Tenant::Load, &programs.registry, &registry, &ready("registry")).await?;
         configure(registry.addr, model.addr).await?;
         let collector = Collector::start().await?;
         let router = start_router(programs, cores, &folder, registry.addr, &collector, Telemetry::On).await?;
@@ -102,7 +103,7 @@ impl Bed {
     }
 
     /// Another router.
-    pub(crate) async fn another_router(&self, telemetry: Telemetry) -> Result<Process> {
+    pub(crate) async fn another_router(&self, telemetry: Telemetry) -> Result<PinnedProcess> {
         let (registry, collector) = (self.registry.addr, &self.collector);
         start_router(
             &self.programs,
@@ -116,7 +117,7 @@ impl Bed {
     }
 
     /// The process that is measured.
-    pub(crate) const fn relay<'a>(&'a self, side: Side<'a>) -> Option<&'a Process> {
+    pub(crate) const fn relay<'a>(&'a self, side: Side<'a>) -> Option<&'a PinnedProcess> {
         match side {
             Side::Router(router) => Some(router),
             Side::Floor => Some(&self.floor),
@@ -188,7 +189,7 @@ async fn start_router(
     registry: SocketAddr,
     collector: &Collector,
     telemetry: Telemetry,
-) -> Result<Process> {
+) -> Result<PinnedProcess> {
     let mut arguments = vec![
         "--listen-addr=127.0.0.1:0".to_owned(),
         "--admin-addr=127.0.0.1:0".to_owned(),
@@ -204,7 +205,7 @@ async fn start_router(
         Telemetry::Off => vec!["--log-level=error".to_owned()],
     });
     let ready = folder.path().join("router");
-    let router = Process::start(cores, Tenant::Relay, &programs.router, &arguments, &ready).await?;
+    let router = PinnedProcess::start(cores, Tenant::Relay, &programs.router, &arguments, &ready).await?;
     let give_up = Instant::now() + ROUTED_WITHIN;
     let question = Question::paced(Duration::ZERO);
     loop {

@@ -6,12 +6,11 @@ use anyhow::Result;
 use bytes::Bytes;
 use h2::{RecvStream, server::SendResponse};
 use http::{HeaderMap, HeaderValue, Response};
+use switchboard_comparison::grpc::framed;
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
-
-use crate::ask::framed;
 
 /// It ends with its handle.
 #[derive(Debug)]

@@ -6,24 +6,18 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use bytes::{Buf as _, Bytes, BytesMut};
-use h2::{
-    RecvStream,
-    client::{self, SendRequest},
-};
-use http::{HeaderMap, Request};
+use bytes::{Bytes, BytesMut};
+use h2::client::SendRequest;
 use prost::Message as _;
 use switchboard::pb::router::{InferResponse, StreamInferResponse, delta, part, stream_infer_response::Event};
+use switchboard_comparison::grpc::{self, Messages};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     task::JoinSet,
 };
 
-use crate::ask::{self, PREFIX_BYTES, Question, TOKEN_BYTES, TOKENS, WHOLE_TEXT};
-
-/// What a client of a stream grants in advance.
-const WINDOW: u32 = 1024 * 1024;
+use crate::ask::{self, Question, TOKEN_BYTES, TOKENS, WHOLE_TEXT};
 
 /// One client's way.
 #[derive(Debug)]
@@ -72,13 +66,7 @@ pub(crate) struct Caller {
 
 impl Caller {
     pub(crate) async fn connect(addr: SocketAddr) -> Result<Self> {
-        let socket = TcpStream::connect(addr).await.context("connect")?;
-        socket.set_nodelay(true)?;
-        let mut builder = client::Builder::new();
-        builder
-            .initial_window_size(WINDOW)
-            .initial_connection_window_size(WINDOW);
-        let (requests, connection) = builder.handshake(socket).await?;
+        let (requests, connection) = grpc::connect(addr, grpc::WINDOW).await?;
         let mut driver = JoinSet::new();
         // Its calls tell when it fails.
         driver.spawn(async move { drop(connection.await) });
@@ -120,68 +108,11 @@ impl Caller {
     }
 
     async fn call(&self, method: &str, question: &Question) -> Result<Messages> {
-        let path = format!("http://localhost/switchboard.router.v1.InferenceService/{method}");
-        let request = Request::post(path)
-            .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .body(())?;
-        let (answer, mut up) = self.requests.clone().ready().await?.send_request(request, false)?;
+        let path = format!("/switchboard.router.v1.InferenceService/{method}");
+        let (mut up, answer) = grpc::call(&self.requests, &path).await?;
         up.send_data(question.grpc.clone(), true)?;
-        let (head, body) = answer.await?.into_parts();
-        check(&head.headers)?;
-        Ok(Messages {
-            body,
-            received: BytesMut::new(),
-        })
+        answer.await
     }
-}
-
-/// The messages of an answer.
-#[derive(Debug)]
-struct Messages {
-    body: RecvStream,
-    received: BytesMut,
-}
-
-impl Messages {
-    /// The next message; `None` after an end in order.
-    async fn next(&mut self) -> Result<Option<Bytes>> {
-        loop {
-            if let Some(message) = self.take() {
-                return Ok(Some(message));
-            }
-            let Some(data) = self.body.data().await else {
-                ensure!(self.received.is_empty(), "the stream ends within a message");
-                let trailers = self.body.trailers().await?.context("there is no status")?;
-                check(&trailers)?;
-                ensure!(trailers.contains_key("grpc-status"), "there is no status");
-                return Ok(None);
-            };
-            let data = data?;
-            self.body.flow_control().release_capacity(data.len())?;
-            self.received.extend_from_slice(&data);
-        }
-    }
-
-    fn take(&mut self) -> Option<Bytes> {
-        let mut prefix = self.received.get(1..PREFIX_BYTES)?;
-        let length = usize::try_from(prefix.get_u32()).ok()?;
-        if self.received.len() < PREFIX_BYTES + length {
-            return None;
-        }
-        self.received.advance(PREFIX_BYTES);
-        Some(self.received.split_to(length).freeze())
-    }
-}
-
-/// Headers or trailers with a failure in them.
-fn check(headers: &HeaderMap) -> Result<()> {
-    let Some(status) = headers.get("grpc-status") else {
-        return Ok(());
-    };
-    let message = headers.get("grpc-message");
-    ensure!(status == "0", "the call failed: {status:?}, {message:?}");
-    Ok(())
 }
 
 /// A connection straight to the model server.

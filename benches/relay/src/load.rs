@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use parking_lot::Mutex;
+use switchboard_comparison::process::own_cpu;
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, sleep_until},
@@ -18,7 +19,7 @@ use tokio::{
 use crate::{
     ask::{Question, now},
     line::Line,
-    process::{Process, own_cpu},
+    process::PinnedProcess,
 };
 
 /// Before a window begins, the load runs for as long.
@@ -113,11 +114,11 @@ impl Closed {
     pub(crate) async fn window(
         &mut self,
         length: Duration,
-        relay: Option<&Process>,
-        model: &Process,
+        relay: Option<&PinnedProcess>,
+        model: &PinnedProcess,
     ) -> Result<Window> {
         sleep(WARM_UP).await;
-        let of_relay = || relay.map(Process::cpu).transpose().map(Option::unwrap_or_default);
+        let of_relay = || relay.map(PinnedProcess::cpu).transpose().map(Option::unwrap_or_default);
         *self.tally.gaps.lock() = Some(Vec::new());
         let before = (of_relay()?, model.cpu()?, own_cpu()?, self.counts(), Instant::now());
         sleep(length).await;

@@ -7,7 +7,6 @@
 mod ask;
 mod bed;
 mod collector;
-mod figures;
 mod floor;
 mod line;
 mod load;
@@ -19,19 +18,17 @@ use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    process::Command,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand, ValueEnum};
-use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::json;
+use switchboard_comparison::{figures::Figures, machine, process::version};
 use tokio::{net::TcpListener, runtime};
 
 use self::{
     bed::{Bed, Programs},
-    figures::Figures,
     process::{Cores, Tenant},
 };
 
@@ -128,7 +125,7 @@ struct Plan {
 
 fn main() -> Result<()> {
     let flags = Flags::parse();
-    raise_file_limit()?;
+    machine::raise_file_limit()?;
     match &flags.role {
         Some(Role::Model { ready_file }) => runtime::Builder::new_current_thread()
             .enable_all()
@@ -177,18 +174,18 @@ async fn measure(flags: Flags, cores: &Cores, programs: Programs) -> Result<()> 
     };
 
     let bed = Bed::start(&plan.programs, cores).await?;
-    let begun = machine_load()?;
-    let mut figures = Figures::default();
+    let begun = machine::load()?;
+    let mut figures = Figures::new(["router", "beside"], 2);
     for measure in measures {
         measure
             .take(&plan, &bed, &mut figures)
             .await
             .with_context(|| format!("measure {measure:?}"))?;
     }
-    let ended = machine_load()?;
+    let ended = machine::load()?;
     bed.end().await?;
 
-    let router = process::version(&plan.programs.router)?;
+    let router = version(&plan.programs.router)?;
     let count = cores.all.len();
     let placed = if cores.is_pinned {
         "the relay has one to itself"
@@ -252,8 +249,8 @@ fn programs(flags: &Flags) -> Result<Programs> {
     let (registry, router) = match (&flags.registry, &flags.router) {
         (Some(registry), Some(router)) => (registry.clone(), router.clone()),
         _ => {
-            build(folder, &["switchboard-relay-benchmark"])?;
-            build(folder, &["switchboard-registry", "switchboard-router"])?;
+            machine::build(folder, &["switchboard-relay-benchmark"])?;
+            machine::build(folder, &["switchboard-registry", "switchboard-router"])?;
             (folder.join("switchboard-registry"), folder.join("switchboard-router"))
         }
     };
@@ -263,32 +260,4 @@ fn programs(flags: &Flags) -> Result<Programs> {
         resolution: folder.join("relay-benchmark-resolution"),
         own,
     })
-}
-
-/// Builds packages as this program was built, beside it.
-fn build(folder: &Path, packages: &[&str]) -> Result<()> {
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "--bins"]);
-    if folder.ends_with("release") {
-        cargo.arg("--release");
-    }
-    for package in packages {
-        cargo.args(["--package", package]);
-    }
-    let built = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status()?;
-    ensure!(built.success(), "{packages:?} cannot be built");
-    Ok(())
-}
-
-/// Each stream straight to the model server takes a file here, and one in the server, which inherits the limit.
-fn raise_file_limit() -> Result<()> {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    Ok(setrlimit(Resource::Nofile, limit)?)
-}
-
-/// How much the machine does: processes that want to run, over the last minute.
-fn machine_load() -> Result<String> {
-    let text = fs::read_to_string("/proc/loadavg")?;
-    Ok(text.split_whitespace().next().unwrap_or_default().to_owned())
 }

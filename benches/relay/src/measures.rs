@@ -3,19 +3,19 @@
 //! Each repetition measures the router and who stands beside it right after each other, so that what else the machine does
 //! meets both.
 
-use std::{process::Command, time::Duration};
+use std::{borrow::Cow, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
+use switchboard_comparison::figures::{Figures, Measured, Target, percentile};
 use tokio::time::sleep;
 
 use crate::{
     Plan,
     ask::{EVENTS, TOKENS},
     bed::{Bed, Side, Telemetry},
-    figures::{Figures, Measured, Target, percentile},
     load::{self, Closed, Kind, Window},
-    process::Process,
+    process::PinnedProcess,
 };
 
 const FLOOR: &str = "the bare relay";
@@ -56,7 +56,7 @@ const STREAMS_PACED: Loop = Loop {
 
 const fn measured(name: &'static str, unit: &'static str, beside: &'static str, target: Option<Target>) -> Measured {
     Measured {
-        name,
+        name: Cow::Borrowed(name),
         unit,
         beside,
         target,
@@ -103,16 +103,20 @@ pub(crate) async fn unary(plan: &Plan, bed: &Bed, figures: &mut Figures) -> Resu
     for _ in 0..plan.repetitions {
         let router = window(bed, Side::Router(&bed.router), UNARY_MANY, plan.window).await?;
         let floor = window(bed, Side::Floor, UNARY_MANY, plan.window).await?;
-        figures.add(per_call, micros_per_call(&router), Some(micros_per_call(&floor)));
-        figures.add(
-            rate,
+        figures.add_both(&per_call, micros_per_call(&router), Some(micros_per_call(&floor)));
+        figures.add_both(
+            &rate,
             router.answers / router.seconds,
             Some(floor.answers / floor.seconds),
         );
         shares(figures, "unary calls", &router, &floor);
         let router = window(bed, Side::Router(&bed.router), UNARY_ONE, plan.window).await?;
         let floor = window(bed, Side::Floor, UNARY_ONE, plan.window).await?;
-        figures.add(per_call_of_one, micros_per_call(&router), Some(micros_per_call(&floor)));
+        figures.add_both(
+            &per_call_of_one,
+            micros_per_call(&router),
+            Some(micros_per_call(&floor)),
+        );
     }
     let alone = window(bed, Side::Direct, UNARY_MANY, plan.window).await?;
     figures.note(
@@ -130,9 +134,9 @@ pub(crate) async fn flat(plan: &Plan, bed: &Bed, figures: &mut Figures) -> Resul
     for _ in 0..plan.repetitions {
         let router = window(bed, Side::Router(&bed.router), STREAMS_FLAT, plan.window).await?;
         let floor = window(bed, Side::Floor, STREAMS_FLAT, plan.window).await?;
-        figures.add(per_event, micros_per_event(&router), Some(micros_per_event(&floor)));
-        figures.add(
-            rate,
+        figures.add_both(&per_event, micros_per_event(&router), Some(micros_per_event(&floor)));
+        figures.add_both(
+            &rate,
             events(&router) / router.seconds,
             Some(events(&floor) / floor.seconds),
         );
@@ -153,7 +157,7 @@ pub(crate) async fn paced(plan: &Plan, bed: &Bed, figures: &mut Figures) -> Resu
     for _ in 0..plan.repetitions {
         let router = window(bed, Side::Router(&bed.router), STREAMS_PACED, plan.window).await?;
         let floor = window(bed, Side::Floor, STREAMS_PACED, plan.window).await?;
-        figures.add(per_event, micros_per_event(&router), Some(micros_per_event(&floor)));
+        figures.add_both(&per_event, micros_per_event(&router), Some(micros_per_event(&floor)));
         shares(figures, "64 streams paced at 10 ms", &router, &floor);
     }
     Ok(())
@@ -202,12 +206,12 @@ pub(crate) async fn latency(plan: &Plan, bed: &Bed, figures: &mut Figures) -> Re
             };
             let ([router, floor], [router_worst, floor_worst]) = (added_at(50)?, added_at(99)?);
             if kind == Kind::Whole {
-                figures.add(added, router, Some(floor));
-                figures.add(quiet, router, Some(floor));
-                figures.add(worst, router_worst, Some(floor_worst));
+                figures.add_both(&added, router, Some(floor));
+                figures.add_both(&quiet, router, Some(floor));
+                figures.add_both(&worst, router_worst, Some(floor_worst));
             } else {
-                figures.add(first, router, Some(floor));
-                figures.add(worst_first, router_worst, Some(floor_worst));
+                figures.add_both(&first, router, Some(floor));
+                figures.add_both(&worst_first, router_worst, Some(floor_worst));
             }
         }
     }
@@ -241,7 +245,7 @@ pub(crate) async fn gaps(plan: &Plan, bed: &Bed, figures: &mut Figures) -> Resul
         }
         let at = |window: &Window| percentile(&window.gaps, 99).context("no gap was seen");
         let base = at(&direct)?;
-        figures.add(gap, at(&router)? - base, Some(at(&floor)? - base));
+        figures.add_both(&gap, at(&router)? - base, Some(at(&floor)? - base));
         shares(figures, "streams paced at 100 ms", &router, &floor);
     }
     Ok(())
@@ -266,7 +270,7 @@ pub(crate) async fn streams(plan: &Plan, bed: &Bed, figures: &mut Figures) -> Re
         Some(Target::TimesAtMost(1.05)),
     );
     let after = measured("memory afterwards", "MiB", "idle", Some(Target::TimesAtMost(1.1)));
-    let peak_of = async |side: Side<'_>, process: &Process| -> Result<[f64; 3]> {
+    let peak_of = async |side: Side<'_>, process: &PinnedProcess| -> Result<[f64; 3]> {
         let mut closed = Closed::begin(
             bed.lines(side, plan.streams, plan.streams.div_ceil(100)).await?,
             VERY_SLOWLY,
@@ -295,10 +299,10 @@ pub(crate) async fn streams(plan: &Plan, bed: &Bed, figures: &mut Figures) -> Re
         let left = router.memory()?;
         router.end().await?;
         let [floor, ..] = peak_of(Side::Floor, &bed.floor).await?;
-        figures.add(idle, before, None);
-        figures.add(peak, highest, Some(floor));
-        figures.add(growth, end, Some(middle));
-        figures.add(after, left, Some(before));
+        figures.add_both(&idle, before, None);
+        figures.add_both(&peak, highest, Some(floor));
+        figures.add_both(&growth, end, Some(middle));
+        figures.add_both(&after, left, Some(before));
     }
     Ok(())
 }
@@ -313,10 +317,10 @@ pub(crate) async fn telemetry(plan: &Plan, bed: &Bed, figures: &mut Figures) -> 
     for _ in 0..plan.repetitions {
         let on = window(bed, Side::Router(&bed.router), UNARY_MANY, plan.window).await?;
         let beside = window(bed, Side::Router(&off), UNARY_MANY, plan.window).await?;
-        figures.add(per_call, micros_per_call(&on), Some(micros_per_call(&beside)));
+        figures.add_both(&per_call, micros_per_call(&on), Some(micros_per_call(&beside)));
         let on = window(bed, Side::Router(&bed.router), STREAMS_PACED, plan.window).await?;
         let beside = window(bed, Side::Router(&off), STREAMS_PACED, plan.window).await?;
-        figures.add(per_event, micros_per_event(&on), Some(micros_per_event(&beside)));
+        figures.add_both(&per_event, micros_per_event(&on), Some(micros_per_event(&beside)));
     }
     off.end().await
 }
@@ -338,8 +342,8 @@ pub(crate) fn resolution(plan: &Plan, figures: &mut Figures) -> Result<()> {
         );
         let told: Value = serde_json::from_slice(&output.stdout)?;
         let number = |name: &str| told[name].as_f64().context("a figure");
-        figures.add(time, number("p99_us")?, None);
-        figures.add(allocations, number("allocations")?, None);
+        figures.add_both(&time, number("p99_us")?, None);
+        figures.add_both(&allocations, number("allocations")?, None);
     }
     Ok(())
 }

@@ -5,30 +5,20 @@
 //! cores as the servers, and both see the same load.
 
 mod call;
-mod figures;
 mod followers;
 mod measures;
 mod peer;
-mod process;
 mod scan;
 mod writers;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    thread,
-};
+use std::{fs, path::PathBuf, thread};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, ValueEnum};
-use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::json;
+use switchboard_comparison::{figures::Figures, machine};
 
-use self::{
-    figures::Figures,
-    peer::{Programs, SIDES, Side},
-};
+use self::peer::{Programs, SIDES, Side};
 
 #[derive(Debug, Parser)]
 #[command(name = "stream-benchmark")]
@@ -115,7 +105,7 @@ struct Plan {
 #[expect(clippy::print_stdout, reason = "the table is what this program is for")]
 async fn main() -> Result<()> {
     let flags = Flags::parse();
-    raise_file_limit()?;
+    machine::raise_file_limit()?;
     let programs = Programs {
         registry: flags.registry.map_or_else(build_registry, Ok)?,
         etcd: flags.etcd,
@@ -143,15 +133,15 @@ async fn main() -> Result<()> {
         &flags.only
     };
 
-    let begun = load()?;
-    let mut figures = Figures::default();
+    let begun = machine::load()?;
+    let mut figures = Figures::new(SIDES.map(Side::name), 3);
     for measure in measures {
         measure
             .take(&plan, &mut figures)
             .await
             .with_context(|| format!("measure {measure:?}"))?;
     }
-    let ended = load()?;
+    let ended = machine::load()?;
 
     let cores = thread::available_parallelism()?;
     let versions = SIDES.map(|side| side.version(&plan.programs));
@@ -183,31 +173,9 @@ impl Measure {
     }
 }
 
-/// Builds the registry as it is released, beside this program.
+/// Builds the registry as it is released.
 fn build_registry() -> Result<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--release", "-p", "switchboard-registry"])
-        .current_dir(root)
-        .status()?;
-    ensure!(built.success(), "the registry cannot be built");
-    let own = std::env::current_exe()?;
-    let target = own
-        .parent()
-        .and_then(Path::parent)
-        .context("the folder of this program")?;
-    Ok(target.join("release/switchboard-registry"))
-}
-
-/// Each follower takes a file in this process, and one in the server, which inherits the limit.
-fn raise_file_limit() -> Result<()> {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    Ok(setrlimit(Resource::Nofile, limit)?)
-}
-
-/// How much else the machine does: processes that want to run, over the last minute.
-fn load() -> Result<String> {
-    let text = fs::read_to_string("/proc/loadavg")?;
-    Ok(text.split_whitespace().next().unwrap_or_default().to_owned())
+    let folder = machine::programs("release")?;
+    machine::build(&folder, &["switchboard-registry"])?;
+    Ok(folder.join("switchboard-registry"))
 }

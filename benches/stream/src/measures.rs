@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use switchboard_comparison::figures::{Figures, Measured, Target, percentile};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use crate::{
     Plan,
     call::connected,
-    figures::{Figures, Target, millis, percentile},
     followers::{Followers, Then},
-    peer::{From, SIDES, Server},
+    peer::{From, SIDES, Server, Side},
     writers::{Work, floor, rate},
 };
 
@@ -50,6 +50,21 @@ async fn both(plan: &Plan, keys: usize, bytes: usize) -> Result<Vec<Bench>> {
         both.push(Bench { server, work, folder });
     }
     Ok(both)
+}
+
+/// Takes in one repetition.
+fn record(figures: &mut Figures, side: Side, name: &str, unit: &'static str, target: Option<Target>, value: f64) {
+    let measured = Measured {
+        name: name.to_owned().into(),
+        unit,
+        beside: "",
+        target,
+    };
+    figures.add(&measured, side.column(), value);
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
 }
 
 /// One write at a time, each awaited by all followers.
@@ -101,7 +116,14 @@ async fn rounds(
     let at_thousand = |target| (count >= 1000).then_some(target);
     let mut add = |what: &str, unit, target, value: Option<f64>| {
         if let Some(value) = value {
-            figures.add(server.side, &format!("{count} followers: {what}"), unit, target, value);
+            record(
+                figures,
+                server.side,
+                &format!("{count} followers: {what}"),
+                unit,
+                target,
+                value,
+            );
         }
     };
     add("write sent to follower, p50", "ms", None, percentile(&each, 50));
@@ -140,7 +162,8 @@ pub(crate) async fn memory(plan: &Plan, figures: &mut Figures) -> Result<()> {
             };
             sleep(REST).await;
             let grown = server.process.memory()?.saturating_sub(before);
-            figures.add(
+            record(
+                figures,
                 server.side,
                 name,
                 "KiB",
@@ -162,10 +185,17 @@ pub(crate) async fn writes(plan: &Plan, figures: &mut Figures) -> Result<()> {
                 let seconds = work.changes(server, writers, count).await?;
                 let target = (writers == 16).then_some(Target::TimesAtLeast(2.5));
                 let name = format!("{writers} writers: writes");
-                figures.add(server.side, &name, "1/s", target, rate(count, seconds));
+                record(figures, server.side, &name, "1/s", target, rate(count, seconds));
                 if writers == 1 {
                     let floor = floor(folder.path(), plan.writes, VALUE_BYTES).await?;
-                    figures.add(server.side, "a bare SQLite commit beside it", "1/s", None, floor);
+                    record(
+                        figures,
+                        server.side,
+                        "a bare SQLite commit beside it",
+                        "1/s",
+                        None,
+                        floor,
+                    );
                 }
             }
         }
@@ -187,7 +217,7 @@ pub(crate) async fn burst(plan: &Plan, figures: &mut Figures) -> Result<()> {
         let last = arrived.into_iter().max().unwrap_or_default();
         let cpu = server.process.cpu()?.saturating_sub(cpu);
         let name = |what: &str| format!("burst of {}: {what}", plan.burst);
-        let mut add = |what, unit, target, value| figures.add(server.side, &name(what), unit, target, value);
+        let mut add = |what, unit, target, value| record(figures, server.side, &name(what), unit, target, value);
         let after = last.saturating_sub(written).as_secs_f64();
         add("last answer to last follower", "s", Some(Target::AtMost(1.0)), after);
         add("first write to last follower", "s", None, last.as_secs_f64());
@@ -245,8 +275,8 @@ async fn storm(
     let followers = Followers::connect(server, plan.storm, from, Then::Reads).await?;
     let wall = begun.elapsed().as_secs_f64();
     let cpu = server.process.cpu()?.saturating_sub(cpu).as_secs_f64();
-    figures.add(server.side, &format!("{name}: until all are"), "s", None, wall);
-    figures.add(server.side, &format!("{name}: server CPU"), "s", target, cpu);
+    record(figures, server.side, &format!("{name}: until all are"), "s", None, wall);
+    record(figures, server.side, &format!("{name}: server CPU"), "s", target, cpu);
     drop(followers);
     sleep(REST / 4).await;
     Ok(())

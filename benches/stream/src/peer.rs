@@ -14,12 +14,14 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
-use tokio::time::{Instant, sleep};
-
-use crate::{
-    call::{Call, Caller, Messages, Uplink, connected},
+use switchboard_comparison::{
+    figures::Column,
+    grpc::Messages,
     process::{self, Process},
 };
+use tokio::time::{Instant, sleep};
+
+use crate::call::{Call, Caller, Uplink, connected};
 
 /// How long a server may take until it answers.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -84,6 +86,13 @@ impl Side {
         match self {
             Self::Registry => "registry",
             Self::Etcd => "etcd",
+        }
+    }
+
+    pub(crate) const fn column(self) -> Column {
+        match self {
+            Self::Registry => Column::First,
+            Self::Etcd => Column::Second,
         }
     }
 
