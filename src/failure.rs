@@ -2,12 +2,12 @@
 //!
 //! The services' `status.rs` choose reasons; here they only take their shape on the wire.
 
-use std::{fmt, time::Duration};
+use std::{collections::HashMap, fmt, time::Duration};
 
 use prost::Message as _;
 use prost_types::Any;
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _, pb};
+use tonic_types::{ErrorDetails, ErrorInfo, FieldViolation, StatusExt as _, pb};
 
 use crate::{
     reason::{DOMAIN, Reason, key},
@@ -139,19 +139,41 @@ impl Failure {
         self.reason
     }
 
-    /// The status to answer with. `request_id` is the correlation id of the call.
+    /// The details of `status` with the correlation id of its call in `ErrorInfo.metadata`, as `CallLayer` sends them, and
+    /// the reason that they give. `None`: the status was not made from a failure.
     #[must_use]
-    pub fn into_status(mut self, request_id: &str) -> Status {
-        self.metadata.push((key::REQUEST_ID, request_id.to_owned()));
-        let metadata: std::collections::HashMap<String, String> = self
-            .metadata
+    pub fn stamp(status: &Status, request_id: &str) -> Option<(Vec<u8>, String)> {
+        let mut rich = pb::Status::decode(status.details()).ok()?;
+        let detail = rich
+            .details
+            .iter_mut()
+            .find(|detail| detail.type_url == ErrorInfo::TYPE_URL)?;
+        let mut info = pb::ErrorInfo::decode(&*detail.value).ok()?;
+        info.metadata.insert(key::REQUEST_ID.to_owned(), request_id.to_owned());
+        detail.value = info.encode_to_vec();
+        Some((rich.encode_to_vec(), info.reason))
+    }
+}
+
+impl From<Failure> for Status {
+    /// The status to answer with. `CallLayer` adds the correlation id of the call.
+    fn from(failure: Failure) -> Self {
+        let Failure {
+            code,
+            reason,
+            message,
+            metadata,
+            mut details,
+            others,
+        } = failure;
+        let metadata: HashMap<String, String> = metadata
             .into_iter()
             .map(|(key, value)| (key.to_owned(), value))
             .collect();
-        self.details.set_error_info(self.reason.as_str(), DOMAIN, metadata);
-        let pushback = self.details.retry_info().and_then(|info| info.retry_delay);
-        let status = Status::with_error_details(self.code, self.message, *self.details);
-        let mut status = with_others(status, self.others);
+        details.set_error_info(reason.as_str(), DOMAIN, metadata);
+        let pushback = details.retry_info().and_then(|info| info.retry_delay);
+        let status = Self::with_error_details(code, message, *details);
+        let mut status = with_others(status, others);
         // gRPC clients with a retry policy read this trailer; it says the same as `RetryInfo`.
         if let Some(delay) = pushback
             && let Ok(value) = delay.as_millis().to_string().parse()
@@ -159,6 +181,12 @@ impl Failure {
             status.metadata_mut().insert("grpc-retry-pushback-ms", value);
         }
         status
+    }
+}
+
+impl From<Violations> for Failure {
+    fn from(violations: Violations) -> Self {
+        Self::invalid(&violations)
     }
 }
 
@@ -195,16 +223,15 @@ mod tests {
             FieldReason::FamilyUnknown,
             "`x` is not in the catalogue",
         );
-        let status = Failure::invalid(&violations).into_status("r1");
+        let status = Status::from(Failure::invalid(&violations));
         let details = status.get_error_details();
         let info = details.error_info().unwrap();
         assert_eq!(info.reason, "FAMILY_UNKNOWN");
-        assert_eq!(info.metadata["request_id"], "r1");
         assert_eq!(status.code(), Code::InvalidArgument);
         assert_eq!(status.message(), "model.family: `x` is not in the catalogue");
 
         violations.push("model.endpoint", FieldReason::EndpointHasQuery, "no query");
-        let status = Failure::invalid(&violations).into_status("r1");
+        let status = Status::from(Failure::invalid(&violations));
         assert_eq!(
             status.get_error_details().error_info().unwrap().reason,
             "VALIDATION_FAILED"
@@ -222,7 +249,7 @@ mod tests {
             let field = format!("chat.messages[{place}].role");
             violations.push(field, FieldReason::ValueUnknown, "must be a role");
         }
-        let status = Failure::invalid(&violations).into_status("r1");
+        let status = Status::from(Failure::invalid(&violations));
         let fields = status.get_error_details().bad_request().unwrap().field_violations.len();
         assert_eq!(fields, Failure::FIELDS_MAX);
         assert!(status.details().len() < 2048, "{}", status.details().len());
@@ -236,7 +263,7 @@ mod tests {
             value: vec![1, 2, 3],
         };
         let failure = Failure::new(Reason::ModelDisabled, "off").retry_after(Duration::from_secs(1));
-        let status = failure.with_any(detail.clone()).into_status("r1");
+        let status = Status::from(failure.with_any(detail.clone()));
         assert_eq!((status.code(), status.message()), (Code::FailedPrecondition, "off"));
         assert_eq!(
             status.get_error_details().error_info().unwrap().reason,
@@ -248,10 +275,40 @@ mod tests {
     }
 
     #[test]
+    fn the_correlation_id_joins_the_details_and_changes_nothing_else() {
+        let others = Any {
+            type_url: "type.googleapis.com/switchboard.router.v1.Candidates".to_owned(),
+            value: vec![1, 2, 3],
+        };
+        let failure = Failure::new(Reason::ModelNotReady, "not yet")
+            .with(key::MODEL, "models/a")
+            .retry_after(Duration::from_secs(2))
+            .with_any(others);
+        let status = Status::from(failure);
+        let (stamped, reason) = Failure::stamp(&status, "r1").unwrap();
+        assert_eq!(reason, "MODEL_NOT_READY");
+        let before = pb::Status::decode(status.details()).unwrap();
+        let after = pb::Status::decode(&*stamped).unwrap();
+        assert_eq!((after.code, &after.message), (before.code, &before.message));
+        assert_eq!(after.details.len(), before.details.len());
+        for (before, after) in before.details.iter().zip(&after.details) {
+            assert_eq!(before.type_url, after.type_url);
+            if before.type_url == ErrorInfo::TYPE_URL {
+                let mut info = pb::ErrorInfo::decode(&*before.value).unwrap();
+                assert!(info.metadata.insert("request_id".to_owned(), "r1".to_owned()).is_none());
+                assert_eq!(pb::ErrorInfo::decode(&*after.value).unwrap(), info);
+            } else {
+                assert_eq!(before.value, after.value);
+            }
+        }
+        assert!(Failure::stamp(&Status::internal("a library's own"), "r1").is_none());
+    }
+
+    #[test]
     fn a_missing_reference_in_a_field_is_an_invalid_argument() {
         let mut violations = Violations::new();
         violations.push("feature.model", FieldReason::ModelNotFound, "`models/x` does not exist");
-        let status = Failure::invalid(&violations).into_status("r1");
+        let status = Status::from(Failure::invalid(&violations));
         assert_eq!(status.code(), Code::InvalidArgument);
         assert_eq!(
             status.get_error_details().error_info().unwrap().reason,

@@ -10,8 +10,6 @@ pub mod settings;
 use switchboard::{
     failure::Failure,
     reason::header::{INCARNATION, REVISION},
-    service::request_id::RequestId,
-    violation::Violations,
 };
 use tonic::{
     Request, Response, Status,
@@ -25,12 +23,9 @@ use crate::{
 
 /// Has a write made and answers it.
 async fn write<R: WriteRequest>(commit: &Commit, request: Request<R>) -> Result<Response<R::Answer>, Status> {
-    let id = RequestId::of(&request);
     let asked = Asked::read(request.into_inner());
-    match commit.submit(asked).await {
-        Ok(done) => Ok(written(done)),
-        Err(error) => Err(failure(error).into_status(id.as_str())),
-    }
+    let done = commit.submit(asked).await.map_err(failure)?;
+    Ok(written(done))
 }
 
 /// Answers a write, and says in the metadata which revision it was.
@@ -53,10 +48,6 @@ fn failure(error: CommitError) -> Failure {
         }
     }
     error.into()
-}
-
-fn invalid(violations: Violations) -> Failure {
-    Failure::invalid(&violations)
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ use tracing::{Instrument as _, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use self::{
-    end::{CallEnd, Outcome},
+    end::{CallEnd, CallOutcome},
     notes::Notes,
 };
 use super::{metrics::CallMetrics, request_id::RequestId, trace};
@@ -76,12 +76,12 @@ fn answer_to_a_panic(_panic: Box<dyn Any + Send>) -> Response<tonic::body::Body>
     Status::internal("a mistake of this service's own").into_http()
 }
 
-/// How an answer ends that had begun.
-fn end_of_a_panic(request_id: &RequestId) -> HeaderMap {
+/// The trailers of a response whose body panicked.
+fn end_of_a_panic() -> HeaderMap {
     let failure = Failure::new(Reason::InternalError, "a mistake of this service's own");
     let mut trailers = HeaderMap::new();
     // Only a message with characters that no header can carry fails here, and ours have none.
-    drop(failure.into_status(request_id.as_str()).add_header(&mut trailers));
+    drop(Status::from(failure).add_header(&mut trailers));
     trailers
 }
 
@@ -116,13 +116,13 @@ where
         let answer = self.inner.call(request).instrument(end.span.clone());
         Box::pin(async move {
             let mut response = answer.await?.into_tonic_response();
-            give_a_reason(response.headers_mut(), &request_id, message_bytes_max);
+            give_a_reason(response.headers_mut(), message_bytes_max);
+            end.outcome = CallOutcome::of(response.headers_mut(), &request_id);
             if let Some(value) = request_id.to_header() {
                 response
                     .headers_mut()
                     .insert(HeaderName::from_static(header::REQUEST_ID), value);
             }
-            end.outcome = Outcome::of(response.headers());
             Ok(response.map(|body| tonic::body::Body::new(CallBody { inner: body, end })))
         })
     }
@@ -189,7 +189,7 @@ where
 }
 
 /// Gives a failure that tonic itself answered the details that ours have.
-fn give_a_reason(headers: &mut HeaderMap, request_id: &RequestId, message_bytes_max: usize) {
+fn give_a_reason(headers: &mut HeaderMap, message_bytes_max: usize) {
     if headers.contains_key(Status::GRPC_STATUS_DETAILS) {
         return;
     }
@@ -223,7 +223,7 @@ fn give_a_reason(headers: &mut HeaderMap, request_id: &RequestId, message_bytes_
         headers.remove(name);
     }
     // Only a message with characters that no header can carry fails here, and ours have none.
-    drop(failure.into_status(request_id.as_str()).add_header(headers));
+    drop(Status::from(failure).add_header(headers));
 }
 
 /// The limit that tonic names, in bytes: a method may take more than the service does otherwise.
@@ -249,20 +249,20 @@ impl Body for CallBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let Self { inner, end } = &mut *self;
         // Outside the call's span: to enter it for each message would cost as much as a small message.
-        let frame = match catch_unwind(AssertUnwindSafe(|| Pin::new(&mut *inner).poll_frame(context))) {
+        let mut frame = match catch_unwind(AssertUnwindSafe(|| Pin::new(&mut *inner).poll_frame(context))) {
             Ok(frame) => ready!(frame),
             Err(_panic) => {
                 tracing::error!(parent: &end.span, "an answer panicked");
                 // What has panicked must not be asked again.
                 *inner = tonic::body::Body::empty();
-                Some(Ok(Frame::trailers(end_of_a_panic(&end.request_id))))
+                Some(Ok(Frame::trailers(end_of_a_panic())))
             }
         };
-        if let Some(Ok(frame)) = &frame {
+        if let Some(Ok(frame)) = &mut frame {
             if let Some(data) = frame.data_ref() {
                 end.bytes += u64::try_from(data.len()).unwrap_or(u64::MAX);
-            } else if let Some(trailers) = frame.trailers_ref() {
-                end.outcome = Outcome::of(trailers);
+            } else if let Some(trailers) = frame.trailers_mut() {
+                end.outcome = CallOutcome::of(trailers, &end.request_id);
             }
         }
         Poll::Ready(frame)

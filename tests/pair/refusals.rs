@@ -173,7 +173,8 @@ async fn judge(pair: &Pair, rows: Vec<Row<'_>>) {
             row.name
         );
         assert_eq!(info.domain, "switchboard", "{}", row.name);
-        assert!(info.metadata.contains_key("request_id"), "{}", row.name);
+        let id = status.metadata().get("x-request-id").unwrap();
+        assert_eq!(*id, info.metadata["request_id"].as_str(), "{}", row.name);
         let fields = details
             .bad_request()
             .map(|bad| bad.field_violations.as_slice())

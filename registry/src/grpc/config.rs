@@ -5,7 +5,6 @@ use switchboard::{
     encoded::Encoded,
     failure::Failure,
     pb::{registry, shared::config_service_server::ConfigService},
-    service::request_id::RequestId,
 };
 use tonic::{Request, Response, Status, Streaming};
 
@@ -44,7 +43,6 @@ impl ConfigService for ConfigApi {
     type SubscribeStream = Responses;
 
     async fn watch(&self, request: Request<registry::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let request_id = RequestId::of(&request);
         let registry::WatchRequest {
             resume,
             include_snapshot,
@@ -53,31 +51,28 @@ impl ConfigService for ConfigApi {
         let frames = self
             .feed
             .watch(resume, include_snapshot.unwrap_or(true))
-            .map_err(|error| Failure::from(error).into_status(request_id.as_str()))?;
-        Ok(Response::new(responses(frames, request_id)))
+            .map_err(Failure::from)?;
+        Ok(Response::new(responses(frames)))
     }
 
     async fn subscribe(
         &self,
         request: Request<Streaming<registry::SubscribeRequest>>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
-        let request_id = RequestId::of(&request);
         let messages = request.into_inner().map(|message| match message {
             Ok(message) => Message::try_from(message),
             Err(_status) => Err(UplinkError::Unreadable),
         });
         // The answer begins before the hello has come: some clients send nothing until they have its head.
         let frames = self.feed.subscribe(messages.boxed());
-        Ok(Response::new(responses(frames, request_id)))
+        Ok(Response::new(responses(frames)))
     }
 
     async fn get_model_credential(
         &self,
         request: Request<registry::GetModelCredentialRequest>,
     ) -> Result<Response<registry::GetModelCredentialResponse>, Status> {
-        let request_id = RequestId::of(&request);
-        let key = CredentialKey::try_from(request.get_ref())
-            .map_err(|violations| Failure::invalid(&violations).into_status(request_id.as_str()))?;
+        let key = CredentialKey::try_from(request.get_ref()).map_err(Failure::from)?;
         let found = match &key.owner {
             CredentialOwner::Model(model) => {
                 let state = self.feed.state();
@@ -95,23 +90,21 @@ impl ConfigService for ConfigApi {
                     .ok_or(CredentialError::CheckOver)
             }
         };
-        found
-            .map(Response::new)
-            .map_err(|error| Failure::from(error).into_status(request_id.as_str()))
+        Ok(Response::new(found.map_err(Failure::from)?))
     }
 
     async fn list_routers(
         &self,
         request: Request<registry::ListRoutersRequest>,
     ) -> Result<Response<registry::ListRoutersResponse>, Status> {
-        fleet::list_routers(&self.feed, &request)
+        Ok(Response::new(fleet::list_routers(&self.feed, request.get_ref())?))
     }
 
     async fn wait_for_revision(
         &self,
         request: Request<registry::WaitForRevisionRequest>,
     ) -> Result<Response<registry::WaitForRevisionResponse>, Status> {
-        fleet::wait_for_revision(&self.feed, request).await
+        Ok(Response::new(fleet::wait_for_revision(&self.feed, request).await?))
     }
 
     async fn list_changes(
@@ -146,12 +139,12 @@ impl ConfigService for ConfigApi {
 /// Messages downwards. What is the same for many is encoded once, and all its streams share the bytes.
 type Responses = BoxStream<'static, Result<Encoded, Status>>;
 
-fn responses(frames: Frames, request_id: RequestId) -> Responses {
+fn responses(frames: Frames) -> Responses {
     frames
-        .map(move |frame| {
+        .map(|frame| {
             frame
                 .map(|frame| wire::change::encode(frame).into())
-                .map_err(|error| Failure::from(error).into_status(request_id.as_str()))
+                .map_err(|error| Failure::from(error).into())
         })
         .boxed()
 }

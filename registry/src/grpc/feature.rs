@@ -4,11 +4,10 @@ use switchboard::{
     catalogue::Catalogue,
     failure::Failure,
     pb::registry::{self, feature_service_server::FeatureService},
-    service::request_id::RequestId,
 };
 use tonic::{Request, Response, Status};
 
-use super::{invalid, write};
+use super::write;
 use crate::{
     commit::Commit,
     status::write::not_found,
@@ -29,18 +28,16 @@ impl FeatureApi {
     }
 
     fn read(&self, request: &registry::GetFeatureRequest) -> Result<registry::Feature, Failure> {
-        let name = wire::feature::get(request).map_err(invalid)?;
+        let name = wire::feature::get(request)?;
         let view = self.commit.state().feature(&name);
         view.map(|view| wire::feature::answer(&view))
             .ok_or_else(|| not_found(&name.into()))
     }
 
     fn list(&self, request: &registry::ListFeaturesRequest) -> Result<registry::ListFeaturesResponse, Failure> {
-        let page = Page::parse("ListFeatures", request.page_size, &request.page_token).map_err(invalid)?;
+        let page = Page::parse("ListFeatures", request.page_size, &request.page_token)?;
         let catalogue = Catalogue::get().features();
-        let (features, next_page_token) = page
-            .cut_slice(catalogue, |feature| feature.name.id())
-            .map_err(invalid)?;
+        let (features, next_page_token) = page.cut_slice(catalogue, |feature| feature.name.id())?;
         let state = self.commit.state();
         let views = features.iter().filter_map(|feature| state.feature(&feature.name));
         Ok(registry::ListFeaturesResponse {
@@ -58,20 +55,14 @@ impl FeatureService for FeatureApi {
         &self,
         request: Request<registry::GetFeatureRequest>,
     ) -> Result<Response<registry::Feature>, Status> {
-        let id = RequestId::of(&request);
-        self.read(request.get_ref())
-            .map(Response::new)
-            .map_err(|failure| failure.into_status(id.as_str()))
+        Ok(Response::new(self.read(request.get_ref())?))
     }
 
     async fn list_features(
         &self,
         request: Request<registry::ListFeaturesRequest>,
     ) -> Result<Response<registry::ListFeaturesResponse>, Status> {
-        let id = RequestId::of(&request);
-        self.list(request.get_ref())
-            .map(Response::new)
-            .map_err(|failure| failure.into_status(id.as_str()))
+        Ok(Response::new(self.list(request.get_ref())?))
     }
 
     async fn update_feature(

@@ -1,10 +1,10 @@
 //! The part of `ConfigService` that is about what has been, and about the configuration as a whole.
 
-use switchboard::{failure::Failure, pb::registry, service::request_id::RequestId};
+use switchboard::{failure::Failure, pb::registry};
 use tokio::sync::Mutex;
 use tonic::{Request, Response, Status};
 
-use super::{invalid, write};
+use super::write;
 use crate::{commit::Commit, status::write::unreadable_history, store::History, wire};
 
 /// Answers for `ConfigService`.
@@ -31,17 +31,13 @@ impl HistoryApi {
         &self,
         request: Request<registry::ListChangesRequest>,
     ) -> Result<Response<registry::ListChangesResponse>, Status> {
-        let id = RequestId::of(&request);
-        let listed = self.list(request.get_ref()).await;
-        listed
-            .map(Response::new)
-            .map_err(|failure| failure.into_status(id.as_str()))
+        Ok(Response::new(self.list(request.get_ref()).await?))
     }
 
     async fn list(&self, request: &registry::ListChangesRequest) -> Result<registry::ListChangesResponse, Failure> {
         // Taken first: what is read then is at least as new, and nothing newer is shown.
         let state = self.commit.state();
-        let listing = wire::history::list(request, &state.items).map_err(invalid)?;
+        let listing = wire::history::list(request, &state.items)?;
         let read = self.history.page(&listing.query).await;
         let read = read.map_err(|error| {
             tracing::error!(error = &error as &dyn std::error::Error, "history was not read");

@@ -8,11 +8,11 @@ use switchboard::{
     names::ModelName,
     pb::registry::{self, model_service_server::ModelService},
     resource::model::Model,
-    service::{deadline, request_id::RequestId},
+    service::deadline,
 };
 use tonic::{Request, Response, Status};
 
-use super::{invalid, write};
+use super::write;
 use crate::{
     check,
     commit::Commit,
@@ -43,15 +43,15 @@ impl ModelApi {
         &self,
         request: Request<registry::CheckModelRequest>,
     ) -> Result<registry::CheckModelResponse, Failure> {
-        let allowed = deadline::of(request.metadata()).map_err(invalid)?;
+        let allowed = deadline::of(request.metadata())?;
         let asked = wire::check::wanted(request.into_inner(), allowed.map(deadline::less_margin));
-        let (wanted, allowed) = asked.map_err(invalid)?;
+        let (wanted, allowed) = asked?;
         let checks = check::check(&self.fleet, &self.commit.state(), wanted, allowed).await?;
         Ok(wire::check::answer(checks))
     }
 
     fn read(&self, request: &registry::GetModelRequest) -> Result<registry::Model, Failure> {
-        let name = wire::model::get(request).map_err(invalid)?;
+        let name = wire::model::get(request)?;
         let view = self.commit.state().model(&name);
         let view = view.ok_or_else(|| not_found(&name.into()))?;
         let mut answer = wire::model::answer(&view);
@@ -61,9 +61,9 @@ impl ModelApi {
     }
 
     fn list(&self, request: &registry::ListModelsRequest) -> Result<registry::ListModelsResponse, Failure> {
-        let page = Page::parse("ListModels", request.page_size, &request.page_token).map_err(invalid)?;
+        let page = Page::parse("ListModels", request.page_size, &request.page_token)?;
         let after = page.after().map(ModelName::from_id).transpose();
-        let after = after.map_err(|_misspelled| invalid(Page::unknown_token()))?;
+        let after = after.map_err(|_misspelled| Failure::from(Page::unknown_token()))?;
         let state = self.commit.state();
         let (models, next_page_token) = page.cut(models_after(&state, after), |view| view.model.value.name.id());
         let shown: Vec<&Model> = models.iter().map(|view| &view.model.value).collect();
@@ -85,10 +85,8 @@ impl ModelApi {
         &self,
         request: &registry::ListModelFamiliesRequest,
     ) -> Result<registry::ListModelFamiliesResponse, Failure> {
-        let page = Page::parse("ListModelFamilies", request.page_size, &request.page_token).map_err(invalid)?;
-        let (families, next_page_token) = page
-            .cut_slice(Catalogue::get().families(), |family| &family.machine_name)
-            .map_err(invalid)?;
+        let page = Page::parse("ListModelFamilies", request.page_size, &request.page_token)?;
+        let (families, next_page_token) = page.cut_slice(Catalogue::get().families(), |family| &family.machine_name)?;
         let state = self.commit.state();
         Ok(registry::ListModelFamiliesResponse {
             families: families
@@ -113,20 +111,14 @@ impl ModelService for ModelApi {
         &self,
         request: Request<registry::GetModelRequest>,
     ) -> Result<Response<registry::Model>, Status> {
-        let id = RequestId::of(&request);
-        self.read(request.get_ref())
-            .map(Response::new)
-            .map_err(|failure| failure.into_status(id.as_str()))
+        Ok(Response::new(self.read(request.get_ref())?))
     }
 
     async fn list_models(
         &self,
         request: Request<registry::ListModelsRequest>,
     ) -> Result<Response<registry::ListModelsResponse>, Status> {
-        let id = RequestId::of(&request);
-        self.list(request.get_ref())
-            .map(Response::new)
-            .map_err(|failure| failure.into_status(id.as_str()))
+        Ok(Response::new(self.list(request.get_ref())?))
     }
 
     async fn update_model(
@@ -147,21 +139,14 @@ impl ModelService for ModelApi {
         &self,
         request: Request<registry::ListModelFamiliesRequest>,
     ) -> Result<Response<registry::ListModelFamiliesResponse>, Status> {
-        let id = RequestId::of(&request);
-        self.list_families(request.get_ref())
-            .map(Response::new)
-            .map_err(|failure| failure.into_status(id.as_str()))
+        Ok(Response::new(self.list_families(request.get_ref())?))
     }
 
     async fn check_model(
         &self,
         request: Request<registry::CheckModelRequest>,
     ) -> Result<Response<registry::CheckModelResponse>, Status> {
-        let id = RequestId::of(&request);
-        self.check(request)
-            .await
-            .map(Response::new)
-            .map_err(|failure| failure.into_status(id.as_str()))
+        Ok(Response::new(self.check(request).await?))
     }
 }
 

@@ -110,7 +110,7 @@ mod tests {
     use crate::{feed::welcome::CursorFault, fleet::FleetFull};
 
     fn status(failure: impl Into<Failure>) -> Status {
-        failure.into().into_status("r1")
+        Status::from(failure.into())
     }
 
     fn reason(status: &Status) -> String {

@@ -84,7 +84,7 @@ mod tests {
         history::Incarnation,
         names::{IncarnationId, Revision},
     };
-    use tonic::Code;
+    use tonic::{Code, Status};
     use tonic_types::StatusExt as _;
 
     use super::*;
@@ -175,7 +175,7 @@ mod tests {
             (WaitError::Draining, Code::Unavailable, "SERVER_DRAINING", vec![]),
         ];
         for (error, code, reason, metadata) in rows {
-            let status = Failure::from(error).into_status("r1");
+            let status = Status::from(Failure::from(error));
             let details = status.get_error_details();
             let info = details.error_info().unwrap();
             assert_eq!((status.code(), info.reason.as_str()), (code, reason));
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_refusal_names_router_resource_field_and_reason() {
-        let status = Failure::from(WaitError::Refused(vec![refused("a"), refused("b")])).into_status("r1");
+        let status = Status::from(Failure::from(WaitError::Refused(vec![refused("a"), refused("b")])));
         let details = status.get_error_details();
         let violations = &details.precondition_failure().unwrap().violations;
         assert_eq!(violations.len(), 2);
@@ -223,7 +223,7 @@ mod tests {
             WaitError::Refused(refused.collect()),
         ];
         for error in errors {
-            let status = Failure::from(error).into_status("r1");
+            let status = Status::from(Failure::from(error));
             let bytes = status.details().len() + status.message().len();
             assert!(bytes < 4 * 1024, "{bytes}");
         }

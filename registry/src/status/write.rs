@@ -128,16 +128,16 @@ mod tests {
         reason::FieldReason,
         violation::Violations,
     };
-    use tonic::Code;
+    use tonic::{Code, Status};
     use tonic_types::StatusExt as _;
 
     use super::*;
 
-    fn status(failure: impl Into<Failure>) -> tonic::Status {
-        failure.into().into_status("r1")
+    fn status(failure: impl Into<Failure>) -> Status {
+        Status::from(failure.into())
     }
 
-    fn reason(status: &tonic::Status) -> String {
+    fn reason(status: &Status) -> String {
         status.get_error_details().error_info().unwrap().reason.clone()
     }
 

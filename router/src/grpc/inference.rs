@@ -70,19 +70,18 @@ impl InferenceService for InferenceApi {
     ) -> Result<Response<router::InferResponse>, Status> {
         let request_id = RequestId::of(&request);
         let notes = Notes::of(&request);
-        let status = |failure: Failure| failure.into_status(request_id.as_str());
         let Asked {
             metadata: asked,
             timeout,
             request,
-        } = checked(request).map_err(status)?;
+        } = checked(request)?;
         let answered = self
             .calls
             .infer(request, timeout, routing::scope(&asked), &request_id)
             .await
             .map_err(|failure| {
                 note_failure(&notes, &failure);
-                status(failure.into())
+                Failure::from(failure)
             })?;
         note_selected(&notes, &answered.selected);
         note_completion(&notes, answered.whole.finish, answered.whole.usage);
@@ -100,23 +99,22 @@ impl InferenceService for InferenceApi {
     ) -> Result<Response<Self::StreamInferStream>, Status> {
         let request_id = RequestId::of(&request);
         let notes = Notes::of(&request);
-        let status = |failure: Failure| failure.into_status(request_id.as_str());
         let Asked {
             metadata: asked,
             timeout,
             request,
-        } = checked(request).map_err(status)?;
+        } = checked(request)?;
         let answering = self
             .calls
             .stream(request, timeout, routing::scope(&asked), &request_id)
             .await
             .map_err(|failure| {
                 note_failure(&notes, &failure);
-                status(failure.into())
+                Failure::from(failure)
             })?;
         note_selected(&notes, answering.selected());
         let metadata = metadata(answering.selected());
-        let messages = messages(answering, request_id, notes);
+        let messages = messages(answering, notes);
         let mut response = Response::new(if self.pads {
             messages.map_ok(padded).boxed()
         } else {
@@ -167,7 +165,6 @@ fn metadata(selected: &Selected) -> MetadataMap {
 /// Exactly one selection, any number of deltas, and one completion or one failure.
 fn messages(
     mut answering: Answering,
-    request_id: RequestId,
     notes: Notes,
 ) -> impl Stream<Item = Result<router::StreamInferResponse, Status>> + Send {
     async_stream::stream! {
@@ -181,7 +178,7 @@ fn messages(
                 note_completion(&notes, completion.finish, completion.usage);
                 Ok(completion.into())
             }
-            Err(failure) => Err(Failure::from(failure).into_status(request_id.as_str())),
+            Err(failure) => Err(Failure::from(failure).into()),
         };
     }
 }

@@ -49,7 +49,7 @@ impl RoutingApi {
     ) -> Result<router::ResolveFeatureResponse, Failure> {
         let mut violations = Violations::new();
         let affinity_key = wire::affinity_key(&message.affinity_key, &mut violations);
-        violations.or(()).map_err(|violations| Failure::invalid(&violations))?;
+        violations.or(())?;
         let catalog = self.catalog()?;
         let feature = Catalog::feature(&message.feature).map_err(|error| {
             let mut failure = failure(CallRefusal::from(error));
@@ -126,20 +126,14 @@ impl RoutingService for RoutingApi {
         request: Request<router::ResolveFeatureRequest>,
     ) -> Result<Response<router::ResolveFeatureResponse>, Status> {
         let request_id = RequestId::of(&request);
-        let resolved = self.resolve(request.get_ref(), &request_id);
-        resolved
-            .map(Response::new)
-            .map_err(|failure| failure.into_status(request_id.as_str()))
+        Ok(Response::new(self.resolve(request.get_ref(), &request_id)?))
     }
 
     async fn list_routes(
         &self,
-        request: Request<router::ListRoutesRequest>,
+        _: Request<router::ListRoutesRequest>,
     ) -> Result<Response<router::ListRoutesResponse>, Status> {
-        let request_id = RequestId::of(&request);
-        let catalog = self
-            .catalog()
-            .map_err(|failure| failure.into_status(request_id.as_str()))?;
+        let catalog = self.catalog()?;
         let features = Catalogue::get().features().iter();
         Ok(Response::new(router::ListRoutesResponse {
             routes: features.map(|feature| self.route(&catalog, feature)).collect(),

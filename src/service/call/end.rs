@@ -2,39 +2,42 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use opentelemetry::trace::Status as SpanStatus;
 use tokio::time::Instant;
-use tonic::{Code, Status};
-use tonic_types::StatusExt as _;
+use tonic::{
+    Code, Status,
+    metadata::{Binary, MetadataValue},
+};
 use tracing::{Span, debug, info};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::notes::{Facts, Notes};
-use crate::service::metrics::code_name;
 use crate::{
+    failure::Failure,
     reason::Reason,
-    service::{metrics::ActiveCall, request_id::RequestId, trace},
+    service::{
+        metrics::{ActiveCall, code_name},
+        request_id::RequestId,
+        trace,
+    },
 };
 
-/// How a call ended, as its headers or trailers say.
+/// How a call ended, according to its headers or trailers.
 #[derive(Debug)]
-pub(super) struct Outcome {
+pub(super) struct CallOutcome {
     code: Code,
     /// Empty when it was answered.
     reason: String,
 }
 
-impl Outcome {
-    /// `None`: the call goes on.
-    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+impl CallOutcome {
+    /// Reads how the call ended and adds the request id to the details of a failure. `None`: the call goes on.
+    pub(super) fn of(headers: &mut HeaderMap, request_id: &RequestId) -> Option<Self> {
         let code = Code::from_bytes(headers.get(Status::GRPC_STATUS)?.as_bytes());
         let reason = match code {
             Code::Ok => String::new(),
-            _ => {
-                let details = Status::from_header_map(headers)?.get_error_details();
-                details.error_info().map(|info| info.reason.clone()).unwrap_or_default()
-            }
+            _ => stamp(headers, request_id).unwrap_or_default(),
         };
         Some(Self { code, reason })
     }
@@ -46,6 +49,16 @@ impl Outcome {
             reason: Reason::CallerCancelled.to_string(),
         }
     }
+}
+
+/// Adds the request id to the details of a failure. Returns its reason; `None` for a status without our details.
+fn stamp(headers: &mut HeaderMap, request_id: &RequestId) -> Option<String> {
+    let status = Status::from_header_map(headers)?;
+    let (details, reason) = Failure::stamp(&status, request_id.as_str())?;
+    let details = MetadataValue::<Binary>::from_bytes(&details);
+    let details = HeaderValue::from_bytes(details.as_encoded_bytes()).ok()?;
+    headers.insert(Status::GRPC_STATUS_DETAILS, details);
+    Some(reason)
 }
 
 /// Tells the end of a call when it is dropped.
@@ -62,12 +75,12 @@ pub(super) struct CallEnd {
     /// Bytes of answers that went out.
     pub(super) bytes: u64,
     /// `None`: it has not ended yet.
-    pub(super) outcome: Option<Outcome>,
+    pub(super) outcome: Option<CallOutcome>,
 }
 
 impl Drop for CallEnd {
     fn drop(&mut self) {
-        let outcome = self.outcome.take().unwrap_or_else(Outcome::left);
+        let outcome = self.outcome.take().unwrap_or_else(CallOutcome::left);
         let took = self.started.elapsed();
         let facts = self.notes.take();
         self.active.end(outcome.code, &outcome.reason, took);
@@ -79,7 +92,7 @@ impl Drop for CallEnd {
 }
 
 impl CallEnd {
-    fn log(&self, outcome: &Outcome, facts: &Facts, took: Duration) {
+    fn log(&self, outcome: &CallOutcome, facts: &Facts, took: Duration) {
         let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let is_recorded = self.request_id.is_recorded();
         let place = is_recorded.then(|| trace::place(&self.span)).flatten();
@@ -120,7 +133,7 @@ impl CallEnd {
         }
     }
 
-    fn tell_span(&self, outcome: &Outcome, facts: &Facts) {
+    fn tell_span(&self, outcome: &CallOutcome, facts: &Facts) {
         let span = &self.span;
         span.set_attribute("rpc.grpc.status_code", i64::from(i32::from(outcome.code)));
         let error = match outcome.reason.as_str() {

@@ -336,7 +336,7 @@ impl ConfigService for Service {
         match answer {
             Some(Answer::Token(token) | Answer::TokenBehindGate(token)) => given("http://gpu1:8000", token),
             Some(Answer::Elsewhere) => given("http://elsewhere:80", "sk-wrong"),
-            Some(Answer::Superseded) => Err(Failure::new(Reason::CredentialSuperseded, "another").into_status("r")),
+            Some(Answer::Superseded) => Err(Failure::new(Reason::CredentialSuperseded, "another").into()),
             Some(Answer::Unavailable) | None => Err(Status::unavailable("not now")),
         }
     }
