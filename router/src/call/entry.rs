@@ -32,7 +32,11 @@ struct ModelFacts {
 impl ModelFacts {
     /// Whether the model is an alternative to one that is down. A full queue does not count: it may have room in a moment.
     fn is_alternative(self) -> bool {
-        self.readiness == Readiness::Ready && self.refusal.is_none() && self.room != Room::Never
+        let takes_calls = match self.readiness {
+            Readiness::Ready | Readiness::Trial { .. } => true,
+            Readiness::Down { .. } | Readiness::LeftAlone { .. } => false,
+        };
+        takes_calls && self.refusal.is_none() && self.room != Room::Never
     }
 }
 
@@ -116,7 +120,7 @@ fn decide<'c, R>(
         Readiness::LeftAlone { reason, pause } => return Err(ejected(model, reason, pause)),
         Readiness::Down { reason } if has_other() => return Err(ejected(model, reason, RETRY)),
         // Without an alternative its servers are used as if they were well.
-        Readiness::Down { reason } => Some(reason),
+        Readiness::Down { reason } | Readiness::Trial { reason } => Some(reason),
         Readiness::Ready => None,
     };
     let rendered = render(model)?;

@@ -97,3 +97,6 @@ impl Calls {
         is_spent.then(|| CallRefusal::from(QuotaExceeded { feature, limit }).into())
     }
 }
+
+#[cfg(test)]
+mod tests;

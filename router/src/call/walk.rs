@@ -153,7 +153,7 @@ impl Walk {
                     Readiness::Down { reason } => (reason, entry::RETRY),
                     Readiness::LeftAlone { reason, pause } => (reason, pause),
                     // It is back by now, and this call goes on.
-                    Readiness::Ready => (Reason::UpstreamServerError, entry::RETRY),
+                    Readiness::Ready | Readiness::Trial { .. } => (Reason::UpstreamServerError, entry::RETRY),
                 };
                 self.passed_over(&stop.model.name, entry::ejected(&stop.model, reason, pause));
             }

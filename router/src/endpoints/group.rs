@@ -166,15 +166,18 @@ impl Group {
 
     /// Whether calls can be taken.
     pub(super) fn readiness(&self, now: Instant) -> Readiness {
-        let mut down = None;
+        let (mut down, mut trial) = (None, None);
         // Who asks to be left alone, those that fail apart: a server that works is worth waiting for.
         let (mut asks, mut failing_asks) = (None, None);
         for (_, entry) in self.in_use() {
             let server = &entry.server;
-            if server.is_available(now) || server.may_be_tried(now) {
+            if server.is_available(now) {
                 return Readiness::Ready;
             }
             let reason = server.health().and_then(Health::reason);
+            if server.may_be_tried(now) {
+                trial = trial.or(reason);
+            }
             match server.is_left_alone(now) {
                 None => down = down.or(reason),
                 Some(until) => {
@@ -189,9 +192,12 @@ impl Group {
                 }
             }
         }
-        match (asks, down) {
-            (None, Some(reason)) => Readiness::Down { reason },
-            (asks, _) => asks
+        match (trial, asks, down) {
+            // One that works asks to be left alone: the model is not failing.
+            (Some(_), Some(_), _) => Readiness::Ready,
+            (Some(reason), None, _) => Readiness::Trial { reason },
+            (None, None, Some(reason)) => Readiness::Down { reason },
+            (None, asks, _) => asks
                 .or(failing_asks)
                 .map_or(Readiness::Ready, |(until, reason)| Readiness::LeftAlone {
                     reason: reason.unwrap_or(Reason::UpstreamRateLimited),

@@ -74,6 +74,11 @@ pub enum Probed {
 pub enum Readiness {
     /// One at least takes them.
     Ready,
+    /// All are failing, and one may be back: a call may try it.
+    Trial {
+        /// Why it was taken out.
+        reason: Reason,
+    },
     /// All are failing, for this reason.
     Down {
         /// Why the first of them was taken out.

@@ -1,0 +1,415 @@
+//! An outlook and the call that follows it, over states of servers, places, quotas and credentials.
+
+use std::{collections::HashMap, pin::pin, time::Duration};
+
+use futures_util::FutureExt as _;
+use proptest::prelude::*;
+use switchboard::{
+    catalogue::Catalogue,
+    endpoint::EndpointUri,
+    failure::Failure,
+    names::{FeatureName, ModelName},
+    service::request_id::RequestId,
+};
+use tokio::time::{Instant, advance};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::*;
+use crate::{
+    call::{
+        CallFailure, Context, Limits,
+        permits::{Party, Permits},
+    },
+    catalog::{
+        self, Assignment, Caller, Endpoint, FeatureLimits, InfillMode, Match, ModelState, Platform, Rule, RuleId,
+        Scope, Setting,
+    },
+    current::Current,
+    endpoints::{Ask, Endpoints, Probed, Shape, Verdict, Work},
+    prompt::{Input, Options, Request, Tools},
+    subscription::fixture::Store,
+    upstream::{Upstream, names::Names},
+};
+
+/// The feature that is asked for, and one that takes and reserves places of the same models.
+const FEATURE: &str = "duo_chat";
+const OTHER: &str = "code_generations";
+const MODELS: [&str; 3] = ["a", "b", "c"];
+const NAMESPACE: &str = "42";
+
+/// What is known of a server before the call.
+#[derive(Debug, Clone, Copy)]
+enum ServerState {
+    Unknown,
+    Failing,
+    Asks,
+    FailingAndAsks,
+    /// Failing, and a probe has passed since.
+    Probed,
+}
+
+/// A model before the call.
+#[derive(Debug, Clone)]
+struct ModelCase {
+    state: Option<catalog::Unusable>,
+    servers: Vec<ServerState>,
+    capacity: Option<usize>,
+    queue: usize,
+    /// Of the feature that is asked for and of the other one, if it is their model.
+    reserved: [usize; 2],
+    /// Calls of each that came before.
+    calls: [usize; 2],
+    is_refused: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Case {
+    models: Vec<ModelCase>,
+    /// The model of a rule that holds.
+    rule: Option<usize>,
+    /// The model of the feature that is asked for, then its fallbacks.
+    order: Vec<usize>,
+    others_model: usize,
+    quota: Option<usize>,
+    running: usize,
+    is_paused: bool,
+    /// How long ago servers failed and credentials were refused.
+    since: u64,
+}
+
+fn server_state() -> impl Strategy<Value = ServerState> {
+    prop_oneof![
+        3 => Just(ServerState::Unknown),
+        4 => Just(ServerState::Failing),
+        1 => Just(ServerState::Asks),
+        1 => Just(ServerState::FailingAndAsks),
+        1 => Just(ServerState::Probed),
+    ]
+}
+
+fn model_case() -> impl Strategy<Value = ModelCase> {
+    let unusable = prop_oneof![
+        Just(catalog::Unusable::Disabled),
+        Just(catalog::Unusable::CredentialMissing),
+        Just(catalog::Unusable::NotReady),
+    ];
+    (
+        prop::option::weighted(0.15, unusable),
+        prop::collection::vec(server_state(), 1..3),
+        prop::option::weighted(0.7, 1_usize..4),
+        0_usize..3,
+        [0_usize..3, 0_usize..4],
+        [0_usize..4, 0_usize..4],
+        prop::bool::weighted(0.3),
+    )
+        .prop_map(|(state, servers, capacity, queue, [own, others], calls, is_refused)| {
+            let places = capacity.unwrap_or_default();
+            let own = own.min(places);
+            ModelCase {
+                state,
+                servers,
+                capacity,
+                queue,
+                reserved: [own, others.min(places - own)],
+                calls,
+                is_refused,
+            }
+        })
+}
+
+fn case() -> impl Strategy<Value = Case> {
+    (
+        prop::collection::vec(model_case(), 3),
+        prop::option::weighted(0.2, 0_usize..3),
+        Just(vec![0, 1, 2]).prop_shuffle(),
+        1_usize..4,
+        0_usize..3,
+        prop::option::weighted(0.2, 1_usize..4),
+        0_usize..3,
+        prop::bool::weighted(0.05),
+        0_u64..60,
+    )
+        .prop_map(
+            |(models, rule, order, candidates, others_model, quota, running, is_paused, since)| Case {
+                models,
+                rule,
+                order: order.into_iter().take(candidates).collect(),
+                others_model,
+                quota,
+                running,
+                is_paused,
+                since,
+            },
+        )
+}
+
+fn feature(name: &str) -> &'static FeatureName {
+    &Catalogue::get().called(name).unwrap().name
+}
+
+fn model_name(index: usize) -> ModelName {
+    ModelName::from_id(MODELS[index]).unwrap()
+}
+
+fn assignment(model: usize, fallbacks: &[usize], rule: Option<usize>, limits: FeatureLimits) -> Setting {
+    let rule = rule.map(|model| Rule {
+        id: RuleId::parse("pilot").unwrap(),
+        condition: Match::new(&[NAMESPACE.to_owned()], &[], &[], None).unwrap(),
+        model: model_name(model),
+    });
+    Setting::SelfHosted(Arc::new(Assignment {
+        model: model_name(model),
+        fallbacks: fallbacks.iter().copied().map(model_name).collect(),
+        rules: rule.into_iter().collect(),
+        limits,
+        hedge_delay: None,
+    }))
+}
+
+impl Case {
+    fn model(&self, index: usize) -> Arc<Model> {
+        let of = &self.models[index];
+        let endpoint = |server| Endpoint {
+            uri: EndpointUri::parse(&format!("http://{}{server}:8000", MODELS[index])).unwrap(),
+            weight: 1,
+            zone: "".into(),
+        };
+        Arc::new(Model {
+            name: model_name(index),
+            family: Catalogue::get().family("mistral").unwrap(),
+            platform: Platform::OpenAiCompatible,
+            identifier: Some("m".to_owned()),
+            endpoints: (0..of.servers.len()).map(endpoint).collect(),
+            credential: None,
+            infill_mode: InfillMode::FamilyDefault,
+            limits: catalog::Limits {
+                max_concurrency: of.capacity,
+                max_queue: Some(of.queue),
+                ..catalog::Limits::default()
+            },
+            tls: None,
+        })
+    }
+
+    fn catalog(&self, models: &[Arc<Model>]) -> Arc<Catalog> {
+        let own = FeatureLimits {
+            max_concurrency: self.quota,
+            reserved_concurrency: self.models[self.order[0]].reserved[0],
+        };
+        let others = FeatureLimits {
+            max_concurrency: None,
+            reserved_concurrency: self.models[self.others_model].reserved[1],
+        };
+        let states = models.iter().zip(&self.models).map(|(model, of)| {
+            let state = match of.state {
+                None => ModelState::Ready(Arc::clone(model)),
+                Some(catalog::Unusable::Disabled) => ModelState::Disabled,
+                Some(catalog::Unusable::CredentialMissing) => ModelState::CredentialMissing,
+                Some(catalog::Unusable::NotReady) => ModelState::NotReady,
+            };
+            (model.name.clone(), state)
+        });
+        Arc::new(Catalog {
+            cursor: Store::new().cursor,
+            features: HashMap::from([
+                (
+                    feature(FEATURE).clone(),
+                    assignment(self.order[0], &self.order[1..], self.rule, own),
+                ),
+                (feature(OTHER).clone(), assignment(self.others_model, &[], None, others)),
+            ]),
+            models: states.collect(),
+            inference_paused: self.is_paused,
+        })
+    }
+
+    /// Has the servers of a model fail and ask for less load, as its case says.
+    fn judge(&self, index: usize, endpoints: &Endpoints, model: &Arc<Model>) {
+        let ask = Ask {
+            key: None,
+            tried: &[],
+            work: Work {
+                shape: Shape::Stream,
+                bytes: 100,
+            },
+            deadline: Instant::now() + Duration::from_secs(60),
+            may_be_degraded: true,
+        };
+        // All begin while every server is well, so that each can be chosen.
+        let mut attempts: Vec<_> = (0..100).map(|_| endpoints.choose(model, &ask).unwrap()).collect();
+        for (server, state) in self.models[index].servers.iter().enumerate() {
+            let dead = Verdict::Hard(Reason::UpstreamConnectFailed);
+            let busy = Verdict::Busy(Reason::UpstreamRateLimited, Some(Duration::from_secs(20)));
+            let verdicts: &[Verdict] = match state {
+                ServerState::Unknown => &[],
+                ServerState::Failing | ServerState::Probed => &[dead, dead, dead],
+                ServerState::Asks => &[busy],
+                ServerState::FailingAndAsks => &[busy, dead, dead, dead],
+            };
+            let mut there = attempts.iter_mut().filter(|attempt| attempt.endpoint == server);
+            for verdict in verdicts {
+                there.next().unwrap().in_flight.judge(*verdict);
+            }
+        }
+    }
+
+    fn probe(&self, endpoints: &Endpoints, catalog: &Catalog) {
+        for status in endpoints.status(catalog) {
+            let uri = status.identity.uri.as_str();
+            let is_it = |&(model, server): &(usize, usize)| {
+                uri == self.model(model).endpoints[server].uri.as_str()
+                    && matches!(self.models[model].servers[server], ServerState::Probed)
+            };
+            let all =
+                (0..self.models.len()).flat_map(|model| (0..self.models[model].servers.len()).map(move |s| (model, s)));
+            if all.into_iter().any(|server| is_it(&server)) {
+                endpoints.probed(&status.identity, Probed::Passed);
+            }
+        }
+    }
+}
+
+fn reason(error: CallError) -> Reason {
+    Failure::from(CallFailure::at_once(error, Context::new("prompt"))).reason()
+}
+
+fn request() -> Request {
+    Request {
+        feature: FEATURE.to_owned(),
+        input: Input::Prompt("hi".to_owned().into()),
+        tools: Tools::default(),
+        response_format: None,
+        options: Options::default(),
+        affinity_key: None,
+    }
+}
+
+/// Looks, makes the call, and compares.
+async fn check(case: Case) {
+    let endpoints = Endpoints::default();
+    let upstream = Upstream::new(Duration::from_secs(2), Names::default(), endpoints.clone()).unwrap();
+    let current = Arc::new(Current::default());
+    let calls = Calls::new(
+        Arc::clone(&current),
+        upstream,
+        Limits::default(),
+        TaskTracker::new(),
+        CancellationToken::new(),
+    );
+    let models: Vec<_> = (0..MODELS.len()).map(|index| case.model(index)).collect();
+    let catalog = case.catalog(&models);
+    current.swap(Arc::clone(&catalog));
+    for (index, model) in models.iter().enumerate() {
+        case.judge(index, &endpoints, model);
+        if case.models[index].is_refused {
+            calls.permits.refuse(model, 401);
+        }
+    }
+    advance(Duration::from_secs(case.since)).await;
+    case.probe(&endpoints, &catalog);
+    let running: Vec<_> = (0..case.running)
+        .filter_map(|_| calls.permits.begin(feature(FEATURE), case.quota).ok())
+        .collect();
+    let mut before = Vec::new();
+    for (index, model) in models.iter().enumerate() {
+        let parties = [(FEATURE, case.order[0] == index), (OTHER, case.others_model == index)];
+        for ((name, has_reservation), count) in parties.into_iter().zip(case.models[index].calls) {
+            let party = Party {
+                feature: feature(name),
+                has_reservation,
+            };
+            before.extend((0..count).map(|_| come(calls.permits.clone(), &catalog, model, party)));
+        }
+    }
+    let mut inside = Vec::new();
+    let mut waiting = Vec::new();
+    for mut caller in before {
+        match caller.as_mut().now_or_never() {
+            Some(place) => inside.extend(place),
+            None => waiting.push(caller),
+        }
+    }
+
+    let request_id = RequestId::of(&tonic::Request::new(()));
+    let scope = Scope {
+        root_namespace_id: Some(NAMESPACE),
+        ..Scope::default()
+    };
+    let caller = Caller {
+        scope,
+        ..Caller::default()
+    };
+    let decision = catalog.decide(Catalog::feature(FEATURE).unwrap(), &caller).unwrap();
+    let outlook = calls.outlook(&catalog, &decision);
+    let expected = match (outlook.answerer, outlook.failure) {
+        (Some(answerer), None) => Ok((
+            answerer.model.name.clone(),
+            answerer.reason,
+            answerer.degraded.is_some(),
+        )),
+        (None, Some(error)) => Err(reason(error)),
+        other => panic!("either a model or a failure: {other:?}"),
+    };
+
+    let mut context = Context::new("prompt");
+    let admitted = calls.admit(request(), Shape::Stream, None, scope, &request_id, &mut context);
+    let mut walk = match admitted {
+        Ok(walk) => walk,
+        Err(error) => return assert_eq!(expected, Err(reason(error))),
+    };
+    let reached = {
+        let mut next = pin!(walk.next());
+        if let Some(reached) = next.as_mut().now_or_never() {
+            reached
+        } else {
+            assert!(expected.is_ok(), "it waits for a place, and {expected:?} was expected");
+            drop((waiting, inside));
+            next.now_or_never().expect("every place is free")
+        }
+    };
+    drop(running);
+    match reached {
+        Ok(attempt) => {
+            let selected = &attempt.selected;
+            let reached = (selected.model.name.clone(), selected.reason, selected.is_degraded);
+            assert_eq!(expected, Ok(reached));
+        }
+        Err(error) => {
+            let failure = walk.failure(error, context, 0);
+            let rules_apart = outlook.considered.into_iter();
+            let considered: Vec<_> = rules_apart
+                .filter(|considered| considered.outcome != Outcome::RuleNotMatched)
+                .collect();
+            assert_eq!(considered, failure.context.considered);
+            assert_eq!(expected, Err(Failure::from(failure).reason()));
+        }
+    }
+}
+
+/// A call that comes to a model.
+fn come(
+    permits: Permits,
+    catalog: &Arc<Catalog>,
+    model: &Arc<Model>,
+    party: Party,
+) -> std::pin::Pin<Box<impl Future<Output = Option<crate::call::permits::Place>> + use<>>> {
+    let (catalog, model) = (Arc::clone(catalog), Arc::clone(model));
+    Box::pin(async move {
+        let far = Instant::now() + Duration::from_secs(3600);
+        permits.place(&catalog, &model, party, far).await.ok()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn an_outlook_names_the_model_that_the_next_call_reaches(case in case()) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(check(case));
+    }
+}
