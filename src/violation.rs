@@ -80,3 +80,12 @@ impl Violations {
         if self.is_empty() { Ok(value) } else { Err(self) }
     }
 }
+
+impl IntoIterator for Violations {
+    type Item = Violation;
+    type IntoIter = std::vec::IntoIter<Violation>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}

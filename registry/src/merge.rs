@@ -257,6 +257,10 @@ impl<M: Editable> Edit<M> {
     }
 
     /// Lays the fields over a stored message, and says which they are.
+    ///
+    /// # Panics
+    ///
+    /// Never: what is taken apart is put together again as the same message.
     #[must_use]
     #[expect(clippy::expect_used, reason = "the message was made from this type")]
     pub fn over(&self, stored: &M) -> (M, Given) {

@@ -24,6 +24,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use switchboard::{
     names::{FeatureName, Revision},
+    resource::{feature::RuleId, model::Endpoint},
     service::request_id::RequestId,
 };
 use tokio::{
@@ -45,7 +46,7 @@ use self::{
     run::{Audience, Run},
 };
 use crate::{
-    catalog::{Caller, Endpoint, Model, RuleId, Scope, SelectionReason},
+    catalog::{Caller, Model, Scope, SelectionReason},
     current::Current,
     endpoints::{Endpoints, Shape},
     prompt::{Request, Text},

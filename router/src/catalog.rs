@@ -3,7 +3,6 @@
 //! Pure: no I/O, no clock, nothing async. It knows nothing of health or load.
 //! The one hard idea: a call loads the catalog once and uses that one to its end, whatever is swapped in meanwhile.
 
-mod limits;
 mod resolve;
 mod rule;
 #[cfg(test)]
@@ -13,22 +12,23 @@ mod tls;
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
-    time::Duration,
 };
 
 use switchboard::{
-    catalogue::Family,
     endpoint::{EndpointUri, Origin},
     history::Cursor,
     names::{CredentialId, FeatureName, ModelName},
+    resource::{
+        feature::{self, FeatureLimits, FeatureSpec, HedgeDelay},
+        model::{ModelSpec, Platform},
+    },
     secret::ApiToken,
 };
 
 pub use self::{
-    limits::{Limits, QUEUE_MAX},
     resolve::{Candidate, Decision, ResolveError, SelectionReason, Unusable},
-    rule::{Caller, Match, Rule, RuleId, RuleIdError, Scope, Share, ShareError},
-    tls::{Tls, TlsError},
+    rule::{Caller, Match, Rule, Scope},
+    tls::Tls,
 };
 
 /// Everything that a call needs to select a model.
@@ -66,19 +66,33 @@ pub struct Assignment {
     pub fallbacks: Vec<ModelName>,
     /// Exceptions: the first that fits decides instead of [`Self::model`].
     pub rules: Vec<Rule>,
-    /// The limits of its calls, on this router.
+    /// The limits of its calls, on this router alone. A feature that uses its parent's setting counts as the parent.
     pub limits: FeatureLimits,
     /// When a call that has no token yet is made a second time. `None`: never.
-    pub hedge_delay: Option<Duration>,
+    pub hedge_delay: Option<HedgeDelay>,
 }
 
-/// The limits of a feature's calls, on this router alone. A feature that uses its parent's setting counts as the parent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct FeatureLimits {
-    /// How many calls it may have at a time. `None`: as many as there are.
-    pub max_concurrency: Option<usize>,
-    /// How many places of [`Assignment::model`] are there for it whatever others do.
-    pub reserved_concurrency: usize,
+/// What a setting comes to on this router. Models that a switched-off feature keeps are of no use here.
+impl From<FeatureSpec> for Setting {
+    fn from(spec: FeatureSpec) -> Self {
+        let FeatureSpec {
+            setting,
+            limits,
+            hedge_delay,
+        } = spec;
+        match setting {
+            feature::Setting::Unassigned => Self::Unassigned,
+            feature::Setting::Disabled { .. } => Self::Disabled,
+            feature::Setting::Vendored => Self::Vendored,
+            feature::Setting::SelfHosted { model, routes } => Self::SelfHosted(Arc::new(Assignment {
+                model,
+                fallbacks: routes.fallbacks.as_slice().to_vec(),
+                rules: routes.rules.as_slice().iter().map(Rule::from).collect(),
+                limits,
+                hedge_delay,
+            })),
+        }
+    }
 }
 
 impl Assignment {
@@ -120,81 +134,40 @@ pub enum ModelState {
 pub struct Model {
     /// Its name.
     pub name: ModelName,
-    /// Its family.
-    pub family: &'static Family,
-    /// The kind of API that its servers speak.
-    pub platform: Platform,
-    /// The name by which its servers know it, as sent. `None`: none was given, and each server's model list tells.
-    pub identifier: Option<String>,
-    /// Its servers, one at least with a weight above 0.
-    pub endpoints: Vec<Endpoint>,
+    /// What it is.
+    pub spec: Arc<ModelSpec>,
     /// Its credential. `None`: calls carry none.
     pub credential: Option<Arc<Credential>>,
-    /// How it completes code.
-    pub infill_mode: InfillMode,
-    /// The limits of its calls.
-    pub limits: Limits,
     /// How its servers prove who they are. `None`: by the system's roots.
     pub tls: Option<Arc<Tls>>,
 }
 
 impl Model {
+    /// Makes a model of what it is.
+    #[must_use]
+    pub fn new(name: ModelName, spec: Arc<ModelSpec>, credential: Option<Arc<Credential>>) -> Self {
+        Self {
+            name,
+            credential,
+            tls: Tls::of(&spec.tls).map(Arc::new),
+            spec,
+        }
+    }
+
     /// The name that is sent to a server whose model list tells `listed`.
     #[must_use]
     pub fn identifier_or<'a>(&'a self, listed: Option<&'a str>) -> &'a str {
-        self.identifier.as_deref().or(listed).unwrap_or_else(|| self.name.id())
+        self.spec.sent_identifier().or(listed).unwrap_or_else(|| self.name.id())
     }
 }
 
-/// The kind of API that a model's servers speak.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub enum Platform {
-    /// OpenAI's chat completions and completions, as many servers have them.
-    #[default]
-    OpenAiCompatible,
-    /// Azure OpenAI.
-    AzureOpenAi {
-        /// The version of its API.
-        api_version: Box<str>,
-    },
-    /// Anthropic Messages.
-    Anthropic,
-}
-
-impl Platform {
-    /// Whether its servers are the administrator's own: those of others are not probed.
-    #[must_use]
-    pub const fn is_probed(&self) -> bool {
-        match self {
-            Self::OpenAiCompatible => true,
-            Self::AzureOpenAi { .. } | Self::Anthropic => false,
-        }
+/// Whether a platform's servers are the administrator's own: those of others are not probed.
+#[must_use]
+pub const fn is_probed(platform: &Platform) -> bool {
+    match platform {
+        Platform::OpenAiCompatible => true,
+        Platform::AzureOpenAi { .. } | Platform::Anthropic => false,
     }
-}
-
-/// How a model completes code between a prefix and a suffix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum InfillMode {
-    /// As its family does.
-    #[default]
-    FamilyDefault,
-    /// With the family's marks, as text to go on from.
-    Completions,
-    /// With a suffix beside the text, for servers that put in the marks themselves.
-    Suffix,
-    /// By chat.
-    Chat,
-}
-
-/// One server of a model.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoint {
-    /// Its base URL.
-    pub uri: EndpointUri,
-    /// Its share of the calls, 0 to 1000.
-    pub weight: u32,
-    /// Where it stands; routers of the same group prefer it. Empty: nowhere in particular.
-    pub zone: Box<str>,
 }
 
 /// An API token and where it may be sent.

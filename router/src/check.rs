@@ -15,7 +15,9 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
 use http::HeaderMap;
-use switchboard::{catalogue::Family, endpoint::EndpointUri, reason::Reason, service::request_id::RequestId};
+use switchboard::{
+    endpoint::EndpointUri, names::ModelName, reason::Reason, resource::model::ModelSpec, service::request_id::RequestId,
+};
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout_at},
@@ -24,7 +26,7 @@ use tokio::{
 pub use self::steps::{Problem, Step, StepKind, StepOutcome};
 use self::{server::ServerCheck, steps::Steps};
 use crate::{
-    catalog::{Credential, InfillMode, Limits, Platform, Tls},
+    catalog::{Credential, Tls},
     upstream::{Upstream, fault::Culprit},
 };
 
@@ -43,26 +45,32 @@ pub struct Subject {
 }
 
 /// How to call a model.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spec {
-    /// Its family.
-    pub family: &'static Family,
-    /// The kind of API that its servers speak.
-    pub platform: Platform,
+    /// What the model is.
+    pub model: Arc<ModelSpec>,
     /// The name by which the servers know it.
     pub identifier: Identifier,
-    /// Its servers.
-    pub endpoints: Vec<EndpointUri>,
-    /// How it completes code.
-    pub infill_mode: InfillMode,
-    /// The limits of its calls.
-    pub limits: Limits,
     /// How its servers prove who they are.
     pub tls: Option<Arc<Tls>>,
 }
 
-// `Family` holds no number that is not equal to itself.
-impl Eq for Spec {}
+impl Spec {
+    /// What a check needs of a model. `name`: that of the model, if it has one.
+    #[must_use]
+    pub fn new(model: &Arc<ModelSpec>, name: Option<&ModelName>) -> Self {
+        let identifier = match (model.sent_identifier(), name) {
+            (Some(given), _) => Identifier::Given(given.to_owned()),
+            (None, Some(name)) => Identifier::Default(name.id().to_owned()),
+            (None, None) => Identifier::None,
+        };
+        Self {
+            identifier,
+            tls: Tls::of(&model.tls).map(Arc::new),
+            model: Arc::clone(model),
+        }
+    }
+}
 
 /// The name by which servers know a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,7 +179,7 @@ impl Checker {
         let Ok(Ok(_place)) = timeout_at(deadline, self.places.acquire()).await else {
             return vec![Finding::late()];
         };
-        let endpoints = subject.spec.endpoints.iter();
+        let endpoints = subject.spec.model.uris();
         let checks: Vec<_> = endpoints
             .map(|endpoint| self.endpoint(subject, endpoint, deadline))
             .collect();

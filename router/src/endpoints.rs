@@ -22,7 +22,7 @@ use std::{collections::HashMap, fmt, net::IpAddr, sync::Arc};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
-use switchboard::{endpoint::EndpointUri, names::ModelName, service::metrics::read_gauge};
+use switchboard::{endpoint::EndpointUri, names::ModelName, resource::model::Platform, service::metrics::read_gauge};
 use tokio::time::Instant;
 
 pub use self::{
@@ -38,7 +38,7 @@ use self::{
     reports::Reports,
 };
 use crate::{
-    catalog::{Catalog, Model, ModelState, Platform, Tls},
+    catalog::{Catalog, Model, ModelState, Tls},
     current::Current,
 };
 

@@ -17,6 +17,8 @@ use prometheus_client::{
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use switchboard::resource::model::Timeout;
+
 use crate::{
     catalog::{Model, ModelState},
     current::Current,
@@ -144,7 +146,7 @@ impl Prober {
 
     /// Learns the server's name for a model that was given none.
     async fn name(&self, server: &ProbeTarget<'_>, list: Option<Reply>) {
-        if server.model.identifier.is_some() {
+        if server.model.spec.identifier.is_some() {
             return;
         }
         let list = match list {
@@ -186,7 +188,7 @@ impl Prober {
             // Only the model list is a question of the API that the token is for.
             credential: model.credential.as_deref().filter(|_| path == model_list::PATH),
             tls: identity.tls.as_ref(),
-            connect_timeout: model.limits.connect_timeout,
+            connect_timeout: model.spec.limits.connect_timeout.map(Timeout::get),
             path,
             bytes_max: BYTES_MAX,
         };

@@ -9,7 +9,7 @@ mod text;
 
 use std::borrow::Cow;
 
-use switchboard::{catalogue::Family, names::FeatureName};
+use switchboard::{catalogue::Family, names::FeatureName, resource::model::InfillMode};
 
 use self::format::{Defaults, Format};
 pub use self::{
@@ -19,7 +19,6 @@ pub use self::{
     },
     text::{JsonObject, NoJsonObject, Signature, Text},
 };
-use crate::catalog::InfillMode;
 
 /// The feature whose every call writes code by instruction.
 const CODE_GENERATIONS: &str = "code_generations";

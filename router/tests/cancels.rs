@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use switchboard_router::catalog;
+use switchboard::resource::model::{self, Count, Timeout};
 use tokio::time::Instant;
 
 use crate::{
@@ -71,12 +71,12 @@ async fn router(stage: Stage) -> (FakeUpstream, Router) {
     };
     let minute = Duration::from_secs(60);
     let router = Setup::at(endpoint)
-        .model_limits(catalog::Limits {
-            max_concurrency: Some(PLACES),
-            max_queue: Some(8),
-            connect_timeout: Some(minute),
-            queue_timeout: Some(minute),
-            ..catalog::Limits::default()
+        .model_limits(model::Limits {
+            max_concurrency: Count::parse(i32::try_from(PLACES).unwrap()).ok(),
+            max_queue: Count::parse(8).ok(),
+            connect_timeout: Timeout::parse(minute).ok(),
+            queue_timeout: Timeout::parse(minute).ok(),
+            ..model::Limits::default()
         })
         // Nothing but the caller ends a call.
         .limits(|limits| {

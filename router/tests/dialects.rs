@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use switchboard::pb::router::{self, FinishReason, infer_request::Input, part};
-use switchboard_router::catalog::{InfillMode, Platform, Setting};
+use switchboard::{
+    pb::router::{self, FinishReason, infer_request::Input, part},
+    resource::model::{ApiVersion, InfillMode, Platform},
+};
+use switchboard_router::catalog::Setting;
 use tonic::Code;
 
 use crate::{
@@ -21,8 +24,9 @@ fn anthropic(upstream: &FakeUpstream) -> Setup {
         .token_for(&[&upstream.url()])
 }
 
+#[expect(clippy::unwrap_used, reason = "a helper of tests fails by panicking")]
 fn azure(upstream: &FakeUpstream) -> Setup {
-    let api_version = "2024-10-21".into();
+    let api_version = ApiVersion::parse("2024-10-21").unwrap().unwrap();
     Setup::at(upstream.url())
         .family("gpt")
         .platform(Platform::AzureOpenAi { api_version }, "my deployment")

@@ -7,11 +7,13 @@ mod rows;
 
 use std::{collections::BTreeSet, time::Duration};
 
-use switchboard::pb::{
-    router::{self, SelectionReason},
-    types::EndpointState,
+use switchboard::{
+    pb::{
+        router::{self, SelectionReason},
+        types::EndpointState,
+    },
+    resource::model::{self, Timeout},
 };
-use switchboard_router::catalog;
 use tonic::Code;
 
 use self::{caller::Caller, place::Place};
@@ -151,9 +153,9 @@ impl Row {
                 limits.patience.idle = Duration::from_secs(1);
                 limits.patience.slow_caller = Duration::from_secs(1);
             })
-            .model_limits(catalog::Limits {
-                connect_timeout: Some(Duration::from_millis(300)),
-                ..catalog::Limits::default()
+            .model_limits(model::Limits {
+                connect_timeout: Timeout::parse(Duration::from_millis(300)).ok(),
+                ..model::Limits::default()
             })
     }
 

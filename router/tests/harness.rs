@@ -17,15 +17,19 @@ use switchboard::{
         inference_service_server::InferenceServiceServer, routing_service_client::RoutingServiceClient,
         routing_service_server::RoutingServiceServer, stream_infer_response::Event,
     },
+    resource::{
+        feature::{FeatureLimits, HedgeDelay, RuleId, RuleMatch},
+        model::{
+            self, CaCertificates, Count, DisplayName, Endpoint, Identifier, InfillMode, Labels, ModelSpec, Platform,
+            ServerName, Tls,
+        },
+    },
     secret::ApiToken,
     service::{call::CallLayer, metrics::CallMetrics},
 };
 use switchboard_router::{
     call::Limits,
-    catalog::{
-        self, Assignment, Catalog, Credential, Endpoint, FeatureLimits, InfillMode, Match, Model, ModelState, Platform,
-        Rule, RuleId, Setting,
-    },
+    catalog::{Assignment, Catalog, Credential, Model, ModelState, Rule, Setting},
     current::Current,
     endpoints::{self, Endpoints, Health},
     grpc::{inference::InferenceApi, routing::RoutingApi},
@@ -64,11 +68,11 @@ pub(crate) struct Setup {
     infill_mode: InfillMode,
     limits: Limits,
     pads: bool,
-    model_limits: catalog::Limits,
+    model_limits: model::Limits,
     endpoints: Vec<String>,
     others: Vec<(&'static str, String)>,
     inference_paused: bool,
-    tls: Option<Arc<catalog::Tls>>,
+    tls: Tls,
     identifier: Option<String>,
     names: Names,
 }
@@ -87,11 +91,11 @@ impl Setup {
             infill_mode: InfillMode::FamilyDefault,
             limits: Limits::default(),
             pads: false,
-            model_limits: catalog::Limits::default(),
+            model_limits: model::Limits::default(),
             endpoints: Vec::new(),
             others: Vec::new(),
             inference_paused: false,
-            tls: None,
+            tls: Tls::default(),
             identifier: Some("org/model".to_owned()),
             names: Names::default(),
         }
@@ -111,7 +115,10 @@ impl Setup {
 
     /// With servers that prove themselves by this.
     pub(crate) fn tls(mut self, ca_pem: Option<&str>, server_name: Option<&str>) -> Self {
-        self.tls = Some(Arc::new(catalog::Tls::parse(ca_pem, server_name).unwrap()));
+        self.tls = Tls {
+            ca: CaCertificates::parse(ca_pem.unwrap_or_default()).unwrap(),
+            server_name: ServerName::parse(server_name.unwrap_or_default()).unwrap(),
+        };
         self
     }
 
@@ -133,7 +140,7 @@ impl Setup {
     }
 
     /// With limits of the model.
-    pub(crate) fn model_limits(mut self, limits: catalog::Limits) -> Self {
+    pub(crate) fn model_limits(mut self, limits: model::Limits) -> Self {
         self.model_limits = limits;
         self
     }
@@ -214,36 +221,33 @@ impl Setup {
                 token: ApiToken::parse(self.token.to_owned()).unwrap(),
             })
         });
-        let endpoint = |uri: &String| Endpoint {
-            uri: EndpointUri::parse(uri).unwrap(),
-            weight: 1,
-            zone: "".into(),
+        let endpoints = |uris: &[&String]| {
+            let list = uris.iter().map(|uri| Endpoint::at(EndpointUri::parse(uri).unwrap()));
+            model::Endpoints::new(list.collect()).unwrap()
         };
-        let model = Model {
-            name: model_name(),
+        let identifier = |text: &str| Identifier::parse(text).unwrap();
+        let uris: Vec<_> = [&self.endpoint].into_iter().chain(&self.endpoints).collect();
+        let spec = ModelSpec {
+            display_name: DisplayName::parse("M").unwrap(),
             family: Catalogue::get().family(self.family).expect("the family exists"),
             platform: self.platform,
-            identifier: self.identifier,
-            endpoints: [&self.endpoint]
-                .into_iter()
-                .chain(&self.endpoints)
-                .map(endpoint)
-                .collect(),
-            credential,
+            endpoints: endpoints(&uris),
+            identifier: self.identifier.as_deref().and_then(identifier),
+            limits: Box::new(self.model_limits),
             infill_mode: self.infill_mode,
-            limits: self.model_limits,
             tls: self.tls,
+            disabled: false,
+            labels: Labels::default(),
         };
         let others = self.others.iter().map(|(id, uri)| {
-            let other = Model {
-                name: ModelName::from_id(id).unwrap(),
-                identifier: Some((*id).to_owned()),
-                endpoints: vec![endpoint(uri)],
-                credential: None,
-                limits: catalog::Limits::default(),
-                tls: None,
-                ..model.clone()
+            let other = ModelSpec {
+                endpoints: endpoints(&[uri]),
+                identifier: identifier(id),
+                limits: Box::default(),
+                tls: Tls::default(),
+                ..spec.clone()
             };
+            let other = Model::new(ModelName::from_id(id).unwrap(), Arc::new(other), None);
             (other.name.clone(), ModelState::Ready(Arc::new(other)))
         });
         let mut models: HashMap<_, _> = others.collect();
@@ -253,6 +257,7 @@ impl Setup {
                 .into_iter()
                 .map(|(name, setting)| (feature(name), setting)),
         );
+        let model = Model::new(model_name(), Arc::new(spec), credential);
         let state = self.state.unwrap_or_else(|| ModelState::Ready(Arc::new(model)));
         models.insert(model_name(), state);
         Catalog {
@@ -282,7 +287,7 @@ pub(crate) fn model_name() -> ModelName {
 pub(crate) fn assigned(rules: &[(&str, &str, &str)], fallbacks: &[&str]) -> Setting {
     let rule = |&(id, namespace, model): &(&str, &str, &str)| Rule {
         id: RuleId::parse(id).unwrap(),
-        condition: Match::new(&[namespace.to_owned()], &[], &[], None).unwrap(),
+        condition: (&RuleMatch::new(vec![namespace.into()], vec![], vec![], None).unwrap()).into(),
         model: ModelName::from_id(model).unwrap(),
     };
     Setting::SelfHosted(Arc::new(Assignment {
@@ -306,19 +311,19 @@ pub(crate) fn hedged(delay: Duration) -> Setting {
         fallbacks: Vec::new(),
         rules: Vec::new(),
         limits: FeatureLimits::default(),
-        hedge_delay: Some(delay),
+        hedge_delay: HedgeDelay::parse(delay).ok(),
     }))
 }
 
 /// `models/m` with limits of the feature's calls: how many at a time, and how many places of the model are its own.
-pub(crate) fn limited(max_concurrency: Option<usize>, reserved_concurrency: usize) -> Setting {
+pub(crate) fn limited(max_concurrency: Option<i32>, reserved_concurrency: i32) -> Setting {
     Setting::SelfHosted(Arc::new(Assignment {
         model: model_name(),
         fallbacks: Vec::new(),
         rules: Vec::new(),
         limits: FeatureLimits {
-            max_concurrency,
-            reserved_concurrency,
+            max_concurrency: max_concurrency.and_then(|most| Count::parse(most).ok()),
+            reserved_concurrency: Count::parse(reserved_concurrency).ok(),
         },
         hedge_delay: None,
     }))

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use switchboard::pb::router::{InferRequest, Tool};
-use switchboard_router::catalog::Limits;
+use switchboard::{
+    pb::router::{InferRequest, Tool},
+    resource::model::{Count, Limits},
+};
 
 use crate::{
     fake_upstream::{FakeUpstream, Script},
@@ -79,7 +81,7 @@ async fn only_short_calls_without_tools_are_made_twice_and_only_beside_free_plac
         ..prompt("hi")
     };
     let places = |max_concurrency| Limits {
-        max_concurrency: Some(max_concurrency),
+        max_concurrency: Count::parse(max_concurrency).ok(),
         ..Limits::default()
     };
     let plain = || prompt("hi");

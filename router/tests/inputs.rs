@@ -1,8 +1,11 @@
 //! What goes to the model for each kind of input, and what comes back of tools.
 
 use serde_json::{Value, json};
-use switchboard::pb::router::{self, infer_request::Input};
-use switchboard_router::catalog::{InfillMode, Setting};
+use switchboard::{
+    pb::router::{self, infer_request::Input},
+    resource::model::InfillMode,
+};
+use switchboard_router::catalog::Setting;
 use tonic::Code;
 
 use crate::{

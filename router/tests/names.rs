@@ -9,6 +9,7 @@ use std::{
     },
 };
 
+use switchboard::resource::model::{Limits, Timeout};
 use switchboard_router::upstream::names::Names;
 
 use crate::{
@@ -58,8 +59,8 @@ async fn a_name_that_is_unknown_or_not_told_in_time_is_a_failure_of_dns() {
     let hangs = Names::new(Box::new(|_| Box::pin(std::future::pending())));
     let unknown = names(&[], &Arc::default());
     for names in [unknown, hangs] {
-        let limits = switchboard_router::catalog::Limits {
-            connect_timeout: Some(std::time::Duration::from_millis(200)),
+        let limits = Limits {
+            connect_timeout: Timeout::parse(std::time::Duration::from_millis(200)).ok(),
             ..Default::default()
         };
         let setup = Setup::at(format!("http://{NAME}:9")).names(names).model_limits(limits);

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use switchboard::pb::router::{CandidateOutcome, InferRequest};
-use switchboard_router::catalog::Limits;
+use switchboard::{
+    pb::router::{CandidateOutcome, InferRequest},
+    resource::model::{Count, Limits, Timeout},
+};
 use tokio::time::Instant;
 use tonic::Code;
 
@@ -12,11 +14,11 @@ use crate::{
     harness::{Setup, limited, prompt},
 };
 
-fn one_at_a_time(queue: usize) -> Limits {
+fn one_at_a_time(queue: i32) -> Limits {
     Limits {
-        max_concurrency: Some(1),
-        max_queue: Some(queue),
-        queue_timeout: Some(Duration::from_millis(300)),
+        max_concurrency: Count::parse(1).ok(),
+        max_queue: Count::parse(queue).ok(),
+        queue_timeout: Timeout::parse(Duration::from_millis(300)).ok(),
         ..Limits::default()
     }
 }
@@ -137,17 +139,17 @@ async fn the_limits_of_a_model_bound_its_calls() {
     for (script, limits, reason) in [
         (
             Script::silence(),
-            limits(|limits| limits.first_token_timeout = Some(Duration::from_millis(200))),
+            limits(|limits| limits.first_token_timeout = Timeout::parse(Duration::from_millis(200)).ok()),
             "UPSTREAM_FIRST_BYTE_TIMEOUT",
         ),
         (
             endless(),
-            limits(|limits| limits.idle_timeout = Some(Duration::from_millis(200))),
+            limits(|limits| limits.idle_timeout = Timeout::parse(Duration::from_millis(200)).ok()),
             "UPSTREAM_IDLE_TIMEOUT",
         ),
         (
             endless(),
-            limits(|limits| limits.total_timeout = Some(Duration::from_millis(200))),
+            limits(|limits| limits.total_timeout = Timeout::parse(Duration::from_millis(200)).ok()),
             "DEADLINE_EXCEEDED",
         ),
     ] {
@@ -157,7 +159,7 @@ async fn the_limits_of_a_model_bound_its_calls() {
         assert_eq!(router.ask(prompt("hi")).await.told().reason, reason);
         assert!(Some(begun.elapsed()) >= soon && begun.elapsed() < Duration::from_secs(2));
     }
-    let fewer = limits(|limits| limits.max_output_tokens = Some(7));
+    let fewer = limits(|limits| limits.max_output_tokens = Count::parse(7).ok());
     let router = Setup::at(upstream.url()).model_limits(fewer).start().await;
     router.ask(prompt("hi")).await;
     let sent = upstream.requests().pop().unwrap().body;
@@ -214,10 +216,10 @@ async fn a_feature_with_reserved_places_is_served_while_another_floods_the_model
     let upstream = FakeUpstream::start().await;
     upstream.then(endless()).then(endless());
     let limits = Limits {
-        max_concurrency: Some(3),
-        max_queue: Some(1),
+        max_concurrency: Count::parse(3).ok(),
+        max_queue: Count::parse(1).ok(),
         // Longer than the test: whoever waits would be seen waiting.
-        queue_timeout: Some(Duration::from_secs(60)),
+        queue_timeout: Timeout::parse(Duration::from_secs(60)).ok(),
         ..Limits::default()
     };
     let router = Setup::at(upstream.url())

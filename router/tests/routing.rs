@@ -2,13 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use switchboard::pb::{
-    router::{self, CandidateOutcome, SelectionReason},
-    types::{EndpointState, Provider},
+use switchboard::{
+    pb::{
+        router::{self, CandidateOutcome, SelectionReason},
+        types::{EndpointState, Provider},
+    },
+    resource::model::{self, Count},
 };
 use switchboard_router::{
     call::Limits,
-    catalog::{self, ModelState, Setting},
+    catalog::{ModelState, Setting},
     current::Current,
 };
 use tokio::time::Instant;
@@ -192,10 +195,10 @@ async fn routes_say_of_every_feature_whether_it_can_be_answered_now() {
 async fn the_status_shows_running_calls_a_full_model_and_the_shutdown() {
     let upstream = FakeUpstream::start().await;
     upstream.then(Script::stream().text("one").hang());
-    let limits = catalog::Limits {
-        max_concurrency: Some(1),
-        max_queue: Some(0),
-        ..catalog::Limits::default()
+    let limits = model::Limits {
+        max_concurrency: Count::parse(1).ok(),
+        max_queue: Count::parse(0).ok(),
+        ..model::Limits::default()
     };
     let router = Setup::at(upstream.url()).model_limits(limits).start().await;
     let mut client = router.routing.clone();
@@ -278,9 +281,9 @@ async fn a_model_that_is_down_is_shown_as_degraded_when_its_fallback_refuses_the
 #[tokio::test]
 async fn a_feature_is_not_available_while_others_have_reserved_every_place_of_its_model() {
     let upstream = FakeUpstream::start().await;
-    let limits = catalog::Limits {
-        max_concurrency: Some(2),
-        ..catalog::Limits::default()
+    let limits = model::Limits {
+        max_concurrency: Count::parse(2).ok(),
+        ..model::Limits::default()
     };
     let setup = |reserved| {
         Setup::at(upstream.url())
@@ -313,9 +316,9 @@ async fn a_feature_is_not_available_while_others_have_reserved_every_place_of_it
 #[tokio::test]
 async fn a_feature_that_is_switched_off_reserves_no_places() {
     let upstream = FakeUpstream::start().await;
-    let limits = catalog::Limits {
-        max_concurrency: Some(1),
-        ..catalog::Limits::default()
+    let limits = model::Limits {
+        max_concurrency: Count::parse(1).ok(),
+        ..model::Limits::default()
     };
     let setup = |setting| {
         Setup::at(upstream.url())

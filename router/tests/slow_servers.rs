@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use switchboard_router::catalog::Platform;
+use switchboard::resource::model::Platform;
 use tokio::{net::TcpListener, time::Instant};
 use tonic::Code;
 

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use switchboard::pb::router::{self, CandidateOutcome, part::Kind};
-use switchboard_router::catalog::Limits;
+use switchboard::{
+    pb::router::{self, CandidateOutcome, part::Kind},
+    resource::model::{Count, Limits, Timeout},
+};
 use tokio::time::Instant;
 use tonic::Code;
 
@@ -227,9 +229,9 @@ async fn a_server_that_is_only_slow_is_waited_for() {
     let (m, b) = (FakeUpstream::start().await, FakeUpstream::start().await);
     m.then(Script::silence());
     let limits = Limits {
-        first_token_timeout: Some(Duration::from_millis(50)),
-        idle_timeout: Some(Duration::from_millis(50)),
-        total_timeout: Some(Duration::from_millis(400)),
+        first_token_timeout: Timeout::parse(Duration::from_millis(50)).ok(),
+        idle_timeout: Timeout::parse(Duration::from_millis(50)).ok(),
+        total_timeout: Timeout::parse(Duration::from_millis(400)).ok(),
         ..Limits::default()
     };
     let router = Setup::at(m.url())
@@ -250,8 +252,8 @@ async fn a_whole_answer_takes_a_place_and_gives_it_back() {
     let upstream = FakeUpstream::always(Script::whole("hello")).await;
     upstream.then(Script::silence());
     let limits = Limits {
-        max_concurrency: Some(1),
-        max_queue: Some(0),
+        max_concurrency: Count::parse(1).ok(),
+        max_queue: Count::parse(0).ok(),
         ..Limits::default()
     };
     let router = Setup::at(upstream.url()).model_limits(limits).start().await;

@@ -67,7 +67,7 @@ pub(crate) fn send(catalog: &Catalog, feature: &str, attempt: usize) -> Sent {
         model: model.map(|model| model.name.to_string()),
         uris: model
             .iter()
-            .flat_map(|model| &model.endpoints)
+            .flat_map(|model| model.spec.servers())
             .map(|endpoint| endpoint.uri.as_str().to_owned())
             .collect(),
         token: model

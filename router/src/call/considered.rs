@@ -1,9 +1,12 @@
 //! The models that a call considered, and the outcome of each.
 
-use switchboard::names::{FeatureName, ModelName};
+use switchboard::{
+    names::{FeatureName, ModelName},
+    resource::feature::RuleId,
+};
 
 use super::failure::{CallError, CallRefusal};
-use crate::catalog::{Candidate, RuleId, Unusable};
+use crate::catalog::{Candidate, Unusable};
 
 /// A model that was considered.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use switchboard::{names::ModelName, reason::Reason};
+use switchboard::{names::ModelName, reason::Reason, resource::model::Count};
 
 use super::{
     CallError, CallRefusal,
@@ -155,6 +155,6 @@ pub(super) fn refused(status: u16) -> CallError {
 pub(super) fn full(model: &Model) -> CallError {
     CallError::Refused(CallRefusal::Overloaded {
         model: model.name.clone(),
-        limit: model.limits.max_concurrency.unwrap_or_default(),
+        limit: model.spec.limits.max_concurrency.map_or(0, Count::count),
     })
 }

@@ -22,6 +22,7 @@ use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::registry::Registry;
 use switchboard::{
     names::{FeatureName, ModelName, Revision},
+    resource::model::Count,
     service::metrics::read_gauge,
 };
 use tokio::{
@@ -116,7 +117,7 @@ impl Permits {
     ) -> Result<Place, Overloaded> {
         let (place, called) = self.enter(catalog, model, party)?;
         if let Some(called) = called {
-            let until = until.min(Instant::now() + model.limits.queue_timeout());
+            let until = until.min(Instant::now() + model.spec.limits.queue_timeout());
             let called = timeout_at(until, called).await.map_err(|_elapsed| Overloaded)?;
             called.map_err(|_sent_away| Overloaded)?;
         }
@@ -269,7 +270,7 @@ impl Gate {
         }
         self.limits_of = configuration;
         self.catalog = Arc::downgrade(catalog);
-        let capacity = model.limits.max_concurrency;
+        let capacity = model.spec.limits.max_concurrency.map(Count::count);
         // Without a limit there is nothing to reserve.
         let reservations = capacity.map(|_limit| catalog.reservations(&model.name));
         let reservations = reservations.into_iter().flatten().map(|(feature, count)| {
@@ -282,7 +283,7 @@ impl Gate {
                 count,
             )
         });
-        self.places.limit(capacity, model.limits.queue(), reservations);
+        self.places.limit(capacity, model.spec.limits.queue(), reservations);
         self.admit();
     }
 

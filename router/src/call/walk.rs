@@ -10,7 +10,7 @@ mod renew;
 
 use std::{sync::Arc, time::Duration};
 
-use switchboard::{names::ModelName, reason::Reason, service::chain::Chain};
+use switchboard::{names::ModelName, reason::Reason, resource::model::Count, service::chain::Chain};
 use tokio::time::Instant;
 
 use super::{
@@ -299,12 +299,16 @@ impl Walk {
     /// What is sent to a model.
     fn render(&self, model: &Model) -> Result<Post, CallError> {
         let target = Target {
-            family: model.family,
-            infill_mode: model.infill_mode,
-            max_output_tokens: model.limits.max_output_tokens,
+            family: model.spec.family,
+            infill_mode: model.spec.infill_mode(),
+            max_output_tokens: model.spec.limits.max_output_tokens.map(Count::get),
         };
         let prompt = prompt::render(&self.request, self.decision.feature, &target).map_err(CallRefusal::from)?;
-        Ok(dialect::encode(&model.platform, &prompt, &model.family.machine_name)?)
+        Ok(dialect::encode(
+            &model.spec.platform,
+            &prompt,
+            &model.spec.family.machine_name,
+        )?)
     }
 
     /// Whether a model that was not reached yet takes calls.

@@ -5,9 +5,13 @@ use std::{sync::Arc, time::Duration};
 use switchboard::{
     catalogue::{Catalogue, Feature},
     names::{FeatureName, ModelName},
+    resource::{
+        feature::{HedgeDelay, RuleId},
+        model::Count,
+    },
 };
 
-use super::{Assignment, Caller, Catalog, Model, ModelState, Rule, RuleId, Setting};
+use super::{Assignment, Caller, Catalog, Model, ModelState, Rule, Setting};
 
 /// What was decided of one call. It goes with the catalog that decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -209,13 +213,13 @@ impl Catalog {
     /// How many calls the feature of a decision may have at a time. `None`: any number.
     #[must_use]
     pub fn max_concurrency(&self, decision: &Decision) -> Option<usize> {
-        self.assignment(decision)?.limits.max_concurrency
+        self.assignment(decision)?.limits.max_concurrency.map(Count::count)
     }
 
     /// When a call of the feature of a decision that has no token yet is made a second time. `None`: never.
     #[must_use]
     pub fn hedge_delay(&self, decision: &Decision) -> Option<Duration> {
-        self.assignment(decision)?.hedge_delay
+        self.assignment(decision)?.hedge_delay.map(HedgeDelay::get)
     }
 
     /// How many places of a model are there for each feature whose `model` it is, whatever others do.
@@ -223,7 +227,7 @@ impl Catalog {
         let features = Catalogue::get().features().iter();
         features.filter_map(|feature| match self.setting(&feature.name) {
             Setting::SelfHosted(assignment) if assignment.model == *model => {
-                let reserved = assignment.limits.reserved_concurrency;
+                let reserved = assignment.limits.reserved_concurrency.map_or(0, Count::count);
                 (reserved > 0).then_some((&feature.name, reserved))
             }
             Setting::SelfHosted(_) | Setting::Unassigned | Setting::Disabled | Setting::Vendored => None,

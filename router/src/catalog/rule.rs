@@ -1,45 +1,13 @@
 //! Exceptions of a feature: which calls use another model. Pure.
 
-use std::{fmt, sync::Arc};
-
-use switchboard::names::{FeatureName, ModelName, NameError};
+use switchboard::{
+    names::{FeatureName, ModelName},
+    resource::feature::{self, Percent, RuleId, RuleMatch},
+};
 use xxhash_rust::xxh3::Xxh3;
 
-/// Seeds the hash behind every [`Share`]. It never changes: another seed would move users to the other side of every rule.
+/// Seeds the hash behind every share of users. It never changes: another seed would move users to the other side of every rule.
 const SEED: u64 = 0x5357_4954_4348_4244;
-
-/// The name of a rule within its feature, spelled as the id of a model.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RuleId(Arc<str>);
-
-/// A text is not the id of a rule.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(transparent)]
-pub struct RuleIdError(NameError);
-
-impl RuleId {
-    /// Parses an id: 1 to 63 lower-case letters, digits and hyphens.
-    ///
-    /// # Errors
-    ///
-    /// [`RuleIdError`] when it is misspelled.
-    pub fn parse(text: &str) -> Result<Self, RuleIdError> {
-        ModelName::from_id(text).map_err(RuleIdError)?;
-        Ok(Self(text.into()))
-    }
-
-    /// The text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for RuleId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// An exception: these calls use that model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +18,23 @@ pub struct Rule {
     pub condition: Match,
     /// The model that answers them.
     pub model: ModelName,
+}
+
+impl From<&feature::Rule> for Rule {
+    fn from(rule: &feature::Rule) -> Self {
+        let feature::Rule {
+            id,
+            matches,
+            model,
+            // For people.
+            description: _,
+        } = rule;
+        Self {
+            id: id.clone(),
+            condition: matches.into(),
+            model: model.clone(),
+        }
+    }
 }
 
 /// For whom a call is made, as its metadata says. What is absent fits no condition.
@@ -79,44 +64,38 @@ pub struct Caller<'a> {
 }
 
 impl<'a> Caller<'a> {
-    /// What stays on one side of a [`Share`]: the user, else the conversation, else the call alone.
+    /// What stays on one side of a share of users: the user, else the conversation, else the call alone.
     fn key(&self) -> Option<&'a str> {
         self.scope.global_user_id.or(self.affinity_key).or(self.request_id)
     }
 }
 
 /// Which calls a rule is for: all conditions hold. A list holds when one of its entries does; an empty one is no condition.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Match {
     namespace_ids: Vec<Box<str>>,
     project_ids: Vec<Box<str>>,
     user_ids: Vec<Box<str>>,
-    share: Option<Share>,
+    percent: Option<Percent>,
 }
 
-impl Match {
-    /// A condition; `None` when it would hold for every call.
-    #[must_use]
-    pub fn new(
-        namespace_ids: &[String],
-        project_ids: &[String],
-        user_ids: &[String],
-        share: Option<Share>,
-    ) -> Option<Self> {
-        let sorted = |texts: &[String]| {
-            let mut texts: Vec<Box<str>> = texts.iter().map(|text| text.as_str().into()).collect();
+impl From<&RuleMatch> for Match {
+    fn from(matches: &RuleMatch) -> Self {
+        let sorted = |texts: &[Box<str>]| {
+            let mut texts = texts.to_vec();
             texts.sort_unstable();
             texts
         };
-        let all = Self {
-            namespace_ids: sorted(namespace_ids),
-            project_ids: sorted(project_ids),
-            user_ids: sorted(user_ids),
-            share,
-        };
-        (all != Self::default()).then_some(all)
+        Self {
+            namespace_ids: sorted(matches.namespace_ids()),
+            project_ids: sorted(matches.project_ids()),
+            user_ids: sorted(matches.user_ids()),
+            percent: matches.percent(),
+        }
     }
+}
 
+impl Match {
     /// Whether a call of `caller` fits the rule `id` of `feature`.
     #[must_use]
     pub fn holds(&self, caller: &Caller<'_>, feature: &FeatureName, id: &RuleId) -> bool {
@@ -130,9 +109,9 @@ impl Match {
         fits(&self.namespace_ids, [namespace_id, root_namespace_id])
             && fits(&self.project_ids, [project_id])
             && fits(&self.user_ids, [global_user_id, user_id])
-            && self.share.is_none_or(|share| {
+            && self.percent.is_none_or(|percent| {
                 let key = caller.key();
-                key.is_some_and(|key| share.holds(feature, id, key))
+                key.is_some_and(|key| is_drawn(percent, feature, id, key))
             })
     }
 }
@@ -142,51 +121,17 @@ fn fits<const N: usize>(sorted: &[Box<str>], texts: [Option<&str>; N]) -> bool {
     sorted.is_empty() || texts.into_iter().flatten().any(is_listed)
 }
 
-/// A share of all calls, in steps of a hundredth of a percent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Share(u16);
-
-/// A number is not the percentage of a share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("must be above 0 and at most 100, in steps of 0.01")]
-pub struct ShareError;
-
-impl Share {
+/// Whether a key is within the share of a rule. Other rules and other features draw other keys; a larger share has all of a
+/// smaller one.
+fn is_drawn(percent: Percent, feature: &FeatureName, rule: &RuleId, key: &str) -> bool {
     const WHOLE: u16 = 10_000;
-
-    /// Reads a percentage.
-    ///
-    /// # Errors
-    ///
-    /// [`ShareError`] for what is no share, and for a finer one.
-    pub fn from_percent(percent: f64) -> Result<Self, ShareError> {
-        let steps = percent * 100.0;
-        let nearest = steps.round();
-        // 0.29 * 100 is not 29 to the last bit.
-        let is_step = (steps - nearest).abs() < 1e-6 && (1.0..=f64::from(Self::WHOLE)).contains(&nearest);
-        if !is_step {
-            return Err(ShareError);
-        }
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a whole number from 1 to 10,000"
-        )]
-        Ok(Self(nearest as u16))
+    let mut hash = Xxh3::with_seed(SEED);
+    // Ids hold no zero, so no two triples give the same bytes.
+    for part in [feature.id(), "\0", rule.as_str(), "\0", key] {
+        hash.update(part.as_bytes());
     }
-
-    /// Whether a key is within the share of a rule. Other rules and other features draw other keys; a larger share has all
-    /// of a smaller one.
-    #[must_use]
-    pub fn holds(self, feature: &FeatureName, rule: &RuleId, key: &str) -> bool {
-        let mut hash = Xxh3::with_seed(SEED);
-        // Ids hold no zero, so no two triples give the same bytes.
-        for part in [feature.id(), "\0", rule.as_str(), "\0", key] {
-            hash.update(part.as_bytes());
-        }
-        let point = (u128::from(hash.digest()) * u128::from(Self::WHOLE)) >> u64::BITS;
-        point < u128::from(self.0)
-    }
+    let point = (u128::from(hash.digest()) * u128::from(WHOLE)) >> u64::BITS;
+    point < u128::from(percent.steps())
 }
 
 #[cfg(test)]
@@ -195,8 +140,14 @@ mod tests {
 
     use super::*;
 
-    fn share(percent: f64) -> Share {
-        Share::from_percent(percent).unwrap()
+    fn share(percent: f64) -> Percent {
+        Percent::parse(percent).unwrap()
+    }
+
+    fn condition(namespaces: &[&str], projects: &[&str], users: &[&str], percent: Option<Percent>) -> Match {
+        let entries = |texts: &[&str]| texts.iter().map(|&text| text.into()).collect();
+        let matches = RuleMatch::new(entries(namespaces), entries(projects), entries(users), percent);
+        Match::from(&matches.unwrap())
     }
 
     fn rule(id: &str) -> RuleId {
@@ -210,31 +161,25 @@ mod tests {
     #[test]
     fn a_percentage_has_steps_of_a_hundredth() {
         for (percent, steps) in [(0.01, 1), (0.29, 29), (10.0, 1000), (33.33, 3333), (100.0, 10_000)] {
-            assert_eq!(Share::from_percent(percent), Ok(Share(steps)), "{percent}");
+            assert_eq!(share(percent).steps(), steps, "{percent}");
         }
         for percent in [0.0, -1.0, 0.001, 0.015, 100.01, f64::NAN, f64::INFINITY] {
-            assert_eq!(Share::from_percent(percent), Err(ShareError), "{percent}");
+            assert!(Percent::parse(percent).is_err(), "{percent}");
         }
     }
 
     #[test]
     fn a_user_stays_on_the_side_that_earlier_builds_drew() {
         let drawn: Vec<bool> = (0..16)
-            .map(|user| share(50.0).holds(&feature(), &rule("pilot"), &format!("user-{user}")))
+            .map(|user| is_drawn(share(50.0), &feature(), &rule("pilot"), &format!("user-{user}")))
             .collect();
         let sides: String = drawn.iter().map(|&side| if side { '1' } else { '0' }).collect();
         assert_eq!(sides, "0101110011010000");
     }
 
     #[test]
-    fn an_empty_condition_is_none() {
-        assert_eq!(Match::new(&[], &[], &[], None), None);
-    }
-
-    #[test]
     fn every_condition_holds_and_what_is_absent_fits_none() {
-        let texts = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
-        let matched = Match::new(&texts(&["9", "42"]), &texts(&["7"]), &texts(&["u", "g"]), None).unwrap();
+        let matched = condition(&["9", "42"], &["7"], &["u", "g"], None);
         let all = Scope {
             root_namespace_id: Some("1"),
             namespace_id: Some("42"),
@@ -300,9 +245,9 @@ mod tests {
 
     #[test]
     fn a_share_is_drawn_by_user_else_by_conversation_else_by_call() {
-        let half = Match::new(&[], &[], &[], Some(share(50.0))).unwrap();
+        let half = condition(&[], &[], &[], Some(share(50.0)));
         let holds = |caller: &Caller<'_>| half.holds(caller, &feature(), &rule("r"));
-        let within = |key: &str| share(50.0).holds(&feature(), &rule("r"), key);
+        let within = |key: &str| is_drawn(share(50.0), &feature(), &rule("r"), key);
         let keys: Vec<String> = (0..64).map(|number| number.to_string()).collect();
         for key in &keys {
             let user = Scope {
@@ -335,13 +280,13 @@ mod tests {
 
         #[test]
         fn a_share_is_close_to_what_was_asked_and_only_grows(steps in 1_u16..=10_000, id in "[a-z]{1,8}") {
-            let (id, smaller) = (rule(&id), Share(steps.div_ceil(2)));
-            let larger = Share(steps);
+            let of_steps = |steps: u16| share(f64::from(steps) / 100.0);
+            let (id, smaller, larger) = (rule(&id), of_steps(steps.div_ceil(2)), of_steps(steps));
             let mut drawn = 0_u32;
             for user in 0..4000 {
                 let key = format!("user-{user}");
-                let is_in = larger.holds(&feature(), &id, &key);
-                prop_assert!(is_in || !smaller.holds(&feature(), &id, &key));
+                let is_in = is_drawn(larger, &feature(), &id, &key);
+                prop_assert!(is_in || !is_drawn(smaller, &feature(), &id, &key));
                 drawn += u32::from(is_in);
             }
             let share = f64::from(drawn) / 4000.0;
@@ -355,7 +300,8 @@ mod tests {
         let other = FeatureName::from_id("code_generations").unwrap();
         let drawn = |feature: &FeatureName, id: &str| -> Vec<bool> {
             let keys = (0..64).map(|user| user.to_string());
-            keys.map(|key| share(50.0).holds(feature, &rule(id), &key)).collect()
+            keys.map(|key| is_drawn(share(50.0), feature, &rule(id), &key))
+                .collect()
         };
         assert_ne!(drawn(&feature(), "r"), drawn(&other, "r"));
         assert_ne!(drawn(&feature(), "r"), drawn(&feature(), "q"));

@@ -1,10 +1,11 @@
 //! Who answers a call, rule by rule of the resolution order.
 
 use switchboard::{
-    catalogue::Catalogue,
     digest::{ChainDigest, StateDigest},
     history::{Incarnation, View},
     names::{IncarnationId, Revision, StoreId},
+    pb::registry,
+    resource::feature::{Percent, RuleId, RuleMatch},
 };
 
 use super::*;
@@ -18,21 +19,15 @@ fn name(model: &str) -> ModelName {
 }
 
 fn ready(model: &str) -> ModelState {
-    ModelState::Ready(Arc::new(Model {
-        name: name(model),
-        family: Catalogue::get().family("llama3").unwrap(),
-        platform: Platform::OpenAiCompatible,
+    let spec = registry::Model {
+        display_name: Some(model.to_owned()),
+        family: Some("llama3".to_owned()),
         identifier: Some(model.to_owned()),
-        endpoints: vec![Endpoint {
-            uri: EndpointUri::parse("http://gpu1:8000").unwrap(),
-            weight: 1,
-            zone: "".into(),
-        }],
-        credential: None,
-        infill_mode: InfillMode::FamilyDefault,
-        limits: Limits::default(),
-        tls: None,
-    }))
+        endpoint: Some("http://gpu1:8000".to_owned()),
+        ..Default::default()
+    };
+    let spec = ModelSpec::whole(spec).unwrap();
+    ModelState::Ready(Arc::new(Model::new(name(model), Arc::new(spec), None)))
 }
 
 /// A catalog with a model in every state, each under the state's name, and three that can be called.
@@ -74,7 +69,7 @@ fn on(model: &str) -> Setting {
 fn with(model: &str, rules: &[(&str, &str, &str)], fallbacks: &[&str]) -> Setting {
     let rule = |&(id, namespace, model): &(&str, &str, &str)| Rule {
         id: RuleId::parse(id).unwrap(),
-        condition: Match::new(&[namespace.to_owned()], &[], &[], None).unwrap(),
+        condition: (&RuleMatch::new(vec![namespace.into()], vec![], vec![], None).unwrap()).into(),
         model: name(model),
     };
     Setting::SelfHosted(Arc::new(Assignment {
@@ -207,7 +202,7 @@ fn the_first_rule_that_fits_decides_and_leaves_the_rest_to_the_fallbacks() {
 fn a_user_is_on_one_side_of_a_rule_for_every_feature_that_uses_it() {
     let half = Rule {
         id: RuleId::parse("pilot").unwrap(),
-        condition: Match::new(&[], &[], &[], Some(Share::from_percent(50.0).unwrap())).unwrap(),
+        condition: (&RuleMatch::new(vec![], vec![], vec![], Some(Percent::parse(50.0).unwrap())).unwrap()).into(),
         model: name("other"),
     };
     let setting = Setting::SelfHosted(Arc::new(Assignment {

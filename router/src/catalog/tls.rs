@@ -4,8 +4,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use rustls::{
     RootCertStore,
-    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+    pki_types::{CertificateDer, ServerName},
 };
+use switchboard::resource::model;
 
 /// How a model's servers prove who they are. What is absent is as for every other server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,32 +23,20 @@ impl Hash for Tls {
     }
 }
 
-/// Why TLS settings cannot be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum TlsError {
-    /// The bundle is no PEM, or has a certificate that cannot be trusted.
-    #[error("must hold one PEM certificate at least, and nothing that is malformed")]
-    CaPem,
-    /// The name is neither a DNS name nor an address.
-    #[error("must be a DNS name or an IP address")]
-    ServerName,
-}
-
 impl Tls {
-    /// Parses a bundle of certificates to trust instead of the system's roots, and a name that the server's certificate
-    /// must bear instead of the endpoint's host.
-    ///
-    /// # Errors
-    ///
-    /// [`TlsError`] says which of them is malformed.
-    pub fn parse(ca_pem: Option<&str>, server_name: Option<&str>) -> Result<Self, TlsError> {
-        let server_name = server_name
-            .map(|name| ServerName::try_from(name.to_owned()).map_err(|_invalid| TlsError::ServerName))
-            .transpose()?;
-        let roots = ca_pem.map(certificates).transpose()?;
+    /// Compiles what somebody has set. `None`: nothing.
+    #[must_use]
+    pub fn of(set: &model::Tls) -> Option<Self> {
+        if *set == model::Tls::default() {
+            return None;
+        }
+        let roots = set.ca.as_ref().map(|ca| ca.certificates().collect::<Vec<_>>());
+        let name = set.server_name.as_ref().map(|name| name.as_str().to_owned());
+        // It was read as such a name before.
+        let server_name = name.and_then(|name| ServerName::try_from(name).ok());
         let mut hasher = DefaultHasher::new();
         (&roots, &server_name).hash(&mut hasher);
-        Ok(Self {
+        Some(Self {
             roots,
             server_name,
             hash: hasher.finish(),
@@ -58,7 +47,7 @@ impl Tls {
     #[must_use]
     pub fn roots(&self) -> Option<RootCertStore> {
         let mut store = RootCertStore::empty();
-        // Each was tried when it was parsed.
+        // Each was tried when it was read.
         store.add_parsable_certificates(self.roots.as_ref()?.iter().cloned());
         Some(store)
     }
@@ -68,18 +57,4 @@ impl Tls {
     pub const fn server_name(&self) -> Option<&ServerName<'static>> {
         self.server_name.as_ref()
     }
-}
-
-fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes())
-        .collect::<Result<_, _>>()
-        .map_err(|_malformed| TlsError::CaPem)?;
-    let mut store = RootCertStore::empty();
-    let are_all_usable = certificates
-        .iter()
-        .all(|certificate| store.add(certificate.clone()).is_ok());
-    if certificates.is_empty() || !are_all_usable {
-        return Err(TlsError::CaPem);
-    }
-    Ok(certificates)
 }

@@ -3,15 +3,21 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use switchboard::{endpoint::EndpointUri, names::FeatureName, service::request_id::RequestId};
+use switchboard::{
+    endpoint::EndpointUri,
+    names::FeatureName,
+    resource::model::{Count, Timeout},
+    service::request_id::RequestId,
+};
 use tokio::time::{Instant, timeout};
 
 use super::{
-    CheckCredential, Identifier, Problem, Spec, StepKind, Subject, advice, dial,
+    CheckCredential, Identifier, Problem, StepKind, Subject, advice, dial,
     models::Models,
     steps::{StepFailed, Steps},
 };
 use crate::{
+    catalog::is_probed,
     prompt::{self, Infill, Input, InputNotSupported, Options, Request, Target, Text, Tools},
     upstream::{
         Outgoing, Upstream, UpstreamError,
@@ -36,7 +42,7 @@ pub(super) struct ServerCheck<'a> {
 impl ServerCheck<'_> {
     /// Takes the steps. What it ends with is in them.
     pub(super) async fn walk(&self, steps: &mut Steps) -> Result<(), StepFailed> {
-        let given = self.subject.spec.limits.connect_timeout;
+        let given = self.subject.spec.model.limits.connect_timeout.map(Timeout::get);
         let limit = given
             .unwrap_or_else(|| self.upstream.connect_timeout())
             .min(self.left());
@@ -85,7 +91,7 @@ impl ServerCheck<'_> {
 
     /// The steps `http` and, where the server refuses it already here, `credential`.
     async fn ask_for_models(&self, steps: &mut Steps) -> Result<Models, StepFailed> {
-        if !self.subject.spec.platform.is_probed() {
+        if !is_probed(&self.subject.spec.model.platform) {
             let why = "servers of this platform are asked for no list: the calls below show it";
             steps.skipped(StepKind::Http, why);
             return Ok(Models::Unlisted);
@@ -203,22 +209,16 @@ impl ServerCheck<'_> {
     }
 
     fn post(&self, request: &Request) -> Result<Post, Unable> {
-        let Spec {
-            family,
-            platform,
-            infill_mode,
-            limits,
-            ..
-        } = &self.subject.spec;
+        let model = &self.subject.spec.model;
         let target = Target {
-            family,
-            infill_mode: *infill_mode,
-            max_output_tokens: limits.max_output_tokens,
+            family: model.family,
+            infill_mode: model.infill_mode(),
+            max_output_tokens: model.limits.max_output_tokens.map(Count::get),
         };
         // Which feature asks makes no difference to one token.
         let feature = FeatureName::parse("features/duo_chat").map_err(|_never| Unable::Internal)?;
         let prompt = prompt::render(request, &feature, &target)?;
-        let post = dialect::encode(platform, &prompt, &family.machine_name);
+        let post = dialect::encode(&model.platform, &prompt, &model.family.machine_name);
         post.map_err(|error| match error {
             EncodeError::NotSupported(why) => Unable::Input(why),
             EncodeError::Json(_) => Unable::Internal,
@@ -235,7 +235,7 @@ impl ServerCheck<'_> {
                 CheckCredential::None | CheckCredential::Dropped => None,
             },
             tls: self.subject.spec.tls.as_ref(),
-            connect_timeout: self.subject.spec.limits.connect_timeout,
+            connect_timeout: self.subject.spec.model.limits.connect_timeout.map(Timeout::get),
             request_id: &self.request_id,
         }
     }

@@ -1,6 +1,6 @@
 //! What is decided without a server.
 
-use switchboard::catalogue::Catalogue;
+use switchboard::pb::registry;
 
 use std::time::Duration;
 
@@ -11,14 +11,16 @@ use crate::{
 };
 
 fn subject(identifier: Identifier) -> Subject {
+    let model = registry::Model {
+        display_name: Some("M".to_owned()),
+        family: Some("mistral".to_owned()),
+        endpoint: Some("http://h".to_owned()),
+        ..Default::default()
+    };
     Subject {
         spec: Spec {
-            family: Catalogue::get().family("mistral").unwrap(),
-            platform: Platform::default(),
+            model: Arc::new(ModelSpec::whole(model).unwrap()),
             identifier,
-            endpoints: Vec::new(),
-            infill_mode: InfillMode::default(),
-            limits: Limits::default(),
             tls: None,
         },
         credential: CheckCredential::None,

@@ -12,7 +12,10 @@ use super::{
     pace::{Expected, Slowness, Work},
     server::{Server, Ticket},
 };
-use crate::{balance, catalog::Model};
+use crate::{
+    balance,
+    catalog::{Model, is_probed},
+};
 
 /// Between two probes of a server.
 const PROBE_INTERVAL: Duration = Duration::from_secs(10);
@@ -116,7 +119,7 @@ impl Group {
         let is_old = |entry: &Entry| now.saturating_duration_since(entry.named_at) > KEPT;
         self.entries
             .retain(|entry| entry.server.in_flight > 0 || !is_old(entry));
-        for (place, endpoint) in model.endpoints.iter().enumerate() {
+        for (place, endpoint) in model.spec.servers().iter().enumerate() {
             let known = addresses.of(&endpoint.uri);
             let several = if known.len() > 1 { &*known } else { &[] };
             let each = several.iter().copied().map(Some);
@@ -125,8 +128,8 @@ impl Group {
                 self.members.push(Member {
                     entry,
                     endpoint: place,
-                    weight: endpoint.weight,
-                    is_near: !zone.is_empty() && *endpoint.zone == *zone,
+                    weight: u32::try_from(endpoint.weight.get()).unwrap_or_default(),
+                    is_near: !zone.is_empty() && endpoint.zone.as_str() == zone,
                 });
             }
         }
@@ -136,7 +139,10 @@ impl Group {
     fn entry(&mut self, model: &Model, uri: &EndpointUri, address: Option<IpAddr>, now: Instant) -> usize {
         let is_it = |entry: &Entry| {
             let known = &entry.identity;
-            known.uri == *uri && known.address == address && known.tls == model.tls && known.platform == model.platform
+            known.uri == *uri
+                && known.address == address
+                && known.tls == model.tls
+                && known.platform == model.spec.platform
         };
         if let Some(place) = self.entries.iter().position(is_it) {
             return place;
@@ -147,12 +153,12 @@ impl Group {
             uri: uri.clone(),
             address,
             tls: model.tls.clone(),
-            platform: model.platform.clone(),
+            platform: model.spec.platform.clone(),
         };
         self.entries.push(Entry {
             id: ServerId(self.tickets),
             hash: hash(&identity),
-            server: Server::new(identity.platform.is_probed()),
+            server: Server::new(is_probed(&identity.platform)),
             identity: Arc::new(identity),
             hints: Hints::default(),
             told: None,
@@ -361,7 +367,7 @@ impl Group {
                 continue;
             };
             let is_due = entry.probe_at <= now || entry.server.wants_probe(entry.probe_asked, now);
-            if is_due && entry.identity.platform.is_probed() {
+            if is_due && is_probed(&entry.identity.platform) {
                 entry.probe_at = now + PROBE_INTERVAL.mul_f64(0.8 + 0.4 * fastrand::f64());
                 entry.probe_asked = Some(now);
                 due.push(Arc::clone(&entry.identity));

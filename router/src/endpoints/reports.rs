@@ -123,7 +123,7 @@ impl Known {
 
 fn has(catalog: &Catalog, (model, uri): &Place) -> bool {
     match catalog.models.get(model) {
-        Some(ModelState::Ready(model)) => model.endpoints.iter().any(|endpoint| endpoint.uri == *uri),
+        Some(ModelState::Ready(model)) => model.spec.uris().any(|known| known == uri),
         // It may come back with the same servers: what was found of them still holds.
         Some(ModelState::Disabled | ModelState::CredentialMissing | ModelState::NotReady) => true,
         None => false,

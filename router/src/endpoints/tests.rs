@@ -3,14 +3,18 @@
 use std::{collections::HashMap, time::Duration};
 
 use proptest::prelude::*;
-use switchboard::{catalogue::Catalogue, reason::Reason};
+use switchboard::{
+    catalogue::Catalogue,
+    reason::Reason,
+    resource::{
+        self,
+        model::{DisplayName, Endpoint, Identifier, InfillMode, Labels, ModelSpec, ServerName, Zone},
+    },
+};
 use tokio::time::{advance, pause};
 
 use super::*;
-use crate::{
-    catalog::{Endpoint, InfillMode, Limits, Setting},
-    subscription::fixture::Store,
-};
+use crate::{catalog::Setting, subscription::fixture::Store};
 
 const DEAD: Verdict = Verdict::Hard(Reason::UpstreamConnectFailed);
 const BROKEN: Verdict = Verdict::Soft(Reason::UpstreamServerError);
@@ -24,22 +28,27 @@ fn uri(number: usize) -> EndpointUri {
 }
 
 fn model_of(count: usize, platform: Platform) -> Arc<Model> {
-    let endpoint = |number| Endpoint {
-        uri: uri(number),
-        weight: 1,
-        zone: "".into(),
-    };
-    Arc::new(Model {
-        name: ModelName::from_id("m").unwrap(),
+    let spec = ModelSpec {
+        display_name: DisplayName::parse("M").unwrap(),
         family: Catalogue::get().family("mistral").unwrap(),
         platform,
-        identifier: Some("m".to_owned()),
-        endpoints: (0..count).map(endpoint).collect(),
-        credential: None,
+        endpoints: endpoints((0..count).map(uri)),
+        identifier: Identifier::parse("m").unwrap(),
+        limits: Box::default(),
         infill_mode: InfillMode::FamilyDefault,
-        limits: Limits::default(),
-        tls: None,
-    })
+        tls: resource::model::Tls::default(),
+        disabled: false,
+        labels: Labels::default(),
+    };
+    Arc::new(named_m(spec))
+}
+
+fn named_m(spec: ModelSpec) -> Model {
+    Model::new(ModelName::from_id("m").unwrap(), Arc::new(spec), None)
+}
+
+fn endpoints(uris: impl Iterator<Item = EndpointUri>) -> resource::model::Endpoints {
+    resource::model::Endpoints::new(uris.map(Endpoint::at).collect()).unwrap()
 }
 
 fn model(count: usize) -> Arc<Model> {
@@ -433,23 +442,17 @@ async fn what_is_known_survives_a_swap_of_the_catalog_and_ends_with_the_identity
     let mut case = Case::of(2);
     case.take_out(0);
     let held = case.call();
-    let mut changed = (*case.model).clone();
-    changed.identifier = Some("other".to_owned());
-    changed.endpoints.insert(
-        0,
-        Endpoint {
-            uri: uri(7),
-            ..changed.endpoints[0].clone()
-        },
-    );
-    case.model = Arc::new(changed.clone());
+    let mut changed = (*case.model.spec).clone();
+    changed.identifier = Identifier::parse("other").unwrap();
+    changed.endpoints = endpoints([uri(7)].into_iter().chain(changed.uris().cloned()));
+    case.model = Arc::new(named_m(changed.clone()));
     case.endpoints.keep(&catalog(&case.model));
     assert!(case.is_out(1) && !case.is_out(0), "it is the second now");
     assert_eq!(case.status(2).in_flight, 1);
     drop(held);
     assert_eq!(case.status(2).in_flight, 0);
-    changed.tls = Some(Arc::new(Tls::parse(None, Some("gpu")).unwrap()));
-    case.model = Arc::new(changed);
+    changed.tls.server_name = ServerName::parse("gpu").unwrap();
+    case.model = Arc::new(named_m(changed));
     assert!(
         (0..3).all(|server| case.health(server).is_none()),
         "these are other servers"
@@ -476,12 +479,16 @@ async fn a_deadline_that_passes_before_the_first_token_tells_how_slow_a_server_i
 
 #[tokio::test(start_paused = true)]
 async fn a_router_keeps_to_its_own_zone_while_that_has_a_server_that_takes_calls() {
-    let mut zoned = (*model(3)).clone();
-    zoned.endpoints[0].zone = "north".into();
-    zoned.endpoints[1].zone = "south".into();
+    let mut zoned = (*model(3).spec).clone();
+    let servers = zoned.servers().iter().zip(["north", "south", ""]);
+    let servers = servers.map(|(server, zone)| Endpoint {
+        zone: Zone::parse(zone).unwrap(),
+        ..server.clone()
+    });
+    zoned.endpoints = resource::model::Endpoints::new(servers.collect()).unwrap();
     let case = |zone| Case {
         endpoints: Endpoints::new(zone, ByName),
-        model: Arc::new(zoned.clone()),
+        model: Arc::new(named_m(zoned.clone())),
     };
     let all = |case: &Case, endpoint: usize| (0..50).all(|_| case.call().endpoint == endpoint);
     let south = case("south");

@@ -6,13 +6,14 @@
 
 use std::borrow::Cow;
 
+use switchboard::resource::model::InfillMode;
+
 use super::{
     Form, InputNotSupported, Target,
     format::{ChatStyle, Format, Mode},
     request::{Infill, Message, Snippet},
     text::Text,
 };
-use crate::catalog::InfillMode;
 
 const ONLY_CODE: &str = "You complete code. Reply with the code that belongs at the cursor and with nothing else: no \
                          explanation, no Markdown, nothing of what already stands before or behind the cursor.";

@@ -15,7 +15,7 @@ use tracing::{Instrument as _, debug, debug_span, warn};
 
 use super::{
     compile, credentials,
-    order::{Answer, Order, Target, check_spec},
+    order::{Answer, Order, Target},
     received::Received,
     resource::{Content, CredentialSpec, Refusal},
     surroundings::Connection,
@@ -152,7 +152,7 @@ fn registered(
             }),
         },
     };
-    Ok((check_spec(spec, Some(name)), wanted))
+    Ok((Spec::new(spec, Some(name)), wanted))
 }
 
 /// A credential that calls go by already.

@@ -138,6 +138,7 @@ fn any(type_url: &str, message: &impl prost::Message) -> prost_types::Any {
 pub(crate) fn model(change: impl FnOnce(&mut registry::ModelEntry)) -> prost_types::Any {
     let mut entry = registry::ModelEntry {
         model: Some(registry::Model {
+            display_name: Some("Model".to_owned()),
             family: Some("llama3".to_owned()),
             endpoints: vec![registry::Endpoint {
                 uri: "http://gpu1:8000/v1".to_owned(),

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use switchboard::names::{CheckId, CredentialId, ModelName, Revision};
 
-use super::resource::{ModelSpec, Refusal};
-use crate::check::{Finding, Identifier, Spec};
+use super::resource::Refusal;
+use crate::check::{Finding, Spec};
 
 /// A check that the registry asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,22 +43,4 @@ pub struct Answer {
     pub revision: Revision,
     /// What was found, server by server.
     pub findings: Vec<Finding>,
-}
-
-/// What a check needs of how a model is called. `name`: that of the model, if it has one.
-pub(crate) fn check_spec(spec: &ModelSpec, name: Option<&ModelName>) -> Spec {
-    let identifier = match (&spec.identifier, name) {
-        (Some(given), _) => Identifier::Given(given.clone()),
-        (None, Some(name)) => Identifier::Default(name.id().to_owned()),
-        (None, None) => Identifier::None,
-    };
-    Spec {
-        family: spec.family,
-        platform: spec.platform.clone(),
-        identifier,
-        endpoints: spec.endpoints.iter().map(|endpoint| endpoint.uri.clone()).collect(),
-        infill_mode: spec.infill_mode,
-        limits: spec.limits,
-        tls: spec.tls.clone(),
-    }
 }

@@ -6,14 +6,14 @@ use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use bytes::Bytes;
 use switchboard::{
-    catalogue::Family,
     digest::{ItemDigest, ItemParts},
     endpoint::Origin,
     names::{CredentialId, FeatureName, ModelName, Revision},
     reason::FieldReason,
+    resource::model::ModelSpec,
 };
 
-use crate::catalog::{Endpoint, InfillMode, Limits, Platform, Setting, Tls};
+use crate::catalog::Setting;
 
 /// A resource as the registry sent it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,30 +64,8 @@ pub struct ModelContent {
     /// Its credential. `None`: unreadable, and [`Self::spec`] is an error.
     pub credential: Option<CredentialSpec>,
     /// How to call it.
-    pub spec: Result<ModelSpec, Refusal>,
+    pub spec: Result<Arc<ModelSpec>, Refusal>,
 }
-
-/// How to call a model.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ModelSpec {
-    /// Its family.
-    pub family: &'static Family,
-    /// The kind of API that its servers speak.
-    pub platform: Platform,
-    /// The name by which its servers know it, as sent. `None`: none was given.
-    pub identifier: Option<String>,
-    /// Its servers, one at least with a weight above 0.
-    pub endpoints: Vec<Endpoint>,
-    /// How it completes code.
-    pub infill_mode: InfillMode,
-    /// The limits of its calls.
-    pub limits: Limits,
-    /// How its servers prove who they are.
-    pub tls: Option<Arc<Tls>>,
-}
-
-// `Family` holds no number that is not equal to itself.
-impl Eq for ModelSpec {}
 
 /// Which credential a model has.
 #[derive(Debug, Clone, PartialEq, Eq)]

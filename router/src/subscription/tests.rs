@@ -344,7 +344,7 @@ async fn how_servers_do_is_reported_once_and_anew_on_the_next_stream() {
     };
     let mut chosen = case.endpoints.choose(model, &ask).unwrap();
     chosen.in_flight.judge(Verdict::Soft(Reason::UpstreamStreamTruncated));
-    let uri = &model.endpoints[0].uri;
+    let uri = &model.spec.servers()[0].uri;
     let report = stream.report(|report| !report.endpoints.is_empty()).await;
     let told = &report.endpoints[0];
     assert_eq!(

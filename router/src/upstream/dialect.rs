@@ -12,10 +12,9 @@ pub use self::{
     post::{Post, Reply},
     rejection::{Blamed, Rejection},
 };
-use crate::{
-    catalog::Platform,
-    prompt::{Form, InputNotSupported, Prompt, Signature, Text, Thought, ToolCall},
-};
+use switchboard::resource::model::Platform;
+
+use crate::prompt::{Form, InputNotSupported, Prompt, Signature, Text, Thought, ToolCall};
 
 /// One event of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]

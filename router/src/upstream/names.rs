@@ -285,7 +285,7 @@ fn hosts(catalog: &Catalog) -> Vec<Box<str>> {
         ModelState::Disabled | ModelState::CredentialMissing | ModelState::NotReady => None,
     });
     let hosts: HashSet<&str> = ready
-        .flat_map(|model| &model.endpoints)
+        .flat_map(|model| model.spec.servers())
         .map(|endpoint| endpoint.uri.host())
         .filter(|host| !is_address(host))
         .collect();

@@ -12,7 +12,7 @@ use super::resource;
 use crate::{
     check::{Finding, Problem, Spec, Step, StepOutcome},
     subscription::{
-        order::{Answer, Order, Target, check_spec},
+        order::{Answer, Order, Target},
         resource::Refusal,
     },
     upstream::fault::Culprit,
@@ -31,7 +31,7 @@ pub(super) fn order(wire: registry::CheckRequest) -> Option<Order> {
                 id => Some(CredentialId::parse(id).ok()?),
             },
             is_token_dropped: model.api_token_dropped,
-            spec: unsaved(&model).map(Box::new),
+            spec: unsaved(model).map(Box::new),
         },
     };
     Some(Order {
@@ -45,9 +45,9 @@ pub(super) fn order(wire: registry::CheckRequest) -> Option<Order> {
     })
 }
 
-fn unsaved(model: &registry::Model) -> Result<Spec, Refusal> {
+fn unsaved(model: registry::Model) -> Result<Spec, Refusal> {
     let name = ModelName::parse(&model.name).ok();
-    Ok(check_spec(&resource::spec(model)?, name.as_ref()))
+    Ok(Spec::new(&resource::spec(model)?, name.as_ref()))
 }
 
 /// What was found.

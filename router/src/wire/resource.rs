@@ -3,24 +3,22 @@
 //! Only what lacks its place in the history is an error: whatever else is wrong with a resource is kept as the reason why
 //! this build refuses it, since it has to be hashed all the same.
 
-mod feature;
-mod model;
-
-use std::time::Duration;
+use std::sync::Arc;
 
 use switchboard::{
     catalogue::Catalogue,
-    duration,
-    names::{ResourceName, Revision},
-    pb::registry,
+    endpoint::Origin,
+    names::{CredentialId, ResourceName, Revision},
+    pb::{registry, types},
     reason::FieldReason,
+    resource::{feature::FeatureSpec, model::ModelSpec, settings::Settings},
+    violation::Violations,
 };
 
-pub(super) use self::model::spec;
-use self::{feature::setting, model::model};
-use crate::subscription::resource::{Content, ModelContent, Raw, Refusal, Resource};
-
-const MINUTE: Duration = Duration::from_secs(60);
+use crate::{
+    catalog::Setting,
+    subscription::resource::{Content, CredentialRef, CredentialSpec, ModelContent, Raw, Refusal, Resource},
+};
 
 /// The resource has no place in the history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -62,12 +60,12 @@ fn read(raw: &Raw) -> Content {
             Content::Model(name, Box::new(content))
         }
         Some(ResourceName::Feature(name)) if Catalogue::get().feature(&name).is_some() => {
-            let setting = decode::<registry::Feature>(raw, "Feature").and_then(|feature| setting(&feature));
+            let setting = decode::<registry::Feature>(raw, "Feature").and_then(setting);
             Content::Feature(name, setting)
         }
         Some(ResourceName::Settings) => {
             let settings = decode::<registry::Settings>(raw, "Settings");
-            Content::Settings(settings.map(|settings| settings.inference_paused()))
+            Content::Settings(settings.map(|settings| Settings::read(&settings).inference_paused))
         }
         Some(ResourceName::Feature(_)) | None => Content::Other,
     }
@@ -83,28 +81,83 @@ fn decode<M: prost::Message + Default>(raw: &Raw, message: &str) -> Result<M, Re
         .map_err(|_undecodable| Refusal::new("", FieldReason::ValueMalformed, "cannot be decoded"))
 }
 
-fn count<T: TryFrom<i32>>(field: &str, wire: Option<i32>, least: i32, most: i32) -> Result<Option<T>, Refusal> {
-    let Some(count) = wire else { return Ok(None) };
-    let within = (least..=most).contains(&count).then_some(count);
-    match within.and_then(|count| T::try_from(count).ok()) {
-        Some(count) => Ok(Some(count)),
-        None => Err(out_of_range(field, format!("must be {least} to {most}"))),
+fn model(entry: registry::ModelEntry) -> ModelContent {
+    let model = entry.model.unwrap_or_default();
+    let (disabled, credential) = (model.disabled(), credential(entry.credential));
+    let spec = spec(model).and_then(|spec| {
+        if let CredentialSpec::Set(CredentialRef { origins, .. }) = credential.as_ref().map_err(Clone::clone)?
+            && let Some(outside) = spec.uris().find(|uri| !origins.contains(&uri.origin()))
+        {
+            let text = format!("does not cover the endpoint `{}`", outside.as_str());
+            return Err(Refusal::new("credential.origins", FieldReason::ValueMalformed, text));
+        }
+        Ok(spec)
+    });
+    ModelContent {
+        disabled,
+        credential: credential.ok(),
+        spec,
     }
 }
 
-fn span(
-    field: &str,
-    wire: Option<&prost_types::Duration>,
-    least: Duration,
-    most: Duration,
-) -> Result<Option<Duration>, Refusal> {
-    let Some(wire) = wire else { return Ok(None) };
-    match duration::read(*wire) {
-        Some(span) if (least..=most).contains(&span) => Ok(Some(span)),
-        _ => Err(out_of_range(field, format!("must be {least:?} to {most:?}"))),
+/// What a model is, as far as this build can use it.
+pub(super) fn spec(model: registry::Model) -> Result<Arc<ModelSpec>, Refusal> {
+    let spec = ModelSpec::whole(model);
+    spec.map(Arc::new).map_err(|violations| first(violations, ""))
+}
+
+/// Who answers a feature. What takes something away acts whatever the rest of the feature says.
+fn setting(feature: registry::Feature) -> Result<Setting, Refusal> {
+    // Left out it is UNASSIGNED: only what somebody has set is stored.
+    let provider = feature.provider.map(types::Provider::try_from);
+    match provider.unwrap_or(Ok(types::Provider::Unassigned)) {
+        Ok(types::Provider::Unassigned) => Ok(Setting::Unassigned),
+        Ok(types::Provider::Disabled) => Ok(Setting::Disabled),
+        Ok(types::Provider::Vendored) => Ok(Setting::Vendored),
+        Ok(types::Provider::SelfHosted | types::Provider::Unspecified) | Err(_) => {
+            let spec = FeatureSpec::whole(feature);
+            spec.map(Setting::from)
+                .map_err(|violations| first(violations, "feature."))
+        }
     }
 }
 
-fn out_of_range(field: &str, text: String) -> Refusal {
-    Refusal::new(field, FieldReason::ValueOutOfRange, text)
+/// The first of what is wrong is what a router reports. `prefix` is of no use to its reader.
+fn first(violations: Violations, prefix: &str) -> Refusal {
+    let first = violations.into_iter().next();
+    first.map_or_else(
+        || Refusal::new("", FieldReason::ValueMalformed, "is incomplete"),
+        |first| Refusal {
+            field: first.field.strip_prefix(prefix).unwrap_or(&first.field).to_owned(),
+            reason: first.reason,
+            message: first.description,
+        },
+    )
+}
+
+fn credential(wire: Option<registry::CredentialRef>) -> Result<CredentialSpec, Refusal> {
+    let Some(wire) = wire else {
+        return Ok(CredentialSpec::None);
+    };
+    match registry::CredentialState::try_from(wire.state) {
+        Ok(registry::CredentialState::None) => Ok(CredentialSpec::None),
+        Ok(registry::CredentialState::Dropped) => Ok(CredentialSpec::Dropped),
+        Ok(registry::CredentialState::Set) => {
+            let malformed = |field, error: String| Refusal::new(field, FieldReason::ValueMalformed, error);
+            Ok(CredentialSpec::Set(CredentialRef {
+                id: CredentialId::parse(&wire.id).map_err(|error| malformed("credential.id", error.to_string()))?,
+                origins: wire
+                    .origins
+                    .iter()
+                    .map(|origin| Origin::parse(origin))
+                    .collect::<Result<_, _>>()
+                    .map_err(|error| malformed("credential.origins", error.to_string()))?,
+            }))
+        }
+        Ok(registry::CredentialState::Unspecified) | Err(_) => Err(Refusal::new(
+            "credential.state",
+            FieldReason::ValueUnknown,
+            "is not known to this router",
+        )),
+    }
 }

@@ -97,7 +97,7 @@ pub fn selection(
         feature: feature.to_string(),
         source_feature: source_feature.to_string(),
         model: model.name.to_string(),
-        family: model.family.machine_name.clone(),
+        family: model.spec.family.machine_name.clone(),
         identifier: model.identifier_or(None).to_owned(),
         reason: reason.into(),
         ..router::Selection::default()

@@ -15,9 +15,14 @@ use std::{
 
 use prost::Message as _;
 use serde_json::value::RawValue;
-use switchboard::{catalogue::Catalogue, names::FeatureName, pb::router::InferRequest, service::deadline};
+use switchboard::{
+    catalogue::Catalogue,
+    names::FeatureName,
+    pb::router::InferRequest,
+    resource::model::{ApiVersion, InfillMode, Platform},
+    service::deadline,
+};
 use switchboard_router::{
-    catalog::{InfillMode, Platform},
     probe::engine,
     prompt::{self, Request, Target},
     upstream::{
@@ -159,7 +164,7 @@ pub(crate) fn request(bytes: &[u8]) {
     let Ok(wire) = InferRequest::decode(bytes) else { return };
     let Ok(request) = Request::try_from(wire) else { return };
     let azure = Platform::AzureOpenAi {
-        api_version: "2024-10-21".into(),
+        api_version: ApiVersion::parse("2024-10-21").unwrap().unwrap(),
     };
     let feature = FeatureName::from_id("code_generations").unwrap();
     for family in Catalogue::get().families() {

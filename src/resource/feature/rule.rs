@@ -1,6 +1,6 @@
 //! Exceptions to who answers a feature.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, fmt, sync::Arc};
 
 use crate::names::ModelName;
 
@@ -51,8 +51,10 @@ pub struct NewRule {
 }
 
 /// The id of a rule, spelled as that of a model.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct RuleId(Box<str>);
+///
+/// A clone shares the text.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RuleId(Arc<str>);
 
 impl RuleId {
     /// Parses an id.
@@ -71,6 +73,12 @@ impl RuleId {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl fmt::Display for RuleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
@@ -124,6 +132,12 @@ impl Percent {
         } else {
             Err(FeaturePartError::PercentOutOfRange)
         }
+    }
+
+    /// How many steps of a hundredth of a percent it has.
+    #[must_use]
+    pub const fn steps(self) -> u16 {
+        self.0
     }
 
     /// The share, from 0.01 to 100.

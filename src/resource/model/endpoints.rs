@@ -194,7 +194,7 @@ fn read_list(list: Vec<registry::Endpoint>, source: Source, fields: &mut Fields<
             for error in errors {
                 match error {
                     ModelPartError::EndpointRepeated { index } => {
-                        fields.refuse(&format!("endpoints[{index}].uri"), error)
+                        fields.refuse(&format!("endpoints[{index}].uri"), error);
                     }
                     _ => fields.refuse("endpoints", error),
                 }

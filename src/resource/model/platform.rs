@@ -252,10 +252,10 @@ mod tests {
             ("vertex_ai/x/y", Some(Kind::VertexAi)),
         ] {
             assert_eq!(identifier(text).as_str(), text);
-            let sent = text.strip_prefix("custom_openai/").unwrap_or(match platform {
+            let sent = match platform {
                 Some(_) => text.split_once('/').unwrap().1,
                 None => text,
-            });
+            };
             assert_eq!(identifier(text).sent(), sent);
             assert_eq!(
                 identifier(text).prefix().map(|prefix| prefix.platform),

@@ -167,7 +167,12 @@ fn left_for_older(
 fn is_of(model: &Model, version: &registry::ModelEntry, is_held: bool) -> bool {
     let written = version.model.as_ref().unwrap();
     let endpoints: Vec<&str> = written.endpoints.iter().map(|endpoint| &*endpoint.uri).collect();
-    let used: Vec<&str> = model.endpoints.iter().map(|endpoint| endpoint.uri.as_str()).collect();
+    let used: Vec<&str> = model
+        .spec
+        .servers()
+        .iter()
+        .map(|endpoint| endpoint.uri.as_str())
+        .collect();
     let credential = version.credential.as_ref().unwrap();
     let id = model.credential.as_ref().map(|credential| credential.id.to_string());
     let wanted = (credential.state() == CredentialState::Set).then(|| credential.id.clone());
@@ -366,7 +371,7 @@ pub(super) fn right_token_23(history: &History) -> Found {
             }
             match tokens.get(&credential.id) {
                 Some(set) if set.token.expose() == credential.token.expose() => {
-                    let mut origins = model.endpoints.iter().map(|endpoint| endpoint.uri.origin());
+                    let mut origins = model.spec.servers().iter().map(|endpoint| endpoint.uri.origin());
                     if !origins.all(|origin| set.origins.contains(&origin)) {
                         wrong("carries its token to an origin that it is not for");
                     }

@@ -10,14 +10,16 @@ use serde_json::json;
 use switchboard::{
     catalogue::Catalogue,
     digest::{ChainDigest, StateDigest},
-    endpoint::EndpointUri,
     history::{Cursor, Incarnation, View},
     names::{FeatureName, IncarnationId, ModelName, Revision, StoreId},
+    pb::registry,
+    resource::{
+        feature::{RuleId, RuleMatch},
+        model::ModelSpec,
+    },
 };
 use switchboard_router::{
-    catalog::{
-        Caller, Catalog, Endpoint, InfillMode, Limits, Match, Model, ModelState, Platform, Rule, RuleId, Setting,
-    },
+    catalog::{Caller, Catalog, Model, ModelState, Rule, Setting},
     current::Current,
 };
 use tokio::time::Instant;
@@ -66,24 +68,17 @@ fn main() -> Result<()> {
 /// A thousand models, and a feature whose ten rules do not fit.
 fn catalog() -> Result<Catalog> {
     let name = |place: usize| ModelName::from_id(&format!("model-{place}"));
-    let family = Catalogue::get().family("llama3").context("a family")?;
     let mut models = HashMap::new();
     for place in 0..MODELS {
-        let model = Model {
-            name: name(place)?,
-            family,
-            platform: Platform::OpenAiCompatible,
+        let message = registry::Model {
+            display_name: Some(format!("Model {place}")),
+            family: Some("llama3".to_owned()),
             identifier: Some(format!("model-{place}")),
-            endpoints: vec![Endpoint {
-                uri: EndpointUri::parse("http://127.0.0.1:8000/v1")?,
-                weight: 1,
-                zone: "".into(),
-            }],
-            credential: None,
-            infill_mode: InfillMode::FamilyDefault,
-            limits: Limits::default(),
-            tls: None,
+            endpoint: Some("http://127.0.0.1:8000/v1".to_owned()),
+            ..Default::default()
         };
+        let spec = ModelSpec::whole(message).ok().context("a model")?;
+        let model = Model::new(name(place)?, Arc::new(spec), None);
         models.insert(model.name.clone(), ModelState::Ready(Arc::new(model)));
     }
     let mut features = HashMap::new();
@@ -96,7 +91,7 @@ fn catalog() -> Result<Catalog> {
         for place in 0..10 {
             assignment.rules.push(Rule {
                 id: RuleId::parse(&format!("rule-{place}"))?,
-                condition: Match::new(&[format!("{place}")], &[], &[], None).context("a condition")?,
+                condition: (&RuleMatch::new(vec![place.to_string().into()], vec![], vec![], None)?).into(),
                 model: name(place)?,
             });
         }

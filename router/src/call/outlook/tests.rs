@@ -6,9 +6,13 @@ use futures_util::FutureExt as _;
 use proptest::prelude::*;
 use switchboard::{
     catalogue::Catalogue,
-    endpoint::EndpointUri,
     failure::Failure,
     names::{FeatureName, ModelName},
+    pb::registry,
+    resource::{
+        feature::{FeatureLimits, RuleId, RuleMatch},
+        model::{Count, ModelSpec},
+    },
     service::request_id::RequestId,
 };
 use tokio::time::{Instant, advance};
@@ -20,10 +24,7 @@ use crate::{
         CallFailure, Context, Limits,
         permits::{Party, Permits},
     },
-    catalog::{
-        self, Assignment, Caller, Endpoint, FeatureLimits, InfillMode, Match, ModelState, Platform, Rule, RuleId,
-        Scope, Setting,
-    },
+    catalog::{self, Assignment, Caller, ModelState, Rule, Scope, Setting},
     current::Current,
     endpoints::{Ask, Endpoints, Probed, Shape, Verdict, Work},
     prompt::{Input, Options, Request, Tools},
@@ -154,7 +155,7 @@ fn model_name(index: usize) -> ModelName {
 fn assignment(model: usize, fallbacks: &[usize], rule: Option<usize>, limits: FeatureLimits) -> Setting {
     let rule = rule.map(|model| Rule {
         id: RuleId::parse("pilot").unwrap(),
-        condition: Match::new(&[NAMESPACE.to_owned()], &[], &[], None).unwrap(),
+        condition: (&RuleMatch::new(vec![NAMESPACE.into()], vec![], vec![], None).unwrap()).into(),
         model: model_name(model),
     });
     Setting::SelfHosted(Arc::new(Assignment {
@@ -169,36 +170,38 @@ fn assignment(model: usize, fallbacks: &[usize], rule: Option<usize>, limits: Fe
 impl Case {
     fn model(&self, index: usize) -> Arc<Model> {
         let of = &self.models[index];
-        let endpoint = |server| Endpoint {
-            uri: EndpointUri::parse(&format!("http://{}{server}:8000", MODELS[index])).unwrap(),
-            weight: 1,
-            zone: "".into(),
+        let endpoint = |server| registry::Endpoint {
+            uri: format!("http://{}{server}:8000", MODELS[index]),
+            ..Default::default()
         };
-        Arc::new(Model {
-            name: model_name(index),
-            family: Catalogue::get().family("mistral").unwrap(),
-            platform: Platform::OpenAiCompatible,
+        let count = |count: usize| i32::try_from(count).unwrap();
+        let spec = registry::Model {
+            display_name: Some(MODELS[index].to_owned()),
+            family: Some("mistral".to_owned()),
             identifier: Some("m".to_owned()),
             endpoints: (0..of.servers.len()).map(endpoint).collect(),
-            credential: None,
-            infill_mode: InfillMode::FamilyDefault,
-            limits: catalog::Limits {
-                max_concurrency: of.capacity,
-                max_queue: Some(of.queue),
-                ..catalog::Limits::default()
-            },
-            tls: None,
-        })
+            limits: Some(registry::ModelLimits {
+                max_concurrency: of.capacity.map(count),
+                max_queue: Some(count(of.queue)),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let spec = Arc::new(ModelSpec::whole(spec).unwrap());
+        Arc::new(Model::new(model_name(index), spec, None))
     }
 
     fn catalog(&self, models: &[Arc<Model>]) -> Arc<Catalog> {
+        let reserved = |count: usize| Count::parse(i32::try_from(count).unwrap()).ok();
         let own = FeatureLimits {
-            max_concurrency: self.quota,
-            reserved_concurrency: self.models[self.order[0]].reserved[0],
+            max_concurrency: self
+                .quota
+                .map(|most| Count::parse(i32::try_from(most).unwrap()).unwrap()),
+            reserved_concurrency: reserved(self.models[self.order[0]].reserved[0]),
         };
         let others = FeatureLimits {
             max_concurrency: None,
-            reserved_concurrency: self.models[self.others_model].reserved[1],
+            reserved_concurrency: reserved(self.models[self.others_model].reserved[1]),
         };
         let states = models.iter().zip(&self.models).map(|(model, of)| {
             let state = match of.state {
@@ -257,7 +260,7 @@ impl Case {
         for status in endpoints.status(catalog) {
             let uri = status.identity.uri.as_str();
             let is_it = |&(model, server): &(usize, usize)| {
-                uri == self.model(model).endpoints[server].uri.as_str()
+                uri == self.model(model).spec.servers()[server].uri.as_str()
                     && matches!(self.models[model].servers[server], ServerState::Probed)
             };
             let all =

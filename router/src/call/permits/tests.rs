@@ -4,17 +4,16 @@ use futures_util::FutureExt as _;
 use switchboard::{
     catalogue::Catalogue,
     digest::{ChainDigest, StateDigest},
-    endpoint::EndpointUri,
     history::{Cursor, Incarnation, View},
     names::{CredentialId, IncarnationId, StoreId},
+    pb::registry,
+    resource::{feature::FeatureLimits, model::ModelSpec},
     secret::ApiToken,
 };
 use tokio::time::timeout;
 
 use super::*;
-use crate::catalog::{
-    Assignment, Credential, Endpoint, FeatureLimits, InfillMode, Limits, ModelState, Platform, Setting,
-};
+use crate::catalog::{Assignment, Credential, ModelState, Setting};
 
 const FLOOD: &str = "duo_chat";
 const RESERVED: &str = "code_generations";
@@ -32,34 +31,29 @@ fn party(name: &str) -> Party {
 
 /// A catalog of one model with these limits, of which one feature has places of its own.
 pub(super) fn catalog(revision: i64, places: usize, queue: usize, reserved: usize) -> (Arc<Catalog>, Arc<Model>) {
-    let model = Arc::new(Model {
-        name: ModelName::from_id("m").unwrap(),
-        family: Catalogue::get().family("llama3").unwrap(),
-        platform: Platform::OpenAiCompatible,
+    let spec = registry::Model {
+        display_name: Some("M".to_owned()),
+        family: Some("llama3".to_owned()),
         identifier: Some("m".to_owned()),
-        endpoints: vec![Endpoint {
-            uri: EndpointUri::parse("http://gpu1:8000").unwrap(),
-            weight: 1,
-            zone: "".into(),
-        }],
-        credential: None,
-        infill_mode: InfillMode::FamilyDefault,
-        limits: Limits {
-            max_concurrency: Some(places),
-            max_queue: Some(queue),
-            queue_timeout: Some(Duration::from_millis(200)),
-            ..Limits::default()
-        },
-        tls: None,
-    });
-    let setting = |reserved_concurrency| {
+        endpoint: Some("http://gpu1:8000".to_owned()),
+        limits: Some(registry::ModelLimits {
+            max_concurrency: i32::try_from(places).ok(),
+            max_queue: i32::try_from(queue).ok(),
+            queue_timeout: Duration::from_millis(200).try_into().ok(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let spec = Arc::new(ModelSpec::whole(spec).unwrap());
+    let model = Arc::new(Model::new(ModelName::from_id("m").unwrap(), spec, None));
+    let setting = |reserved_concurrency: usize| {
         Setting::SelfHosted(Arc::new(Assignment {
             model: model.name.clone(),
             fallbacks: Vec::new(),
             rules: Vec::new(),
             limits: FeatureLimits {
                 max_concurrency: None,
-                reserved_concurrency,
+                reserved_concurrency: Count::parse(i32::try_from(reserved_concurrency).unwrap()).ok(),
             },
             hedge_delay: None,
         }))

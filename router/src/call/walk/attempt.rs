@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use switchboard::service::request_id::RequestId;
+use switchboard::{resource::model::Timeout, service::request_id::RequestId};
 use tokio::time::Instant;
 
 use super::{ATTEMPTS_MAX, Choosing, Stop, Walk};
@@ -43,7 +43,7 @@ impl Attempt {
             identifier: &self.selected.identifier,
             credential: model.credential.as_deref(),
             tls: model.tls.as_ref(),
-            connect_timeout: model.limits.connect_timeout,
+            connect_timeout: model.spec.limits.connect_timeout.map(Timeout::get),
             request_id,
         }
     }
@@ -87,13 +87,17 @@ impl Walk {
         let chosen = endpoints
             .choose(&model, &ask)
             .or_else(|| endpoints.choose(&model, &at_worst()))?;
-        let endpoint = model.endpoints.get(chosen.endpoint)?.clone();
+        let endpoint = model.spec.servers().get(chosen.endpoint)?.clone();
         let stop = self.stop.as_mut()?;
         stop.tried.push(chosen.id);
         self.attempts += 1;
         let stop = self.stop.as_ref()?;
         self.about = Some(model.name.clone());
-        let first_token = model.limits.first_token_timeout.unwrap_or(self.limits.first_token);
+        let first_token = model
+            .spec
+            .limits
+            .first_token_timeout
+            .map_or(self.limits.first_token, Timeout::get);
         let left = deadline.saturating_duration_since(Instant::now());
         // Half of the time is for whoever would be tried next.
         let first_token_now = if self.could_go_on(stop) {
@@ -101,7 +105,11 @@ impl Walk {
         } else {
             first_token
         };
-        let idle = model.limits.idle_timeout.unwrap_or(self.limits.patience.idle);
+        let idle = model
+            .spec
+            .limits
+            .idle_timeout
+            .map_or(self.limits.patience.idle, Timeout::get);
         Some(Attempt {
             selected: Selected {
                 feature: self.decision.feature,
@@ -132,14 +140,14 @@ impl Walk {
     }
 
     pub(super) fn deadline_on(&self, model: &Model) -> Instant {
-        let total = model.limits.total_timeout.unwrap_or(self.limits.total);
+        let total = model.spec.limits.total_timeout.map_or(self.limits.total, Timeout::get);
         self.begun + self.budget.min(total)
     }
 }
 
 /// The name by which a server knows a model, whose model list tells `listed`.
 fn identifier(model: &Model, listed: Option<Arc<str>>) -> Arc<str> {
-    match (&model.identifier, listed) {
+    match (&model.spec.identifier, listed) {
         (None, Some(listed)) => listed,
         (_, listed) => model.identifier_or(listed.as_deref()).into(),
     }

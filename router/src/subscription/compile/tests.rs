@@ -8,6 +8,7 @@ use switchboard::{
         registry::{self, CredentialState},
         types::Provider,
     },
+    resource::model::Count,
     secret::ApiToken,
 };
 
@@ -166,14 +167,14 @@ fn a_usable_model_is_called_as_it_is_stored() {
     case.write(vec![(A, model(|_| ())), (B, platform), (CHAT, assigned(A))]);
     assert_eq!(case.held(), []);
     let model = case.chat().unwrap();
-    assert_eq!(model.identifier, None);
-    assert_eq!(model.family.machine_name, "llama3");
+    assert_eq!(model.spec.identifier, None);
+    assert_eq!(model.spec.family.machine_name, "llama3");
     assert_eq!(case.last().catalog.cursor.revision, revision(2));
-    assert_eq!(model.endpoints[0].weight, 1);
+    assert_eq!(model.spec.servers()[0].weight.get(), 1);
     let ModelState::Ready(b) = &case.last().catalog.models[&ModelName::parse(B).unwrap()] else {
         panic!("b is usable");
     };
-    assert_eq!(b.identifier.as_deref(), Some("m:1"), "the platform is not sent");
+    assert_eq!(b.spec.sent_identifier(), Some("m:1"), "the platform is not sent");
 }
 
 #[test]
@@ -228,7 +229,11 @@ fn what_cannot_be_read_is_refused_by_name_and_field() {
         (endpoint("ftp://gpu1", None), "model.endpoints[0].uri"),
         (endpoint("http://gpu1:8000", Some(1001)), "model.endpoints[0].weight"),
         (endpoint("http://gpu1:8000", Some(0)), "model.endpoints"),
-        (model(|entry| entry.model = None), "model.family"),
+        (model(|entry| entry.model = None), "model.display_name"),
+        (
+            model(|entry| entry.model.as_mut().unwrap().family = None),
+            "model.family",
+        ),
         (model(|entry| entry.credential = Some(elsewhere)), "credential.origins"),
         (model_with_token("short"), "credential.id"),
         (platform(99), "model.platform"),
@@ -456,10 +461,10 @@ fn the_limits_of_a_model_are_used_as_they_are_stored() {
         });
     });
     case.write(vec![(A, limited), (CHAT, assigned(A))]);
-    let limits = case.chat().unwrap().limits;
-    assert_eq!((limits.max_concurrency, limits.queue()), (Some(3), 6));
+    let limits = &case.chat().unwrap().spec.limits;
+    assert_eq!((limits.max_concurrency.map(Count::get), limits.queue()), (Some(3), 6));
     assert_eq!(limits.queue_timeout().as_secs(), 2);
-    assert_eq!(limits.total_timeout.map(|total| total.as_secs()), Some(900));
+    assert_eq!(limits.total_timeout.map(|total| total.get().as_secs()), Some(900));
     assert_eq!(limits.idle_timeout, None);
 }
 
@@ -478,14 +483,15 @@ fn limits_hedge_delay_and_zones_are_used_as_they_are_stored() {
     });
     let zoned = model(|entry| entry.model.as_mut().unwrap().endpoints[0].zone = "west".to_owned());
     case.write(vec![(A, zoned), (CHAT, limited)]);
-    assert_eq!(&*case.chat().unwrap().endpoints[0].zone, "west");
+    assert_eq!(case.chat().unwrap().spec.servers()[0].zone.as_str(), "west");
     let chat = CHAT.parse().unwrap();
     let Some(Setting::SelfHosted(assignment)) = case.last().catalog.features.get(&chat) else {
         panic!("the chat is not assigned");
     };
     let limits = assignment.limits;
-    assert_eq!((limits.max_concurrency, limits.reserved_concurrency), (Some(8), 2));
-    assert_eq!(assignment.hedge_delay.map(|delay| delay.as_millis()), Some(10));
+    assert_eq!(limits.max_concurrency.map(Count::get), Some(8));
+    assert_eq!(limits.reserved_concurrency.map(Count::get), Some(2));
+    assert_eq!(assignment.hedge_delay.map(|delay| delay.get().as_millis()), Some(10));
 }
 
 #[test]
@@ -515,7 +521,10 @@ fn a_setting_that_cannot_be_read_is_refused_by_its_field() {
             chat_feature(|feature| feature.fallback_models = vec![B.to_owned(), "b".to_owned()]),
             "fallback_models[1]",
         ),
-        (with_rule(pilot(|rule| rule.rule_id.clear())), "rules[0].rule_id"),
+        (
+            with_rule(pilot(|rule| rule.rule_id = "A".to_owned())),
+            "rules[0].rule_id",
+        ),
         (with_rule(pilot(|rule| rule.model.clear())), "rules[0].model"),
         (with_rule(pilot(|rule| rule.r#match = None)), "rules[0].match"),
         (with_rule(share(0.0)), "rules[0].match.percent"),

@@ -8,6 +8,7 @@ use std::{
 use switchboard::{
     history::Incarnation,
     names::{CredentialId, FeatureName, ModelName, Revision},
+    resource::model::ModelSpec,
 };
 
 use super::missing_capability;
@@ -15,7 +16,7 @@ use crate::{
     catalog::{Credential, Model, Setting},
     subscription::{
         received::Received,
-        resource::{Content, CredentialSpec, ModelSpec, Resource},
+        resource::{Content, CredentialSpec, Resource},
     },
 };
 
@@ -118,21 +119,11 @@ impl UsedModel {
     pub(super) fn new(
         source: &Arc<Resource>,
         name: &ModelName,
-        spec: &ModelSpec,
+        spec: &Arc<ModelSpec>,
         credential: Option<Arc<Credential>>,
         lacks_credential: bool,
     ) -> Self {
-        let model = Model {
-            name: name.clone(),
-            family: spec.family,
-            platform: spec.platform.clone(),
-            identifier: spec.identifier.clone(),
-            endpoints: spec.endpoints.clone(),
-            credential,
-            infill_mode: spec.infill_mode,
-            limits: spec.limits,
-            tls: spec.tls.clone(),
-        };
+        let model = Model::new(name.clone(), Arc::clone(spec), credential);
         Self {
             source: Arc::clone(source),
             model: Arc::new(model),

@@ -5,9 +5,7 @@ use std::{borrow::Cow, fmt};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header::AUTHORIZATION};
 use serde_json::json;
-use switchboard::{endpoint::EndpointUri, secret::ApiToken};
-
-use crate::catalog::Platform;
+use switchboard::{endpoint::EndpointUri, resource::model::Platform, secret::ApiToken};
 
 const API_KEY: HeaderName = HeaderName::from_static("api-key");
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -96,7 +94,7 @@ impl Post {
         match &self.platform {
             Platform::OpenAiCompatible | Platform::Anthropic => Ok(endpoint.call(self.path)),
             Platform::AzureOpenAi { api_version } => {
-                let (deployment, version) = (escaped(identifier), escaped(api_version));
+                let (deployment, version) = (escaped(identifier), escaped(api_version.as_str()));
                 let path = format!("/openai/deployments/{deployment}/chat/completions?api-version={version}");
                 endpoint.call_below(&["/v1", "/openai"], &path)
             }
@@ -148,6 +146,8 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use switchboard::resource::model::ApiVersion;
+
     use super::*;
 
     fn post(platform: Platform, path: &'static str) -> Post {
@@ -157,7 +157,7 @@ mod tests {
     fn azure() -> Post {
         post(
             Platform::AzureOpenAi {
-                api_version: "2024-10-21".into(),
+                api_version: ApiVersion::parse("2024-10-21").unwrap().unwrap(),
             },
             "",
         )

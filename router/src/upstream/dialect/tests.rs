@@ -1,6 +1,8 @@
 //! What all dialects promise of streams, with streams as servers in the field send them, written after their documentation.
 //! The first line of each file in `recorded/` says where its shape is documented.
 
+use switchboard::resource::model::ApiVersion;
+
 use super::*;
 use crate::upstream::sse;
 
@@ -32,7 +34,7 @@ macro_rules! recorded {
 fn all() -> [Recorded; 9] {
     use Platform::{Anthropic, AzureOpenAi, OpenAiCompatible as OpenAi};
     let azure = AzureOpenAi {
-        api_version: "2024-10-21".into(),
+        api_version: ApiVersion::parse("2024-10-21").unwrap().unwrap(),
     };
     let usage = |input, output, cached_input, reasoning| Usage {
         input: Some(input),

@@ -40,7 +40,7 @@ impl Case {
     }
 
     fn server(&self) -> Option<&str> {
-        self.chat().ok().map(|model| model.endpoints[0].uri.as_str())
+        self.chat().ok().map(|model| model.spec.servers()[0].uri.as_str())
     }
 
     /// Token B comes, and then the chat is answered by the server that model a has moved to.

@@ -1,7 +1,8 @@
 //! What is peculiar to a platform: what is sent there, where it is, and what it needs.
 
+use switchboard::resource::model::{ApiVersion, InfillMode, Platform};
+
 use super::*;
-use crate::catalog::{InfillMode, Platform};
 
 fn on(platform: registry::Platform, change: impl FnOnce(&mut registry::Model)) -> prost_types::Any {
     model(|entry| {
@@ -25,7 +26,7 @@ fn version(text: &str) -> registry::PlatformOptions {
 fn the_prefix_that_tells_a_platform_is_not_sent_there() {
     use registry::Platform::{Anthropic, AzureOpenai, OpenaiCompatible};
     let azure = || Platform::AzureOpenAi {
-        api_version: "2024-10-21".into(),
+        api_version: ApiVersion::parse("2024-10-21").unwrap().unwrap(),
     };
     for (platform, expected, given, sent) in [
         (
@@ -39,14 +40,13 @@ fn the_prefix_that_tells_a_platform_is_not_sent_there() {
         (AzureOpenai, azure(), "x", "x"),
         (AzureOpenai, azure(), "", "a"),
         (Anthropic, Platform::Anthropic, "anthropic/x", "x"),
-        (Anthropic, Platform::Anthropic, "azure/x", "azure/x"),
     ] {
         let mut case = Case::new();
         let payload = on(platform, |model| model.identifier = Some(given.to_owned()));
         case.write(vec![(A, payload), (CHAT, assigned(A))]);
         let model = case.chat().unwrap();
         assert_eq!(
-            (&model.platform, model.identifier_or(None)),
+            (&model.spec.platform, model.identifier_or(None)),
             (&expected, sent),
             "{given}"
         );
@@ -58,13 +58,13 @@ fn a_platform_with_an_endpoint_of_its_own_needs_none() {
     let mut case = Case::new();
     let nowhere = || on(registry::Platform::Anthropic, |model| model.endpoints.clear());
     case.write(vec![(A, nowhere()), (CHAT, assigned(A))]);
-    let endpoints = case.chat().unwrap().endpoints.iter();
+    let endpoints = case.chat().unwrap().spec.servers().iter();
     let uris: Vec<_> = endpoints.map(|endpoint| endpoint.uri.as_str()).collect();
     assert_eq!(uris, ["https://api.anthropic.com"]);
 
     let named = on(registry::Platform::Anthropic, |_| {});
     case.write(vec![(A, named)]);
-    let endpoints = case.chat().unwrap().endpoints.iter();
+    let endpoints = case.chat().unwrap().spec.servers().iter();
     let uris: Vec<_> = endpoints.map(|endpoint| endpoint.uri.as_str()).collect();
     assert_eq!(uris, ["http://gpu1:8000/v1"]);
 }
@@ -86,7 +86,7 @@ fn a_platform_of_chats_completes_code_by_chat() {
         let mut case = Case::new();
         let payload = on(platform, |model| model.infill_mode = given.map(i32::from));
         case.write(vec![(A, payload), (CHAT, assigned(A))]);
-        assert_eq!(case.chat().unwrap().infill_mode, used, "{platform:?} {given:?}");
+        assert_eq!(case.chat().unwrap().spec.infill_mode(), used, "{platform:?} {given:?}");
     }
 }
 
@@ -110,6 +110,10 @@ fn what_a_platform_cannot_have_is_refused_by_its_field() {
         (infill(registry::InfillMode::Completions), "model.infill_mode"),
         (infill(registry::InfillMode::Suffix), "model.infill_mode"),
         (zone, "model.endpoints[0].zone"),
+        (
+            on(Anthropic, |model| model.identifier = Some("azure/x".to_owned())),
+            "model.identifier",
+        ),
     ] {
         let mut case = Case::new();
         case.write(vec![(A, payload), (CHAT, assigned(A))]);

@@ -4,8 +4,9 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use switchboard::resource::model::Platform;
+
 use crate::{
-    catalog::Platform,
     prompt::{
         Form, InputNotSupported, JsonObject, Message, Options, Prompt, ReasoningEffort, ResponseFormat, Signature,
         Text, Thought, Tool, ToolCall, ToolChoice, ToolResult, Tools, Turn,

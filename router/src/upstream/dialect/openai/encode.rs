@@ -5,10 +5,9 @@ use std::borrow::Cow;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::{
-    catalog::Platform,
-    prompt::{Form, Message, Options, Prompt, ReasoningEffort, ResponseFormat, Text, Tool, ToolChoice},
-};
+use switchboard::resource::model::Platform;
+
+use crate::prompt::{Form, Message, Options, Prompt, ReasoningEffort, ResponseFormat, Text, Tool, ToolChoice};
 
 const CHAT_PATH: &str = "/v1/chat/completions";
 const COMPLETIONS_PATH: &str = "/v1/completions";

@@ -4,8 +4,9 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use switchboard::resource::model::{ApiVersion, Platform};
+
 use crate::{
-    catalog::Platform,
     prompt::{
         Form, JsonObject, Message, Options, Prompt, ReasoningEffort, ResponseFormat, Text, Thought, Tool, ToolCall,
         ToolChoice, ToolResult, Tools, Turn,
@@ -133,7 +134,7 @@ fn a_completion_is_posted_as_text_with_all_options() {
 #[test]
 fn azure_is_asked_for_chats_only_and_without_what_it_refuses() {
     let azure = Platform::AzureOpenAi {
-        api_version: "2024-10-21".into(),
+        api_version: ApiVersion::parse("2024-10-21").unwrap().unwrap(),
     };
     let refused = dialect::encode(&azure, &prompt(completion("x")), "gpt");
     assert!(matches!(refused, Err(EncodeError::NotSupported(_))));
