@@ -28,6 +28,7 @@ mod cold_start;
 mod credentials;
 mod data_plane;
 mod disk;
+mod fields;
 mod fleet;
 mod frozen;
 mod histories;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         disk::faults::tests(),
         disk::kills::tests(),
         disk::room::tests(),
+        fields::tests(),
         fleet::tests(),
         frozen::tests(),
         histories::tests(),
