@@ -34,7 +34,7 @@ mod active {
     const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
     #[derive(Debug, PartialEq, Eq)]
-    pub(super) enum Action {
+    pub(super) enum FailpointAction {
         Kill,
         Panic,
         Pause(PathBuf),
@@ -42,7 +42,7 @@ mod active {
 
     #[derive(Debug)]
     pub(super) struct Point {
-        pub(super) action: Action,
+        pub(super) action: FailpointAction,
         /// The hits that are still to come, that which acts included.
         pub(super) countdown: AtomicU32,
     }
@@ -71,12 +71,12 @@ mod active {
     }
 
     #[expect(clippy::panic, reason = "a test asked for it")]
-    fn act(name: &str, action: &Action) {
+    fn act(name: &str, action: &FailpointAction) {
         match action {
             // Nothing is unwound, flushed or closed.
-            Action::Kill => process::abort(),
-            Action::Panic => panic!("failpoint {name}"),
-            Action::Pause(until) => {
+            FailpointAction::Kill => process::abort(),
+            FailpointAction::Panic => panic!("failpoint {name}"),
+            FailpointAction::Pause(until) => {
                 let is_there = |_: &u32| until.exists();
                 (0..LOOKS).inspect(|_| thread::sleep(BETWEEN_LOOKS)).find(is_there);
             }
@@ -90,9 +90,9 @@ mod active {
                 let (name, what) = rule.split_once('=')?;
                 let (action, nth) = what.rsplit_once('@').unwrap_or((what, "1"));
                 let action = match action.split_once(':') {
-                    Some(("pause", file)) => Action::Pause(file.into()),
-                    None if action == "kill" => Action::Kill,
-                    None if action == "panic" => Action::Panic,
+                    Some(("pause", file)) => FailpointAction::Pause(file.into()),
+                    None if action == "kill" => FailpointAction::Kill,
+                    None if action == "panic" => FailpointAction::Panic,
                     _ => return None,
                 };
                 let countdown = AtomicU32::new(nth.parse().ok().filter(|&nth| nth > 0)?);
@@ -106,16 +106,16 @@ mod active {
 mod tests {
     use std::sync::atomic::Ordering;
 
-    use super::active::{Action, parse};
+    use super::active::{FailpointAction, parse};
 
     #[test]
     fn each_point_has_an_action_and_a_turn() {
         let points = parse("a.b=kill@3; c=panic;;d.e=pause:/tmp/x@2").unwrap();
         let of = |name: &str| (&points[name].action, points[name].countdown.load(Ordering::Relaxed));
         assert_eq!(points.len(), 3);
-        assert_eq!(of("a.b"), (&Action::Kill, 3));
-        assert_eq!(of("c"), (&Action::Panic, 1));
-        assert_eq!(of("d.e"), (&Action::Pause("/tmp/x".into()), 2));
+        assert_eq!(of("a.b"), (&FailpointAction::Kill, 3));
+        assert_eq!(of("c"), (&FailpointAction::Panic, 1));
+        assert_eq!(of("d.e"), (&FailpointAction::Pause("/tmp/x".into()), 2));
         for bad in ["a", "a=", "a=stop", "a=kill@0", "a=kill@x", "a=kill:x", "a=pause"] {
             assert!(parse(bad).is_none(), "{bad}");
         }

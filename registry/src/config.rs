@@ -2,12 +2,12 @@
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser};
 use switchboard::{
     names::StoreId,
     service::{
         flags::{self, SharedFlags},
-        health::ask::Question,
+        health::ask::HealthQuestion,
         process::Serve,
     },
 };
@@ -43,17 +43,17 @@ pub struct Config {
 
 /// What the process was told to do.
 #[derive(Debug)]
-pub enum Task {
+pub enum RegistryTask {
     /// Serve.
     Serve(Box<Serve<Config>>),
     /// Ask a registry that runs whether it serves.
-    Health(Question),
+    Health(HealthQuestion),
     /// Do something to the database.
     Command(Command),
 }
 
 /// Something to be done to the database, once.
-#[derive(Debug, Subcommand)]
+#[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// Copy the database to FILE, also while a registry runs on it
     ///
@@ -157,14 +157,14 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 /// # Errors
 ///
 /// The exit code, after help or one line that says which flag is wrong was printed.
-pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Task, ExitCode> {
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<RegistryTask, ExitCode> {
     let Cli { subcommand } = flags::parse(ENV_PREFIX, args)?;
     match subcommand {
-        Told::Serve(flags) => serve(*flags)
-            .map(|serve| Task::Serve(Box::new(serve)))
+        Subcommand::Serve(flags) => serve(*flags)
+            .map(|serve| RegistryTask::Serve(Box::new(serve)))
             .map_err(|message| flags::usage_error(&message)),
-        Told::Health(question) => Ok(Task::Health(question)),
-        Told::Command(command) => Ok(Task::Command(command)),
+        Subcommand::Health(question) => Ok(RegistryTask::Health(question)),
+        Subcommand::Command(command) => Ok(RegistryTask::Command(command)),
     }
 }
 
@@ -192,18 +192,18 @@ fn serve(flags: ServeFlags) -> Result<Serve<Config>, String> {
 #[command(name = "switchboard-registry", version)]
 struct Cli {
     #[command(subcommand)]
-    subcommand: Told,
+    subcommand: Subcommand,
 }
 
-#[derive(Debug, Subcommand)]
-enum Told {
+#[derive(Debug, clap::Subcommand)]
+enum Subcommand {
     /// Run the registry; the default
     ///
     /// It ends with exit code 2 when a flag is wrong, 3 when it finds its database damaged, 4 when another process has it, and 1 after any other failure.
     #[command(after_help = OTHERS)]
     Serve(Box<ServeFlags>),
     /// Ask a registry that runs whether it serves: exits with 0 when it does, with 1 otherwise
-    Health(Question),
+    Health(HealthQuestion),
     #[command(flatten)]
     Command(Command),
 }

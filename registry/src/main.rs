@@ -8,21 +8,21 @@ use switchboard::service::{
 };
 use switchboard_registry::{
     command,
-    config::{self, Task},
+    config::{self, RegistryTask},
     server::{StartError, assemble},
 };
 
 fn main() -> ExitCode {
     match config::parse(std::env::args_os()) {
-        Ok(Task::Serve(serve)) => {
+        Ok(RegistryTask::Serve(serve)) => {
             let Serve { config, telemetry } = *serve;
             process::run(telemetry, async |stop| {
-                let parts = assemble(config, &stop).await.map_err(StartError::into_failed)?;
+                let parts = assemble(config, &stop).await.map_err(StartError::into_fatal)?;
                 Ok(parts.supervise().await?)
             })
         }
-        Ok(Task::Health(question)) => ask(&question, config::LISTEN_ADDR),
-        Ok(Task::Command(command)) => command::run(command),
+        Ok(RegistryTask::Health(question)) => ask(&question, config::LISTEN_ADDR),
+        Ok(RegistryTask::Command(command)) => command::run(command),
         Err(code) => code,
     }
 }

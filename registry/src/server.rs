@@ -16,10 +16,10 @@ use switchboard::{
         shared::config_service_server::ConfigServiceServer,
     },
     service::{
-        health::Part,
+        health::HealthPart,
         metrics,
-        process::{ExitWith, Failed},
-        serve::{self, BindError, Limits, Ports, ServeError, Services},
+        process::{ExitWith, FatalError},
+        serve::{self, BindError, Ports, ServeError, Services, TransportLimits},
         shutdown::{END_TIMEOUT, Shutdown, end_within},
     },
 };
@@ -43,7 +43,7 @@ use crate::{
     telemetry,
 };
 
-const LIMITS: Limits = Limits {
+const LIMITS: TransportLimits = TransportLimits {
     streams_per_connection: 256,
     connections: 2048,
     message_bytes: 1024 * 1024,
@@ -83,9 +83,9 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// What the process fails with: some failures have an exit code of their own.
+    /// The error that ends the process: some failures have an exit code of their own.
     #[must_use]
-    pub fn into_failed(self) -> Failed {
+    pub fn into_fatal(self) -> FatalError {
         let code = match &self {
             Self::Open { source, .. } => exit::code_of(source.kind()),
             Self::Bind(_) => None,
@@ -174,11 +174,11 @@ pub async fn assemble(config: Config, stop: &CancellationToken) -> Result<Regist
     telemetry::register_state(commit.published(), own);
     telemetry::register_feed(&feed, own);
     let parts = vec![
-        Part {
+        HealthPart {
             name: WRITING,
             serves: commit.is_able(),
         },
-        Part {
+        HealthPart {
             name: HISTORY,
             serves: withheld.is_accepted(),
         },

@@ -9,14 +9,14 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser};
 use http::Uri;
 use switchboard::{
     seal::Sealer,
     service::{
         chain::Chain,
         flags::{self, SharedFlags},
-        health::ask::Question,
+        health::ask::HealthQuestion,
         process::{Serve, Task},
     },
 };
@@ -62,10 +62,10 @@ pub struct Config {
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Task<Config>, ExitCode> {
     let Cli { command } = flags::parse(ENV_PREFIX, args)?;
     match command {
-        Command::Serve(flags) => serve(*flags)
+        Subcommand::Serve(flags) => serve(*flags)
             .map(|serve| Task::Serve(Box::new(serve)))
             .map_err(|message| flags::usage_error(&message)),
-        Command::Health(question) => Ok(Task::Health(question)),
+        Subcommand::Health(question) => Ok(Task::Health(question)),
     }
 }
 
@@ -133,15 +133,15 @@ fn group(text: &str) -> Result<String, String> {
 #[command(name = "switchboard-router", version)]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: Subcommand,
 }
 
-#[derive(Debug, Subcommand)]
-enum Command {
+#[derive(Debug, clap::Subcommand)]
+enum Subcommand {
     /// Run the router; the default
     Serve(Box<ServeFlags>),
     /// Ask a router that runs whether it serves: exits with 0 when it does, with 1 otherwise
-    Health(Question),
+    Health(HealthQuestion),
 }
 
 #[derive(Debug, Args)]

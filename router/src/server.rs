@@ -11,9 +11,9 @@ use switchboard::{
     names::InstanceId,
     pb::router::{inference_service_server::InferenceServiceServer, routing_service_server::RoutingServiceServer},
     service::{
-        health::Part,
+        health::HealthPart,
         metrics,
-        serve::{self, BindError, Limits, Ports, ServeError, Services},
+        serve::{self, BindError, Ports, ServeError, Services, TransportLimits},
         shutdown::{END_TIMEOUT, Shutdown, end_within},
     },
 };
@@ -34,7 +34,7 @@ use crate::{
     upstream::{Upstream, names::Names},
 };
 
-const LIMITS: Limits = Limits {
+const LIMITS: TransportLimits = TransportLimits {
     streams_per_connection: 1024,
     connections: 4096,
     message_bytes: 4 * 1024 * 1024,
@@ -138,7 +138,7 @@ pub fn assemble(config: Config, stop: CancellationToken) -> Result<RouterParts, 
         ready_file: config.ready_file,
         routes,
         names: SERVICES,
-        parts: vec![Part {
+        parts: vec![HealthPart {
             name: CONFIG_FRESH,
             serves: current.confirmed(),
         }],

@@ -24,7 +24,7 @@ use super::{
     chain::Chain,
     listener::{Connections, Listener},
     logs,
-    metrics::{Format, render},
+    metrics::{MetricsFormat, render},
     shutdown::{END_TIMEOUT, end_within},
 };
 
@@ -120,7 +120,7 @@ async fn readyz(State(shown): State<Shown>) -> (StatusCode, &'static str) {
 
 async fn metrics(State(shown): State<Shown>, headers: HeaderMap) -> impl IntoResponse {
     let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
-    let format = Format::wanted(accept.unwrap_or_default());
+    let format = MetricsFormat::wanted(accept.unwrap_or_default());
     // What is read at a scrape may be locked by a call for a while: this must not stop the thread that answers `/healthz`.
     let metrics = shown.metrics.lock_owned().await;
     match spawn_blocking(move || render(&metrics, format)).await {

@@ -14,7 +14,7 @@ const REQUEST_BYTES: usize = 16 * 1024;
 
 /// Something that may fail while the services go on, told under a name of its own.
 #[derive(Debug)]
-pub struct Part {
+pub struct HealthPart {
     /// Its name: no service's.
     pub name: &'static str,
     /// Whether it works.
@@ -23,12 +23,12 @@ pub struct Part {
 
 /// Tells by `grpc.health.v1` which services serve.
 #[derive(Debug, Clone)]
-pub struct Health {
+pub struct ServiceHealth {
     reporter: HealthReporter,
     services: &'static [&'static str],
 }
 
-impl Health {
+impl ServiceHealth {
     /// Adds the health service to `routes`. Nothing serves yet. `services` are full names; the empty name stands for all.
     pub async fn add_to(routes: Routes, services: &'static [&'static str]) -> (Self, Routes) {
         let (reporter, server) = tonic_health::server::health_reporter();
@@ -45,7 +45,7 @@ impl Health {
     }
 
     /// Keeps what is told of a part true, until it is gone.
-    pub async fn follow(self, mut part: Part) {
+    pub async fn follow(self, mut part: HealthPart) {
         loop {
             let status = status(*part.serves.borrow_and_update());
             self.reporter.set_service_status(part.name, status).await;

@@ -28,7 +28,7 @@ use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use tonic::Code;
 
-pub(super) use self::text::{Format, render};
+pub(super) use self::text::{MetricsFormat, render};
 use super::trace::export;
 use crate::{pb, reason::Reason};
 
@@ -285,7 +285,7 @@ mod tests {
     }
 
     fn shown(registry: &Registry) -> Vec<String> {
-        let text = render(registry, Format::Prometheus).unwrap();
+        let text = render(registry, MetricsFormat::Prometheus).unwrap();
         text.lines().map(str::to_owned).collect()
     }
 

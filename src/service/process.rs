@@ -7,10 +7,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     chain::Chain,
-    health::ask::Question,
+    health::ask::HealthQuestion,
     logs::{self, Logging},
     signals::Signals,
-    trace::export::{Sender, Traces},
+    trace::export::{SpanSender, Traces},
 };
 
 /// What a process was told to do.
@@ -19,7 +19,7 @@ pub enum Task<C> {
     /// Serve.
     Serve(Box<Serve<C>>),
     /// Ask a service that runs whether it serves.
-    Health(Question),
+    Health(HealthQuestion),
 }
 
 /// What a process was told that shall serve.
@@ -41,7 +41,7 @@ pub struct Telemetry {
 }
 
 /// Why a service could not start, or ended otherwise than it was told to.
-pub type Failed = Box<dyn Error + Send + Sync>;
+pub type FatalError = Box<dyn Error + Send + Sync>;
 
 /// A failure for which the process has an exit code of its own.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ pub struct ExitWith {
     /// The exit code.
     pub code: u8,
     /// What failed.
-    pub cause: Failed,
+    pub cause: FatalError,
 }
 
 impl fmt::Display for ExitWith {
@@ -70,13 +70,13 @@ const RUNTIME_TIMEOUT: Duration = Duration::from_secs(1);
 /// Runs a service until it ends, and returns the exit code of its process.
 ///
 /// Its last spans are sent within a second of its end. The first signal cancels the token that `service` is given; a second one ends the process at once.
-pub fn run(telemetry: Telemetry, service: impl AsyncFnOnce(CancellationToken) -> Result<(), Failed>) -> ExitCode {
+pub fn run(telemetry: Telemetry, service: impl AsyncFnOnce(CancellationToken) -> Result<(), FatalError>) -> ExitCode {
     let (tracer, sender) = telemetry.traces.map(Traces::open).unzip();
     logs::init(telemetry.logging, tracer);
     let ended = Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(Failed::from)
+        .map_err(FatalError::from)
         .and_then(|runtime| {
             let ended = runtime.block_on(with_traces(sender, until_signal(service)));
             runtime.shutdown_timeout(RUNTIME_TIMEOUT);
@@ -93,7 +93,7 @@ pub fn run(telemetry: Telemetry, service: impl AsyncFnOnce(CancellationToken) ->
 }
 
 /// Runs a service while its spans are sent; what they still are at its end is sent last.
-async fn with_traces<T>(sender: Option<Sender>, service: impl Future<Output = T>) -> T {
+async fn with_traces<T>(sender: Option<SpanSender>, service: impl Future<Output = T>) -> T {
     let (stop, mut sending) = (CancellationToken::new(), JoinSet::new());
     if let Some(sender) = sender {
         // Best effort: without it spans are dropped.
@@ -105,7 +105,9 @@ async fn with_traces<T>(sender: Option<Sender>, service: impl Future<Output = T>
     ended
 }
 
-async fn until_signal(service: impl AsyncFnOnce(CancellationToken) -> Result<(), Failed>) -> Result<ExitCode, Failed> {
+async fn until_signal(
+    service: impl AsyncFnOnce(CancellationToken) -> Result<(), FatalError>,
+) -> Result<ExitCode, FatalError> {
     let mut signals = Signals::listen()?;
     let stop = CancellationToken::new();
     let mut running = std::pin::pin!(service(stop.clone()));

@@ -15,7 +15,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestId {
     text: Arc<str>,
-    trace: Arc<trace::Begun>,
+    trace: Arc<trace::TraceDecision>,
 }
 
 impl RequestId {

@@ -23,7 +23,7 @@ use tonic::{
 use super::{
     admin::{AdminThread, Shown},
     call::CallLayer,
-    health::{self, Health, Part},
+    health::{self, HealthPart, ServiceHealth},
     listener::Listener,
     metrics::CallMetrics,
     ready_file::ReadyFile,
@@ -35,7 +35,7 @@ const ADMIN_CONNECTIONS: usize = 64;
 
 /// What a service takes at most.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct TransportLimits {
     /// Streams on one connection at a time. Clients queue silently above it.
     pub streams_per_connection: u32,
     /// Connections at a time.
@@ -92,7 +92,7 @@ impl Ports {
     /// # Errors
     ///
     /// [`BindError`] names the address that cannot be had.
-    pub fn bind(listen_addr: SocketAddr, admin_addr: SocketAddr, limits: Limits) -> Result<Self, BindError> {
+    pub fn bind(listen_addr: SocketAddr, admin_addr: SocketAddr, limits: TransportLimits) -> Result<Self, BindError> {
         let bind = |addr, connections| Listener::bind(addr, connections).map_err(|source| BindError { addr, source });
         Ok(Self {
             listener: bind(listen_addr, limits.connections)?,
@@ -113,7 +113,7 @@ pub struct Services {
     /// Where they are served.
     pub ports: Ports,
     /// What they take at most.
-    pub limits: Limits,
+    pub limits: TransportLimits,
     /// Where the bound addresses are written once the services are served. `None`: nowhere.
     pub ready_file: Option<PathBuf>,
     /// The services themselves; health and reflection come on top.
@@ -121,7 +121,7 @@ pub struct Services {
     /// Their full names.
     pub names: &'static [&'static str],
     /// What health tells besides, under names of its own.
-    pub parts: Vec<Part>,
+    pub parts: Vec<HealthPart>,
     /// Whether reflection is served.
     pub reflection: bool,
     /// Whether the services can take calls: what health and readiness tell.
@@ -160,7 +160,7 @@ pub async fn serve(services: Services, shutdown: Shutdown) -> Result<(), ServeEr
         "Connections to the gRPC port that are open",
         listener.open().clone(),
     );
-    let (health, mut routes) = Health::add_to(routes, names).await;
+    let (health, mut routes) = ServiceHealth::add_to(routes, names).await;
     if reflection {
         routes = health::add_reflection(routes, names).map_err(ServeError::Reflection)?;
     }
@@ -193,7 +193,7 @@ pub async fn serve(services: Services, shutdown: Shutdown) -> Result<(), ServeEr
 
 /// Keeps health and readiness true to `ready`, and says no once the service stops.
 async fn tell_health(
-    health: Health,
+    health: ServiceHealth,
     mut ready: watch::Receiver<bool>,
     serving: watch::Sender<bool>,
     stop: CancellationToken,
@@ -217,7 +217,7 @@ async fn tell_health(
 async fn transport(
     routes: Routes,
     listener: Listener,
-    limits: Limits,
+    limits: TransportLimits,
     calls: CallMetrics,
     shutdown: Shutdown,
 ) -> Result<(), ServeError> {

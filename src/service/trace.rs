@@ -23,21 +23,21 @@ const TRACEPARENT: &str = "traceparent";
 
 /// What is decided of a call's trace when the call begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Begun {
+pub(crate) struct TraceDecision {
     /// The trace that its caller told, or one that nobody records. `None`: there is none, or it is made with the first span.
     pub(crate) place: Option<SpanContext>,
     pub(crate) is_recorded: bool,
 }
 
 /// Decides whether a call is recorded: as its caller did, else by chance.
-pub(crate) fn begin(headers: &HeaderMap) -> Begun {
+pub(crate) fn begin(headers: &HeaderMap) -> TraceDecision {
     decide(caller(headers), export::ratio(), fastrand::f64)
 }
 
 /// Without a `ratio` there is no collector.
-fn decide(caller: Option<SpanContext>, ratio: Option<f64>, chance: impl FnOnce() -> f64) -> Begun {
+fn decide(caller: Option<SpanContext>, ratio: Option<f64>, chance: impl FnOnce() -> f64) -> TraceDecision {
     let Some(ratio) = ratio else {
-        return Begun {
+        return TraceDecision {
             place: caller,
             is_recorded: false,
         };
@@ -46,7 +46,7 @@ fn decide(caller: Option<SpanContext>, ratio: Option<f64>, chance: impl FnOnce()
         Some(caller) => caller.is_sampled(),
         None => chance() < ratio,
     };
-    Begun {
+    TraceDecision {
         // Whoever is called on its behalf is told not to record a part of it either.
         place: caller.or_else(|| (!is_recorded).then(unrecorded)),
         is_recorded,
@@ -75,7 +75,7 @@ pub(crate) fn adopt(span: &Span, parent: &SpanContext) {
 
 /// Makes a span that has just begun part of the trace of this `traceparent`; one that cannot be read is passed over.
 pub fn adopt_text(span: &Span, traceparent: &str) {
-    if let Some(parent) = read(&Text(traceparent)) {
+    if let Some(parent) = read(&TraceParent(traceparent)) {
         adopt(span, &parent);
     }
 }
@@ -96,7 +96,7 @@ pub fn text(span: &Span) -> Option<Box<str>> {
 }
 
 /// Gives a request its trace context: that of the current span where the call is recorded, else what was `begun` with.
-pub(super) fn pass_on(begun: &Begun, headers: &mut HeaderMap) {
+pub(super) fn pass_on(begun: &TraceDecision, headers: &mut HeaderMap) {
     let current = begun.is_recorded.then(|| place(&Span::current())).flatten();
     if let Some(place) = current.as_ref().or(begun.place.as_ref()) {
         let context = Context::new().with_remote_span_context(place.clone());
@@ -135,9 +135,9 @@ impl Injector for HeadersMut<'_> {
     }
 }
 
-struct Text<'a>(&'a str);
+struct TraceParent<'a>(&'a str);
 
-impl Extractor for Text<'_> {
+impl Extractor for TraceParent<'_> {
     fn get(&self, key: &str) -> Option<&str> {
         (key == TRACEPARENT).then_some(self.0)
     }
@@ -177,7 +177,7 @@ mod tests {
     fn a_call_is_recorded_as_its_caller_decided_and_else_by_chance() {
         let told = |flags: &str| {
             let text = PARENT.strip_suffix("01").map(|parent| format!("{parent}{flags}"));
-            read(&Text(&text.unwrap())).unwrap()
+            read(&TraceParent(&text.unwrap())).unwrap()
         };
         for (caller, ratio, chance, expected) in [
             (Some("01"), None, 0.0, false),

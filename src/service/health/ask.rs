@@ -17,7 +17,7 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Whom to ask, and for what.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct Question {
+pub struct HealthQuestion {
     /// Ask the service at this address, `host:port` [default: where this one listens by default]
     #[arg(long, value_name = "ADDR")]
     pub addr: Option<String>,
@@ -34,7 +34,7 @@ pub struct Question {
     clippy::print_stderr,
     reason = "the answer is for whoever asked on the command line"
 )]
-pub fn ask(question: &Question, default_addr: &str) -> ExitCode {
+pub fn ask(question: &HealthQuestion, default_addr: &str) -> ExitCode {
     let addr = question.addr.as_deref().unwrap_or(default_addr);
     let runtime = Builder::new_current_thread().enable_all().build();
     let answer = runtime

@@ -6,12 +6,12 @@ use prometheus_client::{encoding::text::encode, registry::Registry};
 
 /// A format of text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::service) enum Format {
+pub(in crate::service) enum MetricsFormat {
     OpenMetrics,
     Prometheus,
 }
 
-impl Format {
+impl MetricsFormat {
     /// The one that a scraper wants, by its header `accept`.
     pub(in crate::service) fn wanted(accept: &str) -> Self {
         if accept.contains("application/openmetrics-text") {
@@ -35,12 +35,12 @@ impl Format {
 /// # Errors
 ///
 /// When a metric cannot be written, which none of ours refuses.
-pub(in crate::service) fn render(registry: &Registry, format: Format) -> Result<String, fmt::Error> {
+pub(in crate::service) fn render(registry: &Registry, format: MetricsFormat) -> Result<String, fmt::Error> {
     let mut text = String::new();
     encode(&mut text, registry)?;
     Ok(match format {
-        Format::OpenMetrics => text,
-        Format::Prometheus => to_prometheus(&text),
+        MetricsFormat::OpenMetrics => text,
+        MetricsFormat::Prometheus => to_prometheus(&text),
     })
 }
 
@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn a_scraper_gets_what_it_asks_for() {
         let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3";
-        assert_eq!(Format::wanted(prometheus), Format::OpenMetrics);
-        assert_eq!(Format::wanted("*/*"), Format::Prometheus);
+        assert_eq!(MetricsFormat::wanted(prometheus), MetricsFormat::OpenMetrics);
+        assert_eq!(MetricsFormat::wanted("*/*"), MetricsFormat::Prometheus);
     }
 }

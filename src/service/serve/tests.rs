@@ -22,7 +22,7 @@ const WORKERS: usize = 2;
 /// How long a probe waits for its answer.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
-const LIMITS: Limits = Limits {
+const LIMITS: TransportLimits = TransportLimits {
     streams_per_connection: 1,
     connections: 1,
     message_bytes: 1024,

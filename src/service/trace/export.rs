@@ -79,7 +79,7 @@ pub struct Traces {
 
 impl Traces {
     /// What records spans, and what sends them. Neither does anything yet.
-    pub(in crate::service) fn open(self) -> (SdkTracer, Sender) {
+    pub(in crate::service) fn open(self) -> (SdkTracer, SpanSender) {
         let (queue, spans) = mpsc::channel(QUEUE);
         let resource = Resource::builder_empty()
             .with_attributes([
@@ -92,11 +92,11 @@ impl Traces {
                 self.ratio,
             )))))
             .with_resource(resource.clone())
-            .with_span_processor(Queue(queue))
+            .with_span_processor(SpanQueue(queue))
             .build();
         // A second one of a process has no effect, like a second subscriber.
         RATIO.set(self.ratio).ok();
-        let sender = Sender {
+        let sender = SpanSender {
             collector: self.collector,
             resource,
             spans,
@@ -150,9 +150,9 @@ where
 
 /// The end of the queue at which spans go in.
 #[derive(Debug)]
-struct Queue(mpsc::Sender<SpanData>);
+struct SpanQueue(mpsc::Sender<SpanData>);
 
-impl SpanProcessor for Queue {
+impl SpanProcessor for SpanQueue {
     fn on_start(&self, _span: &mut Span, _context: &Context) {}
 
     fn on_end(&self, span: SpanData) {
@@ -172,13 +172,13 @@ impl SpanProcessor for Queue {
 
 /// Sends spans to the collector.
 #[derive(Debug)]
-pub(in crate::service) struct Sender {
+pub(in crate::service) struct SpanSender {
     collector: Uri,
     resource: Resource,
     spans: mpsc::Receiver<SpanData>,
 }
 
-impl Sender {
+impl SpanSender {
     /// Sends until `stop` is cancelled, then what is queued, for at most a second. Best effort: without it spans are
     /// dropped and counted.
     pub(in crate::service) async fn run(self, stop: CancellationToken) {
