@@ -54,7 +54,7 @@ impl DisplayName {
     /// other characters, at most 63 characters; `model` when nothing is left.
     ///
     /// ```
-    /// use crate::resource::model::DisplayName;
+    /// use switchboard::resource::model::DisplayName;
     /// assert_eq!(DisplayName::parse("Mistral 7B (GPU 1)")?.to_id(), "mistral-7b-gpu-1");
     /// assert_eq!(DisplayName::parse("模型")?.to_id(), "model");
     /// # Ok::<(), switchboard::resource::model::ModelPartError>(())
