@@ -23,4 +23,5 @@ pub mod seal;
 pub mod secret;
 #[cfg(feature = "service")]
 pub mod service;
+pub mod stream;
 pub mod violation;

@@ -2,10 +2,13 @@
 //!
 //! A value of these types is well spelled; whether such a resource exists is another question.
 
+mod router;
+
 use std::{fmt, str::FromStr, sync::Arc};
 
 use aws_lc_rs::rand;
 
+pub use self::router::{Group, GroupError, RouterId, RouterIdError};
 use crate::reason::FieldReason;
 
 /// Why a text is not a name.

@@ -6,8 +6,9 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use switchboard::{
-    names::{CredentialId, ModelName},
+    names::{CredentialId, ModelName, RouterId},
     reason::Reason,
+    stream::{CheckedStep, Culprit, EndpointCheck, Mode, StepEnd},
 };
 use tokio::time::{Instant, timeout_at};
 
@@ -17,11 +18,9 @@ use crate::{
         state::{Change, State},
         write::{CreateModel, UpdateModel, Write as _, WriteError},
     },
-    feed::welcome::Mode,
     fleet::{
         Fleet, Seen,
-        check::{AskError, EndpointCheck, Fault, Outcome, RUNNING_MAX, Step, Target, Unsaved},
-        report::RouterId,
+        check::{AskError, RUNNING_MAX, Target, Unsaved},
     },
 };
 
@@ -299,11 +298,11 @@ impl Obstacle {
         EndpointCheck {
             endpoint: "".into(),
             passed: false,
-            steps: vec![Step {
+            steps: vec![CheckedStep {
                 step: ROUTER.into(),
-                outcome: Outcome::Failed,
+                end: StepEnd::Failed,
                 latency: None,
-                fault: Some(Fault::Switchboard),
+                culprit: Some(Culprit::Switchboard),
                 reason: reason.as_str().into(),
                 message: message.into(),
                 remedy: remedy.into(),

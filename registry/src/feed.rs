@@ -14,13 +14,14 @@ pub mod welcome;
 pub mod withheld;
 
 #[cfg(test)]
-pub(crate) mod testing;
-#[cfg(test)]
 mod tests;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use switchboard::history::View;
+use switchboard::{
+    history::View,
+    stream::{Hello, Mode, Resume, Welcome},
+};
 use tokio::{
     select,
     sync::{Semaphore, watch},
@@ -34,14 +35,13 @@ use self::{
     frame::Frame,
     shelf::Shelf,
     stream::{Begin, Frames, Keeper, Line, Source},
-    welcome::{Mode, Resume, ResumeError, Welcome},
+    welcome::ResumeError,
     withheld::Withheld,
 };
 use crate::{
     domain::state::State,
     fleet::{
         Fleet, FleetFull,
-        report::Hello,
         uplink::{self, Messages, UplinkError},
     },
     pulse::Pulse,
@@ -174,9 +174,10 @@ impl Feed {
         let place = Arc::clone(&self.watchers)
             .try_acquire_owned()
             .map_err(|_none_left| FeedError::TooManyWatchers)?;
-        let welcome = welcome::for_watcher(resume, include_snapshot, &self.state().items)?;
+        let state = self.state();
+        let mode = welcome::for_watcher(resume, include_snapshot, &state.items)?;
         let keeper = self.keeper(CancellationToken::new());
-        let begin = self.begin(welcome, View::Config);
+        let begin = self.begin(resume, mode, &state, View::Config);
         Ok(self.spawn(async move |line| {
             let _place = place;
             keeper.run(begin, line).await
@@ -203,17 +204,18 @@ impl Feed {
         let Hello {
             resume, want_snapshot, ..
         } = hello;
-        let welcome = welcome::for_router(resume, want_snapshot, &self.state().items);
-        let mut member = self.fleet.join(hello, welcome.mode)?;
-        let _withheld = match welcome.mode {
+        let state = self.state();
+        let mode = welcome::for_router(resume, want_snapshot, &state.items);
+        let mut member = self.fleet.join(hello, mode)?;
+        let _withheld = match mode {
             Mode::Withheld(why) => Some(self.withheld.enter(why, resume)),
-            Mode::Resumed(_) | Mode::Snapshot(_) => None,
+            Mode::Resumed | Mode::Snapshot(_) => None,
         };
-        let is_judged = !matches!(welcome.mode, Mode::Withheld(_));
+        let is_judged = !matches!(mode, Mode::Withheld(_));
         let silence_max = self.heartbeat.mul_f64(2.5);
         let begin = Begin {
             orders: member.orders(),
-            ..self.begin(welcome, View::Router)
+            ..self.begin(resume, mode, &state, View::Router)
         };
         let keeper = self.keeper(member.replaced());
         // Neither side waits for the other; the first to end ends the stream.
@@ -228,13 +230,17 @@ impl Feed {
         }
     }
 
-    const fn begin(&self, welcome: Welcome, view: View) -> Begin {
-        let follower = Follower::new(view, &welcome);
-        let heartbeat = self.heartbeat;
-        let welcome = Frame::Welcome { welcome, heartbeat };
+    /// The beginning of a stream that was judged by `state`.
+    fn begin(&self, resume: Resume, mode: Mode, state: &State, view: View) -> Begin {
+        let welcome = Welcome {
+            head: state.items.cursor(view),
+            oldest_resumable: state.items.oldest_resumable(),
+            heartbeat: self.heartbeat,
+            mode,
+        };
         Begin {
-            welcome,
-            follower,
+            welcome: Frame::Welcome(welcome),
+            follower: Follower::new(view, resume, &welcome),
             orders: None,
         }
     }

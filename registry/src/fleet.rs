@@ -6,8 +6,8 @@
 
 pub mod check;
 pub mod health;
+mod news;
 mod pace;
-pub mod report;
 pub mod uplink;
 pub mod wait;
 mod waiter;
@@ -15,18 +15,22 @@ mod waiter;
 use std::{collections::BTreeMap, ops::Bound, sync::Arc, time::Duration};
 
 use parking_lot::{Mutex, MutexGuard};
-use switchboard::{names::InstanceId, resource::model::Model};
+use switchboard::{
+    names::{Group, InstanceId, RouterId},
+    resource::model::Model,
+    stream::{Findings, Hello, Mode, Report},
+};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    check::{Checks, Findings, Order},
+    check::{Checks, Order},
     health::{EndpointHealth, Health},
+    news::{News, news_since},
     pace::Pace,
-    report::{Group, Hello, News, Report, RouterId},
     waiter::Wait,
 };
-use crate::{domain::state::State, feed::welcome::Mode};
+use crate::domain::state::State;
 
 /// The most routers at a time: four times what one registry is meant for, so that only a fault meets it. One more is
 /// refused.
@@ -309,7 +313,7 @@ impl Member {
             }
             std::mem::replace(&mut connected.newest, Arc::clone(&report))
         };
-        for news in report.news_since(&before) {
+        for news in news_since(&report, &before) {
             self.tell(news, &report);
         }
     }
@@ -345,7 +349,7 @@ impl Member {
             ),
             News::Holds(held) => tracing::warn!(
                 router.id = %router, router.instance = %instance,
-                resource = %held.resource, field = %held.field, reason = %held.reason, cause = ?held.why,
+                resource = %held.resource, field = %held.field, reason = %held.reason, cause = ?held.kind,
                 revision = held.revision.get(), used_revision = held.used_revision.get(), held = report.held_total, untold,
                 "router `{router}` cannot use the newest state of `{}`", held.resource
             ),
@@ -419,7 +423,7 @@ impl Drop for Member {
 
 const fn mode_name(mode: Mode) -> &'static str {
     match mode {
-        Mode::Resumed(_) => "resumed",
+        Mode::Resumed => "resumed",
         Mode::Snapshot(_) => "snapshot",
         Mode::Withheld(_) => "withheld",
     }

@@ -16,4 +16,6 @@ pub mod server;
 pub mod status;
 pub mod store;
 pub mod telemetry;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod wire;

@@ -4,7 +4,6 @@
 //! adds what does not fit the state, and answers once with all of it. Nothing here does I/O.
 
 pub mod batch;
-pub mod change;
 pub mod check;
 pub mod configuration;
 pub mod credential;
@@ -12,9 +11,9 @@ pub mod delete;
 pub mod feature;
 pub mod fleet;
 pub mod history;
+mod item;
 pub mod model;
 pub mod page;
-pub mod report;
 pub mod settings;
 pub mod stored;
 pub mod write;

@@ -12,6 +12,7 @@ use std::{
 use clap::{Args, Parser};
 use http::Uri;
 use switchboard::{
+    names::{Group, RouterId},
     seal::Sealer,
     service::{
         chain::Chain,
@@ -38,10 +39,10 @@ pub struct Config {
     pub admin_addr: SocketAddr,
     /// Base URLs of the registry, tried in order.
     pub registry_addrs: Vec<Uri>,
-    /// The router's stable name, 1 to 255 visible ASCII characters.
-    pub router_id: String,
-    /// What the router belongs to. Empty: nothing.
-    pub group: String,
+    /// The router's stable name.
+    pub router_id: RouterId,
+    /// What the router belongs to.
+    pub group: Group,
     /// How long calls that run may go on after the router was told to stop.
     pub drain_timeout: Duration,
     /// Whether no message of a streamed answer is small.
@@ -74,7 +75,7 @@ fn serve(flags: ServeFlags) -> Result<Serve<Config>, String> {
     let router_id = match flags.router_id {
         Some(given) => given,
         None => host_name()
-            .and_then(|name| router_id(&name))
+            .and_then(|name| RouterId::parse(&name).map_err(|error| error.to_string()))
             .map_err(|error| format!("--router-id {error}"))?,
     };
     let snapshot = match flags.snapshot_file.zip(flags.snapshot_key_file) {
@@ -108,22 +109,6 @@ fn host_name() -> Result<String, String> {
     gethostname::gethostname()
         .into_string()
         .map_err(|_name| "must be given: the host name is no text".to_owned())
-}
-
-fn router_id(text: &str) -> Result<String, String> {
-    if (1..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        Ok(text.to_owned())
-    } else {
-        Err("must have 1 to 255 visible ASCII characters".to_owned())
-    }
-}
-
-fn group(text: &str) -> Result<String, String> {
-    if text.chars().count() <= 255 && !text.chars().any(char::is_control) {
-        Ok(text.to_owned())
-    } else {
-        Err("must have at most 255 characters, none of them a control character".to_owned())
-    }
 }
 
 /// Follows the registry, selects the self-hosted model behind a feature for each call, and streams its answer back.
@@ -165,12 +150,12 @@ struct ServeFlags {
     registry_addr: Vec<Uri>,
 
     /// The name by which the registry knows this router, 1 to 255 visible ASCII characters [default: the host name]
-    #[arg(long, value_name = "ID", value_parser = router_id)]
-    router_id: Option<String>,
+    #[arg(long, value_name = "ID", value_parser = RouterId::parse)]
+    router_id: Option<RouterId>,
 
     /// What this router belongs to, for example a cluster or a zone, at most 255 characters: the registry shows it, and can wait for the routers of one group
-    #[arg(long, value_name = "NAME", default_value = "", value_parser = group)]
-    group: String,
+    #[arg(long, value_name = "NAME", default_value = "", value_parser = Group::parse)]
+    group: Group,
 
     /// After SIGTERM, let calls that run go on for at most this long, for example `110s` or `2m`
     #[arg(long, value_name = "DURATION", default_value = "110s", value_parser = flags::duration)]

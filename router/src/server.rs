@@ -86,7 +86,7 @@ pub struct RouterParts {
 pub fn assemble(config: Config, stop: CancellationToken) -> Result<RouterParts, StartError> {
     let ports = Ports::bind(config.listen_addr, config.admin_addr, LIMITS)?;
     let names = Names::default();
-    let endpoints = Endpoints::new(&config.group, names.clone());
+    let endpoints = Endpoints::new(config.group.as_str(), names.clone());
     let upstream = Upstream::new(CONNECT_TIMEOUT, names.clone(), endpoints.clone()).map_err(StartError::Tls)?;
     tracing::info!(?config, "starting");
 
@@ -103,7 +103,7 @@ pub fn assemble(config: Config, stop: CancellationToken) -> Result<RouterParts, 
             router_id: config.router_id,
             group: config.group,
             instance: InstanceId::random(),
-            build: env!("CARGO_PKG_VERSION").to_owned(),
+            build: env!("CARGO_PKG_VERSION").into(),
             snapshot: config.snapshot,
         },
         Arc::clone(&current),

@@ -15,6 +15,7 @@ mod link;
 pub mod order;
 pub mod persist;
 pub mod received;
+mod report;
 pub mod resource;
 pub mod session;
 pub mod surroundings;

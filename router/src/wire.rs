@@ -1,6 +1,5 @@
 //! The contract's messages to and from the router's own types.
 
-pub mod change;
 pub mod check;
 pub mod inference;
 pub mod resource;

@@ -11,7 +11,7 @@ use switchboard::{
     digest::{ChainDigest, StateDigest},
     endpoint::EndpointUri,
     history::{Cursor, Incarnation, View},
-    names::{CredentialId, FeatureName, IncarnationId, InstanceId, ModelName, Revision, StoreId},
+    names::{CredentialId, FeatureName, Group, IncarnationId, InstanceId, ModelName, Revision, RouterId, StoreId},
     pb::router::{
         self, CandidateOutcome, inference_service_client::InferenceServiceClient,
         inference_service_server::InferenceServiceServer, routing_service_client::RoutingServiceClient,
@@ -360,10 +360,10 @@ impl Router {
         let upstream = Upstream::new(Duration::from_secs(2), names, endpoints.clone()).unwrap();
         let config = SubscriptionConfig {
             registry_addrs: Vec::new(),
-            router_id: "router-1".to_owned(),
-            group: String::new(),
+            router_id: RouterId::parse("router-1").unwrap(),
+            group: Group::default(),
             instance: InstanceId::random(),
-            build: "test".to_owned(),
+            build: "test".into(),
             snapshot: None,
         };
         let progress = Subscription::new(config, Arc::clone(&current), endpoints.clone()).progress();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use switchboard::names::InstanceId;
+use switchboard::names::{Group, InstanceId, RouterId};
 use switchboard_router::{
     current::Current,
     endpoints::Endpoints,
@@ -35,10 +35,10 @@ impl Router {
             registry_addrs: (0..addresses)
                 .map(|address| format!("http://10.0.0.{address}:1").parse().unwrap())
                 .collect(),
-            router_id: process.id(),
-            group: String::new(),
+            router_id: RouterId::parse(&process.id()).unwrap(),
+            group: Group::default(),
             instance,
-            build: "simulated".to_owned(),
+            build: "simulated".into(),
             snapshot: None,
         };
         let surroundings = Surroundings::new(network.clone(), process, Arc::clone(&current), seed);

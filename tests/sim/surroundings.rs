@@ -14,15 +14,14 @@ use fastrand::Rng;
 use futures_util::{StreamExt as _, future, stream::once};
 use parking_lot::Mutex;
 use prost::Message as _;
-use switchboard::pb::{
-    registry::{self, subscribe_request},
-    shared::config_service_server::ConfigService as _,
+use switchboard::{
+    pb::{
+        registry::{self, subscribe_request},
+        shared::config_service_server::ConfigService as _,
+    },
+    stream::RouterMessage,
 };
-use switchboard_registry::{
-    feed::stream::Frames,
-    fleet::{report::Message, uplink::UplinkError},
-    wire::change::encode,
-};
+use switchboard_registry::{feed::stream::Frames, fleet::uplink::UplinkError};
 use switchboard_router::{
     current::Current,
     subscription::{
@@ -188,7 +187,7 @@ impl Connection {
         stream: usize,
         mut pacer: Pacer,
         upward: impl Upward,
-        to: mpsc::Sender<Result<Message, UplinkError>>,
+        to: mpsc::Sender<Result<RouterMessage, UplinkError>>,
     ) {
         let (process, network) = (self.near.process, &self.near.network);
         let mut upward = std::pin::pin!(upward);
@@ -219,7 +218,11 @@ impl Connection {
             };
             network.log.write(Actor::Up(stream), event);
             self.travel(Way::Up, &mut pacer).await;
-            if to.send(Message::try_from(message)).await.is_err() {
+            if to
+                .send(RouterMessage::try_from(message).map_err(UplinkError::from))
+                .await
+                .is_err()
+            {
                 return;
             }
         }
@@ -245,7 +248,7 @@ impl Connection {
                 let _gone = to.send(Err(Status::aborted("the registry ended the stream"))).await;
                 return;
             };
-            let message = registry::SubscribeResponse::decode(encode(frame)).unwrap();
+            let message = registry::SubscribeResponse::decode(frame.encode()).unwrap();
             for message in forger.forge(message) {
                 let event = Event::Said {
                     stream,

@@ -6,11 +6,9 @@ use prost::Message as _;
 use switchboard::{
     history::Cursor,
     pb::registry::{self, subscribe_response::Kind},
+    stream::Resume,
 };
-use switchboard_registry::{
-    feed::{FeedError, stream::Frames, welcome::Resume},
-    wire::change::encode,
-};
+use switchboard_registry::feed::{FeedError, stream::Frames};
 
 use crate::{
     history::{Actor, Event},
@@ -90,7 +88,7 @@ async fn follow(
     let mut random = Rng::with_seed(seed);
     while let Some(Ok(frame)) = frames.next().await {
         // The kinds of a watcher's messages have the numbers of a router's.
-        let message = registry::SubscribeResponse::decode(encode(frame)).unwrap();
+        let message = registry::SubscribeResponse::decode(frame.encode()).unwrap();
         let at = match &message.kind {
             Some(Kind::SnapshotEnd(end)) => end.at.as_ref(),
             Some(Kind::Delta(delta)) if !delta.more => delta.to.as_ref(),

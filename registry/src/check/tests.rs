@@ -1,11 +1,10 @@
-use switchboard::names::InstanceId;
+use switchboard::{
+    names::{Group, InstanceId},
+    stream::{Hello, HistoryRefusal, HistoryRefusalWhy, Report, Resume, SnapshotWhy, WithheldWhy},
+};
 
 use super::*;
-use crate::feed::welcome::{Resume, SnapshotWhy, WithheldWhy};
-use crate::fleet::{
-    Fleet,
-    report::{Group, Hello, HistoryRefusal, HistoryRefusalWhy, Report},
-};
+use crate::fleet::Fleet;
 
 fn seen(id: &str, can_check: bool, mode: Mode, reported: Option<u64>) -> Seen {
     Seen {
@@ -87,8 +86,8 @@ fn whatever_keeps_a_router_from_answering_is_a_failed_check_with_a_reason() {
         let [step] = &*check.steps else { panic!("{check:?}") };
         assert!(!check.passed);
         assert_eq!(
-            (&*step.step, step.fault, &*step.reason),
-            (ROUTER, Some(Fault::Switchboard), reason)
+            (&*step.step, step.culprit, &*step.reason),
+            (ROUTER, Some(Culprit::Switchboard), reason)
         );
     }
 }

@@ -1,6 +1,7 @@
 //! The resources as they are stored, streamed and hashed, at one revision, with the digests of the revisions before.
 
 mod past;
+mod relation;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,7 +19,10 @@ use switchboard::{
 };
 
 use self::past::Log;
-pub use self::past::{Cut, Past, Retention};
+pub use self::{
+    past::{Cut, Past, Retention},
+    relation::Relation,
+};
 use super::life::{Beginning, Life, NewLife};
 
 /// One resource with the bytes by which it is stored and hashed. Nobody encodes it again.

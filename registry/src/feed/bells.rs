@@ -94,7 +94,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::feed::testing::History;
+    use crate::testing::History;
 
     #[tokio::test]
     async fn whoever_was_answered_runs_before_those_who_follow() {

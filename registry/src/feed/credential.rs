@@ -53,7 +53,7 @@ mod tests {
     use switchboard::secret::ApiToken;
 
     use super::*;
-    use crate::feed::testing::History;
+    use crate::testing::History;
 
     #[test]
     fn only_exactly_the_credential_that_is_asked_for_is_handed_out() {

@@ -10,14 +10,14 @@ use bytes::Bytes;
 use switchboard::{
     history::{Cursor, Incarnation, View},
     names::Revision,
+    stream::{Bookmark, Mode, Resume, Welcome},
 };
 use tokio::time::Instant;
 
 use super::{
-    frame::{Bookmark, Frame},
+    frame::Frame,
     run::Run,
     shelf::{Share, Shelf},
-    welcome::{Mode, Welcome},
 };
 use crate::domain::state::State;
 
@@ -65,11 +65,11 @@ pub enum Next {
 }
 
 impl Follower {
-    /// A follower of `view` that was welcomed so.
+    /// A follower of `view` that came with `resume` and was welcomed so.
     #[must_use]
-    pub const fn new(view: View, welcome: &Welcome) -> Self {
+    pub fn new(view: View, resume: Resume, welcome: &Welcome) -> Self {
         let phase = match welcome.mode {
-            Mode::Resumed(at) => Phase::Following(at),
+            Mode::Resumed => Phase::Following(resume.cursor().copied().unwrap_or(welcome.head)),
             Mode::Snapshot(_) => Phase::SnapshotOwed(welcome.head.revision),
             Mode::Withheld(_) => Phase::Withheld,
         };

@@ -10,16 +10,16 @@ use parking_lot::Mutex;
 use switchboard::{
     history::{Cursor, View},
     names::Revision,
+    stream::{Deleted, Delta, RegistryMessage, SnapshotBegin, SnapshotPart},
 };
 
-use super::frame::{Content, Delta};
-use crate::{
-    domain::{
-        items::{Item, Tombstone},
-        state::State,
-    },
-    wire::change::encode_content,
+use crate::domain::{
+    items::{Item, Tombstone},
+    state::State,
 };
+
+/// A piece of the configuration, before it is encoded.
+type Content = RegistryMessage<Arc<Item>>;
 
 /// The most bytes of one part, unless a single resource is larger.
 pub const PART_BYTES_MAX: usize = 64 * 1024;
@@ -50,7 +50,7 @@ struct Encoded {
 struct Rest {
     state: Arc<State>,
     /// How many parts, and how many of the changes, are encoded.
-    parts: i32,
+    parts: u32,
     changes: usize,
 }
 
@@ -119,7 +119,7 @@ impl Run {
             && let Some(mut rest) = encoded.rest.take()
         {
             let (content, is_last) = self.next_content(&mut rest, encoded.messages.is_empty());
-            encoded.messages.push(encode_content(content));
+            encoded.messages.push(content.encode());
             encoded.rest = (!is_last).then_some(rest);
         }
         let bytes = encoded.messages.get(place)?.clone();
@@ -142,22 +142,22 @@ impl Run {
         let items = &state.items;
         let Some(from) = self.from else {
             if is_first {
-                let begin = Content::SnapshotBegin {
+                let begin = SnapshotBegin {
                     at,
                     resources: items.all(view).count(),
                     bytes: items.all(view).map(|item| item.value.len()).sum(),
                 };
-                return (begin, false);
+                return (Content::SnapshotBegin(begin), false);
             }
             let part = rest.take(items.all(view).map(Change::Upsert));
             if part.upserts.is_empty() {
-                return (Content::SnapshotEnd { at }, true);
+                return (Content::SnapshotEnd(at), true);
             }
-            let content = Content::SnapshotPart {
+            let part = SnapshotPart {
                 part: part.number,
                 resources: part.upserts,
             };
-            return (content, false);
+            return (Content::SnapshotPart(part), false);
         };
         let upserts = items.changed_after(view, from).map(Change::Upsert);
         let part = rest.take(upserts.chain(items.deleted_after(from).map(Change::Delete)));
@@ -168,8 +168,8 @@ impl Run {
             deletes: part.deletes,
             part: part.number,
             more: part.more,
-            commit_time: items.head().commit_time,
-            traceparent: state.traceparent.clone(),
+            commit_time: Some(items.head().commit_time),
+            traceparent: state.traceparent.as_deref().map(Into::into),
         };
         (Content::Delta(delta), !part.more)
     }
@@ -182,9 +182,9 @@ enum Change<'a> {
 
 /// What [`Rest::take`] takes.
 struct Part {
-    number: i32,
+    number: u32,
     upserts: Vec<Arc<Item>>,
-    deletes: Vec<Tombstone>,
+    deletes: Vec<Deleted>,
     more: bool,
 }
 
@@ -205,7 +205,10 @@ impl Rest {
             taken += 1;
             match change {
                 Change::Upsert(item) => part.upserts.push(Arc::clone(item)),
-                Change::Delete(tombstone) => part.deletes.push(tombstone),
+                Change::Delete(tombstone) => part.deletes.push(Deleted {
+                    name: tombstone.key,
+                    revision: tombstone.revision,
+                }),
             }
         }
         part.more = rest.peek().is_some();

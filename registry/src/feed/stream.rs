@@ -20,7 +20,7 @@ use futures_util::{
     Stream, StreamExt as _,
     stream::{self, BoxStream},
 };
-use switchboard::failpoint;
+use switchboard::{failpoint, stream::Goodbye};
 use tokio::{
     select,
     sync::{mpsc, oneshot, watch},
@@ -33,7 +33,7 @@ use super::{
     FeedError,
     bells::Bell,
     follower::{Follower, Next},
-    frame::{Frame, Goodbye},
+    frame::Frame,
     shelf::Shelf,
 };
 use crate::{domain::state::State, fleet::check::Order, pulse::Pulse};
@@ -78,7 +78,7 @@ pub(super) struct Begin {
 /// What the keeper tells the maker of the frames.
 #[derive(Debug, Default)]
 pub(super) struct Orders {
-    turn: Turn,
+    turn: StartTurn,
     /// How many bookmarks have come due so far.
     beats: u64,
     goodbye: Option<Goodbye>,
@@ -88,14 +88,14 @@ pub(super) struct Orders {
 
 /// The turn to begin a snapshot, or a delta where many are: the newest that was given.
 #[derive(Debug, Clone, Copy, Default)]
-struct Turn {
+struct StartTurn {
     /// Turns are counted from 1.
     number: u64,
     /// Whether it can be taken now. One that is not taken in time is over.
     is_open: bool,
 }
 
-impl Turn {
+impl StartTurn {
     /// Whether this very turn can be taken now.
     const fn is_of(self, number: u64) -> bool {
         self.is_open && self.number == number
@@ -273,7 +273,7 @@ impl Maker {
     }
 
     /// The frame that comes next by the newest state.
-    fn make(&mut self, turn: Turn, beats: u64) -> Result<Frame, Hold> {
+    fn make(&mut self, turn: StartTurn, beats: u64) -> Result<Frame, Hold> {
         let Some(follower) = &mut self.follower else {
             return Err(Hold::Until(None));
         };
@@ -314,7 +314,7 @@ impl Maker {
 
     /// Asks for the next turn, unless one that was asked for is still to be given. One that is over without having been
     /// taken is asked for again only here, and so by a reader that reads.
-    fn ask(&mut self, given: Turn) -> Hold {
+    fn ask(&mut self, given: StartTurn) -> Hold {
         if self.asked <= given.number {
             self.asked = given.number + 1;
             self.progress.send_modify(|progress| progress.asked = self.asked);

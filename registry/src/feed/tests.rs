@@ -3,8 +3,9 @@
 use futures_util::StreamExt as _;
 use switchboard::{
     history::Cursor,
-    names::{InstanceId, StoreId},
+    names::{Group, InstanceId, RouterId, StoreId},
     pb::registry::{self, watch_response::Kind},
+    stream::{Bookmark, Goodbye, GoodbyeWhy, Report, RouterMessage, RouterMessageError, SnapshotWhy, WithheldWhy},
 };
 use tokio::{
     sync::mpsc,
@@ -13,13 +14,10 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::{
-    frame::{Bookmark, Goodbye, GoodbyeWhy},
     shelf::{READ_WITHIN, RUNS_KEPT, STARTS},
-    testing::{History, Mirror, content},
-    welcome::{SnapshotWhy, WithheldWhy},
     *,
 };
-use crate::fleet::report::{Group, Message, Report, RouterId};
+use crate::testing::{History, Mirror, content};
 
 mod downward;
 mod lives;
@@ -67,7 +65,7 @@ impl Bench {
         let at = self.history.state().items.cursor(View::Config);
         let mut frames = self.feed.watch(Resume::At(at), false).unwrap();
         let welcome = welcome(&mut frames).await;
-        assert_eq!(welcome.mode, Mode::Resumed(at));
+        assert_eq!(welcome.mode, Mode::Resumed);
         assert_eq!(bookmark(&mut frames).await.at, Some(at));
         frames
     }
@@ -83,7 +81,7 @@ impl Bench {
 
 /// A router that says what the test tells it to.
 struct Router {
-    up: mpsc::Sender<Result<Message, UplinkError>>,
+    up: mpsc::Sender<Result<RouterMessage, UplinkError>>,
     down: Frames,
 }
 
@@ -96,7 +94,7 @@ impl Router {
 
     async fn join(bench: &Bench, hello: Hello) -> Self {
         let router = Self::silent(bench);
-        router.say(Message::Hello(hello)).await;
+        router.say(RouterMessage::Hello(hello)).await;
         router
     }
 
@@ -107,7 +105,7 @@ impl Router {
         (router, mode)
     }
 
-    async fn say(&self, message: Message) {
+    async fn say(&self, message: RouterMessage) {
         self.up.send(Ok(message)).await.unwrap();
     }
 
@@ -135,8 +133,8 @@ fn hello(resume: Resume) -> Hello {
     }
 }
 
-fn received(cursor: Cursor) -> Message {
-    Message::Report(Report {
+fn received(cursor: Cursor) -> RouterMessage {
+    RouterMessage::Report(Report {
         received: Some(cursor),
         ..Report::default()
     })
@@ -148,8 +146,8 @@ async fn frame(frames: &mut Frames) -> Frame {
 
 async fn welcome(frames: &mut Frames) -> Welcome {
     match frame(frames).await {
-        Frame::Welcome { welcome, heartbeat } => {
-            assert_eq!(heartbeat, HEARTBEAT);
+        Frame::Welcome(welcome) => {
+            assert_eq!(welcome.heartbeat, HEARTBEAT);
             welcome
         }
         other => panic!("{other:?}"),

@@ -4,10 +4,12 @@
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
-use switchboard::history::Cursor;
+use switchboard::{
+    history::Cursor,
+    stream::{Resume, WithheldWhy},
+};
 use tokio::sync::watch;
 
-use super::welcome::{Resume, WithheldWhy};
 use crate::domain::life::Mark;
 
 /// The routers that are withheld from. Who they are is known to the fleet.
@@ -105,7 +107,7 @@ mod tests {
     use switchboard::{history::View, names::Revision};
 
     use super::*;
-    use crate::feed::testing::History;
+    use crate::testing::History;
 
     #[test]
     fn the_history_is_accepted_while_no_router_is_withheld_from() {

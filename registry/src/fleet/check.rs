@@ -6,13 +6,13 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
-    time::Duration,
 };
 
 use parking_lot::{Mutex, MutexGuard};
 use switchboard::{
     names::{CheckId, CredentialId, ModelName},
     resource::model::Model,
+    stream::{EndpointCheck, Findings},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -56,71 +56,6 @@ pub struct Unsaved {
     pub is_named: bool,
     /// Whether the stored API token is not for its origins.
     pub is_token_dropped: bool,
-}
-
-/// What a router has found, one for each endpoint.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Findings {
-    /// The check.
-    pub id: CheckId,
-    /// The endpoints.
-    pub endpoints: Vec<EndpointCheck>,
-}
-
-/// What was found of one endpoint.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EndpointCheck {
-    /// The endpoint, as the model gives it. Empty: it did not come that far.
-    pub endpoint: Box<str>,
-    /// Whether no step has failed.
-    pub passed: bool,
-    /// The steps, in order.
-    pub steps: Vec<Step>,
-}
-
-/// One step of a check.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
-    /// Which.
-    pub step: Box<str>,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// How long it took.
-    pub latency: Option<Duration>,
-    /// Where the problem lies.
-    pub fault: Option<Fault>,
-    /// Why it failed, for programs.
-    pub reason: Box<str>,
-    /// What was found, for people.
-    pub message: Box<str>,
-    /// What to do about it.
-    pub remedy: Box<str>,
-}
-
-/// How a step ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// All is well.
-    Passed,
-    /// It failed.
-    Failed,
-    /// It was not taken.
-    Skipped,
-}
-
-/// Where a problem lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// In the model's configuration.
-    Configuration,
-    /// In the API token.
-    Credential,
-    /// In the network.
-    Network,
-    /// In the model server.
-    ModelServer,
-    /// In Switchboard.
-    Switchboard,
 }
 
 /// Why a router cannot be asked, or does not answer.

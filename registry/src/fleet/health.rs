@@ -7,10 +7,13 @@ use std::{
     sync::Arc,
 };
 
-use switchboard::{names::ModelName, resource::model::Model};
+use switchboard::{
+    names::{ModelName, RouterId},
+    resource::model::Model,
+    stream::{EndpointReport, EndpointState},
+};
 use tokio::time::Instant;
 
-use super::report::{EndpointReport, EndpointState, RouterId};
 use crate::domain::state::State;
 
 /// How many endpoints are kept of one router, and how many of all: what finds no room is left out.

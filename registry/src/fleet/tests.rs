@@ -1,10 +1,9 @@
 //! Who is connected, and who is waited for.
 
+use switchboard::stream::{Resume, SnapshotWhy};
+
 use super::*;
-use crate::feed::{
-    testing::History,
-    welcome::{Resume, SnapshotWhy},
-};
+use crate::testing::History;
 
 const MODE: Mode = Mode::Snapshot(SnapshotWhy::First);
 

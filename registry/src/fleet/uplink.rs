@@ -3,17 +3,11 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt as _};
-use switchboard::violation::Violations;
+use switchboard::stream::{Hello, Report, RouterMessage, RouterMessageError};
 use tokio::{sync::watch, time::timeout};
 
-use super::{
-    Member,
-    report::{Hello, Message, Report},
-};
-use crate::{
-    domain::{items::Items, state::State},
-    feed::welcome::has_been_at,
-};
+use super::Member;
+use crate::domain::{items::Items, state::State};
 
 /// How long a router may take for its `hello`.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
@@ -21,18 +15,12 @@ const HELLO_WITHIN: Duration = Duration::from_secs(5);
 /// Why a router's stream cannot go on: the rule that it broke.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UplinkError {
-    /// A message has bad fields.
-    #[error("a message has bad fields")]
-    Malformed(Violations),
-    /// A message is of no kind that this version knows.
-    #[error("each message must be a `hello`, a `report` or a `check_result`")]
-    UnknownMessage,
+    /// A message cannot be used.
+    #[error(transparent)]
+    Message(#[from] RouterMessageError),
     /// A message could not be received or decoded.
     #[error("each message must be readable")]
     Unreadable,
-    /// A message is larger than any that a router has reason to send.
-    #[error("each message must have at most 4 MiB")]
-    TooLarge,
     /// The first message did not come in time.
     #[error("`hello` must come within 5 s")]
     HelloLate,
@@ -54,7 +42,7 @@ pub enum UplinkError {
 }
 
 /// Messages of one router.
-pub type Messages = Pin<Box<dyn Stream<Item = Result<Message, UplinkError>> + Send>>;
+pub type Messages = Pin<Box<dyn Stream<Item = Result<RouterMessage, UplinkError>> + Send>>;
 
 /// Waits for the `hello`; `None` when the router left without one.
 ///
@@ -71,8 +59,8 @@ pub async fn greeting(messages: &mut Messages) -> Result<Option<Hello>, UplinkEr
         .map_err(|_elapsed| UplinkError::HelloLate)?;
     match first.transpose()? {
         None => Ok(None),
-        Some(Message::Hello(hello)) => Ok(Some(hello)),
-        Some(Message::Report(_) | Message::Findings(_)) => Err(UplinkError::HelloMissing),
+        Some(RouterMessage::Hello(hello)) => Ok(Some(hello)),
+        Some(RouterMessage::Report(_) | RouterMessage::Findings(_)) => Err(UplinkError::HelloMissing),
     }
 }
 
@@ -102,9 +90,9 @@ pub async fn listen(
             .map_err(|_elapsed| UplinkError::Silent)?;
         match message.transpose()? {
             None => return Ok(()),
-            Some(Message::Findings(findings)) => member.check_findings(findings),
-            Some(Message::Hello(_)) => return Err(UplinkError::HelloAgain),
-            Some(Message::Report(report)) => {
+            Some(RouterMessage::Findings(findings)) => member.check_findings(findings),
+            Some(RouterMessage::Hello(_)) => return Err(UplinkError::HelloAgain),
+            Some(RouterMessage::Report(report)) => {
                 let state = Arc::clone(&published.borrow());
                 // A new life ends the stream, and what the router says until then is of the life before.
                 if is_judged && life == state.items.incarnation() {
@@ -127,7 +115,7 @@ fn judge(report: &Report, items: &Items) -> Result<(), UplinkError> {
         ("report.persisted", &report.persisted),
     ];
     for (field, cursor) in cursors {
-        if cursor.is_some_and(|cursor| !has_been_at(&cursor, items)) {
+        if cursor.is_some_and(|cursor| !items.has_been_at(&cursor)) {
             return Err(UplinkError::ForeignCursor { field });
         }
     }

@@ -11,14 +11,12 @@ use std::{
 
 use switchboard::{
     history::Incarnation,
-    names::{IncarnationId, Revision},
+    names::{Group, IncarnationId, Revision, RouterId},
+    stream::{HeldReport, Mode, Report},
 };
 
-use super::{
-    Key, ROUTERS_MAX,
-    report::{Group, Held, HeldWhy, Report, RouterId},
-};
-use crate::{domain::state::State, feed::welcome::Mode};
+use super::{Key, ROUTERS_MAX};
+use crate::domain::state::State;
 
 /// The most routers that an error names.
 const NAMED_MAX: usize = 20;
@@ -95,7 +93,7 @@ pub struct Refused {
     /// The router.
     pub router: RouterId,
     /// The item, with what is wrong with it.
-    pub held: Held,
+    pub held: HeldReport,
 }
 
 /// A revision that is in force on all.
@@ -147,7 +145,7 @@ struct Place {
 enum Standing {
     Behind,
     InForce,
-    Refused(Held),
+    Refused(HeldReport),
 }
 
 /// A revision, with the state by which is told whether an item changed up to it: the newest when the wait began.
@@ -335,7 +333,7 @@ impl Place {
         !self.is_withheld && self.standing == Standing::InForce
     }
 
-    const fn refused(&self) -> Option<&Held> {
+    const fn refused(&self) -> Option<&HeldReport> {
         match &self.standing {
             Standing::Refused(held) if !self.is_withheld => Some(held),
             Standing::Refused(_) | Standing::Behind | Standing::InForce => None,
@@ -364,7 +362,7 @@ impl Goal {
         let refused = report
             .held
             .iter()
-            .find(|held| is_refused(held) && self.changed(held) == Changed::Yes);
+            .find(|held| held.kind.is_lasting() && self.changed(held) == Changed::Yes);
         if let Some(refused) = refused {
             return Standing::Refused(refused.clone());
         }
@@ -376,7 +374,7 @@ impl Goal {
         }
     }
 
-    fn changed(&self, held: &Held) -> Changed {
+    fn changed(&self, held: &HeldReport) -> Changed {
         if held.used_revision >= self.revision {
             return Changed::No;
         }
@@ -389,14 +387,6 @@ impl Goal {
             Some(item) if item.revision > held.used_revision => Changed::Yes,
             Some(_) | None => Changed::No,
         }
-    }
-}
-
-/// Whether only a change of the item or of the router can help.
-const fn is_refused(held: &Held) -> bool {
-    match held.why {
-        HeldWhy::Refused | HeldWhy::CapabilityMissing => true,
-        HeldWhy::CredentialPending | HeldWhy::Dependency => false,
     }
 }
 

@@ -5,6 +5,7 @@ use switchboard::{
     encoded::Encoded,
     failure::Failure,
     pb::{registry, shared::config_service_server::ConfigService},
+    stream::{Resume, RouterMessage},
 };
 use tonic::{Request, Response, Status, Streaming};
 
@@ -15,7 +16,7 @@ use crate::{
         credential::{self, CredentialError},
         stream::Frames,
     },
-    fleet::{report::Message, uplink::UplinkError},
+    fleet::uplink::UplinkError,
     wire::{
         self,
         credential::{CredentialKey, CredentialOwner},
@@ -47,7 +48,7 @@ impl ConfigService for ConfigApi {
             resume,
             include_snapshot,
         } = request.into_inner();
-        let resume = wire::change::resume(resume.as_ref());
+        let resume = Resume::read(resume.as_ref());
         let frames = self
             .feed
             .watch(resume, include_snapshot.unwrap_or(true))
@@ -60,7 +61,7 @@ impl ConfigService for ConfigApi {
         request: Request<Streaming<registry::SubscribeRequest>>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
         let messages = request.into_inner().map(|message| match message {
-            Ok(message) => Message::try_from(message),
+            Ok(message) => RouterMessage::try_from(message).map_err(UplinkError::from),
             Err(_status) => Err(UplinkError::Unreadable),
         });
         // The answer begins before the hello has come: some clients send nothing until they have its head.
@@ -143,7 +144,7 @@ fn responses(frames: Frames) -> Responses {
     frames
         .map(|frame| {
             frame
-                .map(|frame| wire::change::encode(frame).into())
+                .map(|frame| frame.encode().into())
                 .map_err(|error| Failure::from(error).into())
         })
         .boxed()
@@ -177,10 +178,10 @@ mod tests {
             credential::{Credential, SetCredential},
             state::State,
         },
-        feed::testing::History,
         fleet::Fleet,
         pulse::Pulse,
         store,
+        testing::History,
     };
 
     type Client = ConfigServiceClient<ConfigServiceServer<ConfigApi>>;

@@ -47,7 +47,7 @@ impl ModelApi {
         let asked = wire::check::wanted(request.into_inner(), allowed.map(deadline::less_margin));
         let (wanted, allowed) = asked?;
         let checks = check::check(&self.fleet, &self.commit.state(), wanted, allowed).await?;
-        Ok(wire::check::answer(checks))
+        Ok(wire::check::answer(&checks))
     }
 
     fn read(&self, request: &registry::GetModelRequest) -> Result<registry::Model, Failure> {

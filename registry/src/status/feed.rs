@@ -5,6 +5,7 @@ use std::time::Duration;
 use switchboard::{
     failure::Failure,
     reason::{FieldReason, Reason, key},
+    stream::RouterMessageError,
     violation::Violations,
 };
 
@@ -55,15 +56,14 @@ impl From<ResumeError> for Failure {
 impl From<UplinkError> for Failure {
     fn from(error: UplinkError) -> Self {
         match &error {
-            UplinkError::Malformed(violations) => {
+            UplinkError::Message(RouterMessageError::Malformed(violations)) => {
                 let first = violations.as_slice().first();
                 let first = first.map(|bad| format!(": `{}` {}", bad.field, bad.description));
                 let message = format!("{error}{}", first.unwrap_or_default());
                 Self::new(Reason::StreamProtocolViolation, message).with_fields(violations)
             }
-            UplinkError::UnknownMessage
+            UplinkError::Message(RouterMessageError::UnknownKind | RouterMessageError::TooLarge)
             | UplinkError::Unreadable
-            | UplinkError::TooLarge
             | UplinkError::HelloLate
             | UplinkError::HelloMissing
             | UplinkError::HelloAgain
@@ -161,7 +161,7 @@ mod tests {
                 "CURSOR_INVALID",
             ),
             (
-                UplinkError::UnknownMessage.into(),
+                UplinkError::from(RouterMessageError::UnknownKind).into(),
                 Code::InvalidArgument,
                 "STREAM_PROTOCOL_VIOLATION",
             ),
@@ -171,7 +171,7 @@ mod tests {
                 "STREAM_PROTOCOL_VIOLATION",
             ),
             (
-                UplinkError::TooLarge.into(),
+                UplinkError::from(RouterMessageError::TooLarge).into(),
                 Code::InvalidArgument,
                 "STREAM_PROTOCOL_VIOLATION",
             ),
@@ -249,7 +249,7 @@ mod tests {
             FieldReason::ValueOutOfRange,
             "must not be negative",
         );
-        let status = status(UplinkError::Malformed(violations));
+        let status = status(UplinkError::from(RouterMessageError::Malformed(violations)));
         assert_eq!(reason(&status), "STREAM_PROTOCOL_VIOLATION");
         assert_eq!(
             status.message(),

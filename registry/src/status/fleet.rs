@@ -82,16 +82,14 @@ fn listed(texts: impl Iterator<Item = String>) -> Vec<String> {
 mod tests {
     use switchboard::{
         history::Incarnation,
-        names::{IncarnationId, Revision},
+        names::{IncarnationId, Revision, RouterId},
+        stream::{HeldKind, HeldReport},
     };
     use tonic::{Code, Status};
     use tonic_types::StatusExt as _;
 
     use super::*;
-    use crate::fleet::{
-        report::{Held, HeldWhy, RouterId},
-        wait::Refused,
-    };
+    use crate::fleet::wait::Refused;
 
     fn revision(number: i64) -> Revision {
         Revision::new(number).unwrap()
@@ -104,13 +102,14 @@ mod tests {
     fn refused(id: &str) -> Refused {
         Refused {
             router: router(id),
-            held: Held {
+            held: HeldReport {
                 resource: "models/a".into(),
                 field: "family".into(),
                 reason: "FAMILY_UNKNOWN".into(),
                 revision: revision(7),
                 used_revision: revision(3),
-                why: HeldWhy::Refused,
+                message: Box::default(),
+                kind: HeldKind::Refused,
             },
         }
     }

@@ -3,33 +3,19 @@
 use std::time::Duration;
 
 use switchboard::{
-    duration,
-    endpoint::EndpointUri,
-    names::{CheckId, ModelName},
-    pb::registry::{self, check_request},
+    names::{CheckId, ModelName, RouterId},
+    pb::registry,
     reason::FieldReason,
+    stream::{CheckRequest, CheckTarget},
     violation::Violations,
 };
 use tokio::time::Instant;
 
-use super::{
-    model, name,
-    report::fields::{Fields, REASON_MAX},
-};
+use super::{model, name};
 use crate::{
     check::{CHECK_MAX, Checked, Routers, Subject, Wanted},
-    fleet::{
-        check::{EndpointCheck, Fault, Findings, Order, Outcome, Step, Target},
-        report::RouterId,
-    },
+    fleet::check::{Order, Target},
 };
-
-/// The most endpoints of a check, and the most steps of one.
-const ENDPOINTS_MAX: usize = 64;
-const STEPS_MAX: usize = 16;
-
-/// The most characters of what a step says to people.
-const MESSAGE_MAX: usize = 1_000;
 
 /// Reads what a call wants, which may take `allowed`; answers also how long it may take.
 ///
@@ -119,146 +105,35 @@ fn new(mut model: registry::Model) -> Subject {
 
 /// The answer of a call.
 #[must_use]
-pub fn answer(checks: Vec<Checked>) -> registry::CheckModelResponse {
+pub fn answer(checks: &[Checked]) -> registry::CheckModelResponse {
     registry::CheckModelResponse {
-        checks: checks.into_iter().map(from_checked).collect(),
+        checks: checks
+            .iter()
+            .map(|Checked { router, check }| check.to_wire(router.to_string()))
+            .collect(),
     }
 }
 
-fn from_checked(Checked { router, check }: Checked) -> registry::ModelCheck {
-    registry::ModelCheck {
-        router: router.to_string(),
-        endpoint: check.endpoint.into(),
-        passed: check.passed,
-        steps: check.steps.into_iter().map(from_step).collect(),
-    }
-}
-
-fn from_step(step: Step) -> registry::CheckStep {
-    let outcome = match step.outcome {
-        Outcome::Passed => registry::CheckOutcome::Passed,
-        Outcome::Failed => registry::CheckOutcome::Failed,
-        Outcome::Skipped => registry::CheckOutcome::Skipped,
-    };
-    let fault = match step.fault {
-        None => registry::Fault::Unspecified,
-        Some(Fault::Configuration) => registry::Fault::Configuration,
-        Some(Fault::Credential) => registry::Fault::Credential,
-        Some(Fault::Network) => registry::Fault::Network,
-        Some(Fault::ModelServer) => registry::Fault::ModelServer,
-        Some(Fault::Switchboard) => registry::Fault::Switchboard,
-    };
-    registry::CheckStep {
-        step: step.step.into(),
-        outcome: outcome.into(),
-        latency: step
-            .latency
-            .and_then(|latency| prost_types::Duration::try_from(latency).ok()),
-        fault: fault.into(),
-        reason: step.reason.into(),
-        message: step.message.into(),
-        remedy: step.remedy.into(),
-    }
-}
-
-/// The message that asks a router. What is left of its time is counted from now.
-pub(super) fn request(order: &Order) -> registry::CheckRequest {
-    let target = match &order.target {
-        Target::Registered(name) => check_request::Target::Model(name.to_string()),
-        Target::Unsaved(unsaved) => {
-            let mut model = unsaved.model.to_stored();
-            model.api_token_dropped = unsaved.is_token_dropped;
-            if !unsaved.is_named {
-                model.name.clear();
-            }
-            check_request::Target::Unsaved(model)
-        }
-    };
-    let left = order.until.saturating_duration_since(Instant::now());
-    registry::CheckRequest {
-        check_id: order.id.to_string(),
-        target: Some(target),
-        credential_id: order.credential.map(|id| id.to_string()).unwrap_or_default(),
-        timeout: prost_types::Duration::try_from(left).ok(),
-    }
-}
-
-/// Reads what a router has found.
-pub(super) fn findings(wire: &registry::CheckResult) -> Result<Findings, Violations> {
-    let mut fields = Fields::default();
-    let id = fields.take("check_result.check_id", CheckId::parse(&wire.check_id));
-    fields.at_most("check_result.checks", wire.checks.len(), ENDPOINTS_MAX);
-    let checks = wire.checks.iter().take(ENDPOINTS_MAX).enumerate();
-    let endpoints = checks
-        .filter_map(|(index, check)| fields.endpoint_check(&format!("check_result.checks[{index}]"), check))
-        .collect();
-    match id {
-        Some(id) => fields.violations.or(Findings { id, endpoints }),
-        None => Err(fields.violations),
-    }
-}
-
-impl Fields {
-    fn at_most(&mut self, field: &str, count: usize, most: usize) {
-        if count > most {
-            let description = format!("must list at most {most}");
-            self.violations.push(field, FieldReason::ValueOutOfRange, description);
-        }
-    }
-
-    fn endpoint_check(&mut self, path: &str, wire: &registry::ModelCheck) -> Option<EndpointCheck> {
-        let endpoint = self.text(&format!("{path}.endpoint"), &wire.endpoint, EndpointUri::LENGTH_MAX);
-        self.at_most(&format!("{path}.steps"), wire.steps.len(), STEPS_MAX);
-        let steps = wire.steps.iter().take(STEPS_MAX).enumerate();
-        let steps = steps
-            .filter_map(|(index, step)| self.step(&format!("{path}.steps[{index}]"), step))
-            .collect();
-        Some(EndpointCheck {
-            endpoint: endpoint?,
-            passed: wire.passed,
-            steps,
-        })
-    }
-
-    fn step(&mut self, path: &str, wire: &registry::CheckStep) -> Option<Step> {
-        let outcome = match wire.outcome() {
-            registry::CheckOutcome::Passed => Some(Outcome::Passed),
-            registry::CheckOutcome::Failed => Some(Outcome::Failed),
-            registry::CheckOutcome::Skipped => Some(Outcome::Skipped),
-            registry::CheckOutcome::Unspecified => {
-                self.unknown(&format!("{path}.outcome"));
-                None
+/// What a router is asked. What is left of its time is counted from now.
+impl From<&Order> for CheckRequest {
+    fn from(order: &Order) -> Self {
+        let target = match &order.target {
+            Target::Registered(name) => CheckTarget::Registered(name.clone()),
+            Target::Unsaved(unsaved) => {
+                let mut model = unsaved.model.to_stored();
+                model.api_token_dropped = unsaved.is_token_dropped;
+                if !unsaved.is_named {
+                    model.name.clear();
+                }
+                CheckTarget::Unsaved(Box::new(model))
             }
         };
-        let fault = match wire.fault() {
-            registry::Fault::Configuration => Some(Fault::Configuration),
-            registry::Fault::Credential => Some(Fault::Credential),
-            registry::Fault::Network => Some(Fault::Network),
-            registry::Fault::ModelServer => Some(Fault::ModelServer),
-            registry::Fault::Switchboard => Some(Fault::Switchboard),
-            registry::Fault::Unspecified => None,
-        };
-        let latency = wire.latency.map(duration::read);
-        if latency == Some(None) {
-            self.violations.push(
-                format!("{path}.latency"),
-                FieldReason::ValueOutOfRange,
-                "must not be negative",
-            );
+        Self {
+            id: order.id,
+            target,
+            credential: order.credential,
+            timeout: order.until.saturating_duration_since(Instant::now()),
         }
-        let step = self.text(&format!("{path}.step"), &wire.step, REASON_MAX);
-        let reason = self.text(&format!("{path}.reason"), &wire.reason, REASON_MAX);
-        let message = self.text(&format!("{path}.message"), &wire.message, MESSAGE_MAX);
-        let remedy = self.text(&format!("{path}.remedy"), &wire.remedy, MESSAGE_MAX);
-        Some(Step {
-            step: step?,
-            outcome: outcome?,
-            latency: latency.flatten(),
-            fault,
-            reason: reason?,
-            message: message?,
-            remedy: remedy?,
-        })
     }
 }
 

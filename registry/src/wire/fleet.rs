@@ -6,21 +6,20 @@ use prost::Message as _;
 use switchboard::{
     duration,
     history::Cursor,
-    names::{IncarnationId, InstanceId, Revision},
+    names::{Group, IncarnationId, InstanceId, Revision, RouterId},
     pb::{registry, types},
     reason::FieldReason,
+    stream::{Mode, Report},
     violation::Violations,
 };
 use tokio::time::Instant;
 
-use super::{change::mode, count, page::Page, timestamp};
+use super::{count, page::Page, timestamp};
 use crate::{
     domain::items::Items,
-    feed::welcome::Mode,
     fleet::{
         Key, ROUTERS_MAX, Seen,
         health::{EndpointHealth, RouterHealth},
-        report::{EndpointState, Group, Held, HeldWhy, HistoryRefusal, HistoryRefusalWhy, Report, RouterId},
         wait::{InForce, Wanted},
     },
 };
@@ -75,7 +74,7 @@ fn router_row(seen: &Seen, items: &Items, now: SystemTime) -> registry::Router {
         is_duplicate,
         can_check: _,
     } = seen;
-    let (mode, mode_reason) = mode(*began);
+    let (mode, mode_reason) = began.to_wire();
     let ago = |age: Duration| now.checked_sub(age).map(timestamp);
     let Report {
         applied,
@@ -84,6 +83,7 @@ fn router_row(seen: &Seen, items: &Items, now: SystemTime) -> registry::Router {
         held,
         held_total,
         history_refusal,
+        probe: _,
         apply_duration,
         endpoints: _,
     } = &**report;
@@ -98,11 +98,11 @@ fn router_row(seen: &Seen, items: &Items, now: SystemTime) -> registry::Router {
         applied: applied.as_ref().map(Into::into),
         persisted: persisted.as_ref().map(Into::into),
         lag: applied.as_ref().and_then(|applied| lag(applied, *began, items)),
-        held: held.iter().map(from_held).collect(),
+        held: held.iter().map(Into::into).collect(),
         held_total: count(*held_total),
         mode: mode.into(),
         mode_reason: mode_reason.into(),
-        history_refusal: history_refusal.as_ref().map(from_refusal),
+        history_refusal: history_refusal.as_ref().map(Into::into),
         apply_duration: prost_types::Duration::try_from(*apply_duration).ok(),
         duplicate: *is_duplicate,
     }
@@ -112,39 +112,6 @@ fn router_row(seen: &Seen, items: &Items, now: SystemTime) -> registry::Router {
 fn lag(applied: &Cursor, began: Mode, items: &Items) -> Option<i64> {
     let is_ours = applied.incarnation == items.incarnation() && !matches!(began, Mode::Withheld(_));
     is_ours.then(|| items.revision().get().saturating_sub(applied.revision.get()).max(0))
-}
-
-fn from_held(held: &Held) -> registry::Held {
-    let why = match held.why {
-        HeldWhy::Refused => registry::HeldWhy::Refused,
-        HeldWhy::CapabilityMissing => registry::HeldWhy::CapabilityMissing,
-        HeldWhy::CredentialPending => registry::HeldWhy::CredentialPending,
-        HeldWhy::Dependency => registry::HeldWhy::Dependency,
-    };
-    registry::Held {
-        item: Some(types::Refusal {
-            resource: held.resource.to_string(),
-            field: held.field.to_string(),
-            reason: held.reason.to_string(),
-            // Not kept: the reason says as much.
-            message: String::new(),
-            revision: held.revision.get(),
-        }),
-        why: why.into(),
-        used_revision: held.used_revision.get(),
-    }
-}
-
-fn from_refusal(refusal: &HistoryRefusal) -> registry::HistoryRefusal {
-    let why = match refusal.why {
-        HistoryRefusalWhy::RevisionRegressed => registry::HistoryRefusalWhy::RevisionRegressed,
-        HistoryRefusalWhy::StoreChanged => registry::HistoryRefusalWhy::StoreChanged,
-        HistoryRefusalWhy::StateMismatch => registry::HistoryRefusalWhy::StateMismatch,
-    };
-    registry::HistoryRefusal {
-        why: why.into(),
-        offered: refusal.offered.as_ref().map(Into::into),
-    }
 }
 
 /// Reads a request to wait, of a call that may take `allowed`.
@@ -211,7 +178,7 @@ pub fn health(health: Vec<EndpointHealth>, routers_max: usize) -> Vec<registry::
         let routers = endpoint.routers.iter().take(routers_max);
         Some(registry::EndpointHealth {
             uri: endpoint.uri.to_string(),
-            state: state(worst.state).into(),
+            state: types::EndpointState::from(worst.state).into(),
             reason: worst.reason.to_string(),
             router_count: count(endpoint.router_count),
             routers: routers.map(|told| router_health(told, now, wall)).collect(),
@@ -224,19 +191,9 @@ fn router_health(told: &RouterHealth, now: Instant, wall: SystemTime) -> registr
     let age = now.saturating_duration_since(told.since);
     registry::RouterHealth {
         router: told.router.to_string(),
-        state: state(told.state).into(),
+        state: types::EndpointState::from(told.state).into(),
         reason: told.reason.to_string(),
         observe_time: wall.checked_sub(age).map(timestamp),
-    }
-}
-
-const fn state(state: EndpointState) -> types::EndpointState {
-    match state {
-        EndpointState::Healthy => types::EndpointState::Healthy,
-        EndpointState::BackingOff => types::EndpointState::BackingOff,
-        EndpointState::Recovering => types::EndpointState::Recovering,
-        EndpointState::Ejected => types::EndpointState::Ejected,
-        EndpointState::Misconfigured => types::EndpointState::Misconfigured,
     }
 }
 

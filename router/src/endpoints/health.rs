@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use switchboard::reason::Reason;
+use switchboard::{reason::Reason, stream::EndpointState};
 
 /// What the end of an attempt says of the server that it went to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +37,18 @@ pub enum Health {
 }
 
 impl Health {
+    /// How the server does, without the reason.
+    #[must_use]
+    pub const fn state(self) -> EndpointState {
+        match self {
+            Self::Healthy => EndpointState::Healthy,
+            Self::Recovering(_) => EndpointState::Recovering,
+            Self::Ejected(_) => EndpointState::Ejected,
+            Self::Misconfigured(_) => EndpointState::Misconfigured,
+            Self::BackingOff(_) => EndpointState::BackingOff,
+        }
+    }
+
     /// Why it does not do well.
     #[must_use]
     pub const fn reason(self) -> Option<Reason> {

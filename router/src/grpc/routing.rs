@@ -7,6 +7,7 @@ use switchboard::{
     failure::Failure,
     pb::router::{self, routing_service_server::RoutingService},
     service::request_id::RequestId,
+    stream::{HeldReport, Report},
     violation::Violations,
 };
 use tokio_util::sync::CancellationToken;
@@ -16,7 +17,7 @@ use crate::{
     call::{CallError, CallFailure, CallRefusal, Calls, Context, Outlook},
     catalog::{Caller, Catalog},
     subscription::Progress,
-    wire::{change::HELD_MAX, routing as wire},
+    wire::routing as wire,
 };
 
 /// A status tells of no more servers, nor of more models.
@@ -146,6 +147,7 @@ impl RoutingService for RoutingApi {
         _: Request<router::GetStatusRequest>,
     ) -> Result<Response<router::GetStatusResponse>, Status> {
         let applied = self.progress.applied();
+        let held = applied.held.iter().take(Report::HELD_MAX);
         let age = self.calls.current().age();
         let catalog = self.calls.current().load();
         let endpoints = catalog.as_ref().map(|catalog| self.calls.endpoints().status(catalog));
@@ -154,7 +156,7 @@ impl RoutingService for RoutingApi {
             received: self.progress.received().as_ref().map(Into::into),
             applied: applied.cursor.as_ref().map(Into::into),
             last_contact_age: age.and_then(|age| age.try_into().ok()),
-            held: applied.held.iter().take(HELD_MAX).map(Into::into).collect(),
+            held: held.map(|held| (&HeldReport::from(held)).into()).collect(),
             draining: self.stop.is_cancelled(),
             active_calls: i32::try_from(self.calls.active()).unwrap_or(i32::MAX),
             endpoints: endpoints.iter().flatten().take(TOLD_MAX).map(Into::into).collect(),

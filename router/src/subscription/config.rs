@@ -1,6 +1,6 @@
 //! Whom a subscription follows, and as whom.
 
-use switchboard::names::InstanceId;
+use switchboard::names::{Group, InstanceId, RouterId};
 
 use super::persist::SnapshotFile;
 
@@ -9,14 +9,14 @@ use super::persist::SnapshotFile;
 pub struct SubscriptionConfig {
     /// The registries' base addresses, `http://host:port`, one at least: tried in turn.
     pub registry_addrs: Vec<http::Uri>,
-    /// The router's stable id, 1 to 255 visible ASCII characters.
-    pub router_id: String,
-    /// What the router belongs to. Empty: nothing.
-    pub group: String,
+    /// The router's stable id.
+    pub router_id: RouterId,
+    /// What the router belongs to.
+    pub group: Group,
     /// The id of this start of the process.
     pub instance: InstanceId,
     /// The version of this program, for people.
-    pub build: String,
+    pub build: Box<str>,
     /// Where the newest state is kept for the next start. `None`: nowhere.
     pub snapshot: Option<SnapshotFile>,
 }

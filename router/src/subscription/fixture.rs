@@ -7,6 +7,7 @@ use switchboard::{
     history::{Cursor, Incarnation, View},
     names::{IncarnationId, Revision, StoreId},
     pb::{registry, types},
+    stream::Deleted,
 };
 
 use super::{received::Received, resource::Resource};
@@ -108,9 +109,12 @@ impl Store {
         all.filter(|resource| resource.raw.revision > from).collect()
     }
 
-    pub(crate) fn deleted_after(&self, from: Revision) -> Vec<Arc<str>> {
-        let deleted = self.deleted.iter().filter(|(_, revision)| **revision > from.get());
-        deleted.map(|(name, _)| name.as_str().into()).collect()
+    pub(crate) fn deleted_after(&self, from: Revision) -> Vec<Deleted> {
+        let deleted = self.deleted.iter().map(|(name, number)| Deleted {
+            name: name.as_str().into(),
+            revision: revision(*number),
+        });
+        deleted.filter(|deleted| deleted.revision > from).collect()
     }
 
     pub(crate) fn received(&self) -> Received {

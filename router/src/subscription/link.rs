@@ -6,7 +6,13 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt as _};
-use switchboard::{history::Cursor, pb::registry};
+use switchboard::{
+    history::{Cursor, View},
+    pb::registry,
+    stream::{
+        CheckRequest, Hello, HistoryRefusalWhy, Mode, RegistryMessage, RegistryMessageError, Report, RouterMessage,
+    },
+};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -19,16 +25,16 @@ use tracing::{Instrument as _, debug, info, info_span, warn};
 use super::{
     Applied, SubscriptionConfig,
     checks::{Basis, CHECKS_MAX, Checks},
-    order::{Answer, Order},
+    order::Answer,
     received::Received,
-    session::{Action, Closed, End, Event, Message, Mode, RefusalWhy, Session, Standing},
+    report::{hello, report},
+    session::{Action, Closed, End, Event, Message, Session, Standing},
     surroundings::{Connection as _, Downward, Surroundings, Upward},
 };
 use crate::{
     check::Checker,
     current::Current,
     endpoints::{Endpoints, Following},
-    wire::change::{ENDPOINTS_MAX, MessageError, check_result, hello, report},
 };
 
 /// Reports follow each other no closer.
@@ -80,7 +86,7 @@ struct OpenStream<C> {
 
 enum StreamEvent<C> {
     Connected(C),
-    Message(Result<Message, MessageError>),
+    Message(Result<Message, RegistryMessageError>),
     Ended(Result<(), String>),
 }
 
@@ -194,7 +200,7 @@ impl<S: Surroundings> Link<S> {
             } => {
                 let config = &self.config;
                 let can_check = self.told.checker.is_some();
-                let hello = hello(config, can_check, resume.as_ref(), want_snapshot);
+                let hello = hello(config, can_check, resume, want_snapshot);
                 if let Some(address) = config.registry_addrs.get(address).cloned() {
                     self.open(address, hello);
                 }
@@ -204,7 +210,7 @@ impl<S: Surroundings> Link<S> {
                 self.received.send_replace(Some(received));
             }
             Action::Repeated(revision) => debug!(%revision, "the changes up to revision {revision} came again"),
-            Action::Check(order) => self.check(order),
+            Action::Check(request) => self.check(request),
             Action::Stalled(head) => warn!(
                 %head,
                 "the registry's writer is stuck at revision {head}: changes may be late"
@@ -224,7 +230,7 @@ impl<S: Surroundings> Link<S> {
         }
     }
 
-    fn open(&mut self, address: http::Uri, hello: registry::SubscribeRequest) {
+    fn open(&mut self, address: http::Uri, hello: Hello) {
         while self.readers.try_join_next().is_some() {}
         let (events_in, events) = mpsc::channel(MESSAGES_MAX);
         let (standing, standing_out) = watch::channel(self.session.standing());
@@ -246,7 +252,7 @@ impl<S: Surroundings> Link<S> {
     }
 
     /// Has a check made aside.
-    fn check(&mut self, order: Order) {
+    fn check(&mut self, request: CheckRequest) {
         let connection = self.connection.borrow().clone();
         if let (Some(checker), Some(connection), Some(stream)) = (&self.told.checker, connection, &self.stream) {
             let basis = Basis {
@@ -255,7 +261,7 @@ impl<S: Surroundings> Link<S> {
                 received: self.received.borrow().clone(),
                 catalog: self.told.current.load(),
             };
-            self.checks.begin(order, basis, stream.answers.clone());
+            self.checks.begin(request.into(), basis, stream.answers.clone());
         }
     }
 
@@ -264,11 +270,11 @@ impl<S: Surroundings> Link<S> {
         self.contact = Contact::Held;
         match mode {
             Mode::Resumed => info!("connected to the registry{again}: following where the router was"),
-            Mode::Snapshot { .. } => info!("connected to the registry{again}: a snapshot follows"),
-            Mode::Withheld { .. } => info!("connected to the registry{again}: it sends no configuration"),
+            Mode::Snapshot(_) => info!("connected to the registry{again}: a snapshot follows"),
+            Mode::Withheld(_) => info!("connected to the registry{again}: it sends no configuration"),
         }
         let refusal = self.session.standing().refusal;
-        if let Some(refusal) = refusal.filter(|refusal| refusal.why != RefusalWhy::StateMismatch) {
+        if let Some(refusal) = refusal.filter(|refusal| refusal.why != HistoryRefusalWhy::StateMismatch) {
             let why = refusal.why;
             warn!(
                 ?why,
@@ -326,7 +332,10 @@ async fn read_stream<S: Surroundings>(
             () = events.closed() => break,
         };
         let (event, is_end) = match read {
-            Some(Ok(message)) => (StreamEvent::Message(message.try_into()), false),
+            Some(Ok(message)) => (
+                StreamEvent::Message(RegistryMessage::read(message, View::Router)),
+                false,
+            ),
             None => (StreamEvent::Ended(Ok(())), true),
             Some(Err(status)) => (StreamEvent::Ended(Err(described(&status))), true),
         };
@@ -378,7 +387,7 @@ impl Said {
     }
 
     /// The newest of all, with what has changed of endpoints since the last report.
-    fn newest(&mut self, following: &mut Following) -> registry::SubscribeRequest {
+    fn newest(&mut self, following: &mut Following) -> Report {
         let told = &mut self.told;
         let is_new = told.applied.has_changed().unwrap_or_default();
         let (standing, applied) = (self.standing.borrow_and_update(), told.applied.borrow_and_update());
@@ -389,8 +398,8 @@ impl Said {
         report(
             &standing,
             &applied,
-            persisted.as_ref(),
-            &following.changes(ENDPOINTS_MAX),
+            *persisted,
+            &following.changes(Report::ENDPOINTS_MAX),
         )
     }
 }
@@ -410,18 +419,18 @@ enum Next {
 /// only gives up a stream, it stays open in this direction until the registry ends it, since the next stream has taken its
 /// place or nothing comes any longer.
 fn upward(
-    hello: registry::SubscribeRequest,
+    hello: Hello,
     mut said: Said,
     mut answers: mpsc::Receiver<Answer>,
     leaving: CancellationToken,
 ) -> impl Stream<Item = registry::SubscribeRequest> + Send + 'static {
     async_stream::stream! {
         let mut following = said.told.endpoints.follow();
-        yield hello;
+        yield (&RouterMessage::Hello(hello)).into();
         loop {
             let heartbeat = said.standing.borrow().heartbeat;
             let newest = said.newest(&mut following);
-            yield newest;
+            yield (&RouterMessage::Report(newest)).into();
             let (earliest, latest) = (Instant::now() + REPORT_SPACING, Instant::now() + heartbeat);
             let due = loop {
                 let next = tokio::select! {
@@ -431,7 +440,7 @@ fn upward(
                 };
                 match next {
                     Next::Report(due) => break due,
-                    Next::Answer(answer) => yield check_result(&answer),
+                    Next::Answer(answer) => yield (&RouterMessage::Findings((&answer).into())).into(),
                 }
             };
             if !due {

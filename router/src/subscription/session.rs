@@ -5,28 +5,30 @@
 
 mod backoff;
 mod guard;
-mod message;
 mod scratch;
 mod step;
 
 use std::{sync::Arc, time::Duration};
 
-use switchboard::history::Cursor;
+use switchboard::{
+    history::Cursor,
+    stream::{
+        Bookmark, Delta, GoodbyeWhy, HistoryRefusal, HistoryRefusalWhy, Mode, RegistryMessage, SnapshotWhy, Welcome,
+        WithheldWhy,
+    },
+};
 
 use self::scratch::{DeltaScratch, SnapshotScratch};
-use super::received::Received;
+use super::{received::Received, resource::Resource};
 
 pub(crate) use self::backoff::Backoff;
-pub use self::{
-    guard::{HistoryRefusal, RefusalWhy},
-    message::{Bookmark, Delta, Goodbye, GoodbyeWhy, Message, Mode, SnapshotBegin, SnapshotPart, Welcome},
-    step::{Action, Closed, End, Event},
-};
+pub use self::step::{Action, Closed, End, Event};
 
 /// How long a stream may take from the dial to its welcome.
 pub const OPENING_MAX: Duration = Duration::from_secs(10);
-/// How often bookmarks come where the registry has not said it.
-pub const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(15);
+
+/// A message of the registry as a router reads it. All cursors are of the routers' view.
+pub type Message = RegistryMessage<Resource>;
 
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(10);
@@ -93,7 +95,7 @@ impl Session {
             want_snapshot: false,
             refusal: None,
             probe: 0,
-            heartbeat: HEARTBEAT_DEFAULT,
+            heartbeat: Welcome::HEARTBEAT_DEFAULT,
             heard: Duration::ZERO,
             is_proven: false,
             is_stalled: false,
@@ -204,7 +206,7 @@ impl Session {
                 Ok(vec![Action::Close(match goodbye.why {
                     GoodbyeWhy::TooSlow => Closed::TooSlow,
                     GoodbyeWhy::Moved => Closed::Moved,
-                    GoodbyeWhy::Other => Closed::Goodbye,
+                    GoodbyeWhy::Rotation | GoodbyeWhy::Drain | GoodbyeWhy::Unknown => Closed::Goodbye,
                 })])
             }
             (State::Opening { .. }, Message::Welcome(welcome)) => self.on_welcome(now, &welcome),
@@ -232,7 +234,7 @@ impl Session {
                 }
             }
             // Who has an older state still tells what it finds by that.
-            (State::Loading(_) | State::Following(_), Message::Check(order)) => Ok(vec![Action::Check(order)]),
+            (State::Loading(_) | State::Following(_), Message::Check(request)) => Ok(vec![Action::Check(request)]),
             // No API token is taken from a registry whose history is refused.
             (State::Withheld { .. }, Message::Check(_)) => Ok(Vec::new()),
             // The registry may hold its history to be good and send it: the refusal is to be reported, so it is let pass.
@@ -261,25 +263,30 @@ impl Session {
             return Ok(vec![opened]);
         }
         let state = match (welcome.mode, self.cursor()) {
-            (Mode::Withheld { other_store }, _) => {
-                let why = if other_store {
-                    RefusalWhy::StoreChanged
-                } else {
-                    RefusalWhy::RevisionRegressed
+            (Mode::Withheld(why), _) => {
+                let why = match why {
+                    WithheldWhy::OtherStore => HistoryRefusalWhy::StoreChanged,
+                    WithheldWhy::StaleHistory | WithheldWhy::Ahead | WithheldWhy::Diverged | WithheldWhy::Unknown => {
+                        HistoryRefusalWhy::RevisionRegressed
+                    }
                 };
                 self.withhold(now, why, welcome.head);
                 return Ok(vec![opened]);
             }
             (Mode::Resumed, Some(own)) if own.incarnation == welcome.head.incarnation => State::Following(None),
             (Mode::Resumed, _) => return Err(Closed::Protocol),
-            (Mode::Snapshot { is_fork: false }, Some(own)) if own.incarnation != welcome.head.incarnation => {
+            (Mode::Snapshot(why), Some(own))
+                if why != SnapshotWhy::Fork && own.incarnation != welcome.head.incarnation =>
+            {
                 return Err(Closed::Protocol);
             }
-            (Mode::Snapshot { .. }, _) => State::Loading(None),
+            (Mode::Snapshot(_), _) => State::Loading(None),
         };
         self.state = state;
         // A wrong digest stays reported until a right one has come.
-        self.refusal = self.refusal.filter(|refusal| refusal.why == RefusalWhy::StateMismatch);
+        self.refusal = self
+            .refusal
+            .filter(|refusal| refusal.why == HistoryRefusalWhy::StateMismatch);
         Ok(vec![opened])
     }
 
@@ -297,7 +304,7 @@ impl Session {
         }
     }
 
-    fn on_delta(&mut self, delta: Delta) -> Verdict {
+    fn on_delta(&mut self, delta: Delta<Resource>) -> Verdict {
         let (State::Following(scratch), Some(received)) = (&mut self.state, &mut self.received) else {
             return Err(Closed::Protocol);
         };
@@ -353,14 +360,17 @@ impl Session {
     fn mismatch(&mut self, offered: Cursor) -> Closed {
         self.want_snapshot = true;
         self.refusal = Some(HistoryRefusal {
-            why: RefusalWhy::StateMismatch,
-            offered,
+            why: HistoryRefusalWhy::StateMismatch,
+            offered: Some(offered),
         });
         Closed::Mismatch
     }
 
-    fn withhold(&mut self, now: Duration, why: RefusalWhy, offered: Cursor) {
-        self.refusal = Some(HistoryRefusal { why, offered });
+    fn withhold(&mut self, now: Duration, why: HistoryRefusalWhy, offered: Cursor) {
+        self.refusal = Some(HistoryRefusal {
+            why,
+            offered: Some(offered),
+        });
         let until = (self.addresses > 1).then(|| now + self.heartbeat);
         self.state = State::Withheld { until };
     }

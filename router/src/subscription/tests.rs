@@ -6,7 +6,7 @@ mod restart;
 use std::{net::SocketAddr, time::Duration};
 
 use switchboard::{
-    names::{InstanceId, ModelName},
+    names::{Group, InstanceId, ModelName, RouterId},
     pb::{
         registry::{HeldWhy, HistoryRefusalWhy, Mode},
         types::EndpointState,
@@ -62,10 +62,10 @@ impl Case {
     fn start_router(&mut self, snapshot: Option<SnapshotFile>) {
         let config = SubscriptionConfig {
             registry_addrs: vec![format!("http://{}", self.registry.addr).parse().unwrap()],
-            router_id: "router-1".to_owned(),
-            group: "north".to_owned(),
+            router_id: RouterId::parse("router-1").unwrap(),
+            group: Group::parse("north").unwrap(),
             instance: InstanceId::random(),
-            build: "test".to_owned(),
+            build: "test".into(),
             snapshot,
         };
         self.current = Arc::default();

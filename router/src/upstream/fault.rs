@@ -6,6 +6,7 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 use switchboard::reason::Reason;
+pub use switchboard::stream::Culprit;
 
 use super::{UpstreamError, connector::DialError, metrics::AttemptOutcome};
 use crate::endpoints::Verdict;
@@ -61,21 +62,6 @@ pub enum RepeatCost {
     Free,
     /// One repeat from the retry budget of the model that the call was resolved to.
     Budget,
-}
-
-/// Where a problem with a model server lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Culprit {
-    /// In the model's configuration.
-    Configuration,
-    /// In the API token.
-    Credential,
-    /// In the network.
-    Network,
-    /// In the model server.
-    ModelServer,
-    /// In this router.
-    Switchboard,
 }
 
 impl UpstreamError {

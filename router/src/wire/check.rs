@@ -1,48 +1,37 @@
 //! Checks of models, both ways: what the registry asks for, read, and what was found, written.
 
-use std::time::Duration;
-
 use switchboard::{
-    duration,
-    names::{CheckId, CredentialId, ModelName},
-    pb::registry::{self, check_request},
+    names::ModelName,
+    pb::registry,
+    stream::{CheckRequest, CheckTarget, CheckedStep, EndpointCheck, Findings, StepEnd},
 };
 
 use super::resource;
 use crate::{
-    check::{Finding, Problem, Spec, Step, StepOutcome},
+    check::{Finding, Spec, Step, StepOutcome},
     subscription::{
         order::{Answer, Order, Target},
         resource::Refusal,
     },
-    upstream::fault::Culprit,
 };
 
-/// The longest check.
-const TIMEOUT_MAX: Duration = Duration::from_secs(60);
-
-/// Reads what is to be checked. That a model cannot be used is an answer. `None`: it cannot be read.
-pub(super) fn order(wire: registry::CheckRequest) -> Option<Order> {
-    let target = match wire.target? {
-        check_request::Target::Model(name) => Target::Registered(ModelName::parse(&name).ok()?),
-        check_request::Target::Unsaved(model) => Target::Unsaved {
-            credential: match wire.credential_id.as_str() {
-                "" => None,
-                id => Some(CredentialId::parse(id).ok()?),
+/// Reads the model that is to be checked. That it cannot be used is an answer.
+impl From<CheckRequest> for Order {
+    fn from(request: CheckRequest) -> Self {
+        let target = match request.target {
+            CheckTarget::Registered(name) => Target::Registered(name),
+            CheckTarget::Unsaved(model) => Target::Unsaved {
+                credential: request.credential,
+                is_token_dropped: model.api_token_dropped,
+                spec: unsaved(*model).map(Box::new),
             },
-            is_token_dropped: model.api_token_dropped,
-            spec: unsaved(model).map(Box::new),
-        },
-    };
-    Some(Order {
-        id: CheckId::parse(&wire.check_id).ok()?,
-        target,
-        timeout: wire
-            .timeout
-            .and_then(duration::read)
-            .unwrap_or_default()
-            .min(TIMEOUT_MAX),
-    })
+        };
+        Self {
+            id: request.id,
+            target,
+            timeout: request.timeout,
+        }
+    }
 }
 
 fn unsaved(model: registry::Model) -> Result<Spec, Refusal> {
@@ -50,71 +39,47 @@ fn unsaved(model: registry::Model) -> Result<Spec, Refusal> {
     Ok(Spec::new(&resource::spec(model)?, name.as_ref()))
 }
 
-/// What was found.
-pub(super) fn result(answer: &Answer) -> registry::CheckResult {
-    registry::CheckResult {
-        check_id: answer.id.to_string(),
-        revision: answer.revision.get(),
-        checks: answer.findings.iter().map(finding).collect(),
+impl From<&Answer> for Findings {
+    fn from(answer: &Answer) -> Self {
+        Self {
+            id: answer.id,
+            revision: answer.revision,
+            endpoints: answer.findings.iter().map(endpoint_check).collect(),
+        }
     }
 }
 
-fn finding(finding: &Finding) -> registry::ModelCheck {
+fn endpoint_check(finding: &Finding) -> EndpointCheck {
     let endpoint = finding.endpoint.as_ref();
-    registry::ModelCheck {
-        router: String::new(),
-        endpoint: endpoint
-            .map(|endpoint| endpoint.as_str().to_owned())
-            .unwrap_or_default(),
+    EndpointCheck {
+        endpoint: endpoint.map(|endpoint| endpoint.as_str().into()).unwrap_or_default(),
         passed: finding.passed(),
-        steps: finding.steps.iter().map(step).collect(),
+        steps: finding.steps.iter().map(checked_step).collect(),
     }
 }
 
-fn step(step: &Step) -> registry::CheckStep {
-    let begun = registry::CheckStep {
-        step: step.kind.as_str().to_owned(),
-        latency: step
-            .latency
-            .and_then(|latency| prost_types::Duration::try_from(latency).ok()),
-        ..Default::default()
+fn checked_step(step: &Step) -> CheckedStep {
+    let (end, message, problem) = match &step.outcome {
+        StepOutcome::Passed(remark) => (StepEnd::Passed, remark.as_ref().into(), None),
+        StepOutcome::Skipped(why) => (StepEnd::Skipped, why.as_ref().into(), None),
+        StepOutcome::Failed(problem) => (StepEnd::Failed, bounded(&problem.message), Some(problem)),
     };
-    match &step.outcome {
-        StepOutcome::Passed(remark) => registry::CheckStep {
-            outcome: registry::CheckOutcome::Passed.into(),
-            message: remark.clone().into_owned(),
-            ..begun
-        },
-        StepOutcome::Skipped(why) => registry::CheckStep {
-            outcome: registry::CheckOutcome::Skipped.into(),
-            message: why.clone().into_owned(),
-            ..begun
-        },
-        StepOutcome::Failed(Problem {
-            culprit,
-            reason,
-            message,
-            remedy,
-        }) => registry::CheckStep {
-            outcome: registry::CheckOutcome::Failed.into(),
-            fault: match culprit {
-                Culprit::Configuration => registry::Fault::Configuration,
-                Culprit::Credential => registry::Fault::Credential,
-                Culprit::Network => registry::Fault::Network,
-                Culprit::ModelServer => registry::Fault::ModelServer,
-                Culprit::Switchboard => registry::Fault::Switchboard,
-            }
-            .into(),
-            reason: reason.to_string(),
-            message: bounded(message),
-            remedy: remedy.clone().into_owned(),
-            ..begun
-        },
+    CheckedStep {
+        step: step.kind.as_str().into(),
+        end,
+        latency: step.latency,
+        culprit: problem.map(|problem| problem.culprit),
+        reason: problem
+            .map(|problem| problem.reason.to_string().into())
+            .unwrap_or_default(),
+        message,
+        remedy: problem
+            .map(|problem| problem.remedy.as_ref().into())
+            .unwrap_or_default(),
     }
 }
 
-/// As much as the registry takes: a message may name long identifiers.
-fn bounded(text: &str) -> String {
-    const CHARACTERS_MAX: usize = 1_000;
-    text.chars().take(CHARACTERS_MAX).collect()
+/// As much as a report may have: a message may name long identifiers.
+fn bounded(text: &str) -> Box<str> {
+    text.chars().take(Findings::MESSAGE_MAX).collect::<String>().into()
 }

@@ -8,11 +8,10 @@ use switchboard::{
 };
 use tonic::metadata::MetadataMap;
 
-use super::change;
 use crate::{
     call::{Considered, Outcome, Selected},
     catalog::{Model, Scope, SelectionReason, Setting},
-    endpoints::Status,
+    endpoints::{Health, Status},
 };
 
 /// The most characters of an affinity key.
@@ -107,12 +106,14 @@ pub fn selection(
 impl From<&Status> for router::EndpointStatus {
     fn from(status: &Status) -> Self {
         let identity = &status.identity;
+        let state = status.health.map(|health| types::EndpointState::from(health.state()));
+        let reason = status.health.and_then(Health::reason);
         Self {
             model: identity.model.to_string(),
             uri: identity.uri.as_str().to_owned(),
             address: identity.address.map(|address| address.to_string()).unwrap_or_default(),
-            state: change::state(status.health).into(),
-            reason: change::reason(status.health),
+            state: state.unwrap_or_default().into(),
+            reason: reason.map(|reason| reason.to_string()).unwrap_or_default(),
             in_flight: i32::try_from(status.in_flight).unwrap_or(i32::MAX),
             slowness: status.slowness,
             ramp: status.ramp,

@@ -1,10 +1,13 @@
 use proptest::prelude::*;
-use switchboard::pb::registry::{self, watch_response::Kind};
+use switchboard::{
+    pb::registry::{self, watch_response::Kind},
+    stream::{SnapshotWhy, WithheldWhy},
+};
 
 use super::*;
-use crate::feed::{
+use crate::{
+    feed::welcome,
     testing::{History, Mirror, decoded},
-    welcome::{self, Resume, SnapshotWhy, WithheldWhy},
 };
 
 const VIEW: View = View::Router;
@@ -19,9 +22,12 @@ struct Stream {
 impl Stream {
     fn open(history: &History, mirror: &Mirror) -> Self {
         let resume = mirror.at().map_or(Resume::Nothing, Resume::At);
-        let welcome = welcome::for_router(resume, false, &history.state().items);
         Self {
-            follower: Follower::new(VIEW, &welcome),
+            follower: welcomed(
+                history,
+                resume,
+                welcome::for_router(resume, false, &history.state().items),
+            ),
             mirror: Mirror::resumed(mirror),
             now: Instant::now(),
         }
@@ -50,9 +56,21 @@ impl Stream {
 
 fn resumed(history: &History, revision: i64) -> Follower {
     let at = history.cursor_at(revision, VIEW);
-    let welcome = welcome::for_router(Resume::At(at), false, &history.state().items);
-    assert_eq!(welcome.mode, Mode::Resumed(at));
-    Follower::new(VIEW, &welcome)
+    let mode = welcome::for_router(Resume::At(at), false, &history.state().items);
+    assert_eq!(mode, Mode::Resumed);
+    welcomed(history, Resume::At(at), mode)
+}
+
+/// A follower that came with `resume` and was answered with `mode`.
+fn welcomed(history: &History, resume: Resume, mode: Mode) -> Follower {
+    let items = &history.state().items;
+    let welcome = Welcome {
+        head: items.cursor(VIEW),
+        oldest_resumable: items.oldest_resumable(),
+        heartbeat: Welcome::HEARTBEAT_DEFAULT,
+        mode,
+    };
+    Follower::new(VIEW, resume, &welcome)
 }
 
 /// All that comes until there is nothing more.
@@ -161,7 +179,7 @@ fn a_follower_at_the_floor_goes_on_and_one_below_it_is_lost() {
     assert_eq!((delta.upserts.len(), delta.deletes.len()), (1, 1));
 
     let cursor = below.at().unwrap();
-    let mode = welcome::for_router(Resume::At(cursor), false, &state.items).mode;
+    let mode = welcome::for_router(Resume::At(cursor), false, &state.items);
     assert_eq!(mode, Mode::Snapshot(SnapshotWhy::Compacted));
 }
 
@@ -218,12 +236,7 @@ fn a_bookmark_names_what_was_sent_whole() {
 #[test]
 fn a_withheld_stream_gets_no_configuration() {
     let history = History::with_revisions(1);
-    let welcome = Welcome {
-        head: history.cursor_at(1, VIEW),
-        oldest_resumable: Revision::ZERO,
-        mode: Mode::Withheld(WithheldWhy::Ahead),
-    };
-    let mut follower = Follower::new(VIEW, &welcome);
+    let mut follower = welcomed(&history, Resume::Nothing, Mode::Withheld(WithheldWhy::Ahead));
     assert!(contents(&mut follower, &history).is_empty());
     history.commit([("models/b", 1)]);
     assert!(contents(&mut follower, &history).is_empty());

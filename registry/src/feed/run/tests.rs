@@ -1,7 +1,7 @@
 use switchboard::pb::registry::watch_response::Kind;
 
 use super::*;
-use crate::feed::testing::{History, decoded};
+use crate::testing::{History, decoded};
 
 fn sizes(run: &Run) -> Vec<(usize, usize)> {
     let parts = run.frames().into_iter().filter_map(|bytes| match decoded(&bytes) {

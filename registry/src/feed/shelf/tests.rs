@@ -1,5 +1,5 @@
 use super::*;
-use crate::feed::testing::History;
+use crate::testing::History;
 
 const VIEW: View = View::Router;
 const SECOND: Duration = Duration::from_secs(1);

@@ -3,6 +3,7 @@
 
 use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
 
+use switchboard::stream::{Goodbye, GoodbyeWhy};
 use tokio::{
     select,
     sync::watch,
@@ -10,12 +11,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Begin, Line, Orders, Progress, Turn};
-use crate::feed::{
-    FeedError,
-    frame::{Goodbye, GoodbyeWhy},
-    shelf::Shelf,
-};
+use super::{Begin, Line, Orders, Progress, StartTurn};
+use crate::feed::{FeedError, shelf::Shelf};
 
 /// A stream ends itself at about this age, so that followers spread over registries and addresses.
 const ROTATION: Duration = Duration::from_secs(30 * 60);
@@ -86,7 +83,7 @@ impl Keeper {
         };
         orders.send_modify(|orders| orders.goodbye = Some(goodbye));
         let limit = match goodbye.why {
-            GoodbyeWhy::Rotation | GoodbyeWhy::TooSlow | GoodbyeWhy::Moved => GOODBYE_WITHIN,
+            GoodbyeWhy::Rotation | GoodbyeWhy::TooSlow | GoodbyeWhy::Moved | GoodbyeWhy::Unknown => GOODBYE_WITHIN,
             GoodbyeWhy::Drain => DRAIN_WITHIN,
         };
         let taken = async { while progress.changed().await.is_ok() {} };
@@ -131,7 +128,7 @@ impl Keeper {
                 break;
             }
             let start = self.shelf.start().await;
-            orders.send_modify(|orders| orders.turn = Turn { number, is_open: true });
+            orders.send_modify(|orders| orders.turn = StartTurn { number, is_open: true });
             select! {
                 biased;
                 used = progress.wait_for(|progress| progress.used >= number) => drop(used),

@@ -127,7 +127,7 @@ async fn at_shutdown_all_streams_say_goodbye() {
     match down.next().await {
         Some(Err(error)) => assert_eq!(error, FeedError::Draining),
         // The hello may be taken before the shutdown is seen: then the stream has a welcome before its goodbye.
-        Some(Ok(Frame::Welcome { .. })) => assert_eq!(goodbye(&mut down).await.why, GoodbyeWhy::Drain),
+        Some(Ok(Frame::Welcome(_))) => assert_eq!(goodbye(&mut down).await.why, GoodbyeWhy::Drain),
         other => panic!("{other:?}"),
     }
 }

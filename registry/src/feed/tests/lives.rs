@@ -41,7 +41,7 @@ async fn what_a_router_reports_of_the_life_before_breaks_no_rule() {
         received: Some(before),
         ..Report::default()
     };
-    router.say(Message::Report(report)).await;
+    router.say(RouterMessage::Report(report)).await;
     assert_eq!(goodbye(&mut router.down).await.why, GoodbyeWhy::Moved);
     assert!(router.down.next().await.is_none(), "the stream ends with OK");
 }

@@ -17,7 +17,7 @@ async fn hello_comes_first_once_and_soon() {
     assert_eq!(router.end().await, Some(UplinkError::HelloMissing.into()));
 
     let (router, _) = Router::with(&bench, at).await;
-    router.say(Message::Hello(hello(Resume::Nothing))).await;
+    router.say(RouterMessage::Hello(hello(Resume::Nothing))).await;
     assert_eq!(router.end().await, Some(UplinkError::HelloAgain.into()));
 
     let Router { up, mut down } = Router::silent(&bench);
@@ -74,7 +74,7 @@ async fn a_report_must_be_of_this_history() {
         applied: Some(foreign),
         ..Report::default()
     };
-    router.say(Message::Report(report)).await;
+    router.say(RouterMessage::Report(report)).await;
     let field = "report.applied";
     assert_eq!(router.end().await, Some(UplinkError::ForeignCursor { field }.into()));
 }
@@ -105,7 +105,7 @@ async fn reports_are_taken_in_although_the_router_does_not_read() {
             held_total,
             ..Report::default()
         };
-        router.say(Message::Report(report)).await;
+        router.say(RouterMessage::Report(report)).await;
     }
     // The queue upwards has one place: all but the last have been taken in when it is free again.
     let _room = router.up.reserve().await.unwrap();
@@ -121,7 +121,7 @@ async fn a_router_that_reconnects_resumes_and_its_older_stream_ends_in_order() {
     welcome(&mut older.down).await;
     bench.history.commit([("models/b", 1)]);
     let mut newer = Router::join(&bench, greeting).await;
-    assert_eq!(welcome(&mut newer.down).await.mode, Mode::Resumed(at));
+    assert_eq!(welcome(&mut newer.down).await.mode, Mode::Resumed);
     let delta = delta(&mut newer.down).await;
     let to = bench.history.cursor_at(3, View::Router);
     assert_eq!((delta.from_revision, delta.to), (2, Some((&to).into())));
@@ -133,6 +133,13 @@ async fn a_router_that_reconnects_resumes_and_its_older_stream_ends_in_order() {
 async fn a_bad_message_ends_the_stream_with_what_is_wrong() {
     let bench = Bench::new();
     let (router, _) = Router::with(&bench, bench.history.cursor_at(2, View::Router)).await;
-    router.up.send(Err(UplinkError::UnknownMessage)).await.unwrap();
-    assert_eq!(router.end().await, Some(UplinkError::UnknownMessage.into()));
+    router
+        .up
+        .send(Err(RouterMessageError::UnknownKind.into()))
+        .await
+        .unwrap();
+    assert_eq!(
+        router.end().await,
+        Some(UplinkError::from(RouterMessageError::UnknownKind).into())
+    );
 }

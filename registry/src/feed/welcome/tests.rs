@@ -2,11 +2,12 @@
 
 use switchboard::{
     digest::{ChainDigest, StateDigest},
+    history::Cursor,
     names::{IncarnationId, StoreId},
 };
 
 use super::*;
-use crate::feed::testing::History;
+use crate::testing::History;
 
 /// A cursor of revision 2 of 3, spoilt, and what each column answers.
 struct Case {
@@ -25,10 +26,9 @@ fn check(case: &Case) {
         Resume::At(cursor)
     };
     let router = for_router(answer(View::Router), false, items);
-    assert_eq!(router.mode, case.router);
-    assert_eq!(router.head, items.cursor(View::Router));
+    assert_eq!(router, case.router);
     let watcher = for_watcher(answer(View::Config), true, items).unwrap();
-    assert_eq!(watcher.mode, Mode::Snapshot(case.watcher));
+    assert_eq!(watcher, Mode::Snapshot(case.watcher));
     assert_eq!(
         for_watcher(answer(View::Config), false, items),
         Err((case.refusal)(items))
@@ -47,13 +47,10 @@ fn without_a_cursor_everything_comes_or_only_what_is_new() {
     let items = &history.state().items;
     let first = Mode::Snapshot(SnapshotWhy::First);
     for want_snapshot in [false, true] {
-        assert_eq!(for_router(Resume::Nothing, want_snapshot, items).mode, first);
+        assert_eq!(for_router(Resume::Nothing, want_snapshot, items), first);
     }
-    assert_eq!(for_watcher(Resume::Nothing, true, items).unwrap().mode, first);
-    assert_eq!(
-        for_watcher(Resume::Nothing, false, items).unwrap().mode,
-        Mode::Resumed(items.cursor(View::Config))
-    );
+    assert_eq!(for_watcher(Resume::Nothing, true, items).unwrap(), first);
+    assert_eq!(for_watcher(Resume::Nothing, false, items).unwrap(), Mode::Resumed);
 }
 
 #[test]
@@ -61,8 +58,8 @@ fn an_unreadable_cursor_gets_a_snapshot() {
     let history = History::with_revisions(3);
     let items = &history.state().items;
     let unreadable = Mode::Snapshot(SnapshotWhy::CursorUnreadable);
-    assert_eq!(for_router(Resume::Unreadable, false, items).mode, unreadable);
-    assert_eq!(for_watcher(Resume::Unreadable, true, items).unwrap().mode, unreadable);
+    assert_eq!(for_router(Resume::Unreadable, false, items), unreadable);
+    assert_eq!(for_watcher(Resume::Unreadable, true, items).unwrap(), unreadable);
     assert_eq!(
         for_watcher(Resume::Unreadable, false, items),
         Err(ResumeError::Invalid(CursorFault::Unreadable))
@@ -184,12 +181,12 @@ fn a_router_that_wants_a_snapshot_gets_it_but_not_of_a_history_that_contradicts_
     let items = &history.state().items;
     let mut cursor = history.cursor_at(2, View::Router);
     assert_eq!(
-        for_router(Resume::At(cursor), true, items).mode,
+        for_router(Resume::At(cursor), true, items),
         Mode::Snapshot(SnapshotWhy::StateMismatch)
     );
     cursor.store = StoreId::random();
     assert_eq!(
-        for_router(Resume::At(cursor), true, items).mode,
+        for_router(Resume::At(cursor), true, items),
         Mode::Withheld(WithheldWhy::OtherStore)
     );
 }
@@ -200,11 +197,11 @@ fn a_cursor_of_this_history_resumes() {
     let items = &history.state().items;
     for revision in 1..=3 {
         let cursor = history.cursor_at(revision, View::Router);
-        assert_eq!(for_router(Resume::At(cursor), false, items).mode, Mode::Resumed(cursor));
+        assert_eq!(for_router(Resume::At(cursor), false, items), Mode::Resumed);
         let cursor = history.cursor_at(revision, View::Config);
         for include_snapshot in [false, true] {
-            let welcome = for_watcher(Resume::At(cursor), include_snapshot, items).unwrap();
-            assert_eq!(welcome.mode, Mode::Resumed(cursor));
+            let mode = for_watcher(Resume::At(cursor), include_snapshot, items).unwrap();
+            assert_eq!(mode, Mode::Resumed);
         }
     }
 }
@@ -216,7 +213,7 @@ fn only_what_can_be_true_has_been() {
     let has_been = |spoil: fn(&mut Cursor)| {
         let mut cursor = history.cursor_at(2, View::Router);
         spoil(&mut cursor);
-        has_been_at(&cursor, items)
+        items.has_been_at(&cursor)
     };
     assert!(has_been(|_| ()));
     assert!(has_been(|cursor| cursor.incarnation.number -= 1));

@@ -1,15 +1,13 @@
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
-use switchboard::{names::InstanceId, secret::ApiToken};
+use switchboard::{
+    names::{Group, InstanceId, Revision, RouterId},
+    secret::ApiToken,
+    stream::{Hello, Mode, Resume, SnapshotWhy},
+};
 
 use super::*;
-use crate::{
-    feed::welcome::{Mode, Resume, SnapshotWhy},
-    fleet::{
-        Member,
-        report::{Group, Hello, RouterId},
-    },
-};
+use crate::fleet::Member;
 
 fn join(fleet: &Arc<Fleet>, router: &str) -> (Key, Member) {
     let key = (RouterId::parse(router).unwrap(), InstanceId::random());
@@ -50,6 +48,7 @@ fn findings(id: CheckId) -> Findings {
     };
     Findings {
         id,
+        revision: Revision::ZERO,
         endpoints: vec![endpoint],
     }
 }

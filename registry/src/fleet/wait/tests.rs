@@ -3,13 +3,11 @@
 use switchboard::{
     history::View,
     names::{InstanceId, StoreId},
+    stream::{HeldKind, SnapshotWhy, WithheldWhy},
 };
 
 use super::*;
-use crate::feed::{
-    testing::History,
-    welcome::{SnapshotWhy, WithheldWhy},
-};
+use crate::testing::History;
 
 const MODE: Mode = Mode::Snapshot(SnapshotWhy::First);
 
@@ -37,14 +35,15 @@ fn applied(history: &History, revision: i64) -> Report {
     }
 }
 
-fn held(resource: &str, used: i64, revision: i64, why: HeldWhy) -> Held {
-    Held {
+fn held(resource: &str, used: i64, revision: i64, kind: HeldKind) -> HeldReport {
+    HeldReport {
         resource: resource.into(),
         field: "family".into(),
         reason: "FAMILY_UNKNOWN".into(),
         revision: Revision::new(revision).unwrap(),
         used_revision: Revision::new(used).unwrap(),
-        why,
+        message: Box::default(),
+        kind,
     }
 }
 
@@ -257,7 +256,7 @@ fn changes() -> History {
 
 #[test]
 fn what_is_held_blocks_a_revision_that_changed_it_and_no_other() {
-    use HeldWhy::{CredentialPending, Refused};
+    use HeldKind::{CredentialPending, Refused};
     let history = changes();
     // What is waited for; where the router is; what it holds, in use at, wanted at; what it means.
     let rows = [
@@ -306,7 +305,7 @@ fn a_change_that_came_after_the_wait_began_blocks_nothing() {
     let a = router("a");
     join(&mut set, &a);
     let report = Report {
-        held: vec![held("models/a", 1, 3, HeldWhy::Refused)],
+        held: vec![held("models/a", 1, 3, HeldKind::Refused)],
         held_total: 1,
         ..applied(&history, 3)
     };
@@ -320,7 +319,7 @@ fn a_refusal_names_router_and_item_and_goes_when_it_is_healed() {
     let mut set = set(&history, wanted(4));
     let a = router("a");
     join(&mut set, &a);
-    let refused = held("models/a", 2, 4, HeldWhy::CapabilityMissing);
+    let refused = held("models/a", 2, 4, HeldKind::CapabilityMissing);
     let report = Report {
         held: vec![refused.clone()],
         held_total: 1,

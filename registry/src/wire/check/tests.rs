@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use switchboard::names::CredentialId;
+use switchboard::{names::CredentialId, pb::registry::check_request};
 
 use super::*;
 use crate::{domain::write::Write as _, fleet::check::Unsaved};
@@ -62,7 +62,7 @@ fn a_model_that_is_not_saved_needs_no_name_and_is_asked_about_without_its_token(
         panic!("{:?}", wanted.subject)
     };
     assert!(!is_named);
-    let state = crate::feed::testing::History::with_revisions(1).state();
+    let state = crate::testing::History::with_revisions(1).state();
     let verdict = write.judge(&state, CredentialId::random()).unwrap();
     let Some(crate::domain::state::Change::Model { model, .. }) = verdict.change else {
         panic!("a model is made")
@@ -78,7 +78,7 @@ fn a_model_that_is_not_saved_needs_no_name_and_is_asked_about_without_its_token(
         credential: Some(id),
         until: Instant::now() + Duration::from_secs(5),
     };
-    let wire = super::request(&order);
+    let wire = registry::CheckRequest::from(CheckRequest::from(&order));
     assert_eq!(wire.credential_id, id.to_string());
     assert!(wire.timeout.unwrap().seconds >= 4);
     let Some(check_request::Target::Unsaved(model)) = wire.target else {
@@ -86,73 +86,4 @@ fn a_model_that_is_not_saved_needs_no_name_and_is_asked_about_without_its_token(
     };
     assert_eq!((model.name.as_str(), model.api_token), ("", None));
     assert_eq!(model.endpoints[0].uri, "http://h:1");
-}
-
-#[test]
-fn what_a_router_has_found_is_bounded_and_comes_through_as_it_is() {
-    let step = registry::CheckStep {
-        step: "dns".to_owned(),
-        outcome: registry::CheckOutcome::Failed.into(),
-        latency: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
-        fault: registry::Fault::Network.into(),
-        reason: "UPSTREAM_DNS_FAILED".to_owned(),
-        message: "m".to_owned(),
-        remedy: "r".to_owned(),
-    };
-    let check = registry::ModelCheck {
-        router: String::new(),
-        endpoint: "http://h".to_owned(),
-        passed: false,
-        steps: vec![step.clone()],
-    };
-    let result = registry::CheckResult {
-        check_id: CheckId::random().to_string(),
-        revision: 1,
-        checks: vec![check.clone()],
-    };
-    let found = findings(&result).unwrap();
-    let router = RouterId::parse("r").unwrap();
-    let answered = answer(vec![Checked {
-        router,
-        check: found.endpoints[0].clone(),
-    }]);
-    let expected = registry::ModelCheck {
-        router: "r".to_owned(),
-        ..check.clone()
-    };
-    assert_eq!(answered.checks, [expected]);
-
-    let bad = registry::CheckResult {
-        check_id: "x".to_owned(),
-        checks: vec![
-            registry::ModelCheck {
-                steps: vec![
-                    registry::CheckStep {
-                        outcome: 0,
-                        message: "m".repeat(1_001),
-                        remedy: "a\nb".to_owned(),
-                        latency: Some(prost_types::Duration { seconds: -1, nanos: 0 }),
-                        ..step
-                    };
-                    17
-                ],
-                ..check
-            };
-            65
-        ],
-        ..result
-    };
-    let violations = findings(&bad).unwrap_err();
-    let fields: std::collections::BTreeSet<&str> = violations.as_slice().iter().map(|bad| bad.field.as_str()).collect();
-    for field in [
-        "check_result.check_id",
-        "check_result.checks",
-        "check_result.checks[0].steps",
-        "check_result.checks[0].steps[0].outcome",
-        "check_result.checks[0].steps[0].message",
-        "check_result.checks[0].steps[0].remedy",
-        "check_result.checks[0].steps[0].latency",
-    ] {
-        assert!(fields.contains(field), "{field}");
-    }
 }

@@ -2,19 +2,16 @@
 
 use std::sync::Arc;
 
-use switchboard::{history::View, names::ModelName};
+use switchboard::{
+    history::View,
+    names::ModelName,
+    stream::{EndpointReport, EndpointState, HeldKind, HeldReport, Hello, Resume, SnapshotWhy, WithheldWhy},
+};
 
 use super::*;
 use crate::{
-    feed::{
-        testing::History,
-        welcome::{Resume, SnapshotWhy, WithheldWhy},
-    },
-    fleet::{
-        Fleet, Member,
-        health::OF_ROUTER_MAX,
-        report::{EndpointReport, Hello},
-    },
+    fleet::{Fleet, Member, health::OF_ROUTER_MAX},
+    testing::History,
     wire::tests::{World, model},
 };
 
@@ -56,13 +53,14 @@ async fn a_router_is_shown_with_what_it_has_and_what_it_lacks() {
 
     tokio::time::advance(Duration::from_secs(5)).await;
     let at = history.cursor_at(3, View::Router);
-    let held = Held {
+    let held = HeldReport {
         resource: "models/a".into(),
         field: "family".into(),
         reason: "FAMILY_UNKNOWN".into(),
         revision: Revision::new(3).unwrap(),
         used_revision: Revision::ZERO,
-        why: HeldWhy::Refused,
+        message: Box::default(),
+        kind: HeldKind::Refused,
     };
     let report = Report {
         applied: Some(at),

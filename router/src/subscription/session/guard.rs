@@ -2,35 +2,15 @@
 
 use std::cmp::Ordering;
 
-use switchboard::history::Cursor;
-
-/// A history that the router refuses to follow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HistoryRefusal {
-    /// What is wrong with it.
-    pub why: RefusalWhy,
-    /// The cursor that was offered.
-    pub offered: Cursor,
-}
-
-/// What is wrong with a history.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RefusalWhy {
-    /// It is older than what the router has, or an older life of the store.
-    RevisionRegressed,
-    /// It is the history of another store.
-    StoreChanged,
-    /// A snapshot or a delta did not have the digest that it claimed.
-    StateMismatch,
-}
+use switchboard::{history::Cursor, stream::HistoryRefusalWhy};
 
 /// Whether what is offered may follow what the router has. With nothing received everything may.
-pub(super) fn judge(own: Option<&Cursor>, offered: &Cursor) -> Result<(), RefusalWhy> {
+pub(super) fn judge(own: Option<&Cursor>, offered: &Cursor) -> Result<(), HistoryRefusalWhy> {
     let Some(own) = own else {
         return Ok(());
     };
     if own.store != offered.store {
-        return Err(RefusalWhy::StoreChanged);
+        return Err(HistoryRefusalWhy::StoreChanged);
     }
     let (mine, theirs) = (own.incarnation, offered.incarnation);
     let goes_on = match theirs.number.cmp(&mine.number) {
@@ -41,6 +21,6 @@ pub(super) fn judge(own: Option<&Cursor>, offered: &Cursor) -> Result<(), Refusa
     if goes_on {
         Ok(())
     } else {
-        Err(RefusalWhy::RevisionRegressed)
+        Err(HistoryRefusalWhy::RevisionRegressed)
     }
 }

@@ -2,10 +2,15 @@
 
 use std::sync::Arc;
 
-use switchboard::history::Cursor;
+use switchboard::{
+    history::Cursor,
+    stream::{Delta, SnapshotBegin, SnapshotPart},
+};
 
-use super::message::{Delta, SnapshotBegin, SnapshotPart};
-use crate::subscription::received::{Changes, Received, Resources, StateMismatch};
+use crate::subscription::{
+    received::{Changes, Received, Resources, StateMismatch},
+    resource::Resource,
+};
 
 /// A piece is missing, or comes twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +43,7 @@ impl SnapshotScratch {
     }
 
     /// Takes in the next part; more resources than were promised are no longer kept, only counted.
-    pub(super) fn add(&mut self, part: SnapshotPart) -> Result<(), Gap> {
+    pub(super) fn add(&mut self, part: SnapshotPart<Resource>) -> Result<(), Gap> {
         if part.part != self.parts {
             return Err(Gap);
         }
@@ -79,12 +84,13 @@ impl DeltaScratch {
         }
     }
 
-    pub(super) fn add(&mut self, delta: Delta) -> Result<(), Gap> {
+    pub(super) fn add(&mut self, delta: Delta<Resource>) -> Result<(), Gap> {
         if delta.part != self.parts || delta.to != self.to {
             return Err(Gap);
         }
         self.parts += 1;
-        self.changes.extend(delta.deletes.into_iter().map(|name| (name, None)));
+        let deletes = delta.deletes.into_iter();
+        self.changes.extend(deletes.map(|deleted| (deleted.name, None)));
         let upserts = delta.upserts.into_iter().map(Arc::new);
         self.changes
             .extend(upserts.map(|resource| (Arc::clone(&resource.raw.name), Some(resource))));

@@ -2,13 +2,18 @@
 
 use std::sync::Arc;
 
-use switchboard::{history::Cursor, names::Revision};
+use switchboard::{
+    history::Cursor,
+    names::Revision,
+    stream::{CheckRequest, Mode},
+};
 
-use super::message::{Message, Mode};
-use crate::subscription::{order::Order, received::Received};
+use super::Message;
+use crate::subscription::received::Received;
 
 /// Something that happened.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all events are messages")]
 pub enum Event {
     /// The time of [`Session::wake_at`](super::Session::wake_at) has come. Harmless when it has not.
     Timer,
@@ -30,7 +35,7 @@ pub enum End {
 }
 
 /// Something to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// Open a stream to an address, with this hello.
     Dial {
@@ -48,7 +53,7 @@ pub enum Action {
     /// The delta up to this revision had come before: for the logs.
     Repeated(Revision),
     /// Make this check aside.
-    Check(Order),
+    Check(CheckRequest),
     /// The registry's writer does not get on, with the newest revision that there is: for the logs.
     Stalled(Revision),
     /// It gets on again: for the logs.

@@ -3,14 +3,16 @@
 mod deltas;
 mod property;
 
-use switchboard::names::{CheckId, ModelName, Revision, StoreId};
+use switchboard::{
+    names::{CheckId, ModelName, Revision, StoreId},
+    stream::{CheckRequest, CheckTarget, Deleted, Goodbye, SnapshotBegin, SnapshotPart},
+};
 
 use super::*;
-use crate::subscription::{
-    fixture::{Store, assigned, incarnation, model, revision},
-    order::{Order, Target},
-    resource::Resource,
-};
+use crate::subscription::fixture::{Store, assigned, incarnation, model, revision};
+
+const FIRST: Mode = Mode::Snapshot(SnapshotWhy::First);
+const FORK: Mode = Mode::Snapshot(SnapshotWhy::Fork);
 
 const HEARTBEAT: Duration = Duration::from_secs(4);
 const SECOND: Duration = Duration::from_secs(1);
@@ -27,6 +29,7 @@ fn store() -> Store {
 fn welcome(head: &Cursor, mode: Mode) -> Event {
     Event::Message(Message::Welcome(Welcome {
         head: *head,
+        oldest_resumable: Revision::ZERO,
         heartbeat: HEARTBEAT,
         mode,
     }))
@@ -39,6 +42,7 @@ fn snapshot_of(store: &Store) -> Vec<Event> {
         Message::SnapshotBegin(SnapshotBegin {
             at,
             resources: resources.len(),
+            bytes: 0,
         }),
         Message::SnapshotPart(SnapshotPart { part: 0, resources }),
         Message::SnapshotEnd(at),
@@ -47,7 +51,7 @@ fn snapshot_of(store: &Store) -> Vec<Event> {
     .into()
 }
 
-fn delta(from: &Cursor, to: &Store) -> Delta {
+fn delta(from: &Cursor, to: &Store) -> Delta<Resource> {
     Delta {
         from: from.revision,
         to: to.cursor,
@@ -55,6 +59,7 @@ fn delta(from: &Cursor, to: &Store) -> Delta {
         deletes: to.deleted_after(from.revision),
         part: 0,
         more: false,
+        commit_time: None,
         traceparent: None,
     }
 }
@@ -90,7 +95,7 @@ impl Case {
     fn following(store: &Store) -> Self {
         let mut case = Self::new(1);
         case.dial();
-        case.step(welcome(&store.cursor, Mode::Snapshot { is_fork: false }));
+        case.step(welcome(&store.cursor, FIRST));
         case.all(snapshot_of(store));
         assert_eq!(case.step(bookmark(Some(store.cursor), 1)), []);
         assert_eq!(case.received(), Some(store.cursor));
@@ -125,7 +130,7 @@ impl Case {
         self.session.standing().received
     }
 
-    fn refusal(&self) -> Option<RefusalWhy> {
+    fn refusal(&self) -> Option<HistoryRefusalWhy> {
         self.session.standing().refusal.map(|refusal| refusal.why)
     }
 }
@@ -147,7 +152,7 @@ fn the_first_snapshot_is_installed_when_it_is_whole() {
             want_snapshot: false
         }
     );
-    let mode = Mode::Snapshot { is_fork: false };
+    let mode = FIRST;
     assert_eq!(case.step(welcome(&store.cursor, mode)), [Action::Opened(mode)]);
     let mut events = snapshot_of(&store);
     let end = events.pop().unwrap();
@@ -222,10 +227,7 @@ fn what_does_not_go_on_from_the_received_state_is_not_applied() {
             Event::Message(Message::Delta(delta(&start.cursor, &other_life))),
             Closed::Protocol,
         ),
-        (
-            welcome(&start.cursor, Mode::Snapshot { is_fork: false }),
-            Closed::Protocol,
-        ),
+        (welcome(&start.cursor, FIRST), Closed::Protocol),
         (Event::Message(Message::SnapshotEnd(start.cursor)), Closed::Protocol),
         (Event::Unreadable, Closed::Protocol),
     ] {
@@ -256,7 +258,7 @@ fn a_wrong_digest_is_reported_until_a_right_snapshot_has_come() {
         closed(Closed::Mismatch)
     );
     assert_eq!(case.received(), Some(from), "the last good state stays");
-    assert_eq!(case.refusal(), Some(RefusalWhy::StateMismatch));
+    assert_eq!(case.refusal(), Some(HistoryRefusalWhy::StateMismatch));
     assert_eq!(
         case.dial(),
         Action::Dial {
@@ -265,8 +267,8 @@ fn a_wrong_digest_is_reported_until_a_right_snapshot_has_come() {
             want_snapshot: true
         }
     );
-    case.step(welcome(&store.cursor, Mode::Snapshot { is_fork: false }));
-    assert_eq!(case.refusal(), Some(RefusalWhy::StateMismatch));
+    case.step(welcome(&store.cursor, FIRST));
+    assert_eq!(case.refusal(), Some(HistoryRefusalWhy::StateMismatch));
     case.all(snapshot_of(&store));
     assert_eq!(case.refusal(), None);
     assert_eq!(case.received(), Some(store.cursor));
@@ -312,12 +314,12 @@ fn a_snapshot_that_is_not_what_it_claims_is_dropped() {
     for (row, spoil) in spoilt.into_iter().enumerate() {
         let mut case = Case::new(1);
         case.dial();
-        case.step(welcome(&store.cursor, Mode::Snapshot { is_fork: false }));
+        case.step(welcome(&store.cursor, FIRST));
         let mut events = snapshot_of(&store);
         spoil(&mut events);
         assert_eq!(case.all(events), closed(Closed::Mismatch), "row {row}");
         assert_eq!(case.received(), None);
-        assert_eq!(case.refusal(), Some(RefusalWhy::StateMismatch));
+        assert_eq!(case.refusal(), Some(HistoryRefusalWhy::StateMismatch));
     }
 }
 
@@ -328,7 +330,7 @@ fn the_wait_after_wrong_digests_grows_to_a_minute() {
     let mut longest = Duration::ZERO;
     for _ in 0..60 {
         case.dial();
-        case.step(welcome(&store.cursor, Mode::Snapshot { is_fork: false }));
+        case.step(welcome(&store.cursor, FIRST));
         case.step(bookmark(None, 1));
         let mut events = snapshot_of(&store);
         events.remove(1);
@@ -347,24 +349,28 @@ fn the_router_judges_a_history_by_itself() {
         change(&mut offered);
         offered
     };
-    let (resumed, snapshot) = (Mode::Resumed, Mode::Snapshot { is_fork: false });
-    let fork = Mode::Snapshot { is_fork: true };
+    let (resumed, snapshot) = (Mode::Resumed, FIRST);
+    let fork = FORK;
     let other_store = with(|c| c.store = StoreId::parse(&"6".repeat(32)).unwrap());
     let regressed = with(|c| c.revision = revision(1));
     let other_life = with(|c| c.incarnation.id = incarnation(9).id);
     let older_life = with(|c| c.incarnation.number = 0);
     for (offered, mode, why) in [
-        (other_store, snapshot, RefusalWhy::StoreChanged),
-        (other_store, resumed, RefusalWhy::StoreChanged),
-        (regressed, snapshot, RefusalWhy::RevisionRegressed),
-        (regressed, resumed, RefusalWhy::RevisionRegressed),
-        (other_life, snapshot, RefusalWhy::RevisionRegressed),
-        (older_life, fork, RefusalWhy::RevisionRegressed),
-        (own, Mode::Withheld { other_store: true }, RefusalWhy::StoreChanged),
+        (other_store, snapshot, HistoryRefusalWhy::StoreChanged),
+        (other_store, resumed, HistoryRefusalWhy::StoreChanged),
+        (regressed, snapshot, HistoryRefusalWhy::RevisionRegressed),
+        (regressed, resumed, HistoryRefusalWhy::RevisionRegressed),
+        (other_life, snapshot, HistoryRefusalWhy::RevisionRegressed),
+        (older_life, fork, HistoryRefusalWhy::RevisionRegressed),
         (
             own,
-            Mode::Withheld { other_store: false },
-            RefusalWhy::RevisionRegressed,
+            Mode::Withheld(WithheldWhy::OtherStore),
+            HistoryRefusalWhy::StoreChanged,
+        ),
+        (
+            own,
+            Mode::Withheld(WithheldWhy::Ahead),
+            HistoryRefusalWhy::RevisionRegressed,
         ),
     ] {
         let mut case = Case::following(&store);
@@ -372,7 +378,7 @@ fn the_router_judges_a_history_by_itself() {
         case.dial();
         assert_eq!(case.step(welcome(&offered, mode)), [Action::Opened(mode)]);
         assert_eq!(case.refusal(), Some(why));
-        assert_eq!(case.session.standing().refusal.unwrap().offered, offered);
+        assert_eq!(case.session.standing().refusal.unwrap().offered, Some(offered));
         // It stays to report, takes nothing, and answers probes.
         case.all(snapshot_of(&store));
         assert_eq!(case.step(bookmark(None, 8)), []);
@@ -392,14 +398,14 @@ fn a_new_life_comes_only_as_a_forks_snapshot() {
         case.dial();
         case
     };
-    for mode in [Mode::Resumed, Mode::Snapshot { is_fork: false }] {
+    for mode in [Mode::Resumed, FIRST] {
         assert_eq!(
             reconnected().step(welcome(&store.cursor, mode)),
             closed(Closed::Protocol)
         );
     }
     let mut case = reconnected();
-    case.step(welcome(&store.cursor, Mode::Snapshot { is_fork: true }));
+    case.step(welcome(&store.cursor, FORK));
     case.all(snapshot_of(&store));
     assert_eq!(case.received(), Some(store.cursor));
 }
@@ -412,16 +418,16 @@ fn a_snapshot_that_falls_behind_its_welcome_is_refused() {
     let mut case = Case::following(&store);
     case.step(Event::Ended(End::Failed));
     case.dial();
-    case.step(welcome(&store.cursor, Mode::Snapshot { is_fork: false }));
+    case.step(welcome(&store.cursor, FIRST));
     assert_eq!(case.all(snapshot_of(&old)), []);
-    assert_eq!(case.refusal(), Some(RefusalWhy::RevisionRegressed));
+    assert_eq!(case.refusal(), Some(HistoryRefusalWhy::RevisionRegressed));
     assert_eq!(case.received(), Some(store.cursor));
 }
 
 #[test]
 fn another_registry_is_asked_after_a_heartbeat_when_the_history_is_refused() {
     let store = store();
-    let withheld = Mode::Withheld { other_store: false };
+    let withheld = Mode::Withheld(WithheldWhy::Ahead);
     let mut case = Case::new(2);
     case.dial();
     case.step(welcome(&store.cursor, withheld));
@@ -460,7 +466,7 @@ fn a_goodbye_says_how_long_to_wait() {
         Event::Message(Message::Goodbye(Goodbye {
             min_wait,
             spread,
-            why: GoodbyeWhy::Other,
+            why: GoodbyeWhy::Rotation,
         }))
     };
     assert_eq!(case.step(goodbye(3 * SECOND, 2 * SECOND)), closed(Closed::Goodbye));
@@ -479,7 +485,7 @@ fn only_a_bookmark_ends_the_growth_of_the_wait() {
     let mut waits = Vec::new();
     for round in 0..40 {
         assert!(matches!(case.dial(), Action::Dial { address, .. } if address == round % 3));
-        case.step(welcome(&store.cursor, Mode::Snapshot { is_fork: false }));
+        case.step(welcome(&store.cursor, FIRST));
         // Not even an orderly end, since nothing was proved before it.
         case.step(Event::Ended(End::Ok));
         waits.push(case.session.wake_at() - case.now);
@@ -489,13 +495,13 @@ fn only_a_bookmark_ends_the_growth_of_the_wait() {
     assert!(waits[10..].iter().max() > Some(&(RETRY_MAX / 2)));
 
     case.dial();
-    case.step(welcome(&store.cursor, Mode::Snapshot { is_fork: false }));
+    case.step(welcome(&store.cursor, FIRST));
     case.step(bookmark(None, 1));
     case.step(Event::Ended(End::Failed));
     assert!(case.session.wake_at() - case.now <= RETRY_MIN);
 
     case.dial();
-    case.step(welcome(&store.cursor, Mode::Snapshot { is_fork: false }));
+    case.step(welcome(&store.cursor, FIRST));
     case.step(bookmark(None, 1));
     case.step(Event::Ended(End::Ok));
     assert_eq!(case.wait(), Duration::ZERO, "an orderly end is no failure");
@@ -538,12 +544,13 @@ fn a_registry_that_says_nothing_but_goodbye_is_asked_ever_more_rarely() {
 #[test]
 fn a_check_is_made_while_the_history_is_followed_and_never_otherwise() {
     let store = store();
-    let order = || Order {
+    let order = || CheckRequest {
         id: CheckId::random(),
-        target: Target::Registered(ModelName::parse("models/a").unwrap()),
+        target: CheckTarget::Registered(ModelName::parse("models/a").unwrap()),
+        credential: None,
         timeout: SECOND,
     };
-    let asked = |order: &Order| Event::Message(Message::Check(order.clone()));
+    let asked = |order: &CheckRequest| Event::Message(Message::Check(order.clone()));
 
     let mut case = Case::following(&store);
     let first = order();
@@ -551,13 +558,13 @@ fn a_check_is_made_while_the_history_is_followed_and_never_otherwise() {
 
     let mut loading = Case::new(1);
     loading.dial();
-    loading.step(welcome(&store.cursor, Mode::Snapshot { is_fork: false }));
+    loading.step(welcome(&store.cursor, FIRST));
     let amid = order();
     assert_eq!(loading.step(asked(&amid)), [Action::Check(amid)]);
 
     let mut withheld = Case::new(1);
     withheld.dial();
-    withheld.step(welcome(&store.cursor, Mode::Withheld { other_store: true }));
+    withheld.step(welcome(&store.cursor, Mode::Withheld(WithheldWhy::OtherStore)));
     assert_eq!(withheld.step(asked(&order())), []);
 
     let mut opening = Case::new(1);

@@ -21,7 +21,10 @@ fn deletes_take_names_away_and_an_unknown_one_is_no_mistake() {
         store.write(vec![("models/a", model(|_| ()))]);
         let mut change = delta(&from, &store);
         if with_delete {
-            change.deletes.push("models/a".into());
+            change.deletes.push(Deleted {
+                name: "models/a".into(),
+                revision: change.to.revision,
+            });
         }
         let actions = case.step(Event::Message(Message::Delta(change)));
         assert_eq!(actions, [Action::Install(Arc::new(store.received()))]);

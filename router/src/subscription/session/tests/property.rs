@@ -105,14 +105,14 @@ impl Registry {
         let mode = match resume {
             Some(cursor) if is_known(&cursor) && !want_snapshot => Mode::Resumed,
             // It is so wrong as to send an older history too: the router has to judge by itself.
-            Some(cursor) => Mode::Snapshot {
-                is_fork: cursor.incarnation != store.cursor.incarnation,
-            },
-            None => Mode::Snapshot { is_fork: false },
+            Some(cursor) if cursor.incarnation != store.cursor.incarnation => FORK,
+            Some(_) => FIRST,
+            None => FIRST,
         };
         self.at = resume.filter(|_| mode == Mode::Resumed);
         self.queue = vec![Message::Welcome(Welcome {
             head: store.cursor,
+            oldest_resumable: Revision::ZERO,
             heartbeat: HEARTBEAT,
             mode,
         })];
@@ -142,6 +142,7 @@ impl Registry {
                 let begin = Message::SnapshotBegin(SnapshotBegin {
                     at: to,
                     resources: resources.len(),
+                    bytes: 0,
                 });
                 let parts = parts(resources).into_iter().zip(0..);
                 let parts = parts.map(|(resources, part)| Message::SnapshotPart(SnapshotPart { part, resources }));
@@ -165,6 +166,7 @@ impl Registry {
                         deletes: std::mem::take(&mut deletes),
                         part: u32::try_from(place).unwrap(),
                         more: place < last,
+                        commit_time: None,
                         traceparent: None,
                     })
                 });

@@ -1,11 +1,6 @@
-//! What is read and what is refused, field by field.
-
-use std::time::Duration;
-
-use switchboard::history::View;
+//! What routers say: what is read and what is refused, field by field.
 
 use super::*;
-use crate::{feed::testing::History, feed::welcome::Resume};
 
 fn hello() -> registry::Hello {
     registry::Hello {
@@ -43,7 +38,7 @@ fn endpoint() -> registry::EndpointReport {
 }
 
 fn report() -> registry::Report {
-    let at = History::with_revisions(3).cursor_at(3, View::Router);
+    let at = cursor(3);
     registry::Report {
         persisted: Some((&at).into()),
         endpoints: vec![endpoint()],
@@ -118,7 +113,7 @@ fn a_report_is_read() {
         ("models/a", "model.family", "VALUE_UNKNOWN")
     );
     assert_eq!((held.revision.get(), held.used_revision.get()), (7, 5));
-    assert_eq!(held.why, HeldWhy::Dependency);
+    assert_eq!(held.kind, HeldKind::Dependency);
     let [endpoint] = &read.endpoints[..] else {
         panic!("{read:?}")
     };
@@ -271,8 +266,8 @@ fn a_report_lists_at_most_1000_endpoints() {
 
 #[test]
 fn a_message_of_no_known_kind_is_refused() {
-    let message = Message::try_from(registry::SubscribeRequest { kind: None });
-    assert_eq!(message, Err(UplinkError::UnknownMessage));
+    let message = RouterMessage::try_from(registry::SubscribeRequest { kind: None });
+    assert_eq!(message, Err(RouterMessageError::UnknownKind));
 }
 
 #[test]
@@ -290,5 +285,99 @@ fn a_hello_may_bring_words_that_this_build_does_not_know() {
     for bad in [vec!["a"; 65], vec!["a b"], vec![&*"a".repeat(64)]] {
         let violations = can_check(&bad).unwrap_err();
         assert_eq!(violations.as_slice()[0].field, "hello.capabilities");
+    }
+}
+
+#[test]
+fn what_a_router_says_is_read_as_it_was_written() {
+    let wire = registry::Report {
+        held: vec![registry::Held {
+            item: Some(types::Refusal {
+                message: String::new(),
+                ..held().item.unwrap()
+            }),
+            ..held()
+        }],
+        ..report()
+    };
+    let report = RouterMessage::Report(Report::try_from(&wire).unwrap());
+    let resumed = registry::Hello {
+        resume: Some((&cursor(2)).into()),
+        capabilities: vec![capability::CHECKS.to_owned()],
+        ..hello()
+    };
+    let hello = RouterMessage::Hello(Hello::try_from(&resumed).unwrap());
+    for (message, wire) in [
+        (report, subscribe_request::Kind::Report(wire)),
+        (hello, subscribe_request::Kind::Hello(resumed)),
+    ] {
+        let request = registry::SubscribeRequest::from(&message);
+        assert_eq!(request.kind, Some(wire));
+        assert_eq!(RouterMessage::try_from(request), Ok(message));
+    }
+}
+
+#[test]
+fn what_a_router_has_found_is_bounded_and_comes_through_as_it_is() {
+    let step = registry::CheckStep {
+        step: "dns".to_owned(),
+        outcome: registry::CheckOutcome::Failed.into(),
+        latency: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
+        fault: registry::Fault::Network.into(),
+        reason: "UPSTREAM_DNS_FAILED".to_owned(),
+        message: "m".to_owned(),
+        remedy: "r".to_owned(),
+    };
+    let check = registry::ModelCheck {
+        router: String::new(),
+        endpoint: "http://h".to_owned(),
+        passed: false,
+        steps: vec![step.clone()],
+    };
+    let result = registry::CheckResult {
+        check_id: CheckId::random().to_string(),
+        revision: 1,
+        checks: vec![check.clone()],
+    };
+    let found = Findings::try_from(&result).unwrap();
+    assert_eq!(registry::CheckResult::from(&found), result);
+    let named = registry::ModelCheck {
+        router: "r".to_owned(),
+        ..check.clone()
+    };
+    assert_eq!(found.endpoints[0].to_wire("r".to_owned()), named);
+
+    let bad = registry::CheckResult {
+        check_id: "x".to_owned(),
+        checks: vec![
+            registry::ModelCheck {
+                steps: vec![
+                    registry::CheckStep {
+                        outcome: 0,
+                        message: "m".repeat(1_001),
+                        remedy: "a\nb".to_owned(),
+                        latency: Some(prost_types::Duration { seconds: -1, nanos: 0 }),
+                        ..step
+                    };
+                    17
+                ],
+                ..check
+            };
+            65
+        ],
+        ..result
+    };
+    let violations = Findings::try_from(&bad).unwrap_err();
+    let fields: std::collections::BTreeSet<&str> = violations.as_slice().iter().map(|bad| bad.field.as_str()).collect();
+    for field in [
+        "check_result.check_id",
+        "check_result.checks",
+        "check_result.checks[0].steps",
+        "check_result.checks[0].steps[0].outcome",
+        "check_result.checks[0].steps[0].message",
+        "check_result.checks[0].steps[0].remedy",
+        "check_result.checks[0].steps[0].latency",
+    ] {
+        assert!(fields.contains(field), "{field}");
     }
 }

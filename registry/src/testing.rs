@@ -19,11 +19,13 @@ use switchboard::{
 };
 use tokio::sync::watch;
 
-use super::frame::Frame;
-use crate::domain::{
-    items::{Item, ItemChange, Items, Tombstone},
-    life::{LifeCause, Mark, NewLife},
-    state::State,
+use crate::{
+    domain::{
+        items::{Item, ItemChange, Items, Tombstone},
+        life::{LifeCause, Mark, NewLife},
+        state::State,
+    },
+    feed::frame::Frame,
 };
 
 /// A store's history, with the newest state published.
@@ -189,7 +191,7 @@ impl Mirror {
 
     pub(crate) fn apply(&mut self, frame: &Frame) {
         match frame {
-            Frame::Welcome { .. } | Frame::Goodbye(_) | Frame::Check(_) => {}
+            Frame::Welcome(_) | Frame::Goodbye(_) | Frame::Check(_) => {}
             Frame::Shared(bytes) => self.take(decoded(bytes)),
             Frame::Bookmark(bookmark) => {
                 assert_eq!(bookmark.at, self.at);

@@ -1,0 +1,231 @@
+//! What the registry says: both conversions, and what is let pass of a message that has something odd.
+
+use std::time::SystemTime;
+
+use super::*;
+use crate::names::{CredentialId, ModelName};
+
+/// A resource that is only carried.
+#[derive(Debug, Clone, PartialEq)]
+struct Carried(registry::Resource);
+
+impl Streamed for Carried {
+    fn to_wire(&self) -> registry::Resource {
+        self.0.clone()
+    }
+}
+
+impl From<registry::Resource> for Carried {
+    fn from(wire: registry::Resource) -> Self {
+        Self(wire)
+    }
+}
+
+type Message = RegistryMessage<Carried>;
+
+fn carried(name: &str) -> Carried {
+    Carried(registry::Resource {
+        name: name.to_owned(),
+        create_revision: 1,
+        revision: 2,
+        payload: None,
+        requires: vec!["later".to_owned()],
+    })
+}
+
+fn read(kind: subscribe_response::Kind) -> Result<Message, RegistryMessageError> {
+    RegistryMessage::read(registry::SubscribeResponse { kind: Some(kind) }, View::Router)
+}
+
+fn read_again(message: &Message) -> Result<Message, RegistryMessageError> {
+    let wire = registry::SubscribeResponse::decode(message.clone().encode()).unwrap();
+    RegistryMessage::read(wire, View::Router)
+}
+
+fn welcome(mode: Mode) -> Welcome {
+    Welcome {
+        head: cursor(9),
+        oldest_resumable: revision(2),
+        heartbeat: Duration::from_secs(20),
+        mode,
+    }
+}
+
+fn delta() -> Delta<Carried> {
+    Delta {
+        from: revision(7),
+        to: cursor(9),
+        upserts: vec![carried("models/a")],
+        deletes: vec![Deleted {
+            name: "models/b".into(),
+            revision: revision(8),
+        }],
+        part: 3,
+        more: true,
+        commit_time: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(5)),
+        traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
+    }
+}
+
+#[test]
+fn what_the_registry_says_is_read_as_it_was_written() {
+    let bookmark = Bookmark {
+        at: Some(cursor(8)),
+        head: revision(9),
+        probe: 4,
+        stalled: true,
+    };
+    let begin = SnapshotBegin {
+        at: cursor(9),
+        resources: 2,
+        bytes: 100,
+    };
+    let part = SnapshotPart {
+        part: 1,
+        resources: vec![carried("models/a"), carried("models/b")],
+    };
+    let check = |target, credential| {
+        Message::Check(CheckRequest {
+            id: CheckId::random(),
+            target,
+            credential,
+            timeout: Duration::from_secs(7),
+        })
+    };
+    for message in [
+        Message::SnapshotBegin(begin),
+        Message::SnapshotPart(part),
+        Message::SnapshotEnd(cursor(9)),
+        Message::Delta(delta()),
+        Message::Bookmark(bookmark),
+        Message::Bookmark(Bookmark { at: None, ..bookmark }),
+        check(CheckTarget::Registered(ModelName::parse("models/a").unwrap()), None),
+        check(CheckTarget::Unsaved(Box::default()), Some(CredentialId::random())),
+    ] {
+        assert_eq!(read_again(&message), Ok(message));
+    }
+    for why in [
+        GoodbyeWhy::Rotation,
+        GoodbyeWhy::Drain,
+        GoodbyeWhy::TooSlow,
+        GoodbyeWhy::Moved,
+        GoodbyeWhy::Unknown,
+    ] {
+        let goodbye = Message::Goodbye(Goodbye {
+            why,
+            min_wait: Duration::from_millis(500),
+            spread: Duration::from_secs(5),
+        });
+        assert_eq!(read_again(&goodbye), Ok(goodbye));
+    }
+}
+
+#[test]
+fn each_mode_has_its_reason() {
+    use registry::ModeReason as Reason;
+    let rows = [
+        (Mode::Resumed, Reason::Unspecified),
+        (Mode::Snapshot(SnapshotWhy::First), Reason::First),
+        (Mode::Snapshot(SnapshotWhy::CursorUnreadable), Reason::CursorUnreadable),
+        (Mode::Snapshot(SnapshotWhy::Compacted), Reason::Compacted),
+        (Mode::Snapshot(SnapshotWhy::Fork), Reason::Fork),
+        (Mode::Snapshot(SnapshotWhy::StateMismatch), Reason::StateMismatch),
+        (Mode::Snapshot(SnapshotWhy::View), Reason::View),
+        (Mode::Snapshot(SnapshotWhy::Ahead), Reason::Ahead),
+        (Mode::Snapshot(SnapshotWhy::Unknown), Reason::Unspecified),
+        (Mode::Withheld(WithheldWhy::OtherStore), Reason::OtherStore),
+        (Mode::Withheld(WithheldWhy::StaleHistory), Reason::StaleHistory),
+        (Mode::Withheld(WithheldWhy::Ahead), Reason::Ahead),
+        (Mode::Withheld(WithheldWhy::Diverged), Reason::Diverged),
+        (Mode::Withheld(WithheldWhy::Unknown), Reason::Unspecified),
+    ];
+    for (mode, reason) in rows {
+        assert_eq!(mode.to_wire().1, reason);
+        let message = Message::Welcome(welcome(mode));
+        assert_eq!(read_again(&message), Ok(message));
+    }
+}
+
+#[test]
+fn a_heartbeat_that_is_left_out_or_too_long_is_bounded() {
+    let hour = Duration::from_secs(3600);
+    for (said, heard) in [(Duration::ZERO, Welcome::HEARTBEAT_DEFAULT), (hour * 2, hour)] {
+        let said = Welcome {
+            heartbeat: said,
+            ..welcome(Mode::Resumed)
+        };
+        let Ok(RegistryMessage::Welcome(read)) = read_again(&Message::Welcome(said)) else {
+            panic!("a welcome is read")
+        };
+        assert_eq!(read.heartbeat, heard);
+    }
+}
+
+#[test]
+fn a_cursor_of_another_view_is_not_read() {
+    let other = Cursor {
+        view: View::Config,
+        ..cursor(9)
+    };
+    assert_eq!(read_again(&Message::SnapshotEnd(other)), Err(RegistryMessageError));
+    let bookmark = Bookmark {
+        at: Some(other),
+        head: revision(9),
+        probe: 0,
+        stalled: false,
+    };
+    assert_eq!(read_again(&Message::Bookmark(bookmark)), Err(RegistryMessageError));
+}
+
+#[test]
+fn a_cursor_that_cannot_be_read_is_told_from_none() {
+    let mut wire = types::Cursor::from(&cursor(9));
+    assert_eq!(Resume::read(None), Resume::Nothing);
+    assert_eq!(Resume::read(Some(&wire)), Resume::At(cursor(9)));
+    wire.format = 9;
+    assert_eq!(Resume::read(Some(&wire)), Resume::Unreadable);
+}
+
+#[test]
+fn a_delete_must_name_what_is_gone() {
+    let unnamed = Deleted {
+        name: "".into(),
+        revision: revision(8),
+    };
+    let delta = Delta {
+        deletes: vec![unnamed],
+        ..delta()
+    };
+    assert_eq!(read_again(&Message::Delta(delta)), Err(RegistryMessageError));
+}
+
+#[test]
+fn a_trace_context_of_another_form_is_left_out_and_spoils_nothing() {
+    let formed = delta().traceparent.unwrap();
+    for other in ["", "00", &formed.replace('-', "\n"), &formed.repeat(2)] {
+        let delta = Delta {
+            traceparent: Some(other.into()),
+            ..delta()
+        };
+        let Ok(RegistryMessage::Delta(read)) = read_again(&Message::Delta(delta)) else {
+            panic!("a delta is read")
+        };
+        assert_eq!(read.traceparent, None);
+    }
+}
+
+#[test]
+fn the_smallest_number_of_seconds_counts_as_left_out() {
+    let smallest = prost_types::Duration {
+        seconds: i64::MIN,
+        nanos: 0,
+    };
+    let wire = registry::Goodbye {
+        min_wait: Some(smallest),
+        ..Default::default()
+    };
+    let Ok(RegistryMessage::Goodbye(goodbye)) = read(subscribe_response::Kind::Goodbye(wire)) else {
+        panic!("a goodbye is read")
+    };
+    assert_eq!((goodbye.min_wait, goodbye.why), (Duration::ZERO, GoodbyeWhy::Unknown));
+}
