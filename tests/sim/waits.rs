@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use fastrand::Rng;
 use switchboard::names::Revision;
-use switchboard_registry::fleet::wait::Wanted;
+use switchboard_registry::fleet::wait::AwaitedRevision;
 
 use crate::{
     history::{Actor, Event},
@@ -47,7 +47,7 @@ pub(crate) async fn wait(network: &Network, run: &RunLink, number: usize, timeou
         connected: connected.collect(),
     };
     network.log.write(actor, event);
-    let wanted = Wanted {
+    let wanted = AwaitedRevision {
         revision: Some(newest),
         incarnation: None,
         group: Default::default(),

@@ -56,7 +56,7 @@ struct Rest {
 
 /// One message of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
+pub struct RunMessage {
     /// As it goes out.
     pub bytes: Bytes,
     /// Whether the run ends with it.
@@ -113,7 +113,7 @@ impl Run {
 
     /// The message at a place, counted from 0; `None` past the last.
     #[must_use]
-    pub fn message(&self, place: usize) -> Option<Message> {
+    pub fn message(&self, place: usize) -> Option<RunMessage> {
         let mut encoded = self.encoded.lock();
         while encoded.messages.len() <= place
             && let Some(mut rest) = encoded.rest.take()
@@ -123,7 +123,7 @@ impl Run {
             encoded.rest = (!is_last).then_some(rest);
         }
         let bytes = encoded.messages.get(place)?.clone();
-        Some(Message {
+        Some(RunMessage {
             bytes,
             is_last: encoded.rest.is_none() && place + 1 == encoded.messages.len(),
         })
@@ -149,7 +149,7 @@ impl Run {
                 };
                 return (Content::SnapshotBegin(begin), false);
             }
-            let part = rest.take(items.all(view).map(Change::Upsert));
+            let part = rest.take(items.all(view).map(RunChange::Upsert));
             if part.upserts.is_empty() {
                 return (Content::SnapshotEnd(at), true);
             }
@@ -159,8 +159,8 @@ impl Run {
             };
             return (Content::SnapshotPart(part), false);
         };
-        let upserts = items.changed_after(view, from).map(Change::Upsert);
-        let part = rest.take(upserts.chain(items.deleted_after(from).map(Change::Delete)));
+        let upserts = items.changed_after(view, from).map(RunChange::Upsert);
+        let part = rest.take(upserts.chain(items.deleted_after(from).map(RunChange::Delete)));
         let delta = Delta {
             from,
             to: at,
@@ -175,7 +175,7 @@ impl Run {
     }
 }
 
-enum Change<'a> {
+enum RunChange<'a> {
     Upsert(&'a Arc<Item>),
     Delete(Tombstone),
 }
@@ -190,7 +190,7 @@ struct Part {
 
 impl Rest {
     /// The next part of `all`, which must be the same changes in the same order at each call.
-    fn take<'a>(&mut self, all: impl Iterator<Item = Change<'a>>) -> Part {
+    fn take<'a>(&mut self, all: impl Iterator<Item = RunChange<'a>>) -> Part {
         let mut rest = all.skip(self.changes).peekable();
         let mut part = Part {
             number: self.parts,
@@ -204,8 +204,8 @@ impl Rest {
             bytes += weight(&change);
             taken += 1;
             match change {
-                Change::Upsert(item) => part.upserts.push(Arc::clone(item)),
-                Change::Delete(tombstone) => part.deletes.push(Deleted {
+                RunChange::Upsert(item) => part.upserts.push(Arc::clone(item)),
+                RunChange::Delete(tombstone) => part.deletes.push(Deleted {
                     name: tombstone.key,
                     revision: tombstone.revision,
                 }),
@@ -219,11 +219,11 @@ impl Rest {
 }
 
 /// No fewer bytes than the change takes on the wire.
-fn weight(change: &Change<'_>) -> usize {
+fn weight(change: &RunChange<'_>) -> usize {
     ITEM_OVERHEAD_BYTES
         + match change {
-            Change::Upsert(item) => item.key.len() + item.type_url.len() + item.value.len(),
-            Change::Delete(tombstone) => tombstone.key.len(),
+            RunChange::Upsert(item) => item.key.len() + item.type_url.len() + item.value.len(),
+            RunChange::Delete(tombstone) => tombstone.key.len(),
         }
 }
 

@@ -15,24 +15,24 @@ use crate::domain::life::Mark;
 /// The routers that are withheld from. Who they are is known to the fleet.
 #[derive(Debug)]
 pub struct Withheld {
-    known: Mutex<Known>,
+    known: Mutex<Contradicting>,
     is_accepted: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
-struct Known {
+struct Contradicting {
     connected: usize,
     seen: Mark,
 }
 
 /// One router that is withheld from, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place(Arc<Withheld>);
+pub(super) struct WithheldRouter(Arc<Withheld>);
 
 impl Default for Withheld {
     fn default() -> Self {
         Self {
-            known: Mutex::new(Known {
+            known: Mutex::new(Contradicting {
                 connected: 0,
                 seen: Mark::NONE,
             }),
@@ -43,7 +43,7 @@ impl Default for Withheld {
 
 impl Withheld {
     /// Takes in a router that follows another history, by the cursor that it came with.
-    pub(super) fn enter(self: &Arc<Self>, why: WithheldWhy, resume: Resume) -> Place {
+    pub(super) fn enter(self: &Arc<Self>, why: WithheldWhy, resume: Resume) -> WithheldRouter {
         let mut known = self.lock();
         known.connected += 1;
         if let Resume::At(cursor) = resume {
@@ -61,7 +61,7 @@ impl Withheld {
                  for that, add `--above {seen}`"
             );
         }
-        Place(Arc::clone(self))
+        WithheldRouter(Arc::clone(self))
     }
 
     /// How many are connected.
@@ -82,7 +82,7 @@ impl Withheld {
         self.is_accepted.subscribe()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
+    fn lock(&self) -> MutexGuard<'_, Contradicting> {
         self.known.lock()
     }
 }
@@ -92,7 +92,7 @@ fn mark(cursor: &Cursor) -> Mark {
     Mark::new(cursor.incarnation.number, cursor.revision.get()).unwrap_or(Mark::NONE)
 }
 
-impl Drop for Place {
+impl Drop for WithheldRouter {
     fn drop(&mut self) {
         let mut known = self.0.lock();
         known.connected -= 1;

@@ -23,7 +23,7 @@ const NAMED_MAX: usize = 20;
 
 /// What is waited for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
+pub struct AwaitedRevision {
     /// The revision. `None`: the newest.
     pub revision: Option<Revision>,
     /// The incarnation in which it counts. `None`: the present one.
@@ -109,7 +109,7 @@ pub struct InForce {
 
 /// How far a wait is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum WaitVerdict {
     Waiting,
     InForce(InForce),
     Refused(Vec<Refused>),
@@ -121,7 +121,7 @@ pub(super) struct Set {
     goal: Goal,
     group: Group,
     min_routers: usize,
-    places: BTreeMap<Key, Place>,
+    places: BTreeMap<Key, AwaitedRouter>,
     /// Counts the places that were ever taken, so that a later one can be told from an earlier.
     taken: u64,
     /// How many places are not at the goal, how many of these refuse it, and how many of all are of lost routers.
@@ -133,16 +133,16 @@ pub(super) struct Set {
 }
 
 #[derive(Debug)]
-struct Place {
+struct AwaitedRouter {
     taken: u64,
     is_connected: bool,
     is_withheld: bool,
-    standing: Standing,
+    standing: RouterStanding,
 }
 
 /// How far one router is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Standing {
+enum RouterStanding {
     Behind,
     InForce,
     Refused(HeldReport),
@@ -157,7 +157,7 @@ struct Goal {
 
 impl Set {
     /// An empty set that waits for what is wanted, as of a published state.
-    pub(super) fn new(wanted: Wanted, state: Arc<State>) -> Result<Self, WaitError> {
+    pub(super) fn new(wanted: AwaitedRevision, state: Arc<State>) -> Result<Self, WaitError> {
         let items = &state.items;
         let present = items.incarnation();
         if wanted.incarnation.is_some_and(|incarnation| incarnation != present.id) {
@@ -201,11 +201,11 @@ impl Set {
         }
         self.taken += 1;
         let taken = self.taken;
-        let place = self.remove(key).unwrap_or(Place {
+        let place = self.remove(key).unwrap_or(AwaitedRouter {
             taken,
             is_connected: true,
             is_withheld: false,
-            standing: Standing::Behind,
+            standing: RouterStanding::Behind,
         });
         let replaced = self.others(key, |other| !other.is_connected && other.taken < place.taken);
         for replaced in replaced {
@@ -213,7 +213,7 @@ impl Set {
         }
         self.put(
             key,
-            Place {
+            AwaitedRouter {
                 is_connected: true,
                 is_withheld: matches!(mode, Mode::Withheld(_)),
                 ..place
@@ -225,7 +225,7 @@ impl Set {
     pub(super) fn report(&mut self, key: &Key, report: &Report) {
         if let Some(place) = self.remove(key) {
             let standing = self.goal.judge(report);
-            self.put(key, Place { standing, ..place });
+            self.put(key, AwaitedRouter { standing, ..place });
         }
     }
 
@@ -240,7 +240,7 @@ impl Set {
             self.unlisted += 1;
             return;
         }
-        let lost = Place {
+        let lost = AwaitedRouter {
             is_connected: false,
             ..place
         };
@@ -253,7 +253,7 @@ impl Set {
     }
 
     /// Whether it is decided.
-    pub(super) fn verdict(&self) -> Verdict {
+    pub(super) fn verdict(&self) -> WaitVerdict {
         if self.refusing > 0 {
             let refused = self.places.iter().filter_map(|((router, _), place)| {
                 Some(Refused {
@@ -261,17 +261,17 @@ impl Set {
                     held: place.refused()?.clone(),
                 })
             });
-            return Verdict::Refused(refused.take(NAMED_MAX).collect());
+            return WaitVerdict::Refused(refused.take(NAMED_MAX).collect());
         }
         // There are no more ids than places: whether there are enough is not counted anew at each report.
         if self.behind > 0 || self.unlisted > 0 || self.places.len() < self.min_routers {
-            return Verdict::Waiting;
+            return WaitVerdict::Waiting;
         }
         let routers: BTreeSet<&RouterId> = self.places.keys().map(|(router, _)| router).collect();
         if routers.len() < self.min_routers {
-            return Verdict::Waiting;
+            return WaitVerdict::Waiting;
         }
-        Verdict::InForce(InForce {
+        WaitVerdict::InForce(InForce {
             revision: self.goal.revision,
             incarnation: self.incarnation(),
             routers: routers.into_iter().cloned().collect(),
@@ -280,7 +280,7 @@ impl Set {
 
     /// What is told when the time is over before it is decided.
     pub(super) fn overdue(&self) -> WaitError {
-        let ids = |keep: fn(&Place) -> bool| -> BTreeSet<&RouterId> {
+        let ids = |keep: fn(&AwaitedRouter) -> bool| -> BTreeSet<&RouterId> {
             let places = self.places.iter().filter(|(_, place)| keep(place));
             places.map(|((router, _), _)| router).collect()
         };
@@ -301,24 +301,24 @@ impl Set {
     }
 
     /// Other processes under the same id.
-    fn others(&self, key: &Key, fits: impl Fn(&Place) -> bool) -> Vec<Key> {
+    fn others(&self, key: &Key, fits: impl Fn(&AwaitedRouter) -> bool) -> Vec<Key> {
         let (id, _) = key;
         let before = self.places.range(..key).rev();
         let after = self.places.range((Bound::Excluded(key), Bound::Unbounded));
-        let is_of_id = |((other, _), _): &(&Key, &Place)| other == id;
+        let is_of_id = |((other, _), _): &(&Key, &AwaitedRouter)| other == id;
         let others = before.take_while(is_of_id).chain(after.take_while(is_of_id));
         let fitting = others.filter(|(_, place)| fits(place));
         fitting.map(|(key, _)| key.clone()).collect()
     }
 
-    fn put(&mut self, key: &Key, place: Place) {
+    fn put(&mut self, key: &Key, place: AwaitedRouter) {
         self.behind += usize::from(!place.is_in_force());
         self.refusing += usize::from(place.refused().is_some());
         self.lost += usize::from(!place.is_connected);
         self.places.insert(key.clone(), place);
     }
 
-    fn remove(&mut self, key: &Key) -> Option<Place> {
+    fn remove(&mut self, key: &Key) -> Option<AwaitedRouter> {
         let place = self.places.remove(key)?;
         self.behind -= usize::from(!place.is_in_force());
         self.refusing -= usize::from(place.refused().is_some());
@@ -327,16 +327,16 @@ impl Set {
     }
 }
 
-impl Place {
+impl AwaitedRouter {
     fn is_in_force(&self) -> bool {
         // What a router has whose history contradicts this one proves nothing about it.
-        !self.is_withheld && self.standing == Standing::InForce
+        !self.is_withheld && self.standing == RouterStanding::InForce
     }
 
     const fn refused(&self) -> Option<&HeldReport> {
         match &self.standing {
-            Standing::Refused(held) if !self.is_withheld => Some(held),
-            Standing::Refused(_) | Standing::Behind | Standing::InForce => None,
+            RouterStanding::Refused(held) if !self.is_withheld => Some(held),
+            RouterStanding::Refused(_) | RouterStanding::Behind | RouterStanding::InForce => None,
         }
     }
 }
@@ -351,26 +351,26 @@ enum Changed {
 }
 
 impl Goal {
-    fn judge(&self, report: &Report) -> Standing {
+    fn judge(&self, report: &Report) -> RouterStanding {
         let is_applied = report.applied.is_some_and(|applied| {
             applied.incarnation == self.state.items.incarnation() && applied.revision >= self.revision
         });
         // What an older state holds back the goal may heal.
         if !is_applied {
-            return Standing::Behind;
+            return RouterStanding::Behind;
         }
         let refused = report
             .held
             .iter()
             .find(|held| held.kind.is_lasting() && self.changed(held) == Changed::Yes);
         if let Some(refused) = refused {
-            return Standing::Refused(refused.clone());
+            return RouterStanding::Refused(refused.clone());
         }
         let is_all_listed = report.held.len() >= report.held_total;
         if is_all_listed && report.held.iter().all(|held| self.changed(held) == Changed::No) {
-            Standing::InForce
+            RouterStanding::InForce
         } else {
-            Standing::Behind
+            RouterStanding::Behind
         }
     }
 

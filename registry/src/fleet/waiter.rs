@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Fleet,
-    wait::{InForce, Set, Verdict, WaitError, Wanted},
+    wait::{AwaitedRevision, InForce, Set, WaitError, WaitVerdict},
 };
 use crate::domain::state::State;
 
@@ -29,7 +29,7 @@ impl Wait {
     /// Lets the set know something.
     pub(super) fn tell(&mut self, tell: impl FnOnce(&mut Set)) {
         tell(&mut self.set);
-        if self.set.verdict() != Verdict::Waiting {
+        if self.set.verdict() != WaitVerdict::Waiting {
             // Kept until it is asked for, so that it cannot be missed.
             self.decided.notify_one();
         }
@@ -79,9 +79,9 @@ impl Waiter {
     /// What is decided, if anything is.
     fn decision(&self) -> Option<Result<InForce, WaitError>> {
         match self.ask(Set::verdict)? {
-            Verdict::Waiting => None,
-            Verdict::InForce(done) => Some(Ok(done)),
-            Verdict::Refused(refused) => Some(Err(WaitError::Refused(refused))),
+            WaitVerdict::Waiting => None,
+            WaitVerdict::InForce(done) => Some(Ok(done)),
+            WaitVerdict::Refused(refused) => Some(Err(WaitError::Refused(refused))),
         }
     }
 }
@@ -104,7 +104,7 @@ impl Fleet {
     /// Dropping the future ends the wait.
     pub async fn wait(
         self: &Arc<Self>,
-        wanted: Wanted,
+        wanted: AwaitedRevision,
         timeout: Duration,
         mut published: watch::Receiver<Arc<State>>,
         shutdown: CancellationToken,

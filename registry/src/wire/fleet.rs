@@ -20,7 +20,7 @@ use crate::{
     fleet::{
         Key, ROUTERS_MAX, Seen,
         health::{EndpointHealth, RouterHealth},
-        wait::{InForce, Wanted},
+        wait::{AwaitedRevision, InForce},
     },
 };
 
@@ -122,7 +122,7 @@ fn lag(applied: &Cursor, began: Mode, items: &Items) -> Option<i64> {
 pub fn wait(
     request: &registry::WaitForRevisionRequest,
     allowed: Option<Duration>,
-) -> Result<(Wanted, Duration), Violations> {
+) -> Result<(AwaitedRevision, Duration), Violations> {
     let mut violations = Violations::new();
     let revision = Revision::new(request.revision);
     if revision.is_none() {
@@ -149,7 +149,7 @@ pub fn wait(
     if timeout.is_none() {
         violations.push("timeout", FieldReason::ValueOutOfRange, "must be 0 to 15 minutes");
     }
-    let wanted = Wanted {
+    let wanted = AwaitedRevision {
         revision: revision.filter(|revision| *revision > Revision::ZERO),
         incarnation: incarnation.and_then(Result::ok),
         group: group.unwrap_or_default(),

@@ -74,9 +74,9 @@ async fn make<C: Connection>(order: Order, basis: Basis<C>) -> Vec<Finding> {
             is_token_dropped,
         } => spec.map_err(|refusal| unusable(&refusal)).map(|spec| {
             let wanted = match credential {
-                Some(id) => Wanted::OfCheck(order.id, id),
-                None if is_token_dropped => Wanted::Known(CheckCredential::Dropped),
-                None => Wanted::Known(CheckCredential::None),
+                Some(id) => NeededCredential::OfCheck(order.id, id),
+                None if is_token_dropped => NeededCredential::Known(CheckCredential::Dropped),
+                None => NeededCredential::Known(CheckCredential::None),
             };
             (*spec, wanted)
         }),
@@ -86,15 +86,15 @@ async fn make<C: Connection>(order: Order, basis: Basis<C>) -> Vec<Finding> {
         Err(finding) => return vec![*finding],
     };
     let fetched = match wanted {
-        Wanted::Known(known) => Ok(known),
-        Wanted::OfModel(wanted) => {
+        NeededCredential::Known(known) => Ok(known),
+        NeededCredential::OfModel(wanted) => {
             let fetching = timeout_at(deadline, credentials::fetch(basis.connection, wanted)).await;
             fetching
                 .map_err(drop)
                 .and_then(|fetched| fetched.map_err(drop))
                 .map(set)
         }
-        Wanted::OfCheck(check, id) => {
+        NeededCredential::OfCheck(check, id) => {
             let fetching = timeout_at(deadline, credentials::fetch_for_check(basis.connection, check, id)).await;
             fetching
                 .map_err(drop)
@@ -117,11 +117,11 @@ fn set(credential: Credential) -> CheckCredential {
 }
 
 /// Where a check's credential comes from.
-enum Wanted {
+enum NeededCredential {
     /// It is there.
     Known(CheckCredential),
     /// A model's own, to be fetched.
-    OfModel(compile::Wanted),
+    OfModel(compile::WantedCredential),
     /// The check's own, to be fetched.
     OfCheck(CheckId, CredentialId),
 }
@@ -131,7 +131,7 @@ fn registered(
     name: &ModelName,
     received: Option<&Received>,
     catalog: Option<&Catalog>,
-) -> Result<(Spec, Wanted), Box<Finding>> {
+) -> Result<(Spec, NeededCredential), Box<Finding>> {
     let resource = received.and_then(|received| received.resources().get(name.to_string().as_str()));
     let Some(Content::Model(_, content)) = resource.map(|resource| &resource.content) else {
         return Err(Box::new(Finding::unable(
@@ -142,11 +142,11 @@ fn registered(
     };
     let spec = content.spec.as_ref().map_err(unusable)?;
     let wanted = match &content.credential {
-        Some(CredentialSpec::None) | None => Wanted::Known(CheckCredential::None),
-        Some(CredentialSpec::Dropped) => Wanted::Known(CheckCredential::Dropped),
+        Some(CredentialSpec::None) | None => NeededCredential::Known(CheckCredential::None),
+        Some(CredentialSpec::Dropped) => NeededCredential::Known(CheckCredential::Dropped),
         Some(CredentialSpec::Set(wanted)) => match in_use(catalog, name, wanted.id) {
-            Some(credential) => Wanted::Known(CheckCredential::Set(credential)),
-            None => Wanted::OfModel(compile::Wanted {
+            Some(credential) => NeededCredential::Known(CheckCredential::Set(credential)),
+            None => NeededCredential::OfModel(compile::WantedCredential {
                 model: name.clone(),
                 credential: wanted.clone(),
             }),

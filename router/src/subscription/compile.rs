@@ -41,7 +41,7 @@ pub struct Compiled {
     /// Items whose newest version is not in use, ordered by name.
     pub held: Vec<Held>,
     /// Credentials that calls need and that are not there.
-    pub wanted: Vec<Wanted>,
+    pub wanted: Vec<WantedCredential>,
 }
 
 /// An item whose newest version is not in use.
@@ -87,7 +87,7 @@ impl HeldWhy {
 
 /// A credential that has to be fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
+pub struct WantedCredential {
     /// Whose it is.
     pub model: ModelName,
     /// Which one, and where it may be sent.
@@ -163,7 +163,7 @@ struct Step<'a> {
     states: HashMap<ModelName, ModelState>,
     used: Used,
     held: BTreeMap<&'a str, Held>,
-    wanted: Vec<Wanted>,
+    wanted: Vec<WantedCredential>,
 }
 
 impl<'a> Step<'a> {
@@ -219,7 +219,7 @@ impl<'a> Step<'a> {
             Some(CredentialSpec::Set(wanted)) => match self.credentials.get(&wanted.id) {
                 Some(credential) => usable(Some(Arc::clone(credential)), false),
                 None => {
-                    self.wanted.push(Wanted {
+                    self.wanted.push(WantedCredential {
                         model: name.clone(),
                         credential: wanted.clone(),
                     });
@@ -262,12 +262,12 @@ impl<'a> Step<'a> {
         });
         let in_use = self.used.features.values().map(|used| &used.setting);
         let reachable: BTreeSet<_> = models_of(newest.chain(in_use)).collect();
-        let is_idle = |wanted: &mut Wanted| {
+        let is_idle = |wanted: &mut WantedCredential| {
             let is_disabled = matches!(self.states.get(&wanted.model), Some(ModelState::Disabled));
             is_disabled || !reachable.contains(&wanted.model)
         };
         let idle: Vec<_> = self.wanted.extract_if(.., is_idle).collect();
-        for Wanted { model, .. } in idle {
+        for WantedCredential { model, .. } in idle {
             self.held.remove(&*model.to_string());
             self.used.models.remove(&model);
             if let Some(state @ ModelState::Ready(_)) = self.states.get_mut(&model) {

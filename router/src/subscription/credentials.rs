@@ -22,7 +22,7 @@ use tonic_types::StatusExt as _;
 use tracing::{debug, warn};
 
 use super::{
-    compile::{self, Wanted},
+    compile::{self, WantedCredential},
     session::Backoff,
     surroundings::Connection,
 };
@@ -62,7 +62,7 @@ pub(super) struct Credentials {
 }
 
 struct Plan {
-    wanted: Wanted,
+    wanted: WantedCredential,
     was_tried: bool,
     backoff: Backoff,
     next: Next,
@@ -96,7 +96,7 @@ impl Credentials {
     }
 
     /// Plans to fetch what is wanted and not there, and nothing else any longer.
-    pub(super) fn want(&mut self, wanted: &[Wanted]) {
+    pub(super) fn want(&mut self, wanted: &[WantedCredential]) {
         let mut plans = BTreeMap::new();
         for wanted in wanted {
             let key = (wanted.model.clone(), wanted.credential.id);
@@ -116,7 +116,7 @@ impl Credentials {
     }
 
     /// Forgets those that no version in use names, and no version that waits for them. Returns whether it had any.
-    pub(super) fn keep(&mut self, used: &HashSet<CredentialId>, wanted: &[Wanted]) -> bool {
+    pub(super) fn keep(&mut self, used: &HashSet<CredentialId>, wanted: &[WantedCredential]) -> bool {
         let count = self.cache.len();
         let is_wanted = |id| wanted.iter().any(|wanted| wanted.credential.id == id);
         self.cache.retain(|id, _| used.contains(id) || is_wanted(*id));
@@ -200,7 +200,7 @@ impl Credentials {
 }
 
 /// Fetches the credential of a model.
-pub(super) async fn fetch(connection: impl Connection, wanted: Wanted) -> Result<Credential, FetchError> {
+pub(super) async fn fetch(connection: impl Connection, wanted: WantedCredential) -> Result<Credential, FetchError> {
     let fetched = ask(connection, wanted.model.to_string(), wanted.credential.id).await?;
     if fetched.origins == wanted.credential.origins {
         Ok(fetched)
@@ -251,8 +251,8 @@ mod tests {
     use super::*;
     use crate::subscription::resource::CredentialRef;
 
-    fn wanted(number: u8) -> Wanted {
-        Wanted {
+    fn wanted(number: u8) -> WantedCredential {
+        WantedCredential {
             model: ModelName::parse("models/a").unwrap(),
             credential: CredentialRef {
                 id: CredentialId::parse(&format!("{number:032x}")).unwrap(),

@@ -28,7 +28,7 @@ use super::{
     order::Answer,
     received::Received,
     report::{hello, report},
-    session::{Action, Closed, End, Event, Message, Session, Standing},
+    session::{Action, Closed, End, Event, Session, StreamMessage, StreamStanding},
     surroundings::{Connection as _, Downward, Surroundings, Upward},
 };
 use crate::{
@@ -77,7 +77,7 @@ pub(super) struct Link<S: Surroundings> {
 struct OpenStream<C> {
     events: mpsc::Receiver<StreamEvent<C>>,
     /// Dropped, it ends the upward direction behind the newest report.
-    standing: watch::Sender<Standing>,
+    standing: watch::Sender<StreamStanding>,
     /// What checks have found, on its way up.
     answers: mpsc::Sender<Answer>,
     /// The connection, until the registry has answered over it.
@@ -86,7 +86,7 @@ struct OpenStream<C> {
 
 enum StreamEvent<C> {
     Connected(C),
-    Message(Result<Message, RegistryMessageError>),
+    Message(Result<StreamMessage, RegistryMessageError>),
     Ended(Result<(), String>),
 }
 
@@ -363,7 +363,7 @@ async fn open_stream<S: Surroundings>(
 
 /// What is said of the router on one stream.
 struct Said {
-    standing: watch::Receiver<Standing>,
+    standing: watch::Receiver<StreamStanding>,
     told: Told,
 }
 

@@ -8,7 +8,7 @@ use switchboard::{
 use super::{
     Applied, SubscriptionConfig,
     compile::{Held, HeldWhy},
-    session::Standing,
+    session::StreamStanding,
 };
 use crate::endpoints::{Change, Health};
 
@@ -33,7 +33,7 @@ pub(super) fn hello(
 /// How far the router is, what a restart would go on from (`persisted`), and what has changed of the servers that it calls:
 /// at most [`Report::ENDPOINTS_MAX`].
 pub(super) fn report(
-    standing: &Standing,
+    standing: &StreamStanding,
     applied: &Applied,
     persisted: Option<Cursor>,
     endpoints: &[Change],

@@ -28,7 +28,7 @@ pub use self::step::{Action, Closed, End, Event};
 pub const OPENING_MAX: Duration = Duration::from_secs(10);
 
 /// A message of the registry as a router reads it. All cursors are of the routers' view.
-pub type Message = RegistryMessage<Resource>;
+pub type StreamMessage = RegistryMessage<Resource>;
 
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(10);
@@ -38,7 +38,7 @@ const GOODBYE_MAX: Duration = Duration::from_secs(300);
 
 /// What the router has to report of the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct StreamStanding {
     /// What has been received whole.
     pub received: Option<Cursor>,
     /// The history that is refused.
@@ -81,7 +81,7 @@ pub struct Session {
 }
 
 /// What a message leads to: the actions, or why the stream is closed.
-type Verdict = Result<Vec<Action>, Closed>;
+type Reaction = Result<Vec<Action>, Closed>;
 
 impl Session {
     /// A session that has received nothing and dials at once. `addresses`: how many registries there are, one at least.
@@ -149,8 +149,8 @@ impl Session {
 
     /// What the router has to report.
     #[must_use]
-    pub fn standing(&self) -> Standing {
-        Standing {
+    pub fn standing(&self) -> StreamStanding {
+        StreamStanding {
             received: self.cursor().copied(),
             refusal: self.refusal,
             probe: self.probe,
@@ -192,10 +192,10 @@ impl Session {
         }
     }
 
-    fn on_message(&mut self, now: Duration, message: Message) -> Verdict {
+    fn on_message(&mut self, now: Duration, message: StreamMessage) -> Reaction {
         match (&mut self.state, message) {
             (State::Down { .. }, _) => Err(Closed::Protocol),
-            (_, Message::Goodbye(goodbye)) => {
+            (_, StreamMessage::Goodbye(goodbye)) => {
                 let spread = backoff::up_to(goodbye.spread.min(GOODBYE_MAX), &mut self.random);
                 let mut wait = goodbye.min_wait.min(GOODBYE_MAX) + spread;
                 if !self.is_proven {
@@ -209,24 +209,24 @@ impl Session {
                     GoodbyeWhy::Rotation | GoodbyeWhy::Drain | GoodbyeWhy::Unknown => Closed::Goodbye,
                 })])
             }
-            (State::Opening { .. }, Message::Welcome(welcome)) => self.on_welcome(now, &welcome),
-            (State::Loading(scratch @ None), Message::SnapshotBegin(begin)) => {
+            (State::Opening { .. }, StreamMessage::Welcome(welcome)) => self.on_welcome(now, &welcome),
+            (State::Loading(scratch @ None), StreamMessage::SnapshotBegin(begin)) => {
                 *scratch = Some(SnapshotScratch::new(&begin));
                 Ok(Vec::new())
             }
-            (State::Loading(Some(scratch)), Message::SnapshotPart(part)) => {
+            (State::Loading(Some(scratch)), StreamMessage::SnapshotPart(part)) => {
                 scratch.add(part).map_err(|_gap| Closed::Gap)?;
                 Ok(Vec::new())
             }
-            (State::Loading(scratch @ Some(_)), Message::SnapshotEnd(at)) => {
+            (State::Loading(scratch @ Some(_)), StreamMessage::SnapshotEnd(at)) => {
                 let scratch = scratch.take();
                 scratch.map_or(Err(Closed::Protocol), |scratch| self.on_snapshot(now, scratch, &at))
             }
-            (State::Following(_), Message::Delta(delta)) => self.on_delta(delta),
-            (State::Loading(_) | State::Withheld { .. }, Message::Bookmark(bookmark)) => {
+            (State::Following(_), StreamMessage::Delta(delta)) => self.on_delta(delta),
+            (State::Loading(_) | State::Withheld { .. }, StreamMessage::Bookmark(bookmark)) => {
                 Ok(self.on_bookmark(&bookmark))
             }
-            (State::Following(_), Message::Bookmark(bookmark)) => {
+            (State::Following(_), StreamMessage::Bookmark(bookmark)) => {
                 if bookmark.at.as_ref() == self.cursor() {
                     Ok(self.on_bookmark(&bookmark))
                 } else {
@@ -234,28 +234,33 @@ impl Session {
                 }
             }
             // Who has an older state still tells what it finds by that.
-            (State::Loading(_) | State::Following(_), Message::Check(request)) => Ok(vec![Action::Check(request)]),
+            (State::Loading(_) | State::Following(_), StreamMessage::Check(request)) => {
+                Ok(vec![Action::Check(request)])
+            }
             // No API token is taken from a registry whose history is refused.
-            (State::Withheld { .. }, Message::Check(_)) => Ok(Vec::new()),
+            (State::Withheld { .. }, StreamMessage::Check(_)) => Ok(Vec::new()),
             // The registry may hold its history to be good and send it: the refusal is to be reported, so it is let pass.
             (
                 State::Withheld { .. },
-                Message::SnapshotBegin(_) | Message::SnapshotPart(_) | Message::SnapshotEnd(_) | Message::Delta(_),
+                StreamMessage::SnapshotBegin(_)
+                | StreamMessage::SnapshotPart(_)
+                | StreamMessage::SnapshotEnd(_)
+                | StreamMessage::Delta(_),
             ) => Ok(Vec::new()),
             (
                 State::Opening { .. } | State::Loading(_) | State::Following(_) | State::Withheld { .. },
-                Message::Welcome(_)
-                | Message::SnapshotBegin(_)
-                | Message::SnapshotPart(_)
-                | Message::SnapshotEnd(_)
-                | Message::Delta(_)
-                | Message::Bookmark(_)
-                | Message::Check(_),
+                StreamMessage::Welcome(_)
+                | StreamMessage::SnapshotBegin(_)
+                | StreamMessage::SnapshotPart(_)
+                | StreamMessage::SnapshotEnd(_)
+                | StreamMessage::Delta(_)
+                | StreamMessage::Bookmark(_)
+                | StreamMessage::Check(_),
             ) => Err(Closed::Protocol),
         }
     }
 
-    fn on_welcome(&mut self, now: Duration, welcome: &Welcome) -> Verdict {
+    fn on_welcome(&mut self, now: Duration, welcome: &Welcome) -> Reaction {
         self.heartbeat = welcome.heartbeat;
         let opened = Action::Opened(welcome.mode);
         if let Err(why) = guard::judge(self.cursor(), &welcome.head) {
@@ -290,7 +295,7 @@ impl Session {
         Ok(vec![opened])
     }
 
-    fn on_snapshot(&mut self, now: Duration, scratch: SnapshotScratch, at: &Cursor) -> Verdict {
+    fn on_snapshot(&mut self, now: Duration, scratch: SnapshotScratch, at: &Cursor) -> Reaction {
         if scratch.at() != at {
             return Err(Closed::Protocol);
         }
@@ -304,7 +309,7 @@ impl Session {
         }
     }
 
-    fn on_delta(&mut self, delta: Delta<Resource>) -> Verdict {
+    fn on_delta(&mut self, delta: Delta<Resource>) -> Reaction {
         let (State::Following(scratch), Some(received)) = (&mut self.state, &mut self.received) else {
             return Err(Closed::Protocol);
         };

@@ -21,7 +21,7 @@ impl From<registry::Resource> for Carried {
     }
 }
 
-type Message = RegistryMessage<Carried>;
+type Said = RegistryMessage<Carried>;
 
 fn carried(name: &str) -> Carried {
     Carried(registry::Resource {
@@ -33,11 +33,11 @@ fn carried(name: &str) -> Carried {
     })
 }
 
-fn read(kind: subscribe_response::Kind) -> Result<Message, RegistryMessageError> {
+fn read(kind: subscribe_response::Kind) -> Result<Said, RegistryMessageError> {
     RegistryMessage::read(registry::SubscribeResponse { kind: Some(kind) }, View::Router)
 }
 
-fn read_again(message: &Message) -> Result<Message, RegistryMessageError> {
+fn read_again(message: &Said) -> Result<Said, RegistryMessageError> {
     let wire = registry::SubscribeResponse::decode(message.clone().encode()).unwrap();
     RegistryMessage::read(wire, View::Router)
 }
@@ -85,7 +85,7 @@ fn what_the_registry_says_is_read_as_it_was_written() {
         resources: vec![carried("models/a"), carried("models/b")],
     };
     let check = |target, credential| {
-        Message::Check(CheckRequest {
+        Said::Check(CheckRequest {
             id: CheckId::random(),
             target,
             credential,
@@ -93,12 +93,12 @@ fn what_the_registry_says_is_read_as_it_was_written() {
         })
     };
     for message in [
-        Message::SnapshotBegin(begin),
-        Message::SnapshotPart(part),
-        Message::SnapshotEnd(cursor(9)),
-        Message::Delta(delta()),
-        Message::Bookmark(bookmark),
-        Message::Bookmark(Bookmark { at: None, ..bookmark }),
+        Said::SnapshotBegin(begin),
+        Said::SnapshotPart(part),
+        Said::SnapshotEnd(cursor(9)),
+        Said::Delta(delta()),
+        Said::Bookmark(bookmark),
+        Said::Bookmark(Bookmark { at: None, ..bookmark }),
         check(CheckTarget::Registered(ModelName::parse("models/a").unwrap()), None),
         check(CheckTarget::Unsaved(Box::default()), Some(CredentialId::random())),
     ] {
@@ -111,7 +111,7 @@ fn what_the_registry_says_is_read_as_it_was_written() {
         GoodbyeWhy::Moved,
         GoodbyeWhy::Unknown,
     ] {
-        let goodbye = Message::Goodbye(Goodbye {
+        let goodbye = Said::Goodbye(Goodbye {
             why,
             min_wait: Duration::from_millis(500),
             spread: Duration::from_secs(5),
@@ -141,7 +141,7 @@ fn each_mode_has_its_reason() {
     ];
     for (mode, reason) in rows {
         assert_eq!(mode.to_wire().1, reason);
-        let message = Message::Welcome(welcome(mode));
+        let message = Said::Welcome(welcome(mode));
         assert_eq!(read_again(&message), Ok(message));
     }
 }
@@ -154,7 +154,7 @@ fn a_heartbeat_that_is_left_out_or_too_long_is_bounded() {
             heartbeat: said,
             ..welcome(Mode::Resumed)
         };
-        let Ok(RegistryMessage::Welcome(read)) = read_again(&Message::Welcome(said)) else {
+        let Ok(RegistryMessage::Welcome(read)) = read_again(&Said::Welcome(said)) else {
             panic!("a welcome is read")
         };
         assert_eq!(read.heartbeat, heard);
@@ -167,14 +167,14 @@ fn a_cursor_of_another_view_is_not_read() {
         view: View::Config,
         ..cursor(9)
     };
-    assert_eq!(read_again(&Message::SnapshotEnd(other)), Err(RegistryMessageError));
+    assert_eq!(read_again(&Said::SnapshotEnd(other)), Err(RegistryMessageError));
     let bookmark = Bookmark {
         at: Some(other),
         head: revision(9),
         probe: 0,
         stalled: false,
     };
-    assert_eq!(read_again(&Message::Bookmark(bookmark)), Err(RegistryMessageError));
+    assert_eq!(read_again(&Said::Bookmark(bookmark)), Err(RegistryMessageError));
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn a_delete_must_name_what_is_gone() {
         deletes: vec![unnamed],
         ..delta()
     };
-    assert_eq!(read_again(&Message::Delta(delta)), Err(RegistryMessageError));
+    assert_eq!(read_again(&Said::Delta(delta)), Err(RegistryMessageError));
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn a_trace_context_of_another_form_is_left_out_and_spoils_nothing() {
             traceparent: Some(other.into()),
             ..delta()
         };
-        let Ok(RegistryMessage::Delta(read)) = read_again(&Message::Delta(delta)) else {
+        let Ok(RegistryMessage::Delta(read)) = read_again(&Said::Delta(delta)) else {
             panic!("a delta is read")
         };
         assert_eq!(read.traceparent, None);

@@ -11,8 +11,8 @@ use crate::testing::History;
 
 const MODE: Mode = Mode::Snapshot(SnapshotWhy::First);
 
-fn wanted(revision: i64) -> Wanted {
-    Wanted {
+fn wanted(revision: i64) -> AwaitedRevision {
+    AwaitedRevision {
         revision: Revision::new(revision).filter(|revision| *revision > Revision::ZERO),
         incarnation: None,
         group: Group::default(),
@@ -20,7 +20,7 @@ fn wanted(revision: i64) -> Wanted {
     }
 }
 
-fn set(history: &History, wanted: Wanted) -> Set {
+fn set(history: &History, wanted: AwaitedRevision) -> Set {
     Set::new(wanted, history.state()).unwrap()
 }
 
@@ -53,7 +53,7 @@ fn join(set: &mut Set, key: &Key) {
 
 fn names(set: &Set) -> Vec<String> {
     match set.verdict() {
-        Verdict::InForce(done) => done.routers.iter().map(ToString::to_string).collect(),
+        WaitVerdict::InForce(done) => done.routers.iter().map(ToString::to_string).collect(),
         other => panic!("{other:?}"),
     }
 }
@@ -74,7 +74,7 @@ fn it_is_in_force_once_the_last_router_has_applied_it() {
     join(&mut set, &b);
     set.report(&a, &applied(&history, 5));
     set.report(&b, &applied(&history, 3));
-    assert_eq!(set.verdict(), Verdict::Waiting);
+    assert_eq!(set.verdict(), WaitVerdict::Waiting);
     assert_eq!(missing(&set), (vec!["b".to_owned()], 1));
     set.report(&b, &applied(&history, 4));
     assert_eq!(names(&set), ["a", "b"]);
@@ -99,7 +99,7 @@ fn a_router_that_comes_later_is_waited_for_too() {
     join(&mut set, &a);
     join(&mut set, &b);
     set.report(&a, &applied(&history, 3));
-    assert_eq!(set.verdict(), Verdict::Waiting);
+    assert_eq!(set.verdict(), WaitVerdict::Waiting);
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn a_router_that_is_lost_stays_until_a_new_process_takes_its_place() {
     set.lose(&a);
     assert_eq!(missing(&set), (vec!["a".to_owned()], 1));
     join(&mut set, &next);
-    assert_eq!(set.verdict(), Verdict::Waiting);
+    assert_eq!(set.verdict(), WaitVerdict::Waiting);
     set.report(&next, &applied(&history, 3));
     assert_eq!(names(&set), ["a", "b"]);
 }
@@ -122,7 +122,7 @@ fn a_router_that_is_lost_stays_until_a_new_process_takes_its_place() {
 fn a_lost_router_that_comes_back_in_another_group_is_waited_for_no_more() {
     let history = History::with_revisions(3);
     let group = Group::parse("blue").unwrap();
-    let wanted = Wanted {
+    let wanted = AwaitedRevision {
         group: group.clone(),
         ..wanted(3)
     };
@@ -177,14 +177,14 @@ fn a_router_that_shuts_down_is_waited_for_no_longer() {
     let history = History::with_revisions(3);
     let mut set = set(
         &history,
-        Wanted {
+        AwaitedRevision {
             min_routers: 0,
             ..wanted(3)
         },
     );
     let a = router("a");
     join(&mut set, &a);
-    assert_eq!(set.verdict(), Verdict::Waiting);
+    assert_eq!(set.verdict(), WaitVerdict::Waiting);
     set.leave(&a);
     assert_eq!(names(&set), [""; 0]);
 }
@@ -194,7 +194,7 @@ fn as_many_routers_as_are_asked_for_must_be_there() {
     let history = History::with_revisions(3);
     let mut set = set(
         &history,
-        Wanted {
+        AwaitedRevision {
             min_routers: 2,
             ..wanted(3)
         },
@@ -206,7 +206,7 @@ fn as_many_routers_as_are_asked_for_must_be_there() {
         join(&mut set, key);
         set.report(key, &applied(&history, 3));
     }
-    assert_eq!((set.verdict(), set.overdue()), (Verdict::Waiting, too_few(1)));
+    assert_eq!((set.verdict(), set.overdue()), (WaitVerdict::Waiting, too_few(1)));
     join(&mut set, &b);
     set.report(&b, &applied(&history, 3));
     assert_eq!(names(&set), ["a", "b"]);
@@ -218,7 +218,7 @@ fn only_routers_of_the_group_count() {
     let group = |text| Group::parse(text).unwrap();
     let mut set = set(
         &history,
-        Wanted {
+        AwaitedRevision {
             group: group("north"),
             ..wanted(3)
         },
@@ -280,9 +280,9 @@ fn what_is_held_blocks_a_revision_that_changed_it_and_no_other() {
             };
             set.report(&a, &report);
             let verdict = match set.verdict() {
-                Verdict::InForce(_) => Some(true),
-                Verdict::Waiting => Some(false),
-                Verdict::Refused(_) => None,
+                WaitVerdict::InForce(_) => Some(true),
+                WaitVerdict::Waiting => Some(false),
+                WaitVerdict::Refused(_) => None,
             };
             // Only what does not heal by itself fails a wait at once.
             let expected = if cause == Refused {
@@ -330,7 +330,7 @@ fn a_refusal_names_router_and_item_and_goes_when_it_is_healed() {
         router: a.0.clone(),
         held: refused,
     };
-    assert_eq!(set.verdict(), Verdict::Refused(vec![expected]));
+    assert_eq!(set.verdict(), WaitVerdict::Refused(vec![expected]));
     set.report(&a, &applied(&history, 4));
     assert_eq!(names(&set), ["a"]);
 }
@@ -352,7 +352,7 @@ fn what_is_held_and_not_listed_blocks() {
 #[test]
 fn only_a_revision_of_this_history_can_be_waited_for() {
     let history = History::with_revisions(3);
-    let other = Wanted {
+    let other = AwaitedRevision {
         incarnation: Some(IncarnationId::random()),
         ..wanted(9)
     };
@@ -363,7 +363,7 @@ fn only_a_revision_of_this_history_can_be_waited_for() {
     );
     let future = Set::new(wanted(4), history.state()).unwrap_err();
     assert!(matches!(future, WaitError::InFuture { newest, .. } if newest.get() == 3));
-    let same = Wanted {
+    let same = AwaitedRevision {
         incarnation: Some(present.id),
         ..wanted(3)
     };

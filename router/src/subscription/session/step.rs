@@ -8,7 +8,7 @@ use switchboard::{
     stream::{CheckRequest, Mode},
 };
 
-use super::Message;
+use super::StreamMessage;
 use crate::subscription::received::Received;
 
 /// Something that happened.
@@ -18,7 +18,7 @@ pub enum Event {
     /// The time of [`Session::wake_at`](super::Session::wake_at) has come. Harmless when it has not.
     Timer,
     /// The stream brought a message.
-    Message(Message),
+    Message(StreamMessage),
     /// The stream brought something that cannot be read.
     Unreadable,
     /// The stream ended, or could not be opened.

@@ -27,7 +27,7 @@ fn store() -> Store {
 }
 
 fn welcome(head: &Cursor, mode: Mode) -> Event {
-    Event::Message(Message::Welcome(Welcome {
+    Event::Message(StreamMessage::Welcome(Welcome {
         head: *head,
         oldest_resumable: Revision::ZERO,
         heartbeat: HEARTBEAT,
@@ -39,13 +39,13 @@ fn snapshot_of(store: &Store) -> Vec<Event> {
     let at = store.cursor;
     let resources = store.all();
     [
-        Message::SnapshotBegin(SnapshotBegin {
+        StreamMessage::SnapshotBegin(SnapshotBegin {
             at,
             resources: resources.len(),
             bytes: 0,
         }),
-        Message::SnapshotPart(SnapshotPart { part: 0, resources }),
-        Message::SnapshotEnd(at),
+        StreamMessage::SnapshotPart(SnapshotPart { part: 0, resources }),
+        StreamMessage::SnapshotEnd(at),
     ]
     .map(Event::Message)
     .into()
@@ -69,7 +69,7 @@ fn bookmark(at: Option<Cursor>, probe: i64) -> Event {
 }
 
 fn stalled(at: Option<Cursor>, probe: i64, stalled: bool) -> Event {
-    Event::Message(Message::Bookmark(Bookmark {
+    Event::Message(StreamMessage::Bookmark(Bookmark {
         at,
         head: at.map_or(Revision::ZERO, |at| at.revision),
         probe,
@@ -170,9 +170,9 @@ fn deltas_move_the_state_and_repeated_ones_do_not() {
     let from = store.cursor;
     store.write(vec![("models/b", model(|_| ()))]);
     let change = delta(&from, &store);
-    let repeated = Event::Message(Message::Delta(change.clone()));
+    let repeated = Event::Message(StreamMessage::Delta(change.clone()));
     assert_eq!(
-        case.step(Event::Message(Message::Delta(change))),
+        case.step(Event::Message(StreamMessage::Delta(change))),
         [Action::Install(Arc::new(store.received()))]
     );
     assert_eq!(case.step(repeated), [Action::Repeated(store.cursor.revision)]);
@@ -187,7 +187,7 @@ fn the_parts_of_a_delta_are_applied_at_once() {
     store.write(vec![("models/b", model(|_| ())), ("models/c", model(|_| ()))]);
     let whole = delta(&from, &store);
     let part = |part: u32, more| {
-        Event::Message(Message::Delta(Delta {
+        Event::Message(StreamMessage::Delta(Delta {
             upserts: vec![whole.upserts[part as usize].clone()],
             part,
             more,
@@ -220,15 +220,21 @@ fn what_does_not_go_on_from_the_received_state_is_not_applied() {
         store
     };
     for (event, why) in [
-        (Event::Message(Message::Delta(delta(&skipped, &store))), Closed::Gap),
+        (
+            Event::Message(StreamMessage::Delta(delta(&skipped, &store))),
+            Closed::Gap,
+        ),
         (bookmark(Some(store.cursor), 1), Closed::Gap),
         (bookmark(None, 1), Closed::Gap),
         (
-            Event::Message(Message::Delta(delta(&start.cursor, &other_life))),
+            Event::Message(StreamMessage::Delta(delta(&start.cursor, &other_life))),
             Closed::Protocol,
         ),
         (welcome(&start.cursor, FIRST), Closed::Protocol),
-        (Event::Message(Message::SnapshotEnd(start.cursor)), Closed::Protocol),
+        (
+            Event::Message(StreamMessage::SnapshotEnd(start.cursor)),
+            Closed::Protocol,
+        ),
         (Event::Unreadable, Closed::Protocol),
     ] {
         let mut case = Case::following(&start);
@@ -254,7 +260,7 @@ fn a_wrong_digest_is_reported_until_a_right_snapshot_has_come() {
     let mut wrong = delta(&from, &store);
     wrong.upserts.clear();
     assert_eq!(
-        case.step(Event::Message(Message::Delta(wrong))),
+        case.step(Event::Message(StreamMessage::Delta(wrong))),
         closed(Closed::Mismatch)
     );
     assert_eq!(case.received(), Some(from), "the last good state stays");
@@ -287,19 +293,19 @@ fn a_snapshot_that_is_not_what_it_claims_is_dropped() {
     let store = store();
     let spoilt: [fn(&mut Vec<Event>); 4] = [
         |events| {
-            let Event::Message(Message::SnapshotBegin(begin)) = &mut events[0] else {
+            let Event::Message(StreamMessage::SnapshotBegin(begin)) = &mut events[0] else {
                 panic!("begins");
             };
             begin.resources += 1;
         },
         |events| {
-            let Event::Message(Message::SnapshotPart(part)) = &mut events[1] else {
+            let Event::Message(StreamMessage::SnapshotPart(part)) = &mut events[1] else {
                 panic!("has a part");
             };
             part.resources[0] = part.resources[1].clone();
         },
         |events| {
-            let Event::Message(Message::SnapshotPart(part)) = &mut events[1] else {
+            let Event::Message(StreamMessage::SnapshotPart(part)) = &mut events[1] else {
                 panic!("has a part");
             };
             let mut raw = part.resources[0].raw.clone();
@@ -463,7 +469,7 @@ fn a_goodbye_says_how_long_to_wait() {
     let store = store();
     let mut case = Case::following(&store);
     let goodbye = |min_wait, spread| {
-        Event::Message(Message::Goodbye(Goodbye {
+        Event::Message(StreamMessage::Goodbye(Goodbye {
             min_wait,
             spread,
             why: GoodbyeWhy::Rotation,
@@ -533,7 +539,7 @@ fn a_registry_that_says_nothing_but_goodbye_is_asked_ever_more_rarely() {
             why: GoodbyeWhy::TooSlow,
         };
         assert_eq!(
-            case.step(Event::Message(Message::Goodbye(goodbye))),
+            case.step(Event::Message(StreamMessage::Goodbye(goodbye))),
             closed(Closed::TooSlow)
         );
         longest = longest.max(case.session.wake_at() - case.now);
@@ -550,7 +556,7 @@ fn a_check_is_made_while_the_history_is_followed_and_never_otherwise() {
         credential: None,
         timeout: SECOND,
     };
-    let asked = |order: &CheckRequest| Event::Message(Message::Check(order.clone()));
+    let asked = |order: &CheckRequest| Event::Message(StreamMessage::Check(order.clone()));
 
     let mut case = Case::following(&store);
     let first = order();

@@ -72,9 +72,9 @@ struct Registry {
     served: usize,
     floor: Revision,
     /// What is still to be sent on the open stream, and the cursor when it is.
-    queue: Vec<Message>,
+    queue: Vec<StreamMessage>,
     at: Option<Cursor>,
-    last: Option<Message>,
+    last: Option<StreamMessage>,
 }
 
 impl Registry {
@@ -110,7 +110,7 @@ impl Registry {
             None => FIRST,
         };
         self.at = resume.filter(|_| mode == Mode::Resumed);
-        self.queue = vec![Message::Welcome(Welcome {
+        self.queue = vec![StreamMessage::Welcome(Welcome {
             head: store.cursor,
             oldest_resumable: Revision::ZERO,
             heartbeat: HEARTBEAT,
@@ -119,7 +119,7 @@ impl Registry {
     }
 
     /// The next message, with at most `most` resources in it.
-    fn next(&mut self, most: usize) -> Message {
+    fn next(&mut self, most: usize) -> StreamMessage {
         if self.queue.is_empty() {
             self.queue = self.more(most);
             self.queue.reverse();
@@ -129,7 +129,7 @@ impl Registry {
         message
     }
 
-    fn more(&mut self, most: usize) -> Vec<Message> {
+    fn more(&mut self, most: usize) -> Vec<StreamMessage> {
         let store = &self.history[self.served];
         let to = store.cursor;
         let parts = |resources: Vec<_>| -> Vec<Vec<_>> {
@@ -139,18 +139,19 @@ impl Registry {
         match self.at {
             None => {
                 let resources = store.all();
-                let begin = Message::SnapshotBegin(SnapshotBegin {
+                let begin = StreamMessage::SnapshotBegin(SnapshotBegin {
                     at: to,
                     resources: resources.len(),
                     bytes: 0,
                 });
                 let parts = parts(resources).into_iter().zip(0..);
-                let parts = parts.map(|(resources, part)| Message::SnapshotPart(SnapshotPart { part, resources }));
+                let parts =
+                    parts.map(|(resources, part)| StreamMessage::SnapshotPart(SnapshotPart { part, resources }));
                 self.at = Some(to);
                 [begin]
                     .into_iter()
                     .chain(parts)
-                    .chain([Message::SnapshotEnd(to)])
+                    .chain([StreamMessage::SnapshotEnd(to)])
                     .collect()
             }
             Some(from) if from.incarnation == to.incarnation && from.revision < to.revision => {
@@ -159,7 +160,7 @@ impl Registry {
                 let mut deletes = store.deleted_after(from.revision);
                 self.at = Some(to);
                 let deltas = parts.into_iter().enumerate().map(|(place, upserts)| {
-                    Message::Delta(Delta {
+                    StreamMessage::Delta(Delta {
                         from: from.revision,
                         to,
                         upserts,
@@ -172,7 +173,7 @@ impl Registry {
                 });
                 deltas.collect()
             }
-            at => vec![Message::Bookmark(Bookmark {
+            at => vec![StreamMessage::Bookmark(Bookmark {
                 at,
                 head: to.revision,
                 probe: 1,
@@ -182,11 +183,11 @@ impl Registry {
     }
 }
 
-fn spoil(message: &mut Message, spoil: Spoil) {
-    if let Message::Delta(Delta { to: cursor, .. })
-    | Message::SnapshotBegin(SnapshotBegin { at: cursor, .. })
-    | Message::SnapshotEnd(cursor)
-    | Message::Welcome(Welcome { head: cursor, .. }) = message
+fn spoil(message: &mut StreamMessage, spoil: Spoil) {
+    if let StreamMessage::Delta(Delta { to: cursor, .. })
+    | StreamMessage::SnapshotBegin(SnapshotBegin { at: cursor, .. })
+    | StreamMessage::SnapshotEnd(cursor)
+    | StreamMessage::Welcome(Welcome { head: cursor, .. }) = message
     {
         match spoil {
             Spoil::OtherState => {
@@ -197,13 +198,13 @@ fn spoil(message: &mut Message, spoil: Spoil) {
             Spoil::DropResource | Spoil::DropDelete | Spoil::TwinResource | Spoil::OtherBytes => {}
         }
     }
-    if let Message::Delta(Delta { deletes, .. }) = message
+    if let StreamMessage::Delta(Delta { deletes, .. }) = message
         && matches!(spoil, Spoil::DropDelete)
     {
         deletes.pop();
     }
-    if let Message::Delta(Delta { upserts: resources, .. }) | Message::SnapshotPart(SnapshotPart { resources, .. }) =
-        message
+    if let StreamMessage::Delta(Delta { upserts: resources, .. })
+    | StreamMessage::SnapshotPart(SnapshotPart { resources, .. }) = message
         && let Some(last) = resources.pop()
     {
         match spoil {
