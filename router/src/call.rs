@@ -9,24 +9,24 @@
 //! the caller.
 
 mod affinity;
+mod answering;
+mod attempt;
 mod budget;
 mod considered;
 pub mod deadline;
 mod entry;
 mod failure;
+mod limits;
 mod outlook;
 pub mod permits;
 mod run;
+mod selected;
 mod unary;
 mod walk;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use switchboard::{
-    names::{FeatureName, Revision},
-    resource::{feature::RuleId, model::Endpoint},
-    service::request_id::RequestId,
-};
+use switchboard::service::request_id::RequestId;
 use tokio::{
     sync::oneshot,
     time::{Instant, timeout_at},
@@ -35,163 +35,27 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Span;
 
 pub use self::{
+    answering::{Answering, Completion},
     considered::{Considered, Outcome},
-    failure::{CallError, CallFailure, CallRefusal, Context, Interruption},
+    failure::{CallContext, CallError, CallFailure, CallRefusal, Interruption},
+    limits::CallLimits,
     outlook::{Answerer, Outlook},
+    selected::Selected,
     unary::Answered,
-    walk::{ATTEMPTS_MAX, Attempt, Choosing, Walk},
 };
 use self::{
     permits::Permits,
     run::{Audience, Run},
+    walk::{Choosing, Walk},
 };
 use crate::{
-    catalog::{Caller, Model, Scope, SelectionReason},
+    catalog::{Caller, Scope},
     current::Current,
     endpoints::{Endpoints, Shape},
     prompt::{Request, Text},
-    relay::{
-        Patience,
-        pending::{PendingLimits, Pool, Receiver},
-    },
-    upstream::{
-        Upstream,
-        dialect::{Delta, FinishReason, Usage},
-    },
+    relay::pending::Pool,
+    upstream::Upstream,
 };
-
-/// How long the parts of a call may take, where the model's own limits say nothing.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// The whole call, whatever its caller allows.
-    pub total: Duration,
-    /// From the beginning of an attempt to the first token.
-    pub first_token: Duration,
-    /// Between events of the model, and for the caller to take them.
-    pub patience: Patience,
-    /// What of answers waits for callers.
-    pub pending: PendingLimits,
-    /// For reading a body to its end behind the answer, so that the connection can carry another call.
-    pub drain: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            total: Duration::from_secs(15 * 60),
-            first_token: Duration::from_secs(60),
-            patience: Patience {
-                idle: Duration::from_secs(30),
-                slow_caller: Duration::from_secs(30),
-                finish: Duration::from_millis(500),
-            },
-            pending: PendingLimits::default(),
-            drain: Duration::from_millis(100),
-        }
-    }
-}
-
-/// Who answers a call, and why.
-#[derive(Debug, Clone)]
-pub struct Selected {
-    /// The feature that was asked for.
-    pub feature: &'static FeatureName,
-    /// The feature whose setting was used.
-    pub source_feature: &'static FeatureName,
-    /// The model.
-    pub model: Arc<Model>,
-    /// The server that is called.
-    pub endpoint: Endpoint,
-    /// The server's name of the model.
-    pub identifier: Arc<str>,
-    /// The address to dial. `None`: by name.
-    pub address: Option<IpAddr>,
-    /// Whether every server of the model is failing, and this one is used all the same.
-    pub is_degraded: bool,
-    /// What decided last.
-    pub reason: SelectionReason,
-    /// The rule that decided. `None`: none did.
-    pub rule: Option<RuleId>,
-    /// The revision of the configuration that decided.
-    pub revision: Revision,
-    /// How many attempts it took; the last is the one that answers.
-    pub attempts: u32,
-}
-
-/// How an answer ended well.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Completion {
-    /// Why it ended.
-    pub finish: FinishReason,
-    /// What it cost. `None`: the server told nothing.
-    pub usage: Option<Usage>,
-}
-
-/// An answer that has begun. Dropping it stops the model.
-#[derive(Debug)]
-pub struct Answering {
-    selected: Selected,
-    context: Context,
-    first: Option<(Delta, u64)>,
-    deltas: Receiver,
-    taken: u64,
-    ended: oneshot::Receiver<Result<Completion, CallFailure>>,
-    completion: Option<Completion>,
-}
-
-impl Answering {
-    /// The next piece. `None`: only the end is left.
-    ///
-    /// # Cancel safety
-    ///
-    /// Nothing is lost.
-    pub async fn delta(&mut self) -> Option<Delta> {
-        let (delta, events) = match self.first.take() {
-            Some(first) => first,
-            None => self.deltas.recv().await?,
-        };
-        self.taken += events;
-        Some(delta)
-    }
-
-    /// How the answer ended. To be asked when no piece is left, and not again after an error.
-    ///
-    /// # Errors
-    ///
-    /// [`CallFailure`] when it is not whole.
-    ///
-    /// # Cancel safety
-    ///
-    /// Nothing is lost.
-    pub async fn end(&mut self) -> Result<Completion, CallFailure> {
-        if let Some(completion) = self.completion {
-            return Ok(completion);
-        }
-        let completion = match (&mut self.ended).await {
-            // What was handed over and not taken is not sent.
-            Ok(result) => result.map_err(|failure| CallFailure {
-                sent: self.taken,
-                ..failure
-            })?,
-            // Only a panic leaves a call without an end.
-            Err(_gone) => {
-                return Err(CallFailure {
-                    error: CallError::Internal,
-                    context: self.context.clone(),
-                    sent: self.taken,
-                });
-            }
-        };
-        self.completion = Some(completion);
-        Ok(completion)
-    }
-
-    /// Who answers.
-    #[must_use]
-    pub const fn selected(&self) -> &Selected {
-        &self.selected
-    }
-}
 
 /// Makes inference calls.
 #[derive(Debug, Clone)]
@@ -199,7 +63,7 @@ pub struct Calls {
     current: Arc<Current>,
     upstream: Upstream,
     permits: Permits,
-    limits: Limits,
+    limits: CallLimits,
     pending: Pool,
     tasks: TaskTracker,
     drain: CancellationToken,
@@ -211,7 +75,7 @@ impl Calls {
     pub fn new(
         current: Arc<Current>,
         upstream: Upstream,
-        limits: Limits,
+        limits: CallLimits,
         tasks: TaskTracker,
         drain: CancellationToken,
     ) -> Self {
@@ -266,12 +130,12 @@ impl Calls {
         scope: Scope<'_>,
         request_id: &RequestId,
     ) -> Result<Answering, CallFailure> {
-        let mut context = Context::new(request.input.field());
+        let mut context = CallContext::new(request.input.field());
         let walk = match self.admit(request, Shape::Stream, timeout, scope, request_id, &mut context) {
             Ok(walk) => walk,
             Err(error) => return Err(CallFailure::at_once(error, context)),
         };
-        let (to_caller, mut deltas) = self.pending.answer();
+        let (to_caller, deltas) = self.pending.answer();
         let (begin, begun) = oneshot::channel();
         let (end, ended) = oneshot::channel();
         let audience = Audience {
@@ -301,19 +165,7 @@ impl Calls {
                 Ok(Ok(_)) | Err(_) => CallFailure::at_once(CallError::Internal, context),
             });
         };
-        let mut answering = Answering {
-            selected,
-            context,
-            first: deltas.recv().await,
-            deltas,
-            taken: 0,
-            ended,
-            completion: None,
-        };
-        if answering.first.is_none() {
-            answering.end().await?;
-        }
-        Ok(answering)
+        Answering::begin(selected, context, deltas, ended).await
     }
 
     /// All that is decided before any model is called; `context` tells how far it came.
@@ -324,7 +176,7 @@ impl Calls {
         timeout: Option<Duration>,
         scope: Scope<'_>,
         request_id: &RequestId,
-        context: &mut Context,
+        context: &mut CallContext,
     ) -> Result<Walk, CallError> {
         if self.drain.is_cancelled() {
             return Err(Interruption::Draining.into());

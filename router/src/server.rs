@@ -118,7 +118,7 @@ pub fn assemble(config: Config, stop: CancellationToken) -> Result<RouterParts, 
     let inference = InferenceApi::new(
         Arc::clone(&current),
         upstream,
-        call::Limits::default(),
+        call::CallLimits::default(),
         calls.clone(),
         shutdown.end.clone(),
     )

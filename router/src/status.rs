@@ -14,7 +14,7 @@ use switchboard::{
 };
 
 use crate::{
-    call::{CallError, CallFailure, CallRefusal, Considered, Context, Interruption, permits::QuotaExceeded},
+    call::{CallContext, CallError, CallFailure, CallRefusal, Considered, Interruption, permits::QuotaExceeded},
     catalog::{ResolveError, Unusable},
     upstream::{
         UpstreamError,
@@ -58,7 +58,7 @@ impl From<CallFailure> for Failure {
 }
 
 /// No model server was called.
-fn refused(refusal: &CallRefusal, context: &Context) -> Failure {
+fn refused(refusal: &CallRefusal, context: &CallContext) -> Failure {
     let message = refusal.to_string();
     match refusal {
         CallRefusal::ConfigNotLoaded => Failure::new(Reason::ConfigNotLoaded, message).retry_after(RETRY),
@@ -106,7 +106,7 @@ fn may_retry(failure: Failure, delay: Duration, is_partial: bool) -> Failure {
 }
 
 /// No model can be selected.
-fn unresolved(error: &ResolveError, context: &Context) -> Failure {
+fn unresolved(error: &ResolveError, context: &CallContext) -> Failure {
     let message = error.to_string();
     let feature_off = |reason, feature: &FeatureName| {
         Failure::new(reason, message.clone())

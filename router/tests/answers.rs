@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use switchboard::pb::router;
 use switchboard_router::{
-    call::Limits,
+    call::CallLimits,
     catalog::{ModelState, Setting},
     current::Current,
 };
@@ -233,7 +233,7 @@ async fn a_feature_that_nobody_can_answer_says_why() {
 
 #[tokio::test]
 async fn without_a_configuration_the_caller_is_told_to_come_back() {
-    let router = Router::start(Arc::new(Current::default()), Limits::default()).await;
+    let router = Router::start(Arc::new(Current::default()), CallLimits::default()).await;
     let told = router.ask(prompt("hi")).await.told();
     assert_eq!(
         (told.code, told.reason.as_str()),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use switchboard::pb::router::{CandidateOutcome, SelectionReason};
+use switchboard::pb::router::{CandidateOutcome, Selection, SelectionReason};
 use tokio::{net::TcpListener, time::Instant};
 
 use crate::{
@@ -145,11 +145,14 @@ async fn a_server_that_fails_everything_is_asked_for_a_fifth_of_it_again() {
         FakeUpstream::always(failing()).await,
     );
     let router = Setup::at(one.url()).and_at(two.url()).start().await;
+    let mut attempts = 0;
     for _ in 0..CALLS {
         let told = router.ask(prompt("hi")).await.told();
         assert_eq!(told.reason, "UPSTREAM_SERVER_ERROR", "the last attempt tells");
+        attempts += told.metadata["attempts"].parse::<usize>().unwrap();
     }
     let asked = one.requests().len() + two.requests().len();
+    assert_eq!(attempts, asked, "an attempt that is not paid for is not counted");
     assert!((CALLS + 10..=CALLS * 6 / 5).contains(&asked), "{asked}");
     let refused = refusing().await;
     let (good, router) = (FakeUpstream::start().await, Setup::at(refused));
@@ -158,6 +161,44 @@ async fn a_server_that_fails_everything_is_asked_for_a_fifth_of_it_again() {
         let answer = router.ask(prompt("hi")).await;
         assert_eq!(answer.text, "hello", "what was never sent costs nothing");
     }
+}
+
+#[tokio::test]
+async fn an_attempt_is_counted_once_as_what_it_was() {
+    const OUTCOMES: [&str; 5] = ["answered", "failed", "truncated", "unreachable", "abandoned"];
+    let (server, other) = (FakeUpstream::start().await, FakeUpstream::start().await);
+    let router = Setup::at(refusing().await)
+        .and_at(server.url())
+        .other("b", other.url())
+        .fallbacks(&["b"])
+        .start()
+        .await;
+    // Some of the calls go to the server that refuses connections first.
+    let before = |selection: Option<Selection>| u64::try_from(selection.unwrap().attempt_count).unwrap() - 1;
+    let streamed = router.ask(prompt("hi")).await;
+    assert_eq!(streamed.text, "hello");
+    server.then(Script::whole("hello"));
+    let whole = router.infer(prompt("hi")).await.unwrap().into_inner();
+    let mut refused = before(streamed.selection) + before(whole.selection);
+    assert_eq!(router.counted(OUTCOMES), ([2, 0, 0, refused, 0], 0));
+
+    server.then(failing());
+    let repeated = router.ask(prompt("hi")).await;
+    assert_eq!(repeated.text, "hello");
+    refused += before(repeated.selection) - 1;
+    assert_eq!(router.counted(OUTCOMES), ([3, 1, 0, refused, 0], 0));
+
+    server.then(Script::stream().text("one").close());
+    let cut = router.ask(prompt("hi")).await;
+    assert_eq!(cut.told().metadata["partial"], "true");
+    refused += before(cut.selection);
+    assert_eq!(router.counted(OUTCOMES), ([3, 1, 1, refused, 0], 0));
+
+    server.then(Script::stream().text("one").hang());
+    drop(router.begin().await);
+    router.settled().await;
+    let ([answered, failed, truncated, _, abandoned], active) = router.counted(OUTCOMES);
+    assert_eq!(((answered, failed, truncated, abandoned), active), ((3, 1, 1, 1), 0));
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ use switchboard::{
     service::{call::CallLayer, metrics::CallMetrics},
 };
 use switchboard_router::{
-    call::Limits,
+    call::CallLimits,
     catalog::{Assignment, Catalog, Credential, Model, ModelState, Rule, Setting},
     current::Current,
     endpoints::{self, Endpoints, Health},
@@ -66,7 +66,7 @@ pub(crate) struct Setup {
     settings: Vec<(&'static str, Setting)>,
     state: Option<ModelState>,
     infill_mode: InfillMode,
-    limits: Limits,
+    limits: CallLimits,
     pads: bool,
     model_limits: model::Limits,
     endpoints: Vec<String>,
@@ -89,7 +89,7 @@ impl Setup {
             settings: Vec::new(),
             state: None,
             infill_mode: InfillMode::FamilyDefault,
-            limits: Limits::default(),
+            limits: CallLimits::default(),
             pads: false,
             model_limits: model::Limits::default(),
             endpoints: Vec::new(),
@@ -193,7 +193,7 @@ impl Setup {
     }
 
     /// With other limits.
-    pub(crate) fn limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
+    pub(crate) fn limits(mut self, change: impl FnOnce(&mut CallLimits)) -> Self {
         change(&mut self.limits);
         self
     }
@@ -350,11 +350,11 @@ pub(crate) struct Router {
 
 impl Router {
     /// Starts a router whose configuration is `current`.
-    pub(crate) async fn start(current: Arc<Current>, limits: Limits) -> Self {
+    pub(crate) async fn start(current: Arc<Current>, limits: CallLimits) -> Self {
         Self::naming(current, limits, false, Names::default()).await
     }
 
-    async fn naming(current: Arc<Current>, limits: Limits, pads: bool, names: Names) -> Self {
+    async fn naming(current: Arc<Current>, limits: CallLimits, pads: bool, names: Names) -> Self {
         let (tasks, drain) = (TaskTracker::new(), CancellationToken::new());
         let endpoints = Endpoints::new("", names.clone());
         let upstream = Upstream::new(Duration::from_secs(2), names, endpoints.clone()).unwrap();
@@ -421,6 +421,20 @@ impl Router {
             prober.probe(&server.identity).await;
         }
         self.servers().iter().map(|server| server.health).collect()
+    }
+
+    /// How many attempts the metrics count for each outcome, and how many run.
+    pub(crate) fn counted<const N: usize>(&self, outcomes: [&str; N]) -> ([u64; N], u64) {
+        let mut registry = Registry::default();
+        self.upstream.metrics().register(&mut registry);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let value = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            line.expect("there is such a metric").trim().parse().unwrap()
+        };
+        let counts = outcomes.map(|outcome| value(&format!("attempts_total{{outcome=\"{outcome}\"}}")));
+        (counts, value("attempts_active"))
     }
 
     /// The servers, as they are known now.

@@ -123,4 +123,7 @@ async fn one_call_in_twenty_is_made_twice() {
     let answers = futures_util::future::join_all(calls).await;
     assert!(answers.iter().all(|answer| answer.text == "hello"));
     assert_eq!(servers.requests(), 16);
+    let attempts = answers.iter().flat_map(|answer| &answer.selection);
+    let attempts: i32 = attempts.map(|selection| selection.attempt_count).sum();
+    assert_eq!(attempts, 16, "a second attempt that is not made is not counted");
 }

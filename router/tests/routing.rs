@@ -10,7 +10,7 @@ use switchboard::{
     resource::model::{self, Count},
 };
 use switchboard_router::{
-    call::Limits,
+    call::CallLimits,
     catalog::{ModelState, Setting},
     current::Current,
 };
@@ -161,7 +161,7 @@ async fn what_would_fail_is_told_by_its_reason_and_only_an_unknown_feature_is_an
     let told = Told::of(&router.routing.clone().resolve_feature(unknown).await.unwrap_err());
     assert_eq!((told.code, told.reason.as_str()), (Code::NotFound, "FEATURE_UNKNOWN"));
     assert_eq!(told.metadata["revision"], "7");
-    let bare = Router::start(Arc::new(Current::default()), Limits::default()).await;
+    let bare = Router::start(Arc::new(Current::default()), CallLimits::default()).await;
     let status = bare
         .routing
         .clone()

@@ -139,7 +139,7 @@ pub struct CallFailure {
     /// Why.
     pub error: CallError,
     /// What the call is about.
-    pub context: Context,
+    pub context: CallContext,
     /// How many pieces of the answer were sent before.
     pub sent: u64,
 }
@@ -147,7 +147,7 @@ pub struct CallFailure {
 impl CallFailure {
     /// The failure of a call before anything was sent.
     #[must_use]
-    pub const fn at_once(error: CallError, context: Context) -> Self {
+    pub const fn at_once(error: CallError, context: CallContext) -> Self {
         Self {
             error,
             context,
@@ -158,7 +158,7 @@ impl CallFailure {
 
 /// What a call is about, as far as it has come.
 #[derive(Debug, Clone)]
-pub struct Context {
+pub struct CallContext {
     /// The field of the request that holds the input.
     pub input_field: &'static str,
     /// The revision of the configuration that decides. `None`: there is none yet.
@@ -175,7 +175,7 @@ pub struct Context {
     pub considered: Vec<Considered>,
 }
 
-impl Context {
+impl CallContext {
     /// The context of a call that has just arrived.
     #[must_use]
     pub const fn new(input_field: &'static str) -> Self {

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
 
 use self::open::Opened;
-use super::{CallError, CallFailure, Calls, Completion, Context, Interruption, Selected, Walk, within};
+use super::{CallContext, CallError, CallFailure, Calls, Completion, Interruption, Selected, Walk, within};
 use crate::{
     relay::{self, Patience, Progress, RelayError, pending::Sender},
     upstream::answer::Answer,
@@ -38,7 +38,7 @@ impl Run {
     /// Calls models until one answers, relays its answer, and says how it ended.
     pub(super) async fn finish(
         mut self,
-        context: Context,
+        context: CallContext,
         audience: Audience,
         end: oneshot::Sender<Result<Completion, CallFailure>>,
     ) {
@@ -99,45 +99,40 @@ impl Run {
     /// Attempts until the first token, then the answer, read to its end.
     async fn answer(&mut self, buffer: &Sender, progress: &mut Progress) -> Result<Answer, CallError> {
         failpoint::hit("infer.task");
+        let Self {
+            calls,
+            walk,
+            request_id,
+            begin,
+            span,
+        } = self;
         let Opened {
-            mut attempt,
-            mut watch,
+            attempt,
             mut answer,
             first,
             progress: so_far,
-        } = {
-            let span = self.span.clone();
-            self.open().instrument(span).await?
-        };
+        } = open::open(calls, walk, request_id).instrument(span.clone()).await?;
         *progress = so_far;
-        if let Some(begin) = self.begin.take() {
+        if let Some(begin) = begin.take() {
             begin
                 .send(attempt.selected.clone())
                 .map_err(|_gone| Interruption::CallerGone)?;
         }
         let patience = Patience {
-            idle: attempt.idle,
-            ..self.calls.limits.patience
+            idle: attempt.limits.idle,
+            ..calls.limits.patience
         };
         let relayed = async {
             let relayed = relay::relay(&mut answer, first, buffer, patience, progress).await;
             relayed.map_err(CallError::from)
         };
-        // Outside the attempt's span too, which `watch` keeps open.
-        let relayed = within(attempt.deadline, relayed).await;
-        watch.ended(relayed.as_ref().err());
-        attempt.judge(relayed.as_ref().err());
-        relayed.map(|()| answer)
-    }
-
-    /// Attempts until the first token.
-    async fn open(&mut self) -> Result<Opened, CallError> {
-        loop {
-            let attempt = self.walk.next().await?;
-            match open::open(&self.calls, &mut self.walk, &self.request_id, attempt).await {
-                Ok(opened) => return Ok(opened),
-                Err((attempt, error)) => self.walk.failed(&attempt, error)?,
+        // Outside the attempt's span too, which the attempt keeps open.
+        match within(attempt.limits.deadline, relayed).await {
+            Ok(()) => {
+                attempt.end();
+                Ok(answer)
             }
+            Err(error) => Err(attempt.fail(error).error),
         }
     }
 }

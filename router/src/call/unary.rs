@@ -10,7 +10,7 @@ use switchboard::service::request_id::RequestId;
 use tokio::time::sleep_until;
 use tracing::Instrument as _;
 
-use super::{CallError, CallFailure, Calls, Context, Interruption, Selected, Walk, within};
+use super::{CallContext, CallError, CallFailure, Calls, Interruption, Selected, Walk, within};
 use crate::{catalog::Scope, endpoints::Shape, prompt::Request, upstream::dialect::Whole};
 
 /// A whole answer.
@@ -39,7 +39,7 @@ impl Calls {
         scope: Scope<'_>,
         request_id: &RequestId,
     ) -> Result<Answered, CallFailure> {
-        let mut context = Context::new(request.input.field());
+        let mut context = CallContext::new(request.input.field());
         let mut walk = match self.admit(request, Shape::Whole, timeout, scope, request_id, &mut context) {
             Ok(walk) => walk,
             Err(error) => return Err(CallFailure::at_once(error, context)),
@@ -60,27 +60,19 @@ impl Calls {
     /// Attempts until a server has answered.
     async fn whole(&self, walk: &mut Walk, request_id: &RequestId) -> Result<Answered, CallError> {
         loop {
-            let mut attempt = walk.next().await?;
+            let attempt = walk.next(self, request_id).await?;
             let asked = async {
-                let asked = self.upstream.ask(attempt.outgoing(request_id), &attempt.post).await;
+                let asked = self.upstream.ask(attempt.outgoing(), &attempt.post).await;
                 asked.map_err(CallError::from)
             };
-            let mut watch =
-                self.upstream
-                    .metrics()
-                    .begin(&attempt.selected.model.name, &attempt.selected.endpoint.uri, request_id);
-            let asked = within(attempt.deadline, asked).instrument(watch.span()).await;
-            watch.ended(asked.as_ref().err());
-            attempt.judge(asked.as_ref().err());
-            match asked {
+            match within(attempt.limits.deadline, asked).instrument(attempt.span()).await {
                 Ok(whole) => {
-                    self.permits.accept(&attempt.selected.model);
                     return Ok(Answered {
-                        selected: attempt.selected,
+                        selected: attempt.end(),
                         whole,
                     });
                 }
-                Err(error) => walk.failed(&attempt, error)?,
+                Err(error) => walk.failed(*attempt.fail(error))?,
             }
         }
     }

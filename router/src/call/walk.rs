@@ -4,21 +4,27 @@
 //! inside the deadline; what failed says whether another may follow, and where.
 #![warn(clippy::wildcard_enum_match_arm)]
 
-mod attempt;
 mod hedge;
 mod renew;
+mod server;
 
 use std::{sync::Arc, time::Duration};
 
-use switchboard::{names::ModelName, reason::Reason, resource::model::Count, service::chain::Chain};
+use switchboard::{
+    names::ModelName,
+    reason::Reason,
+    resource::model::Count,
+    service::{chain::Chain, request_id::RequestId},
+};
 use tokio::time::Instant;
 
 use super::{
-    CallError, CallRefusal, Calls, Limits,
+    CallError, CallLimits, CallRefusal, Calls,
+    attempt::{Attempt, FailedAttempt},
     considered::{Considered, Outcome},
     deadline::BUDGET_MIN,
     entry::{self, Prospect},
-    failure::{CallFailure, Context},
+    failure::{CallContext, CallFailure},
     permits::{FeaturePermit, Overloaded, Permits, Place},
 };
 use crate::{
@@ -32,33 +38,32 @@ use crate::{
     },
 };
 
-pub use self::attempt::Attempt;
 pub(super) use self::hedge::Hedge;
 
 /// The most attempts of one call.
-pub const ATTEMPTS_MAX: u32 = 3;
+pub(super) const ATTEMPTS_MAX: u32 = 3;
 
 /// By what servers are chosen.
 #[derive(Debug)]
-pub struct Choosing {
+pub(super) struct Choosing {
     /// The servers.
-    pub endpoints: Endpoints,
+    pub(super) endpoints: Endpoints,
     /// What keeps calls together.
-    pub key: Option<u64>,
+    pub(super) key: Option<u64>,
     /// How the call is answered.
-    pub shape: Shape,
+    pub(super) shape: Shape,
 }
 
 /// The models of one call, tried in turn. It holds the place at the model that is being tried.
 #[derive(Debug)]
-pub struct Walk {
+pub(super) struct Walk {
     catalog: Arc<Catalog>,
     decision: Decision,
     request: Request,
     current: Arc<Current>,
     permits: Permits,
     choosing: Choosing,
-    limits: Limits,
+    limits: CallLimits,
     begun: Instant,
     budget: Duration,
     /// How many candidates were reached.
@@ -95,7 +100,7 @@ struct Stop {
 impl Walk {
     /// A walk of one of `calls` through the candidates of `decision`, which `catalog` made, that may take `budget` from now.
     #[must_use]
-    pub fn new(
+    pub(super) fn new(
         calls: &Calls,
         catalog: Arc<Catalog>,
         decision: Decision,
@@ -128,23 +133,28 @@ impl Walk {
         }
     }
 
-    /// The next attempt. It waits for a place at its model.
+    /// Begins the next attempt of the call `request_id`, one of `calls`. It waits for a place at its model.
     ///
     /// # Errors
     ///
-    /// When nothing is left to try: why the last attempt failed, or without one why the first candidate was passed over.
+    /// When nothing is left to try, or the retry budget is used up: why the last attempt failed, or without one why the
+    /// first candidate was passed over.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future leaves the queue; the walk must not go on then.
-    pub async fn next(&mut self) -> Result<Attempt, CallError> {
+    pub(super) async fn next<'a>(
+        &mut self,
+        calls: &'a Calls,
+        request_id: &'a RequestId,
+    ) -> Result<Attempt<'a>, CallError> {
         let catalog = Arc::clone(&self.catalog);
         loop {
             if self.attempts < ATTEMPTS_MAX
-                && let Some(attempt) = self.try_another_server()
+                && let Some(server) = self.next_server()
             {
                 self.pay()?;
-                return Ok(attempt);
+                return self.begin(calls, request_id, server).ok_or(CallError::Internal);
             }
             // Its place is given back before another model's is waited for.
             if let Some(stop) = self.stop.take().filter(|stop| stop.tried.is_empty()) {
@@ -185,15 +195,17 @@ impl Walk {
         self.first.get_or_insert(error);
     }
 
-    /// Says that an attempt has failed before its first token.
+    /// Decides whether another attempt may follow one that has failed before its first token.
     ///
     /// # Errors
     ///
-    /// The error itself, when no other attempt may follow.
-    pub fn failed(&mut self, attempt: &Attempt, error: CallError) -> Result<(), CallError> {
+    /// The attempt's error, when no other may follow.
+    pub(super) fn failed(&mut self, failed: FailedAttempt) -> Result<(), CallError> {
+        let FailedAttempt { selected, error } = failed;
+        let model = selected.model;
         tracing::debug!(
-            model.name = %attempt.selected.model.name,
-            upstream.addr = %attempt.selected.endpoint.uri.origin().host_and_port(),
+            model.name = %model.name,
+            upstream.addr = %selected.endpoint.uri.origin().host_and_port(),
             error = %Chain(&error),
             "an attempt has failed"
         );
@@ -207,33 +219,33 @@ impl Walk {
             Repeat::Never => return Err(error),
             Repeat::WithNewerCredential(status) => {
                 self.stop = None;
-                self.refused = Some((Arc::clone(&attempt.selected.model), status));
+                self.refused = Some((Arc::clone(&model), status));
                 true
             }
             Repeat::Elsewhere(cost) => cost == RepeatCost::Free,
         };
-        self.owed_for = (!is_free).then(|| attempt.selected.model.name.clone());
+        self.owed_for = (!is_free).then(|| model.name.clone());
         self.last = Some(error);
         Ok(())
     }
 
     /// Gives the place at the model back: the server is done, or its connection is closed.
-    pub fn leave(&mut self) {
+    pub(super) fn leave(&mut self) {
         self.stop = None;
     }
 
     /// When the whole call must be over.
     #[must_use]
-    pub fn deadline(&self) -> Instant {
+    pub(super) fn deadline(&self) -> Instant {
         self.begun + self.budget
     }
 
     /// What is to be told of a call that ends here, after `sent` pieces of an answer.
     #[must_use]
-    pub fn failure(&self, error: CallError, context: Context, sent: u64) -> CallFailure {
+    pub(super) fn failure(&self, error: CallError, context: CallContext, sent: u64) -> CallFailure {
         CallFailure {
             error,
-            context: Context {
+            context: CallContext {
                 model: self.about.clone(),
                 attempts: self.attempts,
                 considered: if sent == 0 { self.considered() } else { Vec::new() },
@@ -243,14 +255,18 @@ impl Walk {
         }
     }
 
-    /// Has the budget of the model that the call was resolved to pay for the attempt that could be made now; without enough
-    /// in it the walk ends as if there were none.
+    /// Charges the next attempt to the retry budget of the model that the call was resolved to, if the attempt before cost
+    /// its server work. The first attempt counts as a call.
+    ///
+    /// # Errors
+    ///
+    /// Why the last attempt failed, when the budget is used up.
     fn pay(&mut self) -> Result<(), CallError> {
         let catalog = Arc::clone(&self.catalog);
         let Some(resolved_to) = catalog.candidates(&self.decision).next() else {
             return Ok(());
         };
-        if self.attempts == 1 {
+        if self.attempts == 0 {
             self.permits.called(resolved_to.name);
         }
         let Some(failed) = self.owed_for.take() else {
@@ -259,7 +275,6 @@ impl Walk {
         if self.permits.repeat(resolved_to.name) {
             return Ok(());
         }
-        self.attempts -= 1;
         self.about = Some(failed);
         Err(self.last.take().unwrap_or(CallError::Internal))
     }

@@ -17,7 +17,7 @@ use tonic::{
 };
 
 use crate::{
-    call::{Answering, Calls, Limits, Selected},
+    call::{Answering, CallLimits, Calls, Selected},
     current::Current,
     prompt::Request,
     telemetry::{note_completion, note_failure, note_selected},
@@ -39,7 +39,7 @@ impl InferenceApi {
     pub fn new(
         current: Arc<Current>,
         upstream: Upstream,
-        limits: Limits,
+        limits: CallLimits,
         tasks: TaskTracker,
         drain: CancellationToken,
     ) -> Self {

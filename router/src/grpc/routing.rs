@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    call::{CallError, CallFailure, CallRefusal, Calls, Context, Outlook},
+    call::{CallContext, CallError, CallFailure, CallRefusal, Calls, Outlook},
     catalog::{Caller, Catalog},
     subscription::Progress,
     wire::routing as wire,
@@ -171,5 +171,5 @@ fn reason_text(error: impl Into<CallError>) -> String {
 }
 
 fn failure(error: impl Into<CallError>) -> CallFailure {
-    CallFailure::at_once(error.into(), Context::new(""))
+    CallFailure::at_once(error.into(), CallContext::new(""))
 }

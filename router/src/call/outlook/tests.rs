@@ -21,7 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::*;
 use crate::{
     call::{
-        CallFailure, Context, Limits,
+        CallContext, CallFailure, CallLimits,
         permits::{Party, Permits},
     },
     catalog::{self, Assignment, Caller, ModelState, Rule, Scope, Setting},
@@ -273,7 +273,7 @@ impl Case {
 }
 
 fn reason(error: CallError) -> Reason {
-    Failure::from(CallFailure::at_once(error, Context::new("prompt"))).reason()
+    Failure::from(CallFailure::at_once(error, CallContext::new("prompt"))).reason()
 }
 
 fn request() -> Request {
@@ -295,7 +295,7 @@ async fn check(case: Case) {
     let calls = Calls::new(
         Arc::clone(&current),
         upstream,
-        Limits::default(),
+        CallLimits::default(),
         TaskTracker::new(),
         CancellationToken::new(),
     );
@@ -354,14 +354,14 @@ async fn check(case: Case) {
         other => panic!("either a model or a failure: {other:?}"),
     };
 
-    let mut context = Context::new("prompt");
+    let mut context = CallContext::new("prompt");
     let admitted = calls.admit(request(), Shape::Stream, None, scope, &request_id, &mut context);
     let mut walk = match admitted {
         Ok(walk) => walk,
         Err(error) => return assert_eq!(expected, Err(reason(error))),
     };
     let reached = {
-        let mut next = pin!(walk.next());
+        let mut next = pin!(walk.next(&calls, &request_id));
         if let Some(reached) = next.as_mut().now_or_never() {
             reached
         } else {

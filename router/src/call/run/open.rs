@@ -1,4 +1,4 @@
-//! Attempts up to the first token: one, or two where a call is hedged.
+//! Attempts up to the first token: one, or two if the call is hedged.
 
 use std::pin::pin;
 
@@ -7,92 +7,100 @@ use tokio::time::{sleep, timeout};
 use tracing::Instrument as _;
 
 use crate::{
-    call::{Attempt, CallError, Calls, Walk, walk::Hedge, within},
+    call::{
+        CallError, Calls, Walk,
+        attempt::{Attempt, FailedAttempt},
+        walk::Hedge,
+        within,
+    },
     relay::{self, Progress},
-    upstream::{UpstreamError, answer::Answer, dialect::Event, metrics::AttemptWatch},
+    upstream::{UpstreamError, answer::Answer, dialect::Event},
 };
 
 /// An attempt whose first token has come.
-pub(super) struct Opened {
-    pub(super) attempt: Attempt,
-    pub(super) watch: AttemptWatch,
+pub(super) struct Opened<'a> {
+    pub(super) attempt: Attempt<'a>,
     pub(super) answer: Answer,
     pub(super) first: Event,
     pub(super) progress: Progress,
 }
 
-/// An attempt that has failed, and why. It is judged.
-pub(super) type Failed = (Box<Attempt>, CallError);
+/// Makes attempts of `walk` until one has its first token.
+pub(super) async fn open<'a>(
+    calls: &'a Calls,
+    walk: &mut Walk,
+    request_id: &'a RequestId,
+) -> Result<Opened<'a>, CallError> {
+    loop {
+        let attempt = walk.next(calls, request_id).await?;
+        match open_hedged(calls, walk, request_id, attempt).await {
+            Ok(opened) => return Ok(opened),
+            Err(failed) => walk.failed(*failed)?,
+        }
+    }
+}
 
 /// Makes an attempt of `walk`, and a second one beside it when the first has no token in time. The first token wins; the
-/// loser's connection is closed, which says nothing of its server.
-pub(super) async fn open(
-    calls: &Calls,
+/// loser is dropped, which closes its connection and says nothing about its server.
+async fn open_hedged<'a>(
+    calls: &'a Calls,
     walk: &mut Walk,
-    request_id: &RequestId,
-    attempt: Attempt,
-) -> Result<Opened, Failed> {
+    request_id: &'a RequestId,
+    attempt: Attempt<'a>,
+) -> Result<Opened<'a>, Box<FailedAttempt>> {
     let Some(delay) = walk.hedge_delay() else {
-        return open_one(calls, request_id, attempt).await;
+        return open_one(calls, attempt).await;
     };
-    let mut first = pin!(Box::pin(open_one(calls, request_id, attempt)));
+    let mut first = pin!(Box::pin(open_one(calls, attempt)));
     tokio::select! {
         biased;
         opened = &mut first => return opened,
         () = sleep(delay) => {}
     }
-    let Some(Hedge { attempt, place }) = walk.hedge() else {
+    let Some(Hedge { attempt, place }) = walk.hedge(calls, request_id) else {
         return first.await;
     };
-    let mut second = pin!(Box::pin(open_one(calls, request_id, attempt)));
+    let mut second = pin!(Box::pin(open_one(calls, attempt)));
     // One that fails leaves it to the other.
     let (mut opened, is_second) = tokio::select! {
         biased;
         opened = &mut first => match opened {
             Ok(opened) => (opened, false),
-            Err(_judged) => (second.await?, true),
+            Err(_failed) => (second.await?, true),
         },
         opened = &mut second => match opened {
             Ok(opened) => (opened, true),
-            Err(_judged) => (first.await?, false),
+            Err(_failed) => (first.await?, false),
         },
     };
     walk.settle(&mut opened.attempt, is_second.then_some(place));
     Ok(opened)
 }
 
-async fn open_one(calls: &Calls, request_id: &RequestId, mut attempt: Attempt) -> Result<Opened, Failed> {
+async fn open_one<'a>(calls: &Calls, mut attempt: Attempt<'a>) -> Result<Opened<'a>, Box<FailedAttempt>> {
     let mut progress = Progress::default();
-    let metrics = calls.upstream.metrics();
-    let mut watch = metrics.begin(&attempt.selected.model.name, &attempt.selected.endpoint.uri, request_id);
+    let limits = attempt.limits;
     let opening = async {
-        let mut answer = calls.upstream.post(attempt.outgoing(request_id), &attempt.post).await?;
+        let mut answer = calls.upstream.post(attempt.outgoing(), &attempt.post).await?;
         let first = relay::first_token(&mut answer, &mut progress).await?;
         Ok((answer, first))
     };
     let in_time = async {
-        let opened = timeout(attempt.first_token, opening).await;
+        let opened = timeout(limits.first_token, opening).await;
         opened
-            .unwrap_or(Err(UpstreamError::FirstTokenTimeout(attempt.first_token)))
+            .unwrap_or(Err(UpstreamError::FirstTokenTimeout(limits.first_token)))
             .map_err(CallError::from)
     };
-    match within(attempt.deadline, in_time).instrument(watch.span()).await {
+    match within(limits.deadline, in_time).instrument(attempt.span()).await {
         Ok((answer, first)) => {
-            watch.first_token();
-            calls.permits.accept(&attempt.selected.model);
-            attempt.in_flight.first_token();
+            attempt.first_token();
             Ok(Opened {
                 attempt,
-                watch,
                 answer,
                 first,
                 progress,
             })
         }
-        Err(error) => {
-            watch.ended(Some(&error));
-            attempt.judge(Some(&error));
-            Err((Box::new(attempt), error))
-        }
+        Err(error) => Err(attempt.fail(error)),
     }
 }

@@ -2,9 +2,15 @@
 
 use std::time::Duration;
 
-use super::{ATTEMPTS_MAX, Attempt, Walk};
+use switchboard::service::request_id::RequestId;
+
+use super::{ATTEMPTS_MAX, Walk};
 use crate::{
-    call::permits::{Party, Place},
+    call::{
+        Calls,
+        attempt::Attempt,
+        permits::{Party, Place},
+    },
     prompt::Input,
 };
 
@@ -13,8 +19,8 @@ const SHORT: usize = 4096;
 
 /// An attempt beside the one that is being made, and its place at the model.
 #[derive(Debug)]
-pub(in crate::call) struct Hedge {
-    pub(in crate::call) attempt: Attempt,
+pub(in crate::call) struct Hedge<'a> {
+    pub(in crate::call) attempt: Attempt<'a>,
     pub(in crate::call) place: Place,
 }
 
@@ -28,26 +34,26 @@ impl Walk {
         may_hedge.then_some(delay)
     }
 
-    /// A second attempt at another server of the model, if it has a place that is free now and nobody's.
-    pub(in crate::call) fn hedge(&mut self) -> Option<Hedge> {
+    /// Begins a second attempt at another server of the model, if the model has a place that is free now and not reserved,
+    /// and its budget of hedges allows it.
+    pub(in crate::call) fn hedge<'a>(&mut self, calls: &'a Calls, request_id: &'a RequestId) -> Option<Hedge<'a>> {
         let catalog = &self.catalog;
         let party = Party {
             feature: self.decision.source_feature,
             has_reservation: false,
         };
         let place = self.permits.place_now(catalog, &self.stop.as_ref()?.model, party)?;
-        let attempt = self.try_another_server()?;
+        let server = self.next_server()?;
         let resolved_to = self.catalog.candidates(&self.decision).next()?;
-        if self.permits.hedge(resolved_to.name) {
-            return Some(Hedge { attempt, place });
+        if !self.permits.hedge(resolved_to.name) {
+            return None;
         }
-        self.attempts -= 1;
-        self.stop.as_mut()?.tried.pop();
-        None
+        let attempt = self.begin(calls, request_id, server)?;
+        Some(Hedge { attempt, place })
     }
 
-    /// Says which of two attempts answers: `hedge` is the place of the second where that does.
-    pub(in crate::call) fn settle(&mut self, attempt: &mut Attempt, hedge: Option<Place>) {
+    /// Keeps the place of the attempt that answers: `hedge` is that of the second one, if it was the second.
+    pub(in crate::call) fn settle(&mut self, attempt: &mut Attempt<'_>, hedge: Option<Place>) {
         attempt.selected.attempts = self.attempts;
         if let (Some(stop), Some(place)) = (&mut self.stop, hedge) {
             stop._place = place;

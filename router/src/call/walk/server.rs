@@ -1,0 +1,125 @@
+//! Which server of the model where a walk stands is called next, and how long it may take.
+
+use std::sync::Arc;
+
+use switchboard::{
+    resource::model::{Endpoint, Timeout},
+    service::request_id::RequestId,
+};
+use tokio::time::Instant;
+
+use super::{ATTEMPTS_MAX, Choosing, Stop, Walk};
+use crate::{
+    call::{
+        Calls, Selected,
+        attempt::{Attempt, AttemptLimits},
+    },
+    catalog::Model,
+    endpoints::{Ask, Chosen, Work},
+};
+
+/// A server that could be called next. Dropped, it is free for another call.
+pub(super) struct NextServer {
+    chosen: Chosen,
+    endpoint: Endpoint,
+}
+
+impl Walk {
+    /// A server of the model where the walk stands that was not tried yet.
+    pub(super) fn next_server(&self) -> Option<NextServer> {
+        let stop = self.stop.as_ref()?;
+        let Choosing { endpoints, key, shape } = &self.choosing;
+        let ask = Ask {
+            key: *key,
+            tried: &stop.tried,
+            work: Work {
+                shape: *shape,
+                bytes: stop.post.bytes(),
+            },
+            deadline: self.deadline_on(&stop.model),
+            may_be_degraded: false,
+        };
+        let at_worst = || Ask {
+            may_be_degraded: !self.has_other_model(),
+            ..ask
+        };
+        let chosen = endpoints
+            .choose(&stop.model, &ask)
+            .or_else(|| endpoints.choose(&stop.model, &at_worst()))?;
+        let endpoint = stop.model.spec.servers().get(chosen.endpoint)?.clone();
+        Some(NextServer { chosen, endpoint })
+    }
+
+    /// Begins an attempt on a server of the model where the walk stands. It is paid for.
+    pub(super) fn begin<'a>(
+        &mut self,
+        calls: &'a Calls,
+        request_id: &'a RequestId,
+        server: NextServer,
+    ) -> Option<Attempt<'a>> {
+        let NextServer { chosen, endpoint } = server;
+        let stop = self.stop.as_mut()?;
+        stop.tried.push(chosen.id);
+        self.attempts += 1;
+        let stop = self.stop.as_ref()?;
+        let model = Arc::clone(&stop.model);
+        self.about = Some(model.name.clone());
+        let deadline = self.deadline_on(&model);
+        let given = &model.spec.limits;
+        let allowed = given.first_token_timeout.map_or(self.limits.first_token, Timeout::get);
+        let left = deadline.saturating_duration_since(Instant::now());
+        // Half of the time is kept for the next attempt.
+        let first_token = if self.could_go_on(stop) {
+            allowed.min(left / 2)
+        } else {
+            allowed
+        };
+        let limits = AttemptLimits {
+            first_token,
+            is_hurried: first_token < allowed,
+            idle: given.idle_timeout.map_or(self.limits.patience.idle, Timeout::get),
+            deadline,
+        };
+        let post = Arc::clone(&stop.post);
+        let selected = Selected {
+            feature: self.decision.feature,
+            source_feature: self.decision.source_feature,
+            identifier: identifier(&model, chosen.listed),
+            model,
+            endpoint,
+            address: chosen.address,
+            is_degraded: chosen.is_degraded,
+            reason: stop.reason,
+            rule: self.catalog.rule(&self.decision).map(|rule| rule.id.clone()),
+            revision: self.catalog.cursor.revision,
+            attempts: self.attempts,
+        };
+        Some(Attempt::begin(
+            calls,
+            request_id,
+            selected,
+            post,
+            limits,
+            chosen.in_flight,
+        ))
+    }
+
+    /// Whether another attempt could follow the one that is being made.
+    fn could_go_on(&self, stop: &Stop) -> bool {
+        let has_server = || self.choosing.endpoints.has_another(&stop.model, &stop.tried);
+        self.attempts < ATTEMPTS_MAX && (has_server() || self.has_other_model())
+    }
+
+    pub(super) fn deadline_on(&self, model: &Model) -> Instant {
+        let total = model.spec.limits.total_timeout.map_or(self.limits.total, Timeout::get);
+        self.begun + self.budget.min(total)
+    }
+}
+
+/// The name by which a server knows a model, whose model list tells `listed`.
+fn identifier(model: &Model, listed: Option<Arc<str>>) -> Arc<str> {
+    match (&model.spec.identifier, listed) {
+        (None, Some(listed)) => listed,
+        (_, listed) => model.identifier_or(listed.as_deref()).into(),
+    }
+}
