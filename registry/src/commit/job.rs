@@ -108,7 +108,7 @@ impl fmt::Debug for dyn Job {
     }
 }
 
-type Outcome<A> = Result<Written<A>, CommitError>;
+type WriteOutcome<A> = Result<Written<A>, CommitError>;
 
 /// A write with the one who waits for it.
 pub(super) struct Typed<R: WriteRequest> {
@@ -118,10 +118,10 @@ pub(super) struct Typed<R: WriteRequest> {
     repeat: Option<(RepeatKey, Fingerprint)>,
     /// What was changed in the storage since the revision that it goes back to, as it was then.
     since: Vec<OldValue>,
-    outcome: Option<Outcome<R::Answer>>,
+    outcome: Option<WriteOutcome<R::Answer>>,
     /// From being queued to being durable, within the call's own.
     span: Span,
-    reply: oneshot::Sender<Outcome<R::Answer>>,
+    reply: oneshot::Sender<WriteOutcome<R::Answer>>,
 }
 
 impl<R: WriteRequest> Typed<R> {
@@ -129,7 +129,7 @@ impl<R: WriteRequest> Typed<R> {
         write: R::Write,
         is_check: bool,
         repeat: Option<(RepeatKey, Fingerprint)>,
-        reply: oneshot::Sender<Outcome<R::Answer>>,
+        reply: oneshot::Sender<WriteOutcome<R::Answer>>,
     ) -> Self {
         Self {
             write,
@@ -142,7 +142,7 @@ impl<R: WriteRequest> Typed<R> {
         }
     }
 
-    fn decide(&mut self, draft: &mut Draft, now: SystemTime) -> Outcome<R::Answer> {
+    fn decide(&mut self, draft: &mut Draft, now: SystemTime) -> WriteOutcome<R::Answer> {
         let mut since = Since::new();
         if let Some(revision) = self.write.goes_back_to() {
             since = draft.changed_since(revision, &self.since);
@@ -180,7 +180,7 @@ impl<R: WriteRequest> Typed<R> {
     }
 
     #[expect(clippy::expect_used, reason = "a plan leaves what it is about in the state")]
-    fn make(&self, draft: &mut Draft, since: &Since, now: SystemTime) -> Outcome<R::Answer> {
+    fn make(&self, draft: &mut Draft, since: &Since, now: SystemTime) -> WriteOutcome<R::Answer> {
         let state = &mut draft.state;
         let plan = self
             .write
@@ -210,7 +210,7 @@ impl<R: WriteRequest> Typed<R> {
 }
 
 /// The answer that the same write was given before.
-fn repeated<A: WriteAnswer>(known: &Remembered) -> Outcome<A> {
+fn repeated<A: WriteAnswer>(known: &Remembered) -> WriteOutcome<A> {
     let answer = A::decode(&*known.answer).map_err(|_unreadable| {
         let error = StoreError::damaged("the answer to an earlier write is not readable");
         CommitError::Store(Arc::new(error))

@@ -114,16 +114,16 @@ impl Good {
 }
 
 /// How a look-up ends.
-type Outcome = Result<Arc<[IpAddr]>, LookupError>;
+type LookupOutcome = Result<Arc<[IpAddr]>, LookupError>;
 
 #[derive(Clone)]
 struct Running {
     begun: Instant,
-    outcome: watch::Receiver<Option<Outcome>>,
+    outcome: watch::Receiver<Option<LookupOutcome>>,
 }
 
 impl Running {
-    async fn outcome(&mut self) -> Outcome {
+    async fn outcome(&mut self) -> LookupOutcome {
         match self.outcome.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(outcome)) => outcome.clone(),
             // Its task was dropped: the process ends.
@@ -185,7 +185,7 @@ impl Names {
     /// # Cancel safety
     ///
     /// The look-up goes on, for whoever asks next.
-    pub(crate) async fn resolve(&self, host: &str) -> Outcome {
+    pub(crate) async fn resolve(&self, host: &str) -> LookupOutcome {
         let (mut running, kept) = self.look_up(host);
         let Some(kept) = kept else {
             return running.outcome().await;

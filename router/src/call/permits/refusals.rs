@@ -18,10 +18,10 @@ const KEPT: Duration = Duration::from_secs(600);
 
 /// One refusal a model: the newest.
 #[derive(Debug, Default)]
-pub(super) struct Refusals(HashMap<ModelName, Refusal>);
+pub(super) struct Refusals(HashMap<ModelName, CredentialRefusal>);
 
 #[derive(Debug)]
-struct Refusal {
+struct CredentialRefusal {
     credential: Option<CredentialId>,
     /// The HTTP status that told it.
     status: u16,
@@ -53,7 +53,7 @@ impl Refusals {
     /// The model's credential was not accepted, and there is no newer one.
     pub(super) fn refuse(&mut self, model: &Model, status: u16, now: Instant) {
         self.0.retain(|_, refusal| now < refusal.until + KEPT);
-        let refusal = Refusal {
+        let refusal = CredentialRefusal {
             credential: id(model),
             status,
             until: now + REFUSED,

@@ -52,7 +52,7 @@ impl Resolver {
     }
 }
 
-fn texts(outcome: Outcome) -> Vec<String> {
+fn texts(outcome: LookupOutcome) -> Vec<String> {
     outcome.unwrap().iter().map(ToString::to_string).collect()
 }
 
