@@ -12,6 +12,9 @@ pub mod fleet;
 pub mod grpc;
 pub mod merge;
 pub mod pulse;
+#[cfg(test)]
+#[path = "../../tests/support/refused_writes.rs"]
+mod refused_writes;
 pub mod server;
 pub mod status;
 pub mod store;

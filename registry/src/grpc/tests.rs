@@ -17,6 +17,7 @@ use super::{feature::FeatureApi, model::ModelApi, settings::SettingsApi};
 use crate::{
     commit::{self, Commit},
     domain::items::Retention,
+    refused_writes::{WriteRequest, refused_writes},
 };
 
 /// The handlers, on a writer that runs until the test ends.
@@ -185,21 +186,34 @@ async fn families_and_features_are_listed_in_the_catalogues_order() {
 }
 
 #[tokio::test]
-async fn a_refused_write_names_every_bad_field() {
+async fn a_refused_write_names_every_bad_field_and_changes_nothing() {
     let running = Running::start().await;
-    let request = registry::CreateModelRequest {
-        model: Some(registry::Model {
-            family: Some("mistrel".to_owned()),
-            api_token: Some("canary 4f1c".to_owned()),
-            ..Default::default()
-        }),
+    let mut model = running.create("Mistral").await.into_inner();
+    model.endpoints.push(registry::Endpoint {
+        uri: "http://gpu2:8000".to_owned(),
+        ..Default::default()
+    });
+    let request = registry::UpdateModelRequest {
+        model: Some(model),
         ..Default::default()
     };
-    let status = running.models().create_model(Request::new(request)).await.unwrap_err();
-    let details = status.get_error_details();
-    let fields = &details.bad_request().unwrap().field_violations;
-    assert_eq!(fields.len(), 4);
-    assert!(!format!("{status:?}").contains("canary"));
+    running.models().update_model(Request::new(request)).await.unwrap();
+    let before = running.commit.state().items.revision();
+    let (models, features) = (running.models(), running.features());
+    let settings = SettingsApi::new(running.commit.clone());
+    for row in refused_writes() {
+        let status = match row.request.clone() {
+            WriteRequest::CreateModel(request) => models.create_model(Request::new(request)).await.unwrap_err(),
+            WriteRequest::UpdateModel(request) => models.update_model(Request::new(request)).await.unwrap_err(),
+            WriteRequest::UpdateFeature(request) => features.update_feature(Request::new(request)).await.unwrap_err(),
+            WriteRequest::BatchUpdateFeatures(request) => {
+                features.batch_update_features(Request::new(request)).await.unwrap_err()
+            }
+            WriteRequest::UpdateSettings(request) => settings.update_settings(Request::new(request)).await.unwrap_err(),
+        };
+        row.check(&status);
+        assert_eq!(running.commit.state().items.revision(), before, "{row:?}");
+    }
 }
 
 #[tokio::test]

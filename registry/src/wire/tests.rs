@@ -14,6 +14,7 @@ mod token;
 use std::time::SystemTime;
 
 use switchboard::{
+    failure::Failure,
     history::Incarnation,
     names::{CredentialId, IncarnationId, StoreId},
     pb::{registry, types},
@@ -26,7 +27,8 @@ use crate::{
         state::State,
         write::{Revise, WriteError},
     },
-    wire::{feature as feature_wire, model as model_wire, settings as settings_wire, stored},
+    refused_writes::{WriteRequest, refused_writes},
+    wire::{batch as batch_wire, feature as feature_wire, model as model_wire, settings as settings_wire, stored},
 };
 
 /// A configuration in memory, written as the writer writes it.
@@ -235,18 +237,26 @@ fn settings_are_set_cleared_and_refused_like_any_resource() {
         world.update_settings(stale, &[]),
         Err(WriteError::Conflict { .. })
     ));
+}
 
-    let misnamed = registry::Settings {
-        name: "setting".to_owned(),
-        ..Default::default()
+#[test]
+fn a_refused_write_names_every_bad_field_and_changes_nothing() {
+    let mut world = World::with_models(&["mistral"]);
+    let two = registry::Model {
+        endpoints: endpoints(&[("http://gpu1", None), ("http://gpu2", None)]),
+        ..named("models/mistral")
     };
-    assert_eq!(
-        bad_fields(world.update_settings(misnamed, &[])),
-        ["settings.name VALUE_MALFORMED", "update_mask UPDATE_EMPTY"]
-    );
-    let nothing = registry::UpdateSettingsRequest::default();
-    assert_eq!(
-        bad_fields(world.write(&settings_wire::update(nothing))),
-        ["settings FIELD_REQUIRED"]
-    );
+    world.update(two, &[]).unwrap();
+    let before = world.revision();
+    for row in refused_writes() {
+        let error = match row.request.clone() {
+            WriteRequest::CreateModel(request) => world.write(&model_wire::create(request)).unwrap_err(),
+            WriteRequest::UpdateModel(request) => world.write(&model_wire::update(request)).unwrap_err(),
+            WriteRequest::UpdateFeature(request) => world.write(&feature_wire::update(request)).unwrap_err(),
+            WriteRequest::BatchUpdateFeatures(request) => world.write(&batch_wire::update(request)).unwrap_err(),
+            WriteRequest::UpdateSettings(request) => world.write(&settings_wire::update(request)).unwrap_err(),
+        };
+        row.check(&Failure::from(error).into());
+        assert_eq!(world.revision(), before, "{row:?}");
+    }
 }

@@ -6,7 +6,7 @@ use switchboard::pb::{
 };
 
 use super::{World, bad_fields, named, setting};
-use crate::{domain::write::WriteError, wire::feature as feature_wire};
+use crate::domain::write::WriteError;
 
 const CHAT: &str = "duo_chat";
 const MISTRAL: &str = "models/mistral";
@@ -132,20 +132,6 @@ fn everything_that_is_wrong_with_an_assignment_is_told_at_once() {
             "feature.model FAMILY_NOT_COMPATIBLE"
         ]
     );
-    assert_eq!(
-        bad_fields(world.update_feature(setting(CHAT, None, None), &[])),
-        ["update_mask UPDATE_EMPTY"]
-    );
-    let nothing = registry::UpdateFeatureRequest::default();
-    assert_eq!(
-        bad_fields(world.write(&feature_wire::update(nothing))),
-        ["feature FIELD_REQUIRED"]
-    );
-    let unknown = setting("no_such_feature", number(Disabled), None);
-    assert!(matches!(
-        world.update_feature(unknown, &[]),
-        Err(WriteError::NotFound(_))
-    ));
 }
 
 #[test]
