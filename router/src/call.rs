@@ -11,14 +11,12 @@
 mod affinity;
 mod answering;
 mod attempt;
-mod budget;
 mod considered;
 pub mod deadline;
 mod entry;
 mod failure;
 mod limits;
 mod outlook;
-pub mod permits;
 mod run;
 mod selected;
 mod unary;
@@ -34,6 +32,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Span;
 
+use self::run::{Audience, Run};
+use self::walk::{Choosing, Walk};
 pub use self::{
     answering::{Answering, Completion},
     considered::{Considered, Outcome},
@@ -43,15 +43,12 @@ pub use self::{
     selected::Selected,
     unary::Answered,
 };
-use self::{
-    permits::Permits,
-    run::{Audience, Run},
-    walk::{Choosing, Walk},
-};
 use crate::{
     catalog::{Caller, Scope},
     current::Current,
-    endpoints::{Endpoints, Shape},
+    endpoints::Shape,
+    live::LiveModels,
+    permits::Quotas,
     prompt::{Request, Text},
     relay::pending::Pool,
     upstream::Upstream,
@@ -62,7 +59,7 @@ use crate::{
 pub struct Calls {
     current: Arc<Current>,
     upstream: Upstream,
-    permits: Permits,
+    quotas: Quotas,
     limits: CallLimits,
     pending: Pool,
     tasks: TaskTracker,
@@ -82,7 +79,7 @@ impl Calls {
         Self {
             current,
             upstream,
-            permits: Permits::default(),
+            quotas: Quotas::default(),
             limits,
             pending: Pool::new(limits.pending),
             tasks,
@@ -96,16 +93,16 @@ impl Calls {
         &self.current
     }
 
-    /// Who may call a model now.
+    /// The calls of each feature.
     #[must_use]
-    pub const fn permits(&self) -> &Permits {
-        &self.permits
+    pub const fn quotas(&self) -> &Quotas {
+        &self.quotas
     }
 
-    /// The servers of models.
+    /// What is known of the models.
     #[must_use]
-    pub const fn endpoints(&self) -> &Endpoints {
-        self.upstream.endpoints()
+    pub const fn models(&self) -> &LiveModels {
+        self.upstream.models()
     }
 
     /// How many calls run.
@@ -194,12 +191,12 @@ impl Calls {
         let decision = catalog.resolve(&request.feature, &caller).map_err(CallRefusal::from)?;
         context.feature = Some(decision.feature);
         let choosing = Choosing {
-            endpoints: self.upstream.endpoints().clone(),
+            models: self.models().clone(),
             key: affinity::key(&request, &caller.scope),
             shape,
         };
         let limit = catalog.max_concurrency(&decision);
-        let permit = self.permits.begin(decision.source_feature, limit);
+        let permit = self.quotas.begin(decision.source_feature, limit);
         let permit = permit.map_err(CallRefusal::from)?;
         Ok(Walk::new(self, catalog, decision, request, choosing, permit, budget))
     }

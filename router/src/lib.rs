@@ -8,6 +8,8 @@ pub mod config;
 pub mod current;
 pub mod endpoints;
 pub mod grpc;
+pub mod live;
+pub mod permits;
 pub mod probe;
 pub mod prompt;
 pub mod relay;

@@ -92,7 +92,7 @@ impl Prober {
 
     fn due(&self) -> Vec<Arc<Identity>> {
         let catalog = self.current.load();
-        catalog.map_or_else(Vec::new, |catalog| self.upstream.endpoints().to_probe(&catalog))
+        catalog.map_or_else(Vec::new, |catalog| self.upstream.models().to_probe(&catalog))
     }
 
     /// Probes one server.
@@ -120,7 +120,7 @@ impl Prober {
             Probed::Failed(_) => "failed",
         };
         self.counts.get_or_create_owned(&OfOutcome { outcome }).inc();
-        self.upstream.endpoints().probed(server.identity, probed);
+        self.upstream.models().probed(server.identity, probed);
         if let Probed::Passed = probed {
             // Each is worth little alone, and nothing if it is late.
             timeout(ASIDE_TIMEOUT, self.name(server, list)).await.ok();
@@ -159,15 +159,15 @@ impl Prober {
         {
             let list = ModelList::parse(&list.body);
             let identifier = list.as_ref().and_then(|list| list.identifier(server.model.name.id()));
-            let endpoints = self.upstream.endpoints();
-            endpoints.listed(server.identity, identifier.map(str::to_owned));
+            let models = self.upstream.models();
+            models.listed(server.identity, identifier.map(str::to_owned));
         }
     }
 
     /// Learns what the server's engine has to do, where there is a choice that it may help.
     async fn load(&self, server: &ProbeTarget<'_>) {
-        let endpoints = self.upstream.endpoints();
-        if !endpoints.wants_metrics(server.identity) {
+        let models = self.upstream.models();
+        if !models.wants_metrics(server.identity) {
             return;
         }
         let load = match self.ask(server, METRICS).await {
@@ -177,7 +177,7 @@ impl Prober {
             Err(UpstreamError::TooLarge(_)) => None,
             Err(_) => return,
         };
-        endpoints.measured(server.identity, load);
+        models.measured(server.identity, load);
     }
 
     async fn ask(&self, server: &ProbeTarget<'_>, path: &'static str) -> Result<Reply, UpstreamError> {

@@ -26,8 +26,8 @@ use crate::{
     check::Checker,
     config::Config,
     current::Current,
-    endpoints::Endpoints,
     grpc::{inference::InferenceApi, routing::RoutingApi},
+    live::LiveModels,
     probe::Prober,
     subscription::{Subscription, SubscriptionConfig},
     telemetry,
@@ -86,8 +86,8 @@ pub struct RouterParts {
 pub fn assemble(config: Config, stop: CancellationToken) -> Result<RouterParts, StartError> {
     let ports = Ports::bind(config.listen_addr, config.admin_addr, LIMITS)?;
     let names = Names::default();
-    let endpoints = Endpoints::new(config.group.as_str(), names.clone());
-    let upstream = Upstream::new(CONNECT_TIMEOUT, names.clone(), endpoints.clone()).map_err(StartError::Tls)?;
+    let models = LiveModels::new(config.group.as_str(), names.clone());
+    let upstream = Upstream::new(CONNECT_TIMEOUT, names.clone(), models.clone()).map_err(StartError::Tls)?;
     tracing::info!(?config, "starting");
 
     let shutdown = Shutdown::new(stop, config.drain_timeout);
@@ -96,7 +96,7 @@ pub fn assemble(config: Config, stop: CancellationToken) -> Result<RouterParts, 
     let own = metrics.sub_registry_with_prefix("router");
     upstream.metrics().register(own);
     telemetry::register_current(&current, own);
-    endpoints.register(&current, own);
+    models.register(&current, own);
     let subscription = Subscription::new(
         SubscriptionConfig {
             registry_addrs: config.registry_addrs,
@@ -107,7 +107,7 @@ pub fn assemble(config: Config, stop: CancellationToken) -> Result<RouterParts, 
             snapshot: config.snapshot,
         },
         Arc::clone(&current),
-        endpoints,
+        models,
     )
     .checking(Checker::new(upstream.clone()));
     subscription.metrics().register(own);
@@ -123,7 +123,7 @@ pub fn assemble(config: Config, stop: CancellationToken) -> Result<RouterParts, 
         shutdown.end.clone(),
     )
     .padding(config.pad_messages);
-    inference.calls().permits().register(own);
+    inference.calls().quotas().register(own);
     let routing = RoutingApi::new(
         inference.calls().clone(),
         subscription.progress(),

@@ -14,8 +14,9 @@ use switchboard::{
 };
 
 use crate::{
-    call::{CallContext, CallError, CallFailure, CallRefusal, Considered, Interruption, permits::QuotaExceeded},
+    call::{CallContext, CallError, CallFailure, CallRefusal, Considered, Interruption},
     catalog::{ResolveError, Unusable},
+    permits::QuotaExceeded,
     upstream::{
         UpstreamError,
         dialect::{Blamed, Rejection},

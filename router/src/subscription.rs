@@ -35,7 +35,7 @@ use self::{
     received::Received,
     surroundings::{Grpc, Surroundings},
 };
-use crate::{check::Checker, current::Current, endpoints::Endpoints};
+use crate::{check::Checker, current::Current, live::LiveModels};
 
 /// The router's side of the change stream.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ pub struct Subscription<S = Grpc> {
     surroundings: S,
     config: Arc<SubscriptionConfig>,
     current: Arc<Current>,
-    endpoints: Endpoints,
+    models: LiveModels,
     checker: Option<Checker>,
     received: watch::Sender<Option<Arc<Received>>>,
     applied: watch::Sender<Applied>,
@@ -84,22 +84,22 @@ impl Progress {
 }
 
 impl Subscription {
-    /// A subscription that puts its catalogs into `current`, and reports how `endpoints` do. Nothing happens before [`Self::run`].
+    /// A subscription that puts its catalogs into `current`, and reports how the servers of `models` do. Nothing happens before [`Self::run`].
     #[must_use]
-    pub fn new(config: SubscriptionConfig, current: Arc<Current>, endpoints: Endpoints) -> Self {
-        Self::within(Grpc, config, current, endpoints)
+    pub fn new(config: SubscriptionConfig, current: Arc<Current>, models: LiveModels) -> Self {
+        Self::within(Grpc, config, current, models)
     }
 }
 
 impl<S: Surroundings> Subscription<S> {
     /// The same in other surroundings.
     #[must_use]
-    pub fn within(surroundings: S, config: SubscriptionConfig, current: Arc<Current>, endpoints: Endpoints) -> Self {
+    pub fn within(surroundings: S, config: SubscriptionConfig, current: Arc<Current>, models: LiveModels) -> Self {
         Self {
             surroundings,
             config: Arc::new(config),
             current,
-            endpoints,
+            models,
             checker: None,
             received: watch::Sender::new(None),
             applied: watch::Sender::new(Applied::default()),
@@ -144,7 +144,7 @@ impl<S: Surroundings> Subscription<S> {
             surroundings,
             config,
             current,
-            endpoints,
+            models,
             checker,
             received,
             applied,
@@ -170,13 +170,20 @@ impl<S: Surroundings> Subscription<S> {
         let (connection, connection_out) = watch::channel(None);
         let told = Told {
             current: Arc::clone(&current),
-            endpoints,
+            models: models.clone(),
             checker,
             applied: applied_out,
             persisted: persisted_out,
         };
         let link = Link::new(surroundings.clone(), config, received, connection, told);
-        let mut applier = Applier::new(surroundings, current, received_out, connection_out, applied, kept);
+        let mut applier = Applier::new(
+            surroundings,
+            (current, models),
+            received_out,
+            connection_out,
+            applied,
+            kept,
+        );
         if let Some(restored) = restored {
             applier.restore(restored);
         }

@@ -43,7 +43,7 @@ use self::{
 };
 use crate::{
     catalog::{Credential, Tls},
-    endpoints::Endpoints,
+    live::LiveModels,
 };
 
 /// The most bytes of a response's header.
@@ -80,22 +80,22 @@ pub struct Upstream {
     /// Servers that refuse to be asked for usage.
     without_usage: Arc<Mutex<HashSet<EndpointUri>>>,
     metrics: Arc<UpstreamMetrics>,
-    endpoints: Endpoints,
+    models: LiveModels,
 }
 
 impl Upstream {
-    /// A client of the servers that `endpoints` chooses, where `names` knows them. Dialling (name, connection and TLS handshake together) may take
+    /// A client of the servers that `models` chooses, where `names` knows them. Dialling (name, connection and TLS handshake together) may take
     /// `connect_timeout` where a model says nothing else.
     ///
     /// # Errors
     ///
     /// What TLS says when it cannot be set up at all.
-    pub fn new(connect_timeout: Duration, names: Names, endpoints: Endpoints) -> Result<Self, rustls::Error> {
+    pub fn new(connect_timeout: Duration, names: Names, models: LiveModels) -> Result<Self, rustls::Error> {
         Ok(Self {
             clients: Clients::new(connect_timeout, names)?,
             without_usage: Arc::default(),
             metrics: Arc::default(),
-            endpoints,
+            models,
         })
     }
 
@@ -111,10 +111,10 @@ impl Upstream {
         self.clients.connect_timeout()
     }
 
-    /// The servers.
+    /// What is known of the models.
     #[must_use]
-    pub const fn endpoints(&self) -> &Endpoints {
-        &self.endpoints
+    pub const fn models(&self) -> &LiveModels {
+        &self.models
     }
 
     /// What is counted of the calls.

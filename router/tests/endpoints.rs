@@ -45,8 +45,8 @@ impl Router {
     /// Has every server that is wanted to be probed pass.
     fn pass_probes(&self) {
         let catalog = self.current.load().unwrap();
-        for identity in self.endpoints.to_probe(&catalog) {
-            self.endpoints.probed(&identity, Probed::Passed);
+        for identity in self.models.to_probe(&catalog) {
+            self.models.probed(&identity, Probed::Passed);
         }
     }
 

@@ -31,8 +31,9 @@ use switchboard_router::{
     call::CallLimits,
     catalog::{Assignment, Catalog, Credential, Model, ModelState, Rule, Setting},
     current::Current,
-    endpoints::{self, Endpoints, Health},
+    endpoints::{self, Health},
     grpc::{inference::InferenceApi, routing::RoutingApi},
+    live::LiveModels,
     probe::Prober,
     subscription::{Subscription, SubscriptionConfig},
     upstream::{Upstream, names::Names},
@@ -341,7 +342,7 @@ pub(crate) struct Router {
     pub(crate) stop: CancellationToken,
     pub(crate) drain: CancellationToken,
     pub(crate) current: Arc<Current>,
-    pub(crate) endpoints: Endpoints,
+    pub(crate) models: LiveModels,
     upstream: Upstream,
     pub(crate) address: SocketAddr,
     pub(crate) tasks: TaskTracker,
@@ -356,8 +357,8 @@ impl Router {
 
     async fn naming(current: Arc<Current>, limits: CallLimits, pads: bool, names: Names) -> Self {
         let (tasks, drain) = (TaskTracker::new(), CancellationToken::new());
-        let endpoints = Endpoints::new("", names.clone());
-        let upstream = Upstream::new(Duration::from_secs(2), names, endpoints.clone()).unwrap();
+        let models = LiveModels::new("", names.clone());
+        let upstream = Upstream::new(Duration::from_secs(2), names, models.clone()).unwrap();
         let config = SubscriptionConfig {
             registry_addrs: Vec::new(),
             router_id: RouterId::parse("router-1").unwrap(),
@@ -366,7 +367,7 @@ impl Router {
             build: "test".into(),
             snapshot: None,
         };
-        let progress = Subscription::new(config, Arc::clone(&current), endpoints.clone()).progress();
+        let progress = Subscription::new(config, Arc::clone(&current), models.clone()).progress();
         let (shared, served) = (Arc::clone(&current), upstream.clone());
         let api = InferenceApi::new(shared, served, limits, tasks.clone(), drain.clone()).padding(pads);
         let stop = CancellationToken::new();
@@ -388,7 +389,7 @@ impl Router {
         Self {
             current,
             address,
-            endpoints,
+            models,
             upstream,
             client: InferenceServiceClient::new(channel.clone()),
             routing: RoutingServiceClient::new(channel),
@@ -439,7 +440,7 @@ impl Router {
 
     /// The servers, as they are known now.
     pub(crate) fn servers(&self) -> Vec<endpoints::Status> {
-        self.endpoints.status(&self.current.load().unwrap())
+        self.models.status(&self.current.load().unwrap())
     }
 
     /// With a client whose transport takes little ahead of its reader: the smallest windows of the protocol.

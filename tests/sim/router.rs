@@ -5,7 +5,7 @@ use std::sync::Arc;
 use switchboard::names::{Group, InstanceId, RouterId};
 use switchboard_router::{
     current::Current,
-    endpoints::Endpoints,
+    live::LiveModels,
     subscription::{Subscription, SubscriptionConfig},
 };
 use tokio::task::JoinSet;
@@ -42,7 +42,7 @@ impl Router {
             snapshot: None,
         };
         let surroundings = Surroundings::new(network.clone(), process, Arc::clone(&current), seed);
-        let subscription = Subscription::within(surroundings, config, Arc::clone(&current), Endpoints::default());
+        let subscription = Subscription::within(surroundings, config, Arc::clone(&current), LiveModels::default());
         let progress = subscription.progress();
         let mut tasks = JoinSet::new();
         // Calls draw numbers of their own, so that whatever else a seed does stays the same.

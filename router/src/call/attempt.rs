@@ -12,7 +12,8 @@ use tracing::Span;
 
 use super::{CallError, Calls, Selected};
 use crate::{
-    endpoints::{InFlight, Verdict},
+    endpoints::Verdict,
+    live::InFlight,
     upstream::{
         Outgoing, UpstreamError,
         dialect::Post,
@@ -29,12 +30,9 @@ pub(super) struct Attempt<'a> {
     pub(super) post: Arc<Post>,
     /// How long it may take.
     pub(super) limits: AttemptLimits,
-    calls: &'a Calls,
     request_id: &'a RequestId,
     watch: AttemptWatch,
     in_flight: InFlight,
-    /// Whether the first token has come.
-    answers: bool,
 }
 
 /// How long an attempt may take.
@@ -62,7 +60,7 @@ pub(super) struct FailedAttempt {
 impl<'a> Attempt<'a> {
     /// Begins an attempt of the call `request_id`, which is one of `calls`.
     pub(super) fn begin(
-        calls: &'a Calls,
+        calls: &Calls,
         request_id: &'a RequestId,
         selected: Selected,
         post: Arc<Post>,
@@ -75,11 +73,9 @@ impl<'a> Attempt<'a> {
             selected,
             post,
             limits,
-            calls,
             request_id,
             watch,
             in_flight,
-            answers: false,
         }
     }
 
@@ -104,9 +100,7 @@ impl<'a> Attempt<'a> {
 
     /// The first token of a stream has come.
     pub(super) fn first_token(&mut self) {
-        self.answers = true;
         self.watch.first_token();
-        self.calls.permits.accept(&self.selected.model);
         self.in_flight.first_token();
     }
 
@@ -114,9 +108,6 @@ impl<'a> Attempt<'a> {
     pub(super) fn end(mut self) -> Selected {
         self.watch.ended(None::<AttemptOutcome>);
         self.in_flight.judge(Verdict::Answered);
-        if !self.answers {
-            self.calls.permits.accept(&self.selected.model);
-        }
         self.selected
     }
 

@@ -7,13 +7,12 @@ use std::{sync::Arc, time::Duration};
 
 use switchboard::{names::ModelName, reason::Reason, resource::model::Count};
 
-use super::{
-    CallError, CallRefusal,
-    permits::{Party, Permits, Room},
-};
+use super::{CallError, CallRefusal};
 use crate::{
     catalog::{Candidate, Catalog, Decision, Model, Unusable},
-    endpoints::{Endpoints, Readiness},
+    endpoints::Readiness,
+    live::{LiveModel, LiveModels},
+    permits::{Party, Room},
     upstream::UpstreamError,
 };
 
@@ -42,8 +41,8 @@ impl ModelFacts {
 
 /// A candidate that a call enters.
 #[derive(Debug)]
-pub(super) struct Entered<'a, R> {
-    pub(super) model: &'a Arc<Model>,
+pub(super) struct Entered<R> {
+    pub(super) live: LiveModel,
     /// What was rendered for it.
     pub(super) rendered: R,
     /// Why all of its servers are failing. `None`: one at least takes calls.
@@ -55,8 +54,7 @@ pub(super) struct Entered<'a, R> {
 pub(super) struct Prospect<'a> {
     pub(super) catalog: &'a Arc<Catalog>,
     pub(super) decision: &'a Decision,
-    pub(super) endpoints: &'a Endpoints,
-    pub(super) permits: &'a Permits,
+    pub(super) models: &'a LiveModels,
 }
 
 impl<'a> Prospect<'a> {
@@ -66,13 +64,17 @@ impl<'a> Prospect<'a> {
     /// # Errors
     ///
     /// Why the candidate is passed over.
-    pub(super) fn consider<'c, R>(
+    pub(super) fn consider<R>(
         &self,
-        candidate: &Candidate<'c>,
+        candidate: &Candidate<'_>,
         reached: usize,
-        render: impl FnOnce(&Arc<Model>) -> Result<R, CallError>,
-    ) -> Result<Entered<'c, R>, CallError> {
-        let facts = candidate.model.map(|model| (model, self.facts(candidate, model)));
+        render: impl FnOnce(&Model) -> Result<R, CallError>,
+    ) -> Result<Entered<R>, CallError> {
+        let facts = candidate.model.map(|model| {
+            let live = self.models.of(model);
+            let facts = self.facts(candidate, &live);
+            (live, facts)
+        });
         decide(self.decision, candidate.name, facts, || self.has_other(reached), render)
     }
 
@@ -82,7 +84,7 @@ impl<'a> Prospect<'a> {
         others.any(|other| {
             other
                 .model
-                .is_ok_and(|model| self.facts(&other, model).is_alternative())
+                .is_ok_and(|model| self.facts(&other, &self.models.of(model)).is_alternative())
         })
     }
 
@@ -94,28 +96,30 @@ impl<'a> Prospect<'a> {
         }
     }
 
-    fn facts(&self, candidate: &Candidate<'_>, model: &Arc<Model>) -> ModelFacts {
+    fn facts(&self, candidate: &Candidate<'_>, live: &LiveModel) -> ModelFacts {
+        let (refusal, room) = live.at_gate(self.catalog, self.party(candidate));
         ModelFacts {
-            readiness: self.endpoints.readiness(model),
-            refusal: self.permits.refusal(model),
-            room: self.permits.room(self.catalog, model, self.party(candidate)),
+            readiness: live.readiness(),
+            refusal,
+            room,
         }
     }
 }
 
 /// Whether a call enters a candidate, or why it passes the candidate over.
-fn decide<'c, R>(
+fn decide<R>(
     decision: &Decision,
     name: &ModelName,
-    facts: Result<(&'c Arc<Model>, ModelFacts), Unusable>,
+    facts: Result<(LiveModel, ModelFacts), Unusable>,
     has_other: impl FnOnce() -> bool,
-    render: impl FnOnce(&Arc<Model>) -> Result<R, CallError>,
-) -> Result<Entered<'c, R>, CallError> {
-    let (model, facts) = facts.map_err(|why| CallRefusal::Unusable {
+    render: impl FnOnce(&Model) -> Result<R, CallError>,
+) -> Result<Entered<R>, CallError> {
+    let (live, facts) = facts.map_err(|why| CallRefusal::Unusable {
         feature: decision.feature,
         model: name.clone(),
         why,
     })?;
+    let model = &live.model;
     let degraded = match facts.readiness {
         Readiness::LeftAlone { reason, pause } => return Err(ejected(model, reason, pause)),
         Readiness::Down { reason } if has_other() => return Err(ejected(model, reason, RETRY)),
@@ -129,7 +133,7 @@ fn decide<'c, R>(
     }
     match facts.room {
         Room::Open => Ok(Entered {
-            model,
+            live,
             rendered,
             degraded,
         }),

@@ -7,9 +7,10 @@ use switchboard::{
     reason::Reason,
 };
 
-use super::{considered::Considered, deadline, permits::QuotaExceeded};
+use super::{considered::Considered, deadline};
 use crate::{
     catalog::{ResolveError, Unusable},
+    permits::QuotaExceeded,
     prompt::InputNotSupported,
     relay::RelayError,
     upstream::{UpstreamError, dialect::EncodeError, metrics::AttemptOutcome},

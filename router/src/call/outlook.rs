@@ -8,15 +8,17 @@ use super::{
     CallError, CallRefusal, Calls,
     considered::{Considered, Outcome},
     entry::{Entered, Prospect},
+};
+use crate::{
+    catalog::{Catalog, Decision, Model, ResolveError, SelectionReason},
     permits::QuotaExceeded,
 };
-use crate::catalog::{Catalog, Decision, Model, ResolveError, SelectionReason};
 
 /// What a call would come to.
 #[derive(Debug)]
-pub struct Outlook<'a> {
+pub struct Outlook {
     /// The model that would be called. `None`: the call would fail.
-    pub answerer: Option<Answerer<'a>>,
+    pub answerer: Option<Answerer>,
     /// Why the call would fail. `None`: it would reach a model.
     pub failure: Option<CallError>,
     /// Every candidate, and the rules that do not decide.
@@ -24,10 +26,10 @@ pub struct Outlook<'a> {
 }
 
 /// The model that would be called.
-#[derive(Debug, Clone, Copy)]
-pub struct Answerer<'a> {
+#[derive(Debug, Clone)]
+pub struct Answerer {
     /// The model.
-    pub model: &'a Model,
+    pub model: Arc<Model>,
     /// What decides for it.
     pub reason: SelectionReason,
     /// Why all of its servers are failing. `None`: one at least takes calls.
@@ -39,7 +41,7 @@ impl Calls {
     ///
     /// What depends on a call's input is left out: every model is taken to support it.
     #[must_use]
-    pub fn outlook<'a>(&self, catalog: &'a Arc<Catalog>, decision: &Decision) -> Outlook<'a> {
+    pub fn outlook(&self, catalog: &Arc<Catalog>, decision: &Decision) -> Outlook {
         let source = decision.source_feature;
         let refused = self.refusal(catalog, decision);
         let rules = catalog.rules(decision).filter(|(_, decides)| !decides);
@@ -54,8 +56,7 @@ impl Calls {
         let prospect = Prospect {
             catalog,
             decision,
-            endpoints: self.endpoints(),
-            permits: &self.permits,
+            models: self.models(),
         };
         let mut answerer = None;
         let mut first = None;
@@ -67,9 +68,9 @@ impl Calls {
                     outcome
                 }
                 Ok(_) if answerer.is_some() || refused.is_some() => Outcome::Standby,
-                Ok(Entered { model, degraded, .. }) => {
+                Ok(Entered { live, degraded, .. }) => {
                     answerer = Some(Answerer {
-                        model,
+                        model: live.model,
                         reason: candidate.reason,
                         degraded,
                     });
@@ -93,7 +94,7 @@ impl Calls {
         }
         let feature = decision.source_feature;
         let limit = catalog.max_concurrency(decision)?;
-        let is_spent = self.permits.is_spent(feature, Some(limit));
+        let is_spent = self.quotas.is_spent(feature, Some(limit));
         is_spent.then(|| CallRefusal::from(QuotaExceeded { feature, limit }).into())
     }
 }

@@ -25,12 +25,13 @@ use super::{
     deadline::BUDGET_MIN,
     entry::{self, Prospect},
     failure::{CallContext, CallFailure},
-    permits::{FeaturePermit, Overloaded, Permits, Place},
 };
 use crate::{
     catalog::{Candidate, Catalog, Decision, Model, SelectionReason},
     current::Current,
-    endpoints::{Endpoints, Readiness, ServerId, Shape},
+    endpoints::{Readiness, ServerId, Shape},
+    live::{LiveModel, LiveModels, RetryBudget, Slot},
+    permits::{FeaturePermit, Overloaded},
     prompt::{self, Request, Target},
     upstream::{
         dialect::{self, Post},
@@ -46,8 +47,8 @@ pub(super) const ATTEMPTS_MAX: u32 = 3;
 /// By what servers are chosen.
 #[derive(Debug)]
 pub(super) struct Choosing {
-    /// The servers.
-    pub(super) endpoints: Endpoints,
+    /// What is known of the models.
+    pub(super) models: LiveModels,
     /// What keeps calls together.
     pub(super) key: Option<u64>,
     /// How the call is answered.
@@ -61,8 +62,9 @@ pub(super) struct Walk {
     decision: Decision,
     request: Request,
     current: Arc<Current>,
-    permits: Permits,
     choosing: Choosing,
+    /// The retry budget of the model that the call was resolved to. `None`: it was resolved to none.
+    retries: Option<RetryBudget>,
     limits: CallLimits,
     begun: Instant,
     budget: Duration,
@@ -73,7 +75,7 @@ pub(super) struct Walk {
     /// Of the candidates that were reached, less the one where the walk stands.
     outcomes: Vec<Outcome>,
     /// The model whose credential the last attempt was refused for, and by which HTTP status.
-    refused: Option<(Arc<Model>, u16)>,
+    refused: Option<(LiveModel, u16)>,
     /// Whether the model where the walk stands is called with a newer credential.
     is_renewed: bool,
     /// The model of the last attempt, where that cost its server work: the next has to be paid for.
@@ -90,11 +92,11 @@ pub(super) struct Walk {
 /// The model where the walk stands.
 #[derive(Debug)]
 struct Stop {
-    model: Arc<Model>,
+    live: LiveModel,
     reason: SelectionReason,
     post: Arc<Post>,
     tried: Vec<ServerId>,
-    _place: Place,
+    _slot: Slot,
 }
 
 impl Walk {
@@ -109,12 +111,13 @@ impl Walk {
         permit: FeaturePermit,
         budget: Duration,
     ) -> Self {
+        let resolved_to = catalog.candidates(&decision).next();
         Self {
+            retries: resolved_to.map(|candidate| choosing.models.budget(candidate.name)),
             catalog,
             decision,
             request,
             current: Arc::clone(&calls.current),
-            permits: calls.permits.clone(),
             choosing,
             limits: calls.limits,
             begun: Instant::now(),
@@ -159,13 +162,13 @@ impl Walk {
             // Its place is given back before another model's is waited for.
             if let Some(stop) = self.stop.take().filter(|stop| stop.tried.is_empty()) {
                 // Its last server failed while its place was waited for.
-                let (reason, pause) = match self.choosing.endpoints.readiness(&stop.model) {
+                let (reason, pause) = match stop.live.readiness() {
                     Readiness::Down { reason } => (reason, entry::RETRY),
                     Readiness::LeftAlone { reason, pause } => (reason, pause),
                     // It is back by now, and this call goes on.
                     Readiness::Ready | Readiness::Trial { .. } => (Reason::UpstreamServerError, entry::RETRY),
                 };
-                self.passed_over(&stop.model.name, entry::ejected(&stop.model, reason, pause));
+                self.passed_over(&stop.live.model.name, entry::ejected(&stop.live.model, reason, pause));
             }
             if self.renew().await {
                 continue;
@@ -219,7 +222,7 @@ impl Walk {
             Repeat::Never => return Err(error),
             Repeat::WithNewerCredential(status) => {
                 self.stop = None;
-                self.refused = Some((Arc::clone(&model), status));
+                self.refused = Some((self.choosing.models.of(&model), status));
                 true
             }
             Repeat::Elsewhere(cost) => cost == RepeatCost::Free,
@@ -262,17 +265,16 @@ impl Walk {
     ///
     /// Why the last attempt failed, when the budget is used up.
     fn pay(&mut self) -> Result<(), CallError> {
-        let catalog = Arc::clone(&self.catalog);
-        let Some(resolved_to) = catalog.candidates(&self.decision).next() else {
+        let Some(retries) = &self.retries else {
             return Ok(());
         };
         if self.attempts == 0 {
-            self.permits.called(resolved_to.name);
+            retries.called();
         }
         let Some(failed) = self.owed_for.take() else {
             return Ok(());
         };
-        if self.permits.repeat(resolved_to.name) {
+        if retries.repeat() {
             return Ok(());
         }
         self.about = Some(failed);
@@ -296,18 +298,18 @@ impl Walk {
     async fn enter(&self, candidate: &Candidate<'_>) -> Result<Stop, CallError> {
         let prospect = self.prospect();
         let entered = prospect.consider(candidate, self.reached, |model| self.render(model))?;
-        let model = entered.model;
-        self.permits.admit(model).map_err(entry::refused)?;
+        let live = entered.live;
+        live.admit().map_err(entry::refused)?;
         // With less time left nothing can be begun.
-        let until = self.deadline_on(model) - BUDGET_MIN;
+        let until = self.deadline_on(&live.model) - BUDGET_MIN;
         let party = prospect.party(candidate);
-        let place = self.permits.place(&self.catalog, model, party, until).await;
+        let slot = live.place(&self.catalog, party, until).await;
         Ok(Stop {
-            model: Arc::clone(model),
             reason: candidate.reason,
             post: Arc::new(entered.rendered),
             tried: Vec::new(),
-            _place: place.map_err(|Overloaded| entry::full(model))?,
+            _slot: slot.map_err(|Overloaded| entry::full(&live.model))?,
+            live,
         })
     }
 
@@ -335,8 +337,7 @@ impl Walk {
         Prospect {
             catalog: &self.catalog,
             decision: &self.decision,
-            endpoints: &self.choosing.endpoints,
-            permits: &self.permits,
+            models: &self.choosing.models,
         }
     }
 }

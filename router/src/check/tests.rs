@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{models::Models, *};
 use crate::{
-    endpoints::Endpoints,
+    live::LiveModels,
     upstream::{model_list::ModelList, names::Names},
 };
 
@@ -29,8 +29,8 @@ fn subject(identifier: Identifier) -> Subject {
 
 fn upstream() -> Upstream {
     let names = Names::default();
-    let endpoints = Endpoints::new("", names.clone());
-    Upstream::new(Duration::from_secs(2), names, endpoints).unwrap()
+    let models = LiveModels::new("", names.clone());
+    Upstream::new(Duration::from_secs(2), names, models).unwrap()
 }
 
 fn identifier(given: Identifier, models: &Models) -> Result<String, String> {

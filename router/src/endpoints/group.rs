@@ -10,7 +10,7 @@ use super::{
     Addresses, Ask, EngineLoad, Health, Identity, Probed, Readiness, Verdict,
     hints::Hints,
     pace::{Expected, Slowness, Work},
-    server::{Server, Ticket},
+    server::{AttemptTicket, Server},
 };
 use crate::{
     balance,
@@ -24,9 +24,9 @@ const KEPT: Duration = Duration::from_secs(10 * 60);
 
 /// The servers of one model.
 #[derive(Debug, Default)]
-pub(super) struct Group {
-    entries: Vec<Entry>,
-    members: Vec<Member>,
+pub(crate) struct Group {
+    entries: Vec<KnownServer>,
+    members: Vec<ServerInUse>,
     /// What the members were made from.
     made_from: Option<(Arc<Model>, u64)>,
     expected: Expected,
@@ -38,7 +38,7 @@ pub(super) struct Group {
 
 /// A server, also one that the model does not have at the moment.
 #[derive(Debug)]
-struct Entry {
+struct KnownServer {
     id: ServerId,
     identity: Arc<Identity>,
     hash: u64,
@@ -53,7 +53,7 @@ struct Entry {
 
 /// A server that the model has.
 #[derive(Debug, Clone, Copy)]
-struct Member {
+struct ServerInUse {
     entry: usize,
     endpoint: usize,
     weight: u32,
@@ -65,22 +65,22 @@ struct Member {
 pub struct ServerId(u64);
 
 /// A server that does otherwise than before.
-pub(super) struct Changed {
-    pub(super) identity: Arc<Identity>,
+pub(crate) struct HealthTransition {
+    pub(crate) identity: Arc<Identity>,
     /// How the worst of all servers behind its endpoint does.
-    pub(super) worst: Health,
-    pub(super) is_taken_out: bool,
-    pub(super) is_back: bool,
+    pub(crate) worst: Health,
+    pub(crate) is_taken_out: bool,
+    pub(crate) is_back: bool,
 }
 
 /// Who takes a call.
-pub(super) struct Pick {
-    pub(super) id: ServerId,
-    pub(super) endpoint: usize,
-    pub(super) address: Option<IpAddr>,
-    pub(super) listed: Option<Arc<str>>,
-    pub(super) is_degraded: bool,
-    pub(super) ticket: Ticket,
+pub(crate) struct Pick {
+    pub(crate) id: ServerId,
+    pub(crate) endpoint: usize,
+    pub(crate) address: Option<IpAddr>,
+    pub(crate) listed: Option<Arc<str>>,
+    pub(crate) is_degraded: bool,
+    pub(crate) ticket: AttemptTicket,
 }
 
 /// How a server of the model does now, for people.
@@ -104,7 +104,7 @@ pub struct Status {
 
 impl Group {
     /// Makes the members those of `model`. What is known of servers that stay is kept.
-    pub(super) fn align(&mut self, model: &Arc<Model>, zone: &str, addresses: &dyn Addresses, now: Instant) {
+    pub(crate) fn align(&mut self, model: &Arc<Model>, zone: &str, addresses: &dyn Addresses, now: Instant) {
         let version = addresses.version();
         let is_same = |(made_from, at): &(Arc<Model>, u64)| Arc::ptr_eq(made_from, model) && *at == version;
         if self.made_from.as_ref().is_some_and(is_same) {
@@ -116,7 +116,7 @@ impl Group {
             }
         }
         self.members.clear();
-        let is_old = |entry: &Entry| now.saturating_duration_since(entry.named_at) > KEPT;
+        let is_old = |entry: &KnownServer| now.saturating_duration_since(entry.named_at) > KEPT;
         self.entries
             .retain(|entry| entry.server.in_flight > 0 || !is_old(entry));
         for (place, endpoint) in model.spec.servers().iter().enumerate() {
@@ -125,7 +125,7 @@ impl Group {
             let each = several.iter().copied().map(Some);
             for address in each.chain(several.is_empty().then_some(None)) {
                 let entry = self.entry(model, &endpoint.uri, address, now);
-                self.members.push(Member {
+                self.members.push(ServerInUse {
                     entry,
                     endpoint: place,
                     weight: u32::try_from(endpoint.weight.get()).unwrap_or_default(),
@@ -137,7 +137,7 @@ impl Group {
     }
 
     fn entry(&mut self, model: &Model, uri: &EndpointUri, address: Option<IpAddr>, now: Instant) -> usize {
-        let is_it = |entry: &Entry| {
+        let is_it = |entry: &KnownServer| {
             let known = &entry.identity;
             known.uri == *uri
                 && known.address == address
@@ -155,7 +155,7 @@ impl Group {
             tls: model.tls.clone(),
             platform: model.spec.platform.clone(),
         };
-        self.entries.push(Entry {
+        self.entries.push(KnownServer {
             id: ServerId(self.tickets),
             hash: hash(&identity),
             server: Server::new(is_probed(&identity.platform)),
@@ -171,7 +171,7 @@ impl Group {
     }
 
     /// Whether calls can be taken.
-    pub(super) fn readiness(&self, now: Instant) -> Readiness {
+    pub(crate) fn readiness(&self, now: Instant) -> Readiness {
         let (mut down, mut trial) = (None, None);
         // Who asks to be left alone, those that fail apart: a server that works is worth waiting for.
         let (mut asks, mut failing_asks) = (None, None);
@@ -213,13 +213,13 @@ impl Group {
     }
 
     /// Chooses a server that was not tried yet, and begins an attempt there.
-    pub(super) fn choose(&mut self, ask: &Ask<'_>, now: Instant, mut chance: impl FnMut() -> f64) -> Option<Pick> {
-        let is_untried = |entry: &Entry| !ask.tried.contains(&entry.id);
+    pub(crate) fn choose(&mut self, ask: &Ask<'_>, now: Instant, mut chance: impl FnMut() -> f64) -> Option<Pick> {
+        let is_untried = |entry: &KnownServer| !ask.tried.contains(&entry.id);
         let mut numbered = self.members.iter().enumerate();
         // Somebody must try a server that may be back.
         let trial = numbered.find(|(_, member)| {
             let entry = self.entries.get(member.entry);
-            let is_free = |entry: &Entry| is_untried(entry) && entry.server.may_be_tried(now);
+            let is_free = |entry: &KnownServer| is_untried(entry) && entry.server.may_be_tried(now);
             member.weight > 0 && entry.is_some_and(is_free)
         });
         let trial = trial.map(|(place, _)| place);
@@ -250,7 +250,7 @@ impl Group {
     }
 
     /// Whether a server is left that could be chosen.
-    pub(super) fn has_another(&self, tried: &[ServerId], now: Instant) -> bool {
+    pub(crate) fn has_another(&self, tried: &[ServerId], now: Instant) -> bool {
         self.in_use()
             .any(|(_, entry)| !tried.contains(&entry.id) && entry.server.is_available(now))
     }
@@ -261,7 +261,7 @@ impl Group {
         key: Option<u64>,
         now: Instant,
         chance: impl FnMut() -> f64,
-        may_be: impl Fn(&Entry) -> bool,
+        may_be: impl Fn(&KnownServer) -> bool,
     ) -> Option<usize> {
         self.choices.clear();
         self.places.clear();
@@ -286,13 +286,13 @@ impl Group {
     }
 
     /// An attempt has its first token, or its whole answer. Tells how the endpoint does if that has changed.
-    pub(super) fn answers(
+    pub(crate) fn answers(
         &mut self,
         id: ServerId,
-        ticket: &mut Ticket,
+        ticket: &mut AttemptTicket,
         took: (Work, Duration),
         now: Instant,
-    ) -> Option<Changed> {
+    ) -> Option<HealthTransition> {
         let ratio = self.expected.answered(took.0, took.1);
         let server = self.server(id)?;
         server.slowness.add(ratio, now);
@@ -301,7 +301,7 @@ impl Group {
     }
 
     /// An attempt has waited in vain.
-    pub(super) fn waited(&mut self, id: ServerId, work: Work, waited: Duration, now: Instant) {
+    pub(crate) fn waited(&mut self, id: ServerId, work: Work, waited: Duration, now: Instant) {
         let ratio = self.expected.waited(work, waited);
         if let Some(server) = self.server(id) {
             server.slowness.add(ratio, now);
@@ -309,21 +309,21 @@ impl Group {
     }
 
     /// An attempt has failed.
-    pub(super) fn failed(&mut self, id: ServerId, now: Instant) {
+    pub(crate) fn failed(&mut self, id: ServerId, now: Instant) {
         if let Some(server) = self.server(id) {
             server.slowness.add(Slowness::FAILED, now);
         }
     }
 
     /// What the end of an attempt says. Tells how the endpoint does if that has changed.
-    pub(super) fn judge(
+    pub(crate) fn judge(
         &mut self,
         id: ServerId,
-        ticket: &mut Ticket,
+        ticket: &mut AttemptTicket,
         verdict: Verdict,
         now: Instant,
         chance: f64,
-    ) -> Option<Changed> {
+    ) -> Option<HealthTransition> {
         let server = self.server(id)?;
         server.judge(ticket, verdict, now, chance);
         if let Verdict::Soft(reason) = verdict
@@ -344,7 +344,7 @@ impl Group {
         }
         let places: Vec<usize> = in_use().map(|(member, _)| member.entry).collect();
         !places.into_iter().any(|place| {
-            let passes = |entry: &mut Entry| {
+            let passes = |entry: &mut KnownServer| {
                 let server = &mut entry.server;
                 entry.id != id && !server.is_failing() && !server.is_bad(now)
             };
@@ -353,14 +353,14 @@ impl Group {
     }
 
     /// An attempt is over.
-    pub(super) fn end(&mut self, id: ServerId, ticket: Ticket) {
+    pub(crate) fn end(&mut self, id: ServerId, ticket: AttemptTicket) {
         if let Some(server) = self.server(id) {
             server.end(ticket);
         }
     }
 
     /// The servers that shall be probed now; they are not told again before their next time.
-    pub(super) fn due_probes(&mut self, now: Instant) -> Vec<Arc<Identity>> {
+    pub(crate) fn due_probes(&mut self, now: Instant) -> Vec<Arc<Identity>> {
         let mut due = Vec::new();
         for member in &self.members {
             let Some(entry) = self.entries.get_mut(member.entry) else {
@@ -377,7 +377,13 @@ impl Group {
     }
 
     /// What a probe says. Tells how the endpoint does if that has changed.
-    pub(super) fn probed(&mut self, identity: &Identity, probed: Probed, now: Instant, chance: f64) -> Option<Changed> {
+    pub(crate) fn probed(
+        &mut self,
+        identity: &Identity,
+        probed: Probed,
+        now: Instant,
+        chance: f64,
+    ) -> Option<HealthTransition> {
         let entry = self.known(identity)?;
         let id = entry.id;
         entry.server.probe(probed, now, chance);
@@ -385,30 +391,30 @@ impl Group {
     }
 
     /// Takes down the server's name for the model.
-    pub(super) fn listed(&mut self, identity: &Identity, name: Option<String>) {
+    pub(crate) fn listed(&mut self, identity: &Identity, name: Option<String>) {
         if let Some(entry) = self.known(identity) {
             entry.hints.listed = name.map(Into::into);
         }
     }
 
     /// Whether to ask for the metrics of an engine: where calls have a choice.
-    pub(super) fn wants_metrics(&mut self, identity: &Identity, now: Instant) -> bool {
+    pub(crate) fn wants_metrics(&mut self, identity: &Identity, now: Instant) -> bool {
         let has_choice = self.in_use().count() > 1;
         has_choice && self.known(identity).is_some_and(|entry| entry.hints.wants_metrics(now))
     }
 
     /// Takes down what an engine told of its load.
-    pub(super) fn measured(&mut self, identity: &Identity, load: Option<EngineLoad>, now: Instant) {
+    pub(crate) fn measured(&mut self, identity: &Identity, load: Option<EngineLoad>, now: Instant) {
         if let Some(entry) = self.known(identity) {
             entry.hints.measured(load, entry.server.in_flight, now);
         }
     }
 
     /// How each server does.
-    pub(super) fn status(&self, now: Instant) -> Vec<Status> {
+    pub(crate) fn status(&self, now: Instant) -> Vec<Status> {
         let members = self.members.iter().filter_map(|member| self.entries.get(member.entry));
         let status = members.map(
-            |Entry {
+            |KnownServer {
                  identity,
                  server,
                  hints,
@@ -430,7 +436,7 @@ impl Group {
     }
 
     /// The worst of all servers behind one endpoint, if one has changed.
-    fn told(&mut self, id: ServerId) -> Option<Changed> {
+    fn told(&mut self, id: ServerId) -> Option<HealthTransition> {
         let entry = self.entries.iter_mut().find(|entry| entry.id == id)?;
         let health = entry.server.health()?;
         let before = entry.told.replace(health);
@@ -444,7 +450,7 @@ impl Group {
         let worst = same
             .filter_map(|entry| entry.server.health())
             .max_by_key(|health| health.badness())?;
-        Some(Changed {
+        Some(HealthTransition {
             identity,
             worst,
             is_taken_out: is_out(health) && !before.is_some_and(is_out),
@@ -453,12 +459,12 @@ impl Group {
     }
 
     /// The members that may get calls.
-    fn in_use(&self) -> impl Iterator<Item = (&Member, &Entry)> {
+    fn in_use(&self) -> impl Iterator<Item = (&ServerInUse, &KnownServer)> {
         let members = self.members.iter().filter(|member| member.weight > 0);
         members.filter_map(|member| Some((member, self.entries.get(member.entry)?)))
     }
 
-    fn known(&mut self, identity: &Identity) -> Option<&mut Entry> {
+    fn known(&mut self, identity: &Identity) -> Option<&mut KnownServer> {
         self.entries.iter_mut().find(|entry| *entry.identity == *identity)
     }
 

@@ -16,7 +16,7 @@ use crate::catalog::{Catalog, ModelState};
 
 /// What has become of one server since it was told of last.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
+pub struct HealthChange {
     /// The model.
     pub model: ModelName,
     /// Its server.
@@ -27,26 +27,26 @@ pub struct Change {
 
 /// How each server does. A clone shares them.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Reports {
-    shared: Arc<Shared>,
+pub(crate) struct Reports {
+    shared: Arc<SharedReports>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
-    known: Mutex<Known>,
+struct SharedReports {
+    known: Mutex<ReportedServers>,
     /// The number of the newest change.
     newest: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
-    by_place: HashMap<Place, Fact>,
+struct ReportedServers {
+    by_place: HashMap<ServerKey, Fact>,
     /// The places again, in the order in which they changed.
-    by_change: BTreeMap<u64, Place>,
+    by_change: BTreeMap<u64, ServerKey>,
     changes: u64,
 }
 
-type Place = (ModelName, EndpointUri);
+type ServerKey = (ModelName, EndpointUri);
 
 #[derive(Debug)]
 struct Fact {
@@ -56,7 +56,7 @@ struct Fact {
 
 impl Reports {
     /// Notes how a server of a model does.
-    pub(super) fn note(&self, model: &ModelName, uri: &EndpointUri, health: Health) {
+    pub(crate) fn note(&self, model: &ModelName, uri: &EndpointUri, health: Health) {
         let mut known = self.known();
         let place = (model.clone(), uri.clone());
         if known
@@ -71,11 +71,11 @@ impl Reports {
     }
 
     /// Forgets the servers that no model of `catalog` has; that they are gone is the last that is told of them.
-    pub(super) fn keep(&self, catalog: &Catalog) {
+    pub(crate) fn keep(&self, catalog: &Catalog) {
         let mut known = self.known();
         let facts = known.by_place.iter();
         let gone = facts.filter(|(place, fact)| fact.health.is_some() && !has(catalog, place));
-        let gone: Vec<Place> = gone.map(|(place, _)| place.clone()).collect();
+        let gone: Vec<ServerKey> = gone.map(|(place, _)| place.clone()).collect();
         for place in gone {
             known.put(place, None);
         }
@@ -84,7 +84,7 @@ impl Reports {
 
     /// Begins to tell of all servers anew.
     #[must_use]
-    pub(super) fn follow(&self) -> Following {
+    pub(crate) fn follow(&self) -> Following {
         Following {
             newest: self.shared.newest.subscribe(),
             reports: self.clone(),
@@ -92,11 +92,11 @@ impl Reports {
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, ReportedServers> {
         self.shared.known.lock()
     }
 
-    fn wake(&self, known: &Known) {
+    fn wake(&self, known: &ReportedServers) {
         let newest = known.changes;
         self.shared
             .newest
@@ -104,8 +104,8 @@ impl Reports {
     }
 }
 
-impl Known {
-    fn put(&mut self, place: Place, health: Option<Health>) {
+impl ReportedServers {
+    fn put(&mut self, place: ServerKey, health: Option<Health>) {
         self.changes += 1;
         let change = self.changes;
         self.by_change.insert(change, place.clone());
@@ -114,14 +114,14 @@ impl Known {
         }
     }
 
-    fn forget(&mut self, place: &Place) {
+    fn forget(&mut self, place: &ServerKey) {
         if let Some(fact) = self.by_place.remove(place) {
             self.by_change.remove(&fact.change);
         }
     }
 }
 
-fn has(catalog: &Catalog, (model, uri): &Place) -> bool {
+fn has(catalog: &Catalog, (model, uri): &ServerKey) -> bool {
     match catalog.models.get(model) {
         Some(ModelState::Ready(model)) => model.spec.uris().any(|known| known == uri),
         // It may come back with the same servers: what was found of them still holds.
@@ -140,10 +140,10 @@ pub struct Following {
 
 impl Following {
     /// The next changes, at most `count`. The rest stays for the next time.
-    pub fn changes(&mut self, count: usize) -> Vec<Change> {
+    pub fn changes(&mut self, count: usize) -> Vec<HealthChange> {
         let mut known = self.reports.known();
         let next = known.by_change.range(self.told + 1..).take(count);
-        let next: Vec<(u64, Place)> = next.map(|(change, place)| (*change, place.clone())).collect();
+        let next: Vec<(u64, ServerKey)> = next.map(|(change, place)| (*change, place.clone())).collect();
         let mut changes = Vec::new();
         for (change, place) in next {
             self.told = change;
@@ -152,7 +152,7 @@ impl Following {
                 known.forget(&place);
             }
             let (model, uri) = place;
-            changes.push(Change { model, uri, health });
+            changes.push(HealthChange { model, uri, health });
         }
         changes
     }

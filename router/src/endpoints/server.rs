@@ -70,7 +70,7 @@ enum Stage {
 
 /// One attempt, as its server knows it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Ticket {
+pub(crate) struct AttemptTicket {
     id: u64,
     epoch: u32,
 }
@@ -85,7 +85,7 @@ impl Server {
     }
 
     /// Begins an attempt. `id` is told to no other.
-    pub(super) fn begin(&mut self, id: u64, now: Instant) -> Ticket {
+    pub(super) fn begin(&mut self, id: u64, now: Instant) -> AttemptTicket {
         if self.may_be_tried(now)
             && let Standing::Failing(failing) = &mut self.standing
         {
@@ -95,11 +95,11 @@ impl Server {
             };
         }
         self.in_flight += 1;
-        Ticket { id, epoch: self.epoch }
+        AttemptTicket { id, epoch: self.epoch }
     }
 
     /// Ends an attempt, after all that is said of it: its place is free.
-    pub(super) fn end(&mut self, ticket: Ticket) {
+    pub(super) fn end(&mut self, ticket: AttemptTicket) {
         self.in_flight = self.in_flight.saturating_sub(1);
         if let Standing::Failing(failing) = &mut self.standing
             && failing.is_tried_by(ticket)
@@ -109,7 +109,7 @@ impl Server {
     }
 
     /// An attempt has its first token.
-    pub(super) fn answers(&mut self, ticket: &mut Ticket, now: Instant) {
+    pub(super) fn answers(&mut self, ticket: &mut AttemptTicket, now: Instant) {
         if ticket.epoch != self.epoch {
             return;
         }
@@ -124,7 +124,7 @@ impl Server {
     }
 
     /// What the end of an attempt says. `chance` is uniform from 0 to 1.
-    pub(super) fn judge(&mut self, ticket: &mut Ticket, verdict: Verdict, now: Instant, chance: f64) {
+    pub(super) fn judge(&mut self, ticket: &mut AttemptTicket, verdict: Verdict, now: Instant, chance: f64) {
         let is_of_now = ticket.epoch == self.epoch;
         if is_of_now && !matches!(verdict, Verdict::Hard(_) | Verdict::Late) {
             // It was reached.
@@ -279,7 +279,7 @@ impl Server {
     }
 
     /// A call that should prove it failed.
-    fn not_proved(&mut self, ticket: Ticket, now: Instant, chance: f64) {
+    fn not_proved(&mut self, ticket: AttemptTicket, now: Instant, chance: f64) {
         if let Standing::Failing(failing) = &mut self.standing
             && failing.is_tried_by(ticket)
         {
@@ -289,7 +289,7 @@ impl Server {
 
     /// A call that should prove it had too little time for that. Another tries when this one's time is over, lest calls wait
     /// in vain one after another.
-    fn not_proved_yet(&mut self, ticket: Ticket) {
+    fn not_proved_yet(&mut self, ticket: AttemptTicket) {
         if let Standing::Failing(failing) = &mut self.standing
             && let Stage::Trial { by, until } = failing.stage
             && by == ticket.id
@@ -314,7 +314,7 @@ impl Failing {
         self.stage = Stage::Resting(now + jittered(self.pause, chance));
     }
 
-    const fn is_tried_by(&self, ticket: Ticket) -> bool {
+    const fn is_tried_by(&self, ticket: AttemptTicket) -> bool {
         matches!(self.stage, Stage::Trial { by, .. } if by == ticket.id)
     }
 }

@@ -87,7 +87,7 @@ impl RoutingApi {
                 ..wire::selection(
                     decision.feature,
                     decision.source_feature,
-                    answerer.model,
+                    &answerer.model,
                     answerer.reason,
                 )
             }),
@@ -105,8 +105,8 @@ impl RoutingApi {
             }
             Err(error) => (None, Some(CallRefusal::from(error).into())),
         };
-        let degraded = answerer.and_then(|answerer| answerer.degraded);
-        let model = answerer.map(|answerer| answerer.model.name.to_string());
+        let degraded = answerer.as_ref().and_then(|answerer| answerer.degraded);
+        let model = answerer.as_ref().map(|answerer| answerer.model.name.to_string());
         router::Route {
             feature: feature.name.to_string(),
             provider: wire::provider(setting).into(),
@@ -150,8 +150,8 @@ impl RoutingService for RoutingApi {
         let held = applied.held.iter().take(Report::HELD_MAX);
         let age = self.calls.current().age();
         let catalog = self.calls.current().load();
-        let endpoints = catalog.as_ref().map(|catalog| self.calls.endpoints().status(catalog));
-        let down = catalog.as_ref().map(|catalog| self.calls.endpoints().down(catalog));
+        let endpoints = catalog.as_ref().map(|catalog| self.calls.models().status(catalog));
+        let down = catalog.as_ref().map(|catalog| self.calls.models().down(catalog));
         Ok(Response::new(router::GetStatusResponse {
             received: self.progress.received().as_ref().map(Into::into),
             applied: applied.cursor.as_ref().map(Into::into),

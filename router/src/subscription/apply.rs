@@ -20,7 +20,7 @@ use super::{
     received::Received,
     surroundings::Surroundings,
 };
-use crate::current::Current;
+use crate::{current::Current, live::LiveModels};
 
 /// How long credentials are waited for before the first catalog counts as ready, or a new life of the store is used.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -40,6 +40,7 @@ pub struct Applied {
 pub(super) struct Applier<S: Surroundings> {
     surroundings: S,
     current: Arc<Current>,
+    models: LiveModels,
     received: watch::Receiver<Option<Arc<Received>>>,
     connection: watch::Receiver<Option<S::Connection>>,
     applied: watch::Sender<Applied>,
@@ -75,7 +76,7 @@ enum Readiness {
 impl<S: Surroundings> Applier<S> {
     pub(super) fn new(
         surroundings: S,
-        current: Arc<Current>,
+        (current, models): (Arc<Current>, LiveModels),
         received: watch::Receiver<Option<Arc<Received>>>,
         connection: watch::Receiver<Option<S::Connection>>,
         applied: watch::Sender<Applied>,
@@ -84,6 +85,7 @@ impl<S: Surroundings> Applier<S> {
         Self {
             surroundings,
             current,
+            models,
             received,
             connection,
             applied,
@@ -194,7 +196,9 @@ impl<S: Surroundings> Applier<S> {
         let has_forgotten = self.credentials.keep(&used.credential_ids(), &wanted);
         let cursor = catalog.cursor;
         self.used = Arc::new(used);
-        self.current.swap(Arc::new(catalog));
+        let catalog = Arc::new(catalog);
+        self.models.align(&catalog);
+        self.current.swap(catalog);
         self.current.set_held(held.len());
         let is_from_file = match self.readiness {
             Readiness::NoCatalog { file } => {

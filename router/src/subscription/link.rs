@@ -31,11 +31,7 @@ use super::{
     session::{Action, Closed, End, Event, Session, StreamMessage, StreamStanding},
     surroundings::{Connection as _, Downward, Surroundings, Upward},
 };
-use crate::{
-    check::Checker,
-    current::Current,
-    endpoints::{Endpoints, Following},
-};
+use crate::{check::Checker, current::Current, endpoints::Following, live::LiveModels};
 
 /// Reports follow each other no closer.
 const REPORT_SPACING: Duration = Duration::from_millis(50);
@@ -48,7 +44,7 @@ const MESSAGES_MAX: usize = 16;
 #[derive(Clone)]
 pub(super) struct Told {
     pub(super) current: Arc<Current>,
-    pub(super) endpoints: Endpoints,
+    pub(super) models: LiveModels,
     /// What makes the checks that the registry asks for. `None`: none is made.
     pub(super) checker: Option<Checker>,
     pub(super) applied: watch::Receiver<Applied>,
@@ -392,7 +388,7 @@ impl Said {
         let is_new = told.applied.has_changed().unwrap_or_default();
         let (standing, applied) = (self.standing.borrow_and_update(), told.applied.borrow_and_update());
         if is_new && let Some(catalog) = told.current.load() {
-            told.endpoints.keep(&catalog);
+            told.models.keep(&catalog);
         }
         let persisted = told.persisted.borrow_and_update();
         report(
@@ -425,7 +421,7 @@ fn upward(
     leaving: CancellationToken,
 ) -> impl Stream<Item = registry::SubscribeRequest> + Send + 'static {
     async_stream::stream! {
-        let mut following = said.told.endpoints.follow();
+        let mut following = said.told.models.follow();
         yield (&RouterMessage::Hello(hello)).into();
         loop {
             let heartbeat = said.standing.borrow().heartbeat;

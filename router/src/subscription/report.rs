@@ -10,7 +10,7 @@ use super::{
     compile::{Held, HeldWhy},
     session::StreamStanding,
 };
-use crate::endpoints::{Change, Health};
+use crate::endpoints::{Health, HealthChange};
 
 /// The first message of a stream.
 pub(super) fn hello(
@@ -36,7 +36,7 @@ pub(super) fn report(
     standing: &StreamStanding,
     applied: &Applied,
     persisted: Option<Cursor>,
-    endpoints: &[Change],
+    endpoints: &[HealthChange],
 ) -> Report {
     Report {
         applied: applied.cursor,
@@ -71,8 +71,8 @@ impl From<&Held> for HeldReport {
     }
 }
 
-impl From<&Change> for EndpointReport {
-    fn from(change: &Change) -> Self {
+impl From<&HealthChange> for EndpointReport {
+    fn from(change: &HealthChange) -> Self {
         let reason = change.health.and_then(Health::reason);
         Self {
             model: change.model.clone(),

@@ -24,6 +24,7 @@ use super::{
 use crate::{
     catalog::{Caller, ModelState},
     endpoints::{Ask, Shape, Verdict, Work},
+    live::LiveModels,
 };
 
 const CHAT: &str = "features/duo_chat";
@@ -34,7 +35,7 @@ const TOKEN_C: &str = "cccccccccccccccccccccccccccccccc";
 struct Case {
     registry: Registry,
     current: Arc<Current>,
-    endpoints: Endpoints,
+    models: LiveModels,
     cancel: CancellationToken,
     router: JoinSet<()>,
 }
@@ -46,11 +47,11 @@ impl Case {
 
     async fn start_with(snapshot: Option<SnapshotFile>) -> Self {
         let registry = Registry::start(SocketAddr::from(([127, 0, 0, 1], 0))).await;
-        let (current, endpoints, cancel) = (Arc::default(), Endpoints::default(), CancellationToken::new());
+        let (current, models, cancel) = (Arc::default(), LiveModels::default(), CancellationToken::new());
         let mut case = Self {
             registry,
             current,
-            endpoints,
+            models,
             cancel,
             router: JoinSet::new(),
         };
@@ -70,7 +71,7 @@ impl Case {
         };
         self.current = Arc::default();
         self.cancel = CancellationToken::new();
-        let subscription = Subscription::new(config, Arc::clone(&self.current), self.endpoints.clone());
+        let subscription = Subscription::new(config, Arc::clone(&self.current), self.models.clone());
         self.router.spawn(subscription.run(self.cancel.clone()));
     }
 
@@ -342,7 +343,7 @@ async fn how_servers_do_is_reported_once_and_anew_on_the_next_stream() {
         deadline: Instant::now() + Duration::from_secs(1),
         may_be_degraded: false,
     };
-    let mut chosen = case.endpoints.choose(model, &ask).unwrap();
+    let mut chosen = case.models.of(model).choose(&ask).unwrap();
     chosen.in_flight.judge(Verdict::Soft(Reason::UpstreamStreamTruncated));
     let uri = &model.spec.servers()[0].uri;
     let report = stream.report(|report| !report.endpoints.is_empty()).await;

@@ -1,6 +1,10 @@
 //! An outlook and the call that follows it, over states of servers, places, quotas and credentials.
 
-use std::{collections::HashMap, pin::pin, time::Duration};
+use std::{
+    collections::HashMap,
+    pin::{Pin, pin},
+    time::Duration,
+};
 
 use futures_util::FutureExt as _;
 use proptest::prelude::*;
@@ -20,13 +24,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::*;
 use crate::{
-    call::{
-        CallContext, CallFailure, CallLimits,
-        permits::{Party, Permits},
-    },
+    call::{CallContext, CallFailure, CallLimits},
     catalog::{self, Assignment, Caller, ModelState, Rule, Scope, Setting},
     current::Current,
-    endpoints::{Ask, Endpoints, Probed, Shape, Verdict, Work},
+    endpoints::{Ask, Probed, Shape, Verdict, Work},
+    live::{LiveModels, Slot},
+    permits::Party,
     prompt::{Input, Options, Request, Tools},
     subscription::fixture::Store,
     upstream::{Upstream, names::Names},
@@ -227,7 +230,7 @@ impl Case {
     }
 
     /// Has the servers of a model fail and ask for less load, as its case says.
-    fn judge(&self, index: usize, endpoints: &Endpoints, model: &Arc<Model>) {
+    fn judge(&self, index: usize, models: &LiveModels, model: &Arc<Model>) {
         let ask = Ask {
             key: None,
             tried: &[],
@@ -239,7 +242,7 @@ impl Case {
             may_be_degraded: true,
         };
         // All begin while every server is well, so that each can be chosen.
-        let mut attempts: Vec<_> = (0..100).map(|_| endpoints.choose(model, &ask).unwrap()).collect();
+        let mut attempts: Vec<_> = (0..100).map(|_| models.of(model).choose(&ask).unwrap()).collect();
         for (server, state) in self.models[index].servers.iter().enumerate() {
             let dead = Verdict::Hard(Reason::UpstreamConnectFailed);
             let busy = Verdict::Busy(Reason::UpstreamRateLimited, Some(Duration::from_secs(20)));
@@ -256,8 +259,8 @@ impl Case {
         }
     }
 
-    fn probe(&self, endpoints: &Endpoints, catalog: &Catalog) {
-        for status in endpoints.status(catalog) {
+    fn probe(&self, models: &LiveModels, catalog: &Catalog) {
+        for status in models.status(catalog) {
             let uri = status.identity.uri.as_str();
             let is_it = |&(model, server): &(usize, usize)| {
                 uri == self.model(model).spec.servers()[server].uri.as_str()
@@ -266,7 +269,7 @@ impl Case {
             let all =
                 (0..self.models.len()).flat_map(|model| (0..self.models[model].servers.len()).map(move |s| (model, s)));
             if all.into_iter().any(|server| is_it(&server)) {
-                endpoints.probed(&status.identity, Probed::Passed);
+                models.probed(&status.identity, Probed::Passed);
             }
         }
     }
@@ -289,8 +292,8 @@ fn request() -> Request {
 
 /// Looks, makes the call, and compares.
 async fn check(case: Case) {
-    let endpoints = Endpoints::default();
-    let upstream = Upstream::new(Duration::from_secs(2), Names::default(), endpoints.clone()).unwrap();
+    let live = LiveModels::default();
+    let upstream = Upstream::new(Duration::from_secs(2), Names::default(), live.clone()).unwrap();
     let current = Arc::new(Current::default());
     let calls = Calls::new(
         Arc::clone(&current),
@@ -303,15 +306,15 @@ async fn check(case: Case) {
     let catalog = case.catalog(&models);
     current.swap(Arc::clone(&catalog));
     for (index, model) in models.iter().enumerate() {
-        case.judge(index, &endpoints, model);
+        case.judge(index, &live, model);
         if case.models[index].is_refused {
-            calls.permits.refuse(model, 401);
+            live.of(model).refuse(401);
         }
     }
     advance(Duration::from_secs(case.since)).await;
-    case.probe(&endpoints, &catalog);
+    case.probe(&live, &catalog);
     let running: Vec<_> = (0..case.running)
-        .filter_map(|_| calls.permits.begin(feature(FEATURE), case.quota).ok())
+        .filter_map(|_| calls.quotas.begin(feature(FEATURE), case.quota).ok())
         .collect();
     let mut before = Vec::new();
     for (index, model) in models.iter().enumerate() {
@@ -321,7 +324,7 @@ async fn check(case: Case) {
                 feature: feature(name),
                 has_reservation,
             };
-            before.extend((0..count).map(|_| come(calls.permits.clone(), &catalog, model, party)));
+            before.extend((0..count).map(|_| come(&live, &catalog, model, party)));
         }
     }
     let mut inside = Vec::new();
@@ -391,15 +394,15 @@ async fn check(case: Case) {
 
 /// A call that comes to a model.
 fn come(
-    permits: Permits,
+    models: &LiveModels,
     catalog: &Arc<Catalog>,
     model: &Arc<Model>,
     party: Party,
-) -> std::pin::Pin<Box<impl Future<Output = Option<crate::call::permits::Place>> + use<>>> {
-    let (catalog, model) = (Arc::clone(catalog), Arc::clone(model));
+) -> Pin<Box<impl Future<Output = Option<Slot>> + use<>>> {
+    let (live, catalog) = (models.of(model), Arc::clone(catalog));
     Box::pin(async move {
         let far = Instant::now() + Duration::from_secs(3600);
-        permits.place(&catalog, &model, party, far).await.ok()
+        live.place(&catalog, party, far).await.ok()
     })
 }
 

@@ -57,7 +57,7 @@ async fn open_hedged<'a>(
         opened = &mut first => return opened,
         () = sleep(delay) => {}
     }
-    let Some(Hedge { attempt, place }) = walk.hedge(calls, request_id) else {
+    let Some(Hedge { attempt, slot }) = walk.hedge(calls, request_id) else {
         return first.await;
     };
     let mut second = pin!(Box::pin(open_one(calls, attempt)));
@@ -73,7 +73,7 @@ async fn open_hedged<'a>(
             Err(_failed) => (first.await?, false),
         },
     };
-    walk.settle(&mut opened.attempt, is_second.then_some(place));
+    walk.settle(&mut opened.attempt, is_second.then_some(slot));
     Ok(opened)
 }
 

@@ -6,11 +6,9 @@ use switchboard::service::request_id::RequestId;
 
 use super::{ATTEMPTS_MAX, Walk};
 use crate::{
-    call::{
-        Calls,
-        attempt::Attempt,
-        permits::{Party, Place},
-    },
+    call::{Calls, attempt::Attempt},
+    live::Slot,
+    permits::Party,
     prompt::Input,
 };
 
@@ -21,7 +19,7 @@ const SHORT: usize = 4096;
 #[derive(Debug)]
 pub(in crate::call) struct Hedge<'a> {
     pub(in crate::call) attempt: Attempt<'a>,
-    pub(in crate::call) place: Place,
+    pub(in crate::call) slot: Slot,
 }
 
 impl Walk {
@@ -42,21 +40,20 @@ impl Walk {
             feature: self.decision.source_feature,
             has_reservation: false,
         };
-        let place = self.permits.place_now(catalog, &self.stop.as_ref()?.model, party)?;
+        let slot = self.stop.as_ref()?.live.place_now(catalog, party)?;
         let server = self.next_server()?;
-        let resolved_to = self.catalog.candidates(&self.decision).next()?;
-        if !self.permits.hedge(resolved_to.name) {
+        if !self.retries.as_ref()?.hedge() {
             return None;
         }
         let attempt = self.begin(calls, request_id, server)?;
-        Some(Hedge { attempt, place })
+        Some(Hedge { attempt, slot })
     }
 
-    /// Keeps the place of the attempt that answers: `hedge` is that of the second one, if it was the second.
-    pub(in crate::call) fn settle(&mut self, attempt: &mut Attempt<'_>, hedge: Option<Place>) {
+    /// Keeps the slot of the attempt that answers: `hedge` is that of the second one, if it was the second.
+    pub(in crate::call) fn settle(&mut self, attempt: &mut Attempt<'_>, hedge: Option<Slot>) {
         attempt.selected.attempts = self.attempts;
-        if let (Some(stop), Some(place)) = (&mut self.stop, hedge) {
-            stop._place = place;
+        if let (Some(stop), Some(slot)) = (&mut self.stop, hedge) {
+            stop._slot = slot;
         }
     }
 }

@@ -17,19 +17,20 @@ impl Walk {
     /// After a refused credential: comes to the same model with a newer one, if that is on its way. Without one the model is
     /// not called for a while.
     pub(super) async fn renew(&mut self) -> bool {
-        let Some((model, status)) = self.refused.take() else {
+        let Some((live, status)) = self.refused.take() else {
             return false;
         };
+        let model = &live.model;
         let credential = |model: &Model| model.credential.as_ref().map(|credential| credential.id);
         let newer = |catalog: &Catalog| match catalog.models.get(&model.name)? {
-            ModelState::Ready(now) => (credential(now) != credential(&model)).then(|| Arc::clone(now)),
+            ModelState::Ready(now) => (credential(now) != credential(model)).then(|| Arc::clone(now)),
             ModelState::Disabled | ModelState::CredentialMissing | ModelState::NotReady => None,
         };
         let may_repeat = !self.is_renewed && self.attempts < ATTEMPTS_MAX;
         let patience = if may_repeat { NEWER_CREDENTIAL } else { Duration::ZERO };
-        let until = (Instant::now() + patience).min(self.deadline_on(&model) - BUDGET_MIN);
+        let until = (Instant::now() + patience).min(self.deadline_on(model) - BUDGET_MIN);
         let Ok(newer) = timeout_at(until, self.current.until(newer)).await else {
-            self.permits.refuse(&model, status);
+            live.refuse(status);
             return false;
         };
         let catalog = Arc::clone(&self.catalog);

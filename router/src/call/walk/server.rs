@@ -15,7 +15,8 @@ use crate::{
         attempt::{Attempt, AttemptLimits},
     },
     catalog::Model,
-    endpoints::{Ask, Chosen, Work},
+    endpoints::{Ask, Work},
+    live::Chosen,
 };
 
 /// A server that could be called next. Dropped, it is free for another call.
@@ -28,7 +29,7 @@ impl Walk {
     /// A server of the model where the walk stands that was not tried yet.
     pub(super) fn next_server(&self) -> Option<NextServer> {
         let stop = self.stop.as_ref()?;
-        let Choosing { endpoints, key, shape } = &self.choosing;
+        let Choosing { key, shape, .. } = &self.choosing;
         let ask = Ask {
             key: *key,
             tried: &stop.tried,
@@ -36,17 +37,15 @@ impl Walk {
                 shape: *shape,
                 bytes: stop.post.bytes(),
             },
-            deadline: self.deadline_on(&stop.model),
+            deadline: self.deadline_on(&stop.live.model),
             may_be_degraded: false,
         };
         let at_worst = || Ask {
             may_be_degraded: !self.has_other_model(),
             ..ask
         };
-        let chosen = endpoints
-            .choose(&stop.model, &ask)
-            .or_else(|| endpoints.choose(&stop.model, &at_worst()))?;
-        let endpoint = stop.model.spec.servers().get(chosen.endpoint)?.clone();
+        let chosen = stop.live.choose(&ask).or_else(|| stop.live.choose(&at_worst()))?;
+        let endpoint = stop.live.model.spec.servers().get(chosen.endpoint)?.clone();
         Some(NextServer { chosen, endpoint })
     }
 
@@ -62,7 +61,7 @@ impl Walk {
         stop.tried.push(chosen.id);
         self.attempts += 1;
         let stop = self.stop.as_ref()?;
-        let model = Arc::clone(&stop.model);
+        let model = Arc::clone(&stop.live.model);
         self.about = Some(model.name.clone());
         let deadline = self.deadline_on(&model);
         let given = &model.spec.limits;
@@ -106,7 +105,7 @@ impl Walk {
 
     /// Whether another attempt could follow the one that is being made.
     fn could_go_on(&self, stop: &Stop) -> bool {
-        let has_server = || self.choosing.endpoints.has_another(&stop.model, &stop.tried);
+        let has_server = || stop.live.has_another(&stop.tried);
         self.attempts < ATTEMPTS_MAX && (has_server() || self.has_other_model())
     }
 

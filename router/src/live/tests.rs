@@ -5,16 +5,21 @@ use std::{collections::HashMap, time::Duration};
 use proptest::prelude::*;
 use switchboard::{
     catalogue::Catalogue,
+    endpoint::EndpointUri,
     reason::Reason,
     resource::{
         self,
-        model::{DisplayName, Endpoint, Identifier, InfillMode, Labels, ModelSpec, ServerName, Zone},
+        model::{DisplayName, Endpoint, Identifier, InfillMode, Labels, ModelSpec, Platform, ServerName, Zone},
     },
 };
 use tokio::time::{advance, pause};
 
 use super::*;
-use crate::{catalog::Setting, subscription::fixture::Store};
+use crate::{
+    catalog::Setting,
+    endpoints::{Shape, Verdict, Work},
+    subscription::fixture::Store,
+};
 
 const DEAD: Verdict = Verdict::Hard(Reason::UpstreamConnectFailed);
 const BROKEN: Verdict = Verdict::Soft(Reason::UpstreamServerError);
@@ -79,20 +84,20 @@ fn ask() -> Ask<'static> {
 
 /// A model's servers, and calls that are made by hand.
 struct Case {
-    endpoints: Endpoints,
+    models: LiveModels,
     model: Arc<Model>,
 }
 
 impl Case {
     fn of(count: usize) -> Self {
         Self {
-            endpoints: Endpoints::default(),
+            models: LiveModels::default(),
             model: model(count),
         }
     }
 
     fn call(&self) -> Chosen {
-        self.endpoints.choose(&self.model, &ask()).unwrap()
+        self.models.of(&self.model).choose(&ask()).unwrap()
     }
 
     fn spared(&self) -> Option<Chosen> {
@@ -100,7 +105,7 @@ impl Case {
             may_be_degraded: false,
             ..ask()
         };
-        self.endpoints.choose(&self.model, &ask)
+        self.models.of(&self.model).choose(&ask)
     }
 
     /// An attempt at this very server.
@@ -118,7 +123,7 @@ impl Case {
     }
 
     fn status(&self, endpoint: usize) -> Status {
-        self.endpoints.status(&catalog(&self.model))[endpoint].clone()
+        self.models.status(&catalog(&self.model))[endpoint].clone()
     }
 
     fn is_out(&self, endpoint: usize) -> bool {
@@ -126,7 +131,7 @@ impl Case {
     }
 
     fn probe(&self, endpoint: usize, probed: Probed) {
-        self.endpoints.probed(&self.status(endpoint).identity, probed);
+        self.models.probed(&self.status(endpoint).identity, probed);
     }
 
     fn take_out(&self, endpoint: usize) {
@@ -136,7 +141,7 @@ impl Case {
     }
 
     fn is_down(&self) -> bool {
-        matches!(self.endpoints.readiness(&self.model), Readiness::Down { .. })
+        matches!(self.models.of(&self.model).readiness(), Readiness::Down { .. })
     }
 }
 
@@ -190,7 +195,7 @@ async fn what_is_not_the_servers_fault_takes_nobody_out() {
         case.health(0),
         Some(Health::Misconfigured(Reason::UpstreamModelNotFound))
     );
-    assert_eq!(case.endpoints.readiness(&case.model), Readiness::Ready);
+    assert_eq!(case.models.of(&case.model).readiness(), Readiness::Ready);
     assert_eq!(case.status(0).in_flight, 0, "whatever begins ends");
 }
 
@@ -211,7 +216,7 @@ async fn a_server_is_left_alone_for_as_long_as_it_asks() {
         reason: Reason::UpstreamRateLimited,
         pause: Duration::from_secs(1),
     };
-    assert_eq!(case.endpoints.readiness(&case.model), expected);
+    assert_eq!(case.models.of(&case.model).readiness(), expected);
     assert!(case.spared().is_none());
     advance(Duration::from_secs(1)).await;
     assert_eq!(case.call().endpoint, 0);
@@ -232,8 +237,8 @@ async fn a_server_that_fails_is_left_alone_too_when_it_asks() {
         reason: Reason::UpstreamConnectFailed,
         pause: Duration::from_secs(20),
     };
-    assert_eq!(case.endpoints.readiness(&case.model), expected);
-    assert!(case.endpoints.choose(&case.model, &ask()).is_none());
+    assert_eq!(case.models.of(&case.model).readiness(), expected);
+    assert!(case.models.of(&case.model).choose(&ask()).is_none());
     advance(Duration::from_secs(20)).await;
     assert!(case.call().is_degraded);
 }
@@ -287,7 +292,7 @@ async fn a_server_comes_back_by_a_pause_a_probe_and_one_call() {
     assert_eq!(case.call().endpoint, 1, "too early for a probe to count");
     advance(Duration::from_secs(4)).await;
     assert_eq!(case.call().endpoint, 1, "no probe yet");
-    let due = case.endpoints.to_probe(&catalog(&case.model));
+    let due = case.models.to_probe(&catalog(&case.model));
     assert!(
         due.iter().any(|identity| identity.uri == uri(0)),
         "its probe is wanted at once"
@@ -411,12 +416,12 @@ async fn probes_take_out_only_whom_no_call_has_reached_meanwhile() {
 #[tokio::test(start_paused = true)]
 async fn servers_of_others_are_not_probed_and_come_back_without() {
     let case = Case {
-        endpoints: Endpoints::default(),
+        models: LiveModels::default(),
         model: model_of(2, Platform::Anthropic),
     };
     case.take_out(0);
     advance(MINUTES).await;
-    assert!(case.endpoints.to_probe(&catalog(&case.model)).is_empty());
+    assert!(case.models.to_probe(&catalog(&case.model)).is_empty());
     let mut trial = case.call();
     assert_eq!((trial.endpoint, case.call().endpoint), (0, 1));
     trial.in_flight.first_token();
@@ -430,7 +435,7 @@ async fn each_server_is_probed_about_every_ten_seconds() {
     let mut probes = 0;
     for _ in 0..100 {
         advance(Duration::from_secs(1)).await;
-        let due = case.endpoints.to_probe(&catalog).len();
+        let due = case.models.to_probe(&catalog).len();
         assert!(due <= 12, "{due} at once");
         probes += due;
     }
@@ -446,7 +451,7 @@ async fn what_is_known_survives_a_swap_of_the_catalog_and_ends_with_the_identity
     changed.identifier = Identifier::parse("other").unwrap();
     changed.endpoints = endpoints([uri(7)].into_iter().chain(changed.uris().cloned()));
     case.model = Arc::new(named_m(changed.clone()));
-    case.endpoints.keep(&catalog(&case.model));
+    case.models.keep(&catalog(&case.model));
     assert!(case.is_out(1) && !case.is_out(0), "it is the second now");
     assert_eq!(case.status(2).in_flight, 1);
     drop(held);
@@ -487,7 +492,7 @@ async fn a_router_keeps_to_its_own_zone_while_that_has_a_server_that_takes_calls
     });
     zoned.endpoints = resource::model::Endpoints::new(servers.collect()).unwrap();
     let case = |zone| Case {
-        endpoints: Endpoints::new(zone, ByName),
+        models: LiveModels::new(zone, ByName),
         model: Arc::new(named_m(zoned.clone())),
     };
     let all = |case: &Case, endpoint: usize| (0..50).all(|_| case.call().endpoint == endpoint);
@@ -520,10 +525,10 @@ impl Addresses for Two {
 #[tokio::test(start_paused = true)]
 async fn each_address_of_a_name_is_a_server_and_the_worst_is_told() {
     let case = Case {
-        endpoints: Endpoints::new("", Two),
+        models: LiveModels::new("", Two),
         model: model(1),
     };
-    let mut following = case.endpoints.follow();
+    let mut following = case.models.follow();
     let mut bad = case.call();
     let address = bad.address.unwrap();
     for _ in 0..3 {

@@ -1,28 +1,18 @@
 //! An attempt at a server, from its choice to its end.
 
-use std::sync::Arc;
-
-use parking_lot::Mutex;
+use switchboard::reason::Reason;
 use tokio::time::Instant;
 
-use super::{
-    Ask, Endpoints, Verdict,
-    group::{Group, ServerId},
-    lock,
-    pace::Work,
-    server::Ticket,
-};
-
-use switchboard::reason::Reason;
+use super::LiveModel;
+use crate::endpoints::{Ask, AttemptTicket, ServerId, Verdict, Work};
 
 /// An attempt that its server counts as being there. Dropped without a verdict it has none: its caller has gone, or the
 /// failure is not the server's.
 #[derive(Debug)]
 pub struct InFlight {
-    endpoints: Endpoints,
-    group: Arc<Mutex<Group>>,
+    live: LiveModel,
     server: ServerId,
-    ticket: Ticket,
+    ticket: AttemptTicket,
     work: Work,
     begun: Instant,
     deadline: Instant,
@@ -31,17 +21,9 @@ pub struct InFlight {
 }
 
 impl InFlight {
-    pub(super) fn new(
-        endpoints: Endpoints,
-        group: Arc<Mutex<Group>>,
-        server: ServerId,
-        ticket: Ticket,
-        ask: &Ask<'_>,
-        begun: Instant,
-    ) -> Self {
+    pub(super) fn new(live: LiveModel, server: ServerId, ticket: AttemptTicket, ask: &Ask<'_>, begun: Instant) -> Self {
         Self {
-            endpoints,
-            group,
+            live,
             server,
             ticket,
             work: ask.work,
@@ -65,27 +47,33 @@ impl InFlight {
             Verdict::Late | Verdict::Soft(Reason::UpstreamFirstByteTimeout) => self.waited(now),
             Verdict::Hard(_) | Verdict::Soft(_) | Verdict::Busy(..) | Verdict::Misconfigured(_) => {
                 self.is_timed = true;
-                lock(&self.group).failed(self.server, now);
+                self.live.parts.servers.lock().failed(self.server, now);
             }
         }
-        let mut group = lock(&self.group);
-        let changed = group.judge(self.server, &mut self.ticket, verdict, now, fastrand::f64());
-        self.endpoints.tell(&group, changed);
+        let mut servers = self.live.parts.servers.lock();
+        let changed = servers.judge(self.server, &mut self.ticket, verdict, now, fastrand::f64());
+        self.live.all.tell(&servers, changed);
     }
 
     fn answers(&mut self, now: Instant) {
         self.is_timed = true;
         let took = (self.work, now.saturating_duration_since(self.begun));
-        let mut group = lock(&self.group);
-        let changed = group.answers(self.server, &mut self.ticket, took, now);
-        self.endpoints.tell(&group, changed);
+        let mut servers = self.live.parts.servers.lock();
+        let changed = servers.answers(self.server, &mut self.ticket, took, now);
+        self.live.all.tell(&servers, changed);
+        drop(servers);
+        self.live.parts.gate.lock().accept(&self.live.model);
     }
 
     fn waited(&mut self, now: Instant) {
         if !self.is_timed {
             self.is_timed = true;
             let waited = now.saturating_duration_since(self.begun);
-            lock(&self.group).waited(self.server, self.work, waited, now);
+            self.live
+                .parts
+                .servers
+                .lock()
+                .waited(self.server, self.work, waited, now);
         }
     }
 }
@@ -97,6 +85,6 @@ impl Drop for InFlight {
         if now >= self.deadline {
             self.waited(now);
         }
-        lock(&self.group).end(self.server, self.ticket);
+        self.live.parts.servers.lock().end(self.server, self.ticket);
     }
 }

@@ -74,12 +74,6 @@ impl Budget {
         true
     }
 
-    /// Whether there was nothing lately.
-    pub(super) fn is_idle(&mut self, now: Instant) -> bool {
-        self.forget(now);
-        self.seconds.is_empty()
-    }
-
     fn count(&mut self, now: Instant, calls: u64, repeats: u64) {
         let number = self.number(now);
         match self.seconds.back_mut() {
@@ -151,8 +145,6 @@ mod tests {
         assert_eq!(in_window(&mut budget, 0), 10);
         assert_eq!(in_window(&mut budget, 9), 0);
         assert_eq!(in_window(&mut budget, 10), 10);
-        assert!(!budget.is_idle(begun + Duration::from_secs(19)));
-        assert!(budget.is_idle(begun + Duration::from_secs(20)));
     }
 
     #[test]

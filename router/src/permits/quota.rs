@@ -18,7 +18,7 @@ pub struct QuotaExceeded {
 
 /// The calls of all features. A clone counts in the same place.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Quotas {
+pub struct Quotas {
     /// Features without a limit are counted too: they may get one.
     running: Arc<Mutex<HashMap<&'static FeatureName, usize>>>,
     refused: Counter,
@@ -32,11 +32,12 @@ pub struct FeaturePermit {
 }
 
 impl Quotas {
-    pub(super) fn begin(
-        &self,
-        feature: &'static FeatureName,
-        max: Option<usize>,
-    ) -> Result<FeaturePermit, QuotaExceeded> {
+    /// Counts a call of a feature that may have `max` at a time, until what is returned is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`QuotaExceeded`] when it has as many.
+    pub fn begin(&self, feature: &'static FeatureName, max: Option<usize>) -> Result<FeaturePermit, QuotaExceeded> {
         let mut running = self.lock();
         let count = running.entry(feature).or_default();
         if let Some(limit) = max.filter(|max| *count >= *max) {
@@ -50,12 +51,15 @@ impl Quotas {
         })
     }
 
-    pub(super) fn is_spent(&self, feature: &FeatureName, max: Option<usize>) -> bool {
+    /// Whether a feature that may have `max` calls at a time has as many.
+    #[must_use]
+    pub fn is_spent(&self, feature: &FeatureName, max: Option<usize>) -> bool {
         let running = self.lock().get(feature).copied().unwrap_or_default();
         max.is_some_and(|max| running >= max)
     }
 
-    pub(super) fn register(&self, registry: &mut Registry) {
+    /// Shows what is counted.
+    pub fn register(&self, registry: &mut Registry) {
         registry.register(
             "feature_calls_refused",
             "Calls that were refused since their feature has as many as it may",

@@ -1,0 +1,106 @@
+//! A credential that the model's servers do not accept. The model is not called with it for a while; then one call tries.
+//!
+//! It is the credential that is refused: with another one the model is called at once. Pure.
+
+use std::time::Duration;
+
+use switchboard::names::CredentialId;
+use tokio::time::Instant;
+
+use crate::catalog::Model;
+
+/// How long a model is not called.
+const REFUSED: Duration = Duration::from_secs(30);
+/// How long the one call that tries keeps others from it.
+const TRIAL: Duration = Duration::from_secs(10);
+
+/// The newest refusal of a model's credential.
+#[derive(Debug)]
+pub(super) struct CredentialRefusal {
+    credential: Option<CredentialId>,
+    /// The HTTP status that told it.
+    status: u16,
+    until: Instant,
+}
+
+impl CredentialRefusal {
+    /// The model's credential was not accepted, and there is no newer one.
+    pub(super) fn new(model: &Model, status: u16, now: Instant) -> Self {
+        Self {
+            credential: id(model),
+            status,
+            until: now + REFUSED,
+        }
+    }
+
+    /// Whether it is the credential of this version of the model that was refused.
+    pub(super) fn is_of(&self, model: &Model) -> bool {
+        self.credential == id(model)
+    }
+
+    /// The status for which a call must pass the model over now.
+    pub(super) fn check(&self, model: &Model, now: Instant) -> Option<u16> {
+        (self.is_of(model) && now < self.until).then_some(self.status)
+    }
+
+    /// As [`Self::check`], for a call that goes on to the model: while it tries others do not.
+    pub(super) fn admit(&mut self, model: &Model, now: Instant) -> Result<(), u16> {
+        if let Some(status) = self.check(model, now) {
+            return Err(status);
+        }
+        if self.is_of(model) {
+            self.until = now + TRIAL;
+        }
+        Ok(())
+    }
+}
+
+fn id(model: &Model) -> Option<CredentialId> {
+    model.credential.as_ref().map(|credential| credential.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::permits::{
+        Gate,
+        fixture::{catalog, credential},
+    };
+
+    #[test]
+    fn a_refused_model_is_tried_by_one_call_after_half_a_minute() {
+        let (_, model) = catalog(1, 1, 1, 0);
+        let model = Model {
+            credential: Some(Arc::new(credential())),
+            ..Model::clone(&model)
+        };
+        let renewed = Model {
+            credential: Some(Arc::new(credential())),
+            ..model.clone()
+        };
+        let begun = Instant::now();
+        let after = |seconds| begun + Duration::from_secs(seconds);
+        let mut gate = Gate::new(begun);
+        assert_eq!(gate.admit(&model, begun), Ok(()));
+        gate.refuse(&model, 401, begun);
+        assert_eq!(gate.admit(&model, after(29)), Err(401));
+        assert_eq!(
+            gate.admit(&renewed, after(29)),
+            Ok(()),
+            "it is the credential that is refused"
+        );
+        assert_eq!(gate.refusal(&model, after(30)), None);
+        assert_eq!(gate.admit(&model, after(30)), Ok(()));
+        assert_eq!(gate.admit(&model, after(31)), Err(401), "one call tries");
+        // It went without an answer: another may try.
+        assert_eq!(gate.admit(&model, after(40)), Ok(()));
+        gate.refuse(&model, 403, after(41));
+        assert_eq!(gate.admit(&model, after(70)), Err(403));
+        gate.accept(&renewed);
+        assert_eq!(gate.refusal(&model, after(70)), Some(403));
+        gate.accept(&model);
+        assert_eq!(gate.refusal(&model, after(70)), None);
+    }
+}
