@@ -7,22 +7,21 @@ use prometheus_client::registry::Registry;
 use prost::Message as _;
 use switchboard::{
     bounded,
-    catalogue::Catalogue,
     digest::{ChainDigest, StateDigest},
     endpoint::EndpointUri,
     history::{Cursor, Incarnation, View},
     names::{CredentialId, FeatureName, Group, IncarnationId, InstanceId, ModelName, Revision, RouterId, StoreId},
-    pb::router::{
-        self, CandidateOutcome, inference_service_client::InferenceServiceClient,
-        inference_service_server::InferenceServiceServer, routing_service_client::RoutingServiceClient,
-        routing_service_server::RoutingServiceServer, stream_infer_response::Event,
+    pb::{
+        registry,
+        router::{
+            self, CandidateOutcome, inference_service_client::InferenceServiceClient,
+            inference_service_server::InferenceServiceServer, routing_service_client::RoutingServiceClient,
+            routing_service_server::RoutingServiceServer, stream_infer_response::Event,
+        },
     },
     resource::{
         feature::{FeatureLimits, HedgeDelay, RuleId, RuleMatch},
-        model::{
-            self, CaCertificates, Count, DisplayName, Endpoint, Identifier, InfillMode, Labels, ModelSpec, Platform,
-            ServerName, Tls,
-        },
+        model::{self, CaCertificates, Count, Endpoint, Identifier, InfillMode, ModelSpec, Platform, ServerName, Tls},
     },
     secret::ApiToken,
     service::{call::CallLayer, metrics::CallMetrics},
@@ -228,17 +227,20 @@ impl Setup {
         };
         let identifier = |text: &str| Identifier::parse(text).unwrap();
         let uris: Vec<_> = [&self.endpoint].into_iter().chain(&self.endpoints).collect();
+        let plain = registry::Model {
+            display_name: Some("M".to_owned()),
+            family: Some(self.family.to_owned()),
+            endpoint: Some(self.endpoint.clone()),
+            ..Default::default()
+        };
         let spec = ModelSpec {
-            display_name: DisplayName::parse("M").unwrap(),
-            family: Catalogue::get().family(self.family).expect("the family exists"),
             platform: self.platform,
             endpoints: endpoints(&uris),
             identifier: self.identifier.as_deref().and_then(identifier),
             limits: Box::new(self.model_limits),
             infill_mode: self.infill_mode,
             tls: self.tls,
-            disabled: false,
-            labels: Labels::default(),
+            ..ModelSpec::whole(plain).unwrap()
         };
         let others = self.others.iter().map(|(id, uri)| {
             let other = ModelSpec {

@@ -6,7 +6,6 @@ use proptest::{
     prelude::*,
 };
 use switchboard::{
-    catalogue::Catalogue,
     endpoint::EndpointUri,
     names::CredentialId,
     resource::{
@@ -15,8 +14,8 @@ use switchboard::{
             Setting,
         },
         model::{
-            ApiVersion, CaCertificates, Count, DisplayName, Endpoint, Endpoints, Identifier, InfillMode, Labels,
-            Limits, Platform, ServerName, Timeout, Tls, Weight, Zone,
+            ApiVersion, CaCertificates, Count, Endpoint, Endpoints, InfillMode, Labels, Limits, Platform, ServerName,
+            Timeout, Tls, Weight, Zone,
         },
     },
     secret::ApiToken,
@@ -39,20 +38,20 @@ fn model() -> Change {
             zone: Zone::parse("west").unwrap(),
         },
     ];
+    let plain = registry::Model {
+        display_name: Some(" Mistral ".to_owned()),
+        family: Some("mistral".to_owned()),
+        endpoint: Some("http://gpu1".to_owned()),
+        identifier: Some("custom_openai/mistral-7b".to_owned()),
+        disabled: Some(true),
+        ..Default::default()
+    };
     Change::Model {
         model: Model {
             name: ModelName::parse("models/mistral").unwrap(),
             spec: ModelSpec {
-                display_name: DisplayName::parse(" Mistral ").unwrap(),
-                family: Catalogue::get().family("mistral").unwrap(),
-                platform: Platform::default(),
                 endpoints: Endpoints::new(endpoints).unwrap(),
-                identifier: Identifier::parse("custom_openai/mistral-7b").unwrap(),
-                limits: Box::default(),
-                infill_mode: InfillMode::default(),
-                tls: Tls::default(),
-                disabled: true,
-                labels: Labels::default(),
+                ..ModelSpec::whole(plain).unwrap()
             },
         },
         credential: Credential::Set(SetCredential {
