@@ -394,6 +394,9 @@ const SETTINGS: &[Row<Settings>] = &[
 
 /// One kind of resource, as the registry shows it.
 trait Kind: Editable + Clone + PartialEq + Debug + Default {
+    /// Its name, as it is shown.
+    fn name(&self) -> &str;
+
     /// What the registry has of one resource.
     async fn get(pair: &Pair, name: &str) -> Self;
 
@@ -414,6 +417,10 @@ fn mask(path: &str) -> prost_types::FieldMask {
 }
 
 impl Kind for Model {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
     async fn get(pair: &Pair, name: &str) -> Self {
         let request = GetModelRequest { name: name.to_owned() };
         pair.models().get_model(request).await.unwrap().into_inner()
@@ -442,6 +449,10 @@ impl Kind for Model {
 }
 
 impl Kind for Feature {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
     async fn get(pair: &Pair, name: &str) -> Self {
         let request = GetFeatureRequest { name: name.to_owned() };
         pair.features().get_feature(request).await.unwrap().into_inner()
@@ -475,6 +486,10 @@ impl Kind for Feature {
 }
 
 impl Kind for Settings {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
     async fn get(pair: &Pair, _name: &str) -> Self {
         pair.settings()
             .get_settings(GetSettingsRequest {})
@@ -541,6 +556,7 @@ async fn check<M: Kind>(pair: &Pair, name: &str, row: &Row<M>, when: &str) {
         ("listed", listed),
     ];
     for (place, shown) in &places {
+        assert_eq!(shown.name(), name, "{path} is {place} {when}");
         // What is input only is shown by what it comes to.
         let is_shown = match path {
             "api_token" => true,
