@@ -4,12 +4,12 @@ use std::{collections::HashMap, time::Duration};
 
 use proptest::prelude::*;
 use switchboard::{
-    catalogue::Catalogue,
     endpoint::EndpointUri,
+    pb::registry,
     reason::Reason,
     resource::{
         self,
-        model::{DisplayName, Endpoint, Identifier, InfillMode, Labels, ModelSpec, Platform, ServerName, Zone},
+        model::{Endpoint, Identifier, ModelSpec, Platform, ServerName, Zone},
     },
 };
 use tokio::time::{advance, pause};
@@ -33,17 +33,17 @@ fn uri(number: usize) -> EndpointUri {
 }
 
 fn model_of(count: usize, platform: Platform) -> Arc<Model> {
+    let plain = registry::Model {
+        display_name: Some("M".to_owned()),
+        family: Some("mistral".to_owned()),
+        endpoint: Some(uri(0).as_str().to_owned()),
+        identifier: Some("m".to_owned()),
+        ..Default::default()
+    };
     let spec = ModelSpec {
-        display_name: DisplayName::parse("M").unwrap(),
-        family: Catalogue::get().family("mistral").unwrap(),
         platform,
         endpoints: endpoints((0..count).map(uri)),
-        identifier: Identifier::parse("m").unwrap(),
-        limits: Box::default(),
-        infill_mode: InfillMode::FamilyDefault,
-        tls: resource::model::Tls::default(),
-        disabled: false,
-        labels: Labels::default(),
+        ..ModelSpec::whole(plain).unwrap()
     };
     Arc::new(named_m(spec))
 }
