@@ -26,8 +26,8 @@ use crate::{
     catalog::{Catalog, Model, ModelState},
     current::Current,
     endpoints::{
-        Addresses, Ask, ByName, EngineLoad, Following, Group, Health, HealthTransition, Identity, Probed, Readiness,
-        Reports, ServerId, Status,
+        Addresses, Ask, ByName, EngineLoad, Following, Health, HealthTransition, ModelReadiness, Probed, Reports,
+        ServerGroup, ServerId, ServerIdentity, Status,
     },
     permits::{Admitted, Gate, Overloaded, Party, Room},
 };
@@ -65,7 +65,7 @@ struct SharedModels {
 /// What is known of one model.
 #[derive(Debug)]
 struct ModelParts {
-    servers: Mutex<Group>,
+    servers: Mutex<ServerGroup>,
     gate: Mutex<Gate>,
 }
 
@@ -143,7 +143,7 @@ impl LiveModels {
     /// The servers of a catalog that shall be probed now, each about every ten seconds, and at once where only a probe is
     /// missing for its return. To be asked about once a second; what is told must be probed.
     #[must_use]
-    pub fn to_probe(&self, catalog: &Catalog) -> Vec<Arc<Identity>> {
+    pub fn to_probe(&self, catalog: &Catalog) -> Vec<Arc<ServerIdentity>> {
         let now = Instant::now();
         let mut due = Vec::new();
         for model in ready(catalog) {
@@ -153,7 +153,7 @@ impl LiveModels {
     }
 
     /// Takes down what a probe has found. A server that is known no longer is passed over.
-    pub fn probed(&self, identity: &Identity, probed: Probed) {
+    pub fn probed(&self, identity: &ServerIdentity, probed: Probed) {
         if let Some(parts) = self.known(&identity.model) {
             let mut servers = parts.servers.lock();
             let changed = servers.probed(identity, probed, Instant::now(), fastrand::f64());
@@ -162,7 +162,7 @@ impl LiveModels {
     }
 
     /// Takes down a server's name for its model, as its model list tells it.
-    pub fn listed(&self, identity: &Identity, name: Option<String>) {
+    pub fn listed(&self, identity: &ServerIdentity, name: Option<String>) {
         if let Some(parts) = self.known(&identity.model) {
             parts.servers.lock().listed(identity, name);
         }
@@ -170,13 +170,13 @@ impl LiveModels {
 
     /// Whether to ask for the metrics of a server's engine: where calls have a choice, and it may have some.
     #[must_use]
-    pub fn wants_metrics(&self, identity: &Identity) -> bool {
+    pub fn wants_metrics(&self, identity: &ServerIdentity) -> bool {
         let parts = self.known(&identity.model);
         parts.is_some_and(|parts| parts.servers.lock().wants_metrics(identity, Instant::now()))
     }
 
     /// Takes down what a server's engine has to do. `None`: it does not tell.
-    pub fn measured(&self, identity: &Identity, load: Option<EngineLoad>) {
+    pub fn measured(&self, identity: &ServerIdentity, load: Option<EngineLoad>) {
         if let Some(parts) = self.known(&identity.model) {
             parts.servers.lock().measured(identity, load, Instant::now());
         }
@@ -197,7 +197,7 @@ impl LiveModels {
     /// The models of a catalog all of whose servers are failing.
     #[must_use]
     pub fn down(&self, catalog: &Catalog) -> Vec<ModelName> {
-        let is_down = |model: &&Arc<Model>| matches!(self.of(model).readiness(), Readiness::Down { .. });
+        let is_down = |model: &&Arc<Model>| matches!(self.of(model).readiness(), ModelReadiness::Down { .. });
         let down = ready(catalog).filter(is_down);
         let mut names: Vec<_> = down.map(|model| model.name.clone()).collect();
         names.sort_unstable();
@@ -287,7 +287,7 @@ impl LiveModels {
     }
 
     /// Tells what has changed in `servers`, which are still locked: what is told last is what holds.
-    fn tell(&self, _servers: &MutexGuard<'_, Group>, changed: Option<HealthTransition>) {
+    fn tell(&self, _servers: &MutexGuard<'_, ServerGroup>, changed: Option<HealthTransition>) {
         if let Some(changed) = changed {
             let identity = &changed.identity;
             let (model, server) = (&identity.model, identity.uri.origin().host_and_port());
@@ -347,7 +347,7 @@ impl LiveModel {
 
     /// Whether the servers take calls.
     #[must_use]
-    pub fn readiness(&self) -> Readiness {
+    pub fn readiness(&self) -> ModelReadiness {
         let now = Instant::now();
         self.servers(now).readiness(now)
     }
@@ -408,7 +408,7 @@ impl LiveModel {
         Some(Slot::new(Arc::clone(&self.parts), ticket))
     }
 
-    fn servers(&self, now: Instant) -> MutexGuard<'_, Group> {
+    fn servers(&self, now: Instant) -> MutexGuard<'_, ServerGroup> {
         let mut servers = self.parts.servers.lock();
         let shared = &self.all.0;
         servers.align(&self.model, &shared.zone, &*shared.addresses, now);

@@ -22,7 +22,7 @@ use switchboard::resource::model::Timeout;
 use crate::{
     catalog::{Model, ModelState},
     current::Current,
-    endpoints::{Identity, Probed},
+    endpoints::{Probed, ServerIdentity},
     rounds,
     upstream::{
         Upstream, UpstreamError,
@@ -55,7 +55,7 @@ struct OfOutcome {
 
 /// A server, as its model has it now.
 struct ProbeTarget<'a> {
-    identity: &'a Identity,
+    identity: &'a ServerIdentity,
     model: &'a Model,
 }
 
@@ -83,14 +83,14 @@ impl Prober {
     /// Dropped, it drops the probes that run.
     pub async fn run(self, stop: CancellationToken) {
         let due = |_now| self.due();
-        let turn = |identity: Arc<Identity>| {
+        let turn = |identity: Arc<ServerIdentity>| {
             let prober = self.clone();
             async move { prober.probe(&identity).await }
         };
         rounds::run(due, turn, stop).await;
     }
 
-    fn due(&self) -> Vec<Arc<Identity>> {
+    fn due(&self) -> Vec<Arc<ServerIdentity>> {
         let catalog = self.current.load();
         catalog.map_or_else(Vec::new, |catalog| self.upstream.models().to_probe(&catalog))
     }
@@ -100,7 +100,7 @@ impl Prober {
     /// # Cancel safety
     ///
     /// Dropped, the server is left at once, and nothing is taken down.
-    pub async fn probe(&self, identity: &Identity) {
+    pub async fn probe(&self, identity: &ServerIdentity) {
         let catalog = self.current.load();
         let model = catalog.as_ref().and_then(|catalog| catalog.models.get(&identity.model));
         // Without its model it is not to be probed any longer.

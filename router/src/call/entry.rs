@@ -10,7 +10,7 @@ use switchboard::{names::ModelName, reason::Reason, resource::model::Count};
 use super::{CallError, CallRefusal};
 use crate::{
     catalog::{Candidate, Catalog, Decision, Model, Unusable},
-    endpoints::Readiness,
+    endpoints::ModelReadiness,
     live::{LiveModel, LiveModels},
     permits::{Party, Room},
     upstream::UpstreamError,
@@ -22,7 +22,7 @@ pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// What decides about a model that can be called at all.
 #[derive(Debug, Clone, Copy)]
 struct ModelFacts {
-    readiness: Readiness,
+    readiness: ModelReadiness,
     /// The HTTP status that refused its credential a short while ago. `None`: none did.
     refusal: Option<u16>,
     room: Room,
@@ -32,8 +32,8 @@ impl ModelFacts {
     /// Whether the model is an alternative to one that is down. A full queue does not count: it may have room in a moment.
     fn is_alternative(self) -> bool {
         let takes_calls = match self.readiness {
-            Readiness::Ready | Readiness::Trial { .. } => true,
-            Readiness::Down { .. } | Readiness::LeftAlone { .. } => false,
+            ModelReadiness::Ready | ModelReadiness::Trial { .. } => true,
+            ModelReadiness::Down { .. } | ModelReadiness::LeftAlone { .. } => false,
         };
         takes_calls && self.refusal.is_none() && self.room != Room::Never
     }
@@ -121,11 +121,11 @@ fn decide<R>(
     })?;
     let model = &live.model;
     let degraded = match facts.readiness {
-        Readiness::LeftAlone { reason, pause } => return Err(ejected(model, reason, pause)),
-        Readiness::Down { reason } if has_other() => return Err(ejected(model, reason, RETRY)),
+        ModelReadiness::LeftAlone { reason, pause } => return Err(ejected(model, reason, pause)),
+        ModelReadiness::Down { reason } if has_other() => return Err(ejected(model, reason, RETRY)),
         // Without an alternative its servers are used as if they were well.
-        Readiness::Down { reason } | Readiness::Trial { reason } => Some(reason),
-        Readiness::Ready => None,
+        ModelReadiness::Down { reason } | ModelReadiness::Trial { reason } => Some(reason),
+        ModelReadiness::Ready => None,
     };
     let rendered = render(model)?;
     if let Some(status) = facts.refusal {

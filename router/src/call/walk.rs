@@ -29,7 +29,7 @@ use super::{
 use crate::{
     catalog::{Candidate, Catalog, Decision, Model, SelectionReason},
     current::Current,
-    endpoints::{Readiness, ServerId, Shape},
+    endpoints::{ModelReadiness, ServerId, Shape},
     live::{LiveModel, LiveModels, RetryBudget, Slot},
     permits::{FeaturePermit, Overloaded},
     prompt::{self, Request, Target},
@@ -163,10 +163,10 @@ impl Walk {
             if let Some(stop) = self.stop.take().filter(|stop| stop.tried.is_empty()) {
                 // Its last server failed while its place was waited for.
                 let (reason, pause) = match stop.live.readiness() {
-                    Readiness::Down { reason } => (reason, entry::RETRY),
-                    Readiness::LeftAlone { reason, pause } => (reason, pause),
+                    ModelReadiness::Down { reason } => (reason, entry::RETRY),
+                    ModelReadiness::LeftAlone { reason, pause } => (reason, pause),
                     // It is back by now, and this call goes on.
-                    Readiness::Ready | Readiness::Trial { .. } => (Reason::UpstreamServerError, entry::RETRY),
+                    ModelReadiness::Ready | ModelReadiness::Trial { .. } => (Reason::UpstreamServerError, entry::RETRY),
                 };
                 self.passed_over(&stop.live.model.name, entry::ejected(&stop.live.model, reason, pause));
             }

@@ -7,10 +7,10 @@ use tokio::time::Instant;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{
-    Addresses, Ask, EngineLoad, Health, Identity, Probed, Readiness, Verdict,
+    Addresses, Ask, EngineLoad, Health, ModelReadiness, Probed, ServerIdentity, Verdict,
     hints::Hints,
     pace::{Expected, Slowness, Work},
-    server::{AttemptTicket, Server},
+    server::{AttemptTicket, ServerRecord},
 };
 use crate::{
     balance,
@@ -24,7 +24,7 @@ const KEPT: Duration = Duration::from_secs(10 * 60);
 
 /// The servers of one model.
 #[derive(Debug, Default)]
-pub(crate) struct Group {
+pub(crate) struct ServerGroup {
     entries: Vec<KnownServer>,
     members: Vec<ServerInUse>,
     /// What the members were made from.
@@ -40,9 +40,9 @@ pub(crate) struct Group {
 #[derive(Debug)]
 struct KnownServer {
     id: ServerId,
-    identity: Arc<Identity>,
+    identity: Arc<ServerIdentity>,
     hash: u64,
-    server: Server,
+    server: ServerRecord,
     hints: Hints,
     /// What was told of it last.
     told: Option<Health>,
@@ -66,7 +66,7 @@ pub struct ServerId(u64);
 
 /// A server that does otherwise than before.
 pub(crate) struct HealthTransition {
-    pub(crate) identity: Arc<Identity>,
+    pub(crate) identity: Arc<ServerIdentity>,
     /// How the worst of all servers behind its endpoint does.
     pub(crate) worst: Health,
     pub(crate) is_taken_out: bool,
@@ -87,7 +87,7 @@ pub(crate) struct Pick {
 #[derive(Debug, Clone)]
 pub struct Status {
     /// Which server.
-    pub identity: Arc<Identity>,
+    pub identity: Arc<ServerIdentity>,
     /// How it does. `None`: nobody has called it yet.
     pub health: Option<Health>,
     /// The attempts that are there now.
@@ -102,7 +102,7 @@ pub struct Status {
     pub rest: Option<Duration>,
 }
 
-impl Group {
+impl ServerGroup {
     /// Makes the members those of `model`. What is known of servers that stay is kept.
     pub(crate) fn align(&mut self, model: &Arc<Model>, zone: &str, addresses: &dyn Addresses, now: Instant) {
         let version = addresses.version();
@@ -148,7 +148,7 @@ impl Group {
             return place;
         }
         self.tickets += 1;
-        let identity = Identity {
+        let identity = ServerIdentity {
             model: model.name.clone(),
             uri: uri.clone(),
             address,
@@ -158,7 +158,7 @@ impl Group {
         self.entries.push(KnownServer {
             id: ServerId(self.tickets),
             hash: hash(&identity),
-            server: Server::new(is_probed(&identity.platform)),
+            server: ServerRecord::new(is_probed(&identity.platform)),
             identity: Arc::new(identity),
             hints: Hints::default(),
             told: None,
@@ -171,14 +171,14 @@ impl Group {
     }
 
     /// Whether calls can be taken.
-    pub(crate) fn readiness(&self, now: Instant) -> Readiness {
+    pub(crate) fn readiness(&self, now: Instant) -> ModelReadiness {
         let (mut down, mut trial) = (None, None);
         // Who asks to be left alone, those that fail apart: a server that works is worth waiting for.
         let (mut asks, mut failing_asks) = (None, None);
         for (_, entry) in self.in_use() {
             let server = &entry.server;
             if server.is_available(now) {
-                return Readiness::Ready;
+                return ModelReadiness::Ready;
             }
             let reason = server.health().and_then(Health::reason);
             if server.may_be_tried(now) {
@@ -200,15 +200,16 @@ impl Group {
         }
         match (trial, asks, down) {
             // One that works asks to be left alone: the model is not failing.
-            (Some(_), Some(_), _) => Readiness::Ready,
-            (Some(reason), None, _) => Readiness::Trial { reason },
-            (None, None, Some(reason)) => Readiness::Down { reason },
-            (None, asks, _) => asks
-                .or(failing_asks)
-                .map_or(Readiness::Ready, |(until, reason)| Readiness::LeftAlone {
-                    reason: reason.unwrap_or(Reason::UpstreamRateLimited),
-                    pause: until.saturating_duration_since(now),
-                }),
+            (Some(_), Some(_), _) => ModelReadiness::Ready,
+            (Some(reason), None, _) => ModelReadiness::Trial { reason },
+            (None, None, Some(reason)) => ModelReadiness::Down { reason },
+            (None, asks, _) => {
+                asks.or(failing_asks)
+                    .map_or(ModelReadiness::Ready, |(until, reason)| ModelReadiness::LeftAlone {
+                        reason: reason.unwrap_or(Reason::UpstreamRateLimited),
+                        pause: until.saturating_duration_since(now),
+                    })
+            }
         }
     }
 
@@ -360,7 +361,7 @@ impl Group {
     }
 
     /// The servers that shall be probed now; they are not told again before their next time.
-    pub(crate) fn due_probes(&mut self, now: Instant) -> Vec<Arc<Identity>> {
+    pub(crate) fn due_probes(&mut self, now: Instant) -> Vec<Arc<ServerIdentity>> {
         let mut due = Vec::new();
         for member in &self.members {
             let Some(entry) = self.entries.get_mut(member.entry) else {
@@ -379,7 +380,7 @@ impl Group {
     /// What a probe says. Tells how the endpoint does if that has changed.
     pub(crate) fn probed(
         &mut self,
-        identity: &Identity,
+        identity: &ServerIdentity,
         probed: Probed,
         now: Instant,
         chance: f64,
@@ -391,20 +392,20 @@ impl Group {
     }
 
     /// Takes down the server's name for the model.
-    pub(crate) fn listed(&mut self, identity: &Identity, name: Option<String>) {
+    pub(crate) fn listed(&mut self, identity: &ServerIdentity, name: Option<String>) {
         if let Some(entry) = self.known(identity) {
             entry.hints.listed = name.map(Into::into);
         }
     }
 
     /// Whether to ask for the metrics of an engine: where calls have a choice.
-    pub(crate) fn wants_metrics(&mut self, identity: &Identity, now: Instant) -> bool {
+    pub(crate) fn wants_metrics(&mut self, identity: &ServerIdentity, now: Instant) -> bool {
         let has_choice = self.in_use().count() > 1;
         has_choice && self.known(identity).is_some_and(|entry| entry.hints.wants_metrics(now))
     }
 
     /// Takes down what an engine told of its load.
-    pub(crate) fn measured(&mut self, identity: &Identity, load: Option<EngineLoad>, now: Instant) {
+    pub(crate) fn measured(&mut self, identity: &ServerIdentity, load: Option<EngineLoad>, now: Instant) {
         if let Some(entry) = self.known(identity) {
             entry.hints.measured(load, entry.server.in_flight, now);
         }
@@ -464,18 +465,18 @@ impl Group {
         members.filter_map(|member| Some((member, self.entries.get(member.entry)?)))
     }
 
-    fn known(&mut self, identity: &Identity) -> Option<&mut KnownServer> {
+    fn known(&mut self, identity: &ServerIdentity) -> Option<&mut KnownServer> {
         self.entries.iter_mut().find(|entry| *entry.identity == *identity)
     }
 
-    fn server(&mut self, id: ServerId) -> Option<&mut Server> {
+    fn server(&mut self, id: ServerId) -> Option<&mut ServerRecord> {
         let entry = self.entries.iter_mut().find(|entry| entry.id == id);
         entry.map(|entry| &mut entry.server)
     }
 }
 
 /// The same on every router, so that calls of one key meet at one server whichever router they go by.
-fn hash(identity: &Identity) -> u64 {
+fn hash(identity: &ServerIdentity) -> u64 {
     let mut hash = Xxh3::new();
     hash.update(identity.uri.as_str().as_bytes());
     if let Some(address) = identity.address {

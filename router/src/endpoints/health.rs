@@ -83,7 +83,7 @@ pub enum Probed {
 
 /// Whether a model's servers take calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Readiness {
+pub enum ModelReadiness {
     /// One at least takes them.
     Ready,
     /// All are failing, and one may be back: a call may try it.

@@ -8,7 +8,7 @@ use crate::catalog::Tls;
 
 /// One server, told apart from all others. Whatever of it changes makes it another one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Identity {
+pub struct ServerIdentity {
     /// The model that it serves.
     pub model: ModelName,
     /// Its base URL.

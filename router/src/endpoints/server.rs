@@ -24,7 +24,7 @@ const RAMP_BEGIN: f64 = 0.1;
 
 /// What is known of one server.
 #[derive(Debug, Default)]
-pub(super) struct Server {
+pub(super) struct ServerRecord {
     standing: Standing,
     /// Whether a probe must pass before a call is let through.
     is_probed: bool,
@@ -55,11 +55,11 @@ struct Failing {
     reason: Reason,
     is_soft: bool,
     pause: Duration,
-    stage: Stage,
+    stage: FailingStage,
 }
 
 #[derive(Debug)]
-enum Stage {
+enum FailingStage {
     /// It is left alone until then; afterwards a probe decides, if it can be probed.
     Resting(Instant),
     /// One call may try.
@@ -75,7 +75,7 @@ pub(crate) struct AttemptTicket {
     epoch: u32,
 }
 
-impl Server {
+impl ServerRecord {
     /// A server of which nothing is known.
     pub(super) fn new(is_probed: bool) -> Self {
         Self {
@@ -89,7 +89,7 @@ impl Server {
         if self.may_be_tried(now)
             && let Standing::Failing(failing) = &mut self.standing
         {
-            failing.stage = Stage::Trial {
+            failing.stage = FailingStage::Trial {
                 by: id,
                 until: now + TRIAL,
             };
@@ -104,7 +104,7 @@ impl Server {
         if let Standing::Failing(failing) = &mut self.standing
             && failing.is_tried_by(ticket)
         {
-            failing.stage = Stage::Open;
+            failing.stage = FailingStage::Open;
         }
     }
 
@@ -173,7 +173,7 @@ impl Server {
                 self.failed_probes = 0;
                 self.probed = Some(Health::Healthy);
                 if is_due && let Standing::Failing(failing) = &mut self.standing {
-                    failing.stage = Stage::Open;
+                    failing.stage = FailingStage::Open;
                 }
             }
             Probed::Failed(reason) => {
@@ -198,7 +198,7 @@ impl Server {
             reason,
             is_soft,
             pause,
-            stage: Stage::Resting(now + jittered(pause, chance)),
+            stage: FailingStage::Resting(now + jittered(pause, chance)),
         }));
     }
 
@@ -231,9 +231,9 @@ impl Server {
             return false;
         };
         let is_free = match failing.stage {
-            Stage::Resting(until) => !self.is_probed && until <= now,
-            Stage::Open => true,
-            Stage::Trial { until, .. } => until <= now,
+            FailingStage::Resting(until) => !self.is_probed && until <= now,
+            FailingStage::Open => true,
+            FailingStage::Trial { until, .. } => until <= now,
         };
         is_free && self.is_left_alone(now).is_none()
     }
@@ -248,7 +248,7 @@ impl Server {
     pub(super) const fn resting_until(&self) -> Option<Instant> {
         match &self.standing {
             Standing::Failing(Failing {
-                stage: Stage::Resting(until),
+                stage: FailingStage::Resting(until),
                 ..
             }) => Some(*until),
             Standing::Well | Standing::Back(_) | Standing::Failing(_) => None,
@@ -291,10 +291,10 @@ impl Server {
     /// in vain one after another.
     fn not_proved_yet(&mut self, ticket: AttemptTicket) {
         if let Standing::Failing(failing) = &mut self.standing
-            && let Stage::Trial { by, until } = failing.stage
+            && let FailingStage::Trial { by, until } = failing.stage
             && by == ticket.id
         {
-            failing.stage = Stage::Resting(until);
+            failing.stage = FailingStage::Resting(until);
         }
     }
 
@@ -311,11 +311,11 @@ impl Failing {
     /// Leaves it alone for twice as long.
     fn rest(&mut self, now: Instant, chance: f64) {
         self.pause = (2 * self.pause).min(PAUSES.1);
-        self.stage = Stage::Resting(now + jittered(self.pause, chance));
+        self.stage = FailingStage::Resting(now + jittered(self.pause, chance));
     }
 
     const fn is_tried_by(&self, ticket: AttemptTicket) -> bool {
-        matches!(self.stage, Stage::Trial { by, .. } if by == ticket.id)
+        matches!(self.stage, FailingStage::Trial { by, .. } if by == ticket.id)
     }
 }
 

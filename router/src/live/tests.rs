@@ -141,7 +141,7 @@ impl Case {
     }
 
     fn is_down(&self) -> bool {
-        matches!(self.models.of(&self.model).readiness(), Readiness::Down { .. })
+        matches!(self.models.of(&self.model).readiness(), ModelReadiness::Down { .. })
     }
 }
 
@@ -195,7 +195,7 @@ async fn what_is_not_the_servers_fault_takes_nobody_out() {
         case.health(0),
         Some(Health::Misconfigured(Reason::UpstreamModelNotFound))
     );
-    assert_eq!(case.models.of(&case.model).readiness(), Readiness::Ready);
+    assert_eq!(case.models.of(&case.model).readiness(), ModelReadiness::Ready);
     assert_eq!(case.status(0).in_flight, 0, "whatever begins ends");
 }
 
@@ -212,7 +212,7 @@ async fn a_server_is_left_alone_for_as_long_as_it_asks() {
         1,
         Verdict::Busy(Reason::UpstreamRateLimited, Some(Duration::from_secs(20))),
     );
-    let expected = Readiness::LeftAlone {
+    let expected = ModelReadiness::LeftAlone {
         reason: Reason::UpstreamRateLimited,
         pause: Duration::from_secs(1),
     };
@@ -233,7 +233,7 @@ async fn a_server_that_fails_is_left_alone_too_when_it_asks() {
     assert!(case.is_down());
     assert!((0..50).all(|_| case.call().endpoint == 1));
     two.in_flight.judge(busy);
-    let expected = Readiness::LeftAlone {
+    let expected = ModelReadiness::LeftAlone {
         reason: Reason::UpstreamConnectFailed,
         pause: Duration::from_secs(20),
     };

@@ -8,7 +8,7 @@ use tokio::{sync::oneshot, time::Instant};
 use super::{
     Overloaded, Party, Room,
     budget::Budget,
-    places::{Entry, Places, Ticket},
+    places::{Entrance, Places, Ticket},
     refusal::CredentialRefusal,
 };
 use crate::catalog::{Catalog, Model};
@@ -131,13 +131,13 @@ impl Gate {
     pub fn enter(&mut self, party: Party) -> Result<Admitted, Overloaded> {
         let (caller, called) = oneshot::channel();
         match self.places.enter(party, || caller) {
-            Entry::Granted(ticket) => Ok(Admitted { ticket, called: None }),
+            Entrance::Granted(ticket) => Ok(Admitted { ticket, called: None }),
             // The caller that was sent away for it learns so because its sender is dropped here.
-            Entry::Waits(ticket, _sent_away) => Ok(Admitted {
+            Entrance::Waits(ticket, _sent_away) => Ok(Admitted {
                 ticket,
                 called: Some(called),
             }),
-            Entry::Full => Err(Overloaded),
+            Entrance::Full => Err(Overloaded),
         }
     }
 

@@ -27,7 +27,7 @@ pub struct Ticket<P> {
 
 /// What becomes of somebody who comes.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Entry<P, W> {
+pub enum Entrance<P, W> {
     /// There is a place.
     Granted(Ticket<P>),
     /// There is none: the one who comes is called when it is his turn. Somebody else may have to go for it.
@@ -52,7 +52,7 @@ pub enum Room {
 pub struct Places<P, W> {
     capacity: Option<usize>,
     queue_max: usize,
-    parties: BTreeMap<P, Party<W>>,
+    parties: BTreeMap<P, PartyPlaces<W>>,
     taken: usize,
     waiting: usize,
     /// Who got a place from the queue last: the round goes on behind it.
@@ -63,14 +63,14 @@ pub struct Places<P, W> {
 }
 
 #[derive(Debug)]
-struct Party<W> {
+struct PartyPlaces<W> {
     reserved: usize,
     taken: usize,
     /// By the number of the ticket, which is the order in which they came.
     waiting: BTreeMap<u64, W>,
 }
 
-impl<W> Default for Party<W> {
+impl<W> Default for PartyPlaces<W> {
     fn default() -> Self {
         Self {
             reserved: 0,
@@ -115,25 +115,25 @@ impl<P: Copy + Ord, W> Places<P, W> {
     }
 
     /// Somebody of `party` comes. Those whom [`Self::admit`] would let in now must have been let in before.
-    pub fn enter(&mut self, party: P, caller: impl FnOnce() -> W) -> Entry<P, W> {
+    pub fn enter(&mut self, party: P, caller: impl FnOnce() -> W) -> Entrance<P, W> {
         if let Some(ticket) = self.enter_now(party) {
-            return Entry::Granted(ticket);
+            return Entrance::Granted(ticket);
         }
         let shed = if !self.could_start(party) {
-            return Entry::Full;
+            return Entrance::Full;
         } else if self.waiting < self.queue_max {
             None
         } else {
             match self.to_shed(party) {
                 Some(newest) => self.send_away(newest),
-                None => return Entry::Full,
+                None => return Entrance::Full,
             }
         };
         let ticket = self.ticket(party);
         self.waiting += 1;
         let waiting = &mut self.parties.entry(party).or_default().waiting;
         waiting.insert(ticket.number, caller());
-        Entry::Waits(ticket, shed)
+        Entrance::Waits(ticket, shed)
     }
 
     /// Somebody of `party` comes who does not wait: a place, if there is one now.
@@ -218,7 +218,7 @@ impl<P: Copy + Ord, W> Places<P, W> {
         if self.taken >= capacity {
             return false;
         }
-        let is_own = |party: &Party<W>| party.taken < party.reserved;
+        let is_own = |party: &PartyPlaces<W>| party.taken < party.reserved;
         if self.parties.get(&party).is_some_and(is_own) {
             return true;
         }

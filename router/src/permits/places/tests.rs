@@ -146,11 +146,11 @@ proptest! {
                     });
                     let next = places.next;
                     match places.enter(party, || next) {
-                        Entry::Granted(ticket) => {
+                        Entrance::Granted(ticket) => {
                             prop_assert!(may_start);
                             plain.everybody.push((ticket, State::Inside));
                         }
-                        Entry::Waits(ticket, shed) => {
+                        Entrance::Waits(ticket, shed) => {
                             prop_assert!(!may_start);
                             prop_assert_eq!(room, Room::Open);
                             if let Some(shed) = shed {
@@ -164,7 +164,7 @@ proptest! {
                             }
                             plain.everybody.push((ticket, State::Waits));
                         }
-                        Entry::Full => {
+                        Entrance::Full => {
                             prop_assert!(!may_start && (!could_start || plain.all(State::Waits) >= setting.queue_max));
                             prop_assert_ne!(room, Room::Open);
                         }
@@ -262,11 +262,11 @@ fn a_party_does_not_wait_for_places_that_others_have_reserved() {
     let mut places = Places::<usize, u64>::default();
     places.limit(Some(2), 10, [(1, 2)]);
     assert_eq!((places.room(0), places.room(1)), (Room::Never, Room::Open));
-    assert_eq!(places.enter(0, || 7), Entry::Full);
+    assert_eq!(places.enter(0, || 7), Entrance::Full);
     let inside = [places.enter_now(1).unwrap(), places.enter_now(1).unwrap()];
     assert_eq!(places.room(1), Room::Open, "it may wait for its own");
     places.limit(Some(3), 10, [(1, 2)]);
-    assert!(matches!(places.enter(0, || 8), Entry::Granted(_)));
+    assert!(matches!(places.enter(0, || 8), Entrance::Granted(_)));
     drop(inside);
 }
 
@@ -278,11 +278,11 @@ fn a_full_queue_sheds_the_newest_of_the_longest_part() {
     let _flood: Vec<_> = (0..3).map(|name| places.enter(0, || name)).collect();
     assert_eq!(
         places.enter(0, || 3),
-        Entry::Full,
+        Entrance::Full,
         "the flood's own newest is the one who comes"
     );
     assert_eq!(places.room(1), Room::Open);
-    assert!(matches!(places.enter(1, || 4), Entry::Waits(_, Some(2))));
-    assert_eq!(places.enter(1, || 5), Entry::Full, "as long as the other");
+    assert!(matches!(places.enter(1, || 4), Entrance::Waits(_, Some(2))));
+    assert_eq!(places.enter(1, || 5), Entrance::Full, "as long as the other");
     assert!(!places.is_idle());
 }
