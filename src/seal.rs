@@ -37,12 +37,12 @@ const NOT_OWNER: u32 = 0o077;
 /// Seals with one key, and opens what any of its keys has sealed.
 #[derive(Debug)]
 pub struct Sealer {
-    active: Key,
+    active: SealKey,
     /// Only for what was sealed before a rotation.
-    retired: Vec<Key>,
+    retired: Vec<SealKey>,
 }
 
-struct Key {
+struct SealKey {
     id: KeyId,
     secret: SecretBox<[u8; KEY_BYTES]>,
 }
@@ -93,7 +93,7 @@ pub struct SealError;
 
 /// Why sealed bytes do not open.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum OpenError {
+pub enum UnsealError {
     /// They are nothing that was sealed here, or only the beginning of it.
     #[error("these are not sealed bytes, or not all of them")]
     NotSealed,
@@ -165,7 +165,7 @@ impl Sealer {
             if text.is_empty() || text.starts_with('#') {
                 continue;
             }
-            let key = Key::parse(text).ok_or(KeyFileError::Malformed { line })?;
+            let key = SealKey::parse(text).ok_or(KeyFileError::Malformed { line })?;
             if !ids.insert(key.id.clone()) {
                 return Err(KeyFileError::Duplicate { line });
             }
@@ -193,8 +193,8 @@ impl Sealer {
     ///
     /// # Errors
     ///
-    /// [`OpenError`] says as much as can be known: an attacker's change and another key look alike.
-    pub fn open(&self, context: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+    /// [`UnsealError`] says as much as can be known: an attacker's change and another key look alike.
+    pub fn open(&self, context: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, UnsealError> {
         let Envelope {
             id,
             header,
@@ -203,7 +203,7 @@ impl Sealer {
         } = Envelope::parse(sealed)?;
         let mut keys = [&self.active].into_iter().chain(&self.retired);
         let Some(key) = keys.find(|key| key.id == id) else {
-            return Err(OpenError::UnknownKey(id));
+            return Err(UnsealError::UnknownKey(id));
         };
         let mut bytes = Zeroizing::new(body.to_vec());
         let length = key
@@ -212,13 +212,13 @@ impl Sealer {
                 let opened = cipher.open_in_place(nonce, authenticated(header, context), &mut bytes)?;
                 Ok(opened.len())
             })
-            .map_err(|Unspecified| OpenError::Refused)?;
+            .map_err(|Unspecified| UnsealError::Refused)?;
         bytes.truncate(length);
         Ok(bytes)
     }
 }
 
-impl Key {
+impl SealKey {
     fn parse(line: &str) -> Option<Self> {
         let (id, digits) = line.split_once(':')?;
         let id = KeyId::parse(id)?;
@@ -268,9 +268,9 @@ impl Key {
 }
 
 /// Names the key, never shows it.
-impl fmt::Debug for Key {
+impl fmt::Debug for SealKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Key({})", self.id.as_str())
+        write!(f, "SealKey({})", self.id.as_str())
     }
 }
 
@@ -288,11 +288,11 @@ struct Envelope<'a> {
 }
 
 impl<'a> Envelope<'a> {
-    fn parse(sealed: &'a [u8]) -> Result<Self, OpenError> {
-        let rest = sealed.strip_prefix(MAGIC).ok_or(OpenError::NotSealed)?;
-        let (&format, rest) = rest.split_first().ok_or(OpenError::NotSealed)?;
+    fn parse(sealed: &'a [u8]) -> Result<Self, UnsealError> {
+        let rest = sealed.strip_prefix(MAGIC).ok_or(UnsealError::NotSealed)?;
+        let (&format, rest) = rest.split_first().ok_or(UnsealError::NotSealed)?;
         if format != FORMAT {
-            return Err(OpenError::UnknownFormat(format));
+            return Err(UnsealError::UnknownFormat(format));
         }
         let parse = || {
             let (&length, rest) = rest.split_first()?;
@@ -307,7 +307,7 @@ impl<'a> Envelope<'a> {
                 body,
             })
         };
-        parse().ok_or(OpenError::NotSealed)
+        parse().ok_or(UnsealError::NotSealed)
     }
 }
 

@@ -25,7 +25,7 @@ pub use self::{
     goodbye::{Goodbye, GoodbyeWhy},
     hello::{Hello, Resume},
     report::{EndpointReport, EndpointState, HeldKind, HeldReport, HistoryRefusal, HistoryRefusalWhy, Report},
-    welcome::{Mode, SnapshotWhy, Welcome, WithheldWhy},
+    welcome::{SnapshotWhy, Welcome, WelcomeMode, WithheldWhy},
 };
 use crate::{
     history::{Cursor, View},

@@ -8,19 +8,19 @@ use futures_util::future::join_all;
 use switchboard::{
     names::{CredentialId, ModelName, RouterId},
     reason::Reason,
-    stream::{CheckedStep, Culprit, EndpointCheck, Mode, StepEnd},
+    stream::{CheckedStep, Culprit, EndpointCheck, StepEnd, WelcomeMode},
 };
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
     domain::{
-        credential::{Credential, SetCredential},
+        credential::{ModelCredential, SetCredential},
         state::{Change, State},
         write::{CreateModel, UpdateModel, Write as _, WriteError},
     },
     fleet::{
         Fleet, Seen,
-        check::{AskError, RUNNING_MAX, Target, Unsaved},
+        check::{AskError, CheckedModel, RUNNING_MAX, Unsaved},
     },
 };
 
@@ -40,14 +40,14 @@ const ROUTER: &str = "router";
 #[derive(Debug)]
 pub struct Wanted {
     /// What is checked.
-    pub subject: Subject,
+    pub subject: CheckSubject,
     /// Who checks.
     pub routers: Routers,
 }
 
 /// What is checked.
 #[derive(Debug)]
-pub enum Subject {
+pub enum CheckSubject {
     /// A registered model.
     Registered(ModelName),
     /// A model that is new.
@@ -102,8 +102,8 @@ pub enum CheckError {
 
 /// What routers are asked, and the credential that goes with it.
 #[derive(Debug)]
-struct Question {
-    target: Target,
+struct CheckQuestion {
+    target: CheckedModel,
     credential: Option<SetCredential>,
     endpoints: usize,
 }
@@ -138,24 +138,24 @@ pub async fn check(
     Ok(join_all(asked).await.into_iter().flatten().collect())
 }
 
-fn question(subject: Subject, state: &State) -> Result<Question, WriteError> {
+fn question(subject: CheckSubject, state: &State) -> Result<CheckQuestion, WriteError> {
     let fresh = CredentialId::random();
     let (write, name, is_named) = match subject {
-        Subject::Registered(name) => {
+        CheckSubject::Registered(name) => {
             let Some(stored) = state.models.get(&name) else {
                 return Err(WriteError::NotFound(name.into()));
             };
-            return Ok(Question {
+            return Ok(CheckQuestion {
                 endpoints: stored.value.spec.uris().count(),
-                target: Target::Registered(name),
+                target: CheckedModel::Registered(name),
                 credential: None,
             });
         }
-        Subject::New { write, is_named } => {
+        CheckSubject::New { write, is_named } => {
             let verdict = write.judge(state, fresh)?;
             (verdict.change, verdict.name, is_named)
         }
-        Subject::Edited(write) => {
+        CheckSubject::Edited(write) => {
             let verdict = write.judge(state, fresh)?;
             (verdict.change, verdict.name, true)
         }
@@ -168,17 +168,17 @@ fn question(subject: Subject, state: &State) -> Result<Question, WriteError> {
             None => return Err(WriteError::NotFound(name.into())),
         },
     };
-    let is_token_dropped = matches!(credential, Credential::Dropped);
-    Ok(Question {
+    let is_token_dropped = matches!(credential, ModelCredential::Dropped);
+    Ok(CheckQuestion {
         endpoints: model.spec.uris().count(),
-        target: Target::Unsaved(Arc::new(Unsaved {
+        target: CheckedModel::Unsaved(Arc::new(Unsaved {
             model,
             is_named,
             is_token_dropped,
         })),
         credential: match credential {
-            Credential::Set(set) => Some(set),
-            Credential::None | Credential::Dropped => None,
+            ModelCredential::Set(set) => Some(set),
+            ModelCredential::None | ModelCredential::Dropped => None,
         },
     })
 }
@@ -216,7 +216,7 @@ enum Obstacle {
 fn obstacle(seen: &Seen) -> Option<Obstacle> {
     if !seen.can_check {
         Some(Obstacle::TooOld)
-    } else if matches!(seen.mode, Mode::Withheld(_)) || seen.report.history_refusal.is_some() {
+    } else if matches!(seen.mode, WelcomeMode::Withheld(_)) || seen.report.history_refusal.is_some() {
         // It takes no API token from a registry that it does not follow.
         Some(Obstacle::OtherHistory)
     } else {
@@ -224,7 +224,13 @@ fn obstacle(seen: &Seen) -> Option<Obstacle> {
     }
 }
 
-async fn ask(fleet: &Arc<Fleet>, router: &Seen, question: &Question, until: Instant, wait: Instant) -> Vec<Checked> {
+async fn ask(
+    fleet: &Arc<Fleet>,
+    router: &Seen,
+    question: &CheckQuestion,
+    until: Instant,
+    wait: Instant,
+) -> Vec<Checked> {
     let (id, _) = &router.key;
     let found = match obstacle(router) {
         Some(obstacle) => Err(obstacle),
@@ -243,11 +249,11 @@ async fn ask(fleet: &Arc<Fleet>, router: &Seen, question: &Question, until: Inst
 async fn found(
     fleet: &Arc<Fleet>,
     router: &Seen,
-    question: &Question,
+    question: &CheckQuestion,
     until: Instant,
     wait: Instant,
 ) -> Result<Vec<EndpointCheck>, Obstacle> {
-    let Question { target, credential, .. } = question;
+    let CheckQuestion { target, credential, .. } = question;
     // Under an id of its own: it is this check's alone.
     let credential = credential.clone().map(|credential| SetCredential {
         id: CredentialId::random(),

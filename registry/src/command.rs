@@ -14,7 +14,7 @@ use tokio::{runtime::Builder, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    commit::{self, Begun, CommitError, OpenError},
+    commit::{self, BegunLife, CommitError, OpenError},
     config::Command,
     control::ControlError,
     domain::{items::Retention, life::NewLife, state::State},
@@ -131,7 +131,7 @@ async fn read(database: &Path) -> Result<State, CommandError> {
 }
 
 /// Begins a new life of a database that no registry runs on, in the way that a registry does.
-async fn begin_life(database: &Path, new: NewLife) -> Result<Begun, CommandError> {
+async fn begin_life(database: &Path, new: NewLife) -> Result<BegunLife, CommandError> {
     let (writer, commit) = commit::open(database, Retention::default()).await?;
     let (stop, mut writing) = (CancellationToken::new(), JoinSet::new());
     writing.spawn(writer.run(stop.clone()));

@@ -25,11 +25,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use self::life::Begun;
+pub use self::life::BegunLife;
 use self::{
     doubt::Doubt,
     job::{Draft, Job, Typed},
-    life::Begin,
+    life::LifeRequest,
 };
 use crate::{
     domain::{
@@ -45,7 +45,7 @@ use crate::{
     telemetry::CommitMetrics,
     wire::{
         stored::StoredError,
-        write::{Asked, WriteAnswer as _, WriteRequest},
+        write::{ParsedWrite, WriteAnswer as _, WriteRequest},
     },
 };
 
@@ -222,7 +222,7 @@ impl Commit {
     /// # Cancel safety
     ///
     /// Dropped early, the write is made or not; it is never made in part.
-    pub async fn submit<R: WriteRequest>(&self, asked: Asked<R>) -> Result<Written<R::Answer>, CommitError> {
+    pub async fn submit<R: WriteRequest>(&self, asked: ParsedWrite<R>) -> Result<Written<R::Answer>, CommitError> {
         // What goes back needs the storage, which is the writer's.
         if asked.validate_only && asked.write.goes_back_to().is_none() {
             return check::<R>(&self.state(), &asked.write);
@@ -252,9 +252,9 @@ impl Commit {
     /// # Cancel safety
     ///
     /// Dropped early, the life begins or does not.
-    pub async fn begin_life(&self, new: NewLife) -> Result<Begun, CommitError> {
+    pub async fn begin_life(&self, new: NewLife) -> Result<BegunLife, CommitError> {
         let (reply, answer) = oneshot::channel();
-        let job = Box::new(Begin::new(new, reply));
+        let job = Box::new(LifeRequest::new(new, reply));
         self.queue.send(job).await.map_err(|_ended| CommitError::Ended)?;
         answer.await.unwrap_or(Err(CommitError::OutcomeUnknown))
     }

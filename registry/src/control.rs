@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use switchboard::{names::StoreId, service::chain::Chain};
 
 use crate::{
-    commit::{Begun, Commit, CommitError},
+    commit::{BegunLife, Commit, CommitError},
     domain::life::{LifeCause, Mark, MarkError, NewLife},
     feed::withheld::Withheld,
     store::companion,
@@ -76,8 +76,8 @@ pub struct LifeReply {
     pub revision: i64,
 }
 
-impl From<Begun> for LifeReply {
-    fn from(begun: Begun) -> Self {
+impl From<BegunLife> for LifeReply {
+    fn from(begun: BegunLife) -> Self {
         Self {
             store: begun.store.to_string(),
             incarnation_number: begun.incarnation.number,

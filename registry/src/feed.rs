@@ -20,7 +20,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use switchboard::{
     history::View,
-    stream::{Hello, Mode, Resume, Welcome},
+    stream::{Hello, Resume, Welcome, WelcomeMode},
 };
 use tokio::{
     select,
@@ -34,7 +34,7 @@ use self::{
     follower::Follower,
     frame::Frame,
     shelf::Shelf,
-    stream::{Begin, Frames, Keeper, Line, Source},
+    stream::{FrameSource, Frames, Keeper, Line, StreamStart},
     welcome::ResumeError,
     withheld::Withheld,
 };
@@ -208,12 +208,12 @@ impl Feed {
         let mode = welcome::for_router(resume, want_snapshot, &state.items);
         let mut member = self.fleet.join(hello, mode)?;
         let _withheld = match mode {
-            Mode::Withheld(why) => Some(self.withheld.enter(why, resume)),
-            Mode::Resumed | Mode::Snapshot(_) => None,
+            WelcomeMode::Withheld(why) => Some(self.withheld.enter(why, resume)),
+            WelcomeMode::Resumed | WelcomeMode::Snapshot(_) => None,
         };
-        let is_judged = !matches!(mode, Mode::Withheld(_));
+        let is_judged = !matches!(mode, WelcomeMode::Withheld(_));
         let silence_max = self.heartbeat.mul_f64(2.5);
-        let begin = Begin {
+        let begin = StreamStart {
             orders: member.orders(),
             ..self.begin(resume, mode, &state, View::Router)
         };
@@ -231,14 +231,14 @@ impl Feed {
     }
 
     /// The beginning of a stream that was judged by `state`.
-    fn begin(&self, resume: Resume, mode: Mode, state: &State, view: View) -> Begin {
+    fn begin(&self, resume: Resume, mode: WelcomeMode, state: &State, view: View) -> StreamStart {
         let welcome = Welcome {
             head: state.items.cursor(view),
             oldest_resumable: state.items.oldest_resumable(),
             heartbeat: self.heartbeat,
             mode,
         };
-        Begin {
+        StreamStart {
             welcome: Frame::Welcome(welcome),
             follower: Follower::new(view, resume, &welcome),
             orders: None,
@@ -259,7 +259,7 @@ impl Feed {
     where
         Keeping: Future<Output = Result<(), FeedError>> + Send + 'static,
     {
-        let source = Source {
+        let source = FrameSource {
             published: self.published.clone(),
             bell: self.bells.next(),
             shelf: Arc::clone(&self.shelf),

@@ -18,14 +18,14 @@ use parking_lot::{Mutex, MutexGuard};
 use switchboard::{
     names::{Group, InstanceId, RouterId},
     resource::model::Model,
-    stream::{Findings, Hello, Mode, Report},
+    stream::{Findings, Hello, Report, WelcomeMode},
 };
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    check::{Checks, Order},
-    health::{EndpointHealth, Health},
+    check::{CheckOrder, RunningChecks},
+    health::{EndpointHealth, FleetHealth},
     news::{News, news_since},
     pace::Pace,
     waiter::Wait,
@@ -47,21 +47,21 @@ const TELL_AT_ONCE: u32 = 10;
 pub struct FleetFull;
 
 /// One process of a router.
-pub type Key = (RouterId, InstanceId);
+pub type RouterInstance = (RouterId, InstanceId);
 
 /// The routers that are connected.
 #[derive(Debug, Default)]
 pub struct Fleet {
     streams: Mutex<Streams>,
     /// Apart, since it may be large: nobody who reads it holds up a report. Locked after `streams`, if both are.
-    health: Mutex<Health>,
+    health: Mutex<FleetHealth>,
     /// Locked after `streams`, if both are.
-    checks: Checks,
+    checks: RunningChecks,
 }
 
 #[derive(Debug, Default)]
 struct Streams {
-    by_router: BTreeMap<Key, Connected>,
+    by_router: BTreeMap<RouterInstance, Connected>,
     /// Tells a stream from an earlier one of the same process.
     joined: u64,
     waits: BTreeMap<u64, Wait>,
@@ -73,11 +73,11 @@ struct Connected {
     stream: u64,
     group: Group,
     build: Box<str>,
-    mode: Mode,
+    mode: WelcomeMode,
     since: Instant,
     replaced: CancellationToken,
     can_check: bool,
-    orders: mpsc::Sender<Order>,
+    orders: mpsc::Sender<CheckOrder>,
     newest: Arc<Report>,
     reported: Option<Instant>,
 }
@@ -86,13 +86,13 @@ struct Connected {
 #[derive(Debug, Clone)]
 pub struct Seen {
     /// Which it is.
-    pub key: Key,
+    pub key: RouterInstance,
     /// What it belongs to.
     pub group: Group,
     /// The version of its program.
     pub build: Box<str>,
     /// How its stream began.
-    pub mode: Mode,
+    pub mode: WelcomeMode,
     /// How long it is connected.
     pub connected: Duration,
     /// How old its newest report is. `None`: none has come yet.
@@ -109,10 +109,10 @@ pub struct Seen {
 #[derive(Debug)]
 pub struct Member {
     fleet: Arc<Fleet>,
-    key: Key,
+    key: RouterInstance,
     stream: u64,
     replaced: CancellationToken,
-    orders: Option<mpsc::Receiver<Order>>,
+    orders: Option<mpsc::Receiver<CheckOrder>>,
     /// The router has said that it shuts down.
     is_leaving: bool,
     voice: Mutex<Voice>,
@@ -135,7 +135,7 @@ impl Fleet {
     /// # Errors
     ///
     /// [`FleetFull`] when [`ROUTERS_MAX`] are connected.
-    pub fn join(self: &Arc<Self>, hello: Hello, mode: Mode) -> Result<Member, FleetFull> {
+    pub fn join(self: &Arc<Self>, hello: Hello, mode: WelcomeMode) -> Result<Member, FleetFull> {
         let Hello {
             router,
             instance,
@@ -178,7 +178,7 @@ impl Fleet {
             self.checks.forget(older.stream);
             self.health().forget(older.stream);
         }
-        if let Mode::Withheld(why) = mode {
+        if let WelcomeMode::Withheld(why) = mode {
             tracing::warn!(
                 router.id = %router, router.instance = %instance, router.build = %build, reason = ?why,
                 "router `{router}` is connected, but its history contradicts this registry's: it gets no configuration"
@@ -214,7 +214,7 @@ impl Fleet {
 
     /// The connected routers behind `after`, by id, then instance; at most `count` of them.
     #[must_use]
-    pub fn routers(&self, after: Option<&Key>, count: usize) -> Vec<Seen> {
+    pub fn routers(&self, after: Option<&RouterInstance>, count: usize) -> Vec<Seen> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let streams = self.lock();
         let routers = streams.by_router.range((from, Bound::Unbounded)).take(count);
@@ -251,7 +251,7 @@ impl Fleet {
         newest.collect()
     }
 
-    fn health(&self) -> MutexGuard<'_, Health> {
+    fn health(&self) -> MutexGuard<'_, FleetHealth> {
         self.health.lock()
     }
 
@@ -262,7 +262,7 @@ impl Fleet {
 
 impl Streams {
     /// Another process under the same router id.
-    fn twin_of(&self, key: &Key) -> Option<InstanceId> {
+    fn twin_of(&self, key: &RouterInstance) -> Option<InstanceId> {
         let (id, _) = key;
         let before = self.by_router.range(..key).next_back();
         let after = self.by_router.range((Bound::Excluded(key), Bound::Unbounded)).next();
@@ -281,7 +281,7 @@ impl Member {
     }
 
     /// The checks that the router is asked for, to be sent down its stream. Taken once.
-    pub fn orders(&mut self) -> Option<mpsc::Receiver<Order>> {
+    pub fn orders(&mut self) -> Option<mpsc::Receiver<CheckOrder>> {
         self.orders.take()
     }
 
@@ -421,11 +421,11 @@ impl Drop for Member {
     }
 }
 
-const fn mode_name(mode: Mode) -> &'static str {
+const fn mode_name(mode: WelcomeMode) -> &'static str {
     match mode {
-        Mode::Resumed => "resumed",
-        Mode::Snapshot(_) => "snapshot",
-        Mode::Withheld(_) => "withheld",
+        WelcomeMode::Resumed => "resumed",
+        WelcomeMode::Snapshot(_) => "snapshot",
+        WelcomeMode::Withheld(_) => "withheld",
     }
 }
 

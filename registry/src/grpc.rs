@@ -18,12 +18,12 @@ use tonic::{
 
 use crate::{
     commit::{Commit, CommitError, Written},
-    wire::write::{Asked, WriteRequest},
+    wire::write::{ParsedWrite, WriteRequest},
 };
 
 /// Has a write made and answers it.
 async fn write<R: WriteRequest>(commit: &Commit, request: Request<R>) -> Result<Response<R::Answer>, Status> {
-    let asked = Asked::read(request.into_inner());
+    let asked = ParsedWrite::read(request.into_inner());
     let done = commit.submit(asked).await.map_err(failure)?;
     Ok(written(done))
 }

@@ -26,19 +26,19 @@ use switchboard::{digest::ChainDigest, failpoint, names::Revision};
 
 pub use self::{
     error::{Kind, StoreError},
-    file::{Held, companion, create_new, hold, remove, sync},
+    file::{LockedDatabase, companion, create_new, hold, remove, sync},
     history::{History, PastChange, PastChanges, Query},
-    inspect::{Identity, copy_into, inspect, settle},
+    inspect::{DatabaseIdentity, copy_into, inspect, settle},
     load::{Loaded, StoredCredential},
     open::path_of,
     swap::{folder_of, swap_in},
 };
 use crate::domain::{
     actor::Actor,
-    credential::Credential,
+    credential::ModelCredential,
     items::{Cut, Retention},
     repeat::{Remembered, RepeatKey},
-    state::Applied,
+    state::RevisionEffect,
     write::OldValue,
 };
 
@@ -66,7 +66,7 @@ struct Head {
 #[derive(Debug)]
 pub struct Batch<'a> {
     /// Revisions that follow the newest one.
-    pub revisions: &'a [Applied],
+    pub revisions: &'a [RevisionEffect],
     /// Who made them.
     pub actor: Actor,
     /// The writes that can be repeated.
@@ -307,11 +307,11 @@ async fn say(connection: &mut SqliteConnection, sql: &'static str) -> Result<(),
     sqlx::query(sql).execute(connection).await.map(drop)
 }
 
-const fn credential_state(credential: &Credential) -> &'static str {
+const fn credential_state(credential: &ModelCredential) -> &'static str {
     match credential {
-        Credential::None => "none",
-        Credential::Set(_) => "set",
-        Credential::Dropped => "dropped",
+        ModelCredential::None => "none",
+        ModelCredential::Set(_) => "set",
+        ModelCredential::Dropped => "dropped",
     }
 }
 

@@ -32,7 +32,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Span;
 
-use self::run::{Audience, Run};
+use self::run::{Audience, RunningCall};
 use self::walk::{Choosing, Walk};
 pub use self::{
     answering::{Answering, Completion},
@@ -141,7 +141,7 @@ impl Calls {
             deadline: walk.deadline(),
             slow_caller: self.limits.patience.slow_caller,
         };
-        let run = Run {
+        let run = RunningCall {
             calls: self.clone(),
             walk,
             request_id: request_id.clone(),

@@ -37,7 +37,7 @@ const ENDPOINTS_AT_ONCE: usize = 4;
 
 /// A model whose servers are checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Subject {
+pub struct CheckedServers {
     /// How to call it.
     pub spec: Spec,
     /// Its credential.
@@ -50,7 +50,7 @@ pub struct Spec {
     /// What the model is.
     pub model: Arc<ModelSpec>,
     /// The name by which the servers know it.
-    pub identifier: Identifier,
+    pub identifier: NameOnServers,
     /// How its servers prove who they are.
     pub tls: Option<Arc<Tls>>,
 }
@@ -60,9 +60,9 @@ impl Spec {
     #[must_use]
     pub fn new(model: &Arc<ModelSpec>, name: Option<&ModelName>) -> Self {
         let identifier = match (model.sent_identifier(), name) {
-            (Some(given), _) => Identifier::Given(given.to_owned()),
-            (None, Some(name)) => Identifier::Default(name.id().to_owned()),
-            (None, None) => Identifier::None,
+            (Some(given), _) => NameOnServers::Given(given.to_owned()),
+            (None, Some(name)) => NameOnServers::Default(name.id().to_owned()),
+            (None, None) => NameOnServers::None,
         };
         Self {
             identifier,
@@ -74,7 +74,7 @@ impl Spec {
 
 /// The name by which servers know a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Identifier {
+pub enum NameOnServers {
     /// The administrator gave it.
     Given(String),
     /// Nobody gave one: the server's list decides with the model's own id, which is sent where the list tells nothing.
@@ -175,7 +175,7 @@ impl Checker {
     /// # Cancel safety
     ///
     /// Dropped, all connections are closed.
-    pub async fn check(&self, subject: &Subject, deadline: Instant) -> Vec<Finding> {
+    pub async fn check(&self, subject: &CheckedServers, deadline: Instant) -> Vec<Finding> {
         let Ok(Ok(_place)) = timeout_at(deadline, self.places.acquire()).await else {
             return vec![Finding::late()];
         };
@@ -186,7 +186,7 @@ impl Checker {
         stream::iter(checks).buffered(ENDPOINTS_AT_ONCE).collect().await
     }
 
-    async fn endpoint(&self, subject: &Subject, endpoint: &EndpointUri, deadline: Instant) -> Finding {
+    async fn endpoint(&self, subject: &CheckedServers, endpoint: &EndpointUri, deadline: Instant) -> Finding {
         if Instant::now() >= deadline {
             return Finding {
                 endpoint: Some(endpoint.clone()),

@@ -45,11 +45,11 @@ const METRICS: &str = "/metrics";
 pub struct Prober {
     current: Arc<Current>,
     upstream: Upstream,
-    counts: Family<OfOutcome, Counter>,
+    counts: Family<ProbeLabels, Counter>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfOutcome {
+struct ProbeLabels {
     outcome: &'static str,
 }
 
@@ -119,7 +119,7 @@ impl Prober {
             Probed::Passed => "passed",
             Probed::Failed(_) => "failed",
         };
-        self.counts.get_or_create_owned(&OfOutcome { outcome }).inc();
+        self.counts.get_or_create_owned(&ProbeLabels { outcome }).inc();
         self.upstream.models().probed(server.identity, probed);
         if let Probed::Passed = probed {
             // Each is worth little alone, and nothing if it is late.

@@ -25,7 +25,7 @@ const CODE_GENERATIONS: &str = "code_generations";
 
 /// For which model a prompt is made.
 #[derive(Debug, Clone, Copy)]
-pub struct Target {
+pub struct PromptTarget {
     /// Its family.
     pub family: &'static Family,
     /// How it completes code.
@@ -112,7 +112,7 @@ pub enum InputNotSupported {
 pub fn render<'a>(
     request: &'a Request,
     feature: &FeatureName,
-    target: &Target,
+    target: &PromptTarget,
 ) -> Result<Prompt<'a>, InputNotSupported> {
     let family = &target.family.machine_name;
     let format = Format::of(target.family);
@@ -143,7 +143,7 @@ pub fn render<'a>(
 }
 
 /// The caller's options, else those of the kind of task, else the family's; never more tokens than the model may write.
-fn options(request: &Request, feature: &FeatureName, format: &Format, target: &Target) -> Options {
+fn options(request: &Request, feature: &FeatureName, format: &Format, target: &PromptTarget) -> Options {
     let is_completion = matches!(&request.input, Input::Infill(infill) if infill.instruction.is_empty());
     let is_generation =
         !is_completion && (feature.id() == CODE_GENERATIONS || matches!(request.input, Input::Infill(_)));

@@ -30,7 +30,7 @@ pub struct Patience {
 
 /// How far an answer has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Progress {
+pub struct AnswerProgress {
     /// How many pieces were handed over: near enough to tokens, since servers send about one at a time.
     pub sent: u64,
     /// Why the answer ended. From then on it is complete, whatever happens to the connection.
@@ -71,7 +71,7 @@ impl From<PendingError> for RelayError {
 /// # Cancel safety
 ///
 /// Nothing is lost.
-pub async fn first_token(answer: &mut Answer, progress: &mut Progress) -> Result<Event, UpstreamError> {
+pub async fn first_token(answer: &mut Answer, progress: &mut AnswerProgress) -> Result<Event, UpstreamError> {
     loop {
         match answer.next().await?.ok_or(UpstreamError::Truncated)? {
             // What a prompt costs is often told before anything is generated: no reason to believe that the model answers.
@@ -96,7 +96,7 @@ pub async fn relay(
     first: Event,
     caller: &Sender,
     patience: Patience,
-    progress: &mut Progress,
+    progress: &mut AnswerProgress,
 ) -> Result<(), RelayError> {
     let mut event = first;
     let mut silence = Silence::new(patience.idle);
@@ -163,7 +163,7 @@ impl Silence {
 }
 
 /// Reads what servers send behind the finish reason: usage, and the mark of the end.
-async fn epilogue(answer: &mut Answer, progress: &mut Progress) {
+async fn epilogue(answer: &mut Answer, progress: &mut AnswerProgress) {
     while let Ok(Some(event)) = answer.next().await {
         match event {
             Event::Usage(usage) => progress.usage = Some(usage),

@@ -37,7 +37,7 @@ use self::{
     answer::Answer,
     clients::{Clients, Dialling},
     connector::{DialError, Marker},
-    dialect::{Decoder, Post, Reply, Whole},
+    dialect::{Decoder, Post, ReplyShape, Whole},
     metrics::UpstreamMetrics,
     names::Names,
 };
@@ -134,12 +134,12 @@ impl Upstream {
     /// Dropping the future, and later the answer, closes the connection at once.
     pub async fn post(&self, call: Outgoing<'_>, post: &Post) -> Result<Answer, UpstreamError> {
         let asks_usage = post.may_ask_usage() && !self.remembered().contains(call.endpoint);
-        let mut response = self.send(call, post, Reply::Stream { asks_usage }).await;
+        let mut response = self.send(call, post, ReplyShape::Stream { asks_usage }).await;
         if let Err(UpstreamError::Rejected { status: 400, rejection }) = response
             && asks_usage
             && rejection.names_usage
         {
-            response = self.send(call, post, Reply::Stream { asks_usage: false }).await;
+            response = self.send(call, post, ReplyShape::Stream { asks_usage: false }).await;
             // Only what helped is remembered: a refusal may name anything that the request holds.
             if response.is_ok() {
                 let mut remembered = self.remembered();
@@ -162,19 +162,24 @@ impl Upstream {
     ///
     /// Dropping the future closes the connection at once.
     pub async fn ask(&self, call: Outgoing<'_>, post: &Post) -> Result<Whole, UpstreamError> {
-        let response = self.send(call, post, Reply::Whole).await?;
+        let response = self.send(call, post, ReplyShape::Whole).await?;
         let body = answer::whole(response.into_body()).await?;
         Ok(dialect::whole(post.platform(), &body)?)
     }
 
-    async fn send(&self, call: Outgoing<'_>, post: &Post, reply: Reply) -> Result<Response<Incoming>, UpstreamError> {
+    async fn send(
+        &self,
+        call: Outgoing<'_>,
+        post: &Post,
+        reply: ReplyShape,
+    ) -> Result<Response<Incoming>, UpstreamError> {
         // A server's own name of a model always fits; no server knows another.
         let uri = post.uri(call.endpoint, call.identifier);
         let uri = uri.map_err(|_malformed| UpstreamError::NotFound)?;
         let body = post.body(call.identifier, reply);
         let kind = match reply {
-            Reply::Stream { .. } => EVENT_STREAM,
-            Reply::Whole => JSON,
+            ReplyShape::Stream { .. } => EVENT_STREAM,
+            ReplyShape::Whole => JSON,
         };
         let clients = self.clients.dialling(Dialling {
             tls: call.tls.cloned(),

@@ -53,10 +53,10 @@ fn no_changed_byte_no_shorter_file_and_no_other_place_opens() {
         }
         assert!(sealer.open(PLACE, &sealed[..place]).is_err(), "{place} bytes of it");
     }
-    assert_eq!(sealer.open(b"elsewhere", &sealed).unwrap_err(), OpenError::Refused);
-    assert_eq!(sealer.open(b"", &sealed).unwrap_err(), OpenError::Refused);
+    assert_eq!(sealer.open(b"elsewhere", &sealed).unwrap_err(), UnsealError::Refused);
+    assert_eq!(sealer.open(b"", &sealed).unwrap_err(), UnsealError::Refused);
     let longer = [&sealed[..], &[0]].concat();
-    assert_eq!(sealer.open(PLACE, &longer).unwrap_err(), OpenError::Refused);
+    assert_eq!(sealer.open(PLACE, &longer).unwrap_err(), UnsealError::Refused);
 }
 
 #[test]
@@ -65,15 +65,15 @@ fn a_refusal_says_as_much_as_can_be_known() {
     let sealed = sealer.seal(PLACE, b"hello").unwrap();
     let mut newer = sealed.clone();
     newer[MAGIC.len()] = 2;
-    assert_eq!(sealer.open(PLACE, &newer).unwrap_err(), OpenError::UnknownFormat(2));
+    assert_eq!(sealer.open(PLACE, &newer).unwrap_err(), UnsealError::UnknownFormat(2));
     for other in [&b""[..], b"swb sea", b"not sealed at all", &sealed[..10]] {
-        assert_eq!(sealer.open(PLACE, other).unwrap_err(), OpenError::NotSealed);
+        assert_eq!(sealer.open(PLACE, other).unwrap_err(), UnsealError::NotSealed);
     }
     let another = self::sealer(&[("k2", &counting())]);
     let error = another.open(PLACE, &sealed).unwrap_err();
     assert!(error.to_string().contains("`k1`"), "{error}");
     let same_id = self::sealer(&[("k1", &"0".repeat(64))]);
-    assert_eq!(same_id.open(PLACE, &sealed).unwrap_err(), OpenError::Refused);
+    assert_eq!(same_id.open(PLACE, &sealed).unwrap_err(), UnsealError::Refused);
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn after_a_rotation_the_old_key_opens_and_the_new_one_seals() {
     assert_eq!(**rotated.open(PLACE, &sealed).unwrap(), *b"hello");
     let sealed = rotated.seal(PLACE, b"hello").unwrap();
     assert_eq!(**after.open(PLACE, &sealed).unwrap(), *b"hello");
-    assert!(matches!(before.open(PLACE, &sealed), Err(OpenError::UnknownKey(_))));
+    assert!(matches!(before.open(PLACE, &sealed), Err(UnsealError::UnknownKey(_))));
 }
 
 #[test]
@@ -150,5 +150,5 @@ fn a_key_file_is_its_owners_alone() {
 #[test]
 fn keys_are_never_printed() {
     let printed = format!("{:?}", sealer(&[("k1", &counting()), ("k0", &"ab".repeat(32))]));
-    assert_eq!(printed, "Sealer { active: Key(k1), retired: [Key(k0)] }");
+    assert_eq!(printed, "Sealer { active: SealKey(k1), retired: [SealKey(k0)] }");
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::fields::{Fields, REASON_MAX, from_span};
+use super::fields::{REASON_MAX, ReportFields, from_span};
 use crate::{
     duration,
     endpoint::EndpointUri,
@@ -153,7 +153,7 @@ impl TryFrom<&registry::CheckResult> for Findings {
     type Error = Violations;
 
     fn try_from(wire: &registry::CheckResult) -> Result<Self, Violations> {
-        let mut fields = Fields::default();
+        let mut fields = ReportFields::default();
         let id = fields.take("check_result.check_id", CheckId::parse(&wire.check_id));
         fields.at_most("check_result.checks", wire.checks.len(), Self::ENDPOINTS_MAX);
         let checks = wire.checks.iter().take(Self::ENDPOINTS_MAX).enumerate();
@@ -222,7 +222,7 @@ impl From<&CheckedStep> for registry::CheckStep {
     }
 }
 
-impl Fields {
+impl ReportFields {
     fn at_most(&mut self, field: &str, count: usize, most: usize) {
         if count > most {
             let description = format!("must list at most {most}");

@@ -20,11 +20,11 @@ pub(super) const REASON_MAX: usize = 63;
 
 /// Reads the fields of what a router says, and collects what is wrong with them.
 #[derive(Default)]
-pub(super) struct Fields {
+pub(super) struct ReportFields {
     pub(super) violations: Violations,
 }
 
-impl Fields {
+impl ReportFields {
     pub(super) fn take<T, E: std::fmt::Display>(&mut self, field: &str, parsed: Result<T, E>) -> Option<T> {
         parsed
             .map_err(|error| {

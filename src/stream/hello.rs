@@ -1,6 +1,6 @@
 //! A router introduces itself.
 
-use super::fields::{Fields, TEXT_MAX};
+use super::fields::{ReportFields, TEXT_MAX};
 use crate::{
     capability,
     history::Cursor,
@@ -67,7 +67,7 @@ impl TryFrom<&registry::Hello> for Hello {
     type Error = Violations;
 
     fn try_from(wire: &registry::Hello) -> Result<Self, Violations> {
-        let mut fields = Fields::default();
+        let mut fields = ReportFields::default();
         let router = fields.take("hello.router_id", RouterId::parse(&wire.router_id));
         let instance = fields.take("hello.instance", InstanceId::parse(&wire.instance));
         let group = fields.take("hello.group", Group::parse(&wire.group));
@@ -107,7 +107,7 @@ impl From<&Hello> for registry::Hello {
     }
 }
 
-impl Fields {
+impl ReportFields {
     fn capabilities<'a>(&mut self, wire: &'a [String]) -> Option<&'a [String]> {
         let is_word = |text: &String| text.len() <= CAPABILITY_MAX && text.bytes().all(|byte| byte.is_ascii_graphic());
         if wire.len() > CAPABILITIES_MAX || !wire.iter().all(is_word) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::fields::{Fields, REASON_MAX, TEXT_MAX, from_span};
+use super::fields::{REASON_MAX, ReportFields, TEXT_MAX, from_span};
 use crate::{
     endpoint::EndpointUri,
     history::Cursor,
@@ -138,7 +138,7 @@ impl TryFrom<&registry::Report> for Report {
     type Error = Violations;
 
     fn try_from(wire: &registry::Report) -> Result<Self, Violations> {
-        let mut fields = Fields::default();
+        let mut fields = ReportFields::default();
         let applied = fields.cursor("report.applied", wire.applied.as_ref());
         let received = fields.cursor("report.received", wire.received.as_ref());
         let persisted = fields.cursor("report.persisted", wire.persisted.as_ref());
@@ -243,7 +243,7 @@ impl From<EndpointState> for types::EndpointState {
     }
 }
 
-impl Fields {
+impl ReportFields {
     fn held_total(&mut self, total: i32, listed: usize) -> usize {
         match usize::try_from(total) {
             Ok(total) if total >= listed => total,

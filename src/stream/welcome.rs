@@ -22,12 +22,12 @@ pub struct Welcome {
     /// How often bookmarks come.
     pub heartbeat: Duration,
     /// What follows.
-    pub mode: Mode,
+    pub mode: WelcomeMode,
 }
 
 /// What follows a welcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub enum WelcomeMode {
     /// Deltas from the follower's cursor on, or from the head if it has none.
     Resumed,
     /// A snapshot, then deltas.
@@ -87,7 +87,7 @@ impl Welcome {
                 Duration::ZERO => Self::HEARTBEAT_DEFAULT,
                 heartbeat => heartbeat.min(Self::HEARTBEAT_MAX),
             },
-            mode: Mode::read(wire)?,
+            mode: WelcomeMode::read(wire)?,
         })
     }
 }
@@ -105,7 +105,7 @@ impl From<Welcome> for registry::Welcome {
     }
 }
 
-impl Mode {
+impl WelcomeMode {
     /// How a stream begins, and why it is not resumed.
     #[must_use]
     pub const fn to_wire(self) -> (registry::Mode, registry::ModeReason) {

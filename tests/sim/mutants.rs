@@ -16,7 +16,7 @@ use switchboard::{
 use switchboard_router::{
     catalog::ModelState,
     subscription::{
-        compile::{Compiled, Credentials, Held, HeldWhy, Used, compile},
+        compile::{Compiled, CredentialsById, Held, HeldWhy, Used, compile},
         received::Received,
     },
 };
@@ -235,7 +235,7 @@ impl Compiler {
         }
     }
 
-    pub(crate) fn compile(&self, received: &Received, used: &Used, credentials: &Credentials) -> Compiled {
+    pub(crate) fn compile(&self, received: &Received, used: &Used, credentials: &CredentialsById) -> Compiled {
         let mut compiled = compile(received, used, credentials);
         if self.mutant == Some(Mutant::ReplacedInUse) {
             self.replace(received, &mut compiled);

@@ -25,7 +25,7 @@ use switchboard_registry::{feed::stream::Frames, fleet::uplink::UplinkError};
 use switchboard_router::{
     current::Current,
     subscription::{
-        compile::{Compiled, Credentials, Used},
+        compile::{Compiled, CredentialsById, Used},
         received::Received,
         surroundings::{self, Downward, Upward},
     },
@@ -150,7 +150,7 @@ impl surroundings::Surroundings for Surroundings {
         });
     }
 
-    fn compile(&self, received: &Received, used: &Used, credentials: &Credentials) -> Compiled {
+    fn compile(&self, received: &Received, used: &Used, credentials: &CredentialsById) -> Compiled {
         self.compiler.compile(received, used, credentials)
     }
 }

@@ -14,7 +14,7 @@ use switchboard::pb::{
 };
 use switchboard_registry::{
     commit::{Commit, CommitError},
-    wire::write::{Asked, WriteRequest},
+    wire::write::{ParsedWrite, WriteRequest},
 };
 use tokio::time::timeout;
 
@@ -374,7 +374,7 @@ fn update_etag(update: &UpdateModelRequest) -> &str {
 
 /// Has a write made.
 pub(crate) async fn submit<R: WriteRequest>(commit: &Commit, request: R) -> Outcome {
-    match commit.submit(Asked::read(request)).await {
+    match commit.submit(ParsedWrite::read(request)).await {
         Ok(written) => Outcome::Written {
             revision: written.revision,
             incarnation: written.incarnation,

@@ -6,7 +6,7 @@ use switchboard::{
 use super::*;
 use crate::fleet::Fleet;
 
-fn seen(id: &str, can_check: bool, mode: Mode, reported: Option<u64>) -> Seen {
+fn seen(id: &str, can_check: bool, mode: WelcomeMode, reported: Option<u64>) -> Seen {
     Seen {
         key: (RouterId::parse(id).unwrap(), InstanceId::random()),
         group: Group::default(),
@@ -20,8 +20,8 @@ fn seen(id: &str, can_check: bool, mode: Mode, reported: Option<u64>) -> Seen {
     }
 }
 
-const WELL: Mode = Mode::Snapshot(SnapshotWhy::First);
-const WITHHELD: Mode = Mode::Withheld(WithheldWhy::Ahead);
+const WELL: WelcomeMode = WelcomeMode::Snapshot(SnapshotWhy::First);
+const WITHHELD: WelcomeMode = WelcomeMode::Withheld(WithheldWhy::Ahead);
 
 fn chosen(seen: Vec<Seen>, routers: &Routers) -> Result<Vec<String>, CheckError> {
     let chosen = choose(seen, routers)?;
@@ -106,8 +106,8 @@ async fn a_router_that_is_silent_costs_its_time_and_no_more() {
     };
     let mut member = fleet.join(hello, WELL).unwrap();
     let mut orders = member.orders().unwrap();
-    let question = Question {
-        target: Target::Registered(ModelName::parse("models/a").unwrap()),
+    let question = CheckQuestion {
+        target: CheckedModel::Registered(ModelName::parse("models/a").unwrap()),
         credential: None,
         endpoints: 1,
     };

@@ -15,8 +15,8 @@ use crate::{
     domain::{
         items::ItemChange,
         repeat::{Fingerprint, Remembered, RepeatKey},
-        state::{Applied, State},
-        view::View as _,
+        state::{RevisionEffect, State},
+        view::WriteView as _,
         write::{OldValue, Revise as _},
     },
     store::StoreError,
@@ -35,7 +35,7 @@ pub(super) struct Draft {
     /// The state after them.
     pub(super) state: State,
     /// Their revisions.
-    pub(super) revisions: Vec<Applied>,
+    pub(super) revisions: Vec<RevisionEffect>,
     /// Those of them that can be repeated.
     pub(super) remembered: Vec<Remembered>,
     /// Earlier writes, of this round too, under the request ids that this round's writes have.

@@ -16,7 +16,7 @@ use crate::domain::{life::NewLife, repeat::RepeatKey};
 
 /// A life that has begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Begun {
+pub struct BegunLife {
     /// The store.
     pub store: StoreId,
     /// Its life.
@@ -27,14 +27,14 @@ pub struct Begun {
 
 /// A life that is to begin, with the one who waits for it.
 #[derive(Debug)]
-pub(super) struct Begin {
+pub(super) struct LifeRequest {
     new: NewLife,
-    begun: Option<Begun>,
-    reply: oneshot::Sender<Result<Begun, CommitError>>,
+    begun: Option<BegunLife>,
+    reply: oneshot::Sender<Result<BegunLife, CommitError>>,
 }
 
-impl Begin {
-    pub(super) const fn new(new: NewLife, reply: oneshot::Sender<Result<Begun, CommitError>>) -> Self {
+impl LifeRequest {
+    pub(super) const fn new(new: NewLife, reply: oneshot::Sender<Result<BegunLife, CommitError>>) -> Self {
         Self {
             new,
             begun: None,
@@ -43,7 +43,7 @@ impl Begin {
     }
 }
 
-impl Job for Begin {
+impl Job for LifeRequest {
     fn repeat_key(&self) -> Option<&RepeatKey> {
         None
     }
@@ -51,7 +51,7 @@ impl Job for Begin {
     fn judge(&mut self, draft: &mut Draft, now: SystemTime) {
         draft.revisions.push(draft.state.begin_life(&self.new, now));
         let items = &draft.state.items;
-        self.begun = Some(Begun {
+        self.begun = Some(BegunLife {
             store: items.store(),
             incarnation: items.incarnation(),
             revision: items.revision(),

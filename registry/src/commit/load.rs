@@ -13,7 +13,7 @@ use switchboard::{
 use super::OpenError;
 use crate::{
     domain::{
-        credential::Credential,
+        credential::ModelCredential,
         state::{Change, State},
     },
     store::Loaded,
@@ -28,7 +28,7 @@ pub(crate) fn state(loaded: Loaded) -> Result<State, OpenError> {
             ResourceName::Model(name) => loaded.credentials.get(name),
             ResourceName::Feature(_) | ResourceName::Settings => None,
         };
-        let credential = stored.map_or(&Credential::None, |stored| &stored.credential);
+        let credential = stored.map_or(&ModelCredential::None, |stored| &stored.credential);
         let change = stored::decode(&item.name, &item.value, credential).map_err(|source| OpenError::Resource {
             name: item.name.to_string(),
             source,

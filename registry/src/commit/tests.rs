@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::{domain::credential::Credential, store::Kind};
+use crate::{domain::credential::ModelCredential, store::Kind};
 
 /// A registry's writer on a database of its own.
 struct Running {
@@ -94,15 +94,15 @@ fn model(display_name: &str) -> registry::Model {
     }
 }
 
-fn create(model: registry::Model) -> Asked<registry::CreateModelRequest> {
-    Asked::read(registry::CreateModelRequest {
+fn create(model: registry::Model) -> ParsedWrite<registry::CreateModelRequest> {
+    ParsedWrite::read(registry::CreateModelRequest {
         model: Some(model),
         ..Default::default()
     })
 }
 
-fn assign(feature: &str, model: &str) -> Asked<registry::UpdateFeatureRequest> {
-    Asked::read(registry::UpdateFeatureRequest {
+fn assign(feature: &str, model: &str) -> ParsedWrite<registry::UpdateFeatureRequest> {
+    ParsedWrite::read(registry::UpdateFeatureRequest {
         feature: Some(registry::Feature {
             name: format!("features/{feature}"),
             provider: Some(types::Provider::SelfHosted.into()),
@@ -165,8 +165,8 @@ async fn a_restart_keeps_everything() {
     assert_eq!(after.settings, before.settings);
     assert_eq!(after.token_update_times, before.token_update_times);
     let token = |state: &State| match state.credential(&ModelName::parse("models/mistral").unwrap()) {
-        Credential::Set(set) => (set.id, set.origins.clone(), set.token.expose().to_owned()),
-        Credential::None | Credential::Dropped => panic!("the token is set"),
+        ModelCredential::Set(set) => (set.id, set.origins.clone(), set.token.expose().to_owned()),
+        ModelCredential::None | ModelCredential::Dropped => panic!("the token is set"),
     };
     assert_eq!(token(&after), token(&before));
 

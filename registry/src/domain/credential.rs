@@ -6,7 +6,7 @@ use switchboard::{endpoint::Origin, names::CredentialId, secret::ApiToken};
 
 /// Whether a model has an API token.
 #[derive(Debug, Clone, Default)]
-pub enum Credential {
+pub enum ModelCredential {
     /// None is wanted: calls carry none.
     #[default]
     None,

@@ -9,7 +9,7 @@ use switchboard::{
 };
 
 use super::{
-    credential::Credential,
+    credential::ModelCredential,
     items::{Item, ItemChange, Items, Past, Tombstone},
     life::{Life, NewLife},
 };
@@ -23,7 +23,7 @@ pub struct State {
     /// The resources as they are stored, streamed and hashed.
     pub items: Items,
     /// The credential of each model.
-    pub credentials: Arc<BTreeMap<ModelName, Credential>>,
+    pub credentials: Arc<BTreeMap<ModelName, ModelCredential>>,
     /// When each credential was set, cleared or dropped last. Absent: never.
     pub token_update_times: Arc<BTreeMap<ModelName, SystemTime>>,
     /// The models.
@@ -74,7 +74,7 @@ pub enum Change {
         /// The model.
         model: Model,
         /// The credential that it has now.
-        credential: Credential,
+        credential: ModelCredential,
         /// Whether the credential was set, cleared or dropped by this change.
         is_token_touched: bool,
     },
@@ -98,7 +98,7 @@ impl Change {
 
 /// What a revision did, for the store to keep.
 #[derive(Debug, Clone)]
-pub struct Applied {
+pub struct RevisionEffect {
     /// What is remembered of the revision.
     pub past: Past,
     /// What it did to each resource.
@@ -106,7 +106,7 @@ pub struct Applied {
     /// The items that these changes ended, by name: what was there before.
     pub before: BTreeMap<Arc<str>, Arc<Item>>,
     /// The credentials that it set, cleared or dropped.
-    pub credentials: Vec<(ModelName, Credential)>,
+    pub credentials: Vec<(ModelName, ModelCredential)>,
     /// The life of the store that it begins. `None`: it goes on with the present one.
     pub life: Option<Life>,
 }
@@ -137,7 +137,7 @@ impl State {
 
     /// Makes the next revision: these changes, each with the bytes by which it is stored, streamed and hashed, and these
     /// models deleted.
-    pub fn apply(&mut self, changes: Vec<(Change, Bytes)>, deleted: Vec<ModelName>, now: SystemTime) -> Applied {
+    pub fn apply(&mut self, changes: Vec<(Change, Bytes)>, deleted: Vec<ModelName>, now: SystemTime) -> RevisionEffect {
         // That of the revision before is not this one's.
         self.traceparent = None;
         let revision = self.items.revision().next();
@@ -170,7 +170,7 @@ impl State {
         }
         let ended = item_changes.iter().filter_map(|change| self.items.get(change.key()));
         let before = ended.map(|item| (Arc::clone(&item.key), Arc::clone(item))).collect();
-        Applied {
+        RevisionEffect {
             past: self.items.advance(item_changes.clone(), now),
             changes: item_changes,
             before,
@@ -180,10 +180,10 @@ impl State {
     }
 
     /// Makes the first revision of a new life, which leaves every resource as it is.
-    pub fn begin_life(&mut self, new: &NewLife, now: SystemTime) -> Applied {
+    pub fn begin_life(&mut self, new: &NewLife, now: SystemTime) -> RevisionEffect {
         self.traceparent = None;
         let (life, past) = self.items.begin_life(new, now);
-        Applied {
+        RevisionEffect {
             past,
             changes: Vec::new(),
             before: BTreeMap::new(),
@@ -257,8 +257,8 @@ impl State {
 
     /// The credential of a model.
     #[must_use]
-    pub fn credential(&self, model: &ModelName) -> &Credential {
-        self.credentials.get(model).unwrap_or(&Credential::None)
+    pub fn credential(&self, model: &ModelName) -> &ModelCredential {
+        self.credentials.get(model).unwrap_or(&ModelCredential::None)
     }
 
     /// The features that name a model, in the order of their names.

@@ -9,7 +9,7 @@ use switchboard::{
 };
 
 use super::{
-    credential::Credential,
+    credential::ModelCredential,
     etag::Etag,
     state::{Record, Recorded, State},
 };
@@ -58,24 +58,24 @@ pub struct SettingsView {
 }
 
 /// What every view of what was written can tell.
-pub trait View {
+pub trait WriteView {
     /// The revision that last changed it.
     fn revision(&self) -> Revision;
 }
 
-impl View for ModelView {
+impl WriteView for ModelView {
     fn revision(&self) -> Revision {
         self.model.record.revision
     }
 }
 
-impl View for FeatureView {
+impl WriteView for FeatureView {
     fn revision(&self) -> Revision {
         self.feature.record.revision
     }
 }
 
-impl View for SettingsView {
+impl WriteView for SettingsView {
     fn revision(&self) -> Revision {
         self.settings.record.revision
     }
@@ -89,8 +89,8 @@ impl State {
         let credential = self.credential(name);
         Some(ModelView {
             model: Arc::clone(model),
-            is_token_set: matches!(credential, Credential::Set(_)),
-            is_token_dropped: matches!(credential, Credential::Dropped),
+            is_token_set: matches!(credential, ModelCredential::Set(_)),
+            is_token_dropped: matches!(credential, ModelCredential::Dropped),
             token_update_time: self.token_update_times.get(name).copied(),
             features: self.features_of(name).map(|feature| feature.name.clone()).collect(),
             is_kept_without_beta: model.value.spec.family.stage.needs_beta() && !self.is_beta_enabled(),

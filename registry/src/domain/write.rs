@@ -21,7 +21,7 @@ pub use self::{
     apply::{ApplyConfig, GivenFeature, GivenModel},
     batch::{BatchUpdateFeatures, BatchView},
     delete::{DeleteModel, DeletedView},
-    diff::{COUNT_MAX, Changed, Diff, DiffView},
+    diff::{COUNT_MAX, ChangedResource, Diff, DiffView},
     feature::UpdateFeature,
     model::{CreateModel, RequestedId, UpdateModel},
     restore::{Old, OldResource, OldValue, RestoreRevision},
@@ -37,14 +37,14 @@ pub trait Write: Send + 'static {
     /// The name of the resource.
     type Name: Send;
     /// The resource as the answer shows it.
-    type View: view::View + Send + 'static;
+    type View: view::WriteView + Send + 'static;
 
     /// Decides what the write does to a state. `fresh` is the id of the credential, should one be set.
     ///
     /// # Errors
     ///
     /// [`WriteError`] when it cannot be made.
-    fn judge(&self, state: &State, fresh: CredentialId) -> Result<Verdict<Self::Name>, WriteError>;
+    fn judge(&self, state: &State, fresh: CredentialId) -> Result<WriteEffect<Self::Name>, WriteError>;
 
     /// The resource in a state.
     fn view(state: &State, name: &Self::Name) -> Option<Self::View>;
@@ -52,7 +52,7 @@ pub trait Write: Send + 'static {
 
 /// What a write does.
 #[derive(Debug)]
-pub struct Verdict<N> {
+pub struct WriteEffect<N> {
     /// The resource that it is about.
     pub name: N,
     /// The resource as it leaves it. `None`: it changes nothing.
@@ -64,7 +64,7 @@ pub trait Revise: Send + 'static {
     /// What the answer is about.
     type Subject: Send;
     /// The outcome as the answer shows it.
-    type View: view::View;
+    type View: view::WriteView;
 
     /// Decides what it does to a state. `fresh` is the id of the credential, should one be set.
     ///

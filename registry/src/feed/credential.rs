@@ -3,7 +3,7 @@
 use switchboard::names::{CredentialId, ModelName};
 
 use crate::domain::{
-    credential::{Credential, SetCredential},
+    credential::{ModelCredential, SetCredential},
     state::State,
 };
 
@@ -36,9 +36,9 @@ pub fn find<'a>(state: &'a State, model: &ModelName, id: CredentialId) -> Result
         return Err(CredentialError::UnknownModel(model.clone()));
     }
     let current = match state.credentials.get(model) {
-        Some(Credential::Set(set)) if set.id == id => return Ok(set),
-        Some(Credential::Set(set)) => Some(set.id),
-        Some(Credential::None | Credential::Dropped) | None => None,
+        Some(ModelCredential::Set(set)) if set.id == id => return Ok(set),
+        Some(ModelCredential::Set(set)) => Some(set.id),
+        Some(ModelCredential::None | ModelCredential::Dropped) | None => None,
     };
     Err(CredentialError::Superseded {
         model: model.clone(),
@@ -67,14 +67,14 @@ mod tests {
         };
 
         assert_eq!(find(&state, &model, id).unwrap_err(), superseded(None));
-        Arc::make_mut(&mut state.credentials).insert(model.clone(), Credential::Dropped);
+        Arc::make_mut(&mut state.credentials).insert(model.clone(), ModelCredential::Dropped);
         assert_eq!(find(&state, &model, id).unwrap_err(), superseded(None));
         let set = SetCredential {
             id,
             origins: BTreeSet::new(),
             token: ApiToken::parse("sk-1".to_owned()).unwrap(),
         };
-        Arc::make_mut(&mut state.credentials).insert(model.clone(), Credential::Set(set));
+        Arc::make_mut(&mut state.credentials).insert(model.clone(), ModelCredential::Set(set));
         assert_eq!(find(&state, &model, id).unwrap().token.expose(), "sk-1");
         assert_eq!(find(&state, &model, other).unwrap_err(), superseded(Some(id)));
 

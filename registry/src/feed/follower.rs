@@ -10,7 +10,7 @@ use bytes::Bytes;
 use switchboard::{
     history::{Cursor, Incarnation, View},
     names::Revision,
-    stream::{Bookmark, Mode, Resume, Welcome},
+    stream::{Bookmark, Resume, Welcome, WelcomeMode},
 };
 use tokio::time::Instant;
 
@@ -51,7 +51,7 @@ enum Phase {
 
 /// What comes next.
 #[derive(Debug)]
-pub enum Next {
+pub enum FollowerStep {
     /// This message.
     Message(Bytes),
     /// Nothing: everything up to the newest state was sent, or none is to be sent at all.
@@ -69,9 +69,9 @@ impl Follower {
     #[must_use]
     pub fn new(view: View, resume: Resume, welcome: &Welcome) -> Self {
         let phase = match welcome.mode {
-            Mode::Resumed => Phase::Following(resume.cursor().copied().unwrap_or(welcome.head)),
-            Mode::Snapshot(_) => Phase::SnapshotOwed(welcome.head.revision),
-            Mode::Withheld(_) => Phase::Withheld,
+            WelcomeMode::Resumed => Phase::Following(resume.cursor().copied().unwrap_or(welcome.head)),
+            WelcomeMode::Snapshot(_) => Phase::SnapshotOwed(welcome.head.revision),
+            WelcomeMode::Withheld(_) => Phase::Withheld,
         };
         Self {
             view,
@@ -102,15 +102,15 @@ impl Follower {
     /// What comes next, shared with others by `shelf`.
     ///
     /// `newest` never goes backwards from call to call.
-    pub fn next(&mut self, newest: &Arc<State>, shelf: &Shelf, now: Instant) -> Next {
+    pub fn next(&mut self, newest: &Arc<State>, shelf: &Shelf, now: Instant) -> FollowerStep {
         let share = match self.phase {
-            Phase::Withheld => return Next::Nothing,
+            Phase::Withheld => return FollowerStep::Nothing,
             Phase::UnderWay { .. } => return self.go_on(),
             Phase::SnapshotOwed(needed) => shelf.snapshot(self.view, needed, newest, now),
-            Phase::Following(at) if newest.items.revision() <= at.revision => return Next::Nothing,
+            Phase::Following(at) if newest.items.revision() <= at.revision => return FollowerStep::Nothing,
             // The floor and the tombstones above it are of the same state.
             Phase::Following(at) | Phase::DeltaOwed(at) if at.revision < newest.items.oldest_resumable() => {
-                return Next::Lost;
+                return FollowerStep::Lost;
             }
             Phase::Following(at) => {
                 let to = newest.items.cursor(self.view);
@@ -122,7 +122,7 @@ impl Follower {
         match share {
             Share::Single(bytes) => {
                 self.phase = Phase::Following(newest.items.cursor(self.view));
-                Next::Message(bytes)
+                FollowerStep::Message(bytes)
             }
             Share::Several(run) => {
                 let from = self.at();
@@ -133,28 +133,28 @@ impl Follower {
                 if let Phase::Following(at) = self.phase {
                     self.phase = Phase::DeltaOwed(at);
                 }
-                Next::Turn
+                FollowerStep::Turn
             }
-            Share::Busy(until) => Next::Later(until),
+            Share::Busy(until) => FollowerStep::Later(until),
         }
     }
 
     /// The next message of what is under way.
-    fn go_on(&mut self) -> Next {
+    fn go_on(&mut self) -> FollowerStep {
         let Phase::UnderWay { run, next, .. } = &mut self.phase else {
-            return Next::Nothing;
+            return FollowerStep::Nothing;
         };
         let Some(run) = run.upgrade() else {
-            return Next::Lost;
+            return FollowerStep::Lost;
         };
         let Some(message) = run.message(*next) else {
-            return Next::Lost;
+            return FollowerStep::Lost;
         };
         *next += 1;
         if message.is_last {
             self.phase = Phase::Following(run.to());
         }
-        Next::Message(message.bytes)
+        FollowerStep::Message(message.bytes)
     }
 
     /// A sign of life, which may come between any two messages.

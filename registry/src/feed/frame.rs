@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use switchboard::stream::{Bookmark, Goodbye, RegistryMessage, Welcome};
 
-use crate::{domain::items::Item, fleet::check::Order};
+use crate::{domain::items::Item, fleet::check::CheckOrder};
 
 /// One message to a follower, be it a watcher or a router.
 #[derive(Debug, Clone)]
@@ -19,7 +19,7 @@ pub enum Frame {
     /// The stream ends in order.
     Goodbye(Goodbye),
     /// A router is to check a model. Watchers never get it.
-    Check(Order),
+    Check(CheckOrder),
 }
 
 impl Frame {

@@ -19,7 +19,7 @@ use crate::domain::{
 };
 
 /// A piece of the configuration, before it is encoded.
-type Content = RegistryMessage<Arc<Item>>;
+type RunContent = RegistryMessage<Arc<Item>>;
 
 /// The most bytes of one part, unless a single resource is larger.
 pub const PART_BYTES_MAX: usize = 64 * 1024;
@@ -36,11 +36,11 @@ pub struct Run {
     view: View,
     from: Option<Revision>,
     to: Cursor,
-    encoded: Mutex<Encoded>,
+    encoded: Mutex<EncodedPart>,
 }
 
 #[derive(Debug)]
-struct Encoded {
+struct EncodedPart {
     messages: Vec<Bytes>,
     /// What is not encoded yet. `None`: all is.
     rest: Option<Rest>,
@@ -86,7 +86,7 @@ impl Run {
             view,
             from,
             to: state.items.cursor(view),
-            encoded: Mutex::new(Encoded {
+            encoded: Mutex::new(EncodedPart {
                 messages: Vec::new(),
                 rest: Some(rest),
             }),
@@ -136,7 +136,7 @@ impl Run {
         messages.map(|message| message.bytes).collect()
     }
 
-    fn next_content(&self, rest: &mut Rest, is_first: bool) -> (Content, bool) {
+    fn next_content(&self, rest: &mut Rest, is_first: bool) -> (RunContent, bool) {
         let (view, at) = (self.view, self.to);
         let state = Arc::clone(&rest.state);
         let items = &state.items;
@@ -147,17 +147,17 @@ impl Run {
                     resources: items.all(view).count(),
                     bytes: items.all(view).map(|item| item.value.len()).sum(),
                 };
-                return (Content::SnapshotBegin(begin), false);
+                return (RunContent::SnapshotBegin(begin), false);
             }
             let part = rest.take(items.all(view).map(RunChange::Upsert));
             if part.upserts.is_empty() {
-                return (Content::SnapshotEnd(at), true);
+                return (RunContent::SnapshotEnd(at), true);
             }
             let part = SnapshotPart {
                 part: part.number,
                 resources: part.upserts,
             };
-            return (Content::SnapshotPart(part), false);
+            return (RunContent::SnapshotPart(part), false);
         };
         let upserts = items.changed_after(view, from).map(RunChange::Upsert);
         let part = rest.take(upserts.chain(items.deleted_after(from).map(RunChange::Delete)));
@@ -171,7 +171,7 @@ impl Run {
             commit_time: Some(items.head().commit_time),
             traceparent: state.traceparent.as_deref().map(Into::into),
         };
-        (Content::Delta(delta), !part.more)
+        (RunContent::Delta(delta), !part.more)
     }
 }
 

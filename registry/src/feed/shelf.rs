@@ -37,12 +37,12 @@ const RECENT_BYTES_MAX: usize = 1024 * 1024;
 /// The place of all shared messages of a feed.
 #[derive(Debug)]
 pub struct Shelf {
-    kept: Mutex<Kept>,
+    kept: Mutex<ShelvedRun>,
     starts: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct ShelvedRun {
     /// Newest last.
     recent: VecDeque<Recent>,
     recent_bytes: usize,
@@ -164,12 +164,12 @@ impl Shelf {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Kept> {
+    fn lock(&self) -> MutexGuard<'_, ShelvedRun> {
         self.kept.lock()
     }
 }
 
-impl Kept {
+impl ShelvedRun {
     fn find_recent(&self, view: View, from: Revision, to: Revision) -> Option<Bytes> {
         let mut newest_first = self.recent.iter().rev();
         newest_first

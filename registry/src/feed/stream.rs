@@ -32,11 +32,11 @@ use self::keeper::{DRAIN, MOVED, TOO_SLOW};
 use super::{
     FeedError,
     bells::Bell,
-    follower::{Follower, Next},
+    follower::{Follower, FollowerStep},
     frame::Frame,
     shelf::Shelf,
 };
-use crate::{domain::state::State, fleet::check::Order, pulse::Pulse};
+use crate::{domain::state::State, fleet::check::CheckOrder, pulse::Pulse};
 
 /// The frames of one stream, then how it ended.
 pub struct Frames(BoxStream<'static, Result<Frame, FeedError>>);
@@ -57,7 +57,7 @@ impl Stream for Frames {
 
 /// What the frames of a stream are made from.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(super) struct FrameSource {
     pub(super) published: watch::Receiver<Arc<State>>,
     /// Rings after something was published.
     pub(super) bell: Bell,
@@ -68,11 +68,11 @@ pub(super) struct Source {
 
 /// How a stream begins.
 #[derive(Debug)]
-pub(super) struct Begin {
+pub(super) struct StreamStart {
     pub(super) welcome: Frame,
     pub(super) follower: Follower,
     /// The checks that a router is asked for.
-    pub(super) orders: Option<mpsc::Receiver<Order>>,
+    pub(super) orders: Option<mpsc::Receiver<CheckOrder>>,
 }
 
 /// What the keeper tells the maker of the frames.
@@ -104,7 +104,7 @@ impl StartTurn {
 
 /// What the maker tells the keeper.
 #[derive(Debug, Default)]
-struct Progress {
+struct MakerProgress {
     /// How many frames the transport has taken. No bell is rung for it.
     taken: u64,
     /// The turn that was asked for last.
@@ -118,9 +118,9 @@ struct Progress {
 /// The keeper's end of a stream.
 #[derive(Debug)]
 pub(super) struct Line {
-    begin: oneshot::Sender<Begin>,
+    begin: oneshot::Sender<StreamStart>,
     orders: watch::Sender<Orders>,
-    progress: watch::Receiver<Progress>,
+    progress: watch::Receiver<MakerProgress>,
 }
 
 impl Line {
@@ -131,10 +131,10 @@ impl Line {
 }
 
 /// A stream, the end of it where its keeper is, and where is told how the keeper ended.
-pub(super) fn channel(source: Source) -> (Line, watch::Sender<Orders>, Frames) {
+pub(super) fn channel(source: FrameSource) -> (Line, watch::Sender<Orders>, Frames) {
     let (begin, begins) = oneshot::channel();
     let (orders, ordered) = watch::channel(Orders::default());
-    let (progress, heard) = watch::channel(Progress::default());
+    let (progress, heard) = watch::channel(MakerProgress::default());
     let line = Line {
         begin,
         orders: orders.clone(),
@@ -161,17 +161,17 @@ pub(super) fn channel(source: Source) -> (Line, watch::Sender<Orders>, Frames) {
 /// Makes frames, one when the transport asks for it.
 #[derive(Debug)]
 struct Maker {
-    source: Source,
+    source: FrameSource,
     orders: watch::Receiver<Orders>,
-    progress: watch::Sender<Progress>,
+    progress: watch::Sender<MakerProgress>,
     /// `None`: it has come.
-    begins: Option<oneshot::Receiver<Begin>>,
+    begins: Option<oneshot::Receiver<StreamStart>>,
     /// `None`: the stream has not begun, or cannot go on.
     follower: Option<Follower>,
     /// The checks that a router is asked for. `None`: it never is, or no longer.
-    checks: Option<mpsc::Receiver<Order>>,
+    checks: Option<mpsc::Receiver<CheckOrder>>,
     /// The next of them.
-    due: Option<Order>,
+    due: Option<CheckOrder>,
     /// How many bookmarks that were due have been made.
     beats: u64,
     /// The turn that was asked for last.
@@ -204,7 +204,7 @@ impl Maker {
             self.begins = None;
             // Without a beginning there is an end only.
             if let Ok(begin) = begin {
-                let Begin {
+                let StreamStart {
                     welcome,
                     follower,
                     orders,
@@ -292,15 +292,15 @@ impl Maker {
                 return Err(self.ask(turn));
             }
             match follower.next(&newest, &self.source.shelf, Instant::now()) {
-                Next::Message(bytes) => {
+                FollowerStep::Message(bytes) => {
                     self.is_running |= needs_turn;
                     follower.failpoint().into_iter().for_each(failpoint::hit);
                     return Ok(Frame::Shared(bytes));
                 }
-                Next::Nothing => is_idle = true,
-                Next::Turn => return Err(self.ask(turn)),
-                Next::Later(until) => wake = Some(until),
-                Next::Lost => return Err(Hold::Lost(TOO_SLOW)),
+                FollowerStep::Nothing => is_idle = true,
+                FollowerStep::Turn => return Err(self.ask(turn)),
+                FollowerStep::Later(until) => wake = Some(until),
+                FollowerStep::Lost => return Err(Hold::Lost(TOO_SLOW)),
             }
         }
         if is_due || (is_idle && !self.has_caught_up) {
@@ -342,7 +342,7 @@ impl Maker {
     }
 }
 
-async fn next_order(checks: &mut Option<mpsc::Receiver<Order>>) -> Option<Order> {
+async fn next_order(checks: &mut Option<mpsc::Receiver<CheckOrder>>) -> Option<CheckOrder> {
     checks.as_mut()?.recv().await
 }
 

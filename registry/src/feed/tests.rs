@@ -65,7 +65,7 @@ impl Bench {
         let at = self.history.state().items.cursor(View::Config);
         let mut frames = self.feed.watch(Resume::At(at), false).unwrap();
         let welcome = welcome(&mut frames).await;
-        assert_eq!(welcome.mode, Mode::Resumed);
+        assert_eq!(welcome.mode, WelcomeMode::Resumed);
         assert_eq!(bookmark(&mut frames).await.at, Some(at));
         frames
     }
@@ -99,7 +99,7 @@ impl Router {
     }
 
     /// One that is welcomed with what it has, and has read so.
-    async fn with(bench: &Bench, resume: Cursor) -> (Self, Mode) {
+    async fn with(bench: &Bench, resume: Cursor) -> (Self, WelcomeMode) {
         let mut router = Self::join(bench, hello(Resume::At(resume))).await;
         let mode = welcome(&mut router.down).await.mode;
         (router, mode)

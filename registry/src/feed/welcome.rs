@@ -7,7 +7,7 @@
 use switchboard::{
     history::{Incarnation, View},
     names::Revision,
-    stream::{Mode, Resume, SnapshotWhy, WithheldWhy},
+    stream::{Resume, SnapshotWhy, WelcomeMode, WithheldWhy},
 };
 
 use crate::domain::items::{Items, Relation};
@@ -58,23 +58,23 @@ pub enum CursorFault {
 
 /// What a router is answered. `want_snapshot`: what it has is damaged, whatever its cursor says.
 #[must_use]
-pub fn for_router(resume: Resume, want_snapshot: bool, items: &Items) -> Mode {
+pub fn for_router(resume: Resume, want_snapshot: bool, items: &Items) -> WelcomeMode {
     let cursor = match resume {
-        Resume::Nothing => return Mode::Snapshot(SnapshotWhy::First),
-        Resume::Unreadable => return Mode::Snapshot(SnapshotWhy::CursorUnreadable),
+        Resume::Nothing => return WelcomeMode::Snapshot(SnapshotWhy::First),
+        Resume::Unreadable => return WelcomeMode::Snapshot(SnapshotWhy::CursorUnreadable),
         Resume::At(cursor) => cursor,
     };
     match items.relation(&cursor, View::Router) {
-        Relation::OtherStore => Mode::Withheld(WithheldWhy::OtherStore),
-        Relation::StaleHistory => Mode::Withheld(WithheldWhy::StaleHistory),
-        Relation::OlderLife => Mode::Snapshot(SnapshotWhy::Fork),
-        Relation::Ahead => Mode::Withheld(WithheldWhy::Ahead),
-        Relation::Diverged => Mode::Withheld(WithheldWhy::Diverged),
-        Relation::Compacted => Mode::Snapshot(SnapshotWhy::Compacted),
-        Relation::OtherView => Mode::Snapshot(SnapshotWhy::View),
-        Relation::OtherState => Mode::Snapshot(SnapshotWhy::StateMismatch),
-        Relation::Fits if want_snapshot => Mode::Snapshot(SnapshotWhy::StateMismatch),
-        Relation::Fits => Mode::Resumed,
+        Relation::OtherStore => WelcomeMode::Withheld(WithheldWhy::OtherStore),
+        Relation::StaleHistory => WelcomeMode::Withheld(WithheldWhy::StaleHistory),
+        Relation::OlderLife => WelcomeMode::Snapshot(SnapshotWhy::Fork),
+        Relation::Ahead => WelcomeMode::Withheld(WithheldWhy::Ahead),
+        Relation::Diverged => WelcomeMode::Withheld(WithheldWhy::Diverged),
+        Relation::Compacted => WelcomeMode::Snapshot(SnapshotWhy::Compacted),
+        Relation::OtherView => WelcomeMode::Snapshot(SnapshotWhy::View),
+        Relation::OtherState => WelcomeMode::Snapshot(SnapshotWhy::StateMismatch),
+        Relation::Fits if want_snapshot => WelcomeMode::Snapshot(SnapshotWhy::StateMismatch),
+        Relation::Fits => WelcomeMode::Resumed,
     }
 }
 
@@ -83,17 +83,17 @@ pub fn for_router(resume: Resume, want_snapshot: bool, items: &Items) -> Mode {
 /// # Errors
 ///
 /// [`ResumeError`] when only a snapshot could answer its cursor and `include_snapshot` is false.
-pub fn for_watcher(resume: Resume, include_snapshot: bool, items: &Items) -> Result<Mode, ResumeError> {
+pub fn for_watcher(resume: Resume, include_snapshot: bool, items: &Items) -> Result<WelcomeMode, ResumeError> {
     let (oldest, newest) = (items.oldest_resumable(), items.revision());
     let (why, refusal) = match resume {
-        Resume::Nothing if include_snapshot => return Ok(Mode::Snapshot(SnapshotWhy::First)),
-        Resume::Nothing => return Ok(Mode::Resumed),
+        Resume::Nothing if include_snapshot => return Ok(WelcomeMode::Snapshot(SnapshotWhy::First)),
+        Resume::Nothing => return Ok(WelcomeMode::Resumed),
         Resume::Unreadable => (
             SnapshotWhy::CursorUnreadable,
             ResumeError::Invalid(CursorFault::Unreadable),
         ),
         Resume::At(cursor) => match items.relation(&cursor, View::Config) {
-            Relation::Fits => return Ok(Mode::Resumed),
+            Relation::Fits => return Ok(WelcomeMode::Resumed),
             Relation::OtherStore | Relation::StaleHistory | Relation::OlderLife | Relation::Diverged => (
                 SnapshotWhy::Fork,
                 ResumeError::OtherHistory {
@@ -107,7 +107,7 @@ pub fn for_watcher(resume: Resume, include_snapshot: bool, items: &Items) -> Res
         },
     };
     if include_snapshot {
-        Ok(Mode::Snapshot(why))
+        Ok(WelcomeMode::Snapshot(why))
     } else {
         Err(refusal)
     }

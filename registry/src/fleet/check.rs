@@ -19,7 +19,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Fleet, Key};
+use super::{Fleet, RouterInstance};
 use crate::domain::credential::SetCredential;
 
 /// The most checks of one router that are under way.
@@ -27,11 +27,11 @@ pub const RUNNING_MAX: usize = 16;
 
 /// A check that a router is to make.
 #[derive(Debug, Clone)]
-pub struct Order {
+pub struct CheckOrder {
     /// Names it; unguessable.
     pub id: CheckId,
     /// What to check.
-    pub target: Target,
+    pub target: CheckedModel,
     /// The credential to fetch for it.
     pub credential: Option<CredentialId>,
     /// By when the router is to be done.
@@ -40,7 +40,7 @@ pub struct Order {
 
 /// What is checked.
 #[derive(Debug, Clone)]
-pub enum Target {
+pub enum CheckedModel {
     /// A model as it is registered: the router has it.
     Registered(ModelName),
     /// One that is not saved.
@@ -71,17 +71,17 @@ pub enum AskError {
 
 /// The checks that are under way, by the streams of their routers.
 #[derive(Debug, Default)]
-pub(super) struct Checks(Mutex<HashMap<u64, BTreeMap<CheckId, Running>>>);
+pub(super) struct RunningChecks(Mutex<HashMap<u64, BTreeMap<CheckId, RunningCheck>>>);
 
 #[derive(Debug)]
-struct Running {
+struct RunningCheck {
     findings: oneshot::Sender<Findings>,
     /// What the router may fetch, once.
     credential: Option<SetCredential>,
 }
 
-impl Checks {
-    fn begin(&self, stream: u64, id: CheckId, running: Running) -> Result<(), AskError> {
+impl RunningChecks {
+    fn begin(&self, stream: u64, id: CheckId, running: RunningCheck) -> Result<(), AskError> {
         let mut checks = self.lock();
         let of_router = checks.entry(stream).or_default();
         if of_router.len() >= RUNNING_MAX {
@@ -91,7 +91,7 @@ impl Checks {
         Ok(())
     }
 
-    fn end(&self, stream: u64, id: CheckId) -> Option<Running> {
+    fn end(&self, stream: u64, id: CheckId) -> Option<RunningCheck> {
         let mut checks = self.lock();
         let of_router = checks.get_mut(&stream)?;
         let running = of_router.remove(&id);
@@ -119,7 +119,7 @@ impl Checks {
         running.credential.take_if(|credential| credential.id == id)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, BTreeMap<CheckId, Running>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, BTreeMap<CheckId, RunningCheck>>> {
         self.0.lock()
     }
 }
@@ -163,19 +163,19 @@ impl Fleet {
     /// [`AskError`] when the router is not connected, or has as many checks as it may.
     pub fn ask(
         self: &Arc<Self>,
-        router: &Key,
-        target: Target,
+        router: &RouterInstance,
+        target: CheckedModel,
         credential: Option<SetCredential>,
         until: Instant,
     ) -> Result<Asking, AskError> {
         let (sender, findings) = oneshot::channel();
-        let order = Order {
+        let order = CheckOrder {
             id: CheckId::random(),
             target,
             credential: credential.as_ref().map(|credential| credential.id),
             until,
         };
-        let running = Running {
+        let running = RunningCheck {
             findings: sender,
             credential,
         };

@@ -46,7 +46,7 @@ pub struct EndpointHealth {
 
 /// What all routers tell.
 #[derive(Debug, Default)]
-pub(super) struct Health {
+pub(super) struct FleetHealth {
     by_model: BTreeMap<ModelName, ByEndpoint>,
     by_stream: HashMap<u64, BTreeSet<(ModelName, Arc<str>)>>,
     count: usize,
@@ -55,7 +55,7 @@ pub(super) struct Health {
 /// What is told of one model: by endpoint, then by stream.
 type ByEndpoint = BTreeMap<Arc<str>, BTreeMap<u64, RouterHealth>>;
 
-impl Health {
+impl FleetHealth {
     /// Takes in what a router tells on one of its streams. Of servers that no model of `state` has it keeps nothing.
     pub(super) fn tell(
         &mut self,

@@ -5,7 +5,7 @@ use switchboard::stream::{Resume, SnapshotWhy};
 use super::*;
 use crate::testing::History;
 
-const MODE: Mode = Mode::Snapshot(SnapshotWhy::First);
+const MODE: WelcomeMode = WelcomeMode::Snapshot(SnapshotWhy::First);
 
 fn hello(router: &str, instance: InstanceId) -> Hello {
     Hello {
@@ -63,7 +63,7 @@ fn two_processes_under_one_id_both_stay() {
     let [one, two] = [(); 2].map(|()| fleet.join(hello("r", InstanceId::random()), MODE).unwrap());
     assert!(!one.replaced().is_cancelled() && !two.replaced().is_cancelled());
     assert_eq!(fleet.reports().len(), 2);
-    let twin = |key: &Key| fleet.lock().twin_of(key);
+    let twin = |key: &RouterInstance| fleet.lock().twin_of(key);
     assert_eq!((twin(&one.key), twin(&two.key)), (Some(two.key.1), Some(one.key.1)));
     let other = fleet.join(hello("s", InstanceId::random()), MODE).unwrap();
     assert_eq!(twin(&other.key), None);

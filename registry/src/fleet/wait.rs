@@ -12,10 +12,10 @@ use std::{
 use switchboard::{
     history::Incarnation,
     names::{Group, IncarnationId, Revision, RouterId},
-    stream::{HeldReport, Mode, Report},
+    stream::{HeldReport, Report, WelcomeMode},
 };
 
-use super::{Key, ROUTERS_MAX};
+use super::{ROUTERS_MAX, RouterInstance};
 use crate::domain::state::State;
 
 /// The most routers that an error names.
@@ -121,7 +121,7 @@ pub(super) struct Set {
     goal: Goal,
     group: Group,
     min_routers: usize,
-    places: BTreeMap<Key, AwaitedRouter>,
+    places: BTreeMap<RouterInstance, AwaitedRouter>,
     /// Counts the places that were ever taken, so that a later one can be told from an earlier.
     taken: u64,
     /// How many places are not at the goal, how many of these refuse it, and how many of all are of lost routers.
@@ -191,7 +191,7 @@ impl Set {
     }
 
     /// A router connects. It takes the place of every earlier process of its id that was lost.
-    pub(super) fn join(&mut self, key: &Key, group: &Group, mode: Mode) {
+    pub(super) fn join(&mut self, key: &RouterInstance, group: &Group, mode: WelcomeMode) {
         if !self.group.is_empty() && self.group != *group {
             // It has left the group, and took the lost processes of its id along.
             for replaced in self.others(key, |other| !other.is_connected) {
@@ -215,14 +215,14 @@ impl Set {
             key,
             AwaitedRouter {
                 is_connected: true,
-                is_withheld: matches!(mode, Mode::Withheld(_)),
+                is_withheld: matches!(mode, WelcomeMode::Withheld(_)),
                 ..place
             },
         );
     }
 
     /// A router reports.
-    pub(super) fn report(&mut self, key: &Key, report: &Report) {
+    pub(super) fn report(&mut self, key: &RouterInstance, report: &Report) {
         if let Some(place) = self.remove(key) {
             let standing = self.goal.judge(report);
             self.put(key, AwaitedRouter { standing, ..place });
@@ -230,7 +230,7 @@ impl Set {
     }
 
     /// A router's stream breaks off: it stays, unless a later process of its id is there.
-    pub(super) fn lose(&mut self, key: &Key) {
+    pub(super) fn lose(&mut self, key: &RouterInstance) {
         let Some(place) = self.remove(key) else { return };
         let later = self.others(key, |other| other.is_connected && other.taken > place.taken);
         if !later.is_empty() {
@@ -248,7 +248,7 @@ impl Set {
     }
 
     /// A router shuts down in order: it answers no calls any longer.
-    pub(super) fn leave(&mut self, key: &Key) {
+    pub(super) fn leave(&mut self, key: &RouterInstance) {
         self.remove(key);
     }
 
@@ -301,24 +301,24 @@ impl Set {
     }
 
     /// Other processes under the same id.
-    fn others(&self, key: &Key, fits: impl Fn(&AwaitedRouter) -> bool) -> Vec<Key> {
+    fn others(&self, key: &RouterInstance, fits: impl Fn(&AwaitedRouter) -> bool) -> Vec<RouterInstance> {
         let (id, _) = key;
         let before = self.places.range(..key).rev();
         let after = self.places.range((Bound::Excluded(key), Bound::Unbounded));
-        let is_of_id = |((other, _), _): &(&Key, &AwaitedRouter)| other == id;
+        let is_of_id = |((other, _), _): &(&RouterInstance, &AwaitedRouter)| other == id;
         let others = before.take_while(is_of_id).chain(after.take_while(is_of_id));
         let fitting = others.filter(|(_, place)| fits(place));
         fitting.map(|(key, _)| key.clone()).collect()
     }
 
-    fn put(&mut self, key: &Key, place: AwaitedRouter) {
+    fn put(&mut self, key: &RouterInstance, place: AwaitedRouter) {
         self.behind += usize::from(!place.is_in_force());
         self.refusing += usize::from(place.refused().is_some());
         self.lost += usize::from(!place.is_connected);
         self.places.insert(key.clone(), place);
     }
 
-    fn remove(&mut self, key: &Key) -> Option<AwaitedRouter> {
+    fn remove(&mut self, key: &RouterInstance) -> Option<AwaitedRouter> {
         let place = self.places.remove(key)?;
         self.behind -= usize::from(!place.is_in_force());
         self.refusing -= usize::from(place.refused().is_some());
@@ -343,7 +343,7 @@ impl AwaitedRouter {
 
 /// Whether an item that is held changed after the version in use, up to the goal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Changed {
+enum HeldChange {
     No,
     Yes,
     /// It changed after the goal, which hides whether it did before.
@@ -362,30 +362,30 @@ impl Goal {
         let refused = report
             .held
             .iter()
-            .find(|held| held.kind.is_lasting() && self.changed(held) == Changed::Yes);
+            .find(|held| held.kind.is_lasting() && self.changed(held) == HeldChange::Yes);
         if let Some(refused) = refused {
             return RouterStanding::Refused(refused.clone());
         }
         let is_all_listed = report.held.len() >= report.held_total;
-        if is_all_listed && report.held.iter().all(|held| self.changed(held) == Changed::No) {
+        if is_all_listed && report.held.iter().all(|held| self.changed(held) == HeldChange::No) {
             RouterStanding::InForce
         } else {
             RouterStanding::Behind
         }
     }
 
-    fn changed(&self, held: &HeldReport) -> Changed {
+    fn changed(&self, held: &HeldReport) -> HeldChange {
         if held.used_revision >= self.revision {
-            return Changed::No;
+            return HeldChange::No;
         }
         if held.revision <= self.revision {
-            return Changed::Yes;
+            return HeldChange::Yes;
         }
         // The router is past the goal. Whatever is not in this state came after it.
         match self.state.items.get(&held.resource) {
-            Some(item) if item.revision > self.revision => Changed::Perhaps,
-            Some(item) if item.revision > held.used_revision => Changed::Yes,
-            Some(_) | None => Changed::No,
+            Some(item) if item.revision > self.revision => HeldChange::Perhaps,
+            Some(item) if item.revision > held.used_revision => HeldChange::Yes,
+            Some(_) | None => HeldChange::No,
         }
     }
 }

@@ -175,7 +175,7 @@ mod tests {
     use crate::{
         commit::Commit,
         domain::{
-            credential::{Credential, SetCredential},
+            credential::{ModelCredential, SetCredential},
             state::State,
         },
         fleet::Fleet,
@@ -309,7 +309,7 @@ mod tests {
             token: ApiToken::parse("sk-1".to_owned()).unwrap(),
         };
         let model = ModelName::parse("models/a").unwrap();
-        Arc::make_mut(&mut state.credentials).insert(model, Credential::Set(set));
+        Arc::make_mut(&mut state.credentials).insert(model, ModelCredential::Set(set));
         let published = watch::Sender::new(Arc::new(state));
         let mut client = client(published.subscribe());
         let mut ask = async |model: &str, credential_id: String| {

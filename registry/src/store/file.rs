@@ -11,7 +11,7 @@ use super::StoreError;
 
 /// A database that no registry can open as long as this is held.
 #[derive(Debug)]
-pub struct Held {
+pub struct LockedDatabase {
     _lock: File,
 }
 
@@ -20,8 +20,8 @@ pub struct Held {
 /// # Errors
 ///
 /// [`StoreError::Locked`] when one holds it.
-pub fn hold(database: &Path) -> Result<Held, StoreError> {
-    Ok(Held {
+pub fn hold(database: &Path) -> Result<LockedDatabase, StoreError> {
+    Ok(LockedDatabase {
         _lock: take_lock(database)?,
     })
 }

@@ -18,7 +18,7 @@ const HEADER: &[u8] = b"SQLite format 3\0";
 
 /// What a database says of itself, be its schema older or newer than this program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Identity {
+pub struct DatabaseIdentity {
     /// The store.
     pub store: StoreId,
     /// Its incarnation number and its newest revision.
@@ -71,7 +71,7 @@ pub async fn copy_into(database: &Path, copy: &Path) -> Result<(), StoreError> {
 /// # Errors
 ///
 /// [`StoreError`] when it is damaged, or no database of a registry; of the kind busy when somebody else uses it.
-pub async fn settle(database: &Path) -> Result<Identity, StoreError> {
+pub async fn settle(database: &Path) -> Result<DatabaseIdentity, StoreError> {
     let mut connection = open_as_is(database).await?;
     quick_check(&mut connection).await?;
     let identity = identity(database, &mut connection).await?;
@@ -158,7 +158,7 @@ async fn has_table(connection: &mut SqliteConnection, name: &str) -> Result<bool
     Ok(found > 0)
 }
 
-async fn identity(database: &Path, connection: &mut SqliteConnection) -> Result<Identity, StoreError> {
+async fn identity(database: &Path, connection: &mut SqliteConnection) -> Result<DatabaseIdentity, StoreError> {
     if !has_table(connection, "store").await? || !has_table(connection, "revisions").await? {
         return Err(StoreError::Foreign(database.to_owned()));
     }
@@ -172,7 +172,7 @@ async fn identity(database: &Path, connection: &mut SqliteConnection) -> Result<
         .await
         .map_err(|error| StoreError::sql("read the newest revision", error))?;
     let read = || {
-        Some(Identity {
+        Some(DatabaseIdentity {
             store: StoreId::parse(&named.store_id).ok()?,
             mark: Mark::new(named.incarnation_number, head.map_or(0, |head| head.revision)).ok()?,
         })

@@ -20,7 +20,7 @@ use super::{
     verify::{self, StoredChange},
 };
 use crate::domain::{
-    credential::{Credential, SetCredential},
+    credential::{ModelCredential, SetCredential},
     items::{Item, Items, Past},
     life::Beginning,
     repeat::Fingerprinter,
@@ -44,7 +44,7 @@ pub struct Loaded {
 #[derive(Debug, Clone)]
 pub struct StoredCredential {
     /// The credential.
-    pub credential: Credential,
+    pub credential: ModelCredential,
     /// When it was set, cleared or dropped.
     pub update_time: SystemTime,
 }
@@ -239,9 +239,9 @@ async fn credentials(connection: &mut SqliteConnection) -> Result<BTreeMap<Model
     let read = rows.into_iter().map(|row| {
         let set = row.credential_id.zip(row.origins).zip(row.token);
         let credential = match (row.state.as_str(), set) {
-            ("none", None) => Credential::None,
-            ("dropped", None) => Credential::Dropped,
-            ("set", Some(((id, origins), token))) => Credential::Set(SetCredential {
+            ("none", None) => ModelCredential::None,
+            ("dropped", None) => ModelCredential::Dropped,
+            ("set", Some(((id, origins), token))) => ModelCredential::Set(SetCredential {
                 id: CredentialId::parse(&id).ok()?,
                 origins: origins
                     .split(' ')

@@ -7,10 +7,10 @@ use std::{
 
 use crate::domain::{
     actor::Actor,
-    credential::Credential,
+    credential::ModelCredential,
     items::{Item, ItemChange, Past},
     life::Life,
-    state::Applied,
+    state::RevisionEffect,
 };
 
 /// The rows that revisions come to.
@@ -27,7 +27,7 @@ pub(super) struct Round<'a> {
     /// The resources that were put, and are there in the end.
     pub(super) live: BTreeMap<&'a str, Live<'a>>,
     /// The credentials that were touched, of models that are there in the end, by the models' names; and when.
-    pub(super) credentials: BTreeMap<String, (&'a Credential, SystemTime)>,
+    pub(super) credentials: BTreeMap<String, (&'a ModelCredential, SystemTime)>,
 }
 
 /// A resource that was put.
@@ -41,13 +41,13 @@ pub(super) struct Live<'a> {
 
 impl<'a> Round<'a> {
     /// That of these revisions, made by `actor`.
-    pub(super) fn of(revisions: &'a [Applied], actor: Actor) -> Self {
+    pub(super) fn of(revisions: &'a [RevisionEffect], actor: Actor) -> Self {
         let mut round = Self::default();
         revisions.iter().for_each(|revision| round.add(revision, actor));
         round
     }
 
-    fn add(&mut self, revision: &'a Applied, actor: Actor) {
+    fn add(&mut self, revision: &'a RevisionEffect, actor: Actor) {
         let past = &revision.past;
         if let Some(life) = &revision.life {
             self.lives.push((life, past));

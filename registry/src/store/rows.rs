@@ -9,7 +9,7 @@ use super::{
     script::Script,
 };
 use crate::domain::{
-    credential::Credential,
+    credential::ModelCredential,
     items::{Cut, Item, ItemChange, Past},
     life::Life,
 };
@@ -181,8 +181,8 @@ fn write_credentials(script: &mut Script, round: &Round<'_>) {
     let touched: Vec<_> = round.credentials.iter().collect();
     script.each(statement, &touched, |values, (model, (credential, time))| {
         let set = match credential {
-            Credential::Set(set) => Some(set),
-            Credential::None | Credential::Dropped => None,
+            ModelCredential::Set(set) => Some(set),
+            ModelCredential::None | ModelCredential::Dropped => None,
         };
         let origins = set.map(|set| {
             let origins = set.origins.iter().map(ToString::to_string);

@@ -4,7 +4,7 @@ use switchboard::{pb::registry, reason::FieldReason, violation::Violations};
 
 use super::feature;
 use crate::domain::{
-    view::View as _,
+    view::WriteView as _,
     write::{BatchUpdateFeatures, BatchView},
 };
 

@@ -13,8 +13,8 @@ use tokio::time::Instant;
 
 use super::{model, name};
 use crate::{
-    check::{CHECK_MAX, Checked, Routers, Subject, Wanted},
-    fleet::check::{Order, Target},
+    check::{CHECK_MAX, CheckSubject, Checked, Routers, Wanted},
+    fleet::check::{CheckOrder, CheckedModel},
 };
 
 /// Reads what a call wants, which may take `allowed`; answers also how long it may take.
@@ -67,7 +67,7 @@ pub fn wanted(
         );
     }
     let subject = match (name.flatten(), request.model) {
-        (Some(name), None) => Some(Subject::Registered(name)),
+        (Some(name), None) => Some(CheckSubject::Registered(name)),
         (Some(name), Some(model)) => Some(edited(&name, model, request.update_mask)),
         (None, Some(model)) if !is_registered => Some(new(model)),
         (None, _) => None,
@@ -79,8 +79,8 @@ pub fn wanted(
         .map(|subject| (Wanted { subject, routers }, allowed))
 }
 
-fn edited(name: &ModelName, model: registry::Model, update_mask: Option<prost_types::FieldMask>) -> Subject {
-    Subject::Edited(model::update(registry::UpdateModelRequest {
+fn edited(name: &ModelName, model: registry::Model, update_mask: Option<prost_types::FieldMask>) -> CheckSubject {
+    CheckSubject::Edited(model::update(registry::UpdateModelRequest {
         model: Some(registry::Model {
             name: name.to_string(),
             ..model
@@ -91,7 +91,7 @@ fn edited(name: &ModelName, model: registry::Model, update_mask: Option<prost_ty
 }
 
 /// What is only checked needs no name for people; a made-up one is nobody else's.
-fn new(mut model: registry::Model) -> Subject {
+fn new(mut model: registry::Model) -> CheckSubject {
     let is_named = !model.name.is_empty() || model.display_name.is_some();
     model
         .display_name
@@ -100,7 +100,7 @@ fn new(mut model: registry::Model) -> Subject {
         model: Some(model),
         ..Default::default()
     });
-    Subject::New { write, is_named }
+    CheckSubject::New { write, is_named }
 }
 
 /// The answer of a call.
@@ -115,11 +115,11 @@ pub fn answer(checks: &[Checked]) -> registry::CheckModelResponse {
 }
 
 /// What a router is asked. What is left of its time is counted from now.
-impl From<&Order> for CheckRequest {
-    fn from(order: &Order) -> Self {
+impl From<&CheckOrder> for CheckRequest {
+    fn from(order: &CheckOrder) -> Self {
         let target = match &order.target {
-            Target::Registered(name) => CheckTarget::Registered(name.clone()),
-            Target::Unsaved(unsaved) => {
+            CheckedModel::Registered(name) => CheckTarget::Registered(name.clone()),
+            CheckedModel::Unsaved(unsaved) => {
                 let mut model = unsaved.model.to_stored();
                 model.api_token_dropped = unsaved.is_token_dropped;
                 if !unsaved.is_named {

@@ -4,7 +4,7 @@ use switchboard::{names::ModelName, pb::registry, violation::Violations};
 
 use super::name;
 use crate::domain::{
-    view::View as _,
+    view::WriteView as _,
     write::{DeleteModel, DeletedView},
 };
 

@@ -9,7 +9,7 @@ use switchboard::{
     names::{Group, IncarnationId, InstanceId, Revision, RouterId},
     pb::{registry, types},
     reason::FieldReason,
-    stream::{Mode, Report},
+    stream::{Report, WelcomeMode},
     violation::Violations,
 };
 use tokio::time::Instant;
@@ -18,7 +18,7 @@ use super::{count, page::Page, timestamp};
 use crate::{
     domain::items::Items,
     fleet::{
-        Key, ROUTERS_MAX, Seen,
+        ROUTERS_MAX, RouterInstance, Seen,
         health::{EndpointHealth, RouterHealth},
         wait::{AwaitedRevision, InForce},
     },
@@ -36,7 +36,7 @@ const WAIT_DEFAULT: Duration = Duration::from_secs(60);
 /// # Errors
 ///
 /// A violation for a token of which the key is no router.
-pub fn after(page: &Page) -> Result<Option<Key>, Violations> {
+pub fn after(page: &Page) -> Result<Option<RouterInstance>, Violations> {
     let read = |text: &str| {
         let (router, instance) = text.split_once(' ')?;
         Some((RouterId::parse(router).ok()?, InstanceId::parse(instance).ok()?))
@@ -109,8 +109,8 @@ fn router_row(seen: &Seen, items: &Items, now: SystemTime) -> registry::Router {
 }
 
 /// How many revisions the newest is ahead. `None`: the router has applied none of this history.
-fn lag(applied: &Cursor, began: Mode, items: &Items) -> Option<i64> {
-    let is_ours = applied.incarnation == items.incarnation() && !matches!(began, Mode::Withheld(_));
+fn lag(applied: &Cursor, began: WelcomeMode, items: &Items) -> Option<i64> {
+    let is_ours = applied.incarnation == items.incarnation() && !matches!(began, WelcomeMode::Withheld(_));
     is_ours.then(|| items.revision().get().saturating_sub(applied.revision.get()).max(0))
 }
 

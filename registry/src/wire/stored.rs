@@ -17,7 +17,7 @@ use switchboard::{
 };
 
 use crate::domain::{
-    credential::Credential,
+    credential::ModelCredential,
     state::Change,
     write::{Old, OldResource},
 };
@@ -61,7 +61,7 @@ pub fn encode(change: &Change) -> Bytes {
 /// # Errors
 ///
 /// [`StoredError`] when the bytes are not what [`encode`] writes for a valid resource.
-pub fn decode(name: &ResourceName, value: &[u8], credential: &Credential) -> Result<Change, StoredError> {
+pub fn decode(name: &ResourceName, value: &[u8], credential: &ModelCredential) -> Result<Change, StoredError> {
     match name {
         ResourceName::Model(name) => {
             let entry: registry::ModelEntry = message(value)?;
@@ -143,11 +143,11 @@ fn decode_feature(name: &FeatureName, feature: registry::Feature) -> Result<Feat
     })
 }
 
-fn credential_ref(credential: &Credential) -> registry::CredentialRef {
+fn credential_ref(credential: &ModelCredential) -> registry::CredentialRef {
     let (state, id, origins) = match credential {
-        Credential::None => (registry::CredentialState::None, String::new(), Vec::new()),
-        Credential::Dropped => (registry::CredentialState::Dropped, String::new(), Vec::new()),
-        Credential::Set(set) => {
+        ModelCredential::None => (registry::CredentialState::None, String::new(), Vec::new()),
+        ModelCredential::Dropped => (registry::CredentialState::Dropped, String::new(), Vec::new()),
+        ModelCredential::Set(set) => {
             let mut origins: Vec<_> = set.origins.iter().map(ToString::to_string).collect();
             origins.sort_unstable();
             (registry::CredentialState::Set, set.id.to_string(), origins)

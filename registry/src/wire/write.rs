@@ -44,7 +44,7 @@ pub trait WriteAnswer: prost::Message + Default + Sized + 'static {
 }
 
 /// A request to write, as it was understood.
-pub struct Asked<R: WriteRequest> {
+pub struct ParsedWrite<R: WriteRequest> {
     /// The write.
     pub write: R::Write,
     /// Its request id, with the encoded content that it stands for.
@@ -53,7 +53,7 @@ pub struct Asked<R: WriteRequest> {
     pub validate_only: bool,
 }
 
-impl<R: WriteRequest> fmt::Debug for Asked<R> {
+impl<R: WriteRequest> fmt::Debug for ParsedWrite<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct(R::METHOD)
             .field("request_id", &self.repeat.as_ref().map(|(id, _)| id))
@@ -62,7 +62,7 @@ impl<R: WriteRequest> fmt::Debug for Asked<R> {
     }
 }
 
-impl<R: WriteRequest> Asked<R> {
+impl<R: WriteRequest> ParsedWrite<R> {
     /// Reads a request.
     #[must_use]
     pub fn read(mut request: R) -> Self {

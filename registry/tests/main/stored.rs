@@ -14,7 +14,7 @@ use switchboard::{
     secret::ApiToken,
 };
 use switchboard_registry::{
-    domain::credential::{Credential, SetCredential},
+    domain::credential::{ModelCredential, SetCredential},
     store::Store,
     wire::stored::{decode, encode},
 };
@@ -29,10 +29,10 @@ fn bytes(hex: &Value) -> Vec<u8> {
     pairs.iter().map(byte).collect()
 }
 
-fn credential(row: &Value) -> Credential {
+fn credential(row: &Value) -> ModelCredential {
     let text = |key: &str| row["credential"][key].as_str().unwrap_or_default();
     match text("state") {
-        "set" => Credential::Set(SetCredential {
+        "set" => ModelCredential::Set(SetCredential {
             id: CredentialId::parse(text("id")).unwrap(),
             origins: text("origins")
                 .split(' ')
@@ -40,8 +40,8 @@ fn credential(row: &Value) -> Credential {
                 .collect::<BTreeSet<_>>(),
             token: ApiToken::parse(text("token").to_owned()).unwrap(),
         }),
-        "dropped" => Credential::Dropped,
-        _ => Credential::None,
+        "dropped" => ModelCredential::Dropped,
+        _ => ModelCredential::None,
     }
 }
 
@@ -82,7 +82,7 @@ async fn a_stored_database_is_read_whole_and_written_back_byte_for_byte() {
             ResourceName::Model(name) => loaded.credentials.get(name),
             ResourceName::Feature(_) | ResourceName::Settings => None,
         };
-        let credential = stored.map_or(Credential::None, |stored| stored.credential.clone());
+        let credential = stored.map_or(ModelCredential::None, |stored| stored.credential.clone());
         let change = decode(&item.name, &item.value, &credential).unwrap();
         assert_eq!(encode(&change), item.value, "{}", item.key);
         count += 1;

@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 use super::{CallContext, CallError, CallFailure, Selected};
 use crate::{
     relay::pending::Receiver,
-    upstream::dialect::{Delta, FinishReason, Usage},
+    upstream::dialect::{AnswerDelta, FinishReason, Usage},
 };
 
 /// How an answer ended that is complete.
@@ -23,7 +23,7 @@ pub struct Answering {
     selected: Selected,
     context: CallContext,
     /// The piece that was waited for, with the number of its events.
-    first: Option<(Delta, u64)>,
+    first: Option<(AnswerDelta, u64)>,
     deltas: Receiver,
     taken: u64,
     ended: oneshot::Receiver<Result<Completion, CallFailure>>,
@@ -62,7 +62,7 @@ impl Answering {
     /// # Cancel safety
     ///
     /// Nothing is lost.
-    pub async fn delta(&mut self) -> Option<Delta> {
+    pub async fn delta(&mut self) -> Option<AnswerDelta> {
         let (delta, events) = match self.first.take() {
             Some(first) => first,
             None => self.deltas.recv().await?,

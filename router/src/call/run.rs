@@ -18,12 +18,12 @@ use tracing::{Instrument as _, Span};
 use self::open::Opened;
 use super::{CallContext, CallError, CallFailure, Calls, Completion, Interruption, Selected, Walk, within};
 use crate::{
-    relay::{self, Patience, Progress, RelayError, pending::Sender},
+    relay::{self, AnswerProgress, Patience, RelayError, pending::Sender},
     upstream::answer::Answer,
 };
 
 /// A call on its way, apart from its caller.
-pub(super) struct Run {
+pub(super) struct RunningCall {
     pub(super) calls: Calls,
     pub(super) walk: Walk,
     pub(super) request_id: RequestId,
@@ -34,7 +34,7 @@ pub(super) struct Run {
     pub(super) span: Span,
 }
 
-impl Run {
+impl RunningCall {
     /// Calls models until one answers, relays its answer, and says how it ended.
     pub(super) async fn finish(
         mut self,
@@ -43,7 +43,7 @@ impl Run {
         end: oneshot::Sender<Result<Completion, CallFailure>>,
     ) {
         let begun = Instant::now();
-        let mut progress = Progress::default();
+        let mut progress = AnswerProgress::default();
         let outcome = tokio::select! {
             // In this order: a model that always has more to say must not keep the others from being asked.
             biased;
@@ -97,7 +97,7 @@ impl Run {
     }
 
     /// Attempts until the first token, then the answer, read to its end.
-    async fn answer(&mut self, buffer: &Sender, progress: &mut Progress) -> Result<Answer, CallError> {
+    async fn answer(&mut self, buffer: &Sender, progress: &mut AnswerProgress) -> Result<Answer, CallError> {
         failpoint::hit("infer.task");
         let Self {
             calls,

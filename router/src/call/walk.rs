@@ -32,7 +32,7 @@ use crate::{
     endpoints::{ModelReadiness, ServerId, Shape},
     live::{LiveModel, LiveModels, RetryBudget, Slot},
     permits::{FeaturePermit, Overloaded},
-    prompt::{self, Request, Target},
+    prompt::{self, PromptTarget, Request},
     upstream::{
         dialect::{self, Post},
         fault::{Repeat, RepeatCost},
@@ -315,7 +315,7 @@ impl Walk {
 
     /// What is sent to a model.
     fn render(&self, model: &Model) -> Result<Post, CallError> {
-        let target = Target {
+        let target = PromptTarget {
             family: model.spec.family,
             infill_mode: model.spec.infill_mode(),
             max_output_tokens: model.spec.limits.max_output_tokens.map(Count::get),

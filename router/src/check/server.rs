@@ -12,13 +12,13 @@ use switchboard::{
 use tokio::time::{Instant, timeout};
 
 use super::{
-    CheckCredential, Identifier, Problem, StepKind, Subject, advice, dial,
+    CheckCredential, CheckedServers, NameOnServers, Problem, StepKind, advice, dial,
     models::Models,
     steps::{StepFailed, Steps},
 };
 use crate::{
     catalog::is_probed,
-    prompt::{self, Infill, Input, InputNotSupported, Options, Request, Target, Text, Tools},
+    prompt::{self, Infill, Input, InputNotSupported, Options, PromptTarget, Request, Text, Tools},
     upstream::{
         Outgoing, Upstream, UpstreamError,
         dialect::{self, EncodeError, Event, Post},
@@ -33,7 +33,7 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The check of one server.
 pub(super) struct ServerCheck<'a> {
     pub(super) upstream: &'a Upstream,
-    pub(super) subject: &'a Subject,
+    pub(super) subject: &'a CheckedServers,
     pub(super) endpoint: &'a EndpointUri,
     pub(super) request_id: RequestId,
     pub(super) deadline: Instant,
@@ -154,9 +154,9 @@ impl ServerCheck<'_> {
         };
         let listed = |id: &str| list.and_then(|list| list.identifier(id)).map(str::to_owned);
         match &self.subject.spec.identifier {
-            Identifier::Given(given) => Ok(given.clone()),
-            Identifier::Default(id) => Ok(listed(id).unwrap_or_else(|| id.clone())),
-            Identifier::None => {
+            NameOnServers::Given(given) => Ok(given.clone()),
+            NameOnServers::Default(id) => Ok(listed(id).unwrap_or_else(|| id.clone())),
+            NameOnServers::None => {
                 listed("").ok_or_else(|| list.map_or_else(advice::no_identifier, advice::several_models))
             }
         }
@@ -210,7 +210,7 @@ impl ServerCheck<'_> {
 
     fn post(&self, request: &Request) -> Result<Post, Unable> {
         let model = &self.subject.spec.model;
-        let target = Target {
+        let target = PromptTarget {
             family: model.family,
             infill_mode: model.infill_mode(),
             max_output_tokens: model.limits.max_output_tokens.map(Count::get),

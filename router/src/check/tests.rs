@@ -10,14 +10,14 @@ use crate::{
     upstream::{model_list::ModelList, names::Names},
 };
 
-fn subject(identifier: Identifier) -> Subject {
+fn subject(identifier: NameOnServers) -> CheckedServers {
     let model = registry::Model {
         display_name: Some("M".to_owned()),
         family: Some("mistral".to_owned()),
         endpoint: Some("http://h".to_owned()),
         ..Default::default()
     };
-    Subject {
+    CheckedServers {
         spec: Spec {
             model: Arc::new(ModelSpec::whole(model).unwrap()),
             identifier,
@@ -33,7 +33,7 @@ fn upstream() -> Upstream {
     Upstream::new(Duration::from_secs(2), names, models).unwrap()
 }
 
-fn identifier(given: Identifier, models: &Models) -> Result<String, String> {
+fn identifier(given: NameOnServers, models: &Models) -> Result<String, String> {
     let (subject, endpoint) = (subject(given), EndpointUri::parse("http://h").unwrap());
     let server = ServerCheck {
         upstream: &upstream(),
@@ -51,8 +51,8 @@ async fn who_gives_no_identifier_gets_the_name_that_calls_have() {
     let one = listed(r#"{"data":[{"id":"one"}]}"#);
     let two = listed(r#"{"data":[{"id":"one"},{"id":"two"}]}"#);
     let none = listed(r#"{"data":[]}"#);
-    let given = || Identifier::Given("given".to_owned());
-    let default = |name: &str| Identifier::Default(name.to_owned());
+    let given = || NameOnServers::Given("given".to_owned());
+    let default = |name: &str| NameOnServers::Default(name.to_owned());
 
     for models in [&one, &two, &none, &Models::Unlisted] {
         assert_eq!(identifier(given(), models).unwrap(), "given", "what is given is sent");
@@ -62,10 +62,14 @@ async fn who_gives_no_identifier_gets_the_name_that_calls_have() {
     for models in [&two, &none, &Models::Unlisted] {
         assert_eq!(identifier(default("mine"), models).unwrap(), "mine");
     }
-    assert_eq!(identifier(Identifier::None, &one).unwrap(), "one");
-    assert!(identifier(Identifier::None, &two).unwrap_err().contains("`one`, `two`"));
-    assert!(identifier(Identifier::None, &none).unwrap_err().contains("no model"));
-    assert!(identifier(Identifier::None, &Models::Unlisted).is_err());
+    assert_eq!(identifier(NameOnServers::None, &one).unwrap(), "one");
+    assert!(
+        identifier(NameOnServers::None, &two)
+            .unwrap_err()
+            .contains("`one`, `two`")
+    );
+    assert!(identifier(NameOnServers::None, &none).unwrap_err().contains("no model"));
+    assert!(identifier(NameOnServers::None, &Models::Unlisted).is_err());
 }
 
 #[test]
@@ -100,7 +104,7 @@ async fn a_check_that_has_no_turn_in_time_says_so() {
     let checker = Checker::new(upstream());
     let _taken = checker.places.acquire_many(4).await.unwrap();
     let deadline = Instant::now() + Duration::from_millis(50);
-    let findings = checker.check(&subject(Identifier::None), deadline).await;
+    let findings = checker.check(&subject(NameOnServers::None), deadline).await;
     let [
         Step {
             outcome: StepOutcome::Failed(problem),

@@ -70,7 +70,7 @@ impl InferenceService for InferenceApi {
     ) -> Result<Response<router::InferResponse>, Status> {
         let request_id = RequestId::of(&request);
         let notes = Notes::of(&request);
-        let Asked {
+        let ParsedCall {
             metadata: asked,
             timeout,
             request,
@@ -99,7 +99,7 @@ impl InferenceService for InferenceApi {
     ) -> Result<Response<Self::StreamInferStream>, Status> {
         let request_id = RequestId::of(&request);
         let notes = Notes::of(&request);
-        let Asked {
+        let ParsedCall {
             metadata: asked,
             timeout,
             request,
@@ -126,7 +126,7 @@ impl InferenceService for InferenceApi {
 }
 
 /// A call as it came, checked.
-struct Asked {
+struct ParsedCall {
     metadata: MetadataMap,
     /// What the caller allows for the whole call. `None`: it does not say.
     timeout: Option<Duration>,
@@ -134,11 +134,11 @@ struct Asked {
 }
 
 /// What a caller asks for, or all that is wrong with it.
-fn checked(request: tonic::Request<router::InferRequest>) -> Result<Asked, Failure> {
+fn checked(request: tonic::Request<router::InferRequest>) -> Result<ParsedCall, Failure> {
     failpoint::hit("infer.handler");
     let (metadata, _, message) = request.into_parts();
     match (deadline::of(&metadata), Request::try_from(message)) {
-        (Ok(timeout), Ok(request)) => Ok(Asked {
+        (Ok(timeout), Ok(request)) => Ok(ParsedCall {
             metadata,
             timeout,
             request,

@@ -3,19 +3,19 @@
 use crate::endpoints::EngineLoad;
 
 /// The names of one kind of engine.
-struct Names {
+struct MetricNames {
     running: &'static str,
     waiting: &'static str,
     cache: &'static str,
 }
 
-const ENGINES: [Names; 2] = [
-    Names {
+const ENGINES: [MetricNames; 2] = [
+    MetricNames {
         running: "vllm:num_requests_running",
         waiting: "vllm:num_requests_waiting",
         cache: "vllm:kv_cache_usage_perc",
     },
-    Names {
+    MetricNames {
         running: "llamacpp:requests_processing",
         waiting: "llamacpp:requests_deferred",
         cache: "llamacpp:kv_cache_usage_ratio",

@@ -11,7 +11,7 @@ use switchboard::catalogue::{Catalogue, Family};
 pub(super) struct Format {
     machine_name: String,
     /// How code is completed unless the model says otherwise.
-    pub(super) mode: Mode,
+    pub(super) mode: FormatMode,
     /// The family's own marks. `None`: it has none.
     pub(super) tokens: Option<Tokens>,
     /// How a chat asks for a completion.
@@ -30,7 +30,7 @@ pub(super) struct Format {
 /// How code is completed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Mode {
+pub(super) enum FormatMode {
     /// The family's marks, sent as text to go on from.
     Completions,
     /// By chat.
@@ -134,7 +134,7 @@ fn read(catalogue: &Catalogue) -> Result<Vec<Format>, FormatError> {
         }
     }
     for format in &formats {
-        let needs_tokens = format.mode == Mode::Completions || format.chat == ChatStyle::Tokens;
+        let needs_tokens = format.mode == FormatMode::Completions || format.chat == ChatStyle::Tokens;
         if needs_tokens && format.tokens.is_none() {
             return Err(FormatError::NoTokens(format.machine_name.clone()));
         }
@@ -158,7 +158,7 @@ mod tests {
             let format = Format::of(family);
             assert_eq!(format.machine_name, family.machine_name);
             assert!(
-                family.chat || format.mode == Mode::Completions,
+                family.chat || format.mode == FormatMode::Completions,
                 "{} takes no chat",
                 family.machine_name
             );

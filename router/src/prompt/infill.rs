@@ -9,8 +9,8 @@ use std::borrow::Cow;
 use switchboard::resource::model::InfillMode;
 
 use super::{
-    Form, InputNotSupported, Target,
-    format::{ChatStyle, Format, Mode},
+    Form, InputNotSupported, PromptTarget,
+    format::{ChatStyle, Format, FormatMode},
     request::{Infill, Message, Snippet},
     text::Text,
 };
@@ -23,7 +23,11 @@ const BY_INSTRUCTION: &str = "You write code. Reply with the code that belongs a
 const PLACEHOLDER: &str = "<<<CURSOR>>>";
 
 /// What is sent for an infill.
-pub(super) fn form<'a>(infill: &'a Infill, format: &Format, target: &Target) -> Result<Form<'a>, InputNotSupported> {
+pub(super) fn form<'a>(
+    infill: &'a Infill,
+    format: &Format,
+    target: &PromptTarget,
+) -> Result<Form<'a>, InputNotSupported> {
     if !infill.instruction.is_empty() {
         return Ok(user(generation(infill)));
     }
@@ -33,7 +37,7 @@ pub(super) fn form<'a>(infill: &'a Infill, format: &Format, target: &Target) -> 
         Ok(tokens.around(&with_context(infill), infill.suffix.expose()))
     };
     match (target.infill_mode, format.mode) {
-        (InfillMode::Completions, _) | (InfillMode::FamilyDefault, Mode::Completions) => Ok(Form::Completion {
+        (InfillMode::Completions, _) | (InfillMode::FamilyDefault, FormatMode::Completions) => Ok(Form::Completion {
             prompt: Text::from(by_tokens()?).into(),
             suffix: None,
         }),
@@ -41,7 +45,7 @@ pub(super) fn form<'a>(infill: &'a Infill, format: &Format, target: &Target) -> 
             prompt: Text::from(with_context(infill).into_owned()).into(),
             suffix: Some(&infill.suffix),
         }),
-        (InfillMode::Chat, _) | (InfillMode::FamilyDefault, Mode::Chat) => Ok(match format.chat {
+        (InfillMode::Chat, _) | (InfillMode::FamilyDefault, FormatMode::Chat) => Ok(match format.chat {
             ChatStyle::Tokens => Form::Chat(Cow::Owned(vec![
                 Message::System(ONLY_CODE.to_owned().into()),
                 Message::User(by_tokens()?.into()),

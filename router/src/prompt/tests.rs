@@ -6,8 +6,8 @@ use super::*;
 
 const CHAT: &str = "duo_chat";
 
-fn target(family: &str) -> Target {
-    Target {
+fn target(family: &str) -> PromptTarget {
+    PromptTarget {
         family: Catalogue::get().family(family).unwrap(),
         infill_mode: InfillMode::FamilyDefault,
         max_output_tokens: None,
@@ -43,12 +43,12 @@ fn infill() -> Infill {
     }
 }
 
-fn rendered<'a>(request: &'a Request, feature: &str, target: &Target) -> Result<Prompt<'a>, InputNotSupported> {
+fn rendered<'a>(request: &'a Request, feature: &str, target: &PromptTarget) -> Result<Prompt<'a>, InputNotSupported> {
     render(request, &FeatureName::from_id(feature).unwrap(), target)
 }
 
 /// The form of an infill, spelled out.
-fn spelled(infill: Infill, target: &Target) -> Vec<(&'static str, String)> {
+fn spelled(infill: Infill, target: &PromptTarget) -> Vec<(&'static str, String)> {
     let request = request(Input::Infill(infill));
     match rendered(&request, "code_completions", target).unwrap().form {
         Form::Completion { prompt, suffix } => {
@@ -144,7 +144,7 @@ fn families_that_chat_are_asked_in_their_own_words() {
 
 #[test]
 fn a_model_may_complete_code_otherwise_than_its_family() {
-    let mode = |family, infill_mode| Target {
+    let mode = |family, infill_mode| PromptTarget {
         infill_mode,
         ..target(family)
     };
@@ -205,7 +205,7 @@ fn an_instruction_is_code_generation_by_chat() {
             instruction: text("add two numbers"),
             ..infill()
         };
-        let target = Target {
+        let target = PromptTarget {
             infill_mode,
             ..target(family)
         };
@@ -372,7 +372,7 @@ fn no_more_tokens_are_asked_for_than_the_model_may_write() {
             },
             ..prompt("x")
         };
-        let target = Target {
+        let target = PromptTarget {
             max_output_tokens: limit,
             ..target(family)
         };

@@ -2,18 +2,18 @@
 //!
 //! Where one piece ends and the next begins has no meaning to callers; the order between kinds has.
 
-use crate::upstream::dialect::Delta;
+use crate::upstream::dialect::AnswerDelta;
 
 /// The most bytes that pieces are put together to. A piece that is larger by itself stays as it is.
 pub const MERGED_BYTES_MAX: usize = 64 * 1024;
 
 /// The bytes that a piece brings.
 #[must_use]
-pub fn bytes(delta: &Delta) -> usize {
+pub fn bytes(delta: &AnswerDelta) -> usize {
     match delta {
-        Delta::Text(text) | Delta::Reasoning(text) => text.len(),
-        Delta::Signature(signature) => signature.expose().len(),
-        Delta::ToolCall(call) => call.id.len() + call.name.len() + call.arguments.len(),
+        AnswerDelta::Text(text) | AnswerDelta::Reasoning(text) => text.len(),
+        AnswerDelta::Signature(signature) => signature.expose().len(),
+        AnswerDelta::ToolCall(call) => call.id.len() + call.name.len() + call.arguments.len(),
     }
 }
 
@@ -22,18 +22,22 @@ pub fn bytes(delta: &Delta) -> usize {
 /// # Errors
 ///
 /// `next` itself: it is of another kind, begins a call, is a signature, or would make the piece too large.
-pub fn join(last: &mut Delta, next: Delta) -> Result<(), Delta> {
+pub fn join(last: &mut AnswerDelta, next: AnswerDelta) -> Result<(), AnswerDelta> {
     if bytes(last) + bytes(&next) > MERGED_BYTES_MAX {
         return Err(next);
     }
     match (last, &next) {
-        (Delta::Text(last), Delta::Text(next)) | (Delta::Reasoning(last), Delta::Reasoning(next)) => last.append(next),
-        (Delta::ToolCall(last), Delta::ToolCall(more))
+        (AnswerDelta::Text(last), AnswerDelta::Text(next))
+        | (AnswerDelta::Reasoning(last), AnswerDelta::Reasoning(next)) => last.append(next),
+        (AnswerDelta::ToolCall(last), AnswerDelta::ToolCall(more))
             if last.index == more.index && more.id.is_empty() && more.name.is_empty() =>
         {
             last.arguments.append(&more.arguments);
         }
-        (Delta::Text(_) | Delta::Reasoning(_) | Delta::Signature(_) | Delta::ToolCall(_), _) => return Err(next),
+        (
+            AnswerDelta::Text(_) | AnswerDelta::Reasoning(_) | AnswerDelta::Signature(_) | AnswerDelta::ToolCall(_),
+            _,
+        ) => return Err(next),
     }
     Ok(())
 }
@@ -48,15 +52,15 @@ pub(super) mod tests {
         upstream::dialect::ToolCallDelta,
     };
 
-    pub(in crate::relay) fn any_delta() -> impl Strategy<Value = Delta> {
+    pub(in crate::relay) fn any_delta() -> impl Strategy<Value = AnswerDelta> {
         let text = || "[aä🦀]{1,3}".prop_map(Text::from);
         let named = || prop_oneof![4 => Just(""), 1 => Just("x")].prop_map(str::to_owned);
         prop_oneof![
-            text().prop_map(Delta::Text),
-            text().prop_map(Delta::Reasoning),
-            Just(()).prop_map(|()| Delta::Signature(Signature::of(b"s".to_vec()).unwrap())),
+            text().prop_map(AnswerDelta::Text),
+            text().prop_map(AnswerDelta::Reasoning),
+            Just(()).prop_map(|()| AnswerDelta::Signature(Signature::of(b"s".to_vec()).unwrap())),
             (0..2, named(), named(), text()).prop_map(|(index, id, name, arguments)| {
-                Delta::ToolCall(ToolCallDelta {
+                AnswerDelta::ToolCall(ToolCallDelta {
                     index,
                     id,
                     name,
@@ -68,17 +72,17 @@ pub(super) mod tests {
 
     /// The answer without its borders: each character with the kind that it belongs to; ids, names and
     /// signatures stay whole.
-    pub(in crate::relay) fn borderless(deltas: &[Delta]) -> Vec<String> {
+    pub(in crate::relay) fn borderless(deltas: &[AnswerDelta]) -> Vec<String> {
         let mut all = Vec::new();
         for delta in deltas {
             let (kind, text) = match delta {
-                Delta::Text(text) => ("text".to_owned(), text),
-                Delta::Reasoning(text) => ("reasoning".to_owned(), text),
-                Delta::Signature(signature) => {
+                AnswerDelta::Text(text) => ("text".to_owned(), text),
+                AnswerDelta::Reasoning(text) => ("reasoning".to_owned(), text),
+                AnswerDelta::Signature(signature) => {
                     all.push(format!("signature: {:?}", signature.expose()));
                     continue;
                 }
-                Delta::ToolCall(call) => {
+                AnswerDelta::ToolCall(call) => {
                     let kind = format!("call {}", call.index);
                     if !(call.id.is_empty() && call.name.is_empty()) {
                         all.push(format!("{kind} begins: {} {}", call.id, call.name));
@@ -97,7 +101,7 @@ pub(super) mod tests {
             deltas in prop::collection::vec(any_delta(), 0..24),
             merges in prop::collection::vec(any::<bool>(), 24),
         ) {
-            let mut merged: Vec<Delta> = Vec::new();
+            let mut merged: Vec<AnswerDelta> = Vec::new();
             for (delta, may_merge) in deltas.iter().cloned().zip(merges) {
                 let rest = match merged.last_mut().filter(|_| may_merge) {
                     Some(last) => join(last, delta).err(),
@@ -111,7 +115,7 @@ pub(super) mod tests {
 
     #[test]
     fn pieces_grow_to_their_limit_and_no_further() {
-        let text = |length| Delta::Text(Text::from("x".repeat(length)));
+        let text = |length| AnswerDelta::Text(Text::from("x".repeat(length)));
         let mut last = text(MERGED_BYTES_MAX - 1);
         assert_eq!(join(&mut last, text(1)), Ok(()));
         assert_eq!(join(&mut last, text(1)), Err(text(1)));

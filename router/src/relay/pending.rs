@@ -20,7 +20,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::{sync::Notify, time::timeout};
 
 use super::coalesce;
-use crate::upstream::dialect::Delta;
+use crate::upstream::dialect::AnswerDelta;
 
 /// A caller with fewer pieces than this before it keeps up: about as many come with one read of the network.
 const KEEPS_UP: usize = 32;
@@ -74,7 +74,7 @@ impl Pool {
     /// The two ends of one answer.
     #[must_use]
     pub fn answer(&self) -> (Sender, Receiver) {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SharedBuffer {
             pool: self.clone(),
             queue: Mutex::default(),
             readable: Notify::new(),
@@ -97,7 +97,7 @@ impl Pool {
     }
 }
 
-struct Shared {
+struct SharedBuffer {
     pool: Pool,
     queue: Mutex<Queue>,
     /// There is something to take, or nothing will come.
@@ -110,7 +110,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
-    pieces: VecDeque<Piece>,
+    pieces: VecDeque<PendingPiece>,
     charged: usize,
     /// Nothing will come.
     is_ended: bool,
@@ -118,14 +118,14 @@ struct Queue {
     is_gone: bool,
 }
 
-struct Piece {
-    delta: Delta,
+struct PendingPiece {
+    delta: AnswerDelta,
     /// How many events of the model are in it.
     events: u64,
     charged: usize,
 }
 
-impl Shared {
+impl SharedBuffer {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock()
     }
@@ -138,7 +138,7 @@ impl Shared {
     }
 
     /// Takes a piece over, or gives it back where there is no room now.
-    fn offer(&self, delta: Delta) -> Result<(), (Delta, bool)> {
+    fn offer(&self, delta: AnswerDelta) -> Result<(), (AnswerDelta, bool)> {
         let mut queue = self.queue();
         if queue.is_gone {
             return Err((delta, true));
@@ -167,7 +167,7 @@ impl Shared {
         if !has_room(&queue, cost) {
             return Err((delta, false));
         }
-        queue.pieces.push_back(Piece {
+        queue.pieces.push_back(PendingPiece {
             delta,
             events: 1,
             charged: cost,
@@ -180,15 +180,15 @@ impl Shared {
     }
 }
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for SharedBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").finish_non_exhaustive()
+        f.debug_struct("SharedBuffer").finish_non_exhaustive()
     }
 }
 
 /// The model's end of an answer. Dropped, nothing more comes.
 #[derive(Debug)]
-pub struct Sender(Arc<Shared>);
+pub struct Sender(Arc<SharedBuffer>);
 
 impl Sender {
     /// Hands a piece over, and waits for room as long as the caller takes something within `patience`.
@@ -200,7 +200,7 @@ impl Sender {
     /// # Cancel safety
     ///
     /// The piece is lost unless it was handed over.
-    pub async fn push(&self, delta: Delta, patience: Duration) -> Result<(), PendingError> {
+    pub async fn push(&self, delta: AnswerDelta, patience: Duration) -> Result<(), PendingError> {
         let mut offered = self.0.offer(delta);
         loop {
             match offered {
@@ -270,7 +270,7 @@ impl Drop for Sender {
 
 /// The caller's end of an answer. Dropped, the caller is gone.
 #[derive(Debug)]
-pub struct Receiver(Arc<Shared>);
+pub struct Receiver(Arc<SharedBuffer>);
 
 impl Receiver {
     /// The next piece, and how many events of the model are in it. `None`: nothing more comes.
@@ -278,7 +278,7 @@ impl Receiver {
     /// # Cancel safety
     ///
     /// Nothing is lost.
-    pub async fn recv(&mut self) -> Option<(Delta, u64)> {
+    pub async fn recv(&mut self) -> Option<(AnswerDelta, u64)> {
         loop {
             {
                 let mut queue = self.0.queue();

@@ -52,7 +52,7 @@ pub(super) struct Applier<S: Surroundings> {
     is_stale: bool,
     /// Until when the credentials of a new life of the store are waited for.
     new_life: Option<Instant>,
-    readiness: Readiness,
+    readiness: StartReadiness,
 }
 
 /// A state that was compiled.
@@ -64,7 +64,7 @@ struct Done {
     span: Span,
 }
 
-enum Readiness {
+enum StartReadiness {
     /// What the snapshot file has is compiled first.
     NoCatalog {
         file: Option<Cursor>,
@@ -95,7 +95,7 @@ impl<S: Surroundings> Applier<S> {
             compiling: JoinSet::new(),
             is_stale: false,
             new_life: None,
-            readiness: Readiness::NoCatalog { file: None },
+            readiness: StartReadiness::NoCatalog { file: None },
         }
     }
 
@@ -105,7 +105,7 @@ impl<S: Surroundings> Applier<S> {
         self.credentials.restore(credentials);
         self.used = kept.used;
         self.is_stale = true;
-        self.readiness = Readiness::NoCatalog {
+        self.readiness = StartReadiness::NoCatalog {
             file: Some(*kept.received.cursor()),
         };
     }
@@ -183,7 +183,7 @@ impl<S: Surroundings> Applier<S> {
             wanted,
         } = done.compiled;
         self.credentials.want(&wanted);
-        let is_first = matches!(self.readiness, Readiness::NoCatalog { .. });
+        let is_first = matches!(self.readiness, StartReadiness::NoCatalog { .. });
         let is_new_life = self.used.life().is_some_and(|life| used.life() != Some(life));
         if is_new_life && !is_first {
             // Nothing is held over: what worked so far should not fail for want of a credential that only has to be fetched.
@@ -201,12 +201,12 @@ impl<S: Surroundings> Applier<S> {
         self.current.swap(catalog);
         self.current.set_held(held.len());
         let is_from_file = match self.readiness {
-            Readiness::NoCatalog { file } => {
+            StartReadiness::NoCatalog { file } => {
                 // What the file has was ready once, and there may be nobody to fetch more from.
-                self.readiness = Readiness::Until(if file == Some(cursor) { begin } else { begin + PATIENCE });
+                self.readiness = StartReadiness::Until(if file == Some(cursor) { begin } else { begin + PATIENCE });
                 file == Some(cursor)
             }
-            Readiness::Until(_) | Readiness::Ready => false,
+            StartReadiness::Until(_) | StartReadiness::Ready => false,
         };
         // A file that has a token which is no longer in use is written again.
         if !is_from_file || has_forgotten {
@@ -226,10 +226,10 @@ impl<S: Surroundings> Applier<S> {
     }
 
     fn judge_readiness(&mut self) {
-        if let Readiness::Until(until) = self.readiness
+        if let StartReadiness::Until(until) = self.readiness
             && (self.credentials.all_tried() || until <= Instant::now())
         {
-            self.readiness = Readiness::Ready;
+            self.readiness = StartReadiness::Ready;
             self.current.set_ready();
         }
     }
@@ -237,8 +237,8 @@ impl<S: Surroundings> Applier<S> {
     fn wake_at(&self, is_connected: bool) -> Option<Instant> {
         let fetch = self.credentials.due_at().filter(|_| is_connected);
         let ready = match self.readiness {
-            Readiness::Until(until) => Some(until),
-            Readiness::NoCatalog { .. } | Readiness::Ready => None,
+            StartReadiness::Until(until) => Some(until),
+            StartReadiness::NoCatalog { .. } | StartReadiness::Ready => None,
         };
         // While it compiles nothing else can be done about a new life.
         let new_life = self.new_life.filter(|_| self.compiling.is_empty());

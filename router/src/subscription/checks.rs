@@ -15,14 +15,14 @@ use tracing::{Instrument as _, debug, debug_span, warn};
 
 use super::{
     compile, credentials,
-    order::{Answer, Order, Target},
+    order::{CheckAnswer, RequestedCheck, RequestedTarget},
     received::Received,
     resource::{Content, CredentialSpec, Refusal},
     surroundings::Connection,
 };
 use crate::{
     catalog::{Catalog, Credential, ModelState},
-    check::{CheckCredential, Checker, Finding, Spec, Subject},
+    check::{CheckCredential, CheckedServers, Checker, Finding, Spec},
 };
 
 /// The most checks that are under way, waiting ones included: as many as a registry has of one router.
@@ -38,11 +38,16 @@ pub(super) struct Basis<C> {
 
 /// The checks that are under way.
 #[derive(Debug, Default)]
-pub(super) struct Checks(JoinSet<()>);
+pub(super) struct CheckTasks(JoinSet<()>);
 
-impl Checks {
+impl CheckTasks {
     /// Begins one. Its answer goes to `answers`, unless the stream behind it has ended by then.
-    pub(super) fn begin<C: Connection>(&mut self, order: Order, basis: Basis<C>, answers: mpsc::Sender<Answer>) {
+    pub(super) fn begin<C: Connection>(
+        &mut self,
+        order: RequestedCheck,
+        basis: Basis<C>,
+        answers: mpsc::Sender<CheckAnswer>,
+    ) {
         while self.0.try_join_next().is_some() {}
         if self.0.len() >= CHECKS_MAX {
             // The registry counts them too, and says so to whoever asks.
@@ -57,18 +62,18 @@ impl Checks {
             let id = order.id;
             let findings = make(order, basis).await;
             debug!(endpoints = findings.len(), "a check is made");
-            let answer = Answer { id, revision, findings };
+            let answer = CheckAnswer { id, revision, findings };
             let _stream_ended = answers.send(answer).await;
         };
         self.0.spawn(check.instrument(debug_span!("check")));
     }
 }
 
-async fn make<C: Connection>(order: Order, basis: Basis<C>) -> Vec<Finding> {
+async fn make<C: Connection>(order: RequestedCheck, basis: Basis<C>) -> Vec<Finding> {
     let deadline = Instant::now() + order.timeout;
     let wanted = match order.target {
-        Target::Registered(name) => registered(&name, basis.received.as_deref(), basis.catalog.as_deref()),
-        Target::Unsaved {
+        RequestedTarget::Registered(name) => registered(&name, basis.received.as_deref(), basis.catalog.as_deref()),
+        RequestedTarget::Unsaved {
             spec,
             credential,
             is_token_dropped,
@@ -109,7 +114,10 @@ async fn make<C: Connection>(order: Order, basis: Basis<C>) -> Vec<Finding> {
             "check again; if it lasts, look into the router's log",
         )];
     };
-    basis.checker.check(&Subject { spec, credential }, deadline).await
+    basis
+        .checker
+        .check(&CheckedServers { spec, credential }, deadline)
+        .await
 }
 
 fn set(credential: Credential) -> CheckCredential {

@@ -29,7 +29,7 @@ use crate::catalog::{Catalog, Credential, ModelState, Setting};
 pub use self::used::{Used, UsedFeature, UsedModel, UsedSettings};
 
 /// Credentials by their ids.
-pub type Credentials = HashMap<CredentialId, Arc<Credential>>;
+pub type CredentialsById = HashMap<CredentialId, Arc<Credential>>;
 
 /// What compiling gives.
 #[derive(Debug)]
@@ -96,12 +96,12 @@ pub struct WantedCredential {
 
 /// Compiles a state, with what was in use before it.
 #[must_use]
-pub fn compile(received: &Received, before: &Used, credentials: &Credentials) -> Compiled {
+pub fn compile(received: &Received, before: &Used, credentials: &CredentialsById) -> Compiled {
     let nothing = Used::default();
     let life = received.cursor().incarnation;
     // Across lives of the store nothing is held over: it may have been taken back on purpose.
     let before = if before.life == Some(life) { before } else { &nothing };
-    let mut step = Step {
+    let mut step = CompileStep {
         before,
         credentials,
         called: models_of(before.features.values().map(|used| &used.setting)).collect(),
@@ -155,9 +155,9 @@ fn models_of<'a>(settings: impl Iterator<Item = &'a Setting>) -> impl Iterator<I
     assignments.flatten()
 }
 
-struct Step<'a> {
+struct CompileStep<'a> {
     before: &'a Used,
-    credentials: &'a Credentials,
+    credentials: &'a CredentialsById,
     /// The models that the features in use before name.
     called: BTreeSet<&'a ModelName>,
     states: HashMap<ModelName, ModelState>,
@@ -166,7 +166,7 @@ struct Step<'a> {
     wanted: Vec<WantedCredential>,
 }
 
-impl<'a> Step<'a> {
+impl<'a> CompileStep<'a> {
     fn model(&mut self, resource: &'a Arc<Resource>, name: &ModelName, content: &ModelContent) {
         let raw = &resource.raw;
         let before = self.before.models.get(name);

@@ -49,26 +49,26 @@ pub(super) enum FetchError {
 }
 
 /// A credential of a model. By models first, so that they are asked for in an order that is not drawn by lot.
-type Key = (ModelName, CredentialId);
+type CredentialKey = (ModelName, CredentialId);
 
-type Fetched = (Key, Result<Credential, FetchError>);
+type Fetched = (CredentialKey, Result<Credential, FetchError>);
 
 /// The credentials that are there, and those on their way.
 pub(super) struct Credentials {
-    cache: compile::Credentials,
-    plans: BTreeMap<Key, Plan>,
+    cache: compile::CredentialsById,
+    plans: BTreeMap<CredentialKey, FetchPlan>,
     running: FuturesUnordered<BoxFuture<'static, Fetched>>,
     random: fastrand::Rng,
 }
 
-struct Plan {
+struct FetchPlan {
     wanted: WantedCredential,
     was_tried: bool,
     backoff: Backoff,
-    next: Next,
+    next: NextFetch,
 }
 
-enum Next {
+enum NextFetch {
     At(Instant),
     Running,
     /// The change with the new id is awaited.
@@ -86,12 +86,12 @@ impl Credentials {
     }
 
     /// Those that are there.
-    pub(super) const fn cache(&self) -> &compile::Credentials {
+    pub(super) const fn cache(&self) -> &compile::CredentialsById {
         &self.cache
     }
 
     /// Takes in what an earlier start has had.
-    pub(super) fn restore(&mut self, credentials: compile::Credentials) {
+    pub(super) fn restore(&mut self, credentials: compile::CredentialsById) {
         self.cache.extend(credentials);
     }
 
@@ -104,11 +104,11 @@ impl Credentials {
             if self.cache.contains_key(&key.1) {
                 continue;
             }
-            let plan = self.plans.remove(&key).unwrap_or_else(|| Plan {
+            let plan = self.plans.remove(&key).unwrap_or_else(|| FetchPlan {
                 wanted: wanted.clone(),
                 was_tried: false,
                 backoff: Backoff::new(RETRY_MIN, RETRY_MAX),
-                next: Next::At(Instant::now()),
+                next: NextFetch::At(Instant::now()),
             });
             plans.insert(key, plan);
         }
@@ -126,8 +126,8 @@ impl Credentials {
     /// Asks again for what was superseded: another stream may be to another registry.
     pub(super) fn reconsider(&mut self) {
         for plan in self.plans.values_mut() {
-            if matches!(plan.next, Next::Superseded) {
-                plan.next = Next::At(Instant::now());
+            if matches!(plan.next, NextFetch::Superseded) {
+                plan.next = NextFetch::At(Instant::now());
             }
         }
     }
@@ -144,8 +144,8 @@ impl Credentials {
             if self.running.len() >= RUNNING_MAX {
                 return;
             }
-            if matches!(plan.next, Next::At(at) if at <= now) {
-                plan.next = Next::Running;
+            if matches!(plan.next, NextFetch::At(at) if at <= now) {
+                plan.next = NextFetch::Running;
                 let (key, fetch) = (key.clone(), fetch(connection.clone(), plan.wanted.clone()));
                 self.running.push(Box::pin(async move { (key, fetch.await) }));
             }
@@ -158,8 +158,8 @@ impl Credentials {
             return None;
         }
         let due = self.plans.values().filter_map(|plan| match plan.next {
-            Next::At(at) => Some(at),
-            Next::Running | Next::Superseded => None,
+            NextFetch::At(at) => Some(at),
+            NextFetch::Running | NextFetch::Superseded => None,
         });
         due.min()
     }
@@ -188,12 +188,12 @@ impl Credentials {
             }
             Err(FetchError::Superseded) => {
                 debug!(model.name = %model, credential.id = %id, "the credential of {model} was replaced meanwhile");
-                Next::Superseded
+                NextFetch::Superseded
             }
             Err(error) => {
                 let wait = plan.backoff.next(&mut self.random);
                 warn!(model.name = %model, credential.id = %id, %error, "cannot fetch the credential of {model} yet");
-                Next::At(Instant::now() + wait)
+                NextFetch::At(Instant::now() + wait)
             }
         };
     }

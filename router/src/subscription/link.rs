@@ -10,7 +10,8 @@ use switchboard::{
     history::{Cursor, View},
     pb::registry,
     stream::{
-        CheckRequest, Hello, HistoryRefusalWhy, Mode, RegistryMessage, RegistryMessageError, Report, RouterMessage,
+        CheckRequest, Hello, HistoryRefusalWhy, RegistryMessage, RegistryMessageError, Report, RouterMessage,
+        WelcomeMode,
     },
 };
 use tokio::{
@@ -24,11 +25,11 @@ use tracing::{Instrument as _, debug, info, info_span, warn};
 
 use super::{
     Applied, SubscriptionConfig,
-    checks::{Basis, CHECKS_MAX, Checks},
-    order::Answer,
+    checks::{Basis, CHECKS_MAX, CheckTasks},
+    order::CheckAnswer,
     received::Received,
     report::{hello, report},
-    session::{Action, Closed, End, Event, Session, StreamMessage, StreamStanding},
+    session::{Action, Closed, End, Session, SessionEvent, StreamMessage, StreamStanding},
     surroundings::{Connection as _, Downward, Surroundings, Upward},
 };
 use crate::{check::Checker, current::Current, endpoints::Following, live::LiveModels};
@@ -65,7 +66,7 @@ pub(super) struct Link<S: Surroundings> {
     stream: Option<OpenStream<S::Connection>>,
     /// The tasks that read: that of the open stream, and those of streams that are being ended.
     readers: JoinSet<()>,
-    checks: Checks,
+    checks: CheckTasks,
     contact: Contact,
 }
 
@@ -75,7 +76,7 @@ struct OpenStream<C> {
     /// Dropped, it ends the upward direction behind the newest report.
     standing: watch::Sender<StreamStanding>,
     /// What checks have found, on its way up.
-    answers: mpsc::Sender<Answer>,
+    answers: mpsc::Sender<CheckAnswer>,
     /// The connection, until the registry has answered over it.
     connection: Option<C>,
 }
@@ -114,7 +115,7 @@ impl<S: Surroundings> Link<S> {
             connection,
             stream: None,
             readers: JoinSet::new(),
-            checks: Checks::default(),
+            checks: CheckTasks::default(),
             contact: Contact::None,
         }
     }
@@ -127,7 +128,7 @@ impl<S: Surroundings> Link<S> {
                 // In this order, so that the same happenings lead to the same steps.
                 biased;
                 () = cancel.cancelled() => break,
-                () = sleep_until(wake) => Some(Event::Timer),
+                () = sleep_until(wake) => Some(SessionEvent::Timer),
                 event = next_event(&mut self.stream) => self.read(event),
             };
             if let Some(event) = event {
@@ -147,7 +148,7 @@ impl<S: Surroundings> Link<S> {
     }
 
     /// What an event of the stream means to the session.
-    fn read(&mut self, event: StreamEvent<S::Connection>) -> Option<Event> {
+    fn read(&mut self, event: StreamEvent<S::Connection>) -> Option<SessionEvent> {
         match event {
             StreamEvent::Connected(connection) => {
                 if let Some(stream) = &mut self.stream {
@@ -157,11 +158,11 @@ impl<S: Surroundings> Link<S> {
             }
             StreamEvent::Message(message) => {
                 self.told.current.touch();
-                Some(message.map_or(Event::Unreadable, Event::Message))
+                Some(message.map_or(SessionEvent::Unreadable, SessionEvent::Message))
             }
             StreamEvent::Ended(end) => {
                 self.stream = None;
-                Some(Event::Ended(match end {
+                Some(SessionEvent::Ended(match end {
                     Ok(()) => {
                         debug!("the registry ended the stream");
                         End::Ok
@@ -231,7 +232,7 @@ impl<S: Surroundings> Link<S> {
         let (events_in, events) = mpsc::channel(MESSAGES_MAX);
         let (standing, standing_out) = watch::channel(self.session.standing());
         let (answers, answers_out) = mpsc::channel(CHECKS_MAX);
-        let said = Said {
+        let said = SaidOnStream {
             standing: standing_out,
             told: self.told.clone(),
         };
@@ -261,13 +262,13 @@ impl<S: Surroundings> Link<S> {
         }
     }
 
-    fn opened(&mut self, mode: Mode) {
+    fn opened(&mut self, mode: WelcomeMode) {
         let again = if self.contact == Contact::Lost { " again" } else { "" };
         self.contact = Contact::Held;
         match mode {
-            Mode::Resumed => info!("connected to the registry{again}: following where the router was"),
-            Mode::Snapshot(_) => info!("connected to the registry{again}: a snapshot follows"),
-            Mode::Withheld(_) => info!("connected to the registry{again}: it sends no configuration"),
+            WelcomeMode::Resumed => info!("connected to the registry{again}: following where the router was"),
+            WelcomeMode::Snapshot(_) => info!("connected to the registry{again}: a snapshot follows"),
+            WelcomeMode::Withheld(_) => info!("connected to the registry{again}: it sends no configuration"),
         }
         let refusal = self.session.standing().refusal;
         if let Some(refusal) = refusal.filter(|refusal| refusal.why != HistoryRefusalWhy::StateMismatch) {
@@ -358,12 +359,12 @@ async fn open_stream<S: Surroundings>(
 }
 
 /// What is said of the router on one stream.
-struct Said {
+struct SaidOnStream {
     standing: watch::Receiver<StreamStanding>,
     told: Told,
 }
 
-impl Said {
+impl SaidOnStream {
     /// Waits until a report is due: not before `earliest`, and then at a change, at `latest` without one. Answers `false` when
     /// nobody has anything to report any longer.
     ///
@@ -401,11 +402,11 @@ impl Said {
 }
 
 /// What is said next.
-enum Next {
+enum NextMessage {
     /// A report; `false`: none, since the stream is given up.
     Report(bool),
     /// What a check has found.
-    Answer(Answer),
+    Answer(CheckAnswer),
 }
 
 /// What the router says: the hello, then a report at once, at each change, and once a heartbeat. The newest counts: what
@@ -416,8 +417,8 @@ enum Next {
 /// place or nothing comes any longer.
 fn upward(
     hello: Hello,
-    mut said: Said,
-    mut answers: mpsc::Receiver<Answer>,
+    mut said: SaidOnStream,
+    mut answers: mpsc::Receiver<CheckAnswer>,
     leaving: CancellationToken,
 ) -> impl Stream<Item = registry::SubscribeRequest> + Send + 'static {
     async_stream::stream! {
@@ -431,12 +432,12 @@ fn upward(
             let due = loop {
                 let next = tokio::select! {
                     biased;
-                    due = said.due(&mut following, earliest, latest) => Next::Report(due),
-                    Some(answer) = answers.recv() => Next::Answer(answer),
+                    due = said.due(&mut following, earliest, latest) => NextMessage::Report(due),
+                    Some(answer) = answers.recv() => NextMessage::Answer(answer),
                 };
                 match next {
-                    Next::Report(due) => break due,
-                    Next::Answer(answer) => yield (&RouterMessage::Findings((&answer).into())).into(),
+                    NextMessage::Report(due) => break due,
+                    NextMessage::Answer(answer) => yield (&RouterMessage::Findings((&answer).into())).into(),
                 }
             };
             if !due {

@@ -9,18 +9,18 @@ use crate::check::{Finding, Spec};
 
 /// A check that the registry asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Order {
+pub struct RequestedCheck {
     /// Names it, and is the key to its credential.
     pub id: CheckId,
     /// What to check.
-    pub target: Target,
+    pub target: RequestedTarget,
     /// How long it may take.
     pub timeout: Duration,
 }
 
 /// What is checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
+pub enum RequestedTarget {
     /// A model that is registered: what has been received of it.
     Registered(ModelName),
     /// A model that is not saved.
@@ -36,7 +36,7 @@ pub enum Target {
 
 /// What a check has found.
 #[derive(Debug)]
-pub struct Answer {
+pub struct CheckAnswer {
     /// The check.
     pub id: CheckId,
     /// The revision of the configuration that it went by.

@@ -27,10 +27,10 @@ use tracing::{debug, error, info, warn};
 
 pub use self::{
     contents::ContentsError,
-    file::{LoadError, SnapshotFile, WriteError},
+    file::{LoadError, SnapshotFile, SnapshotWriteError},
 };
 use super::{
-    compile::{Credentials, Used},
+    compile::{CredentialsById, Used},
     received::Received,
     session::Backoff,
 };
@@ -56,7 +56,7 @@ pub struct Kept {
 pub(super) struct Restored {
     /// Of the models in use only those that do not follow from the newest resources.
     pub(super) kept: Kept,
-    pub(super) credentials: Credentials,
+    pub(super) credentials: CredentialsById,
     /// How long ago it was written, by the wall clock: for display only.
     pub(super) age: Duration,
 }

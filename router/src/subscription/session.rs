@@ -13,8 +13,8 @@ use std::{sync::Arc, time::Duration};
 use switchboard::{
     history::Cursor,
     stream::{
-        Bookmark, Delta, GoodbyeWhy, HistoryRefusal, HistoryRefusalWhy, Mode, RegistryMessage, SnapshotWhy, Welcome,
-        WithheldWhy,
+        Bookmark, Delta, GoodbyeWhy, HistoryRefusal, HistoryRefusalWhy, RegistryMessage, SnapshotWhy, Welcome,
+        WelcomeMode, WithheldWhy,
     },
 };
 
@@ -22,7 +22,7 @@ use self::scratch::{DeltaScratch, SnapshotScratch};
 use super::{received::Received, resource::Resource};
 
 pub(crate) use self::backoff::Backoff;
-pub use self::step::{Action, Closed, End, Event};
+pub use self::step::{Action, Closed, End, SessionEvent};
 
 /// How long a stream may take from the dial to its welcome.
 pub const OPENING_MAX: Duration = Duration::from_secs(10);
@@ -50,7 +50,7 @@ pub struct StreamStanding {
 }
 
 #[derive(Debug)]
-enum State {
+enum SessionState {
     Down { until: Duration },
     Opening { until: Duration },
     Loading(Option<SnapshotScratch>),
@@ -63,7 +63,7 @@ enum State {
 pub struct Session {
     addresses: usize,
     next_address: usize,
-    state: State,
+    state: SessionState,
     received: Option<Arc<Received>>,
     want_snapshot: bool,
     refusal: Option<HistoryRefusal>,
@@ -90,7 +90,7 @@ impl Session {
         Self {
             addresses: addresses.max(1),
             next_address: 0,
-            state: State::Down { until: Duration::ZERO },
+            state: SessionState::Down { until: Duration::ZERO },
             received: None,
             want_snapshot: false,
             refusal: None,
@@ -114,11 +114,11 @@ impl Session {
 
     /// Takes in what happened at `now` and says what to do, in order.
     ///
-    /// After [`Action::Close`], and after [`Event::Ended`], no event of that stream may follow.
-    pub fn step(&mut self, now: Duration, event: Event) -> Vec<Action> {
+    /// After [`Action::Close`], and after [`SessionEvent::Ended`], no event of that stream may follow.
+    pub fn step(&mut self, now: Duration, event: SessionEvent) -> Vec<Action> {
         match event {
-            Event::Timer => self.on_timer(now),
-            Event::Ended(end) => {
+            SessionEvent::Timer => self.on_timer(now),
+            SessionEvent::Ended(end) => {
                 let wait = match end {
                     End::Ok if self.is_proven => Duration::ZERO,
                     End::Ok | End::Failed => self.retry.next(&mut self.random),
@@ -126,8 +126,8 @@ impl Session {
                 self.go_down(now + wait);
                 Vec::new()
             }
-            Event::Unreadable => self.close(now, Closed::Protocol),
-            Event::Message(message) => {
+            SessionEvent::Unreadable => self.close(now, Closed::Protocol),
+            SessionEvent::Message(message) => {
                 self.heard = now;
                 match self.on_message(now, message) {
                     Ok(actions) => actions,
@@ -137,13 +137,15 @@ impl Session {
         }
     }
 
-    /// When [`Event::Timer`] is due.
+    /// When [`SessionEvent::Timer`] is due.
     #[must_use]
     pub fn wake_at(&self) -> Duration {
         match self.state {
-            State::Down { until } | State::Opening { until } => until,
-            State::Loading(_) | State::Following(_) => self.silent_at(),
-            State::Withheld { until } => until.map_or_else(|| self.silent_at(), |until| until.min(self.silent_at())),
+            SessionState::Down { until } | SessionState::Opening { until } => until,
+            SessionState::Loading(_) | SessionState::Following(_) => self.silent_at(),
+            SessionState::Withheld { until } => {
+                until.map_or_else(|| self.silent_at(), |until| until.min(self.silent_at()))
+            }
         }
     }
 
@@ -167,17 +169,17 @@ impl Session {
     /// Whether the open stream has confirmed what has been received.
     #[must_use]
     pub const fn is_confirmed(&self) -> bool {
-        matches!(self.state, State::Following(_)) && self.is_proven
+        matches!(self.state, SessionState::Following(_)) && self.is_proven
     }
 
     fn on_timer(&mut self, now: Duration) -> Vec<Action> {
         match self.state {
             _ if now < self.wake_at() => Vec::new(),
-            State::Down { .. } => {
+            SessionState::Down { .. } => {
                 let address = self.next_address % self.addresses;
                 self.next_address = address + 1;
                 self.is_proven = false;
-                self.state = State::Opening {
+                self.state = SessionState::Opening {
                     until: now + OPENING_MAX,
                 };
                 vec![Action::Dial {
@@ -186,15 +188,17 @@ impl Session {
                     want_snapshot: self.want_snapshot,
                 }]
             }
-            State::Opening { .. } => self.close(now, Closed::Opening),
-            State::Withheld { until: Some(until) } if until <= now => self.close(now, Closed::Refused),
-            State::Loading(_) | State::Following(_) | State::Withheld { .. } => self.close(now, Closed::Silent),
+            SessionState::Opening { .. } => self.close(now, Closed::Opening),
+            SessionState::Withheld { until: Some(until) } if until <= now => self.close(now, Closed::Refused),
+            SessionState::Loading(_) | SessionState::Following(_) | SessionState::Withheld { .. } => {
+                self.close(now, Closed::Silent)
+            }
         }
     }
 
     fn on_message(&mut self, now: Duration, message: StreamMessage) -> Reaction {
         match (&mut self.state, message) {
-            (State::Down { .. }, _) => Err(Closed::Protocol),
+            (SessionState::Down { .. }, _) => Err(Closed::Protocol),
             (_, StreamMessage::Goodbye(goodbye)) => {
                 let spread = backoff::up_to(goodbye.spread.min(GOODBYE_MAX), &mut self.random);
                 let mut wait = goodbye.min_wait.min(GOODBYE_MAX) + spread;
@@ -209,24 +213,24 @@ impl Session {
                     GoodbyeWhy::Rotation | GoodbyeWhy::Drain | GoodbyeWhy::Unknown => Closed::Goodbye,
                 })])
             }
-            (State::Opening { .. }, StreamMessage::Welcome(welcome)) => self.on_welcome(now, &welcome),
-            (State::Loading(scratch @ None), StreamMessage::SnapshotBegin(begin)) => {
+            (SessionState::Opening { .. }, StreamMessage::Welcome(welcome)) => self.on_welcome(now, &welcome),
+            (SessionState::Loading(scratch @ None), StreamMessage::SnapshotBegin(begin)) => {
                 *scratch = Some(SnapshotScratch::new(&begin));
                 Ok(Vec::new())
             }
-            (State::Loading(Some(scratch)), StreamMessage::SnapshotPart(part)) => {
+            (SessionState::Loading(Some(scratch)), StreamMessage::SnapshotPart(part)) => {
                 scratch.add(part).map_err(|_gap| Closed::Gap)?;
                 Ok(Vec::new())
             }
-            (State::Loading(scratch @ Some(_)), StreamMessage::SnapshotEnd(at)) => {
+            (SessionState::Loading(scratch @ Some(_)), StreamMessage::SnapshotEnd(at)) => {
                 let scratch = scratch.take();
                 scratch.map_or(Err(Closed::Protocol), |scratch| self.on_snapshot(now, scratch, &at))
             }
-            (State::Following(_), StreamMessage::Delta(delta)) => self.on_delta(delta),
-            (State::Loading(_) | State::Withheld { .. }, StreamMessage::Bookmark(bookmark)) => {
+            (SessionState::Following(_), StreamMessage::Delta(delta)) => self.on_delta(delta),
+            (SessionState::Loading(_) | SessionState::Withheld { .. }, StreamMessage::Bookmark(bookmark)) => {
                 Ok(self.on_bookmark(&bookmark))
             }
-            (State::Following(_), StreamMessage::Bookmark(bookmark)) => {
+            (SessionState::Following(_), StreamMessage::Bookmark(bookmark)) => {
                 if bookmark.at.as_ref() == self.cursor() {
                     Ok(self.on_bookmark(&bookmark))
                 } else {
@@ -234,21 +238,24 @@ impl Session {
                 }
             }
             // Who has an older state still tells what it finds by that.
-            (State::Loading(_) | State::Following(_), StreamMessage::Check(request)) => {
+            (SessionState::Loading(_) | SessionState::Following(_), StreamMessage::Check(request)) => {
                 Ok(vec![Action::Check(request)])
             }
             // No API token is taken from a registry whose history is refused.
-            (State::Withheld { .. }, StreamMessage::Check(_)) => Ok(Vec::new()),
+            (SessionState::Withheld { .. }, StreamMessage::Check(_)) => Ok(Vec::new()),
             // The registry may hold its history to be good and send it: the refusal is to be reported, so it is let pass.
             (
-                State::Withheld { .. },
+                SessionState::Withheld { .. },
                 StreamMessage::SnapshotBegin(_)
                 | StreamMessage::SnapshotPart(_)
                 | StreamMessage::SnapshotEnd(_)
                 | StreamMessage::Delta(_),
             ) => Ok(Vec::new()),
             (
-                State::Opening { .. } | State::Loading(_) | State::Following(_) | State::Withheld { .. },
+                SessionState::Opening { .. }
+                | SessionState::Loading(_)
+                | SessionState::Following(_)
+                | SessionState::Withheld { .. },
                 StreamMessage::Welcome(_)
                 | StreamMessage::SnapshotBegin(_)
                 | StreamMessage::SnapshotPart(_)
@@ -268,7 +275,7 @@ impl Session {
             return Ok(vec![opened]);
         }
         let state = match (welcome.mode, self.cursor()) {
-            (Mode::Withheld(why), _) => {
+            (WelcomeMode::Withheld(why), _) => {
                 let why = match why {
                     WithheldWhy::OtherStore => HistoryRefusalWhy::StoreChanged,
                     WithheldWhy::StaleHistory | WithheldWhy::Ahead | WithheldWhy::Diverged | WithheldWhy::Unknown => {
@@ -278,14 +285,16 @@ impl Session {
                 self.withhold(now, why, welcome.head);
                 return Ok(vec![opened]);
             }
-            (Mode::Resumed, Some(own)) if own.incarnation == welcome.head.incarnation => State::Following(None),
-            (Mode::Resumed, _) => return Err(Closed::Protocol),
-            (Mode::Snapshot(why), Some(own))
+            (WelcomeMode::Resumed, Some(own)) if own.incarnation == welcome.head.incarnation => {
+                SessionState::Following(None)
+            }
+            (WelcomeMode::Resumed, _) => return Err(Closed::Protocol),
+            (WelcomeMode::Snapshot(why), Some(own))
                 if why != SnapshotWhy::Fork && own.incarnation != welcome.head.incarnation =>
             {
                 return Err(Closed::Protocol);
             }
-            (Mode::Snapshot(_), _) => State::Loading(None),
+            (WelcomeMode::Snapshot(_), _) => SessionState::Loading(None),
         };
         self.state = state;
         // A wrong digest stays reported until a right one has come.
@@ -310,7 +319,7 @@ impl Session {
     }
 
     fn on_delta(&mut self, delta: Delta<Resource>) -> Reaction {
-        let (State::Following(scratch), Some(received)) = (&mut self.state, &mut self.received) else {
+        let (SessionState::Following(scratch), Some(received)) = (&mut self.state, &mut self.received) else {
             return Err(Closed::Protocol);
         };
         let (own, to) = (*received.cursor(), delta.to);
@@ -355,7 +364,7 @@ impl Session {
 
     fn install(&mut self, received: Arc<Received>) -> Vec<Action> {
         self.received = Some(Arc::clone(&received));
-        self.state = State::Following(None);
+        self.state = SessionState::Following(None);
         self.refusal = None;
         self.want_snapshot = false;
         self.mismatch.reset();
@@ -377,7 +386,7 @@ impl Session {
             offered: Some(offered),
         });
         let until = (self.addresses > 1).then(|| now + self.heartbeat);
-        self.state = State::Withheld { until };
+        self.state = SessionState::Withheld { until };
     }
 
     fn close(&mut self, now: Duration, why: Closed) -> Vec<Action> {
@@ -398,7 +407,7 @@ impl Session {
     }
 
     fn go_down(&mut self, until: Duration) {
-        self.state = State::Down { until };
+        self.state = SessionState::Down { until };
     }
 
     fn silent_at(&self) -> Duration {

@@ -46,7 +46,7 @@ pub trait Surroundings: Debug + Clone + Send + Sync + 'static {
     fn aside<T: Send + 'static>(&self, tasks: &mut JoinSet<T>, work: impl FnOnce() -> T + Send + 'static);
 
     /// Compiles what was received.
-    fn compile(&self, received: &Received, used: &Used, credentials: &compile::Credentials) -> Compiled {
+    fn compile(&self, received: &Received, used: &Used, credentials: &compile::CredentialsById) -> Compiled {
         compile::compile(received, used, credentials)
     }
 }

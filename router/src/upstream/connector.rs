@@ -262,10 +262,10 @@ fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Optio
 
 /// What is known of one connection, shared between it and the calls that it carries.
 #[derive(Debug, Clone)]
-pub(super) struct Marker(Arc<State>);
+pub(super) struct Marker(Arc<ConnectorState>);
 
 #[derive(Debug)]
-struct State {
+struct ConnectorState {
     dialled: Instant,
     /// Bytes have come, of any answer.
     has_spoken: AtomicBool,
@@ -275,7 +275,7 @@ struct State {
 
 impl Marker {
     fn new() -> Self {
-        Self(Arc::new(State {
+        Self(Arc::new(ConnectorState {
             dialled: Instant::now(),
             has_spoken: AtomicBool::new(false),
             is_answering: AtomicBool::new(false),

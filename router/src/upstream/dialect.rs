@@ -9,7 +9,7 @@ mod post;
 mod rejection;
 
 pub use self::{
-    post::{Post, Reply},
+    post::{Post, ReplyShape},
     rejection::{Blamed, Rejection},
 };
 use switchboard::resource::model::Platform;
@@ -20,7 +20,7 @@ use crate::prompt::{Form, InputNotSupported, Prompt, Signature, Text, Thought, T
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// A piece of the answer, not empty.
-    Delta(Delta),
+    Delta(AnswerDelta),
     /// What the answer has cost so far; the last one counts.
     Usage(Usage),
     /// Why the answer ended.
@@ -33,7 +33,7 @@ pub enum Event {
 
 /// A piece of an answer, not empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Delta {
+pub enum AnswerDelta {
     /// Of its text.
     Text(Text),
     /// Of what the model thinks before it answers.

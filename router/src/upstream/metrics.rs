@@ -70,7 +70,7 @@ impl AttemptOutcome {
 /// What is counted of the calls to model servers.
 #[derive(Debug)]
 pub struct UpstreamMetrics {
-    by_outcome: Family<OfOutcome, Counter>,
+    by_outcome: Family<AttemptLabels, Counter>,
     attempts: [Counter; AttemptOutcome::ALL.len()],
     active: Gauge,
     first_token: Histogram,
@@ -78,15 +78,15 @@ pub struct UpstreamMetrics {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfOutcome {
+struct AttemptLabels {
     outcome: &'static str,
 }
 
 impl Default for UpstreamMetrics {
     fn default() -> Self {
-        let by_outcome = Family::<OfOutcome, Counter>::default();
+        let by_outcome = Family::<AttemptLabels, Counter>::default();
         let attempts = AttemptOutcome::ALL.map(|outcome| {
-            by_outcome.get_or_create_owned(&OfOutcome {
+            by_outcome.get_or_create_owned(&AttemptLabels {
                 outcome: outcome.as_str(),
             })
         });
@@ -215,7 +215,7 @@ mod tests {
         let counted: Vec<u64> = metrics.attempts.iter().map(Counter::get).collect();
         assert_eq!(counted, [1, 0, 0, 0, 0, 1, 0, 1]);
         for (outcome, counter) in AttemptOutcome::ALL.into_iter().zip(&metrics.attempts) {
-            let label = OfOutcome {
+            let label = AttemptLabels {
                 outcome: outcome.as_str(),
             };
             assert_eq!(

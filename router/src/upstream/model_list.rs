@@ -19,11 +19,11 @@ pub struct ModelList(Vec<String>);
 
 #[derive(Deserialize)]
 struct List {
-    data: Vec<Entry>,
+    data: Vec<ListedModel>,
 }
 
 #[derive(Deserialize)]
-struct Entry {
+struct ListedModel {
     id: String,
 }
 

@@ -59,31 +59,31 @@ impl From<io::Error> for LookupError {
 /// The names that servers are dialled by. A clone shares what is known.
 #[derive(Clone)]
 pub struct Names {
-    shared: Arc<Shared>,
+    shared: Arc<NameCache>,
 }
 
-struct Shared {
+struct NameCache {
     lookup: Lookup,
-    known: Mutex<Known>,
+    known: Mutex<KnownAddresses>,
     /// Grows with each change of what is a server of its own.
     version: AtomicU64,
 }
 
 #[derive(Default)]
-struct Known {
-    entries: HashMap<Box<str>, Entry>,
+struct KnownAddresses {
+    entries: HashMap<Box<str>, KnownName>,
     /// The look-ups that run: at most one for each entry. They end with the last of the names.
     lookups: JoinSet<()>,
 }
 
-struct Entry {
+struct KnownName {
     good: Option<Good>,
-    running: Option<Running>,
+    running: Option<RunningLookup>,
     /// When it was asked for last.
     asked: Instant,
 }
 
-impl Entry {
+impl KnownName {
     fn servers(&self) -> Arc<[IpAddr]> {
         let good = self.good.as_ref();
         good.map(|good| Arc::clone(&good.servers)).unwrap_or_default()
@@ -117,12 +117,12 @@ impl Good {
 type LookupOutcome = Result<Arc<[IpAddr]>, LookupError>;
 
 #[derive(Clone)]
-struct Running {
+struct RunningLookup {
     begun: Instant,
     outcome: watch::Receiver<Option<LookupOutcome>>,
 }
 
-impl Running {
+impl RunningLookup {
     async fn outcome(&mut self) -> LookupOutcome {
         match self.outcome.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(outcome)) => outcome.clone(),
@@ -149,7 +149,7 @@ impl Names {
     #[must_use]
     pub fn new(lookup: Lookup) -> Self {
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(NameCache {
                 lookup,
                 known: Mutex::default(),
                 version: AtomicU64::new(0),
@@ -197,15 +197,15 @@ impl Names {
     }
 
     /// Joins the look-up that runs, or begins one. Beside it, the last good answer while it may be used.
-    fn look_up(&self, host: &str) -> (Running, Option<Good>) {
+    fn look_up(&self, host: &str) -> (RunningLookup, Option<Good>) {
         let now = Instant::now();
         let mut known = self.known();
-        let Known { entries, lookups } = &mut *known;
+        let KnownAddresses { entries, lookups } = &mut *known;
         if !entries.contains_key(host) {
             entries.retain(|_, entry| entry.running.is_some() || now.duration_since(entry.asked) < KEPT);
             self.shared.version.fetch_add(1, Ordering::Release);
         }
-        let entry = entries.entry(host.into()).or_insert_with(|| Entry {
+        let entry = entries.entry(host.into()).or_insert_with(|| KnownName {
             good: None,
             running: None,
             asked: now,
@@ -218,7 +218,7 @@ impl Names {
         (running.clone(), entry.good.clone().filter(Good::is_usable))
     }
 
-    fn begin(&self, host: &str, lookups: &mut JoinSet<()>) -> Running {
+    fn begin(&self, host: &str, lookups: &mut JoinSet<()>) -> RunningLookup {
         let (tell, outcome) = watch::channel(None);
         let shared = Arc::downgrade(&self.shared);
         let host: Box<str> = host.into();
@@ -233,19 +233,19 @@ impl Names {
             keep(&shared, &host, outcome.as_ref().ok());
             tell.send_replace(Some(outcome.map(|good| good.addresses)));
         });
-        Running {
+        RunningLookup {
             begun: Instant::now(),
             outcome,
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, KnownAddresses> {
         self.shared.known.lock()
     }
 }
 
 /// Takes down how a look-up has ended. A failure leaves the last good answer, while it may be used.
-fn keep(shared: &Weak<Shared>, host: &str, good: Option<&Good>) {
+fn keep(shared: &Weak<NameCache>, host: &str, good: Option<&Good>) {
     let Some(shared) = shared.upgrade() else { return };
     let names = Names { shared };
     let mut known = names.known();
@@ -268,7 +268,7 @@ impl Addresses for Names {
     fn of(&self, endpoint: &EndpointUri) -> Arc<[IpAddr]> {
         let known = self.known();
         let entry = known.entries.get(endpoint.host());
-        entry.map(Entry::servers).unwrap_or_default()
+        entry.map(KnownName::servers).unwrap_or_default()
     }
 }
 

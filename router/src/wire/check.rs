@@ -10,17 +10,17 @@ use super::resource;
 use crate::{
     check::{Finding, Spec, Step, StepOutcome},
     subscription::{
-        order::{Answer, Order, Target},
+        order::{CheckAnswer, RequestedCheck, RequestedTarget},
         resource::Refusal,
     },
 };
 
 /// Reads the model that is to be checked. That it cannot be used is an answer.
-impl From<CheckRequest> for Order {
+impl From<CheckRequest> for RequestedCheck {
     fn from(request: CheckRequest) -> Self {
         let target = match request.target {
-            CheckTarget::Registered(name) => Target::Registered(name),
-            CheckTarget::Unsaved(model) => Target::Unsaved {
+            CheckTarget::Registered(name) => RequestedTarget::Registered(name),
+            CheckTarget::Unsaved(model) => RequestedTarget::Unsaved {
                 credential: request.credential,
                 is_token_dropped: model.api_token_dropped,
                 spec: unsaved(*model).map(Box::new),
@@ -39,8 +39,8 @@ fn unsaved(model: registry::Model) -> Result<Spec, Refusal> {
     Ok(Spec::new(&resource::spec(model)?, name.as_ref()))
 }
 
-impl From<&Answer> for Findings {
-    fn from(answer: &Answer) -> Self {
+impl From<&CheckAnswer> for Findings {
+    fn from(answer: &CheckAnswer) -> Self {
         Self {
             id: answer.id,
             revision: answer.revision,

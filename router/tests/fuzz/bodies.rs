@@ -24,9 +24,9 @@ use switchboard::{
 };
 use switchboard_router::{
     probe::engine,
-    prompt::{self, Request, Target},
+    prompt::{self, PromptTarget, Request},
     upstream::{
-        dialect::{self, Decoder, Delta, Event, Rejection, Reply},
+        dialect::{self, AnswerDelta, Decoder, Event, Rejection, ReplyShape},
         model_list::ModelList,
         response::parse_retry_after,
         sse::{self, EVENT_BYTES_MAX},
@@ -87,9 +87,9 @@ fn stream(platform: &Platform, bytes: &[u8]) {
     let mut calls = 0;
     for event in events.0 {
         match event {
-            Event::Delta(Delta::Text(text) | Delta::Reasoning(text)) => assert!(!text.is_empty()),
-            Event::Delta(Delta::Signature(signature)) => assert!(!signature.expose().is_empty()),
-            Event::Delta(Delta::ToolCall(call)) => {
+            Event::Delta(AnswerDelta::Text(text) | AnswerDelta::Reasoning(text)) => assert!(!text.is_empty()),
+            Event::Delta(AnswerDelta::Signature(signature)) => assert!(!signature.expose().is_empty()),
+            Event::Delta(AnswerDelta::ToolCall(call)) => {
                 assert!((0..=calls).contains(&call.index));
                 calls = calls.max(call.index + 1);
             }
@@ -168,7 +168,7 @@ pub(crate) fn request(bytes: &[u8]) {
     };
     let feature = FeatureName::from_id("code_generations").unwrap();
     for family in Catalogue::get().families() {
-        let target = Target {
+        let target = PromptTarget {
             family,
             infill_mode: InfillMode::FamilyDefault,
             max_output_tokens: Some(100),
@@ -181,7 +181,10 @@ pub(crate) fn request(bytes: &[u8]) {
             let Ok(post) = dialect::encode(platform, &prompt, &family.machine_name) else {
                 continue;
             };
-            for (reply, stream) in [(Reply::Stream { asks_usage: true }, "true"), (Reply::Whole, "false")] {
+            for (reply, stream) in [
+                (ReplyShape::Stream { asks_usage: true }, "true"),
+                (ReplyShape::Whole, "false"),
+            ] {
                 let body = post.body("our model", reply);
                 let members: HashMap<String, &RawValue> = serde_json::from_slice(&body).unwrap();
                 assert_eq!(members["model"].get(), "\"our model\"");

@@ -65,7 +65,7 @@ impl FeatureSpec {
             kept_without_beta: _,
         } = message;
         let mut fields = Fields::new("feature", given, violations);
-        let choice = Choice {
+        let choice = AnswerFields {
             provider: fields.read("provider", provider, read_provider),
             model: fields.read(MODEL, model, |text| model_name(&text)),
             fallbacks: read_fallbacks(&fallback_models, &mut fields),
@@ -163,14 +163,14 @@ fn read_provider(number: i32) -> Result<Provider, Flaw> {
 }
 
 /// The fields that together say who answers.
-struct Choice {
+struct AnswerFields {
     provider: Field<Provider>,
     model: Field<ModelName>,
     fallbacks: Field<Fallbacks>,
     rules: Field<Rules>,
 }
 
-impl Choice {
+impl AnswerFields {
     /// The models that the write itself names, each with its field.
     fn given(&self) -> Vec<(String, &ModelName)> {
         let fallbacks = self.fallbacks.given().map(Fallbacks::as_slice);

@@ -86,7 +86,7 @@ impl ModelSpec {
         let display_name = fields.read("display_name", display_name, |text| DisplayName::parse(&text));
         let family = fields.read("family", family, |text| known_family(&text));
         let kind = fields.read("platform", platform, read_kind);
-        let options = Options::read(platform_options.unwrap_or_default(), &mut fields);
+        let options = PlatformFields::read(platform_options.unwrap_or_default(), &mut fields);
         let endpoints = endpoints::read(endpoints, endpoint, &mut fields);
         let identifier = fields.read("identifier", identifier, |text| Identifier::parse(&text));
         let identifier = identifier.flattened();
@@ -263,13 +263,13 @@ fn read_token(text: Option<String>, fields: &mut Fields<'_>) -> GivenToken {
 }
 
 /// What the platform needs.
-struct Options {
+struct PlatformFields {
     api_version: Field<ApiVersion>,
     /// The paths of the options that are given and that no platform of this build has.
     foreign: Vec<&'static str>,
 }
 
-impl Options {
+impl PlatformFields {
     fn read(wire: registry::PlatformOptions, fields: &mut Fields<'_>) -> Self {
         let registry::PlatformOptions {
             api_version,

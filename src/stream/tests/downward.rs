@@ -42,7 +42,7 @@ fn read_again(message: &Said) -> Result<Said, RegistryMessageError> {
     RegistryMessage::read(wire, View::Router)
 }
 
-fn welcome(mode: Mode) -> Welcome {
+fn welcome(mode: WelcomeMode) -> Welcome {
     Welcome {
         head: cursor(9),
         oldest_resumable: revision(2),
@@ -124,20 +124,23 @@ fn what_the_registry_says_is_read_as_it_was_written() {
 fn each_mode_has_its_reason() {
     use registry::ModeReason as Reason;
     let rows = [
-        (Mode::Resumed, Reason::Unspecified),
-        (Mode::Snapshot(SnapshotWhy::First), Reason::First),
-        (Mode::Snapshot(SnapshotWhy::CursorUnreadable), Reason::CursorUnreadable),
-        (Mode::Snapshot(SnapshotWhy::Compacted), Reason::Compacted),
-        (Mode::Snapshot(SnapshotWhy::Fork), Reason::Fork),
-        (Mode::Snapshot(SnapshotWhy::StateMismatch), Reason::StateMismatch),
-        (Mode::Snapshot(SnapshotWhy::View), Reason::View),
-        (Mode::Snapshot(SnapshotWhy::Ahead), Reason::Ahead),
-        (Mode::Snapshot(SnapshotWhy::Unknown), Reason::Unspecified),
-        (Mode::Withheld(WithheldWhy::OtherStore), Reason::OtherStore),
-        (Mode::Withheld(WithheldWhy::StaleHistory), Reason::StaleHistory),
-        (Mode::Withheld(WithheldWhy::Ahead), Reason::Ahead),
-        (Mode::Withheld(WithheldWhy::Diverged), Reason::Diverged),
-        (Mode::Withheld(WithheldWhy::Unknown), Reason::Unspecified),
+        (WelcomeMode::Resumed, Reason::Unspecified),
+        (WelcomeMode::Snapshot(SnapshotWhy::First), Reason::First),
+        (
+            WelcomeMode::Snapshot(SnapshotWhy::CursorUnreadable),
+            Reason::CursorUnreadable,
+        ),
+        (WelcomeMode::Snapshot(SnapshotWhy::Compacted), Reason::Compacted),
+        (WelcomeMode::Snapshot(SnapshotWhy::Fork), Reason::Fork),
+        (WelcomeMode::Snapshot(SnapshotWhy::StateMismatch), Reason::StateMismatch),
+        (WelcomeMode::Snapshot(SnapshotWhy::View), Reason::View),
+        (WelcomeMode::Snapshot(SnapshotWhy::Ahead), Reason::Ahead),
+        (WelcomeMode::Snapshot(SnapshotWhy::Unknown), Reason::Unspecified),
+        (WelcomeMode::Withheld(WithheldWhy::OtherStore), Reason::OtherStore),
+        (WelcomeMode::Withheld(WithheldWhy::StaleHistory), Reason::StaleHistory),
+        (WelcomeMode::Withheld(WithheldWhy::Ahead), Reason::Ahead),
+        (WelcomeMode::Withheld(WithheldWhy::Diverged), Reason::Diverged),
+        (WelcomeMode::Withheld(WithheldWhy::Unknown), Reason::Unspecified),
     ];
     for (mode, reason) in rows {
         assert_eq!(mode.to_wire().1, reason);
@@ -152,7 +155,7 @@ fn a_heartbeat_that_is_left_out_or_too_long_is_bounded() {
     for (said, heard) in [(Duration::ZERO, Welcome::HEARTBEAT_DEFAULT), (hour * 2, hour)] {
         let said = Welcome {
             heartbeat: said,
-            ..welcome(Mode::Resumed)
+            ..welcome(WelcomeMode::Resumed)
         };
         let Ok(RegistryMessage::Welcome(read)) = read_again(&Said::Welcome(said)) else {
             panic!("a welcome is read")

@@ -8,7 +8,7 @@ use switchboard::{
     names::{IncarnationId, ModelName, ResourceName, Revision},
     pb::registry::{self, CredentialState, HistoryRefusal},
 };
-use switchboard_registry::domain::{credential::Credential, state::State};
+use switchboard_registry::domain::{credential::ModelCredential, state::State};
 use switchboard_router::{
     catalog::{Caller, Catalog, Model, ModelState},
     subscription::{apply::Applied, received::Received},
@@ -341,7 +341,7 @@ pub(super) fn right_token_23(history: &History) -> Found {
     let mut tokens = BTreeMap::new();
     for state in history.states() {
         for credential in state.credentials.values() {
-            if let Credential::Set(set) = credential {
+            if let ModelCredential::Set(set) = credential {
                 tokens.insert(set.id, set);
             }
         }

@@ -3,8 +3,8 @@
 use super::*;
 use crate::store::{History, Query};
 
-fn delete(name: &str) -> Asked<registry::DeleteModelRequest> {
-    Asked::read(registry::DeleteModelRequest {
+fn delete(name: &str) -> ParsedWrite<registry::DeleteModelRequest> {
+    ParsedWrite::read(registry::DeleteModelRequest {
         name: name.to_owned(),
         ..Default::default()
     })

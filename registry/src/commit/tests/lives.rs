@@ -19,7 +19,7 @@ async fn second_life() -> Running {
     for name in ["A", "B", "C"] {
         running.commit.submit(create(model(name))).await.unwrap();
     }
-    let delete = Asked::read(registry::DeleteModelRequest {
+    let delete = ParsedWrite::read(registry::DeleteModelRequest {
         name: "models/c".to_owned(),
         ..Default::default()
     });
@@ -118,7 +118,7 @@ async fn an_etag_of_an_earlier_life_never_fits() {
     let created = running.commit.submit(create(model("A"))).await.unwrap();
     running.commit.begin_life(life(Mark::NONE)).await.unwrap();
     let update = |etag: String| {
-        Asked::read(registry::UpdateModelRequest {
+        ParsedWrite::read(registry::UpdateModelRequest {
             model: Some(registry::Model {
                 name: "models/a".to_owned(),
                 display_name: Some("Other".to_owned()),

@@ -64,14 +64,14 @@ async fn a_database_is_copied_before_it_is_migrated() {
 #[tokio::test]
 async fn a_database_from_before_lives_and_old_values_is_followed_repeated_listed_and_restored() {
     let repeatable = || {
-        Asked::read(registry::CreateModelRequest {
+        ParsedWrite::read(registry::CreateModelRequest {
             model: Some(model("A")),
             request_id: "r1".to_owned(),
             ..Default::default()
         })
     };
     let delete = |name: &str| {
-        Asked::read(registry::DeleteModelRequest {
+        ParsedWrite::read(registry::DeleteModelRequest {
             name: name.to_owned(),
             ..Default::default()
         })
@@ -128,7 +128,7 @@ async fn a_database_from_before_lives_and_old_values_is_followed_repeated_listed
         revision: cursor.revision.get(),
         ..Default::default()
     };
-    running.commit.submit(Asked::read(restore)).await.unwrap();
+    running.commit.submit(ParsedWrite::read(restore)).await.unwrap();
     let running = running.restart().await;
     assert_eq!(names(&running.commit.state()), ["a"]);
     query.head = running.commit.state().items.revision();

@@ -2,16 +2,16 @@
 
 use super::*;
 
-fn with_id(id: &str, model: registry::Model) -> Asked<registry::CreateModelRequest> {
-    Asked::read(registry::CreateModelRequest {
+fn with_id(id: &str, model: registry::Model) -> ParsedWrite<registry::CreateModelRequest> {
+    ParsedWrite::read(registry::CreateModelRequest {
         model: Some(model),
         request_id: id.to_owned(),
         ..Default::default()
     })
 }
 
-fn disable(id: &str, name: &str, disabled: bool) -> Asked<registry::UpdateModelRequest> {
-    Asked::read(registry::UpdateModelRequest {
+fn disable(id: &str, name: &str, disabled: bool) -> ParsedWrite<registry::UpdateModelRequest> {
+    ParsedWrite::read(registry::UpdateModelRequest {
         model: Some(registry::Model {
             name: name.to_owned(),
             disabled: Some(disabled),
@@ -77,7 +77,7 @@ async fn only_writes_that_were_made_are_remembered() {
         validate_only: true,
         ..Default::default()
     };
-    running.commit.submit(Asked::read(checked)).await.unwrap();
+    running.commit.submit(ParsedWrite::read(checked)).await.unwrap();
     running.commit.submit(with_id("r2", model("A"))).await.unwrap();
     let made = running.commit.submit(disable("r1", "models/a", true)).await.unwrap();
     assert_eq!(made.revision.get(), 3);
@@ -154,7 +154,7 @@ async fn a_bad_request_id_is_told_with_everything_else() {
 async fn a_check_answers_as_the_write_would_and_changes_nothing() {
     let running = Running::start().await;
     let request = |validate_only| {
-        Asked::read(registry::CreateModelRequest {
+        ParsedWrite::read(registry::CreateModelRequest {
             model: Some(model("Mistral")),
             validate_only,
             ..Default::default()
@@ -177,7 +177,7 @@ async fn a_check_answers_as_the_write_would_and_changes_nothing() {
         validate_only: true,
         ..Default::default()
     };
-    let deleted = running.commit.submit(Asked::read(delete)).await.unwrap();
+    let deleted = running.commit.submit(ParsedWrite::read(delete)).await.unwrap();
     assert_eq!(deleted.answer.revision, 0);
     assert_eq!(names(&running.commit.state()), ["mistral"]);
 }

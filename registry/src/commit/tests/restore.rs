@@ -11,12 +11,12 @@ fn restore(revision: i64) -> registry::RestoreRevisionRequest {
 }
 
 async fn restored(running: &Running, revision: i64) -> registry::RestoreRevisionResponse {
-    let asked = Asked::read(restore(revision));
+    let asked = ParsedWrite::read(restore(revision));
     running.commit.submit(asked).await.unwrap().answer
 }
 
-fn update(model: registry::Model) -> Asked<registry::UpdateModelRequest> {
-    Asked::read(registry::UpdateModelRequest {
+fn update(model: registry::Model) -> ParsedWrite<registry::UpdateModelRequest> {
+    ParsedWrite::read(registry::UpdateModelRequest {
         model: Some(model),
         ..Default::default()
     })
@@ -29,15 +29,15 @@ fn named(name: &str) -> registry::Model {
     }
 }
 
-fn delete(name: &str) -> Asked<registry::DeleteModelRequest> {
-    Asked::read(registry::DeleteModelRequest {
+fn delete(name: &str) -> ParsedWrite<registry::DeleteModelRequest> {
+    ParsedWrite::read(registry::DeleteModelRequest {
         name: name.to_owned(),
         ..Default::default()
     })
 }
 
-fn set_beta(is_enabled: bool) -> Asked<registry::UpdateSettingsRequest> {
-    Asked::read(registry::UpdateSettingsRequest {
+fn set_beta(is_enabled: bool) -> ParsedWrite<registry::UpdateSettingsRequest> {
+    ParsedWrite::read(registry::UpdateSettingsRequest {
         settings: Some(registry::Settings {
             beta_enabled: Some(is_enabled),
             ..Default::default()
@@ -88,7 +88,7 @@ async fn write(running: &Running, rng: &mut fastrand::Rng) {
                 feature: Some(feature),
                 ..Default::default()
             };
-            running.commit.submit(Asked::read(request)).await.map(|_| ())
+            running.commit.submit(ParsedWrite::read(request)).await.map(|_| ())
         }
         _ => {
             let changed = registry::Model {
@@ -232,7 +232,7 @@ async fn a_token_stays_where_it_may_go_and_is_dropped_elsewhere() {
 
     let mut tried = restore(revision);
     tried.validate_only = true;
-    let tried = running.commit.submit(Asked::read(tried)).await.unwrap().answer;
+    let tried = running.commit.submit(ParsedWrite::read(tried)).await.unwrap().answer;
     let answer = restored(&running, revision).await;
     assert_eq!(answer.api_tokens_dropped, ["models/gone", "models/moved"]);
     assert_eq!((tried.revision, tried.changes[0].revision), (0, 0));
@@ -252,7 +252,7 @@ async fn a_token_stays_where_it_may_go_and_is_dropped_elsewhere() {
             .clone()
     };
     let id = |credential| match credential {
-        Credential::Set(set) => set.id,
+        ModelCredential::Set(set) => set.id,
         other => panic!("{other:?}"),
     };
     assert_eq!(
@@ -260,10 +260,10 @@ async fn a_token_stays_where_it_may_go_and_is_dropped_elsewhere() {
         id(credential(&now, "stays")),
         "the newest token, not the old one"
     );
-    assert!(matches!(credential(&after, "moved"), Credential::Dropped));
-    assert!(matches!(credential(&after, "gone"), Credential::Dropped));
-    assert!(matches!(credential(&after, "plain"), Credential::None));
-    assert!(matches!(credential(&after, "cleared"), Credential::None));
+    assert!(matches!(credential(&after, "moved"), ModelCredential::Dropped));
+    assert!(matches!(credential(&after, "gone"), ModelCredential::Dropped));
+    assert!(matches!(credential(&after, "plain"), ModelCredential::None));
+    assert!(matches!(credential(&after, "cleared"), ModelCredential::None));
     let (folder, before) = running.stop().await;
     let running = Running::start_in(folder).await;
     assert_eq!(running.commit.state().token_update_times, before.token_update_times);
@@ -279,7 +279,7 @@ async fn what_cannot_be_gone_back_to_is_refused() {
     for name in ["A", "B", "C", "D"] {
         running.commit.submit(create(model(name))).await.unwrap();
     }
-    let refused = async |revision| match running.commit.submit(Asked::read(restore(revision))).await {
+    let refused = async |revision| match running.commit.submit(ParsedWrite::read(restore(revision))).await {
         Err(CommitError::Refused(error)) => error,
         other => panic!("{other:?}"),
     };
@@ -302,7 +302,7 @@ async fn it_goes_back_also_over_writes_of_its_own_round() {
     let (first, second, back) = tokio::join!(
         running.commit.submit(create(model("B"))),
         running.commit.submit(delete("models/a")),
-        running.commit.submit(Asked::read(restore(2))),
+        running.commit.submit(ParsedWrite::read(restore(2))),
     );
     assert_eq!((first.unwrap().revision.get(), second.unwrap().revision.get()), (3, 4));
     assert_eq!(back.unwrap().answer.revision, 5);
@@ -324,7 +324,7 @@ async fn what_is_in_beta_comes_back_and_a_repeat_changes_nothing() {
     request.request_id = "once".to_owned();
     let first = running
         .commit
-        .submit(Asked::read(request.clone()))
+        .submit(ParsedWrite::read(request.clone()))
         .await
         .unwrap()
         .answer;
@@ -332,7 +332,7 @@ async fn what_is_in_beta_comes_back_and_a_repeat_changes_nothing() {
     let name = ModelName::parse("models/q").unwrap();
     assert!(running.commit.state().model(&name).unwrap().is_kept_without_beta);
     running.commit.submit(delete("models/q")).await.unwrap();
-    let again = running.commit.submit(Asked::read(request)).await.unwrap().answer;
+    let again = running.commit.submit(ParsedWrite::read(request)).await.unwrap().answer;
     assert_eq!(again, first);
     assert!(names(&running.commit.state()).is_empty());
 }

@@ -3,8 +3,8 @@
 use super::*;
 use crate::domain::life::{LifeCause, Mark};
 
-fn delete(name: &str) -> Asked<registry::DeleteModelRequest> {
-    Asked::read(registry::DeleteModelRequest {
+fn delete(name: &str) -> ParsedWrite<registry::DeleteModelRequest> {
+    ParsedWrite::read(registry::DeleteModelRequest {
         name: name.to_owned(),
         ..Default::default()
     })
@@ -36,9 +36,9 @@ impl Queued {
         }
     }
 
-    async fn add<R: WriteRequest + 'static>(&mut self, asked: Asked<R>) -> &mut Self
+    async fn add<R: WriteRequest + 'static>(&mut self, asked: ParsedWrite<R>) -> &mut Self
     where
-        Asked<R>: Send,
+        ParsedWrite<R>: Send,
         R::Answer: Send,
     {
         let commit = self.commit.clone();
@@ -70,7 +70,7 @@ fn assert_same(left: &State, read: &State) {
     assert_eq!(left.features, read.features);
     assert_eq!(left.token_update_times, read.token_update_times);
     for model in left.models.keys() {
-        let is_set = |state: &State| matches!(state.credential(model), Credential::Set(_));
+        let is_set = |state: &State| matches!(state.credential(model), ModelCredential::Set(_));
         assert_eq!(is_set(left), is_set(read), "{model}");
     }
 }
@@ -96,7 +96,7 @@ async fn a_name_that_a_round_uses_again_has_nothing_of_its_earlier_life() {
     assert!(
         left.credentials
             .values()
-            .all(|credential| matches!(credential, Credential::None))
+            .all(|credential| matches!(credential, ModelCredential::None))
     );
 }
 

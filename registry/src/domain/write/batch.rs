@@ -11,7 +11,7 @@ use switchboard::{
 use super::{Plan, Revise, UpdateFeature, Write as _, WriteError};
 use crate::domain::{
     state::State,
-    view::{FeatureView, View},
+    view::{FeatureView, WriteView},
 };
 
 /// Changes features, all or none.
@@ -35,9 +35,9 @@ impl BatchUpdateFeatures {
     pub const COUNT_MAX: usize = 100;
 }
 
-impl View for BatchView {
+impl WriteView for BatchView {
     fn revision(&self) -> Revision {
-        let revisions = self.features.iter().map(View::revision);
+        let revisions = self.features.iter().map(WriteView::revision);
         revisions.max().unwrap_or(Revision::ZERO)
     }
 }

@@ -12,7 +12,7 @@ use super::{Plan, Revise, WriteError, check_etag};
 use crate::domain::{
     reservation,
     state::{Change, State},
-    view::View,
+    view::WriteView,
 };
 
 const REASSIGN_TO: &str = "reassign_to";
@@ -39,7 +39,7 @@ pub struct DeletedView {
     pub reassigned: Vec<FeatureName>,
 }
 
-impl View for DeletedView {
+impl WriteView for DeletedView {
     fn revision(&self) -> Revision {
         self.revision
     }

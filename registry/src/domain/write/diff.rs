@@ -11,9 +11,9 @@ use switchboard::{
 
 use super::{Plan, WriteError};
 use crate::domain::{
-    credential::Credential,
+    credential::ModelCredential,
     state::{Change, State},
-    view::View,
+    view::WriteView,
 };
 
 /// How many resources one revision may change.
@@ -25,14 +25,14 @@ pub struct Diff {
     /// The revision that it was judged by.
     pub base: Revision,
     /// The resources that differ, by name.
-    pub changes: Vec<Changed>,
+    pub changes: Vec<ChangedResource>,
     /// The models whose API token goes.
     pub tokens_dropped: Vec<ModelName>,
 }
 
 /// One resource that differs.
 #[derive(Debug)]
-pub struct Changed {
+pub struct ChangedResource {
     /// The resource.
     pub name: ResourceName,
     /// Its value before. `None`: it did not exist.
@@ -52,7 +52,7 @@ pub struct DiffView {
     pub commit_time: SystemTime,
 }
 
-impl View for DiffView {
+impl WriteView for DiffView {
     fn revision(&self) -> Revision {
         self.revision
     }
@@ -86,9 +86,9 @@ pub(super) fn plan(
     let tokens_dropped = wanted.iter().filter_map(|change| match change {
         Change::Model {
             model,
-            credential: Credential::Dropped,
+            credential: ModelCredential::Dropped,
             ..
-        } if !matches!(state.credential(&model.name), Credential::Dropped) => Some(model.name.clone()),
+        } if !matches!(state.credential(&model.name), ModelCredential::Dropped) => Some(model.name.clone()),
         _ => None,
     });
     let mut tokens_dropped: Vec<_> = tokens_dropped.collect();
@@ -100,7 +100,7 @@ pub(super) fn plan(
         .map(|(name, after)| {
             let key = name.to_string();
             let before = state.items.get(&key).map(|item| item.value.clone());
-            (key, Changed { name, before, after })
+            (key, ChangedResource { name, before, after })
         })
         .collect();
     changes.sort_by(|(a, _), (b, _)| a.cmp(b));

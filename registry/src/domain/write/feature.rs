@@ -13,7 +13,7 @@ use switchboard::{
     violation::Violations,
 };
 
-use super::{Verdict, Write, WriteError, check_etag, model::family_subject};
+use super::{Write, WriteEffect, WriteError, check_etag, model::family_subject};
 use crate::{
     domain::{
         reservation,
@@ -43,7 +43,7 @@ impl Write for UpdateFeature {
     type Name = FeatureName;
     type View = FeatureView;
 
-    fn judge(&self, state: &State, _fresh: CredentialId) -> Result<Verdict<FeatureName>, WriteError> {
+    fn judge(&self, state: &State, _fresh: CredentialId) -> Result<WriteEffect<FeatureName>, WriteError> {
         let mut violations = self.violations.clone();
         let Some(name) = &self.name else {
             FeatureSpec::read(self.edit.alone(), &Given::Alone, |_, _, _| {}, &mut violations);
@@ -78,7 +78,7 @@ impl Write for UpdateFeature {
             return Err(WriteError::Invalid(violations));
         };
         check_beta(state, facts, &stored.spec.setting, &feature.spec.setting)?;
-        Ok(Verdict {
+        Ok(WriteEffect {
             name: name.clone(),
             change: (feature != *stored).then_some(Change::Feature(feature)),
         })

@@ -15,10 +15,10 @@ use switchboard::{
     violation::Violations,
 };
 
-use super::{Verdict, Write, WriteError, check_etag};
+use super::{Write, WriteEffect, WriteError, check_etag};
 use crate::{
     domain::{
-        credential::{Credential, SetCredential},
+        credential::{ModelCredential, SetCredential},
         reservation,
         state::{Change, State},
         view::ModelView,
@@ -70,7 +70,7 @@ impl Write for CreateModel {
     type Name = ModelName;
     type View = ModelView;
 
-    fn judge(&self, state: &State, fresh: CredentialId) -> Result<Verdict<ModelName>, WriteError> {
+    fn judge(&self, state: &State, fresh: CredentialId) -> Result<WriteEffect<ModelName>, WriteError> {
         let mut violations = self.violations.clone();
         let given = self.given.clone();
         let read = given.and_then(|given| ModelSpec::read(given, &Given::Whole, &mut violations));
@@ -91,9 +91,9 @@ impl Write for CreateModel {
         let model = Model { name, spec: read.spec };
         check_display_name(state, &model)?;
         check_beta(state, model.spec.family)?;
-        let (credential, is_token_touched) = credential_after(&read.token, &Credential::None, &model.spec, fresh);
+        let (credential, is_token_touched) = credential_after(&read.token, &ModelCredential::None, &model.spec, fresh);
         check_size(&model, &credential)?;
-        Ok(Verdict {
+        Ok(WriteEffect {
             name: model.name.clone(),
             change: Some(Change::Model {
                 model,
@@ -112,7 +112,7 @@ impl Write for UpdateModel {
     type Name = ModelName;
     type View = ModelView;
 
-    fn judge(&self, state: &State, fresh: CredentialId) -> Result<Verdict<ModelName>, WriteError> {
+    fn judge(&self, state: &State, fresh: CredentialId) -> Result<WriteEffect<ModelName>, WriteError> {
         let mut violations = self.violations.clone();
         let Some(name) = &self.name else {
             ModelSpec::read(self.edit.alone(), &Given::Alone, &mut violations);
@@ -155,7 +155,7 @@ impl Write for UpdateModel {
         let (credential, is_token_touched) = credential_after(&read.token, state.credential(name), &model.spec, fresh);
         check_size(&model, &credential)?;
         let is_changed = is_token_touched || model != *stored;
-        Ok(Verdict {
+        Ok(WriteEffect {
             name: name.clone(),
             change: is_changed.then_some(Change::Model {
                 model,
@@ -180,10 +180,10 @@ fn replaces_several(stored: &ModelSpec, merged: &registry::Model, given: &Given)
 /// The credential that a model has after a write, and whether the write set, cleared or dropped it.
 pub(super) fn credential_after(
     token: &GivenToken,
-    stored: &Credential,
+    stored: &ModelCredential,
     model: &ModelSpec,
     fresh: CredentialId,
-) -> (Credential, bool) {
+) -> (ModelCredential, bool) {
     let origins = model.origins();
     match (token, stored) {
         (GivenToken::Set(token), _) => {
@@ -192,12 +192,14 @@ pub(super) fn credential_after(
                 origins,
                 token: token.clone(),
             };
-            (Credential::Set(set), true)
+            (ModelCredential::Set(set), true)
         }
-        (GivenToken::Cleared, Credential::None) => (Credential::None, false),
-        (GivenToken::Cleared, Credential::Set(_) | Credential::Dropped) => (Credential::None, true),
+        (GivenToken::Cleared, ModelCredential::None) => (ModelCredential::None, false),
+        (GivenToken::Cleared, ModelCredential::Set(_) | ModelCredential::Dropped) => (ModelCredential::None, true),
         // A token goes only where its giver saw it going.
-        (GivenToken::Kept, Credential::Set(set)) if !origins.is_subset(&set.origins) => (Credential::Dropped, true),
+        (GivenToken::Kept, ModelCredential::Set(set)) if !origins.is_subset(&set.origins) => {
+            (ModelCredential::Dropped, true)
+        }
         (GivenToken::Kept, kept) => (kept.clone(), false),
     }
 }
@@ -250,15 +252,15 @@ fn check_reservations(state: &State, stored: &Model, model: &Model) -> Result<()
 }
 
 /// What is stored has to fit into one part of the change stream.
-pub(super) fn check_size(model: &Model, credential: &Credential) -> Result<(), WriteError> {
+pub(super) fn check_size(model: &Model, credential: &ModelCredential) -> Result<(), WriteError> {
     let origins = match credential {
-        Credential::Set(set) => set
+        ModelCredential::Set(set) => set
             .origins
             .iter()
             .map(Origin::to_string)
             .map(|origin| size::text(&origin))
             .sum(),
-        Credential::None | Credential::Dropped => 0,
+        ModelCredential::None | ModelCredential::Dropped => 0,
     };
     let bytes = model.stored_bytes_max() + origins;
     if bytes <= size::STORED_BYTES_MAX {

@@ -19,7 +19,7 @@ use super::{
     model::credential_after,
 };
 use crate::domain::{
-    credential::Credential,
+    credential::ModelCredential,
     state::{Change, State},
 };
 
@@ -140,9 +140,9 @@ fn brought_back(state: &State, model: &Model, wanted_token: bool, fresh: Credent
     let (credential, is_token_touched) = if state.models.contains_key(&model.name) {
         credential_after(&GivenToken::Kept, state.credential(&model.name), &model.spec, fresh)
     } else if wanted_token {
-        (Credential::Dropped, true)
+        (ModelCredential::Dropped, true)
     } else {
-        (Credential::None, false)
+        (ModelCredential::None, false)
     };
     Change::Model {
         model: model.clone(),

@@ -7,7 +7,7 @@ use switchboard::{
     violation::Violations,
 };
 
-use super::{Verdict, Write, WriteError, check_etag};
+use super::{Write, WriteEffect, WriteError, check_etag};
 use crate::{
     domain::{
         state::{Change, State},
@@ -31,7 +31,7 @@ impl Write for UpdateSettings {
     type Name = ();
     type View = SettingsView;
 
-    fn judge(&self, state: &State, _fresh: CredentialId) -> Result<Verdict<()>, WriteError> {
+    fn judge(&self, state: &State, _fresh: CredentialId) -> Result<WriteEffect<()>, WriteError> {
         check_etag(
             state,
             ResourceName::Settings,
@@ -43,7 +43,7 @@ impl Write for UpdateSettings {
         }
         let stored = state.settings.value;
         let settings = Settings::read(&self.edit.over(&stored.to_message()).0);
-        Ok(Verdict {
+        Ok(WriteEffect {
             name: (),
             change: (settings != stored).then_some(Change::Settings(settings)),
         })

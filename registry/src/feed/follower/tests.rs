@@ -33,9 +33,9 @@ impl Stream {
         }
     }
 
-    fn next(&mut self, history: &History, shelf: &Shelf) -> Next {
+    fn next(&mut self, history: &History, shelf: &Shelf) -> FollowerStep {
         let next = self.follower.next(&history.state(), shelf, self.now);
-        if let Next::Message(bytes) = &next {
+        if let FollowerStep::Message(bytes) = &next {
             self.mirror.take(decoded(bytes));
         }
         next
@@ -46,8 +46,8 @@ impl Stream {
         let mut contents = Vec::new();
         loop {
             match self.next(history, shelf) {
-                Next::Message(bytes) => contents.push(decoded(&bytes)),
-                Next::Nothing => return contents,
+                FollowerStep::Message(bytes) => contents.push(decoded(&bytes)),
+                FollowerStep::Nothing => return contents,
                 other => panic!("{other:?}"),
             }
         }
@@ -57,12 +57,12 @@ impl Stream {
 fn resumed(history: &History, revision: i64) -> Follower {
     let at = history.cursor_at(revision, VIEW);
     let mode = welcome::for_router(Resume::At(at), false, &history.state().items);
-    assert_eq!(mode, Mode::Resumed);
+    assert_eq!(mode, WelcomeMode::Resumed);
     welcomed(history, Resume::At(at), mode)
 }
 
 /// A follower that came with `resume` and was answered with `mode`.
-fn welcomed(history: &History, resume: Resume, mode: Mode) -> Follower {
+fn welcomed(history: &History, resume: Resume, mode: WelcomeMode) -> Follower {
     let items = &history.state().items;
     let welcome = Welcome {
         head: items.cursor(VIEW),
@@ -78,7 +78,7 @@ fn contents(follower: &mut Follower, history: &History) -> Vec<Kind> {
     let (shelf, now) = (Shelf::default(), Instant::now());
     let state = history.state();
     let messages = std::iter::from_fn(|| match follower.next(&state, &shelf, now) {
-        Next::Message(bytes) => Some(decoded(&bytes)),
+        FollowerStep::Message(bytes) => Some(decoded(&bytes)),
         _ => None,
     });
     messages.collect()
@@ -159,7 +159,7 @@ fn the_newest_trace_context_goes_with_a_delta() {
     let mut traced = (*history.state()).clone();
     traced.traceparent = Some("00-1-2-01".into());
     let (shelf, now) = (Shelf::default(), Instant::now());
-    let Next::Message(bytes) = follower.next(&Arc::new(traced), &shelf, now) else {
+    let FollowerStep::Message(bytes) = follower.next(&Arc::new(traced), &shelf, now) else {
         panic!("a change comes as a delta")
     };
     assert_eq!(only_delta(&[decoded(&bytes)]).traceparent, "00-1-2-01");
@@ -173,14 +173,14 @@ fn a_follower_at_the_floor_goes_on_and_one_below_it_is_lost() {
     history.commit([("models/b", 1)]);
     history.compact(3);
     let (shelf, now, state) = (Shelf::default(), Instant::now(), history.state());
-    assert!(matches!(below.next(&state, &shelf, now), Next::Lost));
+    assert!(matches!(below.next(&state, &shelf, now), FollowerStep::Lost));
     let contents = contents(&mut at, &history);
     let delta = only_delta(&contents);
     assert_eq!((delta.upserts.len(), delta.deletes.len()), (1, 1));
 
     let cursor = below.at().unwrap();
     let mode = welcome::for_router(Resume::At(cursor), false, &state.items);
-    assert_eq!(mode, Mode::Snapshot(SnapshotWhy::Compacted));
+    assert_eq!(mode, WelcomeMode::Snapshot(SnapshotWhy::Compacted));
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn followers_at_the_same_cursor_get_the_same_bytes() {
         }
         let mut read = streams.iter_mut().map(|stream| {
             let messages = std::iter::from_fn(|| match stream.next(&history, &shelf) {
-                Next::Message(bytes) => Some(bytes.as_ptr()),
+                FollowerStep::Message(bytes) => Some(bytes.as_ptr()),
                 _ => None,
             });
             messages.collect::<Vec<_>>()
@@ -236,7 +236,7 @@ fn a_bookmark_names_what_was_sent_whole() {
 #[test]
 fn a_withheld_stream_gets_no_configuration() {
     let history = History::with_revisions(1);
-    let mut follower = welcomed(&history, Resume::Nothing, Mode::Withheld(WithheldWhy::Ahead));
+    let mut follower = welcomed(&history, Resume::Nothing, WelcomeMode::Withheld(WithheldWhy::Ahead));
     assert!(contents(&mut follower, &history).is_empty());
     history.commit([("models/b", 1)]);
     assert!(contents(&mut follower, &history).is_empty());
@@ -345,13 +345,13 @@ impl Play {
         let stream_at = &mut self.streams[stream];
         stream_at.now = self.now;
         match stream_at.next(&self.history, &self.shelf) {
-            Next::Message(_) | Next::Turn => true,
-            Next::Nothing => false,
-            Next::Later(until) => {
+            FollowerStep::Message(_) | FollowerStep::Turn => true,
+            FollowerStep::Nothing => false,
+            FollowerStep::Later(until) => {
                 self.now = self.now.max(until);
                 true
             }
-            Next::Lost => {
+            FollowerStep::Lost => {
                 self.resume(stream);
                 true
             }

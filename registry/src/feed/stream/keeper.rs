@@ -11,7 +11,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Begin, Line, Orders, Progress, StartTurn};
+use super::{Line, MakerProgress, Orders, StartTurn, StreamStart};
 use crate::feed::{FeedError, shelf::Shelf};
 
 /// A stream ends itself at about this age, so that followers spread over registries and addresses.
@@ -57,7 +57,7 @@ impl Keeper {
     /// # Cancel safety
     ///
     /// Dropping it is an end without goodbye.
-    pub(in crate::feed) async fn run(self, begin: Begin, line: Line) -> Result<(), FeedError> {
+    pub(in crate::feed) async fn run(self, begin: StreamStart, line: Line) -> Result<(), FeedError> {
         let Line {
             begin: begins,
             orders,
@@ -103,7 +103,7 @@ impl Keeper {
     async fn beat(
         &self,
         orders: &watch::Sender<Orders>,
-        progress: watch::Receiver<Progress>,
+        progress: watch::Receiver<MakerProgress>,
         mut random: fastrand::Rng,
     ) -> Goodbye {
         let (mut taken, mut since) = (0, Instant::now());
@@ -121,7 +121,7 @@ impl Keeper {
     }
 
     /// Waits for each turn that is asked for, and gives it back when it was used, or had its time. Never ends.
-    async fn turns(&self, orders: &watch::Sender<Orders>, mut progress: watch::Receiver<Progress>) -> Infallible {
+    async fn turns(&self, orders: &watch::Sender<Orders>, mut progress: watch::Receiver<MakerProgress>) -> Infallible {
         for number in 1.. {
             if progress.wait_for(|progress| progress.asked >= number).await.is_err() {
                 // The reader has gone, which is noticed elsewhere.

@@ -4,13 +4,16 @@ use futures_util::FutureExt as _;
 use switchboard::names::ModelName;
 
 use super::*;
-use crate::fleet::check::Target;
+use crate::fleet::check::CheckedModel;
 
 #[tokio::test(start_paused = true)]
 async fn a_watcher_gets_a_snapshot_a_bookmark_and_every_change() {
     let bench = Bench::new();
     let mut frames = bench.feed.watch(Resume::Nothing, true).unwrap();
-    assert_eq!(welcome(&mut frames).await.mode, Mode::Snapshot(SnapshotWhy::First));
+    assert_eq!(
+        welcome(&mut frames).await.mode,
+        WelcomeMode::Snapshot(SnapshotWhy::First)
+    );
     let mut mirror = Mirror::default();
     for _ in 0..3 {
         mirror.apply(&frame(&mut frames).await);
@@ -247,7 +250,10 @@ async fn a_follower_below_the_floor_is_sent_away_and_comes_back_to_a_snapshot() 
     assert_eq!(goodbye.why, GoodbyeWhy::TooSlow);
     assert!(goodbye.min_wait > Duration::ZERO && goodbye.spread > Duration::ZERO);
     let mut frames = bench.feed.watch(Resume::At(at), true).unwrap();
-    assert_eq!(welcome(&mut frames).await.mode, Mode::Snapshot(SnapshotWhy::Compacted));
+    assert_eq!(
+        welcome(&mut frames).await.mode,
+        WelcomeMode::Snapshot(SnapshotWhy::Compacted)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -346,7 +352,7 @@ async fn a_check_comes_behind_what_was_written_before_it_and_not_after_its_time(
     let fleet = bench.feed.fleet();
     let key = fleet.routers(None, 1).remove(0).key;
     let ask = |within: Duration| {
-        let target = Target::Registered(ModelName::parse("models/b").unwrap());
+        let target = CheckedModel::Registered(ModelName::parse("models/b").unwrap());
         fleet.ask(&key, target, None, Instant::now() + within).unwrap()
     };
     bench.history.commit([("models/b", 1)]);

@@ -15,7 +15,7 @@ async fn a_new_life_sends_all_away_at_once_to_come_back_for_a_snapshot() {
         ..before
     };
     let (mut withheld, mode) = Router::with(&bench, ahead).await;
-    assert_eq!(mode, Mode::Withheld(WithheldWhy::Ahead));
+    assert_eq!(mode, WelcomeMode::Withheld(WithheldWhy::Ahead));
     let start = Instant::now();
     bench.history.begin_life(None);
     for frames in [&mut watcher, &mut router.down, &mut withheld.down] {
@@ -27,7 +27,7 @@ async fn a_new_life_sends_all_away_at_once_to_come_back_for_a_snapshot() {
 
     for cursor in [before, ahead] {
         let (_router, mode) = Router::with(&bench, cursor).await;
-        assert_eq!(mode, Mode::Snapshot(SnapshotWhy::Fork));
+        assert_eq!(mode, WelcomeMode::Snapshot(SnapshotWhy::Fork));
     }
 }
 

@@ -85,7 +85,7 @@ async fn a_withheld_router_is_heard_but_gets_bookmarks_only() {
     let mut foreign = bench.history.cursor_at(2, View::Router);
     foreign.store = StoreId::random();
     let (mut router, mode) = Router::with(&bench, foreign).await;
-    assert_eq!(mode, Mode::Withheld(WithheldWhy::OtherStore));
+    assert_eq!(mode, WelcomeMode::Withheld(WithheldWhy::OtherStore));
     for _ in 0..4 {
         bench.history.commit([("models/b", 1)]);
         router.say(received(foreign)).await;
@@ -121,7 +121,7 @@ async fn a_router_that_reconnects_resumes_and_its_older_stream_ends_in_order() {
     welcome(&mut older.down).await;
     bench.history.commit([("models/b", 1)]);
     let mut newer = Router::join(&bench, greeting).await;
-    assert_eq!(welcome(&mut newer.down).await.mode, Mode::Resumed);
+    assert_eq!(welcome(&mut newer.down).await.mode, WelcomeMode::Resumed);
     let delta = delta(&mut newer.down).await;
     let to = bench.history.cursor_at(3, View::Router);
     assert_eq!((delta.from_revision, delta.to), (2, Some((&to).into())));

@@ -12,7 +12,7 @@ use crate::testing::History;
 /// A cursor of revision 2 of 3, spoilt, and what each column answers.
 struct Case {
     spoil: fn(&mut Cursor),
-    router: Mode,
+    router: WelcomeMode,
     watcher: SnapshotWhy,
     refusal: fn(&Items) -> ResumeError,
 }
@@ -28,7 +28,7 @@ fn check(case: &Case) {
     let router = for_router(answer(View::Router), false, items);
     assert_eq!(router, case.router);
     let watcher = for_watcher(answer(View::Config), true, items).unwrap();
-    assert_eq!(watcher, Mode::Snapshot(case.watcher));
+    assert_eq!(watcher, WelcomeMode::Snapshot(case.watcher));
     assert_eq!(
         for_watcher(answer(View::Config), false, items),
         Err((case.refusal)(items))
@@ -45,19 +45,22 @@ fn other_history(items: &Items) -> ResumeError {
 fn without_a_cursor_everything_comes_or_only_what_is_new() {
     let history = History::with_revisions(3);
     let items = &history.state().items;
-    let first = Mode::Snapshot(SnapshotWhy::First);
+    let first = WelcomeMode::Snapshot(SnapshotWhy::First);
     for want_snapshot in [false, true] {
         assert_eq!(for_router(Resume::Nothing, want_snapshot, items), first);
     }
     assert_eq!(for_watcher(Resume::Nothing, true, items).unwrap(), first);
-    assert_eq!(for_watcher(Resume::Nothing, false, items).unwrap(), Mode::Resumed);
+    assert_eq!(
+        for_watcher(Resume::Nothing, false, items).unwrap(),
+        WelcomeMode::Resumed
+    );
 }
 
 #[test]
 fn an_unreadable_cursor_gets_a_snapshot() {
     let history = History::with_revisions(3);
     let items = &history.state().items;
-    let unreadable = Mode::Snapshot(SnapshotWhy::CursorUnreadable);
+    let unreadable = WelcomeMode::Snapshot(SnapshotWhy::CursorUnreadable);
     assert_eq!(for_router(Resume::Unreadable, false, items), unreadable);
     assert_eq!(for_watcher(Resume::Unreadable, true, items).unwrap(), unreadable);
     assert_eq!(
@@ -70,7 +73,7 @@ fn an_unreadable_cursor_gets_a_snapshot() {
 fn another_store_is_withheld() {
     check(&Case {
         spoil: |cursor| cursor.store = StoreId::random(),
-        router: Mode::Withheld(WithheldWhy::OtherStore),
+        router: WelcomeMode::Withheld(WithheldWhy::OtherStore),
         watcher: SnapshotWhy::Fork,
         refusal: other_history,
     });
@@ -80,7 +83,7 @@ fn another_store_is_withheld() {
 fn a_newer_life_is_withheld() {
     check(&Case {
         spoil: |cursor| cursor.incarnation.number += 1,
-        router: Mode::Withheld(WithheldWhy::StaleHistory),
+        router: WelcomeMode::Withheld(WithheldWhy::StaleHistory),
         watcher: SnapshotWhy::Fork,
         refusal: other_history,
     });
@@ -90,7 +93,7 @@ fn a_newer_life_is_withheld() {
 fn another_life_with_the_same_number_is_withheld() {
     check(&Case {
         spoil: |cursor| cursor.incarnation.id = IncarnationId::random(),
-        router: Mode::Withheld(WithheldWhy::StaleHistory),
+        router: WelcomeMode::Withheld(WithheldWhy::StaleHistory),
         watcher: SnapshotWhy::Fork,
         refusal: other_history,
     });
@@ -104,7 +107,7 @@ fn an_older_life_gets_a_snapshot_of_the_fork() {
             cursor.incarnation.id = IncarnationId::random();
             cursor.revision = Revision::new(1_000).unwrap();
         },
-        router: Mode::Snapshot(SnapshotWhy::Fork),
+        router: WelcomeMode::Snapshot(SnapshotWhy::Fork),
         watcher: SnapshotWhy::Fork,
         refusal: other_history,
     });
@@ -114,7 +117,7 @@ fn an_older_life_gets_a_snapshot_of_the_fork() {
 fn a_revision_that_is_not_yet_is_withheld() {
     check(&Case {
         spoil: |cursor| cursor.revision = Revision::new(4).unwrap(),
-        router: Mode::Withheld(WithheldWhy::Ahead),
+        router: WelcomeMode::Withheld(WithheldWhy::Ahead),
         watcher: SnapshotWhy::Ahead,
         refusal: |_| ResumeError::Ahead {
             oldest: Revision::new(1).unwrap(),
@@ -131,7 +134,7 @@ fn another_past_is_withheld() {
             // A history that diverged has another state too; what counts is the history.
             cursor.state = StateDigest::EMPTY;
         },
-        router: Mode::Withheld(WithheldWhy::Diverged),
+        router: WelcomeMode::Withheld(WithheldWhy::Diverged),
         watcher: SnapshotWhy::Fork,
         refusal: other_history,
     });
@@ -141,7 +144,7 @@ fn another_past_is_withheld() {
 fn what_is_no_longer_kept_comes_as_a_snapshot() {
     check(&Case {
         spoil: |cursor| cursor.revision = Revision::ZERO,
-        router: Mode::Snapshot(SnapshotWhy::Compacted),
+        router: WelcomeMode::Snapshot(SnapshotWhy::Compacted),
         watcher: SnapshotWhy::Compacted,
         refusal: |_| ResumeError::Compacted {
             oldest: Revision::new(1).unwrap(),
@@ -159,7 +162,7 @@ fn a_cursor_of_another_view_gets_a_snapshot() {
                 View::Router => View::Config,
             }
         },
-        router: Mode::Snapshot(SnapshotWhy::View),
+        router: WelcomeMode::Snapshot(SnapshotWhy::View),
         watcher: SnapshotWhy::View,
         refusal: |_| ResumeError::Invalid(CursorFault::View),
     });
@@ -169,7 +172,7 @@ fn a_cursor_of_another_view_gets_a_snapshot() {
 fn a_wrong_state_gets_a_snapshot() {
     check(&Case {
         spoil: |cursor| cursor.state = StateDigest::EMPTY,
-        router: Mode::Snapshot(SnapshotWhy::StateMismatch),
+        router: WelcomeMode::Snapshot(SnapshotWhy::StateMismatch),
         watcher: SnapshotWhy::StateMismatch,
         refusal: |_| ResumeError::Invalid(CursorFault::State),
     });
@@ -182,12 +185,12 @@ fn a_router_that_wants_a_snapshot_gets_it_but_not_of_a_history_that_contradicts_
     let mut cursor = history.cursor_at(2, View::Router);
     assert_eq!(
         for_router(Resume::At(cursor), true, items),
-        Mode::Snapshot(SnapshotWhy::StateMismatch)
+        WelcomeMode::Snapshot(SnapshotWhy::StateMismatch)
     );
     cursor.store = StoreId::random();
     assert_eq!(
         for_router(Resume::At(cursor), true, items),
-        Mode::Withheld(WithheldWhy::OtherStore)
+        WelcomeMode::Withheld(WithheldWhy::OtherStore)
     );
 }
 
@@ -197,11 +200,11 @@ fn a_cursor_of_this_history_resumes() {
     let items = &history.state().items;
     for revision in 1..=3 {
         let cursor = history.cursor_at(revision, View::Router);
-        assert_eq!(for_router(Resume::At(cursor), false, items), Mode::Resumed);
+        assert_eq!(for_router(Resume::At(cursor), false, items), WelcomeMode::Resumed);
         let cursor = history.cursor_at(revision, View::Config);
         for include_snapshot in [false, true] {
             let mode = for_watcher(Resume::At(cursor), include_snapshot, items).unwrap();
-            assert_eq!(mode, Mode::Resumed);
+            assert_eq!(mode, WelcomeMode::Resumed);
         }
     }
 }

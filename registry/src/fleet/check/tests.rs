@@ -3,13 +3,13 @@ use std::{collections::BTreeSet, time::Duration};
 use switchboard::{
     names::{Group, InstanceId, Revision, RouterId},
     secret::ApiToken,
-    stream::{Hello, Mode, Resume, SnapshotWhy},
+    stream::{Hello, Resume, SnapshotWhy, WelcomeMode},
 };
 
 use super::*;
 use crate::fleet::Member;
 
-fn join(fleet: &Arc<Fleet>, router: &str) -> (Key, Member) {
+fn join(fleet: &Arc<Fleet>, router: &str) -> (RouterInstance, Member) {
     let key = (RouterId::parse(router).unwrap(), InstanceId::random());
     let hello = Hello {
         router: key.0.clone(),
@@ -20,12 +20,12 @@ fn join(fleet: &Arc<Fleet>, router: &str) -> (Key, Member) {
         resume: Resume::Nothing,
         want_snapshot: false,
     };
-    let member = fleet.join(hello, Mode::Snapshot(SnapshotWhy::First)).unwrap();
+    let member = fleet.join(hello, WelcomeMode::Snapshot(SnapshotWhy::First)).unwrap();
     (key, member)
 }
 
-fn target() -> Target {
-    Target::Registered(ModelName::parse("models/a").unwrap())
+fn target() -> CheckedModel {
+    CheckedModel::Registered(ModelName::parse("models/a").unwrap())
 }
 
 fn credential() -> SetCredential {
@@ -111,7 +111,7 @@ async fn who_waits_is_told_when_the_router_leaves_or_comes_again() {
         resume: Resume::Nothing,
         want_snapshot: false,
     };
-    let _newer = fleet.join(hello, Mode::Snapshot(SnapshotWhy::First)).unwrap();
+    let _newer = fleet.join(hello, WelcomeMode::Snapshot(SnapshotWhy::First)).unwrap();
     assert_eq!(asking.findings().await, Err(AskError::Gone));
 }
 

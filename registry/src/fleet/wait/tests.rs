@@ -9,7 +9,7 @@ use switchboard::{
 use super::*;
 use crate::testing::History;
 
-const MODE: Mode = Mode::Snapshot(SnapshotWhy::First);
+const MODE: WelcomeMode = WelcomeMode::Snapshot(SnapshotWhy::First);
 
 fn wanted(revision: i64) -> AwaitedRevision {
     AwaitedRevision {
@@ -24,7 +24,7 @@ fn set(history: &History, wanted: AwaitedRevision) -> Set {
     Set::new(wanted, history.state()).unwrap()
 }
 
-fn router(id: &str) -> Key {
+fn router(id: &str) -> RouterInstance {
     (RouterId::parse(id).unwrap(), InstanceId::random())
 }
 
@@ -47,7 +47,7 @@ fn held(resource: &str, used: i64, revision: i64, kind: HeldKind) -> HeldReport 
     }
 }
 
-fn join(set: &mut Set, key: &Key) {
+fn join(set: &mut Set, key: &RouterInstance) {
     set.join(key, &Group::default(), MODE);
 }
 
@@ -235,7 +235,7 @@ fn a_router_with_another_history_never_counts() {
     let history = History::with_revisions(3);
     let mut set = set(&history, wanted(3));
     let a = router("a");
-    set.join(&a, &Group::default(), Mode::Withheld(WithheldWhy::Diverged));
+    set.join(&a, &Group::default(), WelcomeMode::Withheld(WithheldWhy::Diverged));
     set.report(&a, &applied(&history, 3));
     assert_eq!(missing(&set).1, 1);
     set.join(&a, &Group::default(), MODE);

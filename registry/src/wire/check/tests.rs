@@ -46,7 +46,7 @@ fn a_request_says_what_is_checked_and_who_checks() {
         ..Default::default()
     };
     let (wanted, allowed) = wanted(request, None).unwrap();
-    assert!(matches!(wanted.subject, Subject::Registered(_)));
+    assert!(matches!(wanted.subject, CheckSubject::Registered(_)));
     assert_eq!(wanted.routers, Routers::One(RouterId::parse("r").unwrap()));
     assert_eq!(allowed, CHECK_MAX);
 }
@@ -58,7 +58,7 @@ fn a_model_that_is_not_saved_needs_no_name_and_is_asked_about_without_its_token(
         ..Default::default()
     };
     let (wanted, _) = wanted(request, None).unwrap();
-    let Subject::New { write, is_named } = wanted.subject else {
+    let CheckSubject::New { write, is_named } = wanted.subject else {
         panic!("{:?}", wanted.subject)
     };
     assert!(!is_named);
@@ -68,9 +68,9 @@ fn a_model_that_is_not_saved_needs_no_name_and_is_asked_about_without_its_token(
         panic!("a model is made")
     };
     let id = CredentialId::random();
-    let order = Order {
+    let order = CheckOrder {
         id: CheckId::random(),
-        target: Target::Unsaved(Arc::new(Unsaved {
+        target: CheckedModel::Unsaved(Arc::new(Unsaved {
             model,
             is_named,
             is_token_dropped: false,

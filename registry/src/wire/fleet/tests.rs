@@ -17,7 +17,7 @@ use crate::{
 
 const SERVER: &str = "http://gpu1:8000";
 
-fn join(fleet: &Arc<Fleet>, router: &str, mode: Mode) -> Member {
+fn join(fleet: &Arc<Fleet>, router: &str, mode: WelcomeMode) -> Member {
     let hello = Hello {
         router: RouterId::parse(router).unwrap(),
         instance: InstanceId::random(),
@@ -31,7 +31,7 @@ fn join(fleet: &Arc<Fleet>, router: &str, mode: Mode) -> Member {
 }
 
 fn joined(fleet: &Arc<Fleet>, router: &str) -> Member {
-    join(fleet, router, Mode::Snapshot(SnapshotWhy::First))
+    join(fleet, router, WelcomeMode::Snapshot(SnapshotWhy::First))
 }
 
 fn shown(fleet: &Fleet, history: &History) -> Vec<registry::Router> {
@@ -85,7 +85,7 @@ async fn a_router_is_shown_with_what_it_has_and_what_it_lacks() {
 #[test]
 fn the_lag_is_told_only_of_this_history() {
     let (fleet, history) = (Arc::new(Fleet::default()), History::with_revisions(5));
-    let withheld = join(&fleet, "a", Mode::Withheld(WithheldWhy::Diverged));
+    let withheld = join(&fleet, "a", WelcomeMode::Withheld(WithheldWhy::Diverged));
     let stranger = joined(&fleet, "b");
     for (member, history) in [(&withheld, &history), (&stranger, &History::with_revisions(5))] {
         let applied = Some(history.cursor_at(3, View::Router));
@@ -281,7 +281,7 @@ fn a_newer_stream_of_a_router_begins_without_facts() {
         resume: Resume::Nothing,
         want_snapshot: false,
     };
-    let mode = Mode::Snapshot(SnapshotWhy::First);
+    let mode = WelcomeMode::Snapshot(SnapshotWhy::First);
     let older = fleet.join(hello.clone(), mode).unwrap();
     let report = || endpoints(vec![told("mistral", SERVER, Some(EndpointState::Recovering), "X")]);
     older.report(report(), &world.state);

@@ -54,7 +54,7 @@ fn model() -> Change {
                 ..ModelSpec::whole(plain).unwrap()
             },
         },
-        credential: Credential::Set(SetCredential {
+        credential: ModelCredential::Set(SetCredential {
             id: CredentialId::random(),
             origins: BTreeSet::from([uri("https://gpu2").origin(), uri("http://gpu1:8000").origin()]),
             token: ApiToken::parse("canary-4f1c".to_owned()).unwrap(),
@@ -63,7 +63,7 @@ fn model() -> Change {
     }
 }
 
-fn read_back(change: &Change, credential: &Credential) {
+fn read_back(change: &Change, credential: &ModelCredential) {
     let value = encode(change);
     let read = decode(&change.name(), &value, credential).unwrap();
     assert_eq!(format!("{read:?}"), format!("{change:?}"));
@@ -77,7 +77,7 @@ fn settings_are_read_back() {
             beta_enabled,
             inference_paused,
         };
-        read_back(&Change::Settings(settings), &Credential::None);
+        read_back(&Change::Settings(settings), &ModelCredential::None);
     }
 }
 
@@ -245,7 +245,7 @@ proptest! {
     fn every_feature_is_read_back_and_is_no_larger_than_counted(feature in any_feature()) {
         let counted = feature.spec.setting.stored_bytes_max();
         let change = Change::Feature(feature);
-        read_back(&change, &Credential::None);
+        read_back(&change, &ModelCredential::None);
         prop_assert!(encode(&change).len() <= counted);
     }
 }
@@ -301,7 +301,7 @@ fn what_is_stored_has_no_token_and_nothing_that_is_output_only() {
 #[test]
 fn a_model_with_another_models_credential_is_not_read() {
     let change = model();
-    let read = decode(&change.name(), &encode(&change), &Credential::None);
+    let read = decode(&change.name(), &encode(&change), &ModelCredential::None);
     assert!(matches!(read, Err(StoredError::Credential)));
 }
 
@@ -312,8 +312,8 @@ fn bytes_that_break_a_rule_are_not_read() {
         provider: Some(4),
         ..Default::default()
     };
-    let read = decode(&name, &bad.encode_to_vec(), &Credential::None);
+    let read = decode(&name, &bad.encode_to_vec(), &ModelCredential::None);
     assert!(matches!(read, Err(StoredError::Invalid { .. })));
-    let read = decode(&name, b"\xff", &Credential::None);
+    let read = decode(&name, b"\xff", &ModelCredential::None);
     assert!(matches!(read, Err(StoredError::Unreadable(_))));
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    domain::credential::Credential,
+    domain::credential::ModelCredential,
     wire::{configuration, write::WriteAnswer as _},
 };
 
@@ -286,9 +286,9 @@ fn a_token_is_kept_set_and_dropped_as_by_single_writes() {
     assert!(!String::from_utf8_lossy(&prost::Message::encode_to_vec(&answer)).contains("canary"));
     let credentials = |world: &World| -> Vec<_> {
         let all = world.state.credentials.values().map(|credential| match credential {
-            Credential::None => "none".to_owned(),
-            Credential::Dropped => "dropped".to_owned(),
-            Credential::Set(set) => set.id.to_string(),
+            ModelCredential::None => "none".to_owned(),
+            ModelCredential::Dropped => "dropped".to_owned(),
+            ModelCredential::Set(set) => set.id.to_string(),
         });
         all.collect()
     };

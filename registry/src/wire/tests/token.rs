@@ -8,7 +8,7 @@ use switchboard::{
 };
 
 use super::{World, endpoints, model, named};
-use crate::domain::credential::Credential;
+use crate::domain::credential::ModelCredential;
 
 fn with_token() -> World {
     let mut world = World::new();
@@ -24,12 +24,12 @@ fn with_token() -> World {
 
 fn credential(world: &World) -> Option<(CredentialId, String, BTreeSet<String>)> {
     match world.state.credential(&ModelName::parse("models/mistral").unwrap()) {
-        Credential::Set(set) => Some((
+        ModelCredential::Set(set) => Some((
             set.id,
             set.token.expose().to_owned(),
             set.origins.iter().map(ToString::to_string).collect(),
         )),
-        Credential::None | Credential::Dropped => None,
+        ModelCredential::None | ModelCredential::Dropped => None,
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
         walk::Hedge,
         within,
     },
-    relay::{self, Progress},
+    relay::{self, AnswerProgress},
     upstream::{UpstreamError, answer::Answer, dialect::Event},
 };
 
@@ -22,7 +22,7 @@ pub(super) struct Opened<'a> {
     pub(super) attempt: Attempt<'a>,
     pub(super) answer: Answer,
     pub(super) first: Event,
-    pub(super) progress: Progress,
+    pub(super) progress: AnswerProgress,
 }
 
 /// Makes attempts of `walk` until one has its first token.
@@ -78,7 +78,7 @@ async fn open_hedged<'a>(
 }
 
 async fn open_one<'a>(calls: &Calls, mut attempt: Attempt<'a>) -> Result<Opened<'a>, Box<FailedAttempt>> {
-    let mut progress = Progress::default();
+    let mut progress = AnswerProgress::default();
     let limits = attempt.limits;
     let opening = async {
         let mut answer = calls.upstream.post(attempt.outgoing(), &attempt.post).await?;

@@ -13,8 +13,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// For what must not happen.
 const SHORT: Duration = Duration::from_millis(20);
 
-fn text(text: &str) -> Delta {
-    Delta::Text(Text::from(text.to_owned()))
+fn text(text: &str) -> AnswerDelta {
+    AnswerDelta::Text(Text::from(text.to_owned()))
 }
 
 fn pool(stream: usize, process: usize) -> Pool {

@@ -28,7 +28,7 @@ const B: &str = "models/b";
 struct Case {
     store: Store,
     used: Used,
-    cache: Credentials,
+    cache: CredentialsById,
     last: Option<Compiled>,
 }
 
@@ -37,7 +37,7 @@ impl Case {
         Self {
             store: Store::new(),
             used: Used::default(),
-            cache: Credentials::new(),
+            cache: CredentialsById::new(),
             last: None,
         }
     }

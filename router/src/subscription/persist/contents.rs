@@ -56,7 +56,7 @@ struct Contents {
     #[prost(message, repeated, tag = "4")]
     features: Vec<OlderFeature>,
     #[prost(message, optional, tag = "5")]
-    settings: Option<Settings>,
+    settings: Option<StoredSettings>,
     #[prost(message, repeated, tag = "6")]
     credentials: Vec<Token>,
     #[prost(message, optional, tag = "7")]
@@ -82,7 +82,7 @@ struct OlderFeature {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct Settings {
+struct StoredSettings {
     #[prost(int64, tag = "1")]
     revision: i64,
     #[prost(bool, tag = "2")]
@@ -134,7 +134,7 @@ pub(super) fn encode(kept: &Kept, now: SystemTime) -> Zeroizing<Vec<u8>> {
                 revision: older.revision().get(),
             })
             .collect(),
-        settings: Some(Settings {
+        settings: Some(StoredSettings {
             revision: settings.revision.get(),
             inference_paused: settings.inference_paused,
         }),
@@ -169,7 +169,7 @@ pub(super) fn decode(bytes: &[u8], now: SystemTime) -> Result<Restored, Contents
     let received = Received::from_snapshot(cursor, resources.collect::<Result<_, _>>()?)
         .map_err(|_mismatch| ContentsError::StateMismatch)?;
 
-    let credentials: compile::Credentials = contents
+    let credentials: compile::CredentialsById = contents
         .credentials
         .iter_mut()
         .map(|token| credential(token).map(|credential| (credential.id, Arc::new(credential))))

@@ -13,7 +13,7 @@ use std::{
 use secrecy::zeroize::Zeroizing;
 use switchboard::{
     failpoint,
-    seal::{OpenError, SealError, Sealer},
+    seal::{SealError, Sealer, UnsealError},
 };
 
 use super::{
@@ -48,7 +48,7 @@ pub enum LoadError {
     TooLarge,
     /// It does not open.
     #[error("it does not open")]
-    Sealed(#[from] OpenError),
+    Sealed(#[from] UnsealError),
     /// It opens, and what is in it cannot be used.
     #[error("its contents cannot be used")]
     Contents(#[from] ContentsError),
@@ -56,7 +56,7 @@ pub enum LoadError {
 
 /// Why a snapshot file was not written. What was there before is there still.
 #[derive(Debug, thiserror::Error)]
-pub enum WriteError {
+pub enum SnapshotWriteError {
     /// It cannot be sealed.
     #[error("seal it")]
     Seal(#[from] SealError),
@@ -103,7 +103,7 @@ impl SnapshotFile {
     }
 
     /// Replaces the file: once this returns, the new one is there after a power cut too.
-    pub(super) fn write(&self, kept: &Kept) -> Result<(), WriteError> {
+    pub(super) fn write(&self, kept: &Kept) -> Result<(), SnapshotWriteError> {
         let sealed = self.sealer.seal(CONTEXT, &encode(kept, SystemTime::now()))?;
         let partial = self.partial();
         let replaced = write_new(&partial, &sealed).and_then(|()| {
@@ -126,11 +126,11 @@ impl SnapshotFile {
     }
 }
 
-fn failed(step: &'static str) -> impl Fn(io::Error) -> WriteError {
-    move |source| WriteError::File { step, source }
+fn failed(step: &'static str) -> impl Fn(io::Error) -> SnapshotWriteError {
+    move |source| SnapshotWriteError::File { step, source }
 }
 
-fn write_new(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
+fn write_new(path: &Path, bytes: &[u8]) -> Result<(), SnapshotWriteError> {
     // One that a crash left behind. Never written into: it might be a link, or others might have it open.
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

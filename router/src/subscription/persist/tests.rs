@@ -45,7 +45,7 @@ fn file_in(folder: &Path) -> SnapshotFile {
 struct Router {
     store: Store,
     used: Arc<Used>,
-    cache: Credentials,
+    cache: CredentialsById,
 }
 
 impl Router {
@@ -53,7 +53,7 @@ impl Router {
         Self {
             store: Store::new(),
             used: Arc::default(),
-            cache: Credentials::new(),
+            cache: CredentialsById::new(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use switchboard::{
     history::Cursor,
     names::Revision,
-    stream::{CheckRequest, Mode},
+    stream::{CheckRequest, WelcomeMode},
 };
 
 use super::StreamMessage;
@@ -14,7 +14,7 @@ use crate::subscription::received::Received;
 /// Something that happened.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "nearly all events are messages")]
-pub enum Event {
+pub enum SessionEvent {
     /// The time of [`Session::wake_at`](super::Session::wake_at) has come. Harmless when it has not.
     Timer,
     /// The stream brought a message.
@@ -47,7 +47,7 @@ pub enum Action {
         want_snapshot: bool,
     },
     /// The registry has answered: for the logs.
-    Opened(Mode),
+    Opened(WelcomeMode),
     /// Compile and use this state.
     Install(Arc<Received>),
     /// The delta up to this revision had come before: for the logs.

@@ -11,8 +11,8 @@ use switchboard::{
 use super::*;
 use crate::subscription::fixture::{Store, assigned, incarnation, model, revision};
 
-const FIRST: Mode = Mode::Snapshot(SnapshotWhy::First);
-const FORK: Mode = Mode::Snapshot(SnapshotWhy::Fork);
+const FIRST: WelcomeMode = WelcomeMode::Snapshot(SnapshotWhy::First);
+const FORK: WelcomeMode = WelcomeMode::Snapshot(SnapshotWhy::Fork);
 
 const HEARTBEAT: Duration = Duration::from_secs(4);
 const SECOND: Duration = Duration::from_secs(1);
@@ -26,8 +26,8 @@ fn store() -> Store {
     store
 }
 
-fn welcome(head: &Cursor, mode: Mode) -> Event {
-    Event::Message(StreamMessage::Welcome(Welcome {
+fn welcome(head: &Cursor, mode: WelcomeMode) -> SessionEvent {
+    SessionEvent::Message(StreamMessage::Welcome(Welcome {
         head: *head,
         oldest_resumable: Revision::ZERO,
         heartbeat: HEARTBEAT,
@@ -35,7 +35,7 @@ fn welcome(head: &Cursor, mode: Mode) -> Event {
     }))
 }
 
-fn snapshot_of(store: &Store) -> Vec<Event> {
+fn snapshot_of(store: &Store) -> Vec<SessionEvent> {
     let at = store.cursor;
     let resources = store.all();
     [
@@ -47,7 +47,7 @@ fn snapshot_of(store: &Store) -> Vec<Event> {
         StreamMessage::SnapshotPart(SnapshotPart { part: 0, resources }),
         StreamMessage::SnapshotEnd(at),
     ]
-    .map(Event::Message)
+    .map(SessionEvent::Message)
     .into()
 }
 
@@ -64,12 +64,12 @@ fn delta(from: &Cursor, to: &Store) -> Delta<Resource> {
     }
 }
 
-fn bookmark(at: Option<Cursor>, probe: i64) -> Event {
+fn bookmark(at: Option<Cursor>, probe: i64) -> SessionEvent {
     stalled(at, probe, false)
 }
 
-fn stalled(at: Option<Cursor>, probe: i64, stalled: bool) -> Event {
-    Event::Message(StreamMessage::Bookmark(Bookmark {
+fn stalled(at: Option<Cursor>, probe: i64, stalled: bool) -> SessionEvent {
+    SessionEvent::Message(StreamMessage::Bookmark(Bookmark {
         at,
         head: at.map_or(Revision::ZERO, |at| at.revision),
         probe,
@@ -102,11 +102,11 @@ impl Case {
         case
     }
 
-    fn step(&mut self, event: Event) -> Vec<Action> {
+    fn step(&mut self, event: SessionEvent) -> Vec<Action> {
         self.session.step(self.now, event)
     }
 
-    fn all(&mut self, events: Vec<Event>) -> Vec<Action> {
+    fn all(&mut self, events: Vec<SessionEvent>) -> Vec<Action> {
         events.into_iter().flat_map(|event| self.step(event)).collect()
     }
 
@@ -119,7 +119,7 @@ impl Case {
 
     fn dial(&mut self) -> Action {
         self.wait();
-        let mut actions = self.step(Event::Timer);
+        let mut actions = self.step(SessionEvent::Timer);
         assert_eq!(actions.len(), 1);
         let action = actions.remove(0);
         assert!(matches!(action, Action::Dial { .. }), "{action:?}");
@@ -170,9 +170,9 @@ fn deltas_move_the_state_and_repeated_ones_do_not() {
     let from = store.cursor;
     store.write(vec![("models/b", model(|_| ()))]);
     let change = delta(&from, &store);
-    let repeated = Event::Message(StreamMessage::Delta(change.clone()));
+    let repeated = SessionEvent::Message(StreamMessage::Delta(change.clone()));
     assert_eq!(
-        case.step(Event::Message(StreamMessage::Delta(change))),
+        case.step(SessionEvent::Message(StreamMessage::Delta(change))),
         [Action::Install(Arc::new(store.received()))]
     );
     assert_eq!(case.step(repeated), [Action::Repeated(store.cursor.revision)]);
@@ -187,7 +187,7 @@ fn the_parts_of_a_delta_are_applied_at_once() {
     store.write(vec![("models/b", model(|_| ())), ("models/c", model(|_| ()))]);
     let whole = delta(&from, &store);
     let part = |part: u32, more| {
-        Event::Message(StreamMessage::Delta(Delta {
+        SessionEvent::Message(StreamMessage::Delta(Delta {
             upserts: vec![whole.upserts[part as usize].clone()],
             part,
             more,
@@ -221,21 +221,21 @@ fn what_does_not_go_on_from_the_received_state_is_not_applied() {
     };
     for (event, why) in [
         (
-            Event::Message(StreamMessage::Delta(delta(&skipped, &store))),
+            SessionEvent::Message(StreamMessage::Delta(delta(&skipped, &store))),
             Closed::Gap,
         ),
         (bookmark(Some(store.cursor), 1), Closed::Gap),
         (bookmark(None, 1), Closed::Gap),
         (
-            Event::Message(StreamMessage::Delta(delta(&start.cursor, &other_life))),
+            SessionEvent::Message(StreamMessage::Delta(delta(&start.cursor, &other_life))),
             Closed::Protocol,
         ),
         (welcome(&start.cursor, FIRST), Closed::Protocol),
         (
-            Event::Message(StreamMessage::SnapshotEnd(start.cursor)),
+            SessionEvent::Message(StreamMessage::SnapshotEnd(start.cursor)),
             Closed::Protocol,
         ),
-        (Event::Unreadable, Closed::Protocol),
+        (SessionEvent::Unreadable, Closed::Protocol),
     ] {
         let mut case = Case::following(&start);
         assert_eq!(case.step(event), closed(why));
@@ -260,7 +260,7 @@ fn a_wrong_digest_is_reported_until_a_right_snapshot_has_come() {
     let mut wrong = delta(&from, &store);
     wrong.upserts.clear();
     assert_eq!(
-        case.step(Event::Message(StreamMessage::Delta(wrong))),
+        case.step(SessionEvent::Message(StreamMessage::Delta(wrong))),
         closed(Closed::Mismatch)
     );
     assert_eq!(case.received(), Some(from), "the last good state stays");
@@ -278,7 +278,7 @@ fn a_wrong_digest_is_reported_until_a_right_snapshot_has_come() {
     case.all(snapshot_of(&store));
     assert_eq!(case.refusal(), None);
     assert_eq!(case.received(), Some(store.cursor));
-    case.step(Event::Ended(End::Failed));
+    case.step(SessionEvent::Ended(End::Failed));
     assert!(matches!(
         case.dial(),
         Action::Dial {
@@ -291,21 +291,21 @@ fn a_wrong_digest_is_reported_until_a_right_snapshot_has_come() {
 #[test]
 fn a_snapshot_that_is_not_what_it_claims_is_dropped() {
     let store = store();
-    let spoilt: [fn(&mut Vec<Event>); 4] = [
+    let spoilt: [fn(&mut Vec<SessionEvent>); 4] = [
         |events| {
-            let Event::Message(StreamMessage::SnapshotBegin(begin)) = &mut events[0] else {
+            let SessionEvent::Message(StreamMessage::SnapshotBegin(begin)) = &mut events[0] else {
                 panic!("begins");
             };
             begin.resources += 1;
         },
         |events| {
-            let Event::Message(StreamMessage::SnapshotPart(part)) = &mut events[1] else {
+            let SessionEvent::Message(StreamMessage::SnapshotPart(part)) = &mut events[1] else {
                 panic!("has a part");
             };
             part.resources[0] = part.resources[1].clone();
         },
         |events| {
-            let Event::Message(StreamMessage::SnapshotPart(part)) = &mut events[1] else {
+            let SessionEvent::Message(StreamMessage::SnapshotPart(part)) = &mut events[1] else {
                 panic!("has a part");
             };
             let mut raw = part.resources[0].raw.clone();
@@ -355,7 +355,7 @@ fn the_router_judges_a_history_by_itself() {
         change(&mut offered);
         offered
     };
-    let (resumed, snapshot) = (Mode::Resumed, FIRST);
+    let (resumed, snapshot) = (WelcomeMode::Resumed, FIRST);
     let fork = FORK;
     let other_store = with(|c| c.store = StoreId::parse(&"6".repeat(32)).unwrap());
     let regressed = with(|c| c.revision = revision(1));
@@ -370,17 +370,17 @@ fn the_router_judges_a_history_by_itself() {
         (older_life, fork, HistoryRefusalWhy::RevisionRegressed),
         (
             own,
-            Mode::Withheld(WithheldWhy::OtherStore),
+            WelcomeMode::Withheld(WithheldWhy::OtherStore),
             HistoryRefusalWhy::StoreChanged,
         ),
         (
             own,
-            Mode::Withheld(WithheldWhy::Ahead),
+            WelcomeMode::Withheld(WithheldWhy::Ahead),
             HistoryRefusalWhy::RevisionRegressed,
         ),
     ] {
         let mut case = Case::following(&store);
-        case.step(Event::Ended(End::Failed));
+        case.step(SessionEvent::Ended(End::Failed));
         case.dial();
         assert_eq!(case.step(welcome(&offered, mode)), [Action::Opened(mode)]);
         assert_eq!(case.refusal(), Some(why));
@@ -400,11 +400,11 @@ fn a_new_life_comes_only_as_a_forks_snapshot() {
     store.restore();
     let reconnected = || {
         let mut case = Case::following(&before);
-        case.step(Event::Ended(End::Failed));
+        case.step(SessionEvent::Ended(End::Failed));
         case.dial();
         case
     };
-    for mode in [Mode::Resumed, FIRST] {
+    for mode in [WelcomeMode::Resumed, FIRST] {
         assert_eq!(
             reconnected().step(welcome(&store.cursor, mode)),
             closed(Closed::Protocol)
@@ -422,7 +422,7 @@ fn a_snapshot_that_falls_behind_its_welcome_is_refused() {
     let old = store.clone();
     store.write(vec![("models/b", model(|_| ()))]);
     let mut case = Case::following(&store);
-    case.step(Event::Ended(End::Failed));
+    case.step(SessionEvent::Ended(End::Failed));
     case.dial();
     case.step(welcome(&store.cursor, FIRST));
     assert_eq!(case.all(snapshot_of(&old)), []);
@@ -433,19 +433,19 @@ fn a_snapshot_that_falls_behind_its_welcome_is_refused() {
 #[test]
 fn another_registry_is_asked_after_a_heartbeat_when_the_history_is_refused() {
     let store = store();
-    let withheld = Mode::Withheld(WithheldWhy::Ahead);
+    let withheld = WelcomeMode::Withheld(WithheldWhy::Ahead);
     let mut case = Case::new(2);
     case.dial();
     case.step(welcome(&store.cursor, withheld));
     assert_eq!(case.wait(), HEARTBEAT);
-    assert_eq!(case.step(Event::Timer), closed(Closed::Refused));
+    assert_eq!(case.step(SessionEvent::Timer), closed(Closed::Refused));
     assert!(matches!(case.dial(), Action::Dial { address: 1, .. }));
 
     let mut alone = Case::new(1);
     alone.dial();
     alone.step(welcome(&store.cursor, withheld));
     assert_eq!(alone.wait(), HEARTBEAT * 5 / 2);
-    assert_eq!(alone.step(Event::Timer), closed(Closed::Silent));
+    assert_eq!(alone.step(SessionEvent::Timer), closed(Closed::Silent));
 }
 
 #[test]
@@ -453,15 +453,15 @@ fn a_silent_registry_is_left() {
     let mut case = Case::new(1);
     case.dial();
     assert_eq!(case.wait(), OPENING_MAX);
-    assert_eq!(case.step(Event::Timer), closed(Closed::Opening));
+    assert_eq!(case.step(SessionEvent::Timer), closed(Closed::Opening));
 
     let store = store();
     let mut case = Case::following(&store);
     case.now += SECOND;
     case.step(bookmark(Some(store.cursor), 2));
-    assert_eq!(case.step(Event::Timer), [], "too early");
+    assert_eq!(case.step(SessionEvent::Timer), [], "too early");
     assert_eq!(case.wait(), HEARTBEAT * 5 / 2);
-    assert_eq!(case.step(Event::Timer), closed(Closed::Silent));
+    assert_eq!(case.step(SessionEvent::Timer), closed(Closed::Silent));
 }
 
 #[test]
@@ -469,7 +469,7 @@ fn a_goodbye_says_how_long_to_wait() {
     let store = store();
     let mut case = Case::following(&store);
     let goodbye = |min_wait, spread| {
-        Event::Message(StreamMessage::Goodbye(Goodbye {
+        SessionEvent::Message(StreamMessage::Goodbye(Goodbye {
             min_wait,
             spread,
             why: GoodbyeWhy::Rotation,
@@ -493,7 +493,7 @@ fn only_a_bookmark_ends_the_growth_of_the_wait() {
         assert!(matches!(case.dial(), Action::Dial { address, .. } if address == round % 3));
         case.step(welcome(&store.cursor, FIRST));
         // Not even an orderly end, since nothing was proved before it.
-        case.step(Event::Ended(End::Ok));
+        case.step(SessionEvent::Ended(End::Ok));
         waits.push(case.session.wake_at() - case.now);
     }
     assert!(waits[0] <= RETRY_MIN);
@@ -503,13 +503,13 @@ fn only_a_bookmark_ends_the_growth_of_the_wait() {
     case.dial();
     case.step(welcome(&store.cursor, FIRST));
     case.step(bookmark(None, 1));
-    case.step(Event::Ended(End::Failed));
+    case.step(SessionEvent::Ended(End::Failed));
     assert!(case.session.wake_at() - case.now <= RETRY_MIN);
 
     case.dial();
     case.step(welcome(&store.cursor, FIRST));
     case.step(bookmark(None, 1));
-    case.step(Event::Ended(End::Ok));
+    case.step(SessionEvent::Ended(End::Ok));
     assert_eq!(case.wait(), Duration::ZERO, "an orderly end is no failure");
 }
 
@@ -539,7 +539,7 @@ fn a_registry_that_says_nothing_but_goodbye_is_asked_ever_more_rarely() {
             why: GoodbyeWhy::TooSlow,
         };
         assert_eq!(
-            case.step(Event::Message(StreamMessage::Goodbye(goodbye))),
+            case.step(SessionEvent::Message(StreamMessage::Goodbye(goodbye))),
             closed(Closed::TooSlow)
         );
         longest = longest.max(case.session.wake_at() - case.now);
@@ -556,7 +556,7 @@ fn a_check_is_made_while_the_history_is_followed_and_never_otherwise() {
         credential: None,
         timeout: SECOND,
     };
-    let asked = |order: &CheckRequest| Event::Message(StreamMessage::Check(order.clone()));
+    let asked = |order: &CheckRequest| SessionEvent::Message(StreamMessage::Check(order.clone()));
 
     let mut case = Case::following(&store);
     let first = order();
@@ -570,7 +570,7 @@ fn a_check_is_made_while_the_history_is_followed_and_never_otherwise() {
 
     let mut withheld = Case::new(1);
     withheld.dial();
-    withheld.step(welcome(&store.cursor, Mode::Withheld(WithheldWhy::OtherStore)));
+    withheld.step(welcome(&store.cursor, WelcomeMode::Withheld(WithheldWhy::OtherStore)));
     assert_eq!(withheld.step(asked(&order())), []);
 
     let mut opening = Case::new(1);

@@ -24,7 +24,7 @@ pub struct Post {
 
 /// How an answer shall come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reply {
+pub enum ReplyShape {
     /// As the model writes.
     Stream {
         /// Whether to ask for what it costs, which old servers refuse to be asked.
@@ -68,14 +68,14 @@ impl Post {
 
     /// The JSON. `identifier` is the server's name of the model.
     #[must_use]
-    pub fn body(&self, identifier: &str, reply: Reply) -> Bytes {
+    pub fn body(&self, identifier: &str, reply: ReplyShape) -> Bytes {
         // Last, so that nothing before them can stand in for them.
         let end = match reply {
-            Reply::Stream { asks_usage } if asks_usage && self.may_ask_usage() => {
+            ReplyShape::Stream { asks_usage } if asks_usage && self.may_ask_usage() => {
                 json!({"model": identifier, "stream": true, "stream_options": {"include_usage": true}})
             }
-            Reply::Stream { .. } => json!({"model": identifier, "stream": true}),
-            Reply::Whole => json!({"model": identifier, "stream": false}),
+            ReplyShape::Stream { .. } => json!({"model": identifier, "stream": true}),
+            ReplyShape::Whole => json!({"model": identifier, "stream": false}),
         }
         .to_string();
         let mut body = Vec::with_capacity(self.beginning.len() + end.len());
@@ -226,8 +226,8 @@ mod tests {
 
     #[test]
     fn model_and_stream_are_set_last() {
-        let asked = Reply::Stream { asks_usage: true };
-        let unasked = Reply::Stream { asks_usage: false };
+        let asked = ReplyShape::Stream { asks_usage: true };
+        let unasked = ReplyShape::Stream { asks_usage: false };
         let openai = post(Platform::OpenAiCompatible, "");
         let anthropic = post(Platform::Anthropic, "");
         let with_usage = r#","model":"m\"","stream":true,"stream_options":{"include_usage":true}}"#;
@@ -237,7 +237,7 @@ mod tests {
             (&azure(), asked, with_usage),
             (&openai, unasked, without),
             (&anthropic, asked, without),
-            (&openai, Reply::Whole, r#","model":"m\"","stream":false}"#),
+            (&openai, ReplyShape::Whole, r#","model":"m\"","stream":false}"#),
         ] {
             let body = String::from_utf8(post.body("m\"", reply).to_vec()).unwrap();
             assert_eq!(body, format!(r#"{{"a":1{end}"#));

@@ -130,14 +130,14 @@ fn recorded_streams_say_what_they_say() {
         for event in events(&recorded.platform, [recorded.bytes.as_bytes()]) {
             assert!(!is_done, "{name}: nothing follows the end");
             match event {
-                Event::Delta(Delta::Text(text)) => said[0].push_str(text.expose()),
-                Event::Delta(Delta::Reasoning(text)) => said[1].push_str(text.expose()),
-                Event::Delta(Delta::Signature(signature)) => {
+                Event::Delta(AnswerDelta::Text(text)) => said[0].push_str(text.expose()),
+                Event::Delta(AnswerDelta::Reasoning(text)) => said[1].push_str(text.expose()),
+                Event::Delta(AnswerDelta::Signature(signature)) => {
                     let separator = if said[2].is_empty() { "" } else { "," };
                     said[2].push_str(separator);
                     said[2].push_str(str::from_utf8(signature.expose()).unwrap());
                 }
-                Event::Delta(Delta::ToolCall(call)) => {
+                Event::Delta(AnswerDelta::ToolCall(call)) => {
                     let place = usize::try_from(call.index).unwrap();
                     if place == calls.len() {
                         calls.push([call.id, call.name, String::new()]);

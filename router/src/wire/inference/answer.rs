@@ -5,7 +5,7 @@ use switchboard::pb::router::{self, part, stream_infer_response::Event};
 use crate::{
     call::{Answered, Completion, Selected},
     prompt::{Signature, Thought},
-    upstream::dialect::{Delta, FinishReason, Usage, Whole},
+    upstream::dialect::{AnswerDelta, FinishReason, Usage, Whole},
 };
 
 impl From<&Selected> for router::StreamInferResponse {
@@ -17,14 +17,14 @@ impl From<&Selected> for router::StreamInferResponse {
     }
 }
 
-impl From<Delta> for router::StreamInferResponse {
-    fn from(delta: Delta) -> Self {
+impl From<AnswerDelta> for router::StreamInferResponse {
+    fn from(delta: AnswerDelta) -> Self {
         use router::delta::Kind;
         let kind = match delta {
-            Delta::Text(text) => Kind::Text(text.into_string()),
-            Delta::Reasoning(text) => Kind::Reasoning(text.into_string()),
-            Delta::Signature(signature) => Kind::ReasoningSignature(signature.into_bytes()),
-            Delta::ToolCall(call) => Kind::ToolCall(router::ToolCallDelta {
+            AnswerDelta::Text(text) => Kind::Text(text.into_string()),
+            AnswerDelta::Reasoning(text) => Kind::Reasoning(text.into_string()),
+            AnswerDelta::Signature(signature) => Kind::ReasoningSignature(signature.into_bytes()),
+            AnswerDelta::ToolCall(call) => Kind::ToolCall(router::ToolCallDelta {
                 index: call.index,
                 id: call.id,
                 name: call.name,

@@ -9,7 +9,7 @@ fn deletes_take_names_away_and_an_unknown_one_is_no_mistake() {
     let mut case = Case::following(&store);
     let from = store.cursor;
     store.delete(&["models/b", "models/never"]);
-    let change = Event::Message(StreamMessage::Delta(delta(&from, &store)));
+    let change = SessionEvent::Message(StreamMessage::Delta(delta(&from, &store)));
     assert_eq!(case.step(change), [Action::Install(Arc::new(store.received()))]);
 
     // Gone and back within one delta: the newer life alone, with or without its delete beside it.
@@ -26,7 +26,7 @@ fn deletes_take_names_away_and_an_unknown_one_is_no_mistake() {
                 revision: change.to.revision,
             });
         }
-        let actions = case.step(Event::Message(StreamMessage::Delta(change)));
+        let actions = case.step(SessionEvent::Message(StreamMessage::Delta(change)));
         assert_eq!(actions, [Action::Install(Arc::new(store.received()))]);
         let life = case.session.received().unwrap().resources()["models/a"]
             .raw
@@ -44,7 +44,7 @@ fn a_delete_that_is_lost_is_a_wrong_digest() {
     let mut wrong = delta(&from, &store);
     wrong.deletes.clear();
     assert_eq!(
-        case.step(Event::Message(StreamMessage::Delta(wrong))),
+        case.step(SessionEvent::Message(StreamMessage::Delta(wrong))),
         closed(Closed::Mismatch)
     );
     assert_eq!(case.received(), Some(from));
@@ -62,7 +62,7 @@ fn the_newest_trace_context_stays_with_the_state() {
             traceparent: expected.map(Into::into),
             ..delta(&from, &store)
         };
-        case.step(Event::Message(StreamMessage::Delta(change)));
+        case.step(SessionEvent::Message(StreamMessage::Delta(change)));
         assert_eq!(traceparent(&case).as_deref(), expected);
     }
 }

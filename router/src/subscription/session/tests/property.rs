@@ -103,13 +103,13 @@ impl Registry {
                 && (self.floor..=store.cursor.revision).contains(&cursor.revision)
         };
         let mode = match resume {
-            Some(cursor) if is_known(&cursor) && !want_snapshot => Mode::Resumed,
+            Some(cursor) if is_known(&cursor) && !want_snapshot => WelcomeMode::Resumed,
             // It is so wrong as to send an older history too: the router has to judge by itself.
             Some(cursor) if cursor.incarnation != store.cursor.incarnation => FORK,
             Some(_) => FIRST,
             None => FIRST,
         };
-        self.at = resume.filter(|_| mode == Mode::Resumed);
+        self.at = resume.filter(|_| mode == WelcomeMode::Resumed);
         self.queue = vec![StreamMessage::Welcome(Welcome {
             head: store.cursor,
             oldest_resumable: Revision::ZERO,
@@ -252,17 +252,17 @@ impl Play {
             }
             Act::Wait => {
                 self.case.wait();
-                Event::Timer
+                SessionEvent::Timer
             }
             Act::Honest(_) | Act::Spoilt(_) | Act::Again | Act::Lose | Act::Cut if !self.is_open => return,
-            Act::Honest(most) => Event::Message(self.registry.next(most)),
+            Act::Honest(most) => SessionEvent::Message(self.registry.next(most)),
             Act::Spoilt(how) => {
                 let mut message = self.registry.next(9);
                 spoil(&mut message, how);
-                Event::Message(message)
+                SessionEvent::Message(message)
             }
             Act::Again => match self.registry.last.clone() {
-                Some(message) => Event::Message(message),
+                Some(message) => SessionEvent::Message(message),
                 None => return,
             },
             Act::Lose => {
@@ -271,7 +271,7 @@ impl Play {
             }
             Act::Cut => {
                 self.is_open = false;
-                Event::Ended(End::Failed)
+                SessionEvent::Ended(End::Failed)
             }
         };
         for action in self.case.step(event) {

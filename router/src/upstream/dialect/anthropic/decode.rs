@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
-    super::{Delta, DialectError, Event, FinishReason, ToolCallDelta, Whole},
+    super::{AnswerDelta, DialectError, Event, FinishReason, ToolCallDelta, Whole},
     REDACTED, WireUsage, finish, reported,
 };
 use crate::prompt::{Signature, Text, Thought, ToolCall};
@@ -107,7 +107,7 @@ impl Decoder {
                     has_arguments: !arguments.is_empty(),
                 };
                 self.open.insert(index, call);
-                events.push(Event::Delta(Delta::ToolCall(ToolCallDelta {
+                events.push(Event::Delta(AnswerDelta::ToolCall(ToolCallDelta {
                     index: self.calls,
                     id: block.id.unwrap_or_default(),
                     name: block.name.unwrap_or_default(),
@@ -153,11 +153,11 @@ impl Decoder {
 }
 
 fn text(text: Option<String>) -> Option<Event> {
-    Some(Event::Delta(Delta::Text(said(text)?)))
+    Some(Event::Delta(AnswerDelta::Text(said(text)?)))
 }
 
 fn reasoning(text: Option<String>) -> Option<Event> {
-    Some(Event::Delta(Delta::Reasoning(said(text)?)))
+    Some(Event::Delta(AnswerDelta::Reasoning(said(text)?)))
 }
 
 fn said(text: Option<String>) -> Option<Text> {
@@ -165,7 +165,7 @@ fn said(text: Option<String>) -> Option<Text> {
 }
 
 fn signed(signature: Signature) -> Event {
-    Event::Delta(Delta::Signature(signature))
+    Event::Delta(AnswerDelta::Signature(signature))
 }
 
 /// A thought that nobody may see is all signature.
@@ -175,7 +175,7 @@ fn redacted(data: Option<String>) -> Option<Signature> {
 }
 
 fn more(index: i32, json: String) -> Event {
-    Event::Delta(Delta::ToolCall(ToolCallDelta {
+    Event::Delta(AnswerDelta::ToolCall(ToolCallDelta {
         index,
         id: String::new(),
         name: String::new(),
@@ -194,7 +194,7 @@ fn is_empty_object(json: &str) -> bool {
 ///
 /// [`DialectError`], which repeats nothing of the body.
 pub fn whole(body: &str) -> Result<Whole, DialectError> {
-    let answer: Answer<'_> = serde_json::from_str(body).map_err(|_malformed| DialectError::Malformed)?;
+    let answer: WireAnswer<'_> = serde_json::from_str(body).map_err(|_malformed| DialectError::Malformed)?;
     if answer.error.is_some() || answer.r#type.as_deref() == Some("error") {
         return Err(reported(body, answer.error.as_ref()));
     }
@@ -250,7 +250,7 @@ struct Begun {
 }
 
 #[derive(Deserialize)]
-struct Answer<'a> {
+struct WireAnswer<'a> {
     #[serde(borrow)]
     r#type: Option<Cow<'a, str>>,
     #[serde(borrow)]

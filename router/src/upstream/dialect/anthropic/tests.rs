@@ -11,7 +11,7 @@ use crate::{
         Form, InputNotSupported, JsonObject, Message, Options, Prompt, ReasoningEffort, ResponseFormat, Signature,
         Text, Thought, Tool, ToolCall, ToolChoice, ToolResult, Tools, Turn,
     },
-    upstream::dialect::{self, Blamed, EncodeError, Event, Reply, Whole},
+    upstream::dialect::{self, Blamed, EncodeError, Event, ReplyShape, Whole},
 };
 
 fn text(text: &str) -> Text {
@@ -74,7 +74,7 @@ impl Asked {
         let (path, _) = encode(&self.prompt()).unwrap();
         assert_eq!(path, "/v1/messages");
         let post = dialect::encode(&Platform::Anthropic, &self.prompt(), "claude_3").unwrap();
-        serde_json::from_slice(&post.body("m", Reply::Whole)).unwrap()
+        serde_json::from_slice(&post.body("m", ReplyShape::Whole)).unwrap()
     }
 
     fn refused(&self) -> InputNotSupported {
@@ -407,7 +407,9 @@ fn nothing_of_an_answer_that_is_being_read_is_printed() {
     let end = decoder.decode(r#"{"type":"content_block_stop"}"#).unwrap();
     assert_eq!(
         end,
-        [Event::Delta(dialect::Delta::Signature(signature("canary").unwrap()))]
+        [Event::Delta(dialect::AnswerDelta::Signature(
+            signature("canary").unwrap()
+        ))]
     );
 }
 
@@ -480,8 +482,8 @@ proptest! {
         let mut thought = Thought::default();
         for event in events {
             match event {
-                Event::Delta(dialect::Delta::Reasoning(text)) => thought.text = text,
-                Event::Delta(dialect::Delta::Signature(signature)) => thought.signature = Some(signature),
+                Event::Delta(dialect::AnswerDelta::Reasoning(text)) => thought.text = text,
+                Event::Delta(dialect::AnswerDelta::Signature(signature)) => thought.signature = Some(signature),
                 other => prop_assert!(false, "{other:?}"),
             }
         }

@@ -3,16 +3,16 @@
 use serde::Deserialize;
 
 use super::{
-    super::{Delta, DialectError, Event, FinishReason, Whole},
+    super::{AnswerDelta, DialectError, Event, FinishReason, Whole},
     WireUsage, finish, reported,
-    tool_calls::{self, Calls, WireCall},
+    tool_calls::{self, ToolCalls, WireCall},
 };
 use crate::prompt::{Text, Thought};
 
 /// Reads the data of one stream, event by event.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    calls: Calls,
+    calls: ToolCalls,
 }
 
 impl Decoder {
@@ -25,7 +25,7 @@ impl Decoder {
         if data.trim_ascii() == "[DONE]" {
             return Ok(vec![Event::Done]);
         }
-        let answer = Answer::read(data)?;
+        let answer = WireAnswer::read(data)?;
         let mut events = Vec::new();
         for choice in answer.choices.unwrap_or_default() {
             if choice.index.unwrap_or(0) == 0 {
@@ -38,15 +38,15 @@ impl Decoder {
         Ok(events)
     }
 
-    fn choice(&mut self, choice: Choice, events: &mut Vec<Event>) -> Result<(), DialectError> {
+    fn choice(&mut self, choice: WireAnswerChoice, events: &mut Vec<Event>) -> Result<(), DialectError> {
         let mut said = choice.delta.unwrap_or_default();
         let (reasoning, content) = (said.take_reasoning(), said.take_content());
         let content = content.or_else(|| told(choice.text));
-        events.extend(reasoning.map(|text| Event::Delta(Delta::Reasoning(text))));
-        events.extend(content.map(|text| Event::Delta(Delta::Text(text))));
+        events.extend(reasoning.map(|text| Event::Delta(AnswerDelta::Reasoning(text))));
+        events.extend(content.map(|text| Event::Delta(AnswerDelta::Text(text))));
         for call in said.tool_calls.unwrap_or_default() {
             let fragment = self.calls.fragment(call)?;
-            events.extend(fragment.map(|fragment| Event::Delta(Delta::ToolCall(fragment))));
+            events.extend(fragment.map(|fragment| Event::Delta(AnswerDelta::ToolCall(fragment))));
         }
         if let Some(reason) = choice.finish_reason.filter(|reason| !reason.is_empty()) {
             events.push(Event::Finish(finish(&reason, !self.calls.is_empty())?));
@@ -61,7 +61,7 @@ impl Decoder {
 ///
 /// [`DialectError`], which repeats nothing of the body.
 pub fn whole(body: &str) -> Result<Whole, DialectError> {
-    let answer = Answer::read(body)?;
+    let answer = WireAnswer::read(body)?;
     let choice = answer.choices.unwrap_or_default().into_iter();
     let mut choices = choice.filter(|choice| choice.index.unwrap_or(0) == 0);
     let choice = choices.next().ok_or(DialectError::Malformed)?;
@@ -82,15 +82,15 @@ pub fn whole(body: &str) -> Result<Whole, DialectError> {
 
 /// A whole answer, or a chunk of one.
 #[derive(Deserialize)]
-struct Answer {
+struct WireAnswer {
     object: Option<String>,
     code: Option<serde_json::Value>,
     error: Option<serde_json::Value>,
-    choices: Option<Vec<Choice>>,
+    choices: Option<Vec<WireAnswerChoice>>,
     usage: Option<WireUsage>,
 }
 
-impl Answer {
+impl WireAnswer {
     fn read(data: &str) -> Result<Self, DialectError> {
         let answer: Self = serde_json::from_str(data).map_err(|_malformed| DialectError::Malformed)?;
         reported(
@@ -104,16 +104,16 @@ impl Answer {
 }
 
 #[derive(Deserialize)]
-struct Choice {
+struct WireAnswerChoice {
     index: Option<i64>,
-    delta: Option<Said>,
-    message: Option<Said>,
+    delta: Option<WireDelta>,
+    message: Option<WireDelta>,
     text: Option<String>,
     finish_reason: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
-struct Said {
+struct WireDelta {
     content: Option<String>,
     refusal: Option<String>,
     reasoning_content: Option<String>,
@@ -121,7 +121,7 @@ struct Said {
     tool_calls: Option<Vec<WireCall>>,
 }
 
-impl Said {
+impl WireDelta {
     /// What a model says instead of an answer is its answer to the caller.
     fn take_content(&mut self) -> Option<Text> {
         told(self.content.take()).or_else(|| told(self.refusal.take()))

@@ -12,7 +12,7 @@ use crate::{
         ToolChoice, ToolResult, Tools, Turn,
     },
     upstream::{
-        dialect::{self, Delta, EncodeError, Event, Reply, ToolCallDelta, Whole},
+        dialect::{self, AnswerDelta, EncodeError, Event, ReplyShape, ToolCallDelta, Whole},
         sse,
     },
 };
@@ -39,7 +39,7 @@ const NOTHING_ASKED: &Options = &Options {
     reasoning_effort: None,
 };
 
-const STREAM: Reply = Reply::Stream { asks_usage: true };
+const STREAM: ReplyShape = ReplyShape::Stream { asks_usage: true };
 
 fn prompt(form: Form<'_>) -> Prompt<'_> {
     Prompt {
@@ -142,7 +142,7 @@ fn azure_is_asked_for_chats_only_and_without_what_it_refuses() {
     prompt.options.max_output_tokens = Some(5);
     prompt.options.top_k = Some(40);
     let post = dialect::encode(&azure, &prompt, "gpt").unwrap();
-    let body: Value = serde_json::from_slice(&post.body("deployment", Reply::Whole)).unwrap();
+    let body: Value = serde_json::from_slice(&post.body("deployment", ReplyShape::Whole)).unwrap();
     assert_eq!(
         body,
         json!({
@@ -279,11 +279,11 @@ fn a_conversation_with_tools_is_posted_as_servers_know_it() {
 }
 
 fn said(text_: &str) -> Event {
-    Event::Delta(Delta::Text(text(text_)))
+    Event::Delta(AnswerDelta::Text(text(text_)))
 }
 
 fn thought(text_: &str) -> Event {
-    Event::Delta(Delta::Reasoning(text(text_)))
+    Event::Delta(AnswerDelta::Reasoning(text(text_)))
 }
 
 #[test]
@@ -475,7 +475,7 @@ const RECORDED: [(&str, &str); 4] = [
 fn calls(events: &[Event]) -> Vec<(String, String, String)> {
     let mut calls: Vec<(String, String, String)> = Vec::new();
     for event in events {
-        let Event::Delta(Delta::ToolCall(piece)) = event else {
+        let Event::Delta(AnswerDelta::ToolCall(piece)) = event else {
             continue;
         };
         let place = usize::try_from(piece.index).unwrap();
@@ -521,7 +521,7 @@ fn calls_without_an_id_get_one_and_interleaved_calls_stay_apart() {
         decoder.decode(&data).unwrap()
     };
     let event = |index, id: &str, name: &str, arguments: &str| {
-        Event::Delta(Delta::ToolCall(ToolCallDelta {
+        Event::Delta(AnswerDelta::ToolCall(ToolCallDelta {
             index,
             id: id.to_owned(),
             name: name.to_owned(),
@@ -628,7 +628,7 @@ proptest! {
         let joined: String = events
             .iter()
             .filter_map(|event| match event {
-                Event::Delta(Delta::Text(text)) => Some(text.expose()),
+                Event::Delta(AnswerDelta::Text(text)) => Some(text.expose()),
                 _ => None,
             })
             .collect();

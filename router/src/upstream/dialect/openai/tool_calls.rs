@@ -25,17 +25,17 @@ struct WireFunction {
 
 /// The calls of one answer, as far as it has come.
 #[derive(Debug, Default)]
-pub(super) struct Calls(Vec<Known>);
+pub(super) struct ToolCalls(Vec<ToolCallSoFar>);
 
 #[derive(Debug)]
-struct Known {
+struct ToolCallSoFar {
     /// The server's number of it. Some give none, some the same to all.
     index: Option<i64>,
     id: String,
     is_named: bool,
 }
 
-impl Calls {
+impl ToolCalls {
     pub(super) const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -59,7 +59,7 @@ impl Calls {
             None => {
                 let place = self.0.len();
                 let id = if id.is_empty() { made_up(place) } else { id };
-                self.0.push(Known {
+                self.0.push(ToolCallSoFar {
                     index: wire.index,
                     id: id.clone(),
                     is_named: false,
