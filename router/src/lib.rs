@@ -12,6 +12,9 @@ pub mod live;
 pub mod permits;
 pub mod probe;
 pub mod prompt;
+#[cfg(test)]
+#[path = "../../tests/support/refused_requests.rs"]
+mod refused_requests;
 pub mod relay;
 pub mod rounds;
 pub mod server;

@@ -20,6 +20,8 @@ mod harness;
 mod mirror;
 mod peer;
 mod proxy;
+#[path = "../support/refused_requests.rs"]
+mod refused_requests;
 #[path = "../support/refused_writes.rs"]
 mod refused_writes;
 

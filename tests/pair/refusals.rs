@@ -11,8 +11,7 @@ use switchboard::{
             UpdateModelRequest, UpdateSettingsRequest, WatchRequest, watch_response,
         },
         router::{
-            ChatInput, InferOptions, InferRequest, Message, Part, ResolveFeatureRequest, Role, infer_request::Input,
-            routing_service_client::RoutingServiceClient,
+            InferRequest, ResolveFeatureRequest, infer_request::Input, routing_service_client::RoutingServiceClient,
         },
         types::{Cursor, Provider},
     },
@@ -22,6 +21,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::{
     harness::{Pair, reason_of},
+    refused_requests::{RefusedRequest, refused_requests},
     refused_writes::{WriteRequest, refused_writes},
 };
 
@@ -458,39 +458,14 @@ async fn what_the_router_refuses_is_told_exactly() {
             client.infer(request).await
         }
     };
-    let unset = Message {
-        role: Role::User.into(),
-        parts: vec![Part { kind: None }],
-    };
+    let rows = refused_requests()
+        .into_iter()
+        .map(|RefusedRequest { name, request, fields }| {
+            row(name, infer(request), InvalidArgument, INVALID).fields(fields)
+        });
+    judge(&pair, rows.collect()).await;
+
     let rows = vec![
-        row(
-            "an unset part",
-            infer(ask("duo_chat", |r| {
-                r.input = Some(Input::Chat(ChatInput { messages: vec![unset] }));
-            })),
-            InvalidArgument,
-            INVALID,
-        )
-        .fields(&[("chat.messages[0].parts[0]", "FIELD_REQUIRED")]),
-        row(
-            "no input",
-            infer(ask("duo_chat", |r| r.input = None)),
-            InvalidArgument,
-            INVALID,
-        )
-        .fields(&[("input", "FIELD_REQUIRED")]),
-        row(
-            "an option out of range",
-            infer(ask("duo_chat", |r| {
-                r.options = Some(InferOptions {
-                    temperature: Some(3.0),
-                    ..Default::default()
-                });
-            })),
-            InvalidArgument,
-            INVALID,
-        )
-        .fields(&[("options.temperature", "VALUE_OUT_OF_RANGE")]),
         row("a deadline that is none", timed("soon"), InvalidArgument, INVALID)
             .fields(&[("grpc-timeout", "VALUE_MALFORMED")]),
         row(
