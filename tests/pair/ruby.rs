@@ -6,6 +6,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use switchboard::pb::FILE_DESCRIPTOR_SET;
 
 use crate::{
     fake_upstream::{FakeUpstream, Script},
@@ -60,12 +61,14 @@ impl Ruby {
 }
 
 /// Makes the stubs of what a caller of models needs: one file.
+///
+/// From the compiled contract: a protoc older than 22, as Debian 12 has it, does not know the option `debug_redact` in the text.
 fn generate(generator: &Path, stubs: &Path) {
-    let proto = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto");
     std::fs::create_dir(stubs).unwrap();
+    let contract = stubs.with_extension("binpb");
+    std::fs::write(&contract, FILE_DESCRIPTOR_SET).unwrap();
     let output = Command::new(generator)
-        .arg("-I")
-        .arg(&proto)
+        .arg(format!("--descriptor_set_in={}", contract.display()))
         .arg(format!("--ruby_out={}", stubs.display()))
         .arg(format!("--grpc_out={}", stubs.display()))
         .arg("switchboard/router/v1/inference.proto")
