@@ -49,14 +49,14 @@ pub(super) enum FetchError {
 }
 
 /// A credential of a model. By models first, so that they are asked for in an order that is not drawn by lot.
-type CredentialKey = (ModelName, CredentialId);
+type ModelCredentialId = (ModelName, CredentialId);
 
-type Fetched = (CredentialKey, Result<Credential, FetchError>);
+type Fetched = (ModelCredentialId, Result<Credential, FetchError>);
 
 /// The credentials that are there, and those on their way.
 pub(super) struct Credentials {
     cache: compile::CredentialsById,
-    plans: BTreeMap<CredentialKey, FetchPlan>,
+    plans: BTreeMap<ModelCredentialId, FetchPlan>,
     running: FuturesUnordered<BoxFuture<'static, Fetched>>,
     random: fastrand::Rng,
 }
