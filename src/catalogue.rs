@@ -57,7 +57,7 @@ pub struct Family {
 
 /// An AI-powered feature of GitLab.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Feature {
+pub struct FeatureFacts {
     /// Its resource name; the id is the machine name.
     pub name: FeatureName,
     /// The name that people see.
@@ -74,7 +74,7 @@ pub struct Feature {
     pub parent: Option<FeatureName>,
 }
 
-impl Feature {
+impl FeatureFacts {
     /// Whether models of this family may serve it.
     #[must_use]
     pub fn fits(&self, family: &Family) -> bool {
@@ -85,7 +85,7 @@ impl Feature {
 /// All features and families.
 #[derive(Debug)]
 pub struct Catalogue {
-    features: Vec<Feature>,
+    features: Vec<FeatureFacts>,
     families: Vec<Family>,
     /// Every name by which a feature may be asked for, to its place in `features`.
     names: HashMap<String, usize>,
@@ -107,7 +107,7 @@ impl Catalogue {
 
     /// All features, in the order in which they are listed.
     #[must_use]
-    pub fn features(&self) -> &[Feature] {
+    pub fn features(&self) -> &[FeatureFacts] {
         &self.features
     }
 
@@ -125,14 +125,14 @@ impl Catalogue {
 
     /// The feature of a resource name.
     #[must_use]
-    pub fn feature(&self, name: &FeatureName) -> Option<&Feature> {
+    pub fn feature(&self, name: &FeatureName) -> Option<&FeatureFacts> {
         self.called(name.id()).filter(|feature| feature.name == *name)
     }
 
     /// The feature that a caller means: by machine name, else by unit primitive, else by the name of a chat tool.
     #[must_use]
-    pub fn called(&self, name: &str) -> Option<&Feature> {
-        self.names.get(name).and_then(|&place| self.features.get(place))
+    pub fn called(&self, name: &str) -> Option<&FeatureFacts> {
+        self.names.get(name).and_then(|&index| self.features.get(index))
     }
 
     fn read() -> Result<Self, Box<dyn std::error::Error>> {
@@ -167,17 +167,17 @@ impl Catalogue {
         let mut names: HashMap<String, usize> = rows
             .iter()
             .enumerate()
-            .map(|(place, row)| (row.machine_name.clone(), place))
+            .map(|(index, row)| (row.machine_name.clone(), index))
             .collect();
-        for (place, row) in rows.iter().enumerate() {
+        for (index, row) in rows.iter().enumerate() {
             for name in row.unit_primitives.iter().chain(&row.chat_tools) {
-                names.entry(name.clone()).or_insert(place);
+                names.entry(name.clone()).or_insert(index);
             }
         }
         let features = rows
             .into_iter()
             .map(|row| {
-                Ok(Feature {
+                Ok(FeatureFacts {
                     name: FeatureName::from_id(&row.machine_name)?,
                     display_name: row.display_name,
                     group: row.group,

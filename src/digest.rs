@@ -287,7 +287,7 @@ mod tests {
     }
 
     fn from_hex(text: &str) -> Vec<u8> {
-        let byte = |place| u8::from_str_radix(&text[place..place + 2], 16).unwrap();
+        let byte = |index| u8::from_str_radix(&text[index..index + 2], 16).unwrap();
         (0..text.len()).step_by(2).map(byte).collect()
     }
 
@@ -303,7 +303,7 @@ mod tests {
             let sum = vector
                 .items
                 .iter()
-                .fold(StateDigest::EMPTY, |sum, &place| sum.plus(items[place]));
+                .fold(StateDigest::EMPTY, |sum, &index| sum.plus(items[index]));
             assert_eq!(hex(sum.as_bytes()), vector.digest, "{:?}", vector.items);
         }
         let store = StoreId::parse(&vectors.store).unwrap();
@@ -313,8 +313,8 @@ mod tests {
             chain = ChainDigest::of_life(chain, store, life.number, incarnation);
             assert_eq!(hex(chain.as_bytes()), life.begin);
             for vector in &life.revisions {
-                let changes = vector.changes.iter().map(|(name, place)| match place {
-                    Some(place) => ChainChange::Upsert(items[*place]),
+                let changes = vector.changes.iter().map(|(name, index)| match index {
+                    Some(index) => ChainChange::Upsert(items[*index]),
                     None => ChainChange::Delete(name),
                 });
                 chain = chain.extended(Revision::new(vector.revision).unwrap(), changes);

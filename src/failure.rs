@@ -245,8 +245,8 @@ mod tests {
     #[test]
     fn a_request_with_very_many_bad_fields_still_fits_into_a_header() {
         let mut violations = Violations::new();
-        for place in 0..1000 {
-            let field = format!("chat.messages[{place}].role");
+        for index in 0..1000 {
+            let field = format!("chat.messages[{index}].role");
             violations.push(field, FieldReason::ValueUnknown, "must be a role");
         }
         let status = Status::from(Failure::invalid(&violations));

@@ -171,7 +171,7 @@ impl Feed {
         if self.shutdown.is_cancelled() {
             return Err(FeedError::Draining);
         }
-        let place = Arc::clone(&self.watchers)
+        let permit = Arc::clone(&self.watchers)
             .try_acquire_owned()
             .map_err(|_none_left| FeedError::TooManyWatchers)?;
         let state = self.state();
@@ -179,7 +179,7 @@ impl Feed {
         let keeper = self.keeper(CancellationToken::new());
         let begin = self.begin(resume, mode, &state, View::Config);
         Ok(self.spawn(async move |line| {
-            let _place = place;
+            let _permit = permit;
             keeper.run(begin, line).await
         }))
     }

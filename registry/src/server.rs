@@ -19,7 +19,7 @@ use switchboard::{
         health::HealthPart,
         metrics,
         process::{ExitWith, FatalError},
-        serve::{self, BindError, Ports, ServeError, Services, TransportLimits},
+        serve::{self, BindError, Ports, ServeError, ServiceSet, Services, TransportLimits},
         shutdown::{END_TIMEOUT, Shutdown, end_within},
     },
 };
@@ -28,7 +28,6 @@ use tokio::{
     task::{JoinError, JoinSet},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{server::NamedService as _, service::Routes};
 
 use crate::{
     commit::{self, Commit, OpenError, Writer},
@@ -51,13 +50,6 @@ const LIMITS: TransportLimits = TransportLimits {
 
 /// A whole configuration, and what surrounds it in its request.
 const CONFIG_BYTES_MAX: usize = (16 * 1024 + 64) * 1024;
-
-const SERVICES: &[&str] = &[
-    ModelServiceServer::<ModelApi>::NAME,
-    FeatureServiceServer::<FeatureApi>::NAME,
-    SettingsServiceServer::<SettingsApi>::NAME,
-    ConfigServiceServer::<ConfigApi>::NAME,
-];
 
 /// Whether writes can be made, as health tells it: the services go on serving reads without.
 const WRITING: &str = "registry-write";
@@ -189,8 +181,7 @@ pub async fn assemble(config: Config, stop: &CancellationToken) -> Result<Regist
         ports,
         limits: LIMITS,
         ready_file: config.ready_file,
-        routes: routes(&commit, fleet, feed, History::new(config.database)),
-        names: SERVICES,
+        set: services(&commit, fleet, feed, History::new(config.database)),
         parts,
         reflection: config.reflection,
         ready,
@@ -207,16 +198,16 @@ pub async fn assemble(config: Config, stop: &CancellationToken) -> Result<Regist
     })
 }
 
-fn routes(commit: &Commit, fleet: Arc<Fleet>, feed: Feed, history: History) -> Routes {
+fn services(commit: &Commit, fleet: Arc<Fleet>, feed: Feed, history: History) -> ServiceSet {
     let models = ModelServiceServer::new(ModelApi::new(commit.clone(), fleet));
     let features = FeatureServiceServer::new(FeatureApi::new(commit.clone()));
     let settings = SettingsServiceServer::new(SettingsApi::new(commit.clone()));
     let config = ConfigServiceServer::new(ConfigApi::new(feed, HistoryApi::new(commit.clone(), history)));
-    Routes::default()
-        .add_service(bounded!(models, LIMITS.message_bytes))
-        .add_service(bounded!(features, LIMITS.message_bytes))
-        .add_service(bounded!(settings, LIMITS.message_bytes))
-        .add_service(bounded!(config, CONFIG_BYTES_MAX))
+    ServiceSet::default()
+        .with(bounded!(models, LIMITS.message_bytes))
+        .with(bounded!(features, LIMITS.message_bytes))
+        .with(bounded!(settings, LIMITS.message_bytes))
+        .with(bounded!(config, CONFIG_BYTES_MAX))
 }
 
 impl RegistryParts {

@@ -46,7 +46,7 @@ fn upper_bits(hash: u64) -> f64 {
     u32::try_from(hash >> 33).map_or(0.0, f64::from)
 }
 
-/// The place of the server that takes a call. With a key, calls of one key go to one server as long as it is not overloaded.
+/// The index of the server that takes a call. With a key, calls of one key go to one server as long as it is not overloaded.
 /// `chance` is uniform from 0 up to, not including, 1.
 ///
 /// `None` only when there is none.
@@ -63,7 +63,7 @@ pub fn choose(choices: &[Choice], key: Option<u64>, mut chance: impl FnMut() -> 
         Some(key) => by_key(narrowed, key),
         None => {
             let first = draw(narrowed(), chance())?;
-            let others = narrowed().filter(|(place, _)| *place != first);
+            let others = narrowed().filter(|(index, _)| *index != first);
             let Some(second) = draw(others, chance()) else {
                 return Some(first);
             };
@@ -97,17 +97,17 @@ fn by_key<'a, I: Iterator<Item = (usize, &'a Choice)>>(narrowed: impl Fn() -> I,
             f64::from(choice.in_flight) <= (OVERLOAD * share).ceil()
         })
         .max_by(|(_, a), (_, b)| a.score(key).total_cmp(&b.score(key)))
-        .map(|(place, _)| place)
+        .map(|(index, _)| index)
 }
 
 /// One of them by weight and speed.
 fn draw<'a>(choices: impl Iterator<Item = (usize, &'a Choice)> + Clone, chance: f64) -> Option<usize> {
-    let shares = choices.map(|(place, choice)| (place, choice.weight / choice.slowness));
+    let shares = choices.map(|(index, choice)| (index, choice.weight / choice.slowness));
     let total: f64 = shares.clone().map(|(_, share)| share).sum();
     let mut left = chance * total;
     let mut last = None;
-    for (place, share) in shares {
-        last = Some(place);
+    for (index, share) in shares {
+        last = Some(index);
         left -= share;
         if left < 0.0 {
             break;

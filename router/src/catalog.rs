@@ -27,8 +27,8 @@ use switchboard::{
 
 pub use self::{
     resolve::{Candidate, Decision, ResolveError, SelectionReason, Unusable},
-    rule::{Caller, Match, Rule, Scope},
-    tls::Tls,
+    rule::{Caller, CompiledRule, Match, Scope},
+    tls::CompiledTls,
 };
 
 /// Everything that a call needs to select a model.
@@ -37,7 +37,7 @@ pub struct Catalog {
     /// The state that it was compiled from.
     pub cursor: Cursor,
     /// The setting of each feature.
-    pub features: HashMap<FeatureName, Setting>,
+    pub features: HashMap<FeatureName, CompiledSetting>,
     /// Each model that exists, usable or not.
     pub models: HashMap<ModelName, ModelState>,
     /// Self-hosted inference is switched off everywhere.
@@ -46,7 +46,7 @@ pub struct Catalog {
 
 /// Who answers a feature.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Setting {
+pub enum CompiledSetting {
     /// Nobody was chosen: the parent decides.
     Unassigned,
     /// Switched off.
@@ -65,7 +65,7 @@ pub struct Assignment {
     /// Who answers, in this order, when the one before cannot.
     pub fallbacks: Vec<ModelName>,
     /// Exceptions: the first that fits decides instead of [`Self::model`].
-    pub rules: Vec<Rule>,
+    pub rules: Vec<CompiledRule>,
     /// The limits of its calls, on this router alone. A feature that uses its parent's setting counts as the parent.
     pub limits: FeatureLimits,
     /// When a call that has no token yet is made a second time. `None`: never.
@@ -73,7 +73,7 @@ pub struct Assignment {
 }
 
 /// What a setting comes to on this router. Models that a switched-off feature keeps are of no use here.
-impl From<FeatureSpec> for Setting {
+impl From<FeatureSpec> for CompiledSetting {
     fn from(spec: FeatureSpec) -> Self {
         let FeatureSpec {
             setting,
@@ -87,7 +87,7 @@ impl From<FeatureSpec> for Setting {
             feature::Setting::SelfHosted { model, routes } => Self::SelfHosted(Arc::new(Assignment {
                 model,
                 fallbacks: routes.fallbacks.as_slice().to_vec(),
-                rules: routes.rules.as_slice().iter().map(Rule::from).collect(),
+                rules: routes.rules.as_slice().iter().map(CompiledRule::from).collect(),
                 limits,
                 hedge_delay,
             })),
@@ -104,7 +104,7 @@ impl Assignment {
 }
 
 /// One model alone.
-impl From<ModelName> for Setting {
+impl From<ModelName> for CompiledSetting {
     fn from(model: ModelName) -> Self {
         Self::SelfHosted(Arc::new(Assignment {
             model,
@@ -120,7 +120,7 @@ impl From<ModelName> for Setting {
 #[derive(Debug, Clone)]
 pub enum ModelState {
     /// It can be called.
-    Ready(Arc<Model>),
+    Ready(Arc<CompiledModel>),
     /// It was taken out of selection.
     Disabled,
     /// Its API token was dropped and no other was given.
@@ -131,7 +131,7 @@ pub enum ModelState {
 
 /// A model that can be called.
 #[derive(Debug, Clone)]
-pub struct Model {
+pub struct CompiledModel {
     /// Its name.
     pub name: ModelName,
     /// What it is.
@@ -139,17 +139,17 @@ pub struct Model {
     /// Its credential. `None`: calls carry none.
     pub credential: Option<Arc<Credential>>,
     /// How its servers prove who they are. `None`: by the system's roots.
-    pub tls: Option<Arc<Tls>>,
+    pub tls: Option<Arc<CompiledTls>>,
 }
 
-impl Model {
+impl CompiledModel {
     /// Makes a model of what it is.
     #[must_use]
     pub fn new(name: ModelName, spec: Arc<ModelSpec>, credential: Option<Arc<Credential>>) -> Self {
         Self {
             name,
             credential,
-            tls: Tls::of(&spec.tls).map(Arc::new),
+            tls: CompiledTls::of(&spec.tls).map(Arc::new),
             spec,
         }
     }

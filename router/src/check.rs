@@ -26,7 +26,7 @@ use tokio::{
 pub use self::steps::{Problem, Step, StepKind, StepOutcome};
 use self::{server::ServerCheck, steps::Steps};
 use crate::{
-    catalog::{Credential, Tls},
+    catalog::{CompiledTls, Credential},
     upstream::{Upstream, fault::Culprit},
 };
 
@@ -52,7 +52,7 @@ pub struct Spec {
     /// The name by which the servers know it.
     pub identifier: NameOnServers,
     /// How its servers prove who they are.
-    pub tls: Option<Arc<Tls>>,
+    pub tls: Option<Arc<CompiledTls>>,
 }
 
 impl Spec {
@@ -66,7 +66,7 @@ impl Spec {
         };
         Self {
             identifier,
-            tls: Tls::of(&model.tls).map(Arc::new),
+            tls: CompiledTls::of(&model.tls).map(Arc::new),
             model: Arc::clone(model),
         }
     }

@@ -23,7 +23,7 @@ use tokio::time::{Instant, timeout_at};
 
 pub use self::{in_flight::InFlight, slot::Slot};
 use crate::{
-    catalog::{Catalog, Model, ModelState},
+    catalog::{Catalog, CompiledModel, ModelState},
     current::Current,
     endpoints::{
         Addresses, Ask, ByName, EngineLoad, Following, Health, HealthTransition, ModelReadiness, Probed, Reports,
@@ -37,7 +37,7 @@ use crate::{
 pub struct Chosen {
     /// Which server.
     pub id: ServerId,
-    /// The place of its endpoint in the model.
+    /// The index of its endpoint in the model.
     pub endpoint: usize,
     /// The address to dial. `None`: by name.
     pub address: Option<IpAddr>,
@@ -83,7 +83,7 @@ pub struct LiveModel {
     all: LiveModels,
     parts: Arc<ModelParts>,
     /// The version that the call has.
-    pub model: Arc<Model>,
+    pub model: Arc<CompiledModel>,
 }
 
 /// The retry budget of the model that a call was resolved to.
@@ -114,7 +114,7 @@ impl LiveModels {
 
     /// What is known of a model.
     #[must_use]
-    pub fn of(&self, model: &Arc<Model>) -> LiveModel {
+    pub fn of(&self, model: &Arc<CompiledModel>) -> LiveModel {
         LiveModel {
             all: self.clone(),
             parts: self.parts(&model.name),
@@ -197,7 +197,7 @@ impl LiveModels {
     /// The models of a catalog all of whose servers are failing.
     #[must_use]
     pub fn down(&self, catalog: &Catalog) -> Vec<ModelName> {
-        let is_down = |model: &&Arc<Model>| matches!(self.of(model).readiness(), ModelReadiness::Down { .. });
+        let is_down = |model: &&Arc<CompiledModel>| matches!(self.of(model).readiness(), ModelReadiness::Down { .. });
         let down = ready(catalog).filter(is_down);
         let mut names: Vec<_> = down.map(|model| model.name.clone()).collect();
         names.sort_unstable();
@@ -449,7 +449,7 @@ impl RetryBudget {
     }
 }
 
-fn ready(catalog: &Catalog) -> impl Iterator<Item = &Arc<Model>> {
+fn ready(catalog: &Catalog) -> impl Iterator<Item = &Arc<CompiledModel>> {
     catalog.models.values().filter_map(|state| match state {
         ModelState::Ready(model) => Some(model),
         ModelState::Disabled | ModelState::CredentialMissing | ModelState::NotReady => None,

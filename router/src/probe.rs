@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use switchboard::resource::model::Timeout;
 
 use crate::{
-    catalog::{Model, ModelState},
+    catalog::{CompiledModel, ModelState},
     current::Current,
     endpoints::{Probed, ServerIdentity},
     rounds,
@@ -56,7 +56,7 @@ struct ProbeLabels {
 /// A server, as its model has it now.
 struct ProbeTarget<'a> {
     identity: &'a ServerIdentity,
-    model: &'a Model,
+    model: &'a CompiledModel,
 }
 
 impl Prober {

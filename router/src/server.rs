@@ -13,13 +13,12 @@ use switchboard::{
     service::{
         health::HealthPart,
         metrics,
-        serve::{self, BindError, Ports, ServeError, Services, TransportLimits},
+        serve::{self, BindError, Ports, ServeError, ServiceSet, Services, TransportLimits},
         shutdown::{END_TIMEOUT, Shutdown, end_within},
     },
 };
 use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{server::NamedService as _, service::Routes};
 
 use crate::{
     call,
@@ -42,11 +41,6 @@ const LIMITS: TransportLimits = TransportLimits {
 
 /// For dialling a model server: name, connection and TLS handshake together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-
-const SERVICES: &[&str] = &[
-    InferenceServiceServer::<InferenceApi>::NAME,
-    RoutingServiceServer::<RoutingApi>::NAME,
-];
 
 /// In health: whether a registry has confirmed the configuration, which may come from the snapshot file.
 const CONFIG_FRESH: &str = "config-fresh";
@@ -129,15 +123,14 @@ pub fn assemble(config: Config, stop: CancellationToken) -> Result<RouterParts, 
         subscription.progress(),
         shutdown.stop.clone(),
     );
-    let routes = Routes::default()
-        .add_service(bounded!(InferenceServiceServer::new(inference), LIMITS.message_bytes))
-        .add_service(bounded!(RoutingServiceServer::new(routing), LIMITS.message_bytes));
+    let set = ServiceSet::default()
+        .with(bounded!(InferenceServiceServer::new(inference), LIMITS.message_bytes))
+        .with(bounded!(RoutingServiceServer::new(routing), LIMITS.message_bytes));
     let services = Services {
         ports,
         limits: LIMITS,
         ready_file: config.ready_file,
-        routes,
-        names: SERVICES,
+        set,
         parts: vec![HealthPart {
             name: CONFIG_FRESH,
             serves: current.confirmed(),

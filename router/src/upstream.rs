@@ -42,7 +42,7 @@ use self::{
     names::Names,
 };
 use crate::{
-    catalog::{Credential, Tls},
+    catalog::{CompiledTls, Credential},
     live::LiveModels,
 };
 
@@ -66,7 +66,7 @@ pub struct Outgoing<'a> {
     /// Its credential; it goes along only to the origins that it is bound to.
     pub credential: Option<&'a Credential>,
     /// How the server proves who it is. `None`: by the system's roots.
-    pub tls: Option<&'a Arc<Tls>>,
+    pub tls: Option<&'a Arc<CompiledTls>>,
     /// For dialling. `None`: as long as for every other server.
     pub connect_timeout: Option<Duration>,
     /// The correlation id of the call.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use switchboard::pb::router;
 use switchboard_router::{
     call::CallLimits,
-    catalog::{ModelState, Setting},
+    catalog::{CompiledSetting, ModelState},
     current::Current,
 };
 
@@ -168,13 +168,13 @@ async fn a_feature_that_nobody_can_answer_says_why() {
     let code = tonic::Code::FailedPrecondition;
     for (setup, feature, code, reason) in [
         (
-            Setup::at(upstream.url()).setting("code_generations", Setting::Disabled),
+            Setup::at(upstream.url()).setting("code_generations", CompiledSetting::Disabled),
             "code_generations",
             code,
             "FEATURE_DISABLED",
         ),
         (
-            Setup::at(upstream.url()).setting("code_generations", Setting::Vendored),
+            Setup::at(upstream.url()).setting("code_generations", CompiledSetting::Vendored),
             "generate_code",
             code,
             "FEATURE_VENDORED",

@@ -40,9 +40,9 @@ async fn cut(bytes: &[u8], ask: impl AsyncFn(&Router) -> String) -> Vec<(usize, 
     let upstream = FakeUpstream::start().await;
     let router = Setup::at(upstream.url()).start().await;
     let mut ended = Vec::new();
-    for place in (0..bytes.len()).step_by(number("SWITCHBOARD_TEST_CUT_STEP", 17)) {
-        upstream.then(Script::default().raw(&bytes[..place]).close());
-        ended.push((place, ask(&router).await));
+    for index in (0..bytes.len()).step_by(number("SWITCHBOARD_TEST_CUT_STEP", 17)) {
+        upstream.then(Script::default().raw(&bytes[..index]).close());
+        ended.push((index, ask(&router).await));
     }
     ended
 }
@@ -72,12 +72,12 @@ async fn a_stream_that_is_cut_at_any_byte_is_no_whole_answer() {
         let ended = cut(&bytes, ask).await;
         // With the blank line behind the finish reason the answer is complete, whatever comes then.
         let finished = bytes.windows(6).position(|part| part == b"\"stop\"").unwrap();
-        for (place, told) in ended {
+        for (index, told) in ended {
             if told == format!("whole: {text}") {
-                assert!(place > finished, "{framing:?}, cut at {place}");
+                assert!(index > finished, "{framing:?}, cut at {index}");
             } else {
-                assert_eq!(told, "UPSTREAM_STREAM_TRUNCATED", "{framing:?}, cut at {place}");
-                assert!(place < bytes.len() - 14, "{framing:?}, cut at {place}");
+                assert_eq!(told, "UPSTREAM_STREAM_TRUNCATED", "{framing:?}, cut at {index}");
+                assert!(index < bytes.len() - 14, "{framing:?}, cut at {index}");
             }
         }
     }
@@ -94,12 +94,12 @@ async fn a_whole_answer_that_is_cut_at_any_byte_is_none() {
             Ok(_) => "whole".to_owned(),
             Err(told) => told.reason,
         };
-        for (place, told) in cut(&bytes, ask).await {
+        for (index, told) in cut(&bytes, ask).await {
             // JSON that ends with its connection is only seen to be broken.
             let is_broken = told == "UPSTREAM_PROTOCOL_ERROR" && framing == Framing::Closed;
             assert!(
                 told == "UPSTREAM_STREAM_TRUNCATED" || is_broken,
-                "{framing:?}, cut at {place}: {told}"
+                "{framing:?}, cut at {index}: {told}"
             );
         }
     }

@@ -7,7 +7,7 @@ use switchboard::{
     pb::router::{self, FinishReason, infer_request::Input, part},
     resource::model::{ApiVersion, InfillMode, Platform},
 };
-use switchboard_router::catalog::Setting;
+use switchboard_router::catalog::CompiledSetting;
 use tonic::Code;
 
 use crate::{
@@ -192,7 +192,7 @@ async fn what_a_platform_cannot_take_is_refused_before_the_call() {
         ..Default::default()
     }));
     let suffix = |setup: Setup| {
-        let on = Setting::from(model_name());
+        let on = CompiledSetting::from(model_name());
         setup.infill_mode(InfillMode::Suffix).setting("code_completions", on)
     };
     for (setup, request) in [

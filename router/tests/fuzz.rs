@@ -52,12 +52,12 @@ proptest! {
         let (name, body) = ALL[which.index(ALL.len())];
         let corpus = corpus(name);
         let mut bytes = corpus[file.index(corpus.len())].1.clone();
-        for (place, change, byte) in changes {
-            let place = place.index(bytes.len() + 1);
+        for (index, change, byte) in changes {
+            let index = index.index(bytes.len() + 1);
             match change {
-                0 => bytes.insert(place, byte),
-                1 => bytes.truncate(place),
-                _ if place < bytes.len() => bytes[place] = byte,
+                0 => bytes.insert(index, byte),
+                1 => bytes.truncate(index),
+                _ if index < bytes.len() => bytes[index] = byte,
                 _ => {}
             }
         }

@@ -28,7 +28,7 @@ use switchboard::{
 };
 use switchboard_router::{
     call::CallLimits,
-    catalog::{Assignment, Catalog, Credential, Model, ModelState, Rule, Setting},
+    catalog::{Assignment, Catalog, CompiledModel, CompiledRule, CompiledSetting, Credential, ModelState},
     current::Current,
     endpoints::{self, Health},
     grpc::{inference::InferenceApi, routing::RoutingApi},
@@ -63,7 +63,7 @@ pub(crate) struct Setup {
     endpoint: String,
     token_origins: Option<Vec<String>>,
     token: &'static str,
-    settings: Vec<(&'static str, Setting)>,
+    settings: Vec<(&'static str, CompiledSetting)>,
     state: Option<ModelState>,
     infill_mode: InfillMode,
     limits: CallLimits,
@@ -175,7 +175,7 @@ impl Setup {
     }
 
     /// With a feature's setting of its own.
-    pub(crate) fn setting(mut self, feature: &'static str, setting: Setting) -> Self {
+    pub(crate) fn setting(mut self, feature: &'static str, setting: CompiledSetting) -> Self {
         self.settings.push((feature, setting));
         self
     }
@@ -250,7 +250,7 @@ impl Setup {
                 tls: Tls::default(),
                 ..spec.clone()
             };
-            let other = Model::new(ModelName::from_id(id).unwrap(), Arc::new(other), None);
+            let other = CompiledModel::new(ModelName::from_id(id).unwrap(), Arc::new(other), None);
             (other.name.clone(), ModelState::Ready(Arc::new(other)))
         });
         let mut models: HashMap<_, _> = others.collect();
@@ -260,7 +260,7 @@ impl Setup {
                 .into_iter()
                 .map(|(name, setting)| (feature(name), setting)),
         );
-        let model = Model::new(model_name(), Arc::new(spec), credential);
+        let model = CompiledModel::new(model_name(), Arc::new(spec), credential);
         let state = self.state.unwrap_or_else(|| ModelState::Ready(Arc::new(model)));
         models.insert(model_name(), state);
         Catalog {
@@ -287,13 +287,13 @@ pub(crate) fn model_name() -> ModelName {
 }
 
 /// `models/m` with rules by namespace, `(id, namespace, model)`, and fallbacks.
-pub(crate) fn assigned(rules: &[(&str, &str, &str)], fallbacks: &[&str]) -> Setting {
-    let rule = |&(id, namespace, model): &(&str, &str, &str)| Rule {
+pub(crate) fn assigned(rules: &[(&str, &str, &str)], fallbacks: &[&str]) -> CompiledSetting {
+    let rule = |&(id, namespace, model): &(&str, &str, &str)| CompiledRule {
         id: RuleId::parse(id).unwrap(),
         condition: (&RuleMatch::new(vec![namespace.into()], vec![], vec![], None).unwrap()).into(),
         model: ModelName::from_id(model).unwrap(),
     };
-    Setting::SelfHosted(Arc::new(Assignment {
+    CompiledSetting::SelfHosted(Arc::new(Assignment {
         model: model_name(),
         fallbacks: fallbacks.iter().map(|id| ModelName::from_id(id).unwrap()).collect(),
         rules: rules.iter().map(rule).collect(),
@@ -303,13 +303,13 @@ pub(crate) fn assigned(rules: &[(&str, &str, &str)], fallbacks: &[&str]) -> Sett
 }
 
 /// One model alone.
-pub(crate) fn named(model: &str) -> Setting {
+pub(crate) fn named(model: &str) -> CompiledSetting {
     ModelName::from_id(model).unwrap().into()
 }
 
 /// `models/m`, with calls made a second time when no token has come by then.
-pub(crate) fn hedged(delay: Duration) -> Setting {
-    Setting::SelfHosted(Arc::new(Assignment {
+pub(crate) fn hedged(delay: Duration) -> CompiledSetting {
+    CompiledSetting::SelfHosted(Arc::new(Assignment {
         model: model_name(),
         fallbacks: Vec::new(),
         rules: Vec::new(),
@@ -319,8 +319,8 @@ pub(crate) fn hedged(delay: Duration) -> Setting {
 }
 
 /// `models/m` with limits of the feature's calls: how many at a time, and how many places of the model are its own.
-pub(crate) fn limited(max_concurrency: Option<i32>, reserved_concurrency: i32) -> Setting {
-    Setting::SelfHosted(Arc::new(Assignment {
+pub(crate) fn limited(max_concurrency: Option<i32>, reserved_concurrency: i32) -> CompiledSetting {
+    CompiledSetting::SelfHosted(Arc::new(Assignment {
         model: model_name(),
         fallbacks: Vec::new(),
         rules: Vec::new(),

@@ -5,7 +5,7 @@ use switchboard::{
     pb::router::{self, infer_request::Input},
     resource::model::InfillMode,
 };
-use switchboard_router::catalog::Setting;
+use switchboard_router::catalog::CompiledSetting;
 use tonic::Code;
 
 use crate::{
@@ -27,7 +27,7 @@ fn infill() -> router::InferRequest {
 }
 
 fn completing(upstream: &FakeUpstream, family: &'static str) -> Setup {
-    let on = || Setting::from(model_name());
+    let on = || CompiledSetting::from(model_name());
     Setup::at(upstream.url())
         .family(family)
         .setting("code_completions", on())

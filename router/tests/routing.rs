@@ -11,7 +11,7 @@ use switchboard::{
 };
 use switchboard_router::{
     call::CallLimits,
-    catalog::{ModelState, Setting},
+    catalog::{CompiledSetting, ModelState},
     current::Current,
 };
 use tokio::time::Instant;
@@ -104,17 +104,17 @@ async fn every_candidate_is_told_with_its_outcome() {
 async fn what_would_fail_is_told_by_its_reason_and_only_an_unknown_feature_is_an_error() {
     for (setup, provider, reason) in [
         (
-            Setup::at(NOWHERE).setting("duo_chat", Setting::Disabled),
+            Setup::at(NOWHERE).setting("duo_chat", CompiledSetting::Disabled),
             Provider::Disabled,
             "FEATURE_DISABLED",
         ),
         (
-            Setup::at(NOWHERE).setting("duo_chat", Setting::Vendored),
+            Setup::at(NOWHERE).setting("duo_chat", CompiledSetting::Vendored),
             Provider::Vendored,
             "FEATURE_VENDORED",
         ),
         (
-            Setup::at(NOWHERE).setting("duo_chat", Setting::Unassigned),
+            Setup::at(NOWHERE).setting("duo_chat", CompiledSetting::Unassigned),
             Provider::Unassigned,
             "FEATURE_UNASSIGNED",
         ),
@@ -327,7 +327,7 @@ async fn a_feature_that_is_switched_off_reserves_no_places() {
     };
     let router = setup(limited(None, 1)).start().await;
     assert_eq!(route(&router, "duo_chat").await.reason, "MODEL_OVERLOADED");
-    router.swap(setup(Setting::Disabled));
+    router.swap(setup(CompiledSetting::Disabled));
     assert!(route(&router, "duo_chat").await.available);
     assert_eq!(router.ask(prompt("hi")).await.text, "hello");
 }

@@ -22,7 +22,7 @@ fn hex(bytes: &[u8]) -> String {
 #[test]
 fn the_format_is_that_of_format_1() {
     let sealer = sealer(&[("k1", &counting())]);
-    let nonce = std::array::from_fn(|place| 100 + u8::try_from(place).unwrap());
+    let nonce = std::array::from_fn(|index| 100 + u8::try_from(index).unwrap());
     let sealed = sealer.active.seal(nonce, PLACE, b"hello").unwrap();
     assert_eq!(
         hex(&sealed),
@@ -45,13 +45,13 @@ fn what_was_sealed_opens_whole_and_never_looks_the_same_twice() {
 fn no_changed_byte_no_shorter_file_and_no_other_place_opens() {
     let sealer = sealer(&[("k1", &counting())]);
     let sealed = sealer.seal(PLACE, b"hello").unwrap();
-    for place in 0..sealed.len() {
+    for index in 0..sealed.len() {
         for bit in 0..8 {
             let mut changed = sealed.clone();
-            changed[place] ^= 1 << bit;
-            assert!(sealer.open(PLACE, &changed).is_err(), "byte {place}, bit {bit}");
+            changed[index] ^= 1 << bit;
+            assert!(sealer.open(PLACE, &changed).is_err(), "byte {index}, bit {bit}");
         }
-        assert!(sealer.open(PLACE, &sealed[..place]).is_err(), "{place} bytes of it");
+        assert!(sealer.open(PLACE, &sealed[..index]).is_err(), "{index} bytes of it");
     }
     assert_eq!(sealer.open(b"elsewhere", &sealed).unwrap_err(), UnsealError::Refused);
     assert_eq!(sealer.open(b"", &sealed).unwrap_err(), UnsealError::Refused);

@@ -2,6 +2,8 @@
 
 pub mod ask;
 
+use std::sync::Arc;
+
 use tokio::sync::watch;
 use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
@@ -25,14 +27,17 @@ pub struct HealthPart {
 #[derive(Debug, Clone)]
 pub struct ServiceHealth {
     reporter: HealthReporter,
-    services: &'static [&'static str],
+    services: Arc<[&'static str]>,
 }
 
 impl ServiceHealth {
     /// Adds the health service to `routes`. Nothing serves yet. `services` are full names; the empty name stands for all.
-    pub async fn add_to(routes: Routes, services: &'static [&'static str]) -> (Self, Routes) {
+    pub async fn add_to(routes: Routes, services: &[&'static str]) -> (Self, Routes) {
         let (reporter, server) = tonic_health::server::health_reporter();
-        let health = Self { reporter, services };
+        let health = Self {
+            reporter,
+            services: services.into(),
+        };
         health.set_serving(false).await;
         (health, routes.add_service(bounded!(server, REQUEST_BYTES)))
     }
@@ -72,7 +77,7 @@ const fn status(is_serving: bool) -> ServingStatus {
 /// # Errors
 ///
 /// When the compiled-in descriptors are damaged, which a test rules out.
-pub fn add_reflection(routes: Routes, services: &[&str]) -> Result<Routes, ReflectionError> {
+pub fn add_reflection(routes: Routes, services: &[&'static str]) -> Result<Routes, ReflectionError> {
     let builder = || {
         let builder = Builder::configure()
             .register_encoded_file_descriptor_set(pb::FILE_DESCRIPTOR_SET)

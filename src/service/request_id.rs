@@ -50,7 +50,7 @@ impl RequestId {
     /// The trace that the caller says the call is part of, or one that nobody records. `None`: it says nothing.
     #[must_use]
     pub fn trace(&self) -> Option<&SpanContext> {
-        self.trace.place.as_ref()
+        self.trace.context.as_ref()
     }
 
     /// Whether the call goes into a trace: only then are spans made for it.

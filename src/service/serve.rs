@@ -6,8 +6,9 @@
 #[cfg(test)]
 mod tests;
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use axum::response::IntoResponse;
 use prometheus_client::registry::Registry;
 use tokio::{
     sync::{Mutex, watch},
@@ -16,6 +17,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{
+    body::Body,
+    codegen::Service,
+    server::NamedService,
     service::Routes,
     transport::{self, Server},
 };
@@ -107,6 +111,31 @@ impl Ports {
     }
 }
 
+/// Services with their full names.
+#[derive(Debug, Default)]
+pub struct ServiceSet {
+    routes: Routes,
+    names: Vec<&'static str>,
+}
+
+impl ServiceSet {
+    /// Adds a service.
+    #[must_use]
+    pub fn with<S>(mut self, service: S) -> Self
+    where
+        S: Service<http::Request<Body>, Error = Infallible, Response: IntoResponse, Future: Send>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+    {
+        self.names.push(S::NAME);
+        self.routes = self.routes.add_service(service);
+        self
+    }
+}
+
 /// What is served, and how.
 #[derive(Debug)]
 pub struct Services {
@@ -117,9 +146,7 @@ pub struct Services {
     /// Where the bound addresses are written once the services are served. `None`: nowhere.
     pub ready_file: Option<PathBuf>,
     /// The services themselves; health and reflection come on top.
-    pub routes: Routes,
-    /// Their full names.
-    pub names: &'static [&'static str],
+    pub set: ServiceSet,
     /// What health tells besides, under names of its own.
     pub parts: Vec<HealthPart>,
     /// Whether reflection is served.
@@ -147,22 +174,21 @@ pub async fn serve(services: Services, shutdown: Shutdown) -> Result<(), ServeEr
         ports: Ports { listener, admin },
         limits,
         ready_file,
-        routes,
-        names,
+        set: ServiceSet { routes, names },
         parts,
         reflection,
         ready,
         mut metrics,
     } = services;
-    let calls = CallMetrics::new(&mut metrics, names);
+    let calls = CallMetrics::new(&mut metrics, &names);
     metrics.register(
         "connections",
         "Connections to the gRPC port that are open",
         listener.open().clone(),
     );
-    let (health, mut routes) = ServiceHealth::add_to(routes, names).await;
+    let (health, mut routes) = ServiceHealth::add_to(routes, &names).await;
     if reflection {
-        routes = health::add_reflection(routes, names).map_err(ServeError::Reflection)?;
+        routes = health::add_reflection(routes, &names).map_err(ServeError::Reflection)?;
     }
 
     let (serving, is_serving) = watch::channel(false);

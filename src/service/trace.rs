@@ -25,7 +25,7 @@ const TRACEPARENT: &str = "traceparent";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TraceDecision {
     /// The trace that its caller told, or one that nobody records. `None`: there is none, or it is made with the first span.
-    pub(crate) place: Option<SpanContext>,
+    pub(crate) context: Option<SpanContext>,
     pub(crate) is_recorded: bool,
 }
 
@@ -38,7 +38,7 @@ pub(crate) fn begin(headers: &HeaderMap) -> TraceDecision {
 fn decide(caller: Option<SpanContext>, ratio: Option<f64>, chance: impl FnOnce() -> f64) -> TraceDecision {
     let Some(ratio) = ratio else {
         return TraceDecision {
-            place: caller,
+            context: caller,
             is_recorded: false,
         };
     };
@@ -48,7 +48,7 @@ fn decide(caller: Option<SpanContext>, ratio: Option<f64>, chance: impl FnOnce()
     };
     TraceDecision {
         // Whoever is called on its behalf is told not to record a part of it either.
-        place: caller.or_else(|| (!is_recorded).then(unrecorded)),
+        context: caller.or_else(|| (!is_recorded).then(unrecorded)),
         is_recorded,
     }
 }
@@ -82,32 +82,32 @@ pub fn adopt_text(span: &Span, traceparent: &str) {
 
 /// A span's place in its trace. `None`: it is not recorded.
 #[must_use]
-pub(crate) fn place(span: &Span) -> Option<SpanContext> {
-    let place = span.context().span().span_context().clone();
-    place.is_valid().then_some(place)
+pub(crate) fn context_of(span: &Span) -> Option<SpanContext> {
+    let context = span.context().span().span_context().clone();
+    context.is_valid().then_some(context)
 }
 
 /// A span's place in its trace as a `traceparent`. `None`: it is not recorded.
 #[must_use]
 pub fn text(span: &Span) -> Option<Box<str>> {
-    let place = place(span)?;
-    let flags = place.trace_flags().to_u8();
-    Some(format!("00-{}-{}-{flags:02x}", place.trace_id(), place.span_id()).into())
+    let context = context_of(span)?;
+    let flags = context.trace_flags().to_u8();
+    Some(format!("00-{}-{}-{flags:02x}", context.trace_id(), context.span_id()).into())
 }
 
 /// Gives a request its trace context: that of the current span where the call is recorded, else what was `begun` with.
 pub(super) fn pass_on(begun: &TraceDecision, headers: &mut HeaderMap) {
-    let current = begun.is_recorded.then(|| place(&Span::current())).flatten();
-    if let Some(place) = current.as_ref().or(begun.place.as_ref()) {
-        let context = Context::new().with_remote_span_context(place.clone());
+    let current = begun.is_recorded.then(|| context_of(&Span::current())).flatten();
+    if let Some(context) = current.as_ref().or(begun.context.as_ref()) {
+        let context = Context::new().with_remote_span_context(context.clone());
         TraceContextPropagator::new().inject_context(&context, &mut HeadersMut(headers));
     }
 }
 
 fn read(from: &dyn Extractor) -> Option<SpanContext> {
     let context = TraceContextPropagator::new().extract_with_context(&Context::new(), from);
-    let place = context.span().span_context().clone();
-    place.is_valid().then_some(place)
+    let context = context.span().span_context().clone();
+    context.is_valid().then_some(context)
 }
 
 struct Headers<'a>(&'a HeaderMap);
@@ -193,11 +193,15 @@ mod tests {
             let begun = decide(caller.clone(), ratio, || chance);
             assert_eq!(begun.is_recorded, expected, "{caller:?} {ratio:?} {chance}");
             if caller.is_some() || expected {
-                assert_eq!(begun.place, caller);
+                assert_eq!(begun.context, caller);
             } else {
                 // Whoever is called on its behalf is told so, where anybody records at all.
-                assert_eq!(begun.place.is_some(), ratio.is_some());
-                assert!(begun.place.is_none_or(|place| place.is_valid() && !place.is_sampled()));
+                assert_eq!(begun.context.is_some(), ratio.is_some());
+                assert!(
+                    begun
+                        .context
+                        .is_none_or(|context| context.is_valid() && !context.is_sampled())
+                );
             }
         }
     }

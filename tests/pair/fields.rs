@@ -23,7 +23,7 @@ use switchboard::{
 };
 use switchboard_registry::merge::{Edit, Editable, differing};
 use switchboard_router::{
-    catalog::{self, Setting},
+    catalog::{self, CompiledSetting},
     subscription::resource::{Content, CredentialSpec, Resource},
 };
 
@@ -60,11 +60,11 @@ const fn seconds(seconds: i64) -> Option<prost_types::Duration> {
 }
 
 /// The model that a router would call.
-fn called(content: &Content) -> catalog::Model {
+fn called(content: &Content) -> catalog::CompiledModel {
     let Content::Model(name, content) = content else {
         panic!("not a model: {content:?}");
     };
-    catalog::Model::new(name.clone(), content.spec.clone().unwrap(), None)
+    catalog::CompiledModel::new(name.clone(), content.spec.clone().unwrap(), None)
 }
 
 fn limits(model: &mut Model) -> &mut ModelLimits {
@@ -270,7 +270,7 @@ fn assigned(feature: &mut Feature) {
 /// Who answers a feature on a router.
 fn assignment(content: &Content) -> &catalog::Assignment {
     match content {
-        Content::Feature(_, Ok(Setting::SelfHosted(assignment))) => assignment,
+        Content::Feature(_, Ok(CompiledSetting::SelfHosted(assignment))) => assignment,
         other => panic!("not assigned: {other:?}"),
     }
 }
@@ -292,7 +292,7 @@ const FEATURE: &[Row<Feature>] = &[
     row(
         "provider",
         |f| f.provider = Some(Provider::Vendored.into()),
-        |c| matches!(c, Content::Feature(_, Ok(Setting::Vendored))),
+        |c| matches!(c, Content::Feature(_, Ok(CompiledSetting::Vendored))),
     ),
     assigned_row(
         "model",

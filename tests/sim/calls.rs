@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 use switchboard_router::{
-    catalog::{Caller, Catalog, Model},
+    catalog::{Caller, Catalog, CompiledModel},
     current::Current,
 };
 
@@ -57,7 +57,7 @@ pub(crate) fn send(catalog: &Catalog, feature: &str, attempt: usize) -> Sent {
         let models = catalog
             .candidates(&decision)
             .filter_map(|candidate| candidate.model.ok());
-        let models: Vec<&Arc<Model>> = models.collect();
+        let models: Vec<&Arc<CompiledModel>> = models.collect();
         // With nobody else to try, the same is tried again.
         models.get(attempt).or_else(|| models.last()).copied()
     });

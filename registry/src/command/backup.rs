@@ -19,7 +19,7 @@ pub(super) async fn run(told: Backup) -> Result<String, CommandError> {
     let partial = store::companion(&file, &format!(".partial-{}", std::process::id()));
     drop(store::create_new(&partial)?);
     let outcome = match copy(&database, &partial).await {
-        Ok(state) => place(&partial, &file, force).map(|()| state),
+        Ok(state) => put_in_place(&partial, &file, force).map(|()| state),
         Err(error) => Err(error),
     };
     store::remove(&partial)?;
@@ -34,7 +34,7 @@ async fn copy(database: &Path, partial: &Path) -> Result<State, CommandError> {
 }
 
 /// Gives the copy its name. Without `force` it takes nobody's place, also of a file that came meanwhile.
-fn place(partial: &Path, file: &Path, force: bool) -> Result<(), CommandError> {
+fn put_in_place(partial: &Path, file: &Path, force: bool) -> Result<(), CommandError> {
     let placed = if force {
         fs::rename(partial, file)
     } else {

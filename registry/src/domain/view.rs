@@ -37,7 +37,7 @@ pub struct ModelView {
 #[derive(Debug, Clone)]
 pub struct FeatureView {
     /// What the catalogue says of it.
-    pub facts: &'static catalogue::Feature,
+    pub facts: &'static catalogue::FeatureFacts,
     /// Its setting.
     pub feature: Arc<Recorded<Feature>>,
     /// Whether it can be newly assigned now.

@@ -51,9 +51,9 @@ impl Bells {
 
     /// A bell for one more follower.
     pub(super) fn next(&self) -> Bell {
-        let place = self.next.fetch_add(1, Ordering::Relaxed) % self.bells.len();
+        let index = self.next.fetch_add(1, Ordering::Relaxed) % self.bells.len();
         Bell {
-            rings: self.bells[place].clone(),
+            rings: self.bells[index].clone(),
             _ringer: Arc::clone(&self.ringer),
         }
     }

@@ -113,26 +113,26 @@ impl Run {
 
     /// The message at a place, counted from 0; `None` past the last.
     #[must_use]
-    pub fn message(&self, place: usize) -> Option<RunMessage> {
+    pub fn message(&self, index: usize) -> Option<RunMessage> {
         let mut encoded = self.encoded.lock();
-        while encoded.messages.len() <= place
+        while encoded.messages.len() <= index
             && let Some(mut rest) = encoded.rest.take()
         {
             let (content, is_last) = self.next_content(&mut rest, encoded.messages.is_empty());
             encoded.messages.push(content.encode());
             encoded.rest = (!is_last).then_some(rest);
         }
-        let bytes = encoded.messages.get(place)?.clone();
+        let bytes = encoded.messages.get(index)?.clone();
         Some(RunMessage {
             bytes,
-            is_last: encoded.rest.is_none() && place + 1 == encoded.messages.len(),
+            is_last: encoded.rest.is_none() && index + 1 == encoded.messages.len(),
         })
     }
 
     /// All messages, for tests.
     #[cfg(test)]
     pub(crate) fn frames(&self) -> Vec<Bytes> {
-        let messages = (0..).map_while(|place| self.message(place));
+        let messages = (0..).map_while(|index| self.message(index));
         messages.map(|message| message.bytes).collect()
     }
 

@@ -115,7 +115,7 @@ impl Shelf {
         let is_it = |run: &Run| run.view() == view && run.to().revision >= needed;
         match kept.snapshots.find(is_it) {
             Some(run) => Share::Several(run),
-            None => match kept.snapshots.place(RUNS_KEPT, now) {
+            None => match kept.snapshots.make_room(RUNS_KEPT, now) {
                 Ok(()) => kept.snapshots.keep(Run::snapshot(newest, view), now),
                 Err(until) => Share::Busy(until),
             },
@@ -157,7 +157,7 @@ impl Shelf {
                 });
                 Share::Single(bytes)
             }
-            Some(_) | None => match kept.deltas.place(places, now) {
+            Some(_) | None => match kept.deltas.make_room(places, now) {
                 Ok(()) => kept.deltas.keep(run, now),
                 Err(until) => Share::Busy(until),
             },
@@ -198,14 +198,14 @@ impl Runs {
 
     /// Makes room for one more among so many. One that nobody reads goes first, else the oldest that has had its time; when
     /// none has, the error says when one will have.
-    fn place(&mut self, places: usize, now: Instant) -> Result<(), Instant> {
+    fn make_room(&mut self, places: usize, now: Instant) -> Result<(), Instant> {
         if self.0.len() < places {
             return Ok(());
         }
         let unread = self.0.iter().position(|(_, run)| Arc::weak_count(run) == 0);
         let oldest_ends = self.0.first().map_or(now, |(begun, _)| *begun + READ_WITHIN);
         match unread {
-            Some(place) => drop(self.0.remove(place)),
+            Some(index) => drop(self.0.remove(index)),
             None if oldest_ends <= now => drop(self.0.remove(0)),
             None => return Err(oldest_ends),
         }

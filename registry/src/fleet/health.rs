@@ -106,17 +106,17 @@ impl FleetHealth {
         self.count += 1;
     }
 
-    fn remove(&mut self, stream: u64, place: &(ModelName, Arc<str>)) {
+    fn remove(&mut self, stream: u64, known: &(ModelName, Arc<str>)) {
         let of_stream = self.by_stream.get_mut(&stream);
-        if of_stream.is_some_and(|of_stream| of_stream.remove(place)) {
-            self.take_out(stream, place);
+        if of_stream.is_some_and(|of_stream| of_stream.remove(known)) {
+            self.take_out(stream, known);
         }
     }
 
     /// Forgets all that was told on a stream.
     pub(super) fn forget(&mut self, stream: u64) {
-        for place in self.by_stream.remove(&stream).unwrap_or_default() {
-            self.take_out(stream, &place);
+        for known in self.by_stream.remove(&stream).unwrap_or_default() {
+            self.take_out(stream, &known);
         }
     }
 

@@ -121,10 +121,10 @@ pub(super) struct Set {
     goal: Goal,
     group: Group,
     min_routers: usize,
-    places: BTreeMap<RouterInstance, AwaitedRouter>,
-    /// Counts the places that were ever taken, so that a later one can be told from an earlier.
-    taken: u64,
-    /// How many places are not at the goal, how many of these refuse it, and how many of all are of lost routers.
+    routers: BTreeMap<RouterInstance, AwaitedRouter>,
+    /// Counts the routers that ever joined, so that a later process can be told from an earlier.
+    joined: u64,
+    /// How many routers are not at the goal, how many of these refuse it, and how many of all are of lost routers.
     behind: usize,
     refusing: usize,
     lost: usize,
@@ -134,7 +134,7 @@ pub(super) struct Set {
 
 #[derive(Debug)]
 struct AwaitedRouter {
-    taken: u64,
+    joined: u64,
     is_connected: bool,
     is_withheld: bool,
     standing: RouterStanding,
@@ -176,8 +176,8 @@ impl Set {
             goal: Goal { revision, state },
             group: wanted.group,
             min_routers: wanted.min_routers,
-            places: BTreeMap::new(),
-            taken: 0,
+            routers: BTreeMap::new(),
+            joined: 0,
             behind: 0,
             refusing: 0,
             lost: 0,
@@ -199,15 +199,15 @@ impl Set {
             }
             return;
         }
-        self.taken += 1;
-        let taken = self.taken;
-        let place = self.remove(key).unwrap_or(AwaitedRouter {
-            taken,
+        self.joined += 1;
+        let joined = self.joined;
+        let awaited = self.remove(key).unwrap_or(AwaitedRouter {
+            joined,
             is_connected: true,
             is_withheld: false,
             standing: RouterStanding::Behind,
         });
-        let replaced = self.others(key, |other| !other.is_connected && other.taken < place.taken);
+        let replaced = self.others(key, |other| !other.is_connected && other.joined < awaited.joined);
         for replaced in replaced {
             self.remove(&replaced);
         }
@@ -216,23 +216,23 @@ impl Set {
             AwaitedRouter {
                 is_connected: true,
                 is_withheld: matches!(mode, WelcomeMode::Withheld(_)),
-                ..place
+                ..awaited
             },
         );
     }
 
     /// A router reports.
     pub(super) fn report(&mut self, key: &RouterInstance, report: &Report) {
-        if let Some(place) = self.remove(key) {
+        if let Some(awaited) = self.remove(key) {
             let standing = self.goal.judge(report);
-            self.put(key, AwaitedRouter { standing, ..place });
+            self.put(key, AwaitedRouter { standing, ..awaited });
         }
     }
 
     /// A router's stream breaks off: it stays, unless a later process of its id is there.
     pub(super) fn lose(&mut self, key: &RouterInstance) {
-        let Some(place) = self.remove(key) else { return };
-        let later = self.others(key, |other| other.is_connected && other.taken > place.taken);
+        let Some(awaited) = self.remove(key) else { return };
+        let later = self.others(key, |other| other.is_connected && other.joined > awaited.joined);
         if !later.is_empty() {
             return;
         }
@@ -242,7 +242,7 @@ impl Set {
         }
         let lost = AwaitedRouter {
             is_connected: false,
-            ..place
+            ..awaited
         };
         self.put(key, lost);
     }
@@ -255,19 +255,19 @@ impl Set {
     /// Whether it is decided.
     pub(super) fn verdict(&self) -> WaitVerdict {
         if self.refusing > 0 {
-            let refused = self.places.iter().filter_map(|((router, _), place)| {
+            let refused = self.routers.iter().filter_map(|((router, _), awaited)| {
                 Some(Refused {
                     router: router.clone(),
-                    held: place.refused()?.clone(),
+                    held: awaited.refused()?.clone(),
                 })
             });
             return WaitVerdict::Refused(refused.take(NAMED_MAX).collect());
         }
         // There are no more ids than places: whether there are enough is not counted anew at each report.
-        if self.behind > 0 || self.unlisted > 0 || self.places.len() < self.min_routers {
+        if self.behind > 0 || self.unlisted > 0 || self.routers.len() < self.min_routers {
             return WaitVerdict::Waiting;
         }
-        let routers: BTreeSet<&RouterId> = self.places.keys().map(|(router, _)| router).collect();
+        let routers: BTreeSet<&RouterId> = self.routers.keys().map(|(router, _)| router).collect();
         if routers.len() < self.min_routers {
             return WaitVerdict::Waiting;
         }
@@ -281,17 +281,17 @@ impl Set {
     /// What is told when the time is over before it is decided.
     pub(super) fn overdue(&self) -> WaitError {
         let ids = |keep: fn(&AwaitedRouter) -> bool| -> BTreeSet<&RouterId> {
-            let places = self.places.iter().filter(|(_, place)| keep(place));
-            places.map(|((router, _), _)| router).collect()
+            let routers = self.routers.iter().filter(|(_, awaited)| keep(awaited));
+            routers.map(|((router, _), _)| router).collect()
         };
         let all = ids(|_| true);
         if all.len() + self.unlisted < self.min_routers {
             return WaitError::TooFew {
                 min: self.min_routers,
-                connected: ids(|place| place.is_connected).len(),
+                connected: ids(|awaited| awaited.is_connected).len(),
             };
         }
-        let behind = ids(|place| !place.is_in_force());
+        let behind = ids(|awaited| !awaited.is_in_force());
         WaitError::NotApplied {
             wanted: self.goal.revision,
             count: behind.len() + self.unlisted,
@@ -303,27 +303,27 @@ impl Set {
     /// Other processes under the same id.
     fn others(&self, key: &RouterInstance, fits: impl Fn(&AwaitedRouter) -> bool) -> Vec<RouterInstance> {
         let (id, _) = key;
-        let before = self.places.range(..key).rev();
-        let after = self.places.range((Bound::Excluded(key), Bound::Unbounded));
+        let before = self.routers.range(..key).rev();
+        let after = self.routers.range((Bound::Excluded(key), Bound::Unbounded));
         let is_of_id = |((other, _), _): &(&RouterInstance, &AwaitedRouter)| other == id;
         let others = before.take_while(is_of_id).chain(after.take_while(is_of_id));
-        let fitting = others.filter(|(_, place)| fits(place));
+        let fitting = others.filter(|(_, awaited)| fits(awaited));
         fitting.map(|(key, _)| key.clone()).collect()
     }
 
-    fn put(&mut self, key: &RouterInstance, place: AwaitedRouter) {
-        self.behind += usize::from(!place.is_in_force());
-        self.refusing += usize::from(place.refused().is_some());
-        self.lost += usize::from(!place.is_connected);
-        self.places.insert(key.clone(), place);
+    fn put(&mut self, key: &RouterInstance, awaited: AwaitedRouter) {
+        self.behind += usize::from(!awaited.is_in_force());
+        self.refusing += usize::from(awaited.refused().is_some());
+        self.lost += usize::from(!awaited.is_connected);
+        self.routers.insert(key.clone(), awaited);
     }
 
     fn remove(&mut self, key: &RouterInstance) -> Option<AwaitedRouter> {
-        let place = self.places.remove(key)?;
-        self.behind -= usize::from(!place.is_in_force());
-        self.refusing -= usize::from(place.refused().is_some());
-        self.lost -= usize::from(!place.is_connected);
-        Some(place)
+        let awaited = self.routers.remove(key)?;
+        self.behind -= usize::from(!awaited.is_in_force());
+        self.refusing -= usize::from(awaited.refused().is_some());
+        self.lost -= usize::from(!awaited.is_connected);
+        Some(awaited)
     }
 }
 

@@ -57,8 +57,8 @@ pub(super) async fn load(connection: &mut SqliteConnection) -> Result<Loaded, St
     let chains = chains(connection, past.first().map(|floor| floor.revision)).await?;
     let changes = changes(connection).await?;
     for change in &changes {
-        let place = past.binary_search_by_key(&change.revision, |past| past.revision);
-        if let Some(past) = place.ok().and_then(|place| past.get_mut(place)) {
+        let index = past.binary_search_by_key(&change.revision, |past| past.revision);
+        if let Some(past) = index.ok().and_then(|index| past.get_mut(index)) {
             past.change_bytes += Past::change_bytes_of(&change.name, change.before_bytes);
         }
     }

@@ -13,16 +13,16 @@ pub(super) async fn recall(
 ) -> Result<Vec<Remembered>, StoreError> {
     // The place of each key among them goes along, and tells which one a row is of.
     let statement = [
-        "WITH keys (place, of_actor, of_method, id) AS (VALUES ",
+        "WITH keys (position, of_actor, of_method, id) AS (VALUES ",
         "(?, ?, ?, ?)",
-        ") SELECT place, content, answer, revision, incarnation_id FROM keys CROSS JOIN requests
+        ") SELECT position, content, answer, revision, incarnation_id FROM keys CROSS JOIN requests
          ON actor = of_actor AND method = of_method AND request_id = id",
     ];
     let mut script = Script::default();
-    let places: Vec<_> = (0_u32..).zip(keys).collect();
-    script.each(statement, &places, |values, (place, key)| {
+    let indexed: Vec<_> = (0_u32..).zip(keys).collect();
+    script.each(statement, &indexed, |values, (index, key)| {
         values
-            .add(*place)
+            .add(*index)
             .add(key.actor.as_str())
             .add(key.method)
             .add(key.id.as_str());
@@ -34,9 +34,9 @@ pub(super) async fn recall(
 
 fn read(row: &SqliteRow, keys: &[RepeatKey]) -> Result<Remembered, StoreError> {
     let read = || {
-        let place: u32 = row.try_get(0).ok()?;
+        let index: u32 = row.try_get(0).ok()?;
         Some(Remembered {
-            key: keys.get(usize::try_from(place).ok()?)?.clone(),
+            key: keys.get(usize::try_from(index).ok()?)?.clone(),
             content: Fingerprint::from_slice(row.try_get(1).ok()?)?,
             answer: row.try_get::<Vec<u8>, _>(2).ok()?.into(),
             revision: Revision::new(row.try_get(3).ok()?)?,

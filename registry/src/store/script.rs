@@ -54,8 +54,8 @@ impl Script {
     ) {
         for some in rows.chunks(ROWS_MAX) {
             self.text.push_str(before);
-            for (place, of_row) in some.iter().enumerate() {
-                self.text.push_str(if place == 0 { "" } else { "," });
+            for (index, of_row) in some.iter().enumerate() {
+                self.text.push_str(if index == 0 { "" } else { "," });
                 self.text.push_str(row);
                 add(&mut self.values, of_row);
             }

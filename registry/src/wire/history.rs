@@ -54,14 +54,14 @@ pub fn list(request: &registry::ListChangesRequest, items: &Items) -> Result<Lis
             return Err(violations);
         }
     };
-    let place = match page.after() {
+    let end = match page.after() {
         None => None,
-        Some(key) => Some(Place::read(key, request, items).ok_or_else(Page::unknown_token)?),
+        Some(key) => Some(PageEnd::read(key, request, items).ok_or_else(Page::unknown_token)?),
     };
-    let head = place.as_ref().map_or_else(|| items.revision(), |place| place.head);
+    let head = end.as_ref().map_or_else(|| items.revision(), |end| end.head);
     let query = Query {
         head,
-        after: place.map(|place| (place.revision, place.name)),
+        after: end.map(|end| (end.revision, end.name)),
         resource: parsed,
         actor: Some(request.actor.clone()).filter(|text| !text.is_empty()),
         count: page.size(),
@@ -71,13 +71,13 @@ pub fn list(request: &registry::ListChangesRequest, items: &Items) -> Result<Lis
 }
 
 /// Where a page ended, and what it was a page of.
-struct Place {
+struct PageEnd {
     head: Revision,
     revision: Revision,
     name: ResourceName,
 }
 
-impl Place {
+impl PageEnd {
     fn write(&self, resource: &str, actor: &str, items: &Items) -> String {
         let (incarnation, head, revision, name) = (items.incarnation().id, self.head, self.revision, &self.name);
         format!("{incarnation}\n{head}\n{revision}\n{name}\n{resource}\n{actor}")
@@ -103,7 +103,7 @@ impl Place {
 pub fn page(listing: &Listing, read: PastChanges, items: &Items) -> registry::ListChangesResponse {
     let query = &listing.query;
     let count = read.changes.len();
-    let places: Vec<_> = read
+    let ends: Vec<_> = read
         .changes
         .iter()
         .map(|past| (past.revision, past.name.clone()))
@@ -113,16 +113,16 @@ pub fn page(listing: &Listing, read: PastChanges, items: &Items) -> registry::Li
     let last = changes
         .len()
         .checked_sub(1)
-        .and_then(|last| places.get(last))
+        .and_then(|last| ends.get(last))
         .filter(|_| is_cut);
     let next_page_token = last.map(|(revision, name)| {
-        let place = Place {
+        let end = PageEnd {
             head: query.head,
             revision: *revision,
             name: name.clone(),
         };
         let resource = query.resource.as_ref().map(ToString::to_string).unwrap_or_default();
-        let key = place.write(&resource, query.actor.as_deref().unwrap_or_default(), items);
+        let key = end.write(&resource, query.actor.as_deref().unwrap_or_default(), items);
         listing.page.token(&key)
     });
     registry::ListChangesResponse {

@@ -100,8 +100,8 @@ impl Page {
         let start = match self.after() {
             None => 0,
             Some(after) => {
-                let place = list.iter().position(|entry| key(entry) == after);
-                place.ok_or_else(Self::unknown_token)? + 1
+                let index = list.iter().position(|entry| key(entry) == after);
+                index.ok_or_else(Self::unknown_token)? + 1
             }
         };
         Ok(self.cut(list.iter().skip(start), |entry| key(entry)))

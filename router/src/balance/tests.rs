@@ -30,9 +30,9 @@ fn picked(choices: &mut [Choice], calls: usize, stays: bool) -> Vec<u32> {
     let mut chance = fastrand::Rng::with_seed(7);
     let mut counts = vec![0; choices.len()];
     for _ in 0..calls {
-        let place = choose(choices, None, || chance.f64()).unwrap();
-        counts[place] += 1;
-        choices[place].in_flight += u32::from(stays);
+        let index = choose(choices, None, || chance.f64()).unwrap();
+        counts[index] += 1;
+        choices[index].in_flight += u32::from(stays);
     }
     counts
 }
@@ -94,9 +94,9 @@ fn keys_are_spread_by_weight_and_stay_where_they_are() {
     let choices = choices(&[1.0, 1.0, 2.0]);
     let mut counts = [0; 3];
     for key in 0..8000 {
-        let place = choose(&choices, Some(key), || 0.0).unwrap();
-        assert_eq!(choose(&choices, Some(key), || 0.9), Some(place));
-        counts[place] += 1;
+        let index = choose(&choices, Some(key), || 0.0).unwrap();
+        assert_eq!(choose(&choices, Some(key), || 0.9), Some(index));
+        counts[index] += 1;
     }
     assert!(is_about(counts[0], 2000) && is_about(counts[2], 4000), "{counts:?}");
 }
@@ -108,8 +108,8 @@ fn an_overloaded_server_hands_its_keys_to_the_next_in_their_order() {
     let next = {
         let mut without = choices.clone();
         without.remove(home);
-        let place = choose(&without, Some(1), || 0.0).unwrap();
-        without[place].identity
+        let index = choose(&without, Some(1), || 0.0).unwrap();
+        without[index].identity
     };
     for (busy, others, stays) in [
         (1, 0, true),
@@ -148,19 +148,19 @@ fn any_choices() -> impl Strategy<Value = Vec<Choice>> {
 proptest! {
     #[test]
     fn somebody_is_chosen_while_there_is_anybody(choices in any_choices(), key in any::<Option<u64>>(), chance in 0.0_f64..1.0) {
-        let place = choose(&choices, key, || chance);
-        prop_assert!(place.is_some_and(|place| place < choices.len()));
+        let index = choose(&choices, key, || chance);
+        prop_assert!(index.is_some_and(|index| index < choices.len()));
     }
 
     #[test]
     fn nobody_with_a_key_goes_to_a_server_far_above_its_share(choices in any_choices(), key in any::<u64>()) {
-        let place = choose(&choices, Some(key), || 0.0).unwrap();
+        let index = choose(&choices, Some(key), || 0.0).unwrap();
         let near = stays_near(&choices);
         let among: Vec<&Choice> = choices.iter().filter(|choice| choice.is_near || !near).collect();
         let calls: u32 = among.iter().map(|choice| choice.in_flight).sum();
         let weights: f64 = among.iter().map(|choice| choice.weight).sum();
-        let share = f64::from(calls) * choices[place].weight / weights;
-        prop_assert!(f64::from(choices[place].in_flight) <= (1.25 * share).ceil());
+        let share = f64::from(calls) * choices[index].weight / weights;
+        prop_assert!(f64::from(choices[index].in_flight) <= (1.25 * share).ceil());
     }
 
     #[test]

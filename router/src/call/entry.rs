@@ -9,7 +9,7 @@ use switchboard::{names::ModelName, reason::Reason, resource::model::Count};
 
 use super::{CallError, CallRefusal};
 use crate::{
-    catalog::{Candidate, Catalog, Decision, Model, Unusable},
+    catalog::{Candidate, Catalog, CompiledModel, Decision, Unusable},
     endpoints::ModelReadiness,
     live::{LiveModel, LiveModels},
     permits::{Party, Room},
@@ -68,7 +68,7 @@ impl<'a> Prospect<'a> {
         &self,
         candidate: &Candidate<'_>,
         reached: usize,
-        render: impl FnOnce(&Model) -> Result<R, CallError>,
+        render: impl FnOnce(&CompiledModel) -> Result<R, CallError>,
     ) -> Result<Entered<R>, CallError> {
         let facts = candidate.model.map(|model| {
             let live = self.models.of(model);
@@ -112,7 +112,7 @@ fn decide<R>(
     name: &ModelName,
     facts: Result<(LiveModel, ModelFacts), Unusable>,
     has_other: impl FnOnce() -> bool,
-    render: impl FnOnce(&Model) -> Result<R, CallError>,
+    render: impl FnOnce(&CompiledModel) -> Result<R, CallError>,
 ) -> Result<Entered<R>, CallError> {
     let (live, facts) = facts.map_err(|why| CallRefusal::Unusable {
         feature: decision.feature,
@@ -142,7 +142,7 @@ fn decide<R>(
 }
 
 /// A model whose servers take no calls for now.
-pub(super) fn ejected(model: &Model, reason: Reason, pause: Duration) -> CallError {
+pub(super) fn ejected(model: &CompiledModel, reason: Reason, pause: Duration) -> CallError {
     CallError::Refused(CallRefusal::Ejected {
         model: model.name.clone(),
         reason,
@@ -156,7 +156,7 @@ pub(super) fn refused(status: u16) -> CallError {
 }
 
 /// A model without a place for the call.
-pub(super) fn full(model: &Model) -> CallError {
+pub(super) fn full(model: &CompiledModel) -> CallError {
     CallError::Refused(CallRefusal::Overloaded {
         model: model.name.clone(),
         limit: model.spec.limits.max_concurrency.map_or(0, Count::count),

@@ -10,7 +10,7 @@ use super::{
     entry::{Entered, Prospect},
 };
 use crate::{
-    catalog::{Catalog, Decision, Model, ResolveError, SelectionReason},
+    catalog::{Catalog, CompiledModel, Decision, ResolveError, SelectionReason},
     permits::QuotaExceeded,
 };
 
@@ -29,7 +29,7 @@ pub struct Outlook {
 #[derive(Debug, Clone)]
 pub struct Answerer {
     /// The model.
-    pub model: Arc<Model>,
+    pub model: Arc<CompiledModel>,
     /// What decides for it.
     pub reason: SelectionReason,
     /// Why all of its servers are failing. `None`: one at least takes calls.

@@ -7,7 +7,7 @@ use switchboard::{
     resource::{feature::RuleId, model::Endpoint},
 };
 
-use crate::catalog::{Model, SelectionReason};
+use crate::catalog::{CompiledModel, SelectionReason};
 
 /// Who answers a call, and why.
 #[derive(Debug, Clone)]
@@ -17,7 +17,7 @@ pub struct Selected {
     /// The feature whose setting was used.
     pub source_feature: &'static FeatureName,
     /// The model.
-    pub model: Arc<Model>,
+    pub model: Arc<CompiledModel>,
     /// The server that is called.
     pub endpoint: Endpoint,
     /// The server's name of the model.

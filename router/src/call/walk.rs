@@ -27,7 +27,7 @@ use super::{
     failure::{CallContext, CallFailure},
 };
 use crate::{
-    catalog::{Candidate, Catalog, Decision, Model, SelectionReason},
+    catalog::{Candidate, Catalog, CompiledModel, Decision, SelectionReason},
     current::Current,
     endpoints::{ModelReadiness, ServerId, Shape},
     live::{LiveModel, LiveModels, RetryBudget, Slot},
@@ -286,9 +286,9 @@ impl Walk {
         let candidates = self.catalog.candidates(&self.decision);
         let numbered = candidates.enumerate();
         numbered
-            .map(|(place, candidate)| {
+            .map(|(index, candidate)| {
                 let untried = || candidate.model.err().map_or(Outcome::Standby, Outcome::from);
-                let outcome = self.outcomes.get(place).cloned().unwrap_or_else(untried);
+                let outcome = self.outcomes.get(index).cloned().unwrap_or_else(untried);
                 Considered::new(&candidate, self.decision.source_feature, outcome)
             })
             .collect()
@@ -314,7 +314,7 @@ impl Walk {
     }
 
     /// What is sent to a model.
-    fn render(&self, model: &Model) -> Result<Post, CallError> {
+    fn render(&self, model: &CompiledModel) -> Result<Post, CallError> {
         let target = PromptTarget {
             family: model.spec.family,
             infill_mode: model.spec.infill_mode(),

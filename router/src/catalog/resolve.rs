@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use switchboard::{
-    catalogue::{Catalogue, Feature},
+    catalogue::{Catalogue, FeatureFacts},
     names::{FeatureName, ModelName},
     resource::{
         feature::{HedgeDelay, RuleId},
@@ -11,7 +11,7 @@ use switchboard::{
     },
 };
 
-use super::{Assignment, Caller, Catalog, Model, ModelState, Rule, Setting};
+use super::{Assignment, Caller, Catalog, CompiledModel, CompiledRule, CompiledSetting, ModelState};
 
 /// What was decided of one call. It goes with the catalog that decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub struct Decision {
     pub feature: &'static FeatureName,
     /// The feature whose setting is used: the same, or its parent.
     pub source_feature: &'static FeatureName,
-    /// The place of the rule that decided. `None`: none did.
+    /// The index of the rule that decided. `None`: none did.
     rule: Option<usize>,
 }
 
@@ -30,7 +30,7 @@ pub struct Candidate<'a> {
     /// Its name.
     pub name: &'a ModelName,
     /// The model, or why it cannot be called.
-    pub model: Result<&'a Arc<Model>, Unusable>,
+    pub model: Result<&'a Arc<CompiledModel>, Unusable>,
     /// The rule that names it. `None`: the feature does, as its model or as a fallback.
     pub rule: Option<&'a RuleId>,
     /// What decides when it answers.
@@ -45,7 +45,7 @@ pub enum SelectionReason {
     /// The feature is unassigned, and its parent names the model.
     ParentFeature,
     /// A rule names the model.
-    Rule,
+    CompiledRule,
     /// The models before it could not answer.
     Failover,
 }
@@ -123,7 +123,7 @@ impl Catalog {
     /// # Errors
     ///
     /// [`ResolveError::UnknownFeature`].
-    pub fn feature(name: &str) -> Result<&'static Feature, ResolveError> {
+    pub fn feature(name: &str) -> Result<&'static FeatureFacts, ResolveError> {
         let asked = name.strip_prefix("features/").unwrap_or(name);
         Catalogue::get()
             .called(asked)
@@ -135,9 +135,9 @@ impl Catalog {
     /// The feature whose setting is used for a feature, and that setting: its own, or while that is unassigned its
     /// parent's, whole.
     #[must_use]
-    pub fn source(&self, feature: &'static Feature) -> (&'static FeatureName, &Setting) {
+    pub fn source(&self, feature: &'static FeatureFacts) -> (&'static FeatureName, &CompiledSetting) {
         match (self.setting(&feature.name), &feature.parent) {
-            (Setting::Unassigned, Some(parent)) => (parent, self.setting(parent)),
+            (CompiledSetting::Unassigned, Some(parent)) => (parent, self.setting(parent)),
             (own, _) => (&feature.name, own),
         }
     }
@@ -162,16 +162,16 @@ impl Catalog {
     /// # Errors
     ///
     /// [`ResolveError`], when no model is even considered.
-    pub fn decide(&self, feature: &'static Feature, caller: &Caller<'_>) -> Result<Decision, ResolveError> {
+    pub fn decide(&self, feature: &'static FeatureFacts, caller: &Caller<'_>) -> Result<Decision, ResolveError> {
         let (source, setting) = self.source(feature);
         let assignment = match setting {
-            Setting::Unassigned => return Err(ResolveError::FeatureUnassigned { feature: &feature.name }),
-            Setting::Disabled => return Err(ResolveError::FeatureDisabled { feature: source }),
-            Setting::Vendored => return Err(ResolveError::FeatureVendored { feature: source }),
-            Setting::SelfHosted(assignment) => assignment,
+            CompiledSetting::Unassigned => return Err(ResolveError::FeatureUnassigned { feature: &feature.name }),
+            CompiledSetting::Disabled => return Err(ResolveError::FeatureDisabled { feature: source }),
+            CompiledSetting::Vendored => return Err(ResolveError::FeatureVendored { feature: source }),
+            CompiledSetting::SelfHosted(assignment) => assignment,
         };
         // By the feature that has the rule: a user is on one side of it for all features that use it.
-        let holds = |rule: &Rule| rule.condition.holds(caller, source, &rule.id);
+        let holds = |rule: &CompiledRule| rule.condition.holds(caller, source, &rule.id);
         Ok(Decision {
             feature: &feature.name,
             source_feature: source,
@@ -203,11 +203,11 @@ impl Catalog {
     }
 
     /// The rules of a decision with whether each is the one that decided, in order.
-    pub fn rules<'a>(&'a self, decision: &Decision) -> impl Iterator<Item = (&'a Rule, bool)> + use<'a> {
+    pub fn rules<'a>(&'a self, decision: &Decision) -> impl Iterator<Item = (&'a CompiledRule, bool)> + use<'a> {
         let rules = self.assignment(decision).map(|assignment| assignment.rules.as_slice());
         let decided = decision.rule;
         let numbered = rules.unwrap_or_default().iter().enumerate();
-        numbered.map(move |(place, rule)| (rule, Some(place) == decided))
+        numbered.map(move |(index, rule)| (rule, Some(index) == decided))
     }
 
     /// How many calls the feature of a decision may have at a time. `None`: any number.
@@ -226,24 +226,27 @@ impl Catalog {
     pub fn reservations(&self, model: &ModelName) -> impl Iterator<Item = (&'static FeatureName, usize)> {
         let features = Catalogue::get().features().iter();
         features.filter_map(|feature| match self.setting(&feature.name) {
-            Setting::SelfHosted(assignment) if assignment.model == *model => {
+            CompiledSetting::SelfHosted(assignment) if assignment.model == *model => {
                 let reserved = assignment.limits.reserved_concurrency.map_or(0, Count::count);
                 (reserved > 0).then_some((&feature.name, reserved))
             }
-            Setting::SelfHosted(_) | Setting::Unassigned | Setting::Disabled | Setting::Vendored => None,
+            CompiledSetting::SelfHosted(_)
+            | CompiledSetting::Unassigned
+            | CompiledSetting::Disabled
+            | CompiledSetting::Vendored => None,
         })
     }
 
     /// The rule that decided. `None`: none did.
     #[must_use]
-    pub fn rule(&self, decision: &Decision) -> Option<&Rule> {
+    pub fn rule(&self, decision: &Decision) -> Option<&CompiledRule> {
         self.assignment(decision)?.rules.get(decision.rule?)
     }
 
     fn assignment(&self, decision: &Decision) -> Option<&Assignment> {
         match self.setting(decision.source_feature) {
-            Setting::SelfHosted(assignment) => Some(assignment),
-            Setting::Unassigned | Setting::Disabled | Setting::Vendored => None,
+            CompiledSetting::SelfHosted(assignment) => Some(assignment),
+            CompiledSetting::Unassigned | CompiledSetting::Disabled | CompiledSetting::Vendored => None,
         }
     }
 
@@ -267,7 +270,7 @@ impl Catalog {
         }
     }
 
-    fn setting(&self, feature: &FeatureName) -> &Setting {
-        self.features.get(feature).unwrap_or(&Setting::Unassigned)
+    fn setting(&self, feature: &FeatureName) -> &CompiledSetting {
+        self.features.get(feature).unwrap_or(&CompiledSetting::Unassigned)
     }
 }

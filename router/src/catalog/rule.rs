@@ -11,7 +11,7 @@ const SEED: u64 = 0x5357_4954_4348_4244;
 
 /// An exception: these calls use that model.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rule {
+pub struct CompiledRule {
     /// Its id.
     pub id: RuleId,
     /// Which calls.
@@ -20,7 +20,7 @@ pub struct Rule {
     pub model: ModelName,
 }
 
-impl From<&feature::Rule> for Rule {
+impl From<&feature::Rule> for CompiledRule {
     fn from(rule: &feature::Rule) -> Self {
         let feature::Rule {
             id,

@@ -27,11 +27,11 @@ fn ready(model: &str) -> ModelState {
         ..Default::default()
     };
     let spec = ModelSpec::whole(spec).unwrap();
-    ModelState::Ready(Arc::new(Model::new(name(model), Arc::new(spec), None)))
+    ModelState::Ready(Arc::new(CompiledModel::new(name(model), Arc::new(spec), None)))
 }
 
 /// A catalog with a model in every state, each under the state's name, and three that can be called.
-fn catalog(settings: &[(&str, Setting)]) -> Catalog {
+fn catalog(settings: &[(&str, CompiledSetting)]) -> Catalog {
     let models = [
         ("ready", ready("ready")),
         ("other", ready("other")),
@@ -61,18 +61,18 @@ fn catalog(settings: &[(&str, Setting)]) -> Catalog {
     }
 }
 
-fn on(model: &str) -> Setting {
+fn on(model: &str) -> CompiledSetting {
     name(model).into()
 }
 
 /// A setting with rules by namespace, `(id, namespace, model)`, and fallbacks.
-fn with(model: &str, rules: &[(&str, &str, &str)], fallbacks: &[&str]) -> Setting {
+fn with(model: &str, rules: &[(&str, &str, &str)], fallbacks: &[&str]) -> CompiledSetting {
     let rule = |&(id, namespace, model): &(&str, &str, &str)| Rule {
         id: RuleId::parse(id).unwrap(),
         condition: (&RuleMatch::new(vec![namespace.into()], vec![], vec![], None).unwrap()).into(),
         model: name(model),
     };
-    Setting::SelfHosted(Arc::new(Assignment {
+    CompiledSetting::SelfHosted(Arc::new(Assignment {
         model: name(model),
         fallbacks: fallbacks.iter().map(|model| name(model)).collect(),
         rules: rules.iter().map(rule).collect(),
@@ -136,7 +136,7 @@ fn a_feature_is_answered_by_the_model_that_it_names() {
 fn an_unassigned_feature_uses_its_parents_setting_whole() {
     let parent = with("ready", &[("pilot", "42", "third")], &["other"]);
     for settings in [
-        &[(CHAT, parent.clone()), (EXPLAIN, Setting::Unassigned)][..],
+        &[(CHAT, parent.clone()), (EXPLAIN, CompiledSetting::Unassigned)][..],
         &[(CHAT, parent)][..],
     ] {
         let catalog = catalog(settings);
@@ -205,7 +205,7 @@ fn a_user_is_on_one_side_of_a_rule_for_every_feature_that_uses_it() {
         condition: (&RuleMatch::new(vec![], vec![], vec![], Some(Percent::parse(50.0).unwrap())).unwrap()).into(),
         model: name("other"),
     };
-    let setting = Setting::SelfHosted(Arc::new(Assignment {
+    let setting = CompiledSetting::SelfHosted(Arc::new(Assignment {
         model: name("ready"),
         fallbacks: Vec::new(),
         rules: vec![half],
@@ -232,12 +232,12 @@ fn a_user_is_on_one_side_of_a_rule_for_every_feature_that_uses_it() {
 
 #[test]
 fn a_feature_that_is_switched_off_or_vendored_asks_no_parent() {
-    let off = catalog(&[(CHAT, on("ready")), (EXPLAIN, Setting::Disabled)]);
+    let off = catalog(&[(CHAT, on("ready")), (EXPLAIN, CompiledSetting::Disabled)]);
     assert!(matches!(
         off.resolve(EXPLAIN, &Caller::default()),
         Err(ResolveError::FeatureDisabled { feature }) if feature.id() == EXPLAIN
     ));
-    let vendored = catalog(&[(CHAT, on("ready")), (EXPLAIN, Setting::Vendored)]);
+    let vendored = catalog(&[(CHAT, on("ready")), (EXPLAIN, CompiledSetting::Vendored)]);
     assert!(matches!(
         vendored.resolve(EXPLAIN, &Caller::default()),
         Err(ResolveError::FeatureVendored { feature }) if feature.id() == EXPLAIN
@@ -246,12 +246,12 @@ fn a_feature_that_is_switched_off_or_vendored_asks_no_parent() {
 
 #[test]
 fn what_the_parent_says_is_told_with_the_parents_name() {
-    let off = catalog(&[(CHAT, Setting::Disabled)]);
+    let off = catalog(&[(CHAT, CompiledSetting::Disabled)]);
     assert!(matches!(
         off.resolve(EXPLAIN, &Caller::default()),
         Err(ResolveError::FeatureDisabled { feature }) if feature.id() == CHAT
     ));
-    let vendored = catalog(&[(CHAT, Setting::Vendored)]);
+    let vendored = catalog(&[(CHAT, CompiledSetting::Vendored)]);
     assert!(matches!(
         vendored.resolve(EXPLAIN, &Caller::default()),
         Err(ResolveError::FeatureVendored { feature }) if feature.id() == CHAT
@@ -260,7 +260,7 @@ fn what_the_parent_says_is_told_with_the_parents_name() {
 
 #[test]
 fn a_pause_stops_what_is_self_hosted_and_nothing_else() {
-    let settings = [(CHAT, on("ready")), ("code_generations", Setting::Vendored)];
+    let settings = [(CHAT, on("ready")), ("code_generations", CompiledSetting::Vendored)];
     let mut catalog = catalog(&settings);
     catalog.inference_paused = true;
     let resolve = |feature| catalog.resolve(feature, &Caller::default()).unwrap_err();

@@ -10,20 +10,20 @@ use switchboard::resource::model;
 
 /// How a model's servers prove who they are. What is absent is as for every other server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tls {
+pub struct CompiledTls {
     roots: Option<Vec<CertificateDer<'static>>>,
     server_name: Option<ServerName<'static>>,
     /// Of both: a bundle may be large, and each call asks which client is the one for it.
     hash: u64,
 }
 
-impl Hash for Tls {
+impl Hash for CompiledTls {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.hash);
     }
 }
 
-impl Tls {
+impl CompiledTls {
     /// Compiles what somebody has set. `None`: nothing.
     #[must_use]
     pub fn of(set: &model::Tls) -> Option<Self> {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     balance,
-    catalog::{Model, is_probed},
+    catalog::{CompiledModel, is_probed},
 };
 
 /// Between two probes of a server.
@@ -28,7 +28,7 @@ pub(crate) struct ServerGroup {
     entries: Vec<KnownServer>,
     members: Vec<ServerInUse>,
     /// What the members were made from.
-    made_from: Option<(Arc<Model>, u64)>,
+    made_from: Option<(Arc<CompiledModel>, u64)>,
     expected: Expected,
     tickets: u64,
     /// Only to save allocations.
@@ -104,9 +104,9 @@ pub struct Status {
 
 impl ServerGroup {
     /// Makes the members those of `model`. What is known of servers that stay is kept.
-    pub(crate) fn align(&mut self, model: &Arc<Model>, zone: &str, addresses: &dyn Addresses, now: Instant) {
+    pub(crate) fn align(&mut self, model: &Arc<CompiledModel>, zone: &str, addresses: &dyn Addresses, now: Instant) {
         let version = addresses.version();
-        let is_same = |(made_from, at): &(Arc<Model>, u64)| Arc::ptr_eq(made_from, model) && *at == version;
+        let is_same = |(made_from, at): &(Arc<CompiledModel>, u64)| Arc::ptr_eq(made_from, model) && *at == version;
         if self.made_from.as_ref().is_some_and(is_same) {
             return;
         }
@@ -136,7 +136,7 @@ impl ServerGroup {
         self.made_from = Some((Arc::clone(model), version));
     }
 
-    fn entry(&mut self, model: &Model, uri: &EndpointUri, address: Option<IpAddr>, now: Instant) -> usize {
+    fn entry(&mut self, model: &CompiledModel, uri: &EndpointUri, address: Option<IpAddr>, now: Instant) -> usize {
         let is_it = |entry: &KnownServer| {
             let known = &entry.identity;
             known.uri == *uri

@@ -16,7 +16,7 @@ pub struct ServerIdentity {
     /// Its address, where the name has several. `None`: it is dialled by name.
     pub address: Option<IpAddr>,
     /// How it proves who it is.
-    pub tls: Option<Arc<Tls>>,
+    pub tls: Option<Arc<CompiledTls>>,
     /// What it speaks.
     pub platform: Platform,
 }

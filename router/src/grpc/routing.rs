@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use switchboard::{
-    catalogue::{Catalogue, Feature},
+    catalogue::{Catalogue, FeatureFacts},
     failure::Failure,
     pb::router::{self, routing_service_server::RoutingService},
     service::request_id::RequestId,
@@ -96,7 +96,7 @@ impl RoutingApi {
         })
     }
 
-    fn route(&self, catalog: &Arc<Catalog>, feature: &'static Feature) -> router::Route {
+    fn route(&self, catalog: &Arc<Catalog>, feature: &'static FeatureFacts) -> router::Route {
         let (source, setting) = catalog.source(feature);
         let (answerer, failure) = match catalog.decide(feature, &Caller::default()) {
             Ok(decision) => {

@@ -16,7 +16,7 @@ use tokio::time::{advance, pause};
 
 use super::*;
 use crate::{
-    catalog::Setting,
+    catalog::CompiledSetting,
     endpoints::{Shape, Verdict, Work},
     subscription::fixture::Store,
 };
@@ -63,7 +63,7 @@ fn model(count: usize) -> Arc<Model> {
 fn catalog(model: &Arc<Model>) -> Catalog {
     Catalog {
         cursor: Store::new().cursor,
-        features: HashMap::<_, Setting>::new(),
+        features: HashMap::<_, CompiledSetting>::new(),
         models: HashMap::from([(model.name.clone(), ModelState::Ready(Arc::clone(model)))]),
         inference_paused: false,
     }

@@ -20,7 +20,7 @@ use switchboard::{
 };
 
 use super::Party;
-use crate::catalog::{Assignment, Catalog, Credential, Model, ModelState, Setting};
+use crate::catalog::{Assignment, Catalog, CompiledModel, CompiledSetting, Credential, ModelState};
 
 pub(crate) const FLOOD: &str = "duo_chat";
 pub(crate) const RESERVED: &str = "code_generations";
@@ -37,7 +37,12 @@ pub(crate) fn party(name: &str) -> Party {
 }
 
 /// A catalog of one model with these limits, of which one feature has places of its own.
-pub(crate) fn catalog(revision: i64, places: usize, queue: usize, reserved: usize) -> (Arc<Catalog>, Arc<Model>) {
+pub(crate) fn catalog(
+    revision: i64,
+    places: usize,
+    queue: usize,
+    reserved: usize,
+) -> (Arc<Catalog>, Arc<CompiledModel>) {
     let spec = registry::Model {
         display_name: Some("M".to_owned()),
         family: Some("llama3".to_owned()),
@@ -52,9 +57,9 @@ pub(crate) fn catalog(revision: i64, places: usize, queue: usize, reserved: usiz
         ..Default::default()
     };
     let spec = Arc::new(ModelSpec::whole(spec).unwrap());
-    let model = Arc::new(Model::new(ModelName::from_id("m").unwrap(), spec, None));
+    let model = Arc::new(CompiledModel::new(ModelName::from_id("m").unwrap(), spec, None));
     let setting = |reserved_concurrency: usize| {
-        Setting::SelfHosted(Arc::new(Assignment {
+        CompiledSetting::SelfHosted(Arc::new(Assignment {
             model: model.name.clone(),
             fallbacks: Vec::new(),
             rules: Vec::new(),

@@ -11,7 +11,7 @@ use super::{
     places::{Entrance, Places, Ticket},
     refusal::CredentialRefusal,
 };
-use crate::catalog::{Catalog, Model};
+use crate::catalog::{Catalog, CompiledModel};
 
 /// The gate of one model.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl Gate {
     }
 
     /// Takes the limits of a catalog that is not older than that of the present ones.
-    pub fn align(&mut self, catalog: &Arc<Catalog>, model: &Model) {
+    pub fn align(&mut self, catalog: &Arc<Catalog>, model: &CompiledModel) {
         let configuration = Some((catalog.cursor.incarnation.number, catalog.cursor.revision));
         if std::ptr::eq(self.catalog.as_ptr(), Arc::as_ptr(catalog)) || configuration < self.limits_of {
             return;
@@ -80,7 +80,7 @@ impl Gate {
 
     /// The HTTP status with which the model's credential was refused, for which calls pass it over now.
     #[must_use]
-    pub fn refusal(&self, model: &Model, now: Instant) -> Option<u16> {
+    pub fn refusal(&self, model: &CompiledModel, now: Instant) -> Option<u16> {
         self.refusal.as_ref()?.check(model, now)
     }
 
@@ -89,19 +89,19 @@ impl Gate {
     /// # Errors
     ///
     /// The HTTP status that refused it.
-    pub fn admit(&mut self, model: &Model, now: Instant) -> Result<(), u16> {
+    pub fn admit(&mut self, model: &CompiledModel, now: Instant) -> Result<(), u16> {
         self.refusal
             .as_mut()
             .map_or(Ok(()), |refusal| refusal.admit(model, now))
     }
 
     /// Notes that the model's credential was refused with this HTTP status, and there is no newer one.
-    pub fn refuse(&mut self, model: &Model, status: u16, now: Instant) {
+    pub fn refuse(&mut self, model: &CompiledModel, status: u16, now: Instant) {
         self.refusal = Some(CredentialRefusal::new(model, status, now));
     }
 
     /// Notes that the model's credential was accepted.
-    pub fn accept(&mut self, model: &Model) {
+    pub fn accept(&mut self, model: &CompiledModel) {
         self.refusal.take_if(|refusal| refusal.is_of(model));
     }
 

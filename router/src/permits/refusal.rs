@@ -7,7 +7,7 @@ use std::time::Duration;
 use switchboard::names::CredentialId;
 use tokio::time::Instant;
 
-use crate::catalog::Model;
+use crate::catalog::CompiledModel;
 
 /// How long a model is not called.
 const REFUSED: Duration = Duration::from_secs(30);
@@ -25,7 +25,7 @@ pub(super) struct CredentialRefusal {
 
 impl CredentialRefusal {
     /// The model's credential was not accepted, and there is no newer one.
-    pub(super) fn new(model: &Model, status: u16, now: Instant) -> Self {
+    pub(super) fn new(model: &CompiledModel, status: u16, now: Instant) -> Self {
         Self {
             credential: id(model),
             status,
@@ -34,17 +34,17 @@ impl CredentialRefusal {
     }
 
     /// Whether it is the credential of this version of the model that was refused.
-    pub(super) fn is_of(&self, model: &Model) -> bool {
+    pub(super) fn is_of(&self, model: &CompiledModel) -> bool {
         self.credential == id(model)
     }
 
     /// The status for which a call must pass the model over now.
-    pub(super) fn check(&self, model: &Model, now: Instant) -> Option<u16> {
+    pub(super) fn check(&self, model: &CompiledModel, now: Instant) -> Option<u16> {
         (self.is_of(model) && now < self.until).then_some(self.status)
     }
 
     /// As [`Self::check`], for a call that goes on to the model: while it tries others do not.
-    pub(super) fn admit(&mut self, model: &Model, now: Instant) -> Result<(), u16> {
+    pub(super) fn admit(&mut self, model: &CompiledModel, now: Instant) -> Result<(), u16> {
         if let Some(status) = self.check(model, now) {
             return Err(status);
         }
@@ -55,7 +55,7 @@ impl CredentialRefusal {
     }
 }
 
-fn id(model: &Model) -> Option<CredentialId> {
+fn id(model: &CompiledModel) -> Option<CredentialId> {
     model.credential.as_ref().map(|credential| credential.id)
 }
 
@@ -72,11 +72,11 @@ mod tests {
     #[test]
     fn a_refused_model_is_tried_by_one_call_after_half_a_minute() {
         let (_, model) = catalog(1, 1, 1, 0);
-        let model = Model {
+        let model = CompiledModel {
             credential: Some(Arc::new(credential())),
-            ..Model::clone(&model)
+            ..CompiledModel::clone(&model)
         };
-        let renewed = Model {
+        let renewed = CompiledModel {
             credential: Some(Arc::new(credential())),
             ..model.clone()
         };

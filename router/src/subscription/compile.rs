@@ -24,7 +24,7 @@ use super::{
     received::Received,
     resource::{Content, CredentialRef, CredentialSpec, ModelContent, Raw, Refusal, Resource},
 };
-use crate::catalog::{Catalog, Credential, ModelState, Setting};
+use crate::catalog::{Catalog, CompiledSetting, Credential, ModelState};
 
 pub use self::used::{Used, UsedFeature, UsedModel, UsedSettings};
 
@@ -147,10 +147,10 @@ pub fn compile(received: &Received, before: &Used, credentials: &CredentialsById
 }
 
 /// The models that settings name: as the model of a feature, as a fallback or in a rule.
-fn models_of<'a>(settings: impl Iterator<Item = &'a Setting>) -> impl Iterator<Item = &'a ModelName> {
+fn models_of<'a>(settings: impl Iterator<Item = &'a CompiledSetting>) -> impl Iterator<Item = &'a ModelName> {
     let assignments = settings.filter_map(|setting| match setting {
-        Setting::SelfHosted(assignment) => Some(assignment.models()),
-        Setting::Unassigned | Setting::Disabled | Setting::Vendored => None,
+        CompiledSetting::SelfHosted(assignment) => Some(assignment.models()),
+        CompiledSetting::Unassigned | CompiledSetting::Disabled | CompiledSetting::Vendored => None,
     });
     assignments.flatten()
 }
@@ -276,12 +276,12 @@ impl<'a> CompileStep<'a> {
         }
     }
 
-    fn feature(&mut self, resource: &'a Arc<Resource>, name: &FeatureName, newest: Result<&Setting, &Refusal>) {
+    fn feature(&mut self, resource: &'a Arc<Resource>, name: &FeatureName, newest: Result<&CompiledSetting, &Refusal>) {
         let raw = &resource.raw;
         let before = self.before.features.get(name);
         let before = before.filter(|used| used.create_revision() == raw.create_revision);
         let why = missing_capability(raw).or_else(|| match newest {
-            Ok(Setting::SelfHosted(assignment)) if self.must_wait_for(&assignment.model, before) => {
+            Ok(CompiledSetting::SelfHosted(assignment)) if self.must_wait_for(&assignment.model, before) => {
                 Some(HeldWhy::Dependency(assignment.model.clone()))
             }
             Ok(_) => None,
@@ -294,10 +294,11 @@ impl<'a> CompileStep<'a> {
         };
         let used = match (newest, &why) {
             (Ok(setting), None) => Some((resource, setting)),
-            (Ok(taken @ (Setting::Disabled | Setting::Unassigned | Setting::Vendored)), Some(_)) => {
-                Some((resource, taken))
-            }
-            (Ok(Setting::SelfHosted(_)) | Err(_), Some(_)) | (Err(_), None) => {
+            (
+                Ok(taken @ (CompiledSetting::Disabled | CompiledSetting::Unassigned | CompiledSetting::Vendored)),
+                Some(_),
+            ) => Some((resource, taken)),
+            (Ok(CompiledSetting::SelfHosted(_)) | Err(_), Some(_)) | (Err(_), None) => {
                 before.map(|used| (&used.source, &used.setting))
             }
         };
@@ -338,10 +339,10 @@ impl<'a> CompileStep<'a> {
     fn must_wait_for(&self, model: &ModelName, before: Option<&UsedFeature>) -> bool {
         let is_usable = |model| !matches!(self.states.get(model), Some(ModelState::NotReady) | None);
         let goes_on = |before: &UsedFeature| match &before.setting {
-            Setting::SelfHosted(assignment) => assignment
+            CompiledSetting::SelfHosted(assignment) => assignment
                 .models()
                 .all(|model| matches!(self.states.get(model), Some(ModelState::Ready(_)))),
-            Setting::Unassigned | Setting::Disabled | Setting::Vendored => true,
+            CompiledSetting::Unassigned | CompiledSetting::Disabled | CompiledSetting::Vendored => true,
         };
         !is_usable(model) && before.is_some_and(goes_on)
     }

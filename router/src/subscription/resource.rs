@@ -13,7 +13,7 @@ use switchboard::{
     resource::model::ModelSpec,
 };
 
-use crate::catalog::Setting;
+use crate::catalog::CompiledSetting;
 
 /// A resource as the registry sent it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub enum Content {
     /// A model.
     Model(ModelName, Box<ModelContent>),
     /// A feature of this build's catalogue. An error: its setting cannot be used.
-    Feature(FeatureName, Result<Setting, Refusal>),
+    Feature(FeatureName, Result<CompiledSetting, Refusal>),
     /// The settings: whether self-hosted inference is paused.
     Settings(Result<bool, Refusal>),
     /// Nothing that a router has a use for: a kind or a feature that this build does not know.

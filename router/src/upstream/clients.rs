@@ -56,7 +56,7 @@ impl Pair {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Dialling {
     /// How it proves who it is. `None`: by the system's roots.
-    pub(super) tls: Option<Arc<Tls>>,
+    pub(super) tls: Option<Arc<CompiledTls>>,
     /// `None`: as long as for every other server.
     pub(super) connect_timeout: Option<Duration>,
     /// The one of its name's addresses that is meant. `None`: whichever takes the connection.

@@ -111,7 +111,7 @@ impl Security {
     }
 
     /// The same but for what `tls` says.
-    pub(super) fn with(&self, tls: &Tls) -> Result<Self, rustls::Error> {
+    pub(super) fn with(&self, tls: &CompiledTls) -> Result<Self, rustls::Error> {
         Ok(Self {
             config: match tls.roots() {
                 Some(roots) => Arc::new(config(Some(roots))?),

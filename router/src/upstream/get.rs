@@ -12,7 +12,7 @@ use switchboard::endpoint::EndpointUri;
 use tower::ServiceExt as _;
 
 use super::{AGENT, Dialling, Outgoing, Upstream, UpstreamError, request_error};
-use crate::catalog::{Credential, Tls};
+use crate::catalog::{CompiledTls, Credential};
 
 /// One question, ready to go out.
 #[derive(Debug, Clone, Copy)]
@@ -24,7 +24,7 @@ pub struct Question<'a> {
     /// A credential; it goes along only to the origins that it is bound to.
     pub credential: Option<&'a Credential>,
     /// How the server proves who it is. `None`: by the system's roots.
-    pub tls: Option<&'a Arc<Tls>>,
+    pub tls: Option<&'a Arc<CompiledTls>>,
     /// For dialling. `None`: as long as for every other server.
     pub connect_timeout: Option<Duration>,
     /// What is asked for, beside `/v1` or below it.

@@ -110,7 +110,7 @@ impl Decoder {
         let found = self.buffer[self.scanned..]
             .iter()
             .position(|byte| matches!(byte, b'\n' | b'\r'))
-            .map(|place| self.scanned + place);
+            .map(|index| self.scanned + index);
         let end = found.unwrap_or(self.buffer.len());
         if end - self.start > EVENT_BYTES_MAX {
             return Err(SseError::TooLarge);
@@ -226,11 +226,11 @@ mod tests {
                 bytes.extend_from_slice(line);
                 bytes.extend_from_slice(end.as_bytes());
             }
-            let mut places: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
-            places.extend([0, bytes.len()]);
-            places.sort_unstable();
+            let mut cut_points: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+            cut_points.extend([0, bytes.len()]);
+            cut_points.sort_unstable();
             let whole = decode([bytes.as_slice()]);
-            let pieces = places.windows(2).map(|pair| &bytes[pair[0]..pair[1]]);
+            let pieces = cut_points.windows(2).map(|pair| &bytes[pair[0]..pair[1]]);
             prop_assert_eq!(&decode(pieces), &whole);
             prop_assert_eq!(&decode(bytes.chunks(1)), &whole);
         }

@@ -162,9 +162,9 @@ fn options(wire: router::InferOptions, violations: &mut Violations) -> Options {
     if wire.stop.len() > STOPS_MAX {
         too_many("options.stop", STOPS_MAX, "texts", wire.stop.len(), violations);
     } else {
-        for place in (0..wire.stop.len()).filter(|&place| wire.stop[place].is_empty()) {
+        for index in (0..wire.stop.len()).filter(|&index| wire.stop[index].is_empty()) {
             violations.push(
-                format!("options.stop[{place}]"),
+                format!("options.stop[{index}]"),
                 FieldReason::FieldRequired,
                 "must not be empty",
             );

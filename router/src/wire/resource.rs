@@ -16,7 +16,7 @@ use switchboard::{
 };
 
 use crate::{
-    catalog::Setting,
+    catalog::CompiledSetting,
     subscription::resource::{Content, CredentialRef, CredentialSpec, ModelContent, Raw, Refusal, Resource},
 };
 
@@ -107,16 +107,16 @@ pub(super) fn spec(model: registry::Model) -> Result<Arc<ModelSpec>, Refusal> {
 }
 
 /// Who answers a feature. What takes something away acts whatever the rest of the feature says.
-fn setting(feature: registry::Feature) -> Result<Setting, Refusal> {
+fn setting(feature: registry::Feature) -> Result<CompiledSetting, Refusal> {
     // Left out it is UNASSIGNED: only what somebody has set is stored.
     let provider = feature.provider.map(types::Provider::try_from);
     match provider.unwrap_or(Ok(types::Provider::Unassigned)) {
-        Ok(types::Provider::Unassigned) => Ok(Setting::Unassigned),
-        Ok(types::Provider::Disabled) => Ok(Setting::Disabled),
-        Ok(types::Provider::Vendored) => Ok(Setting::Vendored),
+        Ok(types::Provider::Unassigned) => Ok(CompiledSetting::Unassigned),
+        Ok(types::Provider::Disabled) => Ok(CompiledSetting::Disabled),
+        Ok(types::Provider::Vendored) => Ok(CompiledSetting::Vendored),
         Ok(types::Provider::SelfHosted | types::Provider::Unspecified) | Err(_) => {
             let spec = FeatureSpec::whole(feature);
-            spec.map(Setting::from)
+            spec.map(CompiledSetting::from)
                 .map_err(|violations| first(violations, "feature."))
         }
     }

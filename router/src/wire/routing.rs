@@ -10,7 +10,7 @@ use tonic::metadata::MetadataMap;
 
 use crate::{
     call::{Considered, Outcome, Selected},
-    catalog::{Model, Scope, SelectionReason, Setting},
+    catalog::{CompiledModel, CompiledSetting, Scope, SelectionReason},
     endpoints::{Health, Status},
 };
 
@@ -83,7 +83,7 @@ impl From<&Selected> for router::Selection {
 pub fn selection(
     feature: &FeatureName,
     source_feature: &FeatureName,
-    model: &Model,
+    model: &CompiledModel,
     reason: SelectionReason,
 ) -> router::Selection {
     let reason = match reason {
@@ -124,12 +124,12 @@ impl From<&Status> for router::EndpointStatus {
 
 /// The provider of a setting.
 #[must_use]
-pub const fn provider(setting: &Setting) -> types::Provider {
+pub const fn provider(setting: &CompiledSetting) -> types::Provider {
     match setting {
-        Setting::Unassigned => types::Provider::Unassigned,
-        Setting::Disabled => types::Provider::Disabled,
-        Setting::Vendored => types::Provider::Vendored,
-        Setting::SelfHosted(_) => types::Provider::SelfHosted,
+        CompiledSetting::Unassigned => types::Provider::Unassigned,
+        CompiledSetting::Disabled => types::Provider::Disabled,
+        CompiledSetting::Vendored => types::Provider::Vendored,
+        CompiledSetting::SelfHosted(_) => types::Provider::SelfHosted,
     }
 }
 

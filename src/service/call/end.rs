@@ -95,11 +95,11 @@ impl CallEnd {
     fn log(&self, outcome: &CallOutcome, facts: &Facts, took: Duration) {
         let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let is_recorded = self.request_id.is_recorded();
-        let place = is_recorded.then(|| trace::place(&self.span)).flatten();
-        let trace_id = place
+        let context = is_recorded.then(|| trace::context_of(&self.span)).flatten();
+        let trace_id = context
             .as_ref()
             .or_else(|| self.request_id.trace())
-            .map(|place| place.trace_id().to_string());
+            .map(|context| context.trace_id().to_string());
         let peer = self.peer.map(tracing::field::display);
         // Without the span, whose fields the line has itself: it is whole and flat.
         macro_rules! line {

@@ -402,7 +402,7 @@ impl Plain {
     }
 }
 
-fn facts(feature: &str) -> &'static catalogue::Feature {
+fn facts(feature: &str) -> &'static catalogue::FeatureFacts {
     Catalogue::get().feature(&feature.parse().unwrap()).unwrap()
 }
 

@@ -10,7 +10,7 @@ use switchboard::{
 };
 use switchboard_registry::domain::{credential::ModelCredential, state::State};
 use switchboard_router::{
-    catalog::{Caller, Catalog, Model, ModelState},
+    catalog::{Caller, Catalog, CompiledModel, ModelState},
     subscription::{apply::Applied, received::Received},
 };
 
@@ -164,7 +164,7 @@ fn left_for_older(
 }
 
 /// Whether a model in use is this version. A held one may have lost its credential since.
-fn is_of(model: &Model, version: &registry::ModelEntry, is_held: bool) -> bool {
+fn is_of(model: &CompiledModel, version: &registry::ModelEntry, is_held: bool) -> bool {
     let written = version.model.as_ref().unwrap();
     let endpoints: Vec<&str> = written.endpoints.iter().map(|endpoint| &*endpoint.uri).collect();
     let used: Vec<&str> = model
@@ -384,7 +384,7 @@ pub(super) fn right_token_23(history: &History) -> Found {
 }
 
 /// Every model that a call may come to.
-fn callable(catalog: &Catalog) -> Vec<&Model> {
+fn callable(catalog: &Catalog) -> Vec<&CompiledModel> {
     let decisions = FEATURES
         .iter()
         .filter_map(|feature| catalog.resolve(feature, &Caller::default()).ok());

@@ -19,7 +19,7 @@ use switchboard::{
     },
 };
 use switchboard_router::{
-    catalog::{Caller, Catalog, Model, ModelState, Rule, Setting},
+    catalog::{Caller, Catalog, CompiledModel, CompiledRule, CompiledSetting, ModelState},
     current::Current,
 };
 use tokio::time::Instant;
@@ -71,25 +71,25 @@ fn catalog() -> Result<Catalog> {
     let mut models = HashMap::new();
     for place in 0..MODELS {
         let message = registry::Model {
-            display_name: Some(format!("Model {place}")),
+            display_name: Some(format!("CompiledModel {place}")),
             family: Some("llama3".to_owned()),
             identifier: Some(format!("model-{place}")),
             endpoint: Some("http://127.0.0.1:8000/v1".to_owned()),
             ..Default::default()
         };
         let spec = ModelSpec::whole(message).ok().context("a model")?;
-        let model = Model::new(name(place)?, Arc::new(spec), None);
+        let model = CompiledModel::new(name(place)?, Arc::new(spec), None);
         models.insert(model.name.clone(), ModelState::Ready(Arc::new(model)));
     }
     let mut features = HashMap::new();
     for feature in Catalogue::get().features() {
-        features.insert(feature.name.clone(), Setting::from(name(features.len())?));
+        features.insert(feature.name.clone(), CompiledSetting::from(name(features.len())?));
     }
-    let mut setting = Setting::from(name(MODELS / 2)?);
-    if let Setting::SelfHosted(assignment) = &mut setting {
+    let mut setting = CompiledSetting::from(name(MODELS / 2)?);
+    if let CompiledSetting::SelfHosted(assignment) = &mut setting {
         let assignment = Arc::make_mut(assignment);
         for place in 0..10 {
-            assignment.rules.push(Rule {
+            assignment.rules.push(CompiledRule {
                 id: RuleId::parse(&format!("rule-{place}"))?,
                 condition: (&RuleMatch::new(vec![place.to_string().into()], vec![], vec![], None)?).into(),
                 model: name(place)?,
@@ -97,7 +97,7 @@ fn catalog() -> Result<Catalog> {
         }
     }
     features.insert(FeatureName::from_id(PARENT)?, setting);
-    features.insert(FeatureName::from_id(FEATURE)?, Setting::Unassigned);
+    features.insert(FeatureName::from_id(FEATURE)?, CompiledSetting::Unassigned);
     Ok(Catalog {
         cursor: Cursor {
             store: StoreId::random(),

@@ -119,8 +119,8 @@ impl Log {
 
     pub(super) fn past(&self, revision: Revision) -> Option<Past> {
         let floor = self.past.front()?.revision;
-        let place = usize::try_from(revision.get().checked_sub(floor.get())?).ok()?;
-        self.past.get(place).copied()
+        let index = usize::try_from(revision.get().checked_sub(floor.get())?).ok()?;
+        self.past.get(index).copied()
     }
 
     pub(super) fn chain(&self, revision: Revision) -> Option<ChainDigest> {

@@ -97,7 +97,7 @@ impl Revise for DeleteModel {
     }
 }
 
-type User<'a> = (&'static catalogue::Feature, &'a Feature);
+type User<'a> = (&'static catalogue::FeatureFacts, &'a Feature);
 
 /// The features that name a model, in the order of the catalogue.
 fn users<'a>(state: &'a State, model: &ModelName) -> Vec<User<'a>> {

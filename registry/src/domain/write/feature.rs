@@ -113,7 +113,7 @@ fn check_reservation(state: &State, given: &Given, stored: &Feature, feature: &F
 /// A model that a feature names has to exist, and its family to fit.
 pub(super) fn check_reference(
     state: &State,
-    facts: &catalogue::Feature,
+    facts: &catalogue::FeatureFacts,
     field: &str,
     name: &ModelName,
     violations: &mut Violations,
@@ -148,7 +148,7 @@ pub(super) fn check_size(setting: &Setting, violations: &mut Violations) {
 
 fn check_beta(
     state: &State,
-    facts: &catalogue::Feature,
+    facts: &catalogue::FeatureFacts,
     stored: &Setting,
     setting: &Setting,
 ) -> Result<(), WriteError> {
@@ -164,7 +164,7 @@ fn check_beta(
 /// asked about.
 pub(super) fn newly_in_beta(
     state: &State,
-    facts: &catalogue::Feature,
+    facts: &catalogue::FeatureFacts,
     stored: &Setting,
     setting: &Setting,
 ) -> Vec<String> {

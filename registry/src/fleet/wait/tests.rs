@@ -382,5 +382,5 @@ fn only_the_first_routers_are_named_and_all_are_counted() {
     let (named, count) = missing(&set);
     assert_eq!((named.len(), count), (NAMED_MAX, ROUTERS_MAX + 30));
     assert_eq!(named[0], "r00000");
-    assert!(set.places.len() <= ROUTERS_MAX, "what is kept has a bound");
+    assert!(set.routers.len() <= ROUTERS_MAX, "what is kept has a bound");
 }

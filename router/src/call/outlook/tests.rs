@@ -25,7 +25,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::*;
 use crate::{
     call::{CallContext, CallFailure, CallLimits},
-    catalog::{self, Assignment, Caller, ModelState, Rule, Scope, Setting},
+    catalog::{self, Assignment, Caller, CompiledRule, CompiledSetting, ModelState, Scope},
     current::Current,
     endpoints::{Ask, Probed, Shape, Verdict, Work},
     live::{LiveModels, Slot},
@@ -155,13 +155,13 @@ fn model_name(index: usize) -> ModelName {
     ModelName::from_id(MODELS[index]).unwrap()
 }
 
-fn assignment(model: usize, fallbacks: &[usize], rule: Option<usize>, limits: FeatureLimits) -> Setting {
-    let rule = rule.map(|model| Rule {
+fn assignment(model: usize, fallbacks: &[usize], rule: Option<usize>, limits: FeatureLimits) -> CompiledSetting {
+    let rule = rule.map(|model| CompiledRule {
         id: RuleId::parse("pilot").unwrap(),
         condition: (&RuleMatch::new(vec![NAMESPACE.into()], vec![], vec![], None).unwrap()).into(),
         model: model_name(model),
     });
-    Setting::SelfHosted(Arc::new(Assignment {
+    CompiledSetting::SelfHosted(Arc::new(Assignment {
         model: model_name(model),
         fallbacks: fallbacks.iter().copied().map(model_name).collect(),
         rules: rule.into_iter().collect(),

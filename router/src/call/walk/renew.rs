@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{ATTEMPTS_MAX, Walk};
 use crate::{
     call::deadline::BUDGET_MIN,
-    catalog::{Candidate, Catalog, Model, ModelState},
+    catalog::{Candidate, Catalog, CompiledModel, ModelState},
 };
 
 /// How long a newer credential is waited for that may be on its way.
@@ -21,7 +21,7 @@ impl Walk {
             return false;
         };
         let model = &live.model;
-        let credential = |model: &Model| model.credential.as_ref().map(|credential| credential.id);
+        let credential = |model: &CompiledModel| model.credential.as_ref().map(|credential| credential.id);
         let newer = |catalog: &Catalog| match catalog.models.get(&model.name)? {
             ModelState::Ready(now) => (credential(now) != credential(model)).then(|| Arc::clone(now)),
             ModelState::Disabled | ModelState::CredentialMissing | ModelState::NotReady => None,

@@ -14,7 +14,7 @@ use crate::{
         Calls, Selected,
         attempt::{Attempt, AttemptLimits},
     },
-    catalog::Model,
+    catalog::CompiledModel,
     endpoints::{Ask, Work},
     live::Chosen,
 };
@@ -109,14 +109,14 @@ impl Walk {
         self.attempts < ATTEMPTS_MAX && (has_server() || self.has_other_model())
     }
 
-    pub(super) fn deadline_on(&self, model: &Model) -> Instant {
+    pub(super) fn deadline_on(&self, model: &CompiledModel) -> Instant {
         let total = model.spec.limits.total_timeout.map_or(self.limits.total, Timeout::get);
         self.begun + self.budget.min(total)
     }
 }
 
 /// The name by which a server knows a model, whose model list tells `listed`.
-fn identifier(model: &Model, listed: Option<Arc<str>>) -> Arc<str> {
+fn identifier(model: &CompiledModel, listed: Option<Arc<str>>) -> Arc<str> {
     match (&model.spec.identifier, listed) {
         (None, Some(listed)) => listed,
         (_, listed) => model.identifier_or(listed.as_deref()).into(),

@@ -14,7 +14,7 @@ use switchboard::{
 
 use super::*;
 use crate::{
-    catalog::{Caller, Decision, Model, ResolveError, Unusable},
+    catalog::{Caller, CompiledModel, Decision, ResolveError, Unusable},
     subscription::fixture::{
         Store, TOKEN_A, TOKEN_B, assigned, credential, feature, model, model_with_token, revision,
     },
@@ -100,7 +100,7 @@ impl Case {
     }
 
     /// The model that a chat would be answered by first.
-    fn chat(&self) -> Result<&Model, Unusable> {
+    fn chat(&self) -> Result<&CompiledModel, Unusable> {
         let decision = self.decide().unwrap();
         let first = self.last().catalog.candidates(&decision).next().unwrap();
         first.model.map(|model| &**model)

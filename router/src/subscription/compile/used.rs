@@ -13,7 +13,7 @@ use switchboard::{
 
 use super::missing_capability;
 use crate::{
-    catalog::{Credential, Model, Setting},
+    catalog::{CompiledModel, CompiledSetting, Credential},
     subscription::{
         received::Received,
         resource::{Content, CredentialSpec, Resource},
@@ -42,7 +42,7 @@ pub struct UsedSettings {
 #[derive(Debug, Clone)]
 pub struct UsedModel {
     pub(super) source: Arc<Resource>,
-    pub(super) model: Arc<Model>,
+    pub(super) model: Arc<CompiledModel>,
     /// The credential was dropped.
     pub(super) lacks_credential: bool,
 }
@@ -53,7 +53,7 @@ pub struct UsedFeature {
     /// Newer than [`Self::revision`] where only what it takes away is in use.
     pub(super) source: Arc<Resource>,
     pub(super) revision: Revision,
-    pub(super) setting: Setting,
+    pub(super) setting: CompiledSetting,
 }
 
 impl Used {
@@ -123,7 +123,7 @@ impl UsedModel {
         credential: Option<Arc<Credential>>,
         lacks_credential: bool,
     ) -> Self {
-        let model = Model::new(name.clone(), Arc::clone(spec), credential);
+        let model = CompiledModel::new(name.clone(), Arc::clone(spec), credential);
         Self {
             source: Arc::clone(source),
             model: Arc::new(model),
@@ -180,9 +180,9 @@ impl UsedModel {
             Some(CredentialSpec::Set(_)) | None => return self.clone(),
         };
         Self {
-            model: Arc::new(Model {
+            model: Arc::new(CompiledModel {
                 credential: None,
-                ..Model::clone(&self.model)
+                ..CompiledModel::clone(&self.model)
             }),
             lacks_credential,
             ..self.clone()

@@ -138,11 +138,11 @@ fn recorded_streams_say_what_they_say() {
                     said[2].push_str(str::from_utf8(signature.expose()).unwrap());
                 }
                 Event::Delta(AnswerDelta::ToolCall(call)) => {
-                    let place = usize::try_from(call.index).unwrap();
-                    if place == calls.len() {
+                    let index = usize::try_from(call.index).unwrap();
+                    if index == calls.len() {
                         calls.push([call.id, call.name, String::new()]);
                     }
-                    calls[place][2].push_str(call.arguments.expose());
+                    calls[index][2].push_str(call.arguments.expose());
                 }
                 Event::Usage(told) => usage = Some(told),
                 Event::Finish(reason) => finish = Some(reason),

@@ -28,9 +28,9 @@ pub(super) fn messages(
         }
     }
     let mut messages = Vec::with_capacity(wire.len());
-    for (place, wire) in wire.into_iter().enumerate() {
+    for (index, wire) in wire.into_iter().enumerate() {
         let mut reader = Reader {
-            place,
+            index,
             characters,
             violations,
         };
@@ -41,7 +41,7 @@ pub(super) fn messages(
 
 /// Reads one message.
 struct Reader<'a> {
-    place: usize,
+    index: usize,
     characters: &'a mut Characters,
     violations: &'a mut Violations,
 }
@@ -61,8 +61,8 @@ impl Reader<'_> {
                     "must be SYSTEM, USER, ASSISTANT or TOOL",
                 );
                 let empty = wire.parts.iter().enumerate().filter(|(_, part)| part.kind.is_none());
-                for place in empty.map(|(place, _)| place).collect::<Vec<_>>() {
-                    self.refuse_part(place, None);
+                for index in empty.map(|(index, _)| index).collect::<Vec<_>>() {
+                    self.refuse_part(index, None);
                 }
             }
         }
@@ -73,10 +73,10 @@ impl Reader<'_> {
 
     fn text(&mut self, parts: Vec<router::Part>) -> Text {
         let mut text = Text::default();
-        for (place, part) in parts.into_iter().enumerate() {
+        for (index, part) in parts.into_iter().enumerate() {
             match part.kind {
                 Some(part::Kind::Text(piece)) => text.append(&self.characters.counted(piece)),
-                other => self.refuse_part(place, other.as_ref()),
+                other => self.refuse_part(index, other.as_ref()),
             }
         }
         text
@@ -84,7 +84,7 @@ impl Reader<'_> {
 
     fn turn(&mut self, parts: Vec<router::Part>) -> Turn {
         let mut turn = Turn::default();
-        for (place, part) in parts.into_iter().enumerate() {
+        for (index, part) in parts.into_iter().enumerate() {
             match part.kind {
                 Some(part::Kind::Text(piece)) => turn.text.append(&self.characters.counted(piece)),
                 Some(part::Kind::Reasoning(reasoning)) => turn.thoughts.push(Thought {
@@ -92,15 +92,15 @@ impl Reader<'_> {
                     signature: Signature::of(reasoning.signature),
                 }),
                 Some(part::Kind::ToolCall(call)) => {
-                    self.require(place, "tool_call.id", &call.id);
-                    self.require(place, "tool_call.name", &call.name);
+                    self.require(index, "tool_call.id", &call.id);
+                    self.require(index, "tool_call.name", &call.name);
                     turn.tool_calls.push(ToolCall {
                         id: call.id,
                         name: call.name,
                         arguments: self.characters.counted(call.arguments_json),
                     });
                 }
-                other @ (Some(part::Kind::ToolResult(_)) | None) => self.refuse_part(place, other.as_ref()),
+                other @ (Some(part::Kind::ToolResult(_)) | None) => self.refuse_part(index, other.as_ref()),
             }
         }
         turn
@@ -109,17 +109,17 @@ impl Reader<'_> {
     /// Each result becomes a message of its own, as models are used to it.
     fn results(&mut self, parts: Vec<router::Part>) -> impl Iterator<Item = ToolResult> {
         let mut results = Vec::with_capacity(parts.len());
-        for (place, part) in parts.into_iter().enumerate() {
+        for (index, part) in parts.into_iter().enumerate() {
             match part.kind {
                 Some(part::Kind::ToolResult(result)) => {
-                    self.require(place, "tool_result.tool_call_id", &result.tool_call_id);
+                    self.require(index, "tool_result.tool_call_id", &result.tool_call_id);
                     results.push(ToolResult {
                         tool_call_id: result.tool_call_id,
                         content: self.characters.counted(result.content),
                         is_error: result.is_error,
                     });
                 }
-                other => self.refuse_part(place, other.as_ref()),
+                other => self.refuse_part(index, other.as_ref()),
             }
         }
         results.into_iter()
@@ -148,7 +148,7 @@ impl Reader<'_> {
     }
 
     fn refuse(&mut self, field: &str, reason: FieldReason, description: &str) {
-        let field = format!("chat.messages[{}].{field}", self.place);
+        let field = format!("chat.messages[{}].{field}", self.index);
         self.violations.push(field, reason, description);
     }
 }

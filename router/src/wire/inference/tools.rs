@@ -22,14 +22,14 @@ pub(super) fn tools(
     }
     let mut names = HashSet::new();
     let mut list = Vec::with_capacity(wire.len());
-    for (place, wire) in wire.into_iter().enumerate() {
-        let field = format!("tools[{place}].name");
+    for (index, wire) in wire.into_iter().enumerate() {
+        let field = format!("tools[{index}].name");
         if is_name(&field, &wire.name, violations) && !names.insert(wire.name.clone()) {
             violations.push(field, FieldReason::ValueRepeated, "is the name of a tool before it");
         }
         let parameters = (!wire.parameters_json.is_empty())
             .then(|| {
-                let field = format!("tools[{place}].parameters_json");
+                let field = format!("tools[{index}].parameters_json");
                 object(field, wire.parameters_json, characters, violations)
             })
             .flatten();

@@ -478,8 +478,8 @@ fn calls(events: &[Event]) -> Vec<(String, String, String)> {
         let Event::Delta(AnswerDelta::ToolCall(piece)) = event else {
             continue;
         };
-        let place = usize::try_from(piece.index).unwrap();
-        if place == calls.len() {
+        let index = usize::try_from(piece.index).unwrap();
+        if index == calls.len() {
             assert!(
                 !piece.id.is_empty() && !piece.name.is_empty(),
                 "a call begins with both"
@@ -491,7 +491,7 @@ fn calls(events: &[Event]) -> Vec<(String, String, String)> {
                 "only a call's first piece has them"
             );
         }
-        calls[place].2.push_str(piece.arguments.expose());
+        calls[index].2.push_str(piece.arguments.expose());
     }
     calls
 }
@@ -620,9 +620,9 @@ proptest! {
             bytes.extend_from_slice(format!("data: {chunk}\n\n").as_bytes());
         }
         bytes.extend_from_slice(b"data: [DONE]\n\n");
-        let mut places: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
-        places.extend([0, bytes.len()]);
-        places.sort_unstable();
+        let mut cut_points: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+        cut_points.extend([0, bytes.len()]);
+        cut_points.sort_unstable();
 
         let (events, _) = stream([bytes.as_slice()]);
         let joined: String = events
@@ -633,7 +633,7 @@ proptest! {
             })
             .collect();
         prop_assert_eq!(joined, texts.concat());
-        let pieces = places.windows(2).map(|pair| &bytes[pair[0]..pair[1]]);
+        let pieces = cut_points.windows(2).map(|pair| &bytes[pair[0]..pair[1]]);
         prop_assert_eq!(&stream(pieces).0, &events);
         prop_assert_eq!(&stream(bytes.chunks(1)).0, &events);
     }

@@ -52,27 +52,27 @@ impl ToolCalls {
             None => self.0.len().checked_sub(1),
         };
         // Servers that number badly still begin each call with an id of its own and a name.
-        let known = known.filter(|&place| name.is_empty() || id.is_empty() || self.0[place].id == id);
-        let (place, id) = match known {
-            Some(place) => (place, String::new()),
+        let known = known.filter(|&index| name.is_empty() || id.is_empty() || self.0[index].id == id);
+        let (index, id) = match known {
+            Some(index) => (index, String::new()),
             None if self.0.len() == CALLS_MAX => return Err(DialectError::Malformed),
             None => {
-                let place = self.0.len();
-                let id = if id.is_empty() { made_up(place) } else { id };
+                let index = self.0.len();
+                let id = if id.is_empty() { made_up(index) } else { id };
                 self.0.push(ToolCallSoFar {
                     index: wire.index,
                     id: id.clone(),
                     is_named: false,
                 });
-                (place, id)
+                (index, id)
             }
         };
-        let is_named = &mut self.0[place].is_named;
+        let is_named = &mut self.0[index].is_named;
         let name = if *is_named { String::new() } else { name };
         *is_named |= !name.is_empty();
         let says_nothing = id.is_empty() && name.is_empty() && arguments.is_empty();
         Ok((!says_nothing).then(|| ToolCallDelta {
-            index: i32::try_from(place).unwrap_or(i32::MAX),
+            index: i32::try_from(index).unwrap_or(i32::MAX),
             id,
             name,
             arguments,
@@ -84,12 +84,12 @@ impl ToolCalls {
 pub(super) fn whole(wire: Vec<WireCall>) -> Result<Vec<ToolCall>, DialectError> {
     wire.into_iter()
         .enumerate()
-        .map(|(place, call)| {
+        .map(|(index, call)| {
             let (name, arguments) = call
                 .function
                 .map_or((None, None), |function| (function.name, function.arguments));
             Ok(ToolCall {
-                id: call.id.filter(|id| !id.is_empty()).unwrap_or_else(|| made_up(place)),
+                id: call.id.filter(|id| !id.is_empty()).unwrap_or_else(|| made_up(index)),
                 name: name.unwrap_or_default(),
                 arguments: text(arguments)?,
             })
@@ -98,8 +98,8 @@ pub(super) fn whole(wire: Vec<WireCall>) -> Result<Vec<ToolCall>, DialectError> 
 }
 
 /// For servers that give no id: a result has to name its call.
-fn made_up(place: usize) -> String {
-    format!("call_{place}")
+fn made_up(index: usize) -> String {
+    format!("call_{index}")
 }
 
 /// Arguments are JSON within a text; some servers give the JSON itself.
