@@ -1,4 +1,4 @@
-//! The command line of the router. Nothing else reads flags or the environment.
+//! The command line of the router. No other module reads flags or environment variables.
 
 use std::{
     ffi::OsString,
@@ -24,42 +24,42 @@ use switchboard::{
 
 use crate::subscription::persist::SnapshotFile;
 
-/// Before the name of every environment variable that stands for a flag.
+/// Prefix of the environment variable for every flag.
 pub const ENV_PREFIX: &str = "SWITCHBOARD_ROUTER_";
 
-/// Where gRPC is served by default.
+/// Default address of the gRPC port.
 pub const LISTEN_ADDR: &str = "127.0.0.1:50052";
 
-/// What the router runs with.
+/// Configuration of a router process.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where gRPC is served. Port 0: a free one.
+    /// Address of the gRPC port. Port 0 picks a free port.
     pub listen_addr: SocketAddr,
-    /// Where liveness, readiness and metrics are served. Port 0: a free one.
+    /// Address of the HTTP port for liveness, readiness and metrics. Port 0 picks a free port.
     pub admin_addr: SocketAddr,
     /// Base URLs of the registry, tried in order.
     pub registry_addrs: Vec<Uri>,
-    /// The router's stable name.
+    /// Stable name under which the registry knows this router.
     pub router_id: RouterId,
-    /// What the router belongs to.
+    /// Group of this router, for example its cluster or zone.
     pub group: Group,
-    /// How long calls that run may go on after the router was told to stop.
+    /// How long running calls may continue after the router starts to shut down.
     pub drain_timeout: Duration,
-    /// Whether no message of a streamed answer is small.
+    /// Whether every message of a streamed answer is padded to at least 256 bytes.
     pub pad_messages: bool,
-    /// Where the newest state is kept for the next start. `None`: nowhere.
+    /// File that keeps the newest configuration for the next start. `None`: the configuration is not kept.
     pub snapshot: Option<SnapshotFile>,
     /// Whether gRPC reflection is served.
     pub reflection: bool,
-    /// Where to tell the bound addresses once serving.
+    /// File to which the bound addresses are written once the router serves. `None`: they are not written.
     pub ready_file: Option<PathBuf>,
 }
 
-/// Reads flags and environment.
+/// Parses the flags and environment variables.
 ///
 /// # Errors
 ///
-/// The exit code, after help or one line that says which flag is wrong was printed.
+/// The exit code, after printing the help, the version, or one line that names the wrong flag.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Task<Config>, ExitCode> {
     let Cli { command } = flags::parse(ENV_PREFIX, args)?;
     match command {
@@ -108,12 +108,12 @@ fn snapshot(file: PathBuf, key_file: &Path) -> Result<SnapshotFile, String> {
 fn host_name() -> Result<String, String> {
     gethostname::gethostname()
         .into_string()
-        .map_err(|_name| "must be given: the host name is no text".to_owned())
+        .map_err(|_name| "must be given: the host name is not valid UTF-8".to_owned())
 }
 
-/// Follows the registry, selects the self-hosted model behind a feature for each call, and streams its answer back.
+/// Router for self-hosted language models: selects a model for each inference call and streams its answer to the caller.
 ///
-/// Every flag can also be given by the environment variable that its help names.
+/// The router receives its configuration from the registry. Every flag can also be set by the environment variable that its help names.
 #[derive(Debug, Parser)]
 #[command(name = "switchboard-router", version)]
 struct Cli {
@@ -123,9 +123,11 @@ struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Subcommand {
-    /// Run the router; the default
+    /// Run the router, which selects a self-hosted language model for each inference call and streams its answer to the caller
+    ///
+    /// The router receives its configuration from the registry. This is the default command. Every flag can also be set by the environment variable that its help names.
     Serve(Box<ServeFlags>),
-    /// Ask a router that runs whether it serves: exits with 0 when it does, with 1 otherwise
+    /// Check the health of a running router: exits with 0 if it serves, with 1 otherwise
     Health(HealthQuestion),
 }
 
@@ -139,7 +141,7 @@ struct ServeFlags {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9052")]
     admin_addr: SocketAddr,
 
-    /// Follow the registry at this URL; give several (or separate them by commas) to try them in order
+    /// Receive the configuration from the registry at this URL; for several URLs, which are tried in order, repeat the flag or separate them by commas
     #[arg(
         long,
         value_name = "URL",
@@ -149,27 +151,27 @@ struct ServeFlags {
     )]
     registry_addr: Vec<Uri>,
 
-    /// The name by which the registry knows this router, 1 to 255 visible ASCII characters [default: the host name]
+    /// Name under which the registry knows this router, 1 to 255 visible ASCII characters [default: the host name]
     #[arg(long, value_name = "ID", value_parser = RouterId::parse)]
     router_id: Option<RouterId>,
 
-    /// What this router belongs to, for example a cluster or a zone, at most 255 characters: the registry shows it, and can wait for the routers of one group
+    /// Group of this router, for example its cluster or zone, at most 255 characters; the registry shows it and can wait for the routers of one group
     #[arg(long, value_name = "NAME", default_value = "", value_parser = Group::parse)]
     group: Group,
 
-    /// After SIGTERM, let calls that run go on for at most this long, for example `110s` or `2m`
+    /// After SIGTERM, let running calls continue for at most this long, for example `110s` or `2m`
     #[arg(long, value_name = "DURATION", default_value = "110s", value_parser = flags::duration)]
     drain_timeout: Duration,
 
-    /// Fill every message of a streamed answer up to 256 bytes: for callers behind a proxy written in Rust, such as Linkerd's, which else ends a whole connection once a few of its streams are not read
+    /// Pad every message of a streamed answer to at least 256 bytes: for callers that connect through a proxy written in Rust, such as Linkerd's, which otherwise closes a whole connection once a few of its streams are not read
     #[arg(long)]
     pad_messages: bool,
 
-    /// Keep the newest configuration, with its API tokens, sealed in this file, and begin with it when the registry is away
+    /// Keep the newest configuration with its API tokens, sealed, in this file, so that the router can start while the registry is unreachable
     #[arg(long, value_name = "PATH", requires = "snapshot_key_file")]
     snapshot_file: Option<PathBuf>,
 
-    /// Seal the snapshot file with the first key of this file, open it with any: one key a line, an id, a colon and 64 hexadecimal digits; nobody but its owner may have rights to it
+    /// Seal the snapshot file with the first key in this file, and open it with any of its keys; one key per line: an id, a colon and 64 hexadecimal digits; only the owner of the file may have access to it
     #[arg(long, value_name = "PATH", requires = "snapshot_file")]
     snapshot_key_file: Option<PathBuf>,
 

@@ -1,4 +1,4 @@
-//! The catalog in use: loaded once by each call, swapped whole by the subscription.
+//! The catalog in use: each call loads it once, and the subscription replaces it as a whole.
 
 use std::{
     sync::{
@@ -14,7 +14,7 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::catalog::Catalog;
 
-/// The catalog in use, and when the registry was last heard.
+/// The catalog in use, and when the last message from the registry arrived.
 #[derive(Debug)]
 pub struct Current {
     catalog: ArcSwapOption<Catalog>,
@@ -39,19 +39,19 @@ impl Default for Current {
 }
 
 impl Current {
-    /// The catalog in use. `None` until the first has come.
+    /// Returns the catalog in use. `None` until the first one is available.
     #[must_use]
     pub fn load(&self) -> Option<Arc<Catalog>> {
         self.catalog.load_full()
     }
 
-    /// Puts a catalog in use: calls that begin from now on see it.
+    /// Puts a catalog in use. Calls that begin from now on use it.
     pub fn swap(&self, catalog: Arc<Catalog>) {
         self.catalog.store(Some(catalog));
         self.swaps.send_modify(|swaps| *swaps += 1);
     }
 
-    /// Waits until the catalog in use has what is looked for, which may be now.
+    /// Waits until `find` returns a value for the catalog in use, and returns that value. It may do so at once.
     ///
     /// # Cancel safety
     ///
@@ -59,57 +59,58 @@ impl Current {
     pub async fn until<T>(&self, find: impl Fn(&Catalog) -> Option<T>) -> T {
         let mut swaps = self.swaps.subscribe();
         loop {
-            // What is swapped in from here on is noticed.
+            // Subscribed before the look, so that a swap in between is noticed.
             swaps.mark_unchanged();
             if let Some(found) = self.load().and_then(|catalog| find(&catalog)) {
                 return found;
             }
-            // The other end is as old as this.
+            // Cannot fail: `self` owns the sender.
             swaps.changed().await.ok();
         }
     }
 
-    /// Says that the router may take calls: it has a catalog, and has tried once for each credential that it needs.
+    /// Marks the router as ready for calls: it has a catalog, and has tried to fetch each credential that it needs
+    /// once.
     pub fn set_ready(&self) {
         self.ready.send_if_modified(|ready| !std::mem::replace(ready, true));
     }
 
-    /// Whether the router may take calls; once true it stays so.
+    /// Reports whether the router is ready for calls. Once true, it stays true.
     #[must_use]
     pub fn ready(&self) -> watch::Receiver<bool> {
         self.ready.subscribe()
     }
 
-    /// Says that a registry has confirmed the configuration in use, or has sent it.
+    /// Marks the configuration in use as confirmed or sent by a registry.
     pub fn set_confirmed(&self) {
         self.confirmed
             .send_if_modified(|confirmed| !std::mem::replace(confirmed, true));
     }
 
-    /// Whether a registry has confirmed the configuration since the start; once true it stays so. A router that began with
-    /// its snapshot file serves before.
+    /// Reports whether a registry has confirmed the configuration since the start. Once true, it stays true. A router
+    /// that started from its snapshot file serves calls before that.
     #[must_use]
     pub fn confirmed(&self) -> watch::Receiver<bool> {
         self.confirmed.subscribe()
     }
 
-    /// Notes how many resources are not in use at their newest version.
+    /// Sets the number of held resources: those whose newest version is not in use.
     pub fn set_held(&self, count: usize) {
         self.held.store(count, Ordering::Relaxed);
     }
 
-    /// How many resources are not in use at their newest version.
+    /// Returns the number of held resources: those whose newest version is not in use.
     #[must_use]
     pub fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// Notes that the registry was heard just now.
+    /// Records that a message from the registry has just arrived.
     pub fn touch(&self) {
         *self.contact.lock() = Some(Instant::now());
     }
 
-    /// How long ago the registry was heard last. `None`: never.
+    /// Returns the time since the last message from the registry. `None`: no message has arrived yet.
     #[must_use]
     pub fn age(&self) -> Option<Duration> {
         self.contact.lock().map(|contact| contact.elapsed())

@@ -1,4 +1,5 @@
-//! The router: follows the registry, selects the model behind a feature for each call, and streams the answer back.
+//! The router: receives its configuration from the registry, selects the model that serves the feature of each call,
+//! and streams the model's answer back to the caller.
 
 pub mod balance;
 pub mod call;

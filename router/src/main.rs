@@ -1,4 +1,4 @@
-//! The process of the router.
+//! The entry point of the router process.
 
 use std::process::ExitCode;
 

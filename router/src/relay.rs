@@ -1,7 +1,7 @@
-//! The answer of a model on its way to the caller.
+//! Relays a model's answer to the caller.
 //!
-//! It knows neither HTTP nor gRPC: events come in, pieces go out, and what has been sent is written down, so that an end at
-//! any point can be told truthfully.
+//! This module knows neither HTTP nor gRPC: it takes events of the answer and passes its pieces on. It records how much
+//! was sent, so that an end at any point can be reported correctly.
 
 pub mod coalesce;
 pub mod pending;
@@ -17,39 +17,40 @@ use crate::upstream::{
     dialect::{Event, FinishReason, Usage},
 };
 
-/// How long the relay waits.
+/// Time limits of a relay.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// Between two events of the model, not counting while the caller does not read.
+    /// Between two events of the model, not counting the time in which the caller does not read.
     pub idle: Duration,
-    /// For the caller to take a piece.
+    /// For the caller to read a piece.
     pub slow_caller: Duration,
-    /// For usage and the end of the stream, once the answer is complete.
+    /// For the usage and the end of the stream, once the answer is complete.
     pub finish: Duration,
 }
 
-/// How far an answer has come.
+/// How much of an answer has been relayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct AnswerProgress {
-    /// How many pieces were handed over: near enough to tokens, since servers send about one at a time.
+    /// Number of pieces that were passed on. Close to the number of tokens, since servers send about one token per
+    /// piece.
     pub sent: u64,
-    /// Why the answer ended. From then on it is complete, whatever happens to the connection.
+    /// Why the answer ended. Once set, the answer is complete, whatever happens to the connection.
     pub finish: Option<FinishReason>,
-    /// What it cost, as far as the server told.
+    /// Token counts of the answer, as far as the server has reported them.
     pub usage: Option<Usage>,
 }
 
 /// Why an answer was not relayed to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum RelayError {
-    /// The model server's fault.
-    #[error("read the model's answer")]
+    /// The model server failed.
+    #[error("could not read the model's answer")]
     Upstream(#[from] UpstreamError),
-    /// The caller took nothing for this long.
-    #[error("the caller took nothing for {0:?}")]
+    /// The caller read nothing for this long.
+    #[error("the caller read nothing for {0:?}")]
     CallerTooSlow(Duration),
-    /// The caller is gone.
-    #[error("the caller is gone")]
+    /// The caller cancelled the call or disconnected.
+    #[error("the caller cancelled the call or disconnected")]
     CallerGone,
 }
 
@@ -62,11 +63,11 @@ impl From<PendingError> for RelayError {
     }
 }
 
-/// Waits for the first token: the first event that is a piece of the answer, or its end.
+/// Waits for the first token: the first event that carries a piece of the answer or ends it.
 ///
 /// # Errors
 ///
-/// [`UpstreamError`], also when the body ends before.
+/// [`UpstreamError`], also if the body ends before the first token.
 ///
 /// # Cancel safety
 ///
@@ -74,7 +75,8 @@ impl From<PendingError> for RelayError {
 pub async fn first_token(answer: &mut Answer, progress: &mut AnswerProgress) -> Result<Event, UpstreamError> {
     loop {
         match answer.next().await?.ok_or(UpstreamError::Truncated)? {
-            // What a prompt costs is often told before anything is generated: no reason to believe that the model answers.
+            // Servers often report the prompt's token count before they generate anything: that does not show that the
+            // model answers.
             Event::Usage(usage) => progress.usage = Some(usage),
             Event::Alive => {}
             event @ (Event::Delta(_) | Event::Finish(_) | Event::Done) => return Ok(event),
@@ -82,15 +84,15 @@ pub async fn first_token(answer: &mut Answer, progress: &mut AnswerProgress) -> 
     }
 }
 
-/// Relays an answer from its first token to its end. The model's server is read as long as the buffer has room.
+/// Relays an answer from its first token to its end. It reads from the model server as long as the buffer has room.
 ///
 /// # Errors
 ///
-/// [`RelayError`]. Once `progress` has a finish reason there are none.
+/// [`RelayError`]. There is no error once `progress` has a finish reason.
 ///
 /// # Cancel safety
 ///
-/// It may be dropped anywhere; `progress` tells how far it came.
+/// Dropping the future is safe at any point; `progress` shows how much was relayed.
 pub async fn relay(
     answer: &mut Answer,
     first: Event,
@@ -103,16 +105,17 @@ pub async fn relay(
     loop {
         match event {
             Event::Delta(delta) => {
-                // The model's silence is not counted while it is we who do not read.
+                // The idle timeout does not count the time in which the router itself does not read.
                 caller.push(delta, patience.slow_caller).await?;
                 progress.sent += 1;
             }
             Event::Usage(usage) => progress.usage = Some(usage),
-            // It starts the clock of silence anew like any other: models think for minutes, and platforms send pings meanwhile.
+            // Restarts the idle timeout like any other event: models think for minutes, and platforms send pings
+            // meanwhile.
             Event::Alive => {}
             Event::Finish(reason) => {
                 progress.finish = Some(reason);
-                // What still comes is welcome, not needed.
+                // The answer is complete: what follows is read if it arrives in time.
                 timeout(patience.finish, epilogue(answer, progress)).await.ok();
                 return Ok(());
             }
@@ -129,7 +132,7 @@ pub async fn relay(
     }
 }
 
-/// How long the model may be silent. One timer for a whole answer: it is moved on when it fires, not at each event.
+/// The idle timeout of the model. There is one timer for a whole answer: it is reset when it fires, not at each event.
 struct Silence {
     limit: Duration,
     timer: Pin<Box<Sleep>>,
@@ -143,13 +146,13 @@ impl Silence {
         }
     }
 
-    /// What comes next. `None`: it does not come in time, counted from now.
+    /// Waits for `next`. `None`: it did not complete within the limit, counted from now.
     async fn ended_by<T>(&mut self, next: impl Future<Output = T>) -> Option<T> {
         let until = Instant::now() + self.limit;
         let mut next = std::pin::pin!(next);
         loop {
             tokio::select! {
-                // In this order: what is there already is not late.
+                // In this order: an event that has already arrived is not late.
                 biased;
                 came = &mut next => return Some(came),
                 () = &mut self.timer => {}
@@ -162,7 +165,7 @@ impl Silence {
     }
 }
 
-/// Reads what servers send behind the finish reason: usage, and the mark of the end.
+/// Reads the events that servers send after the finish reason: the usage, and the end marker.
 async fn epilogue(answer: &mut Answer, progress: &mut AnswerProgress) {
     while let Ok(Some(event)) = answer.next().await {
         match event {

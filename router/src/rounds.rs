@@ -1,7 +1,7 @@
-//! Work that comes round: each thing of a changing set again and again.
+//! Periodic work: runs an operation again and again for every key of a changing set.
 //!
-//! It knows nothing of the work. How many things are worked on at a time is bounded, so that a thousand of them are no burst,
-//! and no thing has two turns at a time.
+//! It does not know what the operation does. The number of concurrent runs is bounded, so that a thousand keys do not
+//! cause a burst, and a key never has two runs at the same time.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -15,16 +15,17 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// The most things that are worked on at a time.
+/// The maximum number of concurrent runs.
 const PARALLEL: usize = 16;
-/// How often it is looked what is due.
+/// How often the loop asks which keys are due.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Works until `stop`: `due` tells which things are due, and is asked every second; `work` is a turn of one.
+/// Runs until `stop` is cancelled. `due` returns the keys that are due and is called every second; `work` is one run
+/// for a key.
 ///
 /// # Cancel safety
 ///
-/// Dropped, it drops the turns that run.
+/// Dropping the future aborts the active runs.
 pub async fn run<K, F>(mut due: impl FnMut(Instant) -> Vec<K>, mut work: impl FnMut(K) -> F, stop: CancellationToken)
 where
     K: Clone + Eq + Hash,
@@ -49,7 +50,7 @@ where
             () = stop.cancelled() => return,
             () = sleep_until(look) => {}
             Some(ended) = turns.join_next_with_id() => {
-                // A turn that panics ends alone.
+                // A run that panics does not affect the others.
                 let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
                 if let Some(key) = running.remove(&id) {
                     held.remove(&key);
@@ -59,7 +60,7 @@ where
     }
 }
 
-/// When each thing's turn is, about one interval after the last.
+/// When each key is due next: about one interval after its last run.
 #[derive(Debug)]
 pub struct Rounds<K> {
     interval: Duration,
@@ -67,7 +68,7 @@ pub struct Rounds<K> {
 }
 
 impl<K: Clone + Eq + Hash> Rounds<K> {
-    /// Rounds that take so long, a fifth more or less by chance.
+    /// Creates a schedule with this interval, to which each run adds a random deviation of up to 20 percent.
     #[must_use]
     pub fn new(interval: Duration) -> Self {
         Self {
@@ -76,7 +77,8 @@ impl<K: Clone + Eq + Hash> Rounds<K> {
         }
     }
 
-    /// What is due of these things, each told once a round; a new one is due at once. `chance` is uniform from 0 to 1.
+    /// Returns those of `things` that are due and schedules their next run; a new key is due at once. `chance` returns
+    /// a uniform value from 0 to 1.
     pub fn due(&mut self, things: Vec<K>, now: Instant, mut chance: impl FnMut() -> f64) -> Vec<K> {
         let mut next = HashMap::with_capacity(things.len());
         let mut due = Vec::new();
@@ -107,12 +109,12 @@ mod tests {
     const INTERVAL: Duration = Duration::from_secs(10);
 
     #[test]
-    fn a_turn_comes_again_after_the_interval_a_fifth_more_or_less() {
+    fn a_key_is_due_again_after_the_interval_plus_or_minus_20_percent() {
         let now = Instant::now();
         for (chance, seconds) in [(0.0, 8), (0.5, 10), (1.0, 12)] {
             let mut rounds = Rounds::new(INTERVAL);
             let mut due = |at| rounds.due(vec!["a"], at, || chance);
-            assert_eq!(due(now), ["a"], "a new one is due at once");
+            assert_eq!(due(now), ["a"], "a new key is due at once");
             let next = now + Duration::from_secs(seconds);
             assert!(due(next - Duration::from_millis(1)).is_empty());
             assert_eq!(due(next + Duration::from_millis(1)), ["a"]);
@@ -120,18 +122,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_has_no_turn_and_what_comes_back_is_new() {
+    fn a_removed_key_is_not_due_and_a_key_that_returns_counts_as_new() {
         let now = Instant::now();
         let mut rounds = Rounds::new(INTERVAL);
         let mut due = |things: &[&'static str]| rounds.due(things.to_vec(), now, || 0.5);
         assert_eq!(due(&["a", "b"]), ["a", "b"]);
-        assert_eq!(due(&["a", "b", "c"]), ["c"], "the others have had their turn");
+        assert_eq!(due(&["a", "b", "c"]), ["c"], "the other keys have already run");
         assert!(due(&["a"]).is_empty());
         assert_eq!(due(&["a", "b"]), ["b"]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_thousand_things_have_their_turns_few_at_a_time() {
+    async fn a_thousand_keys_run_with_bounded_concurrency() {
         const COUNT: usize = 1000;
         let (turns, active, most) = <(Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
         let counted = (Arc::clone(&turns), Arc::clone(&most));
@@ -152,11 +154,11 @@ mod tests {
             .unwrap_err();
         let (turns, most) = (counted.0.load(Ordering::Relaxed), counted.1.load(Ordering::Relaxed));
         assert_eq!(most, PARALLEL);
-        assert!((5 * COUNT..=7 * COUNT).contains(&turns), "{turns} turns in a minute");
+        assert!((5 * COUNT..=7 * COUNT).contains(&turns), "{turns} runs in a minute");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_turn_that_takes_long_or_panics_is_alone() {
+    async fn a_slow_or_panicking_run_does_not_affect_other_keys() {
         let turns = Arc::<AtomicUsize>::default();
         let counted = Arc::clone(&turns);
         let work = move |is_slow: bool| {

@@ -1,8 +1,9 @@
-//! The router as a whole: [`assemble`] builds and connects all parts, [`RouterParts::supervise`] runs them to the end.
+//! The router as a whole: [`assemble`] builds and connects all parts, [`RouterParts::supervise`] runs them until
+//! shutdown.
 //!
-//! The end, in order: not serving in health; no new connections, and silent ones closed; calls that run finish within the
-//! drain time, and end with `SERVER_DRAINING` after it; what is open still is cut; the ready file goes; the subscription to
-//! the registry ends.
+//! The shutdown order: the health service reports not serving; the listener accepts no new connections and closes idle
+//! ones; running calls may finish within the drain time, and then end with `SERVER_DRAINING`; connections that are
+//! still open are cut; the ready file is removed; the subscription to the registry ends.
 
 use std::{sync::Arc, time::Duration};
 
@@ -39,44 +40,45 @@ const LIMITS: TransportLimits = TransportLimits {
     message_bytes: 4 * 1024 * 1024,
 };
 
-/// For dialling a model server: name, connection and TLS handshake together.
+/// Timeout for connecting to a model server: name resolution, TCP connection and TLS handshake together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// In health: whether a registry has confirmed the configuration, which may come from the snapshot file.
+/// Part name in the health service: serving once a registry has confirmed the configuration, which may come from the
+/// snapshot file.
 const CONFIG_FRESH: &str = "config-fresh";
 
 /// Why the router cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A port cannot be had.
+    /// A port cannot be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// TLS towards model servers cannot be set up.
-    #[error("set up TLS")]
+    /// TLS for connections to model servers cannot be set up.
+    #[error("could not set up TLS for connections to model servers")]
     Tls(#[source] rustls::Error),
 }
 
-/// The parts of a router, connected with each other. None of them runs yet.
+/// The parts of a router, connected to each other. None of them is running yet.
 #[derive(Debug)]
 pub struct RouterParts {
     services: Services,
     shutdown: Shutdown,
     subscription: Subscription,
     prober: Prober,
-    /// The addresses behind the names of model servers, looked up for the catalog in `current`.
+    /// Resolved addresses of the model servers' host names, for the catalog in `current`.
     names: Names,
     current: Arc<Current>,
-    /// The calls that run.
+    /// Tasks of the running calls.
     calls: TaskTracker,
 }
 
-/// Binds both ports, and builds all parts. A taken port fails before anything is done.
+/// Binds both ports and builds all parts. Binding comes first, so a taken port fails before anything else happens.
 ///
-/// `stop` ends what is assembled.
+/// Cancelling `stop` shuts the router down.
 ///
 /// # Errors
 ///
-/// [`StartError`] says which of them failed.
+/// [`StartError`] if a port cannot be bound or TLS cannot be set up.
 pub fn assemble(config: Config, stop: CancellationToken) -> Result<RouterParts, StartError> {
     let ports = Ports::bind(config.listen_addr, config.admin_addr, LIMITS)?;
     let names = Names::default();
@@ -151,15 +153,15 @@ pub fn assemble(config: Config, stop: CancellationToken) -> Result<RouterParts, 
 }
 
 impl RouterParts {
-    /// Runs all parts until they are stopped and have ended in order.
+    /// Runs all parts until `stop` is cancelled and the shutdown is complete.
     ///
     /// # Errors
     ///
-    /// [`ServeError`] when it cannot begin, or the transport fails for good.
+    /// [`ServeError`] if the services cannot start, or if the transport fails permanently.
     ///
     /// # Cancel safety
     ///
-    /// Dropped, it ends all at once.
+    /// Dropping the future stops all parts at once, without the shutdown order.
     pub async fn supervise(self) -> Result<(), ServeError> {
         let Self {
             services,
@@ -172,11 +174,12 @@ impl RouterParts {
         } = self;
         let following_stop = CancellationToken::new();
         let mut following = JoinSet::new();
-        // Best effort: without it the last catalog stays in use, as it does while the registry is away.
+        // Best effort: without the subscription the last catalog stays in use, as it does while the registry is
+        // unreachable.
         following.spawn(subscription.run(following_stop.clone()));
-        // Best effort too: without it servers are dialled by their names alone.
+        // Best effort too: without resolved addresses, servers are dialled by host name.
         following.spawn(names.follow(current, following_stop.clone()));
-        // Best effort as well: calls tell more of a server than probes.
+        // Best effort as well: calls provide more evidence about a server's health than probes do.
         following.spawn(prober.run(shutdown.stop.clone()));
         let served = serve::serve(services, shutdown).await;
 

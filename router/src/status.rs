@@ -1,4 +1,4 @@
-//! The router's own errors as they go to callers: the only place that picks a reason.
+//! Converts the router's errors to gRPC failures: the only module of the router that picks reasons.
 #![warn(clippy::wildcard_enum_match_arm)]
 
 use std::time::Duration;
@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// When to repeat a call if nothing says how long the problem lasts.
+/// Retry delay sent to the caller if nothing says how long the problem will last.
 const RETRY: Duration = Duration::from_secs(1);
 
 impl From<CallFailure> for Failure {
@@ -58,7 +58,7 @@ impl From<CallFailure> for Failure {
     }
 }
 
-/// No model server was called.
+/// Failure of a call for which no model server was called.
 fn refused(refusal: &CallRefusal, context: &CallContext) -> Failure {
     let message = refusal.to_string();
     match refusal {
@@ -83,7 +83,7 @@ fn refused(refusal: &CallRefusal, context: &CallContext) -> Failure {
     }
 }
 
-/// The call was stopped by something other than the model server.
+/// Failure of a call that was stopped by something other than the model server.
 fn interrupted(interruption: Interruption, is_partial: bool) -> Failure {
     let message = interruption.to_string();
     match interruption {
@@ -97,7 +97,7 @@ fn interrupted(interruption: Interruption, is_partial: bool) -> Failure {
     }
 }
 
-/// Only a call of which nothing was sent is worth repeating.
+/// Adds a retry delay, unless part of the answer was already sent: such a call is not worth repeating.
 fn may_retry(failure: Failure, delay: Duration, is_partial: bool) -> Failure {
     if is_partial {
         failure
@@ -106,7 +106,7 @@ fn may_retry(failure: Failure, delay: Duration, is_partial: bool) -> Failure {
     }
 }
 
-/// No model can be selected.
+/// Failure of a call for which no model can be selected.
 fn unresolved(error: &ResolveError, context: &CallContext) -> Failure {
     let message = error.to_string();
     let feature_off = |reason, feature: &FeatureName| {
@@ -132,7 +132,7 @@ fn unresolved(error: &ResolveError, context: &CallContext) -> Failure {
     }
 }
 
-/// A model that cannot be called.
+/// Failure of a call whose model cannot be called.
 fn unusable(why: Unusable, model: &ModelName, message: String) -> Failure {
     let off = |reason| Failure::new(reason, message.clone()).with_precondition(model.to_string(), message.clone());
     match why {
@@ -142,7 +142,7 @@ fn unusable(why: Unusable, model: &ModelName, message: String) -> Failure {
     }
 }
 
-/// The models that were considered, as a detail of our own.
+/// Packs the considered models into a status detail of the type `Candidates`.
 fn candidates(considered: Vec<Considered>) -> Any {
     let candidates = considered.into_iter().map(Into::into).collect();
     Any {
@@ -151,7 +151,7 @@ fn candidates(considered: Vec<Considered>) -> Any {
     }
 }
 
-/// The model server failed, or rejected the request; only in the second case is the caller at fault.
+/// Failure of a call whose model server failed or rejected the request. Only a rejected request is the caller's fault.
 fn upstream(error: &UpstreamError, input_field: &'static str, is_partial: bool) -> Failure {
     let fault = error.fault();
     let failure = if let UpstreamError::Rejected { rejection, .. } = error {

@@ -1,4 +1,4 @@
-//! What the router shows beside its calls to models: the configuration in use as metrics, and what access lines say.
+//! Metrics of the configuration in use, and the facts that calls add to their access log lines.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::{
     upstream::dialect::{FinishReason, Usage},
 };
 
-/// Shows the configuration in use.
+/// Registers the metrics of the configuration in use.
 pub fn register_current(current: &Arc<Current>, registry: &mut Registry) {
     let shown = Arc::clone(current);
     read_gauge(
@@ -24,14 +24,14 @@ pub fn register_current(current: &Arc<Current>, registry: &mut Registry) {
     read_gauge(
         registry,
         "config_age_seconds",
-        "How long ago the registry was heard last",
+        "Seconds since the last message from the registry",
         move || shown.age().map(|age| age.as_secs_f64()),
     );
     let shown = Arc::clone(current);
     read_gauge(
         registry,
         "config_held_items",
-        "Resources whose newest version is not in use",
+        "Number of resources whose newest version is not in use",
         move || i64::try_from(shown.held()).ok().map(number),
     );
 }
@@ -41,7 +41,7 @@ const fn number(number: i64) -> f64 {
     number as f64
 }
 
-/// Who answers, for the access line.
+/// Adds the feature, the selected model and the number of attempts to the access line.
 pub fn note_selected(notes: &Notes, selected: &Selected) {
     notes.add(|facts| {
         facts.feature = Some(selected.feature.to_string());
@@ -50,7 +50,7 @@ pub fn note_selected(notes: &Notes, selected: &Selected) {
     });
 }
 
-/// How an answer ended well, for the access line.
+/// Adds the finish reason and the token counts of a completed answer to the access line.
 pub fn note_completion(notes: &Notes, finish: FinishReason, usage: Option<Usage>) {
     let count = |count: Option<i32>| count.and_then(|count| u64::try_from(count).ok());
     notes.add(|facts| {
@@ -66,7 +66,7 @@ pub fn note_completion(notes: &Notes, finish: FinishReason, usage: Option<Usage>
     });
 }
 
-/// What a call was about that failed, for the access line.
+/// Adds the feature, the model and the number of attempts of a failed call to the access line.
 pub fn note_failure(notes: &Notes, failure: &CallFailure) {
     let context = &failure.context;
     notes.add(|facts| {

@@ -1,13 +1,13 @@
-//! Which pieces of an answer may go out as one. Pure.
+//! Decides which neighbouring pieces of an answer may be merged into one. Pure.
 //!
-//! Where one piece ends and the next begins has no meaning to callers; the order between kinds has.
+//! Callers attach no meaning to the borders between pieces, but they do to the order of pieces of different kinds.
 
 use crate::upstream::dialect::AnswerDelta;
 
-/// The most bytes that pieces are put together to. A piece that is larger by itself stays as it is.
+/// The maximum size in bytes of a merged piece. A single piece that is larger stays whole.
 pub const MERGED_BYTES_MAX: usize = 64 * 1024;
 
-/// The bytes that a piece brings.
+/// Returns the number of content bytes in a piece.
 #[must_use]
 pub fn bytes(delta: &AnswerDelta) -> usize {
     match delta {
@@ -17,11 +17,12 @@ pub fn bytes(delta: &AnswerDelta) -> usize {
     }
 }
 
-/// Appends a piece to the one before it; gives it back where the two do not belong together.
+/// Appends a piece to the one before it, or returns it if the two must stay apart.
 ///
 /// # Errors
 ///
-/// `next` itself: it is of another kind, begins a call, is a signature, or would make the piece too large.
+/// `next` itself, if it is of another kind, begins a tool call, is a signature, or would make the merged piece too
+/// large.
 pub fn join(last: &mut AnswerDelta, next: AnswerDelta) -> Result<(), AnswerDelta> {
     if bytes(last) + bytes(&next) > MERGED_BYTES_MAX {
         return Err(next);
@@ -70,7 +71,7 @@ pub(super) mod tests {
         ]
     }
 
-    /// The answer without its borders: each character with the kind that it belongs to; ids, names and
+    /// The answer without the borders between pieces: each character with the kind of its piece; ids, names and
     /// signatures stay whole.
     pub(in crate::relay) fn borderless(deltas: &[AnswerDelta]) -> Vec<String> {
         let mut all = Vec::new();
@@ -97,7 +98,7 @@ pub(super) mod tests {
 
     proptest! {
         #[test]
-        fn any_merging_concatenates_to_the_same(
+        fn merging_any_pieces_keeps_the_content_and_its_order(
             deltas in prop::collection::vec(any_delta(), 0..24),
             merges in prop::collection::vec(any::<bool>(), 24),
         ) {
@@ -114,7 +115,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn pieces_grow_to_their_limit_and_no_further() {
+    fn a_merged_piece_never_exceeds_the_maximum_size() {
         let text = |length| AnswerDelta::Text(Text::from("x".repeat(length)));
         let mut last = text(MERGED_BYTES_MAX - 1);
         assert_eq!(join(&mut last, text(1)), Ok(()));

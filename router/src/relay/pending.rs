@@ -1,10 +1,12 @@
-//! What of an answer waits for its caller: so much that most whole answers fit, and no more.
+//! The buffer between a model and its caller: large enough for most whole answers, with a fixed upper bound.
 //!
-//! The model's server is read eagerly into it, so that a slow caller does not hold a place on the GPU. While the caller
-//! keeps up each piece goes out by itself; behind a caller that does not, neighbours of one kind grow together.
+//! The router reads eagerly from the model server into the buffer, so that a slow caller does not occupy the model.
+//! While the caller keeps up, each piece is sent separately; if the caller falls behind, neighbouring pieces of one
+//! kind are merged.
 //!
-//! The one hard idea: the memory of all answers has a bound of its own, and a stream whose caller has taken everything may
-//! go on whatever the others hold. So slow callers cannot stop quick ones, and nobody waits for anybody but his own caller.
+//! The one hard idea: all buffers together have a memory bound of their own, but a stream with an empty buffer may
+//! always add one piece, whatever the other streams hold. So a slow caller cannot block a quick one, and a stream waits
+//! only for its own caller.
 
 use std::{
     collections::VecDeque,
@@ -22,17 +24,18 @@ use tokio::{sync::Notify, time::timeout};
 use super::coalesce;
 use crate::upstream::dialect::AnswerDelta;
 
-/// A caller with fewer pieces than this before it keeps up: about as many come with one read of the network.
+/// A caller keeps up if fewer pieces than this are pending: one read from the network delivers about as many.
 const KEEPS_UP: usize = 32;
-/// What a piece costs beside its bytes, so that tiny ones cannot fill the memory.
+/// Fixed cost in bytes that is charged for each piece in addition to its content, so that tiny pieces cannot fill the
+/// memory.
 const PIECE_COST: usize = 256;
 
-/// How many bytes wait for callers.
+/// Upper bounds for the bytes of pending pieces.
 #[derive(Debug, Clone, Copy)]
 pub struct PendingLimits {
-    /// Of one answer.
+    /// For one answer.
     pub stream: usize,
-    /// Of all answers of the process.
+    /// For all answers of the process.
     pub process: usize,
 }
 
@@ -45,16 +48,16 @@ impl Default for PendingLimits {
     }
 }
 
-/// Why a piece was not taken over.
+/// Why a piece could not be added to the buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PendingError {
-    /// The caller is gone.
+    /// The caller cancelled the call or disconnected.
     Gone,
-    /// The caller took nothing for this long.
+    /// The caller read nothing for this long.
     TooSlow(Duration),
 }
 
-/// The memory of all answers that wait.
+/// Accounts for the memory of all pending pieces in the process.
 #[derive(Debug, Clone)]
 pub struct Pool {
     limits: PendingLimits,
@@ -62,7 +65,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool in which nothing waits.
+    /// Creates a pool that holds nothing.
     #[must_use]
     pub fn new(limits: PendingLimits) -> Self {
         Self {
@@ -71,7 +74,7 @@ impl Pool {
         }
     }
 
-    /// The two ends of one answer.
+    /// Creates a buffer for one answer and returns its two ends.
     #[must_use]
     pub fn answer(&self) -> (Sender, Receiver) {
         let shared = Arc::new(SharedBuffer {
@@ -100,11 +103,11 @@ impl Pool {
 struct SharedBuffer {
     pool: Pool,
     queue: Mutex<Queue>,
-    /// There is something to take, or nothing will come.
+    /// Signals that a piece is pending, or that no more pieces will come.
     readable: Notify,
-    /// Something was taken.
+    /// Signals that the caller has taken a piece.
     taken: Notify,
-    /// The caller is gone.
+    /// Signals that the caller is gone.
     gone: Notify,
 }
 
@@ -112,15 +115,15 @@ struct SharedBuffer {
 struct Queue {
     pieces: VecDeque<PendingPiece>,
     charged: usize,
-    /// Nothing will come.
+    /// Whether the sender was dropped: no more pieces will come.
     is_ended: bool,
-    /// Nobody will take anything.
+    /// Whether the receiver was dropped: no more pieces will be taken.
     is_gone: bool,
 }
 
 struct PendingPiece {
     delta: AnswerDelta,
-    /// How many events of the model are in it.
+    /// Number of model events that were merged into the piece.
     events: u64,
     charged: usize,
 }
@@ -137,7 +140,7 @@ impl SharedBuffer {
         queue.pieces.clear();
     }
 
-    /// Takes a piece over, or gives it back where there is no room now.
+    /// Adds a piece, or returns it if there is no room at the moment. The flag is true if the caller is gone.
     fn offer(&self, delta: AnswerDelta) -> Result<(), (AnswerDelta, bool)> {
         let mut queue = self.queue();
         if queue.is_gone {
@@ -186,12 +189,12 @@ impl fmt::Debug for SharedBuffer {
     }
 }
 
-/// The model's end of an answer. Dropped, nothing more comes.
+/// The model's end of a buffer. Dropping it ends the answer: no more pieces come.
 #[derive(Debug)]
 pub struct Sender(Arc<SharedBuffer>);
 
 impl Sender {
-    /// Hands a piece over, and waits for room as long as the caller takes something within `patience`.
+    /// Adds a piece. If there is no room, waits for it, as long as the caller takes at least one piece per `patience`.
     ///
     /// # Errors
     ///
@@ -199,7 +202,7 @@ impl Sender {
     ///
     /// # Cancel safety
     ///
-    /// The piece is lost unless it was handed over.
+    /// If the future is dropped before it completes, the piece is lost.
     pub async fn push(&self, delta: AnswerDelta, patience: Duration) -> Result<(), PendingError> {
         let mut offered = self.0.offer(delta);
         loop {
@@ -214,11 +217,11 @@ impl Sender {
         }
     }
 
-    /// Waits until the caller has taken everything, as long as it takes something within `patience`.
+    /// Waits until the caller has taken every piece, as long as it takes at least one piece per `patience`.
     ///
     /// # Errors
     ///
-    /// [`PendingError`].
+    /// [`PendingError`] if the caller is gone or too slow.
     ///
     /// # Cancel safety
     ///
@@ -249,7 +252,7 @@ impl Sender {
         }
     }
 
-    /// Throws away what waits: nobody takes it in time.
+    /// Discards the pending pieces, because the caller does not take them in time.
     pub fn discard(&self) {
         self.0.clear();
     }
@@ -268,12 +271,12 @@ impl Drop for Sender {
     }
 }
 
-/// The caller's end of an answer. Dropped, the caller is gone.
+/// The caller's end of a buffer. Dropping it means that the caller is gone.
 #[derive(Debug)]
 pub struct Receiver(Arc<SharedBuffer>);
 
 impl Receiver {
-    /// The next piece, and how many events of the model are in it. `None`: nothing more comes.
+    /// Returns the next piece and the number of model events in it. `None`: no more pieces will come.
     ///
     /// # Cancel safety
     ///

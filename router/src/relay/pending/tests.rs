@@ -1,4 +1,4 @@
-//! What the buffer between model and caller promises.
+//! Tests of what the buffer between a model and its caller guarantees.
 
 use proptest::prelude::*;
 use tokio::time::Instant;
@@ -10,7 +10,7 @@ use super::{
 use crate::prompt::Text;
 
 const PATIENCE: Duration = Duration::from_secs(30);
-/// For what must not happen.
+/// Short enough to wait for a timeout in a test.
 const SHORT: Duration = Duration::from_millis(20);
 
 fn text(text: &str) -> AnswerDelta {
@@ -41,7 +41,7 @@ async fn a_caller_that_keeps_up_gets_every_piece_by_itself() {
 }
 
 #[tokio::test]
-async fn behind_a_caller_that_does_not_keep_up_pieces_grow_together() {
+async fn pieces_are_merged_if_the_caller_does_not_keep_up() {
     let (sender, mut receiver) = Pool::new(PendingLimits::default()).answer();
     for _ in 0..10_000 {
         sender.push(text("x"), PATIENCE).await.unwrap();
@@ -56,7 +56,7 @@ async fn behind_a_caller_that_does_not_keep_up_pieces_grow_together() {
 }
 
 #[tokio::test]
-async fn a_full_stream_waits_for_its_caller_and_gives_up_without_progress() {
+async fn a_full_stream_waits_for_its_caller_and_fails_without_progress() {
     let (sender, mut receiver) = pool(2 * (PIECE_COST + 1), usize::MAX).answer();
     sender.push(text("a"), PATIENCE).await.unwrap();
     sender.push(text("b"), PATIENCE).await.unwrap();
@@ -71,7 +71,7 @@ async fn a_full_stream_waits_for_its_caller_and_gives_up_without_progress() {
 }
 
 #[tokio::test]
-async fn slow_callers_do_not_stop_quick_ones() {
+async fn slow_callers_do_not_block_quick_ones() {
     let pool = pool(usize::MAX, PIECE_COST + 1);
     let (slow, _unread) = pool.answer();
     slow.push(text("a"), PATIENCE).await.unwrap();
@@ -86,14 +86,14 @@ async fn slow_callers_do_not_stop_quick_ones() {
 }
 
 #[tokio::test]
-async fn a_piece_larger_than_all_room_passes_by_itself() {
+async fn a_piece_larger_than_the_whole_buffer_is_still_sent() {
     let (sender, mut receiver) = pool(1, 1).answer();
     sender.push(text("large"), PATIENCE).await.unwrap();
     assert_eq!(receiver.recv().await, Some((text("large"), 1)));
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_is_noticed_and_its_memory_freed() {
+async fn when_the_caller_leaves_the_sender_is_notified_and_the_memory_freed() {
     let pool = Pool::new(PendingLimits::default());
     let (sender, receiver) = pool.answer();
     sender.push(text("a"), PATIENCE).await.unwrap();
@@ -105,7 +105,7 @@ async fn a_caller_that_goes_is_noticed_and_its_memory_freed() {
 }
 
 #[tokio::test]
-async fn what_is_discarded_frees_its_memory_and_never_comes() {
+async fn discarded_pieces_free_their_memory_and_are_never_received() {
     let pool = Pool::new(PendingLimits::default());
     let (sender, mut receiver) = pool.answer();
     sender.push(text("a"), PATIENCE).await.unwrap();
@@ -116,9 +116,9 @@ async fn what_is_discarded_frees_its_memory_and_never_comes() {
 }
 
 proptest! {
-    /// Reads and writes in any order: what comes out is what went in, within the bounds, and no memory is lost.
+    /// Reads and writes in any order: the output equals the input, stays within the bounds, and all memory is released.
     #[test]
-    fn any_pace_of_the_caller_gives_the_same_answer(
+    fn the_answer_is_the_same_at_any_pace_of_the_caller(
         deltas in prop::collection::vec(any_delta(), 0..200),
         takes in prop::collection::vec(prop::bool::weighted(0.2), 200),
     ) {
