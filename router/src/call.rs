@@ -1,12 +1,13 @@
 //! One inference call, from admission to its end.
 //!
-//! It reads as the list in the design: admit, resolve, walk from model to model (place, endpoint, render, call), relay,
-//! finish. What is decided with lies in rooms beside it.
+//! A call passes through these steps: admit, resolve, walk through the candidate models (render the prompt, wait for a
+//! place, choose a server, call it), relay, finish. The rules behind these decisions are in other modules, such as
+//! `catalog`, `permits` and `endpoints`.
 //!
-//! The one hard idea: the transport polls a response only while the caller reads. So each call has a task of its own, which
-//! holds the deadline and the connection to the model; the caller's side only takes from a buffer. When the caller goes, the
-//! buffer closes, and the task drops the connection. Once the buffer has all, the model is free, and the task only waits for
-//! the caller.
+//! The one hard idea: the transport polls a response only while the caller reads. So each streamed call has a task of
+//! its own, which enforces the deadline and owns the connection to the model; the caller's side only reads from a
+//! buffer. When the caller goes away, the buffer closes, and the task drops the connection. Once the buffer holds the
+//! whole answer, the model is free, and the task only waits for the caller to read it.
 
 mod affinity;
 mod answering;
@@ -67,7 +68,8 @@ pub struct Calls {
 }
 
 impl Calls {
-    /// Calls that select from `current`, run as tasks of `tasks`, and end when `drain` is cancelled.
+    /// Creates the calls of a router: they select their model from the catalog in `current`, run as tasks of `tasks`,
+    /// and end when `drain` is cancelled.
     #[must_use]
     pub fn new(
         current: Arc<Current>,
@@ -87,31 +89,32 @@ impl Calls {
         }
     }
 
-    /// The catalog in use.
+    /// Returns the holder of the catalog in use.
     #[must_use]
     pub fn current(&self) -> &Current {
         &self.current
     }
 
-    /// The calls of each feature.
+    /// Returns the counts of the running calls of each feature.
     #[must_use]
     pub const fn quotas(&self) -> &Quotas {
         &self.quotas
     }
 
-    /// What is known of the models.
+    /// Returns the run-time state of the models.
     #[must_use]
     pub const fn models(&self) -> &LiveModels {
         self.upstream.models()
     }
 
-    /// How many calls run.
+    /// Returns the number of running calls.
     #[must_use]
     pub fn active(&self) -> usize {
         self.tasks.len()
     }
 
-    /// Makes a call for `scope`, up to the first token. `timeout` is what is allowed for the whole of it.
+    /// Makes a call for `scope` and returns once its first token has arrived. `timeout` is the time that the caller
+    /// allows for the whole call. `None`: the caller sets no limit.
     ///
     /// # Errors
     ///
@@ -119,7 +122,7 @@ impl Calls {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future stops the model.
+    /// Dropping the future cancels the call and closes the connection to the model server.
     pub async fn stream(
         &self,
         request: Request,
@@ -152,10 +155,10 @@ impl Calls {
                 Span::current()
             },
         };
-        // Its end matters to this call alone, and the caller's side tells it even when the task panics.
+        // The task is not awaited here: the caller's side gets its result, and an error even if the task panics.
         self.tasks.spawn(run.finish(context.clone(), audience, end));
 
-        // The caller is told nothing before the first token, so that every failure until then is a plain status.
+        // Nothing is sent to the caller before the first token, so that every failure until then is a plain status.
         let Ok(selected) = begun.await else {
             return Err(match ended.await {
                 Ok(Err(failure)) => failure,
@@ -165,7 +168,8 @@ impl Calls {
         Answering::begin(selected, context, deltas, ended).await
     }
 
-    /// All that is decided before any model is called; `context` tells how far it came.
+    /// Makes all decisions that come before the first attempt. It fills in `context` as far as it gets, also if it
+    /// fails.
     fn admit(
         &self,
         request: Request,
@@ -179,7 +183,7 @@ impl Calls {
             return Err(Interruption::Draining.into());
         }
         let budget = deadline::budget(timeout, self.limits.total).map_err(CallRefusal::from)?;
-        // One catalog serves the call to its end, whatever is swapped in meanwhile.
+        // The call uses this catalog to its end, even if another one is put in use meanwhile.
         let catalog = self.current.load().ok_or(CallRefusal::ConfigNotLoaded)?;
         context.revision = Some(catalog.cursor.revision);
         context.config_age = self.current.age();
@@ -202,7 +206,7 @@ impl Calls {
     }
 }
 
-/// What a model's own time limit for the whole call cuts off.
+/// Runs `work` until `deadline`, the model's own time limit for the whole call.
 async fn within<T>(deadline: Instant, work: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
     timeout_at(deadline, work)
         .await

@@ -1,4 +1,5 @@
-//! What keeps calls together that share a beginning, so that a server which has read it once need not read it again: pure.
+//! Computes a call's affinity key. Calls that begin with the same text share a key and prefer one server, which need
+//! not process that text again. Pure.
 
 use xxhash_rust::xxh3::Xxh3;
 
@@ -7,9 +8,11 @@ use crate::{
     prompt::{Input, Message, Request},
 };
 
-/// The caller's own key. Else, for a chat that has an answer in it, its user and its beginning up to the first of the
-/// user's messages; for infill, its user and the file. Never a system prompt alone: it is the same for all, and would send
-/// all to one server.
+/// Returns the affinity key of a call. `None`: no server is preferred.
+///
+/// A key that the caller gave is used first. Otherwise, the key of a chat that contains an answer is made from its user
+/// and its messages up to the first one of the user; that of infill from its user and the file name. A system prompt
+/// alone gives no key: it is the same for all users, and would send all calls to one server.
 pub(super) fn key(request: &Request, scope: &Scope<'_>) -> Option<u64> {
     let user = scope.global_user_id.or(scope.user_id);
     match (&request.affinity_key, &request.input) {
@@ -40,7 +43,7 @@ fn text(message: &Message) -> &str {
 fn hash<'a>(parts: impl IntoIterator<Item = &'a str>) -> u64 {
     let mut hash = Xxh3::new();
     for part in parts {
-        // The length first, so that no two lists of parts are the same bytes.
+        // The length comes first, so that two different lists of parts never give the same bytes.
         hash.update(&part.len().to_le_bytes());
         hash.update(part.as_bytes());
     }
@@ -99,21 +102,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_the_same_for_all_is_no_key() {
+    fn input_that_is_not_specific_to_a_user_or_was_not_processed_yet_gives_no_key() {
         assert_eq!(
             of(chat("s", "q", false, ""), None, Some("u")),
             None,
-            "nothing was read yet"
+            "no server has processed this chat yet"
         );
         let unasked = vec![Message::System(said("s")), Message::Assistant(Turn::default())];
         assert_eq!(of(Input::Chat(unasked), None, Some("u")), None, "a system prompt alone");
-        assert_eq!(of(infill("README.md"), None, None), None, "anybody's file");
+        assert_eq!(of(infill("README.md"), None, None), None, "the user is unknown");
         assert_eq!(of(infill(""), None, Some("u")), None);
         assert_eq!(of(Input::Prompt(said("p")), None, Some("u")), None);
     }
 
     #[test]
-    fn a_file_and_the_callers_own_key_are_keys() {
+    fn a_users_file_or_the_callers_own_key_gives_a_key() {
         let file = of(infill("a.rs"), None, Some("u"));
         assert!(file.is_some());
         assert_ne!(file, of(infill("b.rs"), None, Some("u")));

@@ -1,4 +1,4 @@
-//! An answer on its way to the caller, as the caller's side sees it.
+//! The caller's side of a streamed call.
 
 use tokio::sync::oneshot;
 
@@ -8,21 +8,21 @@ use crate::{
     upstream::dialect::{AnswerDelta, FinishReason, Usage},
 };
 
-/// How an answer ended that is complete.
+/// How a complete answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Completion {
-    /// Why it ended.
+    /// Why the answer ended.
     pub finish: FinishReason,
-    /// What it cost. `None`: the server did not say.
+    /// Token counts. `None`: the server reported none.
     pub usage: Option<Usage>,
 }
 
-/// An answer that has begun. Dropping it stops the model.
+/// A streamed answer that has begun. Dropping it cancels the call and closes the connection to the model server.
 #[derive(Debug)]
 pub struct Answering {
     selected: Selected,
     context: CallContext,
-    /// The piece that was waited for, with the number of its events.
+    /// The first piece, with the number of model events in it. `None`: already taken, or the answer has no pieces.
     first: Option<(AnswerDelta, u64)>,
     deltas: Receiver,
     taken: u64,
@@ -31,11 +31,12 @@ pub struct Answering {
 }
 
 impl Answering {
-    /// The answer that `selected` has begun: `deltas` are its pieces, and `ended` tells how it ends.
+    /// Waits for the first piece of the answer of `selected`. `deltas` yields the pieces; `ended` yields the call's
+    /// result.
     ///
     /// # Errors
     ///
-    /// [`CallFailure`] when it has ended without a piece, and not as it should.
+    /// [`CallFailure`] if the call failed before its first piece.
     pub(super) async fn begin(
         selected: Selected,
         context: CallContext,
@@ -57,7 +58,7 @@ impl Answering {
         Ok(answering)
     }
 
-    /// The next piece. `None`: only the end is left.
+    /// Returns the next piece. `None`: no pieces are left, and [`Self::end`] returns the result.
     ///
     /// # Cancel safety
     ///
@@ -71,11 +72,11 @@ impl Answering {
         Some(delta)
     }
 
-    /// How the answer ended. To be asked when no piece is left, and not again after an error.
+    /// Returns how the answer ended. Call this when no piece is left, and not again after an error.
     ///
     /// # Errors
     ///
-    /// [`CallFailure`] when it is not whole.
+    /// [`CallFailure`] if the answer is not complete.
     ///
     /// # Cancel safety
     ///
@@ -85,12 +86,12 @@ impl Answering {
             return Ok(completion);
         }
         let completion = match (&mut self.ended).await {
-            // What was handed over and not taken is not sent.
+            // Pieces that are still in the buffer were not sent: only those that were taken count.
             Ok(result) => result.map_err(|failure| CallFailure {
                 sent: self.taken,
                 ..failure
             })?,
-            // Only a panic leaves a call without an end.
+            // The task drops the sender without a result only if it panics.
             Err(_gone) => {
                 return Err(CallFailure {
                     error: CallError::Internal,
@@ -103,7 +104,7 @@ impl Answering {
         Ok(completion)
     }
 
-    /// Who answers.
+    /// Returns the model and server that answer.
     #[must_use]
     pub const fn selected(&self) -> &Selected {
         &self.selected

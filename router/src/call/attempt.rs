@@ -1,8 +1,8 @@
-//! One attempt to have a server answer, and all that must be told about it.
+//! One attempt to get an answer from a server, and the reports of its result.
 //!
-//! An attempt is told about in four places: the metrics, its span, the health of its server, and the model's credential. It
-//! ends exactly once: [`Attempt::end`] and [`Attempt::fail`] consume it, and dropping it means that it was abandoned, which
-//! says nothing about the server.
+//! The result is reported in four places: the metrics, the attempt's span, the health of its server, and the state of
+//! the model's credential. An attempt ends exactly once: [`Attempt::end`] and [`Attempt::fail`] consume it. An attempt
+//! that is dropped instead was abandoned, which says nothing about the server.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,44 +21,44 @@ use crate::{
     },
 };
 
-/// An attempt on its way.
+/// An attempt in progress.
 #[derive(Debug)]
 pub(super) struct Attempt<'a> {
-    /// Who is called, and why. The caller learns it when the attempt answers.
+    /// The model and server that are called, and why. Sent to the caller when the attempt answers.
     pub(super) selected: Selected,
-    /// What is sent.
+    /// The encoded request.
     pub(super) post: Arc<Post>,
-    /// How long it may take.
+    /// Time limits of the attempt.
     pub(super) limits: AttemptLimits,
     request_id: &'a RequestId,
     watch: AttemptWatch,
     in_flight: InFlight,
 }
 
-/// How long an attempt may take.
+/// Time limits of an attempt.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AttemptLimits {
-    /// From the beginning to the first token. A whole answer has no such limit.
+    /// From the beginning to the first token. Not used for a whole answer, which has no such limit.
     pub(super) first_token: Duration,
-    /// Whether that is less than the model allows.
+    /// Whether `first_token` is shorter than the model allows.
     pub(super) is_hurried: bool,
-    /// Between two events.
+    /// Between two events of a stream.
     pub(super) idle: Duration,
-    /// When the call must be over on this model.
+    /// When the call must be finished on this model.
     pub(super) deadline: Instant,
 }
 
-/// An attempt that has failed. Everyone but the walk knows.
+/// An attempt that has failed. The failure is reported everywhere except to the walk.
 #[derive(Debug)]
 pub(super) struct FailedAttempt {
-    /// Who was called.
+    /// The model and server that were called.
     pub(super) selected: Selected,
-    /// Why it failed.
+    /// Why the attempt failed.
     pub(super) error: CallError,
 }
 
 impl<'a> Attempt<'a> {
-    /// Begins an attempt of the call `request_id`, which is one of `calls`.
+    /// Begins an attempt for the call `request_id`.
     pub(super) fn begin(
         calls: &Calls,
         request_id: &'a RequestId,
@@ -79,7 +79,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Where it goes.
+    /// Returns the address, credential and limits with which the request is sent.
     pub(super) fn outgoing(&self) -> Outgoing<'_> {
         let Selected { model, endpoint, .. } = &self.selected;
         Outgoing {
@@ -93,29 +93,30 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// The span that the attempt's work belongs to.
+    /// Returns the span that covers the attempt's work.
     pub(super) fn span(&self) -> Span {
         self.watch.span()
     }
 
-    /// The first token of a stream has come.
+    /// Records that the first token of a stream has arrived.
     pub(super) fn first_token(&mut self) {
         self.watch.first_token();
         self.in_flight.first_token();
     }
 
-    /// The answer has been read to its end. Returns who gave it.
+    /// Records that the answer was read to its end. Returns the model and server that gave it.
     pub(super) fn end(mut self) -> Selected {
         self.watch.ended(None::<AttemptOutcome>);
         self.in_flight.judge(Verdict::Answered);
         self.selected
     }
 
-    /// The attempt has failed, or the call has ended before the answer did.
+    /// Records that the attempt failed, or that the call ended before the answer did.
     pub(super) fn fail(mut self, error: CallError) -> Box<FailedAttempt> {
         self.watch.ended(Some(&error));
         let verdict = match &error {
-            // The caller's deadline, or the time kept for others, gave the server less time than its model allows.
+            // The server had less time than its model allows: the caller's deadline was near, or time was kept for
+            // other attempts.
             CallError::Upstream(UpstreamError::FirstTokenTimeout(_)) if self.limits.is_hurried => Some(Verdict::Late),
             CallError::Upstream(error) => error.verdict(),
             CallError::Refused(_) | CallError::Interrupted(_) | CallError::Internal => None,

@@ -8,21 +8,21 @@ use switchboard::{
 use super::failure::{CallError, CallRefusal};
 use crate::catalog::{Candidate, Unusable};
 
-/// A model that was considered.
+/// A model that was considered for a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Considered {
     /// The model.
     pub model: ModelName,
     /// The feature whose setting names it.
     pub source_feature: &'static FeatureName,
-    /// The rule that names it.
+    /// The rule that names it. `None`: the feature names it, as its model or as a fallback.
     pub rule: Option<RuleId>,
-    /// What became of it.
+    /// What happened to it.
     pub outcome: Outcome,
 }
 
 impl Considered {
-    /// A candidate and what became of it.
+    /// Creates the record of a candidate and its outcome.
     #[must_use]
     pub fn new(candidate: &Candidate<'_>, source_feature: &'static FeatureName, outcome: Outcome) -> Self {
         Self {
@@ -34,26 +34,26 @@ impl Considered {
     }
 }
 
-/// What became of a candidate.
+/// What happened to a candidate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// It answers.
     Chosen,
-    /// It could answer, and is not needed.
+    /// It could answer, but is not needed.
     Standby,
-    /// Its rule does not decide.
+    /// Its rule does not decide this call.
     RuleNotMatched,
-    /// It was taken out of selection.
+    /// It is disabled.
     Disabled,
-    /// Its API token was dropped.
+    /// Its API token was dropped, and no other was set.
     CredentialMissing,
-    /// Its servers take no calls for now.
+    /// Its servers take no calls at the moment.
     Ejected,
     /// It has no place for another call.
     Full,
-    /// It cannot take the call or failed it, for this reason.
+    /// It cannot take the call, or an attempt failed. The text says why.
     Failed(String),
-    /// There is no usable version of it here yet.
+    /// This router has no usable version of it yet.
     NotReady,
 }
 

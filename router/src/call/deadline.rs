@@ -4,20 +4,20 @@ use std::time::Duration;
 
 use switchboard::service::deadline::less_margin;
 
-/// With less than this left a call is not begun.
+/// The minimum time that a call needs: with less time left it is not begun.
 pub const BUDGET_MIN: Duration = Duration::from_millis(100);
 
-/// Too little time is left to try.
+/// Too little time is left to begin a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("less than {} ms are left of the deadline", BUDGET_MIN.as_millis())]
+#[error("the deadline leaves less than {} ms for the call", BUDGET_MIN.as_millis())]
 pub struct TooShort;
 
-/// What a call may take of its caller's `timeout`, at most `total`: less a margin, so that our own status arrives before
-/// the caller's timer fires.
+/// Returns how long a call may take: its caller's `timeout` minus a margin, and at most `total`. The margin lets the
+/// router's own status arrive before the caller's timer fires.
 ///
 /// # Errors
 ///
-/// [`TooShort`] when less than 100 ms would be left.
+/// [`TooShort`] if less than 100 ms would be left.
 pub fn budget(timeout: Option<Duration>, total: Duration) -> Result<Duration, TooShort> {
     let Some(timeout) = timeout else { return Ok(total) };
     let budget = less_margin(timeout);
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_margin_is_kept_for_our_own_status() {
+    fn a_margin_is_kept_for_the_routers_own_status() {
         let total = Duration::from_secs(900);
         for (timeout, expected) in [
             (109, Err(TooShort)),

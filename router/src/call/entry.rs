@@ -1,7 +1,7 @@
 //! Decides whether a call enters a candidate model or passes it over.
 //!
-//! The one hard idea: a call that walks through its candidates and a dry run that only shows where a call would go ask the
-//! same function about the same facts, so that they cannot disagree.
+//! The one hard idea: a call that walks through its candidates, and a dry run that only shows where a call would go,
+//! ask the same function about the same facts, so that they cannot disagree.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,20 +16,21 @@ use crate::{
     upstream::UpstreamError,
 };
 
-/// When a model that is down may be worth another call.
+/// Retry delay for a model that is down.
 pub(super) const RETRY: Duration = Duration::from_secs(1);
 
-/// What decides about a model that can be called at all.
+/// What decides whether a call enters a usable model.
 #[derive(Debug, Clone, Copy)]
 struct ModelFacts {
     readiness: ModelReadiness,
-    /// The HTTP status that refused its credential a short while ago. `None`: none did.
+    /// HTTP status with which a server recently refused the model's credential. `None`: no recent refusal.
     refusal: Option<u16>,
     room: Room,
 }
 
 impl ModelFacts {
-    /// Whether the model is an alternative to one that is down. A full queue does not count: it may have room in a moment.
+    /// Whether the model is an alternative to one that is down. A full queue does not matter: it may have room in a
+    /// moment.
     fn is_alternative(self) -> bool {
         let takes_calls = match self.readiness {
             ModelReadiness::Ready | ModelReadiness::Trial { .. } => true,
@@ -43,13 +44,13 @@ impl ModelFacts {
 #[derive(Debug)]
 pub(super) struct Entered<R> {
     pub(super) live: LiveModel,
-    /// What was rendered for it.
+    /// What `render` returned for this model.
     pub(super) rendered: R,
-    /// Why all of its servers are failing. `None`: one at least takes calls.
+    /// Why all of the model's servers are failing. `None`: at least one takes calls.
     pub(super) degraded: Option<Reason>,
 }
 
-/// The candidates of one decision, as they are now.
+/// The candidates of one decision in their current state.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Prospect<'a> {
     pub(super) catalog: &'a Arc<Catalog>,
@@ -58,8 +59,8 @@ pub(super) struct Prospect<'a> {
 }
 
 impl<'a> Prospect<'a> {
-    /// Decides about `candidate`, before which and with which `reached` candidates were reached. `render` makes what is sent
-    /// to the model.
+    /// Decides whether a call enters `candidate`. `reached` is the number of candidates up to and including this one;
+    /// `render` builds the request for the model.
     ///
     /// # Errors
     ///
@@ -78,7 +79,7 @@ impl<'a> Prospect<'a> {
         decide(self.decision, candidate.name, facts, || self.has_other(reached), render)
     }
 
-    /// Whether a candidate after the first `reached` takes calls.
+    /// Whether a candidate after the first `reached` ones takes calls.
     pub(super) fn has_other(&self, reached: usize) -> bool {
         let mut others = self.catalog.candidates(self.decision).skip(reached);
         others.any(|other| {
@@ -88,7 +89,7 @@ impl<'a> Prospect<'a> {
         })
     }
 
-    /// Whose calls those at `candidate` are counted with.
+    /// Returns the party that a call counts for at `candidate`.
     pub(super) const fn party(&self, candidate: &Candidate<'_>) -> Party {
         Party {
             feature: self.decision.source_feature,
@@ -106,7 +107,7 @@ impl<'a> Prospect<'a> {
     }
 }
 
-/// Whether a call enters a candidate, or why it passes the candidate over.
+/// Decides whether a call enters a candidate. The error says why it is passed over.
 fn decide<R>(
     decision: &Decision,
     name: &ModelName,
@@ -123,7 +124,7 @@ fn decide<R>(
     let degraded = match facts.readiness {
         ModelReadiness::LeftAlone { reason, pause } => return Err(ejected(model, reason, pause)),
         ModelReadiness::Down { reason } if has_other() => return Err(ejected(model, reason, RETRY)),
-        // Without an alternative its servers are used as if they were well.
+        // Without an alternative, calls use its failing servers as if they were healthy.
         ModelReadiness::Down { reason } | ModelReadiness::Trial { reason } => Some(reason),
         ModelReadiness::Ready => None,
     };
@@ -141,7 +142,7 @@ fn decide<R>(
     }
 }
 
-/// A model whose servers take no calls for now.
+/// Error for a model whose servers take no calls at the moment.
 pub(super) fn ejected(model: &CompiledModel, reason: Reason, pause: Duration) -> CallError {
     CallError::Refused(CallRefusal::Ejected {
         model: model.name.clone(),
@@ -150,12 +151,12 @@ pub(super) fn ejected(model: &CompiledModel, reason: Reason, pause: Duration) ->
     })
 }
 
-/// A model whose credential was refused with this HTTP status.
+/// Error for a model whose credential was refused with this HTTP status.
 pub(super) fn refused(status: u16) -> CallError {
     UpstreamError::CredentialRejected(status).into()
 }
 
-/// A model without a place for the call.
+/// Error for a model without a place for the call.
 pub(super) fn full(model: &CompiledModel) -> CallError {
     CallError::Refused(CallRefusal::Overloaded {
         model: model.name.clone(),

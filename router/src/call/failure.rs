@@ -1,4 +1,4 @@
-//! Why a call failed, and what its caller learns about it.
+//! Why a call failed, and which facts about it the caller gets.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub enum CallError {
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
     /// Internal error in the router.
-    #[error("a mistake of the router's own")]
+    #[error("internal error in the router")]
     Internal,
 }
 
@@ -39,7 +39,7 @@ pub enum CallRefusal {
     /// The router has no configuration yet.
     #[error("the router has no configuration yet")]
     ConfigNotLoaded,
-    /// The feature leads to no model.
+    /// No model can be selected for the feature.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
     /// The model cannot be called.
@@ -52,25 +52,25 @@ pub enum CallRefusal {
         /// Why it cannot be called.
         why: Unusable,
     },
-    /// The model's servers take no calls for now.
-    #[error("`{model}` takes no calls for now: its servers fail, or ask for less load")]
+    /// The model's servers take no calls at the moment.
+    #[error("`{model}` takes no calls at the moment: its servers are failing or have asked for less load")]
     Ejected {
         /// The model.
         model: ModelName,
-        /// Why the last call of them failed.
+        /// Why its servers take no calls.
         reason: Reason,
-        /// When it may be worth another call.
+        /// Time after which another call may succeed.
         pause: Duration,
     },
     /// The model has no place for another call.
-    #[error("`{model}` has as many calls as it may, and no place came free in time")]
+    #[error("`{model}` has no free place for the call within its limit of concurrent calls")]
     Overloaded {
         /// The model.
         model: ModelName,
-        /// How many calls it may have.
+        /// The model's limit of concurrent calls.
         limit: usize,
     },
-    /// The feature has as many calls as it may.
+    /// The feature has reached its limit of concurrent calls.
     #[error(transparent)]
     QuotaExceeded(#[from] QuotaExceeded),
     /// The selected model cannot take this kind of input.
@@ -81,27 +81,27 @@ pub enum CallRefusal {
     DeadlineTooShort(#[from] deadline::TooShort),
 }
 
-/// What stopped a call that the model server did not end.
+/// What stopped a call, other than the model server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Interruption {
     /// The deadline passed.
     #[error("the deadline passed")]
     DeadlinePassed,
-    /// The caller is gone.
-    #[error("the caller is gone")]
+    /// The caller cancelled the call or disconnected.
+    #[error("the caller cancelled the call or disconnected")]
     CallerGone,
-    /// The caller took nothing of the answer for this long.
-    #[error("the caller took nothing of the answer for {0:?}")]
+    /// The caller read nothing of the answer for this long.
+    #[error("the caller read nothing of the answer for {0:?}")]
     CallerTooSlow(Duration),
-    /// The router shuts down.
-    #[error("the router shuts down")]
+    /// The router is shutting down.
+    #[error("the router is shutting down")]
     Draining,
 }
 
 const fn unusable(why: Unusable) -> &'static str {
     match why {
         Unusable::Disabled => "is disabled",
-        Unusable::CredentialMissing => "lost its API token when its endpoint moved; give it again",
+        Unusable::CredentialMissing => "lost its API token when its endpoint changed; set the token again",
         Unusable::NotReady => "is not ready on this router yet",
     }
 }
@@ -134,19 +134,19 @@ impl From<&CallError> for AttemptOutcome {
     }
 }
 
-/// A call that failed.
+/// The failure of a call.
 #[derive(Debug)]
 pub struct CallFailure {
-    /// Why.
+    /// Why the call failed.
     pub error: CallError,
-    /// What the call is about.
+    /// Facts about the call.
     pub context: CallContext,
-    /// How many pieces of the answer were sent before.
+    /// Number of pieces of the answer that were sent before the failure.
     pub sent: u64,
 }
 
 impl CallFailure {
-    /// The failure of a call before anything was sent.
+    /// Creates the failure of a call of which nothing was sent.
     #[must_use]
     pub const fn at_once(error: CallError, context: CallContext) -> Self {
         Self {
@@ -157,27 +157,27 @@ impl CallFailure {
     }
 }
 
-/// What a call is about, as far as it has come.
+/// Facts about a call, as far as they are known.
 #[derive(Debug, Clone)]
 pub struct CallContext {
-    /// The field of the request that holds the input.
+    /// Name of the request field that holds the input.
     pub input_field: &'static str,
-    /// The revision of the configuration that decides. `None`: there is none yet.
+    /// Revision of the configuration that the call uses. `None`: the router has no configuration yet.
     pub revision: Option<Revision>,
-    /// How long ago the registry was heard last. `None`: never.
+    /// Time since the last message from the registry. `None`: no message has arrived yet.
     pub config_age: Option<Duration>,
-    /// The feature that was asked for, once it is known.
+    /// The requested feature. `None`: the name was not recognised, or not looked up yet.
     pub feature: Option<&'static FeatureName>,
-    /// The model, once it is selected.
+    /// The model that the failure is about. `None`: no model was considered.
     pub model: Option<ModelName>,
-    /// How many attempts were made.
+    /// Number of attempts that were made.
     pub attempts: u32,
-    /// The models that were considered, if none could answer.
+    /// Every candidate with its outcome. Empty if part of an answer was sent, or if no model was considered.
     pub considered: Vec<Considered>,
 }
 
 impl CallContext {
-    /// The context of a call that has just arrived.
+    /// Creates the context of a call that has just arrived.
     #[must_use]
     pub const fn new(input_field: &'static str) -> Self {
         Self {

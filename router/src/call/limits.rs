@@ -1,21 +1,21 @@
-//! How long the parts of a call may take.
+//! Default limits of a call.
 
 use std::time::Duration;
 
 use crate::relay::{Patience, pending::PendingLimits};
 
-/// How long the parts of a call may take, if the model's own limits do not say.
+/// Default limits of a call. Where a model has limits of its own, those apply instead.
 #[derive(Debug, Clone, Copy)]
 pub struct CallLimits {
-    /// The whole call, whatever its caller allows.
+    /// For the whole call, even if its caller allows more time.
     pub total: Duration,
-    /// From the beginning of an attempt to the first token.
+    /// From the beginning of an attempt to its first token.
     pub first_token: Duration,
-    /// Between events of the model, and for the caller to take them.
+    /// Between events of the model, and for the caller to read a piece.
     pub patience: Patience,
-    /// How much of the answers waits for callers.
+    /// Memory for answers that wait for their callers.
     pub pending: PendingLimits,
-    /// For reading a body to its end after the answer, so that the connection can carry another call.
+    /// For reading a response body to its end after the answer, so that the connection can be reused for another call.
     pub drain: Duration,
 }
 

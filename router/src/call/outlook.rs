@@ -1,4 +1,4 @@
-//! What a call would come to, without making it.
+//! The dry run of a call: finds the model that a call would reach, without making the call.
 
 use std::sync::Arc;
 
@@ -14,14 +14,14 @@ use crate::{
     permits::QuotaExceeded,
 };
 
-/// What a call would come to.
+/// The result of a dry run.
 #[derive(Debug)]
 pub struct Outlook {
     /// The model that would be called. `None`: the call would fail.
     pub answerer: Option<Answerer>,
     /// Why the call would fail. `None`: it would reach a model.
     pub failure: Option<CallError>,
-    /// Every candidate, and the rules that do not decide.
+    /// Every candidate with its outcome, and the models of rules that do not decide.
     pub considered: Vec<Considered>,
 }
 
@@ -30,16 +30,16 @@ pub struct Outlook {
 pub struct Answerer {
     /// The model.
     pub model: Arc<CompiledModel>,
-    /// What decides for it.
+    /// What decided the selection.
     pub reason: SelectionReason,
-    /// Why all of its servers are failing. `None`: one at least takes calls.
+    /// Why all of the model's servers are failing. `None`: at least one takes calls.
     pub degraded: Option<Reason>,
 }
 
 impl Calls {
-    /// Goes through the candidates of `decision`, which `catalog` made, as a call would, but calls none.
+    /// Goes through the candidates of `decision`, which `catalog` made, as a call would, but calls no model.
     ///
-    /// What depends on a call's input is left out: every model is taken to support it.
+    /// It ignores everything that depends on a call's input: it assumes that every model supports the input.
     #[must_use]
     pub fn outlook(&self, catalog: &Arc<Catalog>, decision: &Decision) -> Outlook {
         let source = decision.source_feature;
@@ -86,7 +86,7 @@ impl Calls {
         }
     }
 
-    /// Why a call would be refused before any model is considered.
+    /// Returns why a call would be refused before any model is considered. `None`: it would not be refused.
     fn refusal(&self, catalog: &Catalog, decision: &Decision) -> Option<CallError> {
         if catalog.inference_paused {
             let feature = decision.feature;

@@ -1,4 +1,4 @@
-//! A call on its way: the task that calls models and relays the answer, whatever its caller does meanwhile.
+//! The task of a streamed call: it calls models and relays the answer, whatever the caller does meanwhile.
 
 mod open;
 
@@ -22,20 +22,20 @@ use crate::{
     upstream::answer::Answer,
 };
 
-/// A call on its way, apart from its caller.
+/// A streamed call in progress, apart from its caller.
 pub(super) struct RunningCall {
     pub(super) calls: Calls,
     pub(super) walk: Walk,
     pub(super) request_id: RequestId,
-    /// Tells who answers, once somebody does.
+    /// Sends the selected model and server to the caller's side at the first token. `None`: already sent.
     pub(super) begin: Option<oneshot::Sender<Selected>>,
-    /// What is told of it belongs to this. The relaying is outside: to enter a span for each event would cost as much as the
-    /// event.
+    /// Parent of the call's attempts and log lines. The relaying is outside of it: entering a span for each event would
+    /// cost as much as handling the event.
     pub(super) span: Span,
 }
 
 impl RunningCall {
-    /// Calls models until one answers, relays its answer, and says how it ended.
+    /// Calls models until one answers, relays its answer, and sends the result to `end`.
     pub(super) async fn finish(
         mut self,
         context: CallContext,
@@ -45,12 +45,12 @@ impl RunningCall {
         let begun = Instant::now();
         let mut progress = AnswerProgress::default();
         let outcome = tokio::select! {
-            // In this order: a model that always has more to say must not keep the others from being asked.
+            // In this order: a model that always has more output must not keep interruptions from being noticed.
             biased;
             interruption = audience.interrupted() => Err(interruption.into()),
             outcome = self.answer(&audience.buffer, &mut progress) => outcome,
         };
-        // The connection to the model is closed by now, unless its answer was read to the end.
+        // By now the connection to the model is closed, unless its answer was read to the end.
         let (answer, error) = match outcome {
             Ok(answer) => (Some(answer), CallError::Internal),
             Err(error) => (None, error),
@@ -62,20 +62,21 @@ impl RunningCall {
             walk.leave();
         }
         let result = match progress.finish {
-            // Complete, whatever came after the finish reason.
+            // The answer is complete, whatever came after the finish reason.
             Some(finish) => Ok(Completion {
                 finish,
                 usage: progress.usage,
             }),
             None => Err(error),
         };
-        // What is told should the call fail, also by a caller that does not take what there is.
+        // Used if the call fails, which it also does if the caller does not read the rest of the answer.
         let failure = walk.failure(CallError::Internal, context, progress.sent);
         let drained = async {
             if let Some(answer) = answer {
                 answer.drain(calls.limits.drain).await;
             }
-            // Only now the server is done with the call; a slow caller holds no place at it.
+            // Only now is the server done with the call. This does not wait for the caller: a slow one must not hold
+            // the place.
             walk.leave();
         };
         let told = async {
@@ -89,14 +90,14 @@ impl RunningCall {
                 error = result.as_ref().err().map(|error| tracing::field::display(Chain(error))),
                 "the call has ended"
             );
-            // A caller that has gone does not ask how it ended.
+            // A caller that is gone does not need the result.
             end.send(result.map_err(|error| CallFailure { error, ..failure })).ok();
             drop(audience);
         };
         tokio::join!(told, drained);
     }
 
-    /// Attempts until the first token, then the answer, read to its end.
+    /// Makes attempts until one has its first token, then relays its answer to the end.
     async fn answer(&mut self, buffer: &Sender, progress: &mut AnswerProgress) -> Result<Answer, CallError> {
         failpoint::hit("infer.task");
         let Self {
@@ -126,7 +127,7 @@ impl RunningCall {
             let relayed = relay::relay(&mut answer, first, buffer, patience, progress).await;
             relayed.map_err(CallError::from)
         };
-        // Outside the attempt's span too, which the attempt keeps open.
+        // This is outside the attempt's span as well; the attempt keeps that span open.
         match within(attempt.limits.deadline, relayed).await {
             Ok(()) => {
                 attempt.end();
@@ -137,7 +138,7 @@ impl RunningCall {
     }
 }
 
-/// The caller of a call on its way, as the call's task sees it.
+/// The caller of a streamed call, as the call's task sees it.
 pub(super) struct Audience {
     pub(super) buffer: Sender,
     pub(super) drain: CancellationToken,
@@ -146,14 +147,14 @@ pub(super) struct Audience {
 }
 
 impl Audience {
-    /// Waits until the caller has taken what there is of the answer. The model is free meanwhile.
+    /// Waits until the caller has read the rest of the answer. The model is free meanwhile.
     async fn taken(&self, result: Result<Completion, CallError>) -> Result<Completion, CallError> {
         if matches!(result, Err(CallError::Interrupted(Interruption::CallerTooSlow(_)))) {
             self.buffer.discard();
             return result;
         }
         let flushed = tokio::select! {
-            // In this order: an answer that was taken is not spoilt by its deadline.
+            // In this order: an answer that the caller has read completely succeeds, even if the deadline passes now.
             biased;
             flushed = self.buffer.flushed(self.slow_caller) => flushed.map_err(|error| RelayError::from(error).into()),
             interruption = self.interrupted() => Err(interruption.into()),
@@ -164,7 +165,7 @@ impl Audience {
         result.and_then(|completion| flushed.map(|()| completion))
     }
 
-    /// Waits for what ends a call whatever the model does.
+    /// Waits for an event that ends the call whatever the model does.
     async fn interrupted(&self) -> Interruption {
         tokio::select! {
             biased;

@@ -1,4 +1,4 @@
-//! Who answers a call.
+//! The model and server that a call selected.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -9,29 +9,29 @@ use switchboard::{
 
 use crate::catalog::{CompiledModel, SelectionReason};
 
-/// Who answers a call, and why.
+/// The model and server that a call selected, and why.
 #[derive(Debug, Clone)]
 pub struct Selected {
-    /// The feature that was asked for.
+    /// The requested feature.
     pub feature: &'static FeatureName,
-    /// The feature whose setting was used.
+    /// The feature whose setting was used: the requested one, or its parent.
     pub source_feature: &'static FeatureName,
     /// The model.
     pub model: Arc<CompiledModel>,
-    /// The server that is called.
+    /// The endpoint of the server that is called.
     pub endpoint: Endpoint,
-    /// The server's name of the model.
+    /// The name by which the server knows the model.
     pub identifier: Arc<str>,
-    /// The address to dial. `None`: by name.
+    /// The address to dial. `None`: the host name is dialled.
     pub address: Option<IpAddr>,
-    /// Whether every server of the model is failing, and this one is used all the same.
+    /// Whether every server of the model is failing, and this one is used for lack of an alternative.
     pub is_degraded: bool,
-    /// What decided last.
+    /// What decided the selection.
     pub reason: SelectionReason,
-    /// The rule that decided. `None`: none did.
+    /// The rule that decided. `None`: no rule decided.
     pub rule: Option<RuleId>,
-    /// The revision of the configuration that decided.
+    /// Revision of the configuration that decided.
     pub revision: Revision,
-    /// How many attempts it took; the last is the one that answers.
+    /// Number of attempts that the call has made, including the one that answers.
     pub attempts: u32,
 }

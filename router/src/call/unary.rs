@@ -1,8 +1,8 @@
-//! A call that is answered whole: several times cheaper for the model's server than a stream.
+//! A call whose answer comes as a whole: several times cheaper for the model server than a stream.
 //!
-//! Nothing comes before the end, so only dialling and the whole call have a limit: another server is tried when one fails,
-//! never because one is slow. It needs no task of its own: a caller that goes drops the call, and with it the connection to
-//! the model.
+//! Nothing arrives before the end of the answer, so only connecting and the whole call have a time limit: another
+//! server is tried if one fails, never because one is slow. The call needs no task of its own: if the caller goes away,
+//! the call is dropped, and with it the connection to the model.
 
 use std::time::Duration;
 
@@ -13,17 +13,18 @@ use tracing::Instrument as _;
 use super::{CallContext, CallError, CallFailure, Calls, Interruption, Selected, Walk, within};
 use crate::{catalog::Scope, endpoints::Shape, prompt::Request, upstream::dialect::Whole};
 
-/// A whole answer.
+/// A whole answer, and the model and server that gave it.
 #[derive(Debug)]
 pub struct Answered {
-    /// Who answered.
+    /// The model and server that answered.
     pub selected: Selected,
     /// The answer.
     pub whole: Whole,
 }
 
 impl Calls {
-    /// Makes a call for `scope` and waits for its whole answer. `timeout` is what is allowed for it.
+    /// Makes a call for `scope` and waits for its whole answer. `timeout` is the time that the caller allows for it.
+    /// `None`: the caller sets no limit.
     ///
     /// # Errors
     ///
@@ -31,7 +32,7 @@ impl Calls {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future stops the model.
+    /// Dropping the future cancels the call and closes the connection to the model server.
     pub async fn infer(
         &self,
         request: Request,
@@ -57,7 +58,7 @@ impl Calls {
         answered.map_err(|error| walk.failure(error, context, 0))
     }
 
-    /// Attempts until a server has answered.
+    /// Makes attempts until a server has answered.
     async fn whole(&self, walk: &mut Walk, request_id: &RequestId) -> Result<Answered, CallError> {
         loop {
             let attempt = walk.next(self, request_id).await?;

@@ -1,7 +1,8 @@
-//! Which attempts one call makes: model after model, server after server, until one answers.
+//! Decides which attempts a call makes: candidate after candidate, server after server, until one answers.
 //!
-//! The one hard idea: passing a model over is no attempt. Of those there are only a few, all before the first token and
-//! inside the deadline; what failed says whether another may follow, and where.
+//! The one hard idea: passing over a candidate is not an attempt. A call makes only a few attempts, all before its
+//! first token and within its deadline. The error of a failed attempt decides whether another attempt may follow, and
+//! where.
 #![warn(clippy::wildcard_enum_match_arm)]
 
 mod hedge;
@@ -41,21 +42,21 @@ use crate::{
 
 pub(super) use self::hedge::Hedge;
 
-/// The most attempts of one call.
+/// The maximum number of attempts of one call.
 pub(super) const ATTEMPTS_MAX: u32 = 3;
 
-/// By what servers are chosen.
+/// What the choice of a server depends on.
 #[derive(Debug)]
 pub(super) struct Choosing {
-    /// What is known of the models.
+    /// Run-time state of the models.
     pub(super) models: LiveModels,
-    /// What keeps calls together.
+    /// Affinity key: calls with the same key prefer the same server. `None`: no preference.
     pub(super) key: Option<u64>,
-    /// How the call is answered.
+    /// Whether the answer is streamed or comes as a whole.
     pub(super) shape: Shape,
 }
 
-/// The models of one call, tried in turn. It holds the place at the model that is being tried.
+/// The candidates of one call, tried in order. It holds the place at the current model, which is the one being tried.
 #[derive(Debug)]
 pub(super) struct Walk {
     catalog: Arc<Catalog>,
@@ -63,33 +64,35 @@ pub(super) struct Walk {
     request: Request,
     current: Arc<Current>,
     choosing: Choosing,
-    /// The retry budget of the model that the call was resolved to. `None`: it was resolved to none.
+    /// Retry budget of the model that the call was resolved to. `None`: it was resolved to no model.
     retries: Option<RetryBudget>,
     limits: CallLimits,
     begun: Instant,
     budget: Duration,
-    /// How many candidates were reached.
+    /// Number of candidates that were reached, including the current one.
     reached: usize,
     stop: Option<Stop>,
     attempts: u32,
-    /// Of the candidates that were reached, less the one where the walk stands.
+    /// Outcomes of the candidates that were reached, in order. The current one is in it once an attempt there has
+    /// failed.
     outcomes: Vec<Outcome>,
-    /// The model whose credential the last attempt was refused for, and by which HTTP status.
+    /// If the last attempt's credential was refused: the model, and the HTTP status of the refusal.
     refused: Option<(LiveModel, u16)>,
-    /// Whether the model where the walk stands is called with a newer credential.
+    /// Whether the current model is called with a newer credential than that of the catalog.
     is_renewed: bool,
-    /// The model of the last attempt, where that cost its server work: the next has to be paid for.
+    /// The model of the last attempt, if that attempt cost its server work: then the next one is charged to the retry
+    /// budget.
     owed_for: Option<ModelName>,
-    /// The model that the error is about which ends the walk.
+    /// The model that the error at the end of the walk is about.
     about: Option<ModelName>,
-    /// Why the last attempt failed, and why the first candidate was passed over.
+    /// Why the last attempt failed, and why a candidate was first passed over.
     last: Option<CallError>,
     first: Option<CallError>,
-    /// The call counts for its feature as long as it walks.
+    /// Counts the call against its feature's limit as long as the walk exists.
     _permit: FeaturePermit,
 }
 
-/// The model where the walk stands.
+/// The current model of a walk.
 #[derive(Debug)]
 struct Stop {
     live: LiveModel,
@@ -100,7 +103,8 @@ struct Stop {
 }
 
 impl Walk {
-    /// A walk of one of `calls` through the candidates of `decision`, which `catalog` made, that may take `budget` from now.
+    /// Creates the walk of a call through the candidates of `decision`, which `catalog` made. The call may take
+    /// `budget` from now on.
     #[must_use]
     pub(super) fn new(
         calls: &Calls,
@@ -136,16 +140,16 @@ impl Walk {
         }
     }
 
-    /// Begins the next attempt of the call `request_id`, one of `calls`. It waits for a place at its model.
+    /// Begins the next attempt of the call `request_id`. It waits for a place at the model.
     ///
     /// # Errors
     ///
-    /// When nothing is left to try, or the retry budget is used up: why the last attempt failed, or without one why the
-    /// first candidate was passed over.
+    /// If nothing is left to try, or the retry budget is used up: the error of the last attempt. If there was no
+    /// attempt: the reason why a candidate was first passed over.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves the queue; the walk must not go on then.
+    /// Dropping the future leaves the model's queue. The walk must not be used afterwards.
     pub(super) async fn next<'a>(
         &mut self,
         calls: &'a Calls,
@@ -159,13 +163,13 @@ impl Walk {
                 self.pay()?;
                 return self.begin(calls, request_id, server).ok_or(CallError::Internal);
             }
-            // Its place is given back before another model's is waited for.
+            // This gives back the place at the current model before the call waits for one at another model.
             if let Some(stop) = self.stop.take().filter(|stop| stop.tried.is_empty()) {
-                // Its last server failed while its place was waited for.
+                // No server was tried: the model's last one failed while the call waited for its place.
                 let (reason, pause) = match stop.live.readiness() {
                     ModelReadiness::Down { reason } => (reason, entry::RETRY),
                     ModelReadiness::LeftAlone { reason, pause } => (reason, pause),
-                    // It is back by now, and this call goes on.
+                    // A server is back by now, but this call goes to the next candidate all the same.
                     ModelReadiness::Ready | ModelReadiness::Trial { .. } => (Reason::UpstreamServerError, entry::RETRY),
                 };
                 self.passed_over(&stop.live.model.name, entry::ejected(&stop.live.model, reason, pause));
@@ -190,7 +194,7 @@ impl Walk {
         }
     }
 
-    /// Notes that a candidate takes no part.
+    /// Records that a candidate was passed over.
     fn passed_over(&mut self, model: &ModelName, error: CallError) {
         self.outcomes.truncate(self.reached.saturating_sub(1));
         self.outcomes.push(Outcome::from(&error));
@@ -198,11 +202,11 @@ impl Walk {
         self.first.get_or_insert(error);
     }
 
-    /// Decides whether another attempt may follow one that has failed before its first token.
+    /// Decides whether another attempt may follow one that failed before its first token.
     ///
     /// # Errors
     ///
-    /// The attempt's error, when no other may follow.
+    /// The attempt's error, if no other attempt may follow.
     pub(super) fn failed(&mut self, failed: FailedAttempt) -> Result<(), CallError> {
         let FailedAttempt { selected, error } = failed;
         let model = selected.model;
@@ -212,7 +216,7 @@ impl Walk {
             error = %Chain(&error),
             "an attempt has failed"
         );
-        // One outcome a model: that of its last attempt.
+        // A model has one outcome: that of its last attempt.
         self.outcomes.truncate(self.reached.saturating_sub(1));
         self.outcomes.push(Outcome::from(&error));
         let CallError::Upstream(fault) = &error else {
@@ -232,18 +236,18 @@ impl Walk {
         Ok(())
     }
 
-    /// Gives the place at the model back: the server is done, or its connection is closed.
+    /// Gives back the place at the current model: its server is done, or the connection is closed.
     pub(super) fn leave(&mut self) {
         self.stop = None;
     }
 
-    /// When the whole call must be over.
+    /// Returns when the whole call must be finished.
     #[must_use]
     pub(super) fn deadline(&self) -> Instant {
         self.begun + self.budget
     }
 
-    /// What is to be told of a call that ends here, after `sent` pieces of an answer.
+    /// Builds the failure of a call that ends here, after `sent` pieces of its answer were sent.
     #[must_use]
     pub(super) fn failure(&self, error: CallError, context: CallContext, sent: u64) -> CallFailure {
         CallFailure {
@@ -258,12 +262,12 @@ impl Walk {
         }
     }
 
-    /// Charges the next attempt to the retry budget of the model that the call was resolved to, if the attempt before cost
-    /// its server work. The first attempt counts as a call.
+    /// Charges the next attempt to the retry budget of the model that the call was resolved to, if the previous attempt
+    /// cost its server work. The first attempt counts as a call.
     ///
     /// # Errors
     ///
-    /// Why the last attempt failed, when the budget is used up.
+    /// The error of the last attempt, if the budget is used up.
     fn pay(&mut self) -> Result<(), CallError> {
         let Some(retries) = &self.retries else {
             return Ok(());
@@ -281,7 +285,7 @@ impl Walk {
         Err(self.last.take().unwrap_or(CallError::Internal))
     }
 
-    /// Every candidate, and what has become of it.
+    /// Returns every candidate with its outcome.
     fn considered(&self) -> Vec<Considered> {
         let candidates = self.catalog.candidates(&self.decision);
         let numbered = candidates.enumerate();
@@ -294,13 +298,13 @@ impl Walk {
             .collect()
     }
 
-    /// Comes to a model: renders what is sent to it and waits for a place.
+    /// Enters a candidate model: renders the request for it and waits for a place.
     async fn enter(&self, candidate: &Candidate<'_>) -> Result<Stop, CallError> {
         let prospect = self.prospect();
         let entered = prospect.consider(candidate, self.reached, |model| self.render(model))?;
         let live = entered.live;
         live.admit().map_err(entry::refused)?;
-        // With less time left nothing can be begun.
+        // With less time left, no attempt would begin.
         let until = self.deadline_on(&live.model) - BUDGET_MIN;
         let party = prospect.party(candidate);
         let slot = live.place(&self.catalog, party, until).await;
@@ -313,7 +317,7 @@ impl Walk {
         })
     }
 
-    /// What is sent to a model.
+    /// Renders and encodes the request for a model.
     fn render(&self, model: &CompiledModel) -> Result<Post, CallError> {
         let target = PromptTarget {
             family: model.spec.family,
@@ -328,7 +332,7 @@ impl Walk {
         )?)
     }
 
-    /// Whether a model that was not reached yet takes calls.
+    /// Whether a candidate that was not reached yet takes calls.
     fn has_other_model(&self) -> bool {
         self.prospect().has_other(self.reached)
     }

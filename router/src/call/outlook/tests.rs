@@ -1,4 +1,4 @@
-//! An outlook and the call that follows it, over states of servers, places, quotas and credentials.
+//! Compares a dry run with the call that follows it, over states of servers, places, quotas and credentials.
 
 use std::{
     collections::HashMap,
@@ -35,13 +35,13 @@ use crate::{
     upstream::{Upstream, names::Names},
 };
 
-/// The feature that is asked for, and one that takes and reserves places of the same models.
+/// The requested feature, and another one that takes and reserves places of the same models.
 const FEATURE: &str = "duo_chat";
 const OTHER: &str = "code_generations";
 const MODELS: [&str; 3] = ["a", "b", "c"];
 const NAMESPACE: &str = "42";
 
-/// What is known of a server before the call.
+/// State of a server before the call.
 #[derive(Debug, Clone, Copy)]
 enum ServerState {
     Unknown,
@@ -52,16 +52,16 @@ enum ServerState {
     Probed,
 }
 
-/// A model before the call.
+/// State of a model before the call.
 #[derive(Debug, Clone)]
 struct ModelCase {
     state: Option<catalog::Unusable>,
     servers: Vec<ServerState>,
     capacity: Option<usize>,
     queue: usize,
-    /// Of the feature that is asked for and of the other one, if it is their model.
+    /// Reserved places for the requested feature and for the other one, in effect where this is the feature's model.
     reserved: [usize; 2],
-    /// Calls of each that came before.
+    /// Number of earlier calls of each of the two features.
     calls: [usize; 2],
     is_refused: bool,
 }
@@ -69,15 +69,15 @@ struct ModelCase {
 #[derive(Debug, Clone)]
 struct Case {
     models: Vec<ModelCase>,
-    /// The model of a rule that holds.
+    /// Index of the model of a rule that matches. `None`: there is no rule.
     rule: Option<usize>,
-    /// The model of the feature that is asked for, then its fallbacks.
+    /// Indexes of the requested feature's model and of its fallbacks.
     order: Vec<usize>,
     others_model: usize,
     quota: Option<usize>,
     running: usize,
     is_paused: bool,
-    /// How long ago servers failed and credentials were refused.
+    /// Seconds since servers failed and credentials were refused.
     since: u64,
 }
 
@@ -229,7 +229,7 @@ impl Case {
         })
     }
 
-    /// Has the servers of a model fail and ask for less load, as its case says.
+    /// Makes the servers of a model fail or ask for less load, as its case says.
     fn judge(&self, index: usize, models: &LiveModels, model: &Arc<Model>) {
         let ask = Ask {
             key: None,
@@ -241,7 +241,7 @@ impl Case {
             deadline: Instant::now() + Duration::from_secs(60),
             may_be_degraded: true,
         };
-        // All begin while every server is well, so that each can be chosen.
+        // All attempts begin while every server is healthy, so that each can be chosen.
         let mut attempts: Vec<_> = (0..100).map(|_| models.of(model).choose(&ask).unwrap()).collect();
         for (server, state) in self.models[index].servers.iter().enumerate() {
             let dead = Verdict::Hard(Reason::UpstreamConnectFailed);
@@ -290,7 +290,7 @@ fn request() -> Request {
     }
 }
 
-/// Looks, makes the call, and compares.
+/// Makes a dry run, then the call, and compares the two.
 async fn check(case: Case) {
     let live = LiveModels::default();
     let upstream = Upstream::new(Duration::from_secs(2), Names::default(), live.clone()).unwrap();
@@ -354,7 +354,7 @@ async fn check(case: Case) {
             answerer.degraded.is_some(),
         )),
         (None, Some(error)) => Err(reason(error)),
-        other => panic!("either a model or a failure: {other:?}"),
+        other => panic!("a dry run returns either a model or a failure: {other:?}"),
     };
 
     let mut context = CallContext::new("prompt");
@@ -368,7 +368,7 @@ async fn check(case: Case) {
         if let Some(reached) = next.as_mut().now_or_never() {
             reached
         } else {
-            assert!(expected.is_ok(), "it waits for a place, and {expected:?} was expected");
+            assert!(expected.is_ok(), "the call waits for a place, but {expected:?} was expected");
             drop((waiting, inside));
             next.now_or_never().expect("every place is free")
         }
@@ -392,7 +392,7 @@ async fn check(case: Case) {
     }
 }
 
-/// A call that comes to a model.
+/// Returns a call that waits for a place at a model.
 fn come(
     models: &LiveModels,
     catalog: &Arc<Catalog>,
@@ -410,7 +410,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn an_outlook_names_the_model_that_the_next_call_reaches(case in case()) {
+    fn a_dry_run_names_the_model_that_the_next_call_reaches(case in case()) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)

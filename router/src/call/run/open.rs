@@ -1,4 +1,4 @@
-//! Attempts up to the first token: one, or two if the call is hedged.
+//! Attempts up to the first token: one at a time, or two in parallel if the call is hedged.
 
 use std::pin::pin;
 
@@ -17,7 +17,7 @@ use crate::{
     upstream::{UpstreamError, answer::Answer, dialect::Event},
 };
 
-/// An attempt whose first token has come.
+/// An attempt whose first token has arrived.
 pub(super) struct Opened<'a> {
     pub(super) attempt: Attempt<'a>,
     pub(super) answer: Answer,
@@ -40,8 +40,8 @@ pub(super) async fn open<'a>(
     }
 }
 
-/// Makes an attempt of `walk`, and a second one beside it when the first has no token in time. The first token wins; the
-/// loser is dropped, which closes its connection and says nothing about its server.
+/// Makes an attempt of `walk`, and a second one in parallel if the first has no token in time. The first token wins;
+/// the other attempt is dropped, which closes its connection and says nothing about its server.
 async fn open_hedged<'a>(
     calls: &'a Calls,
     walk: &mut Walk,
@@ -61,7 +61,7 @@ async fn open_hedged<'a>(
         return first.await;
     };
     let mut second = pin!(Box::pin(open_one(calls, attempt)));
-    // One that fails leaves it to the other.
+    // If one attempt fails, the result is that of the other.
     let (mut opened, is_second) = tokio::select! {
         biased;
         opened = &mut first => match opened {

@@ -1,4 +1,4 @@
-//! A second attempt beside the first, for calls whose caller waits at every key.
+//! Hedging: a second attempt in parallel with the first, for calls whose caller waits after every keystroke.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::{
     prompt::Input,
 };
 
-/// The most bytes of a request that is made twice, unless it completes code.
+/// The maximum size in bytes of a request that is hedged. Requests to complete code have no such limit.
 const SHORT: usize = 4096;
 
-/// An attempt beside the one that is being made, and its place at the model.
+/// A second attempt in parallel with the current one, and its place at the model.
 #[derive(Debug)]
 pub(in crate::call) struct Hedge<'a> {
     pub(in crate::call) attempt: Attempt<'a>,
@@ -23,7 +23,8 @@ pub(in crate::call) struct Hedge<'a> {
 }
 
 impl Walk {
-    /// When a second attempt may be made beside the one that has just begun. `None`: never.
+    /// Returns the delay after which a second attempt may begin in parallel with the one that has just begun. `None`:
+    /// there is no second attempt.
     pub(in crate::call) fn hedge_delay(&self) -> Option<Duration> {
         let delay = self.catalog.hedge_delay(&self.decision)?;
         let stop = self.stop.as_ref()?;
@@ -32,8 +33,8 @@ impl Walk {
         may_hedge.then_some(delay)
     }
 
-    /// Begins a second attempt at another server of the model, if the model has a place that is free now and not reserved,
-    /// and its budget of hedges allows it.
+    /// Begins a second attempt at another server of the current model, if the model has a free place that is not
+    /// reserved, and the hedge budget of the model that the call was resolved to allows it.
     pub(in crate::call) fn hedge<'a>(&mut self, calls: &'a Calls, request_id: &'a RequestId) -> Option<Hedge<'a>> {
         let catalog = &self.catalog;
         let party = Party {
@@ -49,7 +50,7 @@ impl Walk {
         Some(Hedge { attempt, slot })
     }
 
-    /// Keeps the slot of the attempt that answers: `hedge` is that of the second one, if it was the second.
+    /// Keeps the place of the attempt that answers. `hedge` is the place of the second attempt, if that one answers.
     pub(in crate::call) fn settle(&mut self, attempt: &mut Attempt<'_>, hedge: Option<Slot>) {
         attempt.selected.attempts = self.attempts;
         if let (Some(stop), Some(slot)) = (&mut self.stop, hedge) {

@@ -1,4 +1,4 @@
-//! A model's newer credential, when the one that a call was made with is refused.
+//! Repeats a call with a newer credential of its model after the first one was refused.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,12 +10,12 @@ use crate::{
     catalog::{Candidate, Catalog, CompiledModel, ModelState},
 };
 
-/// How long a newer credential is waited for that may be on its way.
+/// How long a call waits for a newer credential, which may be on its way.
 const NEWER_CREDENTIAL: Duration = Duration::from_secs(1);
 
 impl Walk {
-    /// After a refused credential: comes to the same model with a newer one, if that is on its way. Without one the model is
-    /// not called for a while.
+    /// After a refused credential, enters the same model again with a newer one, if that arrives in time. If none
+    /// arrives, calls pass the model over for a while. Returns whether the model was entered.
     pub(super) async fn renew(&mut self) -> bool {
         let Some((live, status)) = self.refused.take() else {
             return false;

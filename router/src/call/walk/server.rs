@@ -1,4 +1,4 @@
-//! Which server of the model where a walk stands is called next, and how long it may take.
+//! Chooses the server of the current model that is called next, and sets the attempt's time limits.
 
 use std::sync::Arc;
 
@@ -19,14 +19,14 @@ use crate::{
     live::Chosen,
 };
 
-/// A server that could be called next. Dropped, it is free for another call.
+/// A server that was chosen for the next attempt. Dropping it makes it available to other calls.
 pub(super) struct NextServer {
     chosen: Chosen,
     endpoint: Endpoint,
 }
 
 impl Walk {
-    /// A server of the model where the walk stands that was not tried yet.
+    /// Chooses a server of the current model that was not tried yet.
     pub(super) fn next_server(&self) -> Option<NextServer> {
         let stop = self.stop.as_ref()?;
         let Choosing { key, shape, .. } = &self.choosing;
@@ -49,7 +49,7 @@ impl Walk {
         Some(NextServer { chosen, endpoint })
     }
 
-    /// Begins an attempt on a server of the model where the walk stands. It is paid for.
+    /// Begins an attempt at a server of the current model. The attempt must be paid for already.
     pub(super) fn begin<'a>(
         &mut self,
         calls: &'a Calls,
@@ -67,7 +67,7 @@ impl Walk {
         let given = &model.spec.limits;
         let allowed = given.first_token_timeout.map_or(self.limits.first_token, Timeout::get);
         let left = deadline.saturating_duration_since(Instant::now());
-        // Half of the time is kept for the next attempt.
+        // Half of the remaining time is kept for the next attempt.
         let first_token = if self.could_go_on(stop) {
             allowed.min(left / 2)
         } else {
@@ -103,7 +103,7 @@ impl Walk {
         ))
     }
 
-    /// Whether another attempt could follow the one that is being made.
+    /// Whether another attempt could follow the current one.
     fn could_go_on(&self, stop: &Stop) -> bool {
         let has_server = || stop.live.has_another(&stop.tried);
         self.attempts < ATTEMPTS_MAX && (has_server() || self.has_other_model())
@@ -115,7 +115,7 @@ impl Walk {
     }
 }
 
-/// The name by which a server knows a model, whose model list tells `listed`.
+/// Returns the name by which a server knows a model. `listed` is the model's name in the server's model list.
 fn identifier(model: &CompiledModel, listed: Option<Arc<str>>) -> Arc<str> {
     match (&model.spec.identifier, listed) {
         (None, Some(listed)) => listed,
