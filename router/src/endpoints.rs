@@ -1,10 +1,12 @@
-//! The servers of models as this router's calls find them: which takes a call, which is taken out, and how it comes back.
+//! The servers of models as this router's calls see them: which server takes a call, when a server is taken out, and
+//! how it comes back.
 //!
-//! What is known belongs to a server's [`ServerIdentity`], so it survives a swap of the catalog. `live` keeps it, one
-//! `ServerGroup` for each model. The one hard idea: what takes a server out is evidence from calls, and what brings it back is
-//! too. Probes only say when to try.
+//! The state belongs to a server's [`ServerIdentity`], so it survives a swap of the catalog. `live` owns the state, in
+//! one `ServerGroup` for each model. The one hard idea: calls are the evidence. Failed calls take a server out, and
+//! only a successful call brings it back. Failed probes take a server out only if no call succeeded in between; a
+//! passed probe only permits a call to try it.
 //!
-//! All is pure: `server` has the states of one server, `group` the choice among those of a model.
+//! `server` has the states of one server, `group` chooses among the servers of a model. Time is an argument in both.
 
 mod ask;
 mod group;

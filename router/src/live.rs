@@ -1,11 +1,13 @@
-//! All that this router knows of each model besides the catalog, behind one handle a model.
+//! The run-time state of each model: all that this router knows of it besides the catalog, behind one handle for each
+//! model.
 //!
 //! A [`LiveModel`] has the model's servers, its places with their queue, its retry budget and its refused credential. A
-//! call asks for it once for each candidate; what it asks of it then takes no look-up and no lock that other models use.
+//! call gets the handle once for each candidate; using it afterwards needs no look-up and no lock that other models
+//! use.
 //!
-//! The one hard idea: one rule of retention. What is known of a model is kept while the catalog in use names the model, and
-//! while a call is at it. It survives every swap of the catalog in between, and limits are those of the newest catalog that
-//! was put in use or that a call came with.
+//! The one hard idea: one rule of retention. The state of a model is kept while the catalog in use names the model, and
+//! while a call is at it. It survives every swap of the catalog in between. The limits are those of the newest catalog
+//! that was put in use or that a call brought with it.
 
 mod in_flight;
 #[cfg(test)]
@@ -32,24 +34,24 @@ use crate::{
     permits::{Admitted, Gate, Overloaded, Party, Room},
 };
 
-/// Who takes a call.
+/// The server that was chosen for a call.
 #[derive(Debug)]
 pub struct Chosen {
-    /// Which server.
+    /// The server.
     pub id: ServerId,
     /// The index of its endpoint in the model.
     pub endpoint: usize,
-    /// The address to dial. `None`: by name.
+    /// The address to dial. `None`: the host name is dialled.
     pub address: Option<IpAddr>,
-    /// The server's name for the model, as its model list tells it. `None`: it does not, or was not asked yet.
+    /// The server's name for the model, from its model list. `None`: the list does not show it, or was not read yet.
     pub listed: Option<Arc<str>>,
     /// Whether all servers of the model are failing.
     pub is_degraded: bool,
-    /// The attempt there, to be told how it goes.
+    /// The attempt at the server, which takes its verdict.
     pub in_flight: InFlight,
 }
 
-/// What is known of all models. A clone shares it.
+/// The run-time state of all models. Clones share it.
 #[derive(Debug, Clone)]
 pub struct LiveModels(Arc<SharedModels>);
 
@@ -62,7 +64,7 @@ struct SharedModels {
     counts: ModelCounts,
 }
 
-/// What is known of one model.
+/// The run-time state of one model.
 #[derive(Debug)]
 struct ModelParts {
     servers: Mutex<ServerGroup>,
@@ -77,12 +79,12 @@ struct ModelCounts {
     hedges: Counter,
 }
 
-/// One model, as a call finds it: what is known of it, and the version of it that the call has. A clone shares both.
+/// The handle of one model: its run-time state, and the version of the model that the call uses. Clones share both.
 #[derive(Debug, Clone)]
 pub struct LiveModel {
     all: LiveModels,
     parts: Arc<ModelParts>,
-    /// The version that the call has.
+    /// The version of the model that the call uses.
     pub model: Arc<CompiledModel>,
 }
 
@@ -100,7 +102,7 @@ impl Default for LiveModels {
 }
 
 impl LiveModels {
-    /// Servers as a router in `zone` sees them; empty: nowhere in particular.
+    /// Creates the state of all models for a router in `zone`. Empty: the router is in no zone.
     #[must_use]
     pub fn new(zone: &str, addresses: impl Addresses + 'static) -> Self {
         Self(Arc::new(SharedModels {
@@ -112,7 +114,7 @@ impl LiveModels {
         }))
     }
 
-    /// What is known of a model.
+    /// Returns the handle of a model.
     #[must_use]
     pub fn of(&self, model: &Arc<CompiledModel>) -> LiveModel {
         LiveModel {
@@ -122,7 +124,7 @@ impl LiveModels {
         }
     }
 
-    /// The retry budget of a model.
+    /// Returns the retry budget of a model.
     #[must_use]
     pub fn budget(&self, model: &ModelName) -> RetryBudget {
         RetryBudget {
@@ -131,7 +133,8 @@ impl LiveModels {
         }
     }
 
-    /// Takes the limits of a catalog that is about to be put in use. Calls that wait and have a place by them are let in.
+    /// Applies the limits of a catalog that is about to be put in use. Waiting calls that get a place under these
+    /// limits are admitted.
     pub fn align(&self, catalog: &Arc<Catalog>) {
         for model in ready(catalog) {
             if let Some(parts) = self.known(&model.name) {
@@ -140,8 +143,9 @@ impl LiveModels {
         }
     }
 
-    /// The servers of a catalog that shall be probed now, each about every ten seconds, and at once where only a probe is
-    /// missing for its return. To be asked about once a second; what is told must be probed.
+    /// Returns the servers of a catalog that must be probed now: each about every ten seconds, or at once if only a
+    /// probe is missing before a call may try it. To be called about once a second; the caller must probe what is
+    /// returned.
     #[must_use]
     pub fn to_probe(&self, catalog: &Catalog) -> Vec<Arc<ServerIdentity>> {
         let now = Instant::now();
@@ -152,7 +156,7 @@ impl LiveModels {
         due
     }
 
-    /// Takes down what a probe has found. A server that is known no longer is passed over.
+    /// Records the result of a probe. A server that is no longer known is ignored.
     pub fn probed(&self, identity: &ServerIdentity, probed: Probed) {
         if let Some(parts) = self.known(&identity.model) {
             let mut servers = parts.servers.lock();
@@ -161,28 +165,29 @@ impl LiveModels {
         }
     }
 
-    /// Takes down a server's name for its model, as its model list tells it.
+    /// Records a server's name for its model, from its model list.
     pub fn listed(&self, identity: &ServerIdentity, name: Option<String>) {
         if let Some(parts) = self.known(&identity.model) {
             parts.servers.lock().listed(identity, name);
         }
     }
 
-    /// Whether to ask for the metrics of a server's engine: where calls have a choice, and it may have some.
+    /// Whether to ask for the metrics of a server's engine: calls can choose among several servers, and this one may
+    /// have metrics.
     #[must_use]
     pub fn wants_metrics(&self, identity: &ServerIdentity) -> bool {
         let parts = self.known(&identity.model);
         parts.is_some_and(|parts| parts.servers.lock().wants_metrics(identity, Instant::now()))
     }
 
-    /// Takes down what a server's engine has to do. `None`: it does not tell.
+    /// Records the load that a server's engine reported. `None`: it does not report any.
     pub fn measured(&self, identity: &ServerIdentity, load: Option<EngineLoad>) {
         if let Some(parts) = self.known(&identity.model) {
             parts.servers.lock().measured(identity, load, Instant::now());
         }
     }
 
-    /// How each server of a catalog does.
+    /// Returns the state of each server of a catalog.
     #[must_use]
     pub fn status(&self, catalog: &Catalog) -> Vec<Status> {
         let now = Instant::now();
@@ -194,7 +199,7 @@ impl LiveModels {
         status.collect()
     }
 
-    /// The models of a catalog all of whose servers are failing.
+    /// Returns the models of a catalog whose servers are all failing.
     #[must_use]
     pub fn down(&self, catalog: &Catalog) -> Vec<ModelName> {
         let is_down = |model: &&Arc<CompiledModel>| matches!(self.of(model).readiness(), ModelReadiness::Down { .. });
@@ -204,48 +209,48 @@ impl LiveModels {
         names
     }
 
-    /// Shows what is counted.
+    /// Registers the metrics.
     pub fn register(&self, current: &Arc<Current>, registry: &mut Registry) {
         let counts = &self.0.counts;
         registry.register(
             "endpoint_ejections",
-            "How often a server was taken out because it failed repeatedly",
+            "Number of times that a server was taken out because it failed repeatedly",
             counts.ejections.clone(),
         );
         registry.register(
             "degraded_attempts",
-            "Attempts at a model all of whose servers are failing, where no other model could answer",
+            "Attempts at a model whose servers are all failing, made because no other model could answer",
             counts.degraded.clone(),
         );
         registry.register(
             "repeats_refused",
-            "Calls that were not tried once more after a failure, since too many were",
+            "Calls that were not repeated after a failure because the retry budget was used up",
             counts.repeats_refused.clone(),
         );
         registry.register(
             "hedges",
-            "Calls that were made a second time, since no token came in time",
+            "Second attempts that began in parallel because the first had no token in time",
             counts.hedges.clone(),
         );
         let shown = self.clone();
         read_gauge(
             registry,
             "model_places_taken",
-            "Places that calls hold, of all models together",
+            "Places that calls hold, sum of all models",
             move || Some(shown.sum(Gate::taken)),
         );
         let shown = self.clone();
         read_gauge(
             registry,
             "model_queue_length",
-            "Calls that wait for a place, of all models together",
+            "Calls that wait for a place, sum of all models",
             move || Some(shown.sum(Gate::waiting)),
         );
         let shown = (self.clone(), Arc::clone(current));
         read_gauge(
             registry,
             "endpoints_ejected",
-            "Servers that get no calls for now",
+            "Servers that are taken out at the moment because they failed repeatedly",
             move || {
                 let (endpoints, current) = &shown;
                 let status = endpoints.status(&*current.load()?);
@@ -259,7 +264,7 @@ impl LiveModels {
         read_gauge(
             registry,
             "models_down",
-            "Models all of whose servers are failing",
+            "Models whose servers are all failing",
             move || {
                 let (endpoints, current) = &shown;
                 u32::try_from(endpoints.down(&*current.load()?).len())
@@ -269,10 +274,10 @@ impl LiveModels {
         );
     }
 
-    /// Forgets the models that `catalog`, which is in use, does not name, unless a call is at them; that their servers are
-    /// gone is the last that is told of them.
+    /// Removes the state of the models that `catalog`, which is in use, does not name, unless a call is at them. The
+    /// removal of their servers is the last change that is reported of them.
     pub fn keep(&self, catalog: &Catalog) {
-        // A call clones what it needs under the lock.
+        // A call clones what it needs under the lock, so the count cannot rise from 1 meanwhile.
         let is_needed = |name: &ModelName, parts: &mut Arc<ModelParts>| {
             catalog.models.contains_key(name) || Arc::strong_count(parts) > 1
         };
@@ -280,13 +285,14 @@ impl LiveModels {
         self.0.reports.keep(catalog);
     }
 
-    /// Begins to tell of all servers anew.
+    /// Returns a follower that reports all servers from the start.
     #[must_use]
     pub fn follow(&self) -> Following {
         self.0.reports.follow()
     }
 
-    /// Tells what has changed in `servers`, which are still locked: what is told last is what holds.
+    /// Logs and records a change in `servers`. Their lock is still held, so that changes are reported in the order in
+    /// which they happen.
     fn tell(&self, _servers: &MutexGuard<'_, ServerGroup>, changed: Option<HealthTransition>) {
         if let Some(changed) = changed {
             let identity = &changed.identity;
@@ -294,9 +300,9 @@ impl LiveModels {
             if changed.is_taken_out {
                 self.0.counts.ejections.inc();
                 let reason = changed.worst.reason().map(tracing::field::display);
-                tracing::warn!(model.name = %model, upstream.addr = %server, reason, "a server failed repeatedly: it gets no calls for now");
+                tracing::warn!(model.name = %model, upstream.addr = %server, reason, "a server failed repeatedly: it gets no calls at the moment");
             } else if changed.is_back {
-                tracing::info!(model.name = %model, upstream.addr = %server, "a server answers again: it gets its calls little by little");
+                tracing::info!(model.name = %model, upstream.addr = %server, "a server answers again: its share of calls grows gradually");
             }
             self.0.reports.note(&identity.model, &identity.uri, changed.worst);
         }
@@ -327,7 +333,7 @@ impl LiveModels {
 }
 
 impl LiveModel {
-    /// Chooses a server, and begins an attempt there. `None`: none may be tried.
+    /// Chooses a server, and begins an attempt there. `None`: no server may be chosen.
     #[must_use]
     pub fn choose(&self, ask: &Ask<'_>) -> Option<Chosen> {
         let now = Instant::now();
@@ -345,38 +351,39 @@ impl LiveModel {
         })
     }
 
-    /// Whether the servers take calls.
+    /// Returns whether the model's servers take calls.
     #[must_use]
     pub fn readiness(&self) -> ModelReadiness {
         let now = Instant::now();
         self.servers(now).readiness(now)
     }
 
-    /// Whether there is a server that takes calls and was not tried.
+    /// Whether a server that was not tried yet takes calls.
     #[must_use]
     pub fn has_another(&self, tried: &[ServerId]) -> bool {
         let now = Instant::now();
         self.servers(now).has_another(tried, now)
     }
 
-    /// The HTTP status with which the credential was refused, for which calls pass the model over now, and whether a call of
-    /// `party` with `catalog` would find room.
+    /// Returns what the gate decides: the HTTP status of a refused credential for which calls pass the model over now,
+    /// and whether a call of `party` that uses `catalog` would find room.
     #[must_use]
     pub fn at_gate(&self, catalog: &Arc<Catalog>, party: Party) -> (Option<u16>, Room) {
         let gate = self.gate(catalog);
         (gate.refusal(&self.model, Instant::now()), gate.room(party))
     }
 
-    /// Has a call go on unless the credential is refused. If it was refused long ago, one call goes on.
+    /// Lets a call proceed unless the credential was refused recently. Some time after the refusal, one call may
+    /// proceed to try it.
     ///
     /// # Errors
     ///
-    /// The HTTP status that refused it.
+    /// The HTTP status of the refusal.
     pub fn admit(&self) -> Result<(), u16> {
         self.parts.gate.lock().admit(&self.model, Instant::now())
     }
 
-    /// Notes that the credential was refused with this HTTP status, and there is no newer one.
+    /// Records that the credential was refused with this HTTP status, and that no newer one is known.
     pub fn refuse(&self, status: u16) {
         self.parts.gate.lock().refuse(&self.model, status, Instant::now());
     }
@@ -385,7 +392,7 @@ impl LiveModel {
     ///
     /// # Errors
     ///
-    /// [`Overloaded`].
+    /// [`Overloaded`] if the call gets no place.
     ///
     /// # Cancel safety
     ///
@@ -401,7 +408,7 @@ impl LiveModel {
         Ok(slot)
     }
 
-    /// A place, if there is one now.
+    /// Returns a place if one is free now. `None`: no place is free.
     #[must_use]
     pub fn place_now(&self, catalog: &Arc<Catalog>, party: Party) -> Option<Slot> {
         let ticket = self.gate(catalog).enter_now(party)?;
@@ -423,12 +430,13 @@ impl LiveModel {
 }
 
 impl RetryBudget {
-    /// Counts a call that was resolved to the model, which is about to reach a server.
+    /// Counts a call that was resolved to the model and is about to reach a server.
     pub fn called(&self) {
         self.parts.gate.lock().called(Instant::now());
     }
 
-    /// Whether a call may be tried once more, after an attempt that cost a server work. If so it is counted.
+    /// Whether a call may be repeated after an attempt that cost a server work. If so, the repeat is charged to the
+    /// budget.
     #[must_use]
     pub fn repeat(&self) -> bool {
         let may_repeat = self.parts.gate.lock().repeat(Instant::now());
@@ -438,7 +446,7 @@ impl RetryBudget {
         may_repeat
     }
 
-    /// Whether a call may be made a second time beside its first attempt. If so it is counted.
+    /// Whether a call may have a second attempt in parallel with its first. If so, the hedge is charged to the budget.
     #[must_use]
     pub fn hedge(&self) -> bool {
         let may_hedge = self.parts.gate.lock().hedge();

@@ -1,8 +1,8 @@
-//! Who may make a call now: quotas of features, and the gate of each model.
+//! Decides whether a call may be made now: the quotas of features, and the gate of each model.
 //!
-//! A feature has as many calls at a time as its limit says, and a model as many places. A model has a budget for what is
-//! tried once more, and is left alone for a while when its credential is refused. All of it counts on this router alone.
-//! The decisions are pure: time is an argument, and whoever holds a gate locks it.
+//! A feature has a limit of concurrent calls, and a model has a number of places. A model also has a budget for
+//! repeated calls, and gets no calls for a while after its credential was refused. All of this counts on this router
+//! alone. The decisions are pure: time is an argument, and the owner of a gate locks it.
 
 mod budget;
 #[cfg(test)]
@@ -20,15 +20,16 @@ pub use self::{
     quota::{FeaturePermit, QuotaExceeded, Quotas},
 };
 
-/// The model has no place: too many calls run, and too many wait or the call waited in vain.
+/// The model has no place for the call: its queue is full or has no use, or the call has waited for too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overloaded;
 
-/// Whose calls are counted together at one model.
+/// The group that a call counts for at one model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Party {
     /// The feature whose setting is used.
     pub feature: &'static FeatureName,
-    /// Whether the call comes to the feature's own model, where its reservation is. By rule or as a fallback it does not.
+    /// Whether the call goes to the feature's own model, where the feature's reservation counts. It does not count if
+    /// the call comes to the model by a rule or as a fallback.
     pub has_reservation: bool,
 }

@@ -1,8 +1,9 @@
-//! How servers do beside their calls, and what they tell of themselves.
+//! Probes servers outside of calls: asks for their health and for what they report about themselves.
 //!
-//! Each server of a model is asked on its own, whatever features lead to it, and only what has it generate nothing: `/health`
-//! beside `/v1`, where it has none the model list, and where it has none either that it answers is all. Platforms
-//! of others are not asked. What follows from a probe others decide.
+//! Each server of a model is probed separately, whatever features lead to it, and only with requests that generate
+//! nothing: first `/health`, next to `/v1`. If the server does not have that, its model list is read; if it has no list
+//! either, any response is enough. Servers of hosted platforms are not probed. Other modules decide what follows from a
+//! probe.
 
 pub mod engine;
 
@@ -31,16 +32,16 @@ use crate::{
     },
 };
 
-/// How long a server may take to say how it does.
+/// How long a server may take to answer a health probe.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// How long it may take to say what is only good to know.
+/// How long a server may take to answer an optional question: its model list or its metrics.
 const ASIDE_TIMEOUT: Duration = Duration::from_secs(1);
-/// The most bytes of an answer, the model list's own limit.
+/// The maximum size of a response in bytes, which is that of a model list.
 const BYTES_MAX: usize = model_list::BYTES_MAX;
 const HEALTH: &str = "/health";
 const METRICS: &str = "/metrics";
 
-/// Probes the servers of the catalog in use. A clone counts in the same place.
+/// Probes the servers of the catalog in use. Clones share the counts.
 #[derive(Debug, Clone)]
 pub struct Prober {
     current: Arc<Current>,
@@ -53,14 +54,14 @@ struct ProbeLabels {
     outcome: &'static str,
 }
 
-/// A server, as its model has it now.
+/// A server to probe, with the version of its model that is in use.
 struct ProbeTarget<'a> {
     identity: &'a ServerIdentity,
     model: &'a CompiledModel,
 }
 
 impl Prober {
-    /// A prober of what `current` holds.
+    /// Creates a prober for the servers of the catalog in `current`.
     #[must_use]
     pub fn new(current: Arc<Current>, upstream: Upstream) -> Self {
         Self {
@@ -70,17 +71,17 @@ impl Prober {
         }
     }
 
-    /// Shows what is counted.
+    /// Registers the metric.
     pub fn register(&self, registry: &mut Registry) {
-        let help = "Probes of model servers, by what they found";
+        let help = "Probes of model servers, by outcome";
         registry.register("probes", help, self.counts.clone());
     }
 
-    /// Probes until `stop`.
+    /// Probes until `stop` is cancelled.
     ///
     /// # Cancel safety
     ///
-    /// Dropped, it drops the probes that run.
+    /// Dropping the future aborts the probes in progress.
     pub async fn run(self, stop: CancellationToken) {
         let due = |_now| self.due();
         let turn = |identity: Arc<ServerIdentity>| {
@@ -99,11 +100,11 @@ impl Prober {
     ///
     /// # Cancel safety
     ///
-    /// Dropped, the server is left at once, and nothing is taken down.
+    /// Dropping the future closes the connection to the server; nothing is recorded.
     pub async fn probe(&self, identity: &ServerIdentity) {
         let catalog = self.current.load();
         let model = catalog.as_ref().and_then(|catalog| catalog.models.get(&identity.model));
-        // Without its model it is not to be probed any longer.
+        // If its model is no longer in use, the server need not be probed.
         if let Some(ModelState::Ready(model)) = model {
             self.probe_server(&ProbeTarget { identity, model }).await;
         }
@@ -122,13 +123,13 @@ impl Prober {
         self.counts.get_or_create_owned(&ProbeLabels { outcome }).inc();
         self.upstream.models().probed(server.identity, probed);
         if let Probed::Passed = probed {
-            // Each is worth little alone, and nothing if it is late.
+            // Neither of them is essential, and a late answer is of no use.
             timeout(ASIDE_TIMEOUT, self.name(server, list)).await.ok();
             timeout(ASIDE_TIMEOUT, self.load(server)).await.ok();
         }
     }
 
-    /// How a server does, and its model list if it was asked for that.
+    /// Returns the server's health, and its model list if that was asked for.
     async fn health(&self, server: &ProbeTarget<'_>) -> (Probed, Option<Reply>) {
         match self.ask(server, HEALTH).await {
             Err(error) => return (failed(&error), None),
@@ -144,7 +145,7 @@ impl Prober {
         }
     }
 
-    /// Learns the server's name for a model that was given none.
+    /// Reads the server's name for the model, if the model has no identifier of its own.
     async fn name(&self, server: &ProbeTarget<'_>, list: Option<Reply>) {
         if server.model.spec.identifier.is_some() {
             return;
@@ -153,7 +154,7 @@ impl Prober {
             Some(list) => Ok(list),
             None => self.ask(server, model_list::PATH).await,
         };
-        // Without a list what was learnt before still holds.
+        // If there is no list, the name from an earlier list stays valid.
         if let Ok(list) = list
             && list.status == StatusCode::OK
         {
@@ -164,14 +165,14 @@ impl Prober {
         }
     }
 
-    /// Learns what the server's engine has to do, where there is a choice that it may help.
+    /// Reads the load of the server's engine, if calls can choose among several servers.
     async fn load(&self, server: &ProbeTarget<'_>) {
         let models = self.upstream.models();
         if !models.wants_metrics(server.identity) {
             return;
         }
         let load = match self.ask(server, METRICS).await {
-            // It may be there another time.
+            // The metrics may be available next time.
             Ok(page) if page.status.is_server_error() => return,
             Ok(page) => engine::load(&String::from_utf8_lossy(&page.body)),
             Err(UpstreamError::TooLarge(_)) => None,
@@ -185,7 +186,7 @@ impl Prober {
         let question = Question {
             endpoint: &identity.uri,
             address: identity.address,
-            // Only the model list is a question of the API that the token is for.
+            // Only the model list belongs to the API that the token is for.
             credential: model.credential.as_deref().filter(|_| path == model_list::PATH),
             tls: identity.tls.as_ref(),
             connect_timeout: model.spec.limits.connect_timeout.map(Timeout::get),
@@ -196,7 +197,7 @@ impl Prober {
     }
 }
 
-/// What a status tells of a server's health. `None`: nothing, but that it answers.
+/// Returns what a status says about a server's health. `None`: only that the server responds.
 fn told(status: StatusCode) -> Option<Probed> {
     if status.is_success() {
         Some(Probed::Passed)

@@ -25,7 +25,7 @@ fn choices(weights: &[f64]) -> Vec<Choice> {
         .collect()
 }
 
-/// How many of so many calls each gets, when each call stays as long as all.
+/// Returns how many of `calls` calls each server gets. With `stays`, no call ends before the last one has begun.
 fn picked(choices: &mut [Choice], calls: usize, stays: bool) -> Vec<u32> {
     let mut chance = fastrand::Rng::with_seed(7);
     let mut counts = vec![0; choices.len()];
@@ -42,7 +42,7 @@ fn is_about(count: u32, expected: u32) -> bool {
 }
 
 #[test]
-fn few_calls_and_many_are_shared_by_weight() {
+fn calls_are_shared_by_weight_under_low_and_high_load() {
     for stays in [false, true] {
         let counts = picked(&mut choices(&[1.0, 3.0]), 4000, stays);
         assert!(is_about(counts[0], 1000) && is_about(counts[1], 3000), "{counts:?}");
@@ -50,7 +50,7 @@ fn few_calls_and_many_are_shared_by_weight() {
 }
 
 #[test]
-fn a_server_that_just_came_back_gets_its_part_only() {
+fn a_server_that_just_came_back_gets_a_reduced_share() {
     let counts = picked(&mut choices(&[1.0, 0.1]), 11_000, false);
     assert!(is_about(counts[1], 1000), "{counts:?}");
     let counts = picked(&mut choices(&[1.0, 0.1]), 1100, true);
@@ -58,7 +58,7 @@ fn a_server_that_just_came_back_gets_its_part_only() {
 }
 
 #[test]
-fn the_slower_of_two_gets_fewer() {
+fn the_slower_of_two_servers_gets_fewer_calls() {
     let mut choices = choices(&[1.0, 1.0]);
     choices[0].slowness = 4.0;
     let counts = picked(&mut choices, 5000, false);
@@ -68,7 +68,7 @@ fn the_slower_of_two_gets_fewer() {
 }
 
 #[test]
-fn the_own_zone_is_kept_until_it_is_twice_as_busy() {
+fn calls_stay_in_the_own_zone_until_it_is_twice_as_busy() {
     let mut zones = choices(&[1.0, 1.0, 1.0]);
     zones[0].is_near = true;
     for (near, far, stays) in [
@@ -84,13 +84,13 @@ fn the_own_zone_is_kept_until_it_is_twice_as_busy() {
         zones[2].in_flight = far;
         let mut chance = fastrand::Rng::with_seed(7);
         let has_left = (0..100).any(|_| choose(&zones, None, || chance.f64()) != Some(0));
-        // Who leaves the zone goes to the less busy.
+        // Calls that leave the zone go to the less busy server.
         assert_eq!(!has_left, stays, "{near} near, {far} elsewhere");
     }
 }
 
 #[test]
-fn keys_are_spread_by_weight_and_stay_where_they_are() {
+fn keys_are_spread_by_weight_and_stay_at_their_server() {
     let choices = choices(&[1.0, 1.0, 2.0]);
     let mut counts = [0; 3];
     for key in 0..8000 {
@@ -102,7 +102,7 @@ fn keys_are_spread_by_weight_and_stay_where_they_are() {
 }
 
 #[test]
-fn an_overloaded_server_hands_its_keys_to_the_next_in_their_order() {
+fn keys_of_an_overloaded_server_go_to_the_next_in_their_order() {
     let mut choices = choices(&[1.0, 1.0, 1.0]);
     let home = choose(&choices, Some(1), || 0.0).unwrap();
     let next = {
@@ -147,13 +147,13 @@ fn any_choices() -> impl Strategy<Value = Vec<Choice>> {
 
 proptest! {
     #[test]
-    fn somebody_is_chosen_while_there_is_anybody(choices in any_choices(), key in any::<Option<u64>>(), chance in 0.0_f64..1.0) {
+    fn a_server_is_always_chosen_if_there_is_one(choices in any_choices(), key in any::<Option<u64>>(), chance in 0.0_f64..1.0) {
         let index = choose(&choices, key, || chance);
         prop_assert!(index.is_some_and(|index| index < choices.len()));
     }
 
     #[test]
-    fn nobody_with_a_key_goes_to_a_server_far_above_its_share(choices in any_choices(), key in any::<u64>()) {
+    fn a_call_with_a_key_never_goes_to_a_server_far_above_its_share(choices in any_choices(), key in any::<u64>()) {
         let index = choose(&choices, Some(key), || 0.0).unwrap();
         let near = stays_near(&choices);
         let among: Vec<&Choice> = choices.iter().filter(|choice| choice.is_near || !near).collect();
@@ -164,7 +164,7 @@ proptest! {
     }
 
     #[test]
-    fn a_server_that_goes_moves_its_own_keys_only(count in 2_usize..8, gone in any::<prop::sample::Index>()) {
+    fn removing_a_server_moves_only_its_own_keys(count in 2_usize..8, gone in any::<prop::sample::Index>()) {
         let all = choices(&vec![1.0; count]);
         let gone = gone.index(count);
         let mut left = all.clone();
@@ -177,7 +177,7 @@ proptest! {
     }
 
     #[test]
-    fn a_server_that_gains_weight_gains_keys_and_moves_no_others(count in 2_usize..6, weight in 1.0_f64..10.0) {
+    fn a_server_that_gains_weight_gains_keys_and_no_other_keys_move(count in 2_usize..6, weight in 1.0_f64..10.0) {
         let before = choices(&vec![1.0; count]);
         let mut after = before.clone();
         after[0].weight = weight;
@@ -189,14 +189,14 @@ proptest! {
 }
 
 #[test]
-fn what_others_have_waiting_counts_where_it_is_known_of_both() {
+fn requests_from_other_clients_count_only_if_known_for_both_servers() {
     let choose_of = |others: [Option<f64>; 2]| {
         let mut choices = choices(&[1.0, 1.0]);
         for (choice, others) in choices.iter_mut().zip(others) {
             choice.in_flight = 1;
             choice.others = others;
         }
-        // The first is drawn first.
+        // Index 0 is drawn first.
         choose(&choices, None, || 0.0)
     };
     assert_eq!(choose_of([Some(5.0), Some(0.0)]), Some(1));
@@ -209,5 +209,5 @@ fn what_others_have_waiting_counts_where_it_is_known_of_both() {
         choices[1].others = Some(0.0);
         choose(&choices, Some(3), || 0.0)
     };
-    assert_eq!(keyed(Some(100.0)), keyed(Some(0.0)), "it is never a gate");
+    assert_eq!(keyed(Some(100.0)), keyed(Some(0.0)), "it never excludes a server");
 }

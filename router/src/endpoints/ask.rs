@@ -1,20 +1,20 @@
-//! What a call wants of a server.
+//! What a call asks of the choice of a server.
 
 use tokio::time::Instant;
 
 use super::{ServerId, Work};
 
-/// What a server is wanted for.
+/// What a call asks of the choice of a server.
 #[derive(Debug, Clone, Copy)]
 pub struct Ask<'a> {
-    /// What keeps calls together. `None`: nothing.
+    /// Affinity key: calls with the same key prefer the same server. `None`: no preference.
     pub key: Option<u64>,
-    /// The servers that this call has tried.
+    /// The servers that this call has tried already.
     pub tried: &'a [ServerId],
-    /// What its time depends on.
+    /// What the expected duration of the attempt depends on.
     pub work: Work,
-    /// When its caller stops waiting.
+    /// When the call must be finished.
     pub deadline: Instant,
-    /// Whether a server may be used as if it were well when all are failing.
+    /// Whether a failing server may be chosen if all servers of the model are failing.
     pub may_be_degraded: bool,
 }

@@ -1,4 +1,4 @@
-//! The servers of one model: which there are, which takes a call, and what is known of each.
+//! The servers of one model: their states, and the choice among them.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -17,9 +17,9 @@ use crate::{
     catalog::{CompiledModel, is_probed},
 };
 
-/// Between two probes of a server.
+/// Time between two probes of a server.
 const PROBE_INTERVAL: Duration = Duration::from_secs(10);
-/// What is known of a server that the model does not have any longer is kept so long: it may come back.
+/// How long the state of a server is kept after the model has stopped naming it: the server may come back.
 const KEPT: Duration = Duration::from_secs(10 * 60);
 
 /// The servers of one model.
@@ -27,16 +27,16 @@ const KEPT: Duration = Duration::from_secs(10 * 60);
 pub(crate) struct ServerGroup {
     entries: Vec<KnownServer>,
     members: Vec<ServerInUse>,
-    /// What the members were made from.
+    /// The version of the model and the version of the addresses that `members` was made from.
     made_from: Option<(Arc<CompiledModel>, u64)>,
     expected: Expected,
     tickets: u64,
-    /// Only to save allocations.
+    /// Buffers of `pick`, kept only to save allocations.
     choices: Vec<balance::Choice>,
     places: Vec<usize>,
 }
 
-/// A server, also one that the model does not have at the moment.
+/// The state of a server, which the model may not name at the moment.
 #[derive(Debug)]
 struct KnownServer {
     id: ServerId,
@@ -44,14 +44,14 @@ struct KnownServer {
     hash: u64,
     server: ServerRecord,
     hints: Hints,
-    /// What was told of it last.
+    /// The health that was reported last. `None`: none was reported.
     told: Option<Health>,
     probe_at: Instant,
     probe_asked: Option<Instant>,
     named_at: Instant,
 }
 
-/// A server that the model has.
+/// A server that the model names.
 #[derive(Debug, Clone, Copy)]
 struct ServerInUse {
     entry: usize,
@@ -60,20 +60,20 @@ struct ServerInUse {
     is_near: bool,
 }
 
-/// Tells the servers of a model apart as long as the router runs.
+/// Identifies a server of a model for as long as the router runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServerId(u64);
 
-/// A server that does otherwise than before.
+/// A change in the health of a server.
 pub(crate) struct HealthTransition {
     pub(crate) identity: Arc<ServerIdentity>,
-    /// How the worst of all servers behind its endpoint does.
+    /// The worst health of all servers behind the same endpoint.
     pub(crate) worst: Health,
     pub(crate) is_taken_out: bool,
     pub(crate) is_back: bool,
 }
 
-/// Who takes a call.
+/// The server that was chosen for a call.
 pub(crate) struct Pick {
     pub(crate) id: ServerId,
     pub(crate) endpoint: usize,
@@ -83,27 +83,27 @@ pub(crate) struct Pick {
     pub(crate) ticket: AttemptTicket,
 }
 
-/// How a server of the model does now, for people.
+/// The current state of a server, for display.
 #[derive(Debug, Clone)]
 pub struct Status {
-    /// Which server.
+    /// The server.
     pub identity: Arc<ServerIdentity>,
-    /// How it does. `None`: nobody has called it yet.
+    /// Its health. `None`: no call and no probe has shown it yet.
     pub health: Option<Health>,
-    /// The attempts that are there now.
+    /// Number of attempts in progress.
     pub in_flight: u32,
-    /// How slow it is beside the others of its model; 1 is the average.
+    /// How slow it is relative to the other servers of its model; 1 is the average.
     pub slowness: f64,
-    /// Which part of its share it gets.
+    /// Fraction of its share of calls that it gets, 0.1 to 1. Below 1 while it is coming back.
     pub ramp: f64,
-    /// What its engine told of its load. `None`: nothing, or too long ago.
+    /// Load that its engine reported. `None`: not reported, or too long ago.
     pub engine: Option<EngineLoad>,
-    /// How long it surely gets no calls from now. `None`: it may get some.
+    /// How long it certainly gets no calls. `None`: it may get some now.
     pub rest: Option<Duration>,
 }
 
 impl ServerGroup {
-    /// Makes the members those of `model`. What is known of servers that stay is kept.
+    /// Makes the members those that `model` names. The state of servers that stay is kept.
     pub(crate) fn align(&mut self, model: &Arc<CompiledModel>, zone: &str, addresses: &dyn Addresses, now: Instant) {
         let version = addresses.version();
         let is_same = |(made_from, at): &(Arc<CompiledModel>, u64)| Arc::ptr_eq(made_from, model) && *at == version;
@@ -162,7 +162,7 @@ impl ServerGroup {
             identity: Arc::new(identity),
             hints: Hints::default(),
             told: None,
-            // Spread, so that a new catalog is not probed all at once.
+            // At a random time, so that a new catalog does not cause a burst of probes.
             probe_at: now + PROBE_INTERVAL.mul_f64(fastrand::f64()),
             probe_asked: None,
             named_at: now,
@@ -170,10 +170,10 @@ impl ServerGroup {
         self.entries.len() - 1
     }
 
-    /// Whether calls can be taken.
+    /// Returns whether the model's servers take calls.
     pub(crate) fn readiness(&self, now: Instant) -> ModelReadiness {
         let (mut down, mut trial) = (None, None);
-        // Who asks to be left alone, those that fail apart: a server that works is worth waiting for.
+        // Servers that asked to be left alone. Failing ones are apart: only a working server is worth waiting for.
         let (mut asks, mut failing_asks) = (None, None);
         for (_, entry) in self.in_use() {
             let server = &entry.server;
@@ -199,7 +199,7 @@ impl ServerGroup {
             }
         }
         match (trial, asks, down) {
-            // One that works asks to be left alone: the model is not failing.
+            // A working server asked to be left alone: the model is not failing.
             (Some(_), Some(_), _) => ModelReadiness::Ready,
             (Some(reason), None, _) => ModelReadiness::Trial { reason },
             (None, None, Some(reason)) => ModelReadiness::Down { reason },
@@ -213,11 +213,11 @@ impl ServerGroup {
         }
     }
 
-    /// Chooses a server that was not tried yet, and begins an attempt there.
+    /// Chooses a server that was not tried yet, and begins an attempt there. `None`: no server may be chosen.
     pub(crate) fn choose(&mut self, ask: &Ask<'_>, now: Instant, mut chance: impl FnMut() -> f64) -> Option<Pick> {
         let is_untried = |entry: &KnownServer| !ask.tried.contains(&entry.id);
         let mut numbered = self.members.iter().enumerate();
-        // Somebody must try a server that may be back.
+        // One call has to try a server that may be back.
         let trial = numbered.find(|(_, member)| {
             let entry = self.entries.get(member.entry);
             let is_free = |entry: &KnownServer| is_untried(entry) && entry.server.may_be_tried(now);
@@ -250,13 +250,13 @@ impl ServerGroup {
         })
     }
 
-    /// Whether a server is left that could be chosen.
+    /// Whether a server that was not tried yet takes calls.
     pub(crate) fn has_another(&self, tried: &[ServerId], now: Instant) -> bool {
         self.in_use()
             .any(|(_, entry)| !tried.contains(&entry.id) && entry.server.is_available(now))
     }
 
-    /// The best of the members whose server may be chosen, as a place among the members.
+    /// Returns the index of the best member whose server `may_be` accepts.
     fn pick(
         &mut self,
         key: Option<u64>,
@@ -286,7 +286,8 @@ impl ServerGroup {
         self.places.get(chosen).copied()
     }
 
-    /// An attempt has its first token, or its whole answer. Tells how the endpoint does if that has changed.
+    /// Records the first token, or the whole answer, of an attempt. Returns the change in the server's health, if there
+    /// is one.
     pub(crate) fn answers(
         &mut self,
         id: ServerId,
@@ -301,7 +302,7 @@ impl ServerGroup {
         self.told(id)
     }
 
-    /// An attempt has waited in vain.
+    /// Records how long an attempt waited without getting an answer.
     pub(crate) fn waited(&mut self, id: ServerId, work: Work, waited: Duration, now: Instant) {
         let ratio = self.expected.waited(work, waited);
         if let Some(server) = self.server(id) {
@@ -309,14 +310,14 @@ impl ServerGroup {
         }
     }
 
-    /// An attempt has failed.
+    /// Records a failed attempt in the server's slowness.
     pub(crate) fn failed(&mut self, id: ServerId, now: Instant) {
         if let Some(server) = self.server(id) {
             server.slowness.add(Slowness::FAILED, now);
         }
     }
 
-    /// What the end of an attempt says. Tells how the endpoint does if that has changed.
+    /// Applies the verdict on an attempt. Returns the change in the server's health, if there is one.
     pub(crate) fn judge(
         &mut self,
         id: ServerId,
@@ -336,7 +337,8 @@ impl ServerGroup {
         self.told(id)
     }
 
-    /// Soft verdicts take out half of the servers at most, as long as one of the others passes.
+    /// Whether soft verdicts may take this server out. They take out at most half of the servers, as long as one of the
+    /// others is healthy.
     fn may_take_out(&mut self, id: ServerId, now: Instant) -> bool {
         let in_use = || self.in_use();
         let out = in_use().filter(|(_, entry)| entry.server.is_failing_softly()).count();
@@ -353,14 +355,14 @@ impl ServerGroup {
         })
     }
 
-    /// An attempt is over.
+    /// Ends an attempt.
     pub(crate) fn end(&mut self, id: ServerId, ticket: AttemptTicket) {
         if let Some(server) = self.server(id) {
             server.end(ticket);
         }
     }
 
-    /// The servers that shall be probed now; they are not told again before their next time.
+    /// Returns the servers that must be probed now, and schedules the next probe of each.
     pub(crate) fn due_probes(&mut self, now: Instant) -> Vec<Arc<ServerIdentity>> {
         let mut due = Vec::new();
         for member in &self.members {
@@ -377,7 +379,7 @@ impl ServerGroup {
         due
     }
 
-    /// What a probe says. Tells how the endpoint does if that has changed.
+    /// Applies the result of a probe. Returns the change in the server's health, if there is one.
     pub(crate) fn probed(
         &mut self,
         identity: &ServerIdentity,
@@ -391,27 +393,28 @@ impl ServerGroup {
         self.told(id)
     }
 
-    /// Takes down the server's name for the model.
+    /// Records the server's name for the model.
     pub(crate) fn listed(&mut self, identity: &ServerIdentity, name: Option<String>) {
         if let Some(entry) = self.known(identity) {
             entry.hints.listed = name.map(Into::into);
         }
     }
 
-    /// Whether to ask for the metrics of an engine: where calls have a choice.
+    /// Whether to ask the server for its engine's metrics. They are of use only if calls can choose among several
+    /// servers.
     pub(crate) fn wants_metrics(&mut self, identity: &ServerIdentity, now: Instant) -> bool {
         let has_choice = self.in_use().count() > 1;
         has_choice && self.known(identity).is_some_and(|entry| entry.hints.wants_metrics(now))
     }
 
-    /// Takes down what an engine told of its load.
+    /// Records the load that the server's engine reported.
     pub(crate) fn measured(&mut self, identity: &ServerIdentity, load: Option<EngineLoad>, now: Instant) {
         if let Some(entry) = self.known(identity) {
             entry.hints.measured(load, entry.server.in_flight, now);
         }
     }
 
-    /// How each server does.
+    /// Returns the state of each server.
     pub(crate) fn status(&self, now: Instant) -> Vec<Status> {
         let members = self.members.iter().filter_map(|member| self.entries.get(member.entry));
         let status = members.map(
@@ -436,7 +439,8 @@ impl ServerGroup {
         status.collect()
     }
 
-    /// The worst of all servers behind one endpoint, if one has changed.
+    /// Compares the server's health with the last reported one. If it changed, returns the change with the worst health
+    /// of all servers behind the same endpoint.
     fn told(&mut self, id: ServerId) -> Option<HealthTransition> {
         let entry = self.entries.iter_mut().find(|entry| entry.id == id)?;
         let health = entry.server.health()?;
@@ -459,7 +463,7 @@ impl ServerGroup {
         })
     }
 
-    /// The members that may get calls.
+    /// Returns the members that may get calls: those with a weight above 0.
     fn in_use(&self) -> impl Iterator<Item = (&ServerInUse, &KnownServer)> {
         let members = self.members.iter().filter(|member| member.weight > 0);
         members.filter_map(|member| Some((member, self.entries.get(member.entry)?)))
@@ -475,7 +479,8 @@ impl ServerGroup {
     }
 }
 
-/// The same on every router, so that calls of one key meet at one server whichever router they go by.
+/// Hashes an identity. The hash is the same on every router, so that calls of one key go to the same server from every
+/// router.
 fn hash(identity: &ServerIdentity) -> u64 {
     let mut hash = Xxh3::new();
     hash.update(identity.uri.as_str().as_bytes());

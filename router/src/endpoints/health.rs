@@ -1,43 +1,43 @@
-//! What is said of servers: by attempts, by probes, and all together.
+//! The verdicts on attempts, the results of probes, and the health of servers and models that follows from them.
 
 use std::time::Duration;
 
 use switchboard::{reason::Reason, stream::EndpointState};
 
-/// What the end of an attempt says of the server that it went to.
+/// What the end of an attempt says about the server that it went to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It has answered.
+    /// The server answered.
     Answered,
-    /// It was not given the time that its model allows: that says nothing but how slow it is.
+    /// The server had less time than its model allows: this only shows how slow it is.
     Late,
-    /// It could not be reached.
+    /// The server could not be reached.
     Hard(Reason),
-    /// It was reached, and failed.
+    /// The server was reached, but failed.
     Soft(Reason),
-    /// It asks for less load, and to be left alone for so long if it said so.
+    /// The server asks for less load, and, if it gave a duration, to be left alone for that long.
     Busy(Reason, Option<Duration>),
-    /// Somebody has to change something.
+    /// An administrator has to change the configuration of the model or of the server.
     Misconfigured(Reason),
 }
 
-/// How a server does.
+/// Health of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
     /// It answers.
     Healthy,
-    /// It failed; nothing has answered since.
+    /// It failed, and has not answered since.
     Recovering(Reason),
     /// It gets no calls for now, because it failed repeatedly.
     Ejected(Reason),
-    /// Somebody has to change something.
+    /// An administrator has to change the configuration of the model or of the server.
     Misconfigured(Reason),
     /// It asked for less load.
     BackingOff(Reason),
 }
 
 impl Health {
-    /// How the server does, without the reason.
+    /// Returns the health without the reason.
     #[must_use]
     pub const fn state(self) -> EndpointState {
         match self {
@@ -49,7 +49,7 @@ impl Health {
         }
     }
 
-    /// Why it does not do well.
+    /// Returns why the server is not healthy. `None`: it is healthy.
     #[must_use]
     pub const fn reason(self) -> Option<Reason> {
         match self {
@@ -72,35 +72,35 @@ impl Health {
     }
 }
 
-/// What a probe of a server found.
+/// Result of a probe of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Probed {
-    /// It is there.
+    /// The server is available.
     Passed,
-    /// It is not, for this reason.
+    /// The server is not available, for this reason.
     Failed(Reason),
 }
 
 /// Whether a model's servers take calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ModelReadiness {
-    /// One at least takes them.
+    /// At least one server takes calls.
     Ready,
-    /// All are failing, and one may be back: a call may try it.
+    /// All servers are failing, but one may be back: a call may try it.
     Trial {
-        /// Why it was taken out.
+        /// Why that server was taken out.
         reason: Reason,
     },
-    /// All are failing, for this reason.
+    /// All servers are failing.
     Down {
         /// Why the first of them was taken out.
         reason: Reason,
     },
-    /// None that works takes any, since they have asked to be left alone.
+    /// No server takes calls: those that could have asked to be left alone.
     LeftAlone {
-        /// What the one said that takes calls next.
+        /// Why the server that takes calls next asked to be left alone.
         reason: Reason,
-        /// How long it wants to be left alone.
+        /// How long until that server takes calls.
         pause: Duration,
     },
 }

@@ -1,29 +1,29 @@
-//! What a server tells of itself beside its calls: pure.
+//! What a server reports about itself outside of calls. Pure.
 //!
-//! All of it are hints, and no gate: what is missing or old is unknown.
+//! All of this is a hint and never excludes a server: a value that is missing or too old is unknown.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-/// How long what an engine tells of its load is believed.
+/// How long the load that an engine reported is considered valid.
 const FRESH: Duration = Duration::from_secs(30);
-/// How long a server that has no metrics is not asked for them again.
+/// How long a server without metrics is not asked for them again.
 const LACKING: Duration = Duration::from_secs(5 * 60);
 
-/// What an engine has to do, of whomever.
+/// Load of an engine from all of its clients.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct EngineLoad {
-    /// Requests that it works on, and that wait at it.
+    /// Number of requests that are running or waiting at the engine.
     pub requests: f64,
-    /// How much of its cache is taken, 0 to 1. `None`: not told.
+    /// Fraction of its cache that is in use, 0 to 1. `None`: not reported.
     pub cache_used: Option<f64>,
 }
 
-/// What one server has told of itself.
+/// What one server has reported about itself.
 #[derive(Debug, Default)]
 pub(super) struct Hints {
-    /// Its name for the model, by its model list.
+    /// Its name for the model, from its model list. `None`: not known.
     pub(super) listed: Option<Arc<str>>,
     newest: Option<Sample>,
     lacks_metrics_until: Option<Instant>,
@@ -32,14 +32,14 @@ pub(super) struct Hints {
 #[derive(Debug, Clone, Copy)]
 struct Sample {
     load: EngineLoad,
-    /// Requests that were not this router's.
+    /// Number of requests that came from other clients than this router.
     others: f64,
     at: Instant,
 }
 
 impl Hints {
-    /// Takes down what the engine has to do while `ours` of its requests are this router's. `None`: it has no metrics that
-    /// tell it.
+    /// Records the load of the engine at a time when `ours` of its requests came from this router. `None`: the server
+    /// has no metrics that show the load.
     pub(super) fn measured(&mut self, load: Option<EngineLoad>, ours: u32, now: Instant) {
         self.newest = load.map(|load| Sample {
             load,
@@ -54,12 +54,12 @@ impl Hints {
         self.lacks_metrics_until.is_none_or(|until| until <= now)
     }
 
-    /// How many requests of others it has to do. `None`: unknown, which is not zero.
+    /// Returns the number of requests from other clients. `None`: unknown, which does not mean zero.
     pub(super) fn others(&self, now: Instant) -> Option<f64> {
         self.fresh(now).map(|sample| sample.others)
     }
 
-    /// What its engine told.
+    /// Returns the load that the engine reported. `None`: unknown.
     pub(super) fn load(&self, now: Instant) -> Option<EngineLoad> {
         self.fresh(now).map(|sample| sample.load)
     }
@@ -80,7 +80,7 @@ mod tests {
     };
 
     #[test]
-    fn what_is_not_ours_counts_while_it_is_fresh() {
+    fn requests_from_other_clients_count_while_the_report_is_fresh() {
         let now = Instant::now();
         let mut hints = Hints::default();
         assert_eq!(hints.others(now), None, "unknown");
@@ -89,7 +89,7 @@ mod tests {
         assert_eq!(hints.load(now), Some(LOAD));
         assert_eq!(hints.others(now + FRESH + Duration::from_millis(1)), None);
         hints.measured(Some(LOAD), 9, now);
-        assert_eq!(hints.others(now), Some(0.0), "ours came while it counted");
+        assert_eq!(hints.others(now), Some(0.0), "our requests arrived after the engine counted");
     }
 
     #[test]

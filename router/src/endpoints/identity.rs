@@ -1,4 +1,4 @@
-//! Which servers there are: what tells one from another, and the addresses behind a name.
+//! What identifies a server, and the addresses behind a host name.
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
@@ -6,31 +6,31 @@ use switchboard::{endpoint::EndpointUri, names::ModelName, resource::model::Plat
 
 use crate::catalog::Tls;
 
-/// One server, told apart from all others. Whatever of it changes makes it another one.
+/// The identity of one server. A change of any field makes it another server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ServerIdentity {
     /// The model that it serves.
     pub model: ModelName,
     /// Its base URL.
     pub uri: EndpointUri,
-    /// Its address, where the name has several. `None`: it is dialled by name.
+    /// Its address, if its host name has several. `None`: the host name is dialled.
     pub address: Option<IpAddr>,
-    /// How it proves who it is.
+    /// How its certificate is verified. `None`: with the system's roots and the endpoint's host name.
     pub tls: Option<Arc<CompiledTls>>,
-    /// What it speaks.
+    /// The platform whose dialect it speaks.
     pub platform: Platform,
 }
 
-/// Knows the addresses behind names.
+/// Provides the addresses behind host names.
 pub trait Addresses: Send + Sync + fmt::Debug {
-    /// A number that changes whenever [`Self::of`] says something else.
+    /// Returns a number that changes whenever [`Self::of`] returns something else.
     fn version(&self) -> u64;
 
-    /// The addresses of an endpoint's name. Fewer than two: it is dialled by name.
+    /// Returns the addresses of an endpoint's host name. If there are fewer than two, the host name is dialled.
     fn of(&self, uri: &EndpointUri) -> Arc<[IpAddr]>;
 }
 
-/// Every server is dialled by name.
+/// Provides no addresses: every server is dialled by its host name.
 #[derive(Debug, Clone, Copy)]
 pub struct ByName;
 

@@ -1,40 +1,41 @@
-//! How slow a server is beside the others of its model: pure.
+//! Measures how slow a server is relative to the other servers of its model. Pure.
 //!
-//! The time to the first token depends on the prompt. So what is compared is the time that an attempt took as a part of the
-//! time that the model takes on average for a call of that shape and size.
+//! The time to the first token depends on the prompt. So the measure is a ratio: the duration of an attempt, divided by
+//! the average duration on this model for a call of that shape and size.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How slow a server may seem, and how fast.
+/// Bounds of a ratio: how fast and how slow a server can appear.
 const RATIOS: (f64, f64) = (0.25, 8.0);
-/// After so long a sample counts half.
+/// After this time a sample has half of its weight.
 const HALF_LIFE: Duration = Duration::from_secs(10);
-/// Sizes from a power of two of bytes to the next; what is larger counts as the largest.
+/// Number of size classes. A class reaches from one power of two of bytes to the next; the last one also has everything
+/// larger.
 const SIZES: usize = 24;
-/// The least that a new sample counts in the average of a model.
+/// The minimum weight of a new sample in the average of a model.
 const SHARE_MIN: f64 = 0.05;
 
 /// How a call is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
-    /// As the model writes: the time to the first token counts.
+    /// As a stream: the time to the first token counts.
     Stream,
-    /// Whole: all of the time counts.
+    /// As a whole: the time to the end counts.
     Whole,
 }
 
-/// What the time of an attempt depends on.
+/// What the expected duration of an attempt depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Work {
     /// How the call is answered.
     pub shape: Shape,
-    /// Bytes of what is sent.
+    /// Size of the request in bytes.
     pub bytes: usize,
 }
 
-/// The times that a model takes on average.
+/// The average durations of a model, by shape and size of the call.
 #[derive(Debug, Default)]
 pub(super) struct Expected {
     streams: [Average; SIZES],
@@ -48,7 +49,7 @@ struct Average {
 }
 
 impl Expected {
-    /// How long an answer took, as a part of what was expected of it.
+    /// Adds the duration of an answer to the average. Returns its ratio to the average before.
     pub(super) fn answered(&mut self, work: Work, took: Duration) -> f64 {
         let average = self.of(work);
         let ratio = average.ratio(took);
@@ -58,7 +59,8 @@ impl Expected {
         ratio
     }
 
-    /// How long was waited in vain, as a part of what was expected. It would have been longer, so it never looks fast.
+    /// Returns the ratio of an attempt that waited without getting an answer. The answer would have taken longer, so
+    /// the ratio is at least 1.
     pub(super) fn waited(&mut self, work: Work, waited: Duration) -> f64 {
         self.of(work).ratio(waited).max(1.0)
     }
@@ -83,7 +85,8 @@ impl Average {
     }
 }
 
-/// How slow a server is: an average of ratios in which age counts, with one sample of 1 that does not age.
+/// How slow a server is: a weighted average of its ratios, in which older samples weigh less, and of one constant
+/// sample of 1.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Slowness {
     sum: f64,
@@ -92,7 +95,7 @@ pub(super) struct Slowness {
 }
 
 impl Slowness {
-    /// The ratio of an attempt that failed: who fails fast must not look fast.
+    /// Ratio of a failed attempt: a server that fails fast must not look fast.
     pub(super) const FAILED: f64 = RATIOS.1;
 
     /// Adds the ratio of one attempt.
@@ -103,13 +106,13 @@ impl Slowness {
         self.newest = Some(now);
     }
 
-    /// 1 is as slow as the model on average.
+    /// Returns the slowness at this time; 1 is the average of the model.
     pub(super) fn now(&self, now: Instant) -> f64 {
         let kept = self.kept(now);
         (self.sum * kept + 1.0) / (self.weight * kept + 1.0)
     }
 
-    /// What is left of the samples by now.
+    /// Returns the fraction of the samples' weight that is left at this time.
     fn kept(&self, now: Instant) -> f64 {
         let Some(newest) = self.newest else { return 0.0 };
         let age = now.saturating_duration_since(newest);
@@ -127,12 +130,12 @@ mod tests {
     };
 
     #[test]
-    fn prompts_of_one_size_and_shape_are_compared() {
+    fn only_calls_of_the_same_size_and_shape_are_compared() {
         let mut expected = Expected::default();
         let second = Duration::from_secs(1);
         assert!(
             (expected.answered(SMALL, second) - 1.0).abs() < 1e-9,
-            "the first sets what is expected"
+            "the first sample sets the average"
         );
         let large = Work {
             bytes: 100_000,
@@ -158,13 +161,13 @@ mod tests {
         );
         assert!(
             (expected.waited(SMALL, second / 10) - 1.0).abs() < 1e-9,
-            "a short wait in vain is not fast"
+            "a short wait without an answer does not look fast"
         );
         assert!(expected.waited(SMALL, 3 * second) > 1.9);
     }
 
     #[test]
-    fn slowness_follows_the_newest_within_its_bounds_and_forgets() {
+    fn slowness_follows_new_samples_within_bounds_and_forgets_old_ones() {
         let start = Instant::now();
         let mut slowness = Slowness::default();
         assert!((slowness.now(start) - 1.0).abs() < 1e-9);

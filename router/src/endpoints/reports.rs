@@ -1,6 +1,6 @@
-//! Which servers do otherwise than was told of last, for the registry.
+//! Collects changes in the health of servers, for reports to the registry.
 //!
-//! What is kept is bounded by the endpoints of the catalogs that calls went by.
+//! The number of entries is bounded by the endpoints of the catalogs that calls have used.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -14,18 +14,18 @@ use tokio::sync::watch;
 use super::Health;
 use crate::catalog::{Catalog, ModelState};
 
-/// What has become of one server since it was told of last.
+/// How the health of one server has changed since it was reported last.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthChange {
     /// The model.
     pub model: ModelName,
-    /// Its server.
+    /// The base URL of the server.
     pub uri: EndpointUri,
-    /// How it does. `None`: no model has it any longer.
+    /// The server's health. `None`: no model has this server any longer.
     pub health: Option<Health>,
 }
 
-/// How each server does. A clone shares them.
+/// The health of each server. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Reports {
     shared: Arc<SharedReports>,
@@ -41,7 +41,7 @@ struct SharedReports {
 #[derive(Debug, Default)]
 struct ReportedServers {
     by_place: HashMap<ServerKey, Fact>,
-    /// The places again, in the order in which they changed.
+    /// The same keys, in the order in which their servers changed.
     by_change: BTreeMap<u64, ServerKey>,
     changes: u64,
 }
@@ -55,7 +55,7 @@ struct Fact {
 }
 
 impl Reports {
-    /// Notes how a server of a model does.
+    /// Records the health of a server of a model.
     pub(crate) fn note(&self, model: &ModelName, uri: &EndpointUri, health: Health) {
         let mut known = self.known();
         let place = (model.clone(), uri.clone());
@@ -70,7 +70,7 @@ impl Reports {
         self.wake(&known);
     }
 
-    /// Forgets the servers that no model of `catalog` has; that they are gone is the last that is told of them.
+    /// Removes the servers that no model of `catalog` has. Their removal is the last change that is reported of them.
     pub(crate) fn keep(&self, catalog: &Catalog) {
         let mut known = self.known();
         let facts = known.by_place.iter();
@@ -82,7 +82,7 @@ impl Reports {
         self.wake(&known);
     }
 
-    /// Begins to tell of all servers anew.
+    /// Returns a follower that reports all servers from the start.
     #[must_use]
     pub(crate) fn follow(&self) -> Following {
         Following {
@@ -124,13 +124,13 @@ impl ReportedServers {
 fn has(catalog: &Catalog, (model, uri): &ServerKey) -> bool {
     match catalog.models.get(model) {
         Some(ModelState::Ready(model)) => model.spec.uris().any(|known| known == uri),
-        // It may come back with the same servers: what was found of them still holds.
+        // The model may come back with the same servers: their health is still valid.
         Some(ModelState::Disabled | ModelState::CredentialMissing | ModelState::NotReady) => true,
         None => false,
     }
 }
 
-/// Tells of servers, each as it is now, in the order in which they changed.
+/// Returns the health of servers in the order in which it changed, and only the newest health of each.
 #[derive(Debug)]
 pub struct Following {
     reports: Reports,
@@ -139,7 +139,7 @@ pub struct Following {
 }
 
 impl Following {
-    /// The next changes, at most `count`. The rest stays for the next time.
+    /// Returns the next changes, at most `count`. The remaining ones come with the next call.
     pub fn changes(&mut self, count: usize) -> Vec<HealthChange> {
         let mut known = self.reports.known();
         let next = known.by_change.range(self.told + 1..).take(count);
@@ -157,14 +157,14 @@ impl Following {
         changes
     }
 
-    /// Waits until there is something to tell.
+    /// Waits until there is a change to report.
     ///
     /// # Cancel safety
     ///
     /// Nothing is lost.
     pub async fn changed(&mut self) {
         let told = self.told;
-        // This end keeps the other one open.
+        // Cannot fail: `reports` keeps the sender alive.
         drop(self.newest.wait_for(|newest| *newest > told).await);
     }
 }
@@ -200,7 +200,7 @@ mod tests {
     const CUT: Health = Health::Recovering(Reason::UpstreamStreamTruncated);
 
     #[tokio::test]
-    async fn a_change_is_told_once_and_only_when_it_is_one() {
+    async fn only_real_changes_are_reported_and_each_one_once() {
         let reports = Reports::default();
         let mut following = reports.follow();
         reports.note(&model("a"), &uri(1), CUT);
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_finds_no_room_comes_next_and_a_new_stream_hears_all() {
+    async fn changes_beyond_the_limit_come_next_and_a_new_follower_gets_all() {
         let reports = Reports::default();
         let mut following = reports.follow();
         for number in 0..5 {
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_no_model_has_is_told_gone_and_forgotten() {
+    fn a_server_that_no_model_has_is_reported_as_gone_and_forgotten() {
         let reports = Reports::default();
         let mut following = reports.follow();
         reports.note(&model("a"), &uri(1), CUT);

@@ -1,7 +1,8 @@
-//! What is known of one server, and what the end of an attempt or of a probe makes of it: pure.
+//! The state of one server, and how attempts and probes change it. Pure.
 //!
-//! The one hard idea: an attempt tells of the time in which it began. What began before a server was taken out or came
-//! back says nothing about it afterwards.
+//! The one hard idea: an epoch ends whenever the server is taken out or comes back, and an attempt belongs to the epoch
+//! in which it began. Answers and failures from an older epoch are ignored. Only a request for less load and a
+//! configuration error count in any epoch.
 
 use std::time::Duration;
 
@@ -10,31 +11,31 @@ use tokio::time::Instant;
 
 use super::{Health, Probed, Verdict, pace::Slowness, window::Window};
 
-/// So many hard failures in a row take a server out.
+/// This many hard failures in a row take a server out.
 const HARD_MAX: u32 = 3;
-/// So many failed probes in a row do, when no call succeeded meanwhile.
+/// This many failed probes in a row take a server out, if no call succeeded in between.
 const PROBES_MAX: u32 = 3;
-/// How long a server is left alone before it is tried again: at first, and at most.
+/// How long a failing server rests before it is tried again: the first time, and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
-/// How long a call may take to prove a server before another is let through.
+/// How long a call may take to prove that a server is back, before another call may try.
 const TRIAL: Duration = Duration::from_secs(10);
-/// How long a server that came back takes to have its whole share, and what it has at once.
+/// How long a server that came back takes to reach its whole share of calls, and the fraction with which it begins.
 const RAMP: Duration = Duration::from_secs(30);
 const RAMP_BEGIN: f64 = 0.1;
 
-/// What is known of one server.
+/// The state of one server.
 #[derive(Debug, Default)]
 pub(super) struct ServerRecord {
     standing: Standing,
-    /// Whether a probe must pass before a call is let through.
+    /// Whether a probe must pass before a call may try a failing server.
     is_probed: bool,
-    /// Counts how often it was taken out and came back.
+    /// Counts how often the server was taken out or came back.
     epoch: u32,
     hard: u32,
     failed_probes: u32,
     window: Window,
     left_alone_until: Option<Instant>,
-    /// What the newest call said, and the newest probe.
+    /// Health according to the newest call, and according to the newest probe.
     called: Option<Health>,
     probed: Option<Health>,
     pub(super) in_flight: u32,
@@ -45,7 +46,7 @@ pub(super) struct ServerRecord {
 enum Standing {
     #[default]
     Well,
-    /// It came back then, and gets its calls little by little.
+    /// It came back at this time, and its share of calls grows gradually.
     Back(Instant),
     Failing(Failing),
 }
@@ -60,15 +61,15 @@ struct Failing {
 
 #[derive(Debug)]
 enum FailingStage {
-    /// It is left alone until then; afterwards a probe decides, if it can be probed.
+    /// The server gets no calls until this time. Afterwards a probe decides whether it is tried, if it can be probed.
     Resting(Instant),
-    /// One call may try.
+    /// One call may try the server.
     Open,
-    /// A call tries; from then on another may.
+    /// A call is trying the server. From `until` on, another call may try.
     Trial { by: u64, until: Instant },
 }
 
-/// One attempt, as its server knows it.
+/// One attempt, as its server's state sees it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AttemptTicket {
     id: u64,
@@ -76,7 +77,7 @@ pub(crate) struct AttemptTicket {
 }
 
 impl ServerRecord {
-    /// A server of which nothing is known.
+    /// Creates the state of a server of which nothing is known.
     pub(super) fn new(is_probed: bool) -> Self {
         Self {
             is_probed,
@@ -84,7 +85,7 @@ impl ServerRecord {
         }
     }
 
-    /// Begins an attempt. `id` is told to no other.
+    /// Begins an attempt. No other attempt at the server has the same `id`.
     pub(super) fn begin(&mut self, id: u64, now: Instant) -> AttemptTicket {
         if self.may_be_tried(now)
             && let Standing::Failing(failing) = &mut self.standing
@@ -98,7 +99,7 @@ impl ServerRecord {
         AttemptTicket { id, epoch: self.epoch }
     }
 
-    /// Ends an attempt, after all that is said of it: its place is free.
+    /// Ends an attempt, after its verdict if it has one. It no longer counts as in flight.
     pub(super) fn end(&mut self, ticket: AttemptTicket) {
         self.in_flight = self.in_flight.saturating_sub(1);
         if let Standing::Failing(failing) = &mut self.standing
@@ -108,14 +109,14 @@ impl ServerRecord {
         }
     }
 
-    /// An attempt has its first token.
+    /// Records that an attempt has its first token.
     pub(super) fn answers(&mut self, ticket: &mut AttemptTicket, now: Instant) {
         if ticket.epoch != self.epoch {
             return;
         }
         if self.is_failing() {
             self.turn(Standing::Back(now));
-            // The rest is an ordinary call.
+            // From here on the attempt counts as an ordinary call.
             ticket.epoch = self.epoch;
         }
         self.hard = 0;
@@ -123,11 +124,11 @@ impl ServerRecord {
         self.called = Some(Health::Healthy);
     }
 
-    /// What the end of an attempt says. `chance` is uniform from 0 to 1.
+    /// Applies the verdict on an attempt. `chance` is uniform from 0 to 1.
     pub(super) fn judge(&mut self, ticket: &mut AttemptTicket, verdict: Verdict, now: Instant, chance: f64) {
         let is_of_now = ticket.epoch == self.epoch;
         if is_of_now && !matches!(verdict, Verdict::Hard(_) | Verdict::Late) {
-            // It was reached.
+            // The server was reached.
             self.hard = 0;
         }
         match verdict {
@@ -165,7 +166,7 @@ impl ServerRecord {
         }
     }
 
-    /// What a probe says. A server that failed it in vain for long enough is taken out.
+    /// Applies the result of a probe. A server that failed several probes in a row is taken out.
     pub(super) fn probe(&mut self, probed: Probed, now: Instant, chance: f64) {
         let is_due = self.resting_until().is_some_and(|until| until <= now);
         match probed {
@@ -188,7 +189,7 @@ impl ServerRecord {
         }
     }
 
-    /// Takes it out of the choice.
+    /// Takes the server out: calls no longer choose it.
     pub(super) fn take_out(&mut self, reason: Reason, is_soft: bool, now: Instant, chance: f64) {
         if self.is_failing() {
             return;
@@ -210,22 +211,22 @@ impl ServerRecord {
         matches!(self.standing, Standing::Failing(Failing { is_soft: true, .. }))
     }
 
-    /// Whether so many attempts fail that it should be taken out.
+    /// Whether so many recent attempts failed that the server should be taken out.
     pub(super) fn is_bad(&mut self, now: Instant) -> bool {
         self.window.is_bad(now)
     }
 
-    /// Until when it has asked to be left alone.
+    /// Returns until when the server has asked to be left alone. `None`: it takes calls in this respect.
     pub(super) fn is_left_alone(&self, now: Instant) -> Option<Instant> {
         self.left_alone_until.filter(|until| *until > now)
     }
 
-    /// Whether it takes calls like any other.
+    /// Whether the server takes calls like any other.
     pub(super) fn is_available(&self, now: Instant) -> bool {
         !self.is_failing() && self.is_left_alone(now).is_none()
     }
 
-    /// Whether one call may try if it is back.
+    /// Whether one call may try the failing server to see if it is back.
     pub(super) fn may_be_tried(&self, now: Instant) -> bool {
         let Standing::Failing(failing) = &self.standing else {
             return false;
@@ -238,13 +239,13 @@ impl ServerRecord {
         is_free && self.is_left_alone(now).is_none()
     }
 
-    /// Whether only a probe is missing to let a call through, and none was `asked` for since.
+    /// Whether only a probe is missing before a call may try the server. `asked` is the time of the last probe request.
     pub(super) fn wants_probe(&self, asked: Option<Instant>, now: Instant) -> bool {
         self.resting_until()
             .is_some_and(|until| until <= now && asked.is_none_or(|asked| asked < until))
     }
 
-    /// Until when it is surely left alone, where it is failing.
+    /// Returns until when a failing server certainly gets no calls. `None`: it is not failing, or its rest is over.
     pub(super) const fn resting_until(&self) -> Option<Instant> {
         match &self.standing {
             Standing::Failing(Failing {
@@ -255,7 +256,7 @@ impl ServerRecord {
         }
     }
 
-    /// Which part of its share it gets.
+    /// Returns the fraction of its share of calls that the server gets.
     pub(super) fn ramp(&self, now: Instant) -> f64 {
         match self.standing {
             Standing::Back(since) => {
@@ -266,7 +267,8 @@ impl ServerRecord {
         }
     }
 
-    /// How it does, as calls say, and where none was made, as probes say. `None`: nobody knows.
+    /// Returns the server's health: according to calls, or, if there were none, according to probes. `None`: neither
+    /// has shown it.
     pub(super) fn health(&self) -> Option<Health> {
         match &self.standing {
             Standing::Failing(failing) => Some(Health::Ejected(failing.reason)),
@@ -278,7 +280,7 @@ impl ServerRecord {
         self.called = Some(Health::Recovering(reason));
     }
 
-    /// A call that should prove it failed.
+    /// Records that a call failed. If the call was to prove that the server is back, the server rests again.
     fn not_proved(&mut self, ticket: AttemptTicket, now: Instant, chance: f64) {
         if let Standing::Failing(failing) = &mut self.standing
             && failing.is_tried_by(ticket)
@@ -287,8 +289,8 @@ impl ServerRecord {
         }
     }
 
-    /// A call that should prove it had too little time for that. Another tries when this one's time is over, lest calls wait
-    /// in vain one after another.
+    /// Records that a call had too little time. If it was to prove that the server is back, another may try only when
+    /// this one's time is over: otherwise calls would wait without success one after another.
     fn not_proved_yet(&mut self, ticket: AttemptTicket) {
         if let Standing::Failing(failing) = &mut self.standing
             && let FailingStage::Trial { by, until } = failing.stage
@@ -308,7 +310,7 @@ impl ServerRecord {
 }
 
 impl Failing {
-    /// Leaves it alone for twice as long.
+    /// Lets the server rest for twice as long as before.
     fn rest(&mut self, now: Instant, chance: f64) {
         self.pause = (2 * self.pause).min(PAUSES.1);
         self.stage = FailingStage::Resting(now + jittered(self.pause, chance));
@@ -319,7 +321,7 @@ impl Failing {
     }
 }
 
-/// A fifth more or less, so that servers and routers do not come back together.
+/// Adds a random deviation of up to 20 percent, so that servers and routers do not resume at the same time.
 fn jittered(pause: Duration, chance: f64) -> Duration {
     pause.mul_f64(0.8 + 0.4 * chance)
 }

@@ -1,15 +1,15 @@
-//! How many of the last attempts at a server failed: pure.
+//! Counts how many of the recent attempts at a server failed. Pure.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How far back attempts count, in seconds.
+/// Length of the window, in seconds.
 const SECONDS: usize = 30;
-/// With fewer failures a server is not judged by their rate.
+/// With fewer failures than this, the failure rate of a server does not count.
 const FAILURES_MIN: u32 = 5;
 
-/// The attempts of the last half minute, by the second.
+/// The attempts of the last 30 seconds, counted for each second.
 #[derive(Debug, Clone)]
 pub(super) struct Window {
     tallies: [Tally; SECONDS],
@@ -43,7 +43,7 @@ impl Window {
         }
     }
 
-    /// Whether half of the attempts failed, and they are enough to judge by.
+    /// Whether at least half of the attempts failed, and there were enough failures to judge by.
     pub(super) fn is_bad(&mut self, now: Instant) -> bool {
         self.advance(now);
         let sum = |count: fn(&Tally) -> u32| self.tallies.iter().map(count).sum::<u32>();
@@ -51,7 +51,7 @@ impl Window {
         failures >= FAILURES_MIN && 2 * failures >= attempts
     }
 
-    /// Empties the places of the seconds that have begun since.
+    /// Clears the counts of the seconds that have begun since the last call.
     fn advance(&mut self, now: Instant) {
         let newest = *self.newest.get_or_insert(now);
         let seconds = now.saturating_duration_since(newest).as_secs();
@@ -70,14 +70,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_is_bad_from_five_failures_that_are_half_of_half_a_minute() {
+    fn a_rate_is_bad_if_five_attempts_and_half_of_those_within_30_seconds_failed() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut window = Window::default();
         for second in 0..4 {
             window.add(true, at(second));
         }
-        assert!(!window.is_bad(at(4)), "four are too few");
+        assert!(!window.is_bad(at(4)), "four failures are too few");
         window.add(true, at(4));
         assert!(window.is_bad(at(4)));
         for _ in 0..6 {
@@ -87,7 +87,7 @@ mod tests {
         window.add(true, at(6));
         assert!(window.is_bad(at(6)), "6 of 12");
         assert!(window.is_bad(at(29)));
-        assert!(!window.is_bad(at(36)), "what is older does not count");
+        assert!(!window.is_bad(at(36)), "older attempts do not count");
         assert!(!window.is_bad(at(10_000)));
     }
 }

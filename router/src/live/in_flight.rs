@@ -1,4 +1,4 @@
-//! An attempt at a server, from its choice to its end.
+//! An attempt at a server, from the choice of the server to the end of the attempt.
 
 use switchboard::reason::Reason;
 use tokio::time::Instant;
@@ -6,8 +6,8 @@ use tokio::time::Instant;
 use super::LiveModel;
 use crate::endpoints::{Ask, AttemptTicket, ServerId, Verdict, Work};
 
-/// An attempt that its server counts as being there. Dropped without a verdict it has none: its caller has gone, or the
-/// failure is not the server's.
+/// An attempt that counts as in progress at its server. If it is dropped without a verdict, it says nothing about the
+/// server: the caller has gone, or the failure is not the server's.
 #[derive(Debug)]
 pub struct InFlight {
     live: LiveModel,
@@ -16,7 +16,7 @@ pub struct InFlight {
     work: Work,
     begun: Instant,
     deadline: Instant,
-    /// Whether its time has been taken.
+    /// Whether the duration of the attempt was recorded already.
     is_timed: bool,
 }
 
@@ -33,12 +33,12 @@ impl InFlight {
         }
     }
 
-    /// The first token has come.
+    /// Records that the first token has arrived.
     pub fn first_token(&mut self) {
         self.answers(Instant::now());
     }
 
-    /// What the attempt says of its server, now that it is over.
+    /// Applies the verdict on the attempt, which is over.
     pub fn judge(&mut self, verdict: Verdict) {
         let now = Instant::now();
         match verdict {
@@ -81,7 +81,7 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         let now = Instant::now();
-        // A deadline that passes before the first token is nobody's fault, but it tells how slow the server is.
+        // A deadline that passes before the first token is not the server's fault, but it shows how slow the server is.
         if now >= self.deadline {
             self.waited(now);
         }

@@ -1,4 +1,4 @@
-//! The places of a model, as calls wait for them and leave.
+//! Tests of a model's places: how calls wait for them and give them back.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::permits::fixture::{FLOOD, RESERVED, catalog, party};
 
-/// Whether nobody is at the model, nor waits for it.
+/// Whether no call is at the model or waits for it.
 fn is_idle(live: &LiveModel) -> bool {
     let gate = live.parts.gate.lock();
     (gate.taken(), gate.waiting()) == (0, 0)
@@ -19,18 +19,18 @@ fn far() -> Instant {
 }
 
 #[tokio::test]
-async fn whenever_a_caller_goes_its_place_is_free_for_the_next() {
+async fn a_caller_that_leaves_at_any_time_frees_its_place() {
     let (catalog, model) = catalog(1, 1, 1, 0);
     let live = LiveModels::default().of(&model);
     let enter = || live.place(&catalog, party(FLOOD), far());
-    // Before it came.
+    // Before it has entered.
     drop(enter());
     // While it waits.
     let inside = enter().await.unwrap();
     let mut waits = Box::pin(enter());
     assert!(waits.as_mut().now_or_never().is_none());
     drop(waits);
-    // Called, and not yet told.
+    // After it got a place, but before it was polled again.
     let mut waits = Box::pin(enter());
     assert!(waits.as_mut().now_or_never().is_none());
     drop(inside);
@@ -40,7 +40,7 @@ async fn whenever_a_caller_goes_its_place_is_free_for_the_next() {
 }
 
 #[tokio::test]
-async fn who_is_sent_away_for_another_is_told_at_once() {
+async fn a_call_that_is_sent_away_for_another_is_refused_at_once() {
     let (catalog, model) = catalog(1, 1, 2, 0);
     let live = LiveModels::default().of(&model);
     let enter = |name| Box::pin(live.place(&catalog, party(name), far()));
@@ -53,7 +53,7 @@ async fn who_is_sent_away_for_another_is_told_at_once() {
     drop(inside);
     let (first, other) = (first.map(|place| place.is_ok()), other.map(|place| place.is_ok()));
     assert_eq!(tokio::join!(first, other), (true, true));
-    // One who goes before it is told does not take a place with it.
+    // A call that leaves before it learns that it was sent away does not free another call's place.
     let inside = enter(FLOOD).await.unwrap();
     let (mut first, mut second) = (enter(FLOOD), enter(FLOOD));
     assert!(first.as_mut().now_or_never().is_none() && second.as_mut().now_or_never().is_none());
@@ -67,7 +67,7 @@ async fn who_is_sent_away_for_another_is_told_at_once() {
 }
 
 #[tokio::test]
-async fn a_caller_leaves_when_it_has_waited_long_enough_or_its_time_is_short() {
+async fn a_call_gives_up_at_the_queue_timeout_or_at_its_own_deadline() {
     let (catalog, model) = catalog(1, 1, 2, 0);
     let live = LiveModels::default().of(&model);
     let _inside = live.place(&catalog, party(FLOOD), far()).await.unwrap();
@@ -90,7 +90,7 @@ async fn a_caller_leaves_when_it_has_waited_long_enough_or_its_time_is_short() {
 }
 
 #[tokio::test]
-async fn the_limits_of_a_newer_catalog_hold_and_an_older_one_does_not_set_them_back() {
+async fn an_older_catalog_does_not_restore_the_limits_that_a_newer_one_has_changed() {
     let (old, model) = catalog(1, 1, 1, 1);
     let (new, model_now) = catalog(2, 2, 1, 0);
     let models = LiveModels::default();
@@ -100,19 +100,19 @@ async fn the_limits_of_a_newer_catalog_hold_and_an_older_one_does_not_set_them_b
         async move { timeout(soon, live.place(catalog, party(name), far())).await }
     };
     let _reserved = in_time(&old, &model, RESERVED).await.unwrap().unwrap();
-    // Nothing is left for others, however long they would wait.
+    // No place is left for other features, however long they wait.
     assert_eq!(in_time(&old, &model, FLOOD).await.unwrap().unwrap_err(), Overloaded);
     let second = in_time(&new, &model_now, FLOOD).await.unwrap().unwrap();
     assert!(
         in_time(&old, &model, RESERVED).await.is_err(),
-        "nothing is reserved any more"
+        "no place is reserved any more"
     );
     drop(second);
     let _second = in_time(&old, &model, FLOOD).await.unwrap().unwrap();
 }
 
 #[tokio::test]
-async fn what_is_known_of_a_model_is_kept_while_the_catalog_names_it_or_a_call_is_at_it() {
+async fn the_state_of_a_model_is_kept_while_the_catalog_names_it_or_a_call_is_at_it() {
     let (catalog, model) = catalog(1, 1, 0, 0);
     let models = LiveModels::default();
     let without = Catalog {
@@ -129,7 +129,7 @@ async fn what_is_known_of_a_model_is_kept_while_the_catalog_names_it_or_a_call_i
     models.keep(&without);
     assert!(
         !is_free(),
-        "a call is at it: there must not be one more than its places"
+        "a call still holds the only place, which must not be given to a second one"
     );
     drop(inside);
     assert!(is_free());
@@ -140,7 +140,7 @@ async fn what_is_known_of_a_model_is_kept_while_the_catalog_names_it_or_a_call_i
 }
 
 #[tokio::test]
-async fn a_catalog_that_is_put_in_use_lets_calls_in_that_wait_for_a_place() {
+async fn putting_a_catalog_with_more_places_in_use_admits_waiting_calls() {
     let (old, model) = catalog(1, 1, 1, 0);
     let (new, _) = catalog(2, 2, 1, 0);
     let models = LiveModels::default();
@@ -153,6 +153,6 @@ async fn a_catalog_that_is_put_in_use_lets_calls_in_that_wait_for_a_place() {
     models.align(&old);
     assert!(
         live.place_now(&old, party(FLOOD)).is_some(),
-        "an older catalog does not set the limits back"
+        "an older catalog does not restore its limits"
     );
 }

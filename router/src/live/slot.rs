@@ -1,11 +1,11 @@
-//! A place at a model, or in its queue.
+//! A call's place at a model, or its position in the queue.
 
 use std::sync::Arc;
 
 use super::ModelParts;
 use crate::permits::{Party, places::Ticket};
 
-/// A place at a model, or in its queue. Dropped, it is free for the next.
+/// A call's place at a model, or its position in the queue. Dropping it frees it for the next call.
 #[derive(Debug)]
 pub struct Slot {
     parts: Arc<ModelParts>,

@@ -1,4 +1,5 @@
-//! The states of servers over time, and what of it a call sees. The clock is paused, so each row says when it is.
+//! Tests of how the states of servers change over time, and of what calls see of them. The clock is paused and only
+//! moves when a test advances it.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -25,7 +26,7 @@ const DEAD: Verdict = Verdict::Hard(Reason::UpstreamConnectFailed);
 const BROKEN: Verdict = Verdict::Soft(Reason::UpstreamServerError);
 const PASSED: Probed = Probed::Passed;
 const FAILED: Probed = Probed::Failed(Reason::UpstreamConnectFailed);
-/// Longer than any pause, with what chance adds.
+/// Longer than any pause, including its random deviation.
 const MINUTES: Duration = Duration::from_secs(120);
 
 fn uri(number: usize) -> EndpointUri {
@@ -82,7 +83,7 @@ fn ask() -> Ask<'static> {
     }
 }
 
-/// A model's servers, and calls that are made by hand.
+/// The servers of a model, and calls whose progress the test decides.
 struct Case {
     models: LiveModels,
     model: Arc<Model>,
@@ -108,7 +109,7 @@ impl Case {
         self.models.of(&self.model).choose(&ask)
     }
 
-    /// An attempt at this very server.
+    /// Makes an attempt at the server of this endpoint.
     fn call_at(&self, endpoint: usize) -> Chosen {
         let all: Vec<_> = std::iter::repeat_with(|| self.call()).take(1000).collect();
         all.into_iter().find(|chosen| chosen.endpoint == endpoint).unwrap()
@@ -150,7 +151,7 @@ async fn three_hard_failures_in_a_row_take_a_server_out() {
     let case = Case::of(2);
     for verdict in [DEAD, DEAD, Verdict::Answered, DEAD, DEAD, BROKEN, DEAD, DEAD] {
         case.end_at(0, verdict);
-        assert!(!case.is_out(0), "not in a row");
+        assert!(!case.is_out(0), "the failures are not in a row");
     }
     case.end_at(0, DEAD);
     assert!(case.is_out(0));
@@ -160,15 +161,15 @@ async fn three_hard_failures_in_a_row_take_a_server_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn five_soft_failures_that_are_half_take_a_server_out() {
+async fn five_soft_failures_that_are_half_of_all_attempts_take_a_server_out() {
     let case = Case::of(2);
     for verdict in [Verdict::Answered, BROKEN, BROKEN, BROKEN, BROKEN] {
         case.end_at(0, verdict);
     }
-    assert!(!case.is_out(0), "four are too few");
+    assert!(!case.is_out(0), "four failures are too few");
     advance(Duration::from_secs(31)).await;
     case.end_at(0, BROKEN);
-    assert!(!case.is_out(0), "what is older than half a minute does not count");
+    assert!(!case.is_out(0), "attempts older than 30 seconds do not count");
     for _ in 0..4 {
         case.end_at(0, BROKEN);
     }
@@ -176,7 +177,7 @@ async fn five_soft_failures_that_are_half_take_a_server_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_the_servers_fault_takes_nobody_out() {
+async fn verdicts_that_are_not_the_servers_fault_do_not_take_it_out() {
     let case = Case::of(2);
     let not_found = Verdict::Misconfigured(Reason::UpstreamModelNotFound);
     for verdict in [
@@ -196,7 +197,7 @@ async fn what_is_not_the_servers_fault_takes_nobody_out() {
         Some(Health::Misconfigured(Reason::UpstreamModelNotFound))
     );
     assert_eq!(case.models.of(&case.model).readiness(), ModelReadiness::Ready);
-    assert_eq!(case.status(0).in_flight, 0, "whatever begins ends");
+    assert_eq!(case.status(0).in_flight, 0, "every attempt that begins also ends");
 }
 
 #[tokio::test(start_paused = true)]
@@ -223,7 +224,7 @@ async fn a_server_is_left_alone_for_as_long_as_it_asks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_fails_is_left_alone_too_when_it_asks() {
+async fn a_failing_server_that_asks_for_it_is_left_alone_too() {
     let case = Case::of(2);
     let busy = Verdict::Busy(Reason::UpstreamRateLimited, Some(Duration::from_secs(20)));
     let (mut one, mut two) = (case.call_at(0), case.call_at(1));
@@ -244,7 +245,7 @@ async fn a_server_that_fails_is_left_alone_too_when_it_asks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn soft_failures_take_out_half_of_the_servers_while_another_passes() {
+async fn soft_failures_take_out_at_most_half_of_the_servers_while_another_is_healthy() {
     let case = Case::of(4);
     for server in 0..3 {
         for _ in 0..9 {
@@ -255,7 +256,7 @@ async fn soft_failures_take_out_half_of_the_servers_while_another_passes() {
     }
     assert_eq!((0..4).filter(|server| case.is_out(*server)).count(), 2);
     assert!(!case.is_down());
-    // The last one fails too: nobody passes any longer.
+    // The other servers fail too: no healthy server is left.
     for _ in 0..50 {
         case.call().in_flight.judge(BROKEN);
     }
@@ -263,13 +264,13 @@ async fn soft_failures_take_out_half_of_the_servers_while_another_passes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_server_alone_goes_down_and_is_never_locked_out() {
+async fn a_models_only_server_goes_down_but_is_never_locked_out() {
     let case = Case::of(1);
     case.take_out(0);
     assert!(case.is_down());
     assert!(
         case.spared().is_none(),
-        "where another model can answer it gets no calls"
+        "it gets no calls if another model can answer"
     );
     for _ in 0..100 {
         let mut chosen = case.call();
@@ -278,27 +279,27 @@ async fn one_server_alone_goes_down_and_is_never_locked_out() {
     }
     let mut chosen = case.call();
     chosen.in_flight.first_token();
-    assert!(!case.is_down(), "its answer is the best proof");
+    assert!(!case.is_down(), "an answer proves that the server is back");
     assert!(!case.call().is_degraded);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_comes_back_by_a_pause_a_probe_and_one_call() {
+async fn a_server_comes_back_after_a_pause_a_probe_and_one_call() {
     let case = Case::of(2);
     case.take_out(0);
     case.probe(0, PASSED);
     advance(Duration::from_secs(3)).await;
     case.probe(0, PASSED);
-    assert_eq!(case.call().endpoint, 1, "too early for a probe to count");
+    assert_eq!(case.call().endpoint, 1, "the probe came too early to count");
     advance(Duration::from_secs(4)).await;
-    assert_eq!(case.call().endpoint, 1, "no probe yet");
+    assert_eq!(case.call().endpoint, 1, "no probe has passed since the pause");
     let due = case.models.to_probe(&catalog(&case.model));
     assert!(
         due.iter().any(|identity| identity.uri == uri(0)),
-        "its probe is wanted at once"
+        "its probe is due at once"
     );
     case.probe(0, PASSED);
-    assert!(case.is_out(0), "a passed probe alone heals nothing");
+    assert!(case.is_out(0), "a passed probe alone does not bring it back");
     let mut trial = case.call();
     assert_eq!(trial.endpoint, 0, "one call is let through");
     assert!((0..50).all(|_| case.call().endpoint == 1), "and no other");
@@ -312,7 +313,7 @@ async fn a_server_comes_back_by_a_pause_a_probe_and_one_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_fails_to_come_back_rests_twice_as_long_up_to_a_minute() {
+async fn a_server_that_fails_to_come_back_rests_twice_as_long_up_to_a_minute() {
     let case = Case::of(2);
     case.take_out(0);
     let rest = || case.status(0).rest.unwrap();
@@ -340,7 +341,7 @@ async fn who_fails_to_come_back_rests_twice_as_long_up_to_a_minute() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_trial_without_a_verdict_makes_room_for_another() {
+async fn a_trial_that_ends_without_a_verdict_permits_another() {
     let case = Case::of(2);
     case.take_out(0);
     advance(MINUTES).await;
@@ -349,18 +350,18 @@ async fn a_trial_without_a_verdict_makes_room_for_another() {
     assert_eq!((gone.endpoint, case.call().endpoint), (0, 1));
     drop(gone);
     let slow = case.call();
-    assert_eq!((slow.endpoint, case.call().endpoint), (0, 1), "its caller has left");
+    assert_eq!((slow.endpoint, case.call().endpoint), (0, 1), "the first trial's caller has left");
     advance(Duration::from_secs(10)).await;
     let mut second = case.call();
-    assert_eq!((second.endpoint, case.call().endpoint), (0, 1), "ten seconds are over");
+    assert_eq!((second.endpoint, case.call().endpoint), (0, 1), "ten seconds have passed since the trial began");
     drop(slow);
-    assert_eq!(case.call().endpoint, 1, "the second still tries");
+    assert_eq!(case.call().endpoint, 1, "the second trial is still running");
     second.in_flight.judge(Verdict::Answered);
     assert_eq!(case.health(0), Some(Health::Healthy));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_says_nothing_keeps_one_call_in_ten_seconds_waiting() {
+async fn a_silent_server_gets_one_trial_in_ten_seconds() {
     let case = Case::of(2);
     case.take_out(0);
     advance(MINUTES).await;
@@ -373,7 +374,7 @@ async fn a_server_that_says_nothing_keeps_one_call_in_ten_seconds_waiting() {
         drop(trial);
         advance(Duration::from_secs(7)).await;
         case.probe(0, PASSED);
-        assert_eq!(case.call().endpoint, 1, "not the next one at once");
+        assert_eq!(case.call().endpoint, 1, "the next trial does not begin at once");
         advance(Duration::from_secs(1)).await;
     }
     case.probe(0, PASSED);
@@ -382,12 +383,12 @@ async fn a_server_that_says_nothing_keeps_one_call_in_ten_seconds_waiting() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_began_before_counts_no_longer() {
+async fn attempts_from_an_older_epoch_are_ignored() {
     let case = Case::of(2);
     let mut old: Vec<_> = (0..20).map(|_| case.call_at(0)).collect();
     case.take_out(0);
     old.pop().unwrap().in_flight.first_token();
-    assert!(case.is_out(0), "it was taken out by newer calls");
+    assert!(case.is_out(0), "an older attempt does not bring it back");
     advance(MINUTES).await;
     case.probe(0, PASSED);
     case.call().in_flight.judge(Verdict::Answered);
@@ -399,7 +400,7 @@ async fn what_began_before_counts_no_longer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn probes_take_out_only_whom_no_call_has_reached_meanwhile() {
+async fn failed_probes_take_a_server_out_only_if_no_call_succeeded_in_between() {
     let case = Case::of(2);
     for probed in [FAILED, FAILED, PASSED, FAILED, FAILED] {
         case.probe(0, probed);
@@ -414,7 +415,7 @@ async fn probes_take_out_only_whom_no_call_has_reached_meanwhile() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn servers_of_others_are_not_probed_and_come_back_without() {
+async fn servers_of_hosted_platforms_are_not_probed_and_come_back_without_a_probe() {
     let case = Case {
         models: LiveModels::default(),
         model: model_of(2, Platform::Anthropic),
@@ -436,14 +437,14 @@ async fn each_server_is_probed_about_every_ten_seconds() {
     for _ in 0..100 {
         advance(Duration::from_secs(1)).await;
         let due = case.models.to_probe(&catalog).len();
-        assert!(due <= 12, "{due} at once");
+        assert!(due <= 12, "{due} probes at once");
         probes += due;
     }
     assert!((160..=240).contains(&probes), "{probes}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_known_survives_a_swap_of_the_catalog_and_ends_with_the_identity() {
+async fn the_state_of_a_server_survives_a_swap_of_the_catalog_and_ends_with_its_identity() {
     let mut case = Case::of(2);
     case.take_out(0);
     let held = case.call();
@@ -452,7 +453,7 @@ async fn what_is_known_survives_a_swap_of_the_catalog_and_ends_with_the_identity
     changed.endpoints = endpoints([uri(7)].into_iter().chain(changed.uris().cloned()));
     case.model = Arc::new(named_m(changed.clone()));
     case.models.keep(&catalog(&case.model));
-    assert!(case.is_out(1) && !case.is_out(0), "it is the second now");
+    assert!(case.is_out(1) && !case.is_out(0), "the server is at index 1 now");
     assert_eq!(case.status(2).in_flight, 1);
     drop(held);
     assert_eq!(case.status(2).in_flight, 0);
@@ -465,7 +466,7 @@ async fn what_is_known_survives_a_swap_of_the_catalog_and_ends_with_the_identity
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deadline_that_passes_before_the_first_token_tells_how_slow_a_server_is() {
+async fn a_deadline_that_passes_before_the_first_token_shows_how_slow_a_server_is() {
     let case = Case::of(1);
     let mut quick = case.call();
     advance(Duration::from_secs(1)).await;
@@ -478,12 +479,12 @@ async fn a_deadline_that_passes_before_the_first_token_tells_how_slow_a_server_i
     drop(case.call());
     assert!(
         (case.status(0).slowness - before).abs() < 1e-9,
-        "a caller that leaves tells nothing"
+        "a caller that leaves says nothing about the server"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_router_keeps_to_its_own_zone_while_that_has_a_server_that_takes_calls() {
+async fn a_router_prefers_its_own_zone_while_that_has_a_server_that_takes_calls() {
     let mut zoned = (*model(3).spec).clone();
     let servers = zoned.servers().iter().zip(["north", "south", ""]);
     let servers = servers.map(|(server, zone)| Endpoint {
@@ -499,14 +500,14 @@ async fn a_router_keeps_to_its_own_zone_while_that_has_a_server_that_takes_calls
     let south = case("south");
     assert!(all(&south, 1));
     let busy: Vec<_> = (0..9).map(|_| south.call()).collect();
-    assert!(busy.iter().any(|chosen| chosen.endpoint != 1), "others help out");
+    assert!(busy.iter().any(|chosen| chosen.endpoint != 1), "other zones take calls while the own zone is busy");
     drop(busy);
     while !south.is_out(1) {
         south.call().in_flight.judge(DEAD);
     }
     assert!(!all(&south, 1));
     let nowhere = case("");
-    assert!(!all(&nowhere, 2), "who is nowhere in particular prefers nobody");
+    assert!(!all(&nowhere, 2), "a router without a zone prefers no server");
 }
 
 #[derive(Debug)]
@@ -523,7 +524,7 @@ impl Addresses for Two {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_address_of_a_name_is_a_server_and_the_worst_is_told() {
+async fn each_address_of_a_host_name_is_a_server_and_the_worst_health_is_reported() {
     let case = Case {
         models: LiveModels::new("", Two),
         model: model(1),
@@ -571,7 +572,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
     #[test]
-    fn whatever_happens_somebody_takes_a_call_and_places_come_back(steps in steps()) {
+    fn a_server_always_takes_a_call_and_every_attempt_is_counted_until_it_ends(steps in steps()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             pause();

@@ -1,29 +1,29 @@
-//! How many calls of a model may be tried once more: a server that fails everything must not be asked twice as often for
-//! it. Pure.
+//! The budget of a model for repeated calls. Without it, a server that fails every call would get several times as many
+//! requests because of that. Pure.
 
 use std::collections::VecDeque;
 
 use tokio::time::Instant;
 
-/// What is looked back on, in seconds.
+/// Length of the window, in seconds.
 const WINDOW: u64 = 10;
-/// One repeat for so many calls.
+/// There is one repeat for this many calls.
 const CALLS_A_REPEAT: u64 = 5;
-/// That many repeats there are in any case: one a second, for models with few calls. It is no addition: fifty calls a second
-/// would come to 1.22 requests each.
+/// The number of repeats in a window that are always allowed: one a second, for models with few calls. It is a minimum,
+/// not an addition: added to the share, it would allow 1.22 requests for each call at fifty calls a second.
 const REPEATS_MIN: u64 = WINDOW;
-/// One hedge for so many calls.
+/// There is one hedge for this many calls.
 const CALLS_A_HEDGE: u64 = 20;
-/// What may be saved up for hedges, in calls.
+/// The maximum credit for hedges that can be saved up, in calls.
 const HEDGE_CREDIT_MAX: u64 = 10 * CALLS_A_HEDGE;
 
 /// The calls and the repeats of one model in the last ten seconds.
 #[derive(Debug)]
 pub(super) struct Budget {
     begun: Instant,
-    /// The seconds in which there was something, oldest first.
+    /// The seconds in which there were calls or repeats, oldest first.
     seconds: VecDeque<Second>,
-    /// In calls. It begins with one hedge.
+    /// Credit for hedges, in calls. It starts with enough for one hedge.
     hedge_credit: u64,
 }
 
@@ -35,7 +35,7 @@ struct Second {
 }
 
 impl Budget {
-    /// Of a model that was not called yet.
+    /// Creates the budget of a model that was not called yet.
     pub(super) const fn new(now: Instant) -> Self {
         Self {
             begun: now,
@@ -50,7 +50,7 @@ impl Budget {
         self.hedge_credit = (self.hedge_credit + 1).min(HEDGE_CREDIT_MAX);
     }
 
-    /// Whether a call whose last attempt cost a server work may be tried once more now. If so it is counted.
+    /// Whether a call whose last attempt cost a server work may be repeated now. If so, the repeat is counted.
     pub(super) fn repeat(&mut self, now: Instant) -> bool {
         self.forget(now);
         let (mut calls, mut repeats) = (0, 0);
@@ -65,7 +65,7 @@ impl Budget {
         may_repeat
     }
 
-    /// Whether a call may be made a second time beside its first attempt. If so it is counted.
+    /// Whether a call may have a second attempt in parallel with its first. If so, the credit is reduced.
     pub(super) const fn hedge(&mut self) -> bool {
         let Some(left) = self.hedge_credit.checked_sub(CALLS_A_HEDGE) else {
             return false;
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_steady_stream_of_failures_is_repeated_for_a_fifth_at_most() {
+    fn if_all_calls_fail_a_fifth_of_them_is_repeated_at_most() {
         let begun = Instant::now();
         for (calls_a_second, seconds) in [(50, 1), (50, 60), (200, 7), (1000, 25)] {
             let mut budget = Budget::new(begun);
@@ -121,20 +121,20 @@ mod tests {
                 let now = begun + Duration::from_secs(1) * number / calls_a_second;
                 budget.call(now);
                 requests += 1;
-                // It may be tried twice more.
+                // A call may be tried up to two more times.
                 requests += (0..2).take_while(|_| budget.repeat(now)).count();
             }
             let most = calls * 6 / 5;
             assert!(requests <= most as usize, "{requests} requests for {calls} calls");
             assert!(
                 requests >= most as usize - 1,
-                "what there is can be used: {requests} for {calls}"
+                "the whole budget can be used: {requests} requests for {calls} calls"
             );
         }
     }
 
     #[test]
-    fn a_model_with_few_calls_has_a_repeat_a_second() {
+    fn a_model_with_few_calls_may_repeat_one_a_second() {
         let begun = Instant::now();
         let mut budget = Budget::new(begun);
         let in_window = |budget: &mut Budget, second| {
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_twentieth_of_the_calls_is_hedged_and_one_before_that() {
+    fn a_twentieth_of_the_calls_and_one_more_can_be_hedged() {
         let begun = Instant::now();
         let mut budget = Budget::new(begun);
         let hedged = (0..1000).filter(|_| {
@@ -156,7 +156,7 @@ mod tests {
             budget.hedge()
         });
         assert_eq!(hedged.count(), 51);
-        // What is saved up is bounded.
+        // The credit that can be saved up is bounded.
         (0..10_000).for_each(|_| budget.call(begun));
         assert_eq!((0..100).filter(|_| budget.hedge()).count(), 10);
     }

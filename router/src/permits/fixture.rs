@@ -1,4 +1,4 @@
-//! A catalog of one model for the tests of places and credentials.
+//! A catalog with one model, for tests of places and credentials.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -36,7 +36,7 @@ pub(crate) fn party(name: &str) -> Party {
     }
 }
 
-/// A catalog of one model with these limits, of which one feature has places of its own.
+/// Creates a catalog with one model that has these limits, and a feature that reserves places of it.
 pub(crate) fn catalog(
     revision: i64,
     places: usize,

@@ -1,12 +1,12 @@
-//! The places that one model has for calls, and who waits for one.
+//! The places that one model has for calls, and the queue for them.
 //!
-//! Calls are told apart by their party: a feature, or what of it has no reservation here. A party below its reservation
-//! always finds a place; what parties have beyond theirs shares the places that nobody has reserved. Within a party it is
-//! first come, first served; a place that comes free goes round the parties that may use it, so that nobody stands behind a
-//! party whose share is used up.
+//! Callers are grouped by party: a feature, with or without a reservation at this model. A party below its reservation
+//! always gets a place. Beyond their reservations, parties share the places that are not reserved. Within a party,
+//! calls are served in the order in which they came. A place that becomes free goes in turn to the parties that may use
+//! it, so that a call never waits behind a party whose share is used up.
 //!
-//! Pure: no clock, no locks, nothing async. Whoever has a ticket waits, holds a place or was sent away, and gives the ticket
-//! back in either case; so nothing is lost whenever somebody goes.
+//! Pure: no clock, no locks, nothing async. The holder of a ticket waits, holds a place or was sent away, and gives the
+//! ticket back in each case; so no place is lost, at whatever time a caller leaves.
 
 #[cfg(test)]
 mod tests;
@@ -17,37 +17,38 @@ use std::{
     ops::Bound,
 };
 
-/// Somebody who waits, holds a place or was sent away. It is given back exactly once.
+/// The ticket of a caller that waits, holds a place or was sent away. It is given back exactly once.
 #[derive(Debug, PartialEq, Eq)]
-#[must_use = "a ticket that is not given back holds its place for ever"]
+#[must_use = "a ticket that is not given back keeps its place forever"]
 pub struct Ticket<P> {
     party: P,
     number: u64,
 }
 
-/// What becomes of somebody who comes.
+/// What happens to a caller that enters.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Entrance<P, W> {
-    /// There is a place.
+    /// The caller has a place.
     Granted(Ticket<P>),
-    /// There is none: the one who comes is called when it is his turn. Somebody else may have to go for it.
+    /// The caller waits, and is called when it gets a place. Another caller may be sent away for it, which is then
+    /// returned.
     Waits(Ticket<P>, Option<W>),
-    /// There is none, and as many wait as may, or waiting would be in vain.
+    /// The caller is refused: the queue is full, or waiting would be of no use.
     Full,
 }
 
 /// Whether there is room for another call of a party.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Room {
-    /// There is a place, or one in the queue.
+    /// There is a free place, or room in the queue.
     Open,
-    /// As many calls wait as may.
+    /// The queue is full.
     Full,
-    /// Other parties have reserved every place: waiting would be in vain.
+    /// Other parties have reserved every place: waiting would be of no use.
     Never,
 }
 
-/// Places and a queue. `P` tells parties apart, `W` is what calls somebody who waits.
+/// Places and a queue. `P` identifies a party; `W` is used to call a waiting caller.
 #[derive(Debug)]
 pub struct Places<P, W> {
     capacity: Option<usize>,
@@ -55,9 +56,9 @@ pub struct Places<P, W> {
     parties: BTreeMap<P, PartyPlaces<W>>,
     taken: usize,
     waiting: usize,
-    /// Who got a place from the queue last: the round goes on behind it.
+    /// The party that last got a place from the queue: the search for the next one starts after it.
     last: Option<P>,
-    /// The numbers of those who were sent away and have not gone yet.
+    /// Ticket numbers of callers that were sent away and have not given their ticket back yet.
     sent_away: BTreeSet<u64>,
     next: u64,
 }
@@ -66,7 +67,7 @@ pub struct Places<P, W> {
 struct PartyPlaces<W> {
     reserved: usize,
     taken: usize,
-    /// By the number of the ticket, which is the order in which they came.
+    /// Waiting callers by ticket number, which is the order in which they came.
     waiting: BTreeMap<u64, W>,
 }
 
@@ -96,8 +97,8 @@ impl<P, W> Default for Places<P, W> {
 }
 
 impl<P: Copy + Ord, W> Places<P, W> {
-    /// Sets how many places there are (`None`: any number), how many may wait, and how many places are whose. Nobody who is
-    /// in is sent away.
+    /// Sets the number of places (`None`: unlimited), the length of the queue, and the number of reserved places for
+    /// each party. Callers that hold a place keep it.
     pub fn limit(
         &mut self,
         capacity: Option<usize>,
@@ -114,7 +115,7 @@ impl<P: Copy + Ord, W> Places<P, W> {
         }
     }
 
-    /// Somebody of `party` comes. Those whom [`Self::admit`] would let in now must have been let in before.
+    /// Lets a caller of `party` enter. All callers that [`Self::admit`] would admit now must have been admitted before.
     pub fn enter(&mut self, party: P, caller: impl FnOnce() -> W) -> Entrance<P, W> {
         if let Some(ticket) = self.enter_now(party) {
             return Entrance::Granted(ticket);
@@ -136,7 +137,7 @@ impl<P: Copy + Ord, W> Places<P, W> {
         Entrance::Waits(ticket, shed)
     }
 
-    /// Somebody of `party` comes who does not wait: a place, if there is one now.
+    /// Gives a caller of `party` a place if one is free now. The caller does not wait.
     pub fn enter_now(&mut self, party: P) -> Option<Ticket<P>> {
         if !self.may_start(party) {
             return None;
@@ -145,7 +146,7 @@ impl<P: Copy + Ord, W> Places<P, W> {
         Some(self.ticket(party))
     }
 
-    /// Somebody goes who waited, had a place, or was sent away.
+    /// Takes back the ticket of a caller that waited, had a place, or was sent away.
     pub fn give_back(&mut self, ticket: Ticket<P>) {
         let Ticket { party, number } = ticket;
         if self.sent_away.remove(&number) {
@@ -162,7 +163,8 @@ impl<P: Copy + Ord, W> Places<P, W> {
         }
     }
 
-    /// The next who waits and has a place now. To be asked until there is none, whenever something has changed.
+    /// Gives a place to the next waiting caller that may have one, and returns that caller. To be called after every
+    /// change until it returns `None`.
     pub fn admit(&mut self) -> Option<W> {
         if self.waiting == 0 {
             return None;
@@ -180,7 +182,7 @@ impl<P: Copy + Ord, W> Places<P, W> {
         Some(caller)
     }
 
-    /// Whether a call of `party` that comes now gets a place, or one in the queue.
+    /// Returns whether a call of `party` that comes now gets a place, or a position in the queue.
     #[must_use]
     pub fn room(&self, party: P) -> Room {
         if self.may_start(party) {
@@ -194,25 +196,25 @@ impl<P: Copy + Ord, W> Places<P, W> {
         }
     }
 
-    /// Whether nobody is in, nobody waits and nobody is about to go.
+    /// Whether no ticket is outstanding: of a caller that holds a place, waits or was sent away.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.taken == 0 && self.waiting == 0 && self.sent_away.is_empty()
     }
 
-    /// How many hold a place.
+    /// Returns the number of callers that hold a place.
     #[must_use]
     pub const fn taken(&self) -> usize {
         self.taken
     }
 
-    /// How many wait.
+    /// Returns the number of callers that wait.
     #[must_use]
     pub const fn waiting(&self) -> usize {
         self.waiting
     }
 
-    /// There is a place, and it is the party's own or nobody's.
+    /// Whether there is a free place that the party has reserved, or that no party has reserved.
     fn may_start(&self, party: P) -> bool {
         let Some(capacity) = self.capacity else { return true };
         if self.taken >= capacity {
@@ -222,31 +224,31 @@ impl<P: Copy + Ord, W> Places<P, W> {
         if self.parties.get(&party).is_some_and(is_own) {
             return true;
         }
-        // There are as many parties as features at most.
+        // There are at most two parties for each feature.
         let parties = self.parties.values();
         let beyond: usize = parties.map(|party| party.taken.saturating_sub(party.reserved)).sum();
         beyond < capacity.saturating_sub(self.reserved())
     }
 
-    /// Whether a place may come free for the party, as long as the limits are as they are.
+    /// Whether a place can become free for the party under the present limits.
     fn could_start(&self, party: P) -> bool {
         let has_own = self.parties.get(&party).is_some_and(|party| party.reserved > 0);
         has_own || self.capacity.is_none_or(|capacity| self.reserved() < capacity)
     }
 
-    /// How many places parties have reserved together.
+    /// Returns the number of places that all parties together have reserved.
     fn reserved(&self) -> usize {
         self.parties.values().map(|party| party.reserved).sum()
     }
 
-    /// Who goes when somebody of `party` comes to a full queue: the newest of the party with most who wait, the one who
-    /// comes counted. `None`: the one who comes.
+    /// Returns the party whose newest waiting caller is sent away if a caller of `party` comes to a full queue: the one
+    /// with the most waiting callers, including the one that comes. `None`: the caller that comes is refused.
     fn to_shed(&self, party: P) -> Option<P> {
         if self.queue_max == 0 {
             return None;
         }
         let own = self.parties.get(&party).map_or(0, |own| own.waiting.len()) + 1;
-        // Among equals the first, so that it is always the same.
+        // Among equals the first, so that the result is always the same.
         let (most, longest) = self
             .parties
             .iter()

@@ -1,4 +1,4 @@
-//! How many calls each feature has. One more than it may have is refused at once: there is no queue.
+//! Counts the calls of each feature. A call above the feature's limit is refused at once: there is no queue.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -6,25 +6,25 @@ use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use switchboard::names::FeatureName;
 
-/// The feature has as many calls as it may.
+/// The feature has reached its limit of concurrent calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("`{feature}` has {limit} calls at a time on this router, as many as it may")]
+#[error("`{feature}` has reached its limit of {limit} concurrent calls on this router")]
 pub struct QuotaExceeded {
-    /// The feature whose limit it is.
+    /// The feature whose limit was reached.
     pub feature: &'static FeatureName,
-    /// How many it may have.
+    /// The feature's limit of concurrent calls.
     pub limit: usize,
 }
 
-/// The calls of all features. A clone counts in the same place.
+/// The number of running calls of each feature. Clones share the counts.
 #[derive(Debug, Clone, Default)]
 pub struct Quotas {
-    /// Features without a limit are counted too: they may get one.
+    /// Features without a limit are counted too: they may get a limit later.
     running: Arc<Mutex<HashMap<&'static FeatureName, usize>>>,
     refused: Counter,
 }
 
-/// A call of a feature. Dropped, it no longer counts.
+/// Counts one call of a feature until it is dropped.
 #[derive(Debug)]
 pub struct FeaturePermit {
     feature: &'static FeatureName,
@@ -32,11 +32,12 @@ pub struct FeaturePermit {
 }
 
 impl Quotas {
-    /// Counts a call of a feature that may have `max` at a time, until what is returned is dropped.
+    /// Counts a call of a feature until the returned permit is dropped. `max` is the feature's limit of concurrent
+    /// calls. `None`: no limit.
     ///
     /// # Errors
     ///
-    /// [`QuotaExceeded`] when it has as many.
+    /// [`QuotaExceeded`] if the feature has reached its limit.
     pub fn begin(&self, feature: &'static FeatureName, max: Option<usize>) -> Result<FeaturePermit, QuotaExceeded> {
         let mut running = self.lock();
         let count = running.entry(feature).or_default();
@@ -51,18 +52,18 @@ impl Quotas {
         })
     }
 
-    /// Whether a feature that may have `max` calls at a time has as many.
+    /// Whether a feature has reached its limit of `max` concurrent calls. `None`: no limit.
     #[must_use]
     pub fn is_spent(&self, feature: &FeatureName, max: Option<usize>) -> bool {
         let running = self.lock().get(feature).copied().unwrap_or_default();
         max.is_some_and(|max| running >= max)
     }
 
-    /// Shows what is counted.
+    /// Registers the metric.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
             "feature_calls_refused",
-            "Calls that were refused since their feature has as many as it may",
+            "Calls that were refused because their feature had reached its limit of concurrent calls",
             self.refused.clone(),
         );
     }

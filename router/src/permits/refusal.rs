@@ -1,6 +1,7 @@
-//! A credential that the model's servers do not accept. The model is not called with it for a while; then one call tries.
+//! A credential that the model's servers refused. The model gets no calls with it for a while; then one call tries it
+//! again.
 //!
-//! It is the credential that is refused: with another one the model is called at once. Pure.
+//! The refusal belongs to the credential: with another credential the model is called at once. Pure.
 
 use std::time::Duration;
 
@@ -9,22 +10,22 @@ use tokio::time::Instant;
 
 use crate::catalog::CompiledModel;
 
-/// How long a model is not called.
+/// How long the model gets no calls after a refusal.
 const REFUSED: Duration = Duration::from_secs(30);
-/// How long the one call that tries keeps others from it.
+/// How long the one call that tries again keeps other calls from the model.
 const TRIAL: Duration = Duration::from_secs(10);
 
 /// The newest refusal of a model's credential.
 #[derive(Debug)]
 pub(super) struct CredentialRefusal {
     credential: Option<CredentialId>,
-    /// The HTTP status that told it.
+    /// The HTTP status of the refusal.
     status: u16,
     until: Instant,
 }
 
 impl CredentialRefusal {
-    /// The model's credential was not accepted, and there is no newer one.
+    /// Creates the refusal of the model's credential. No newer credential is known.
     pub(super) fn new(model: &CompiledModel, status: u16, now: Instant) -> Self {
         Self {
             credential: id(model),
@@ -33,17 +34,18 @@ impl CredentialRefusal {
         }
     }
 
-    /// Whether it is the credential of this version of the model that was refused.
+    /// Whether the credential of this version of the model is the refused one.
     pub(super) fn is_of(&self, model: &CompiledModel) -> bool {
         self.credential == id(model)
     }
 
-    /// The status for which a call must pass the model over now.
+    /// Returns the HTTP status for which a call must pass the model over now. `None`: it need not.
     pub(super) fn check(&self, model: &CompiledModel, now: Instant) -> Option<u16> {
         (self.is_of(model) && now < self.until).then_some(self.status)
     }
 
-    /// As [`Self::check`], for a call that goes on to the model: while it tries others do not.
+    /// Like [`Self::check`], for a call that goes to the model. While that call tries the credential, other calls do
+    /// not.
     pub(super) fn admit(&mut self, model: &CompiledModel, now: Instant) -> Result<(), u16> {
         if let Some(status) = self.check(model, now) {
             return Err(status);
@@ -70,7 +72,7 @@ mod tests {
     };
 
     #[test]
-    fn a_refused_model_is_tried_by_one_call_after_half_a_minute() {
+    fn one_call_tries_a_refused_credential_again_after_30_seconds() {
         let (_, model) = catalog(1, 1, 1, 0);
         let model = CompiledModel {
             credential: Some(Arc::new(credential())),
@@ -89,12 +91,12 @@ mod tests {
         assert_eq!(
             gate.admit(&renewed, after(29)),
             Ok(()),
-            "it is the credential that is refused"
+            "the refusal belongs to the old credential"
         );
         assert_eq!(gate.refusal(&model, after(30)), None);
         assert_eq!(gate.admit(&model, after(30)), Ok(()));
-        assert_eq!(gate.admit(&model, after(31)), Err(401), "one call tries");
-        // It went without an answer: another may try.
+        assert_eq!(gate.admit(&model, after(31)), Err(401), "one call is trying it");
+        // The trial ended without an answer: another call may try.
         assert_eq!(gate.admit(&model, after(40)), Ok(()));
         gate.refuse(&model, 403, after(41));
         assert_eq!(gate.admit(&model, after(70)), Err(403));

@@ -1,8 +1,8 @@
-//! What an engine's own metrics tell of its load: pure.
+//! Reads an engine's load from its own metrics. Pure.
 
 use crate::endpoints::EngineLoad;
 
-/// The names of one kind of engine.
+/// The metric names of one kind of engine.
 struct MetricNames {
     running: &'static str,
     waiting: &'static str,
@@ -22,28 +22,28 @@ const ENGINES: [MetricNames; 2] = [
     },
 ];
 
-/// Reads a page of metrics. `None`: it does not tell both what runs and what waits, in the words of a known engine; then the
-/// load is unknown, not zero.
+/// Reads a page of metrics. `None`: it does not show both the running and the waiting requests under the names of a
+/// known engine; then the load is unknown, not zero.
 #[must_use]
 pub fn load(page: &str) -> Option<EngineLoad> {
     ENGINES.iter().find_map(|names| {
         let running = values(page, names.running).reduce(|sum, value| sum + value)?;
         let waiting = values(page, names.waiting).reduce(|sum, value| sum + value)?;
         Some(EngineLoad {
-            // Numbers may each make sense, and their sum none.
+            // The sum of two finite numbers may be infinite.
             requests: Some(running + waiting).filter(|sum| sum.is_finite())?,
-            // Of several engines behind one port the fullest counts.
+            // If several engines share the port, the fullest cache counts.
             cache_used: values(page, names.cache).reduce(f64::max),
         })
     })
 }
 
-/// The values of a metric, one for each engine behind the port.
+/// Returns the values of a metric, one for each engine behind the port.
 fn values<'a>(page: &'a str, name: &'a str) -> impl Iterator<Item = f64> + 'a {
     page.lines().filter_map(move |line| {
         let rest = line.strip_prefix(name)?;
         let rest = match rest.strip_prefix('{') {
-            // A label may hold a brace, a value cannot.
+            // A label may contain a brace, a value cannot.
             Some(labelled) => labelled.rsplit_once('}')?.1,
             None => rest.strip_prefix(' ')?,
         };
@@ -56,7 +56,7 @@ fn values<'a>(page: &'a str, name: &'a str) -> impl Iterator<Item = f64> + 'a {
 mod tests {
     use super::*;
 
-    /// As vLLM writes it, cut.
+    /// Metrics as vLLM writes them, shortened.
     const VLLM: &str = r#"# HELP python_gc_objects_collected_total Objects collected during gc
 # TYPE python_gc_objects_collected_total counter
 python_gc_objects_collected_total{generation="0"} 12873.0
@@ -73,7 +73,7 @@ vllm:kv_cache_usage_perc{engine="0",model_name="org/Model-{7B}"} 0.25
 vllm:prompt_tokens_total{engine="0",model_name="org/Model-{7B}"} 1.0e+06
 "#;
 
-    /// As llama.cpp's server writes it, cut.
+    /// Metrics as llama.cpp's server writes them, shortened.
     const LLAMACPP: &str = "# HELP llamacpp:requests_processing Number of requests processing.\n\
         # TYPE llamacpp:requests_processing gauge\n\
         llamacpp:requests_processing 1\n\
@@ -86,19 +86,19 @@ vllm:prompt_tokens_total{engine="0",model_name="org/Model-{7B}"} 1.0e+06
     }
 
     #[test]
-    fn each_engine_is_read_in_its_own_words() {
+    fn each_kind_of_engine_is_read_by_its_own_metric_names() {
         assert_eq!(load(VLLM), of(5.0, Some(0.25)));
         assert_eq!(load(LLAMACPP), of(5.0, None));
     }
 
     #[test]
-    fn several_engines_behind_one_port_are_taken_together() {
+    fn the_loads_of_several_engines_behind_one_port_are_added() {
         let second = VLLM.replace("engine=\"0\"", "engine=\"1\"").replace(" 0.25", " 0.75");
         assert_eq!(load(&format!("{VLLM}{second}")), of(10.0, Some(0.75)));
     }
 
     #[test]
-    fn what_is_missing_or_no_number_is_unknown_and_never_zero() {
+    fn a_missing_or_invalid_value_is_unknown_and_never_zero() {
         for (page, expected) in [
             (String::new(), None),
             ("<html>".to_owned(), None),
@@ -110,7 +110,7 @@ vllm:prompt_tokens_total{engine="0",model_name="org/Model-{7B}"} 1.0e+06
             (VLLM.replace("} 2.0", ""), None),
             (VLLM.replace("} 2.0", "} 1e308").replace("} 3.0", "} 1e308"), None),
             (VLLM.replace("kv_cache", "cache"), of(5.0, None)),
-            // With the time of the sample, as some exporters have it.
+            // With the time of the sample, which some exporters add.
             (VLLM.replace("} 2.0", "} 2 1395066363000"), of(5.0, Some(0.25))),
         ] {
             assert_eq!(load(&page), expected, "{page}");

@@ -6,7 +6,8 @@ use super::*;
 enum Step {
     Enter(usize),
     EnterNow(usize),
-    /// Whoever stands at this place among all who have not gone goes, told or not.
+    /// The caller at this index, among all that have not left, leaves; it may not know yet that it was called or sent
+    /// away.
     Leave(prop::sample::Index),
     Limit(Setting),
 }
@@ -15,7 +16,7 @@ enum Step {
 struct Setting {
     capacity: Option<usize>,
     queue_max: usize,
-    /// Of party 0 and 1; the third has none.
+    /// Reservations of parties 0 and 1; party 2 has none.
     reserved: [usize; 2],
 }
 
@@ -26,7 +27,7 @@ enum State {
     SentAway,
 }
 
-/// A plain list of all who have come and not gone, in the order in which they came.
+/// The reference model: a plain list of all callers that have entered and not left, in the order in which they came.
 #[derive(Debug, Default)]
 struct Plain {
     everybody: Vec<(Ticket<usize>, State)>,
@@ -43,7 +44,7 @@ impl Plain {
         (0..3).map(|party| self.count(party, state)).sum()
     }
 
-    /// As the design says it.
+    /// Whether a caller of the party may have a place, by the rule of the design.
     fn may_start(&self, party: usize, setting: &Setting) -> bool {
         let Some(capacity) = setting.capacity else { return true };
         let reserved = |party: usize| setting.reserved.get(party).copied().unwrap_or_default();
@@ -53,7 +54,7 @@ impl Plain {
             && (self.count(party, State::Inside) < reserved(party) || (0..3).map(beyond).sum::<usize>() < shared)
     }
 
-    /// Whether a place may come free for a party under this setting.
+    /// Whether a place can become free for a party under this setting.
     fn could_start(party: usize, setting: &Setting) -> bool {
         let own = setting.reserved.get(party).copied().unwrap_or_default();
         let reserved: usize = setting.reserved.iter().sum();
@@ -123,11 +124,11 @@ fn limit(places: &mut Places<usize, u64>, setting: &Setting) {
 
 proptest! {
     #[test]
-    fn places_go_by_the_rules_and_none_is_lost(first in setting(), steps in prop::collection::vec(step(), 0..200)) {
+    fn places_are_given_by_the_rules_and_none_is_lost(first in setting(), steps in prop::collection::vec(step(), 0..200)) {
         let mut setting = first;
         let mut places = limited(&setting);
         let mut plain = Plain::default();
-        // A reservation is owed only to those who came under it.
+        // A reservation is guaranteed only to callers that came after it was made.
         let mut since_change = 0;
         for step in steps {
             let before = plain.all(State::Inside);
@@ -156,7 +157,7 @@ proptest! {
                             if let Some(shed) = shed {
                                 let loser = plain.party(shed);
                                 prop_assert!(plain.all(State::Waits) >= setting.queue_max);
-                                prop_assert_eq!(shed, plain.last_waiting(loser), "the newest goes");
+                                prop_assert_eq!(shed, plain.last_waiting(loser), "the newest caller is sent away");
                                 let of_loser = plain.count(loser, State::Waits);
                                 prop_assert!((0..3).all(|other| plain.count(other, State::Waits) <= of_loser));
                                 prop_assert!(of_loser > plain.count(party, State::Waits) + 1);
@@ -190,7 +191,7 @@ proptest! {
             }
             while let Some(called) = places.admit() {
                 let party = plain.party(called);
-                prop_assert!(plain.may_start(party, &setting), "who may not start is not called");
+                prop_assert!(plain.may_start(party, &setting), "only callers that may start are called");
                 prop_assert_eq!(called, plain.first_waiting(party), "first come, first served");
                 prop_assert_eq!(plain.set(called, State::Inside), State::Waits);
             }
@@ -202,7 +203,7 @@ proptest! {
             for party in 0..3 {
                 prop_assert!(
                     plain.count(party, State::Waits) == 0 || !plain.may_start(party, &setting),
-                    "nobody waits beside a place that he may have"
+                    "no caller waits while there is a place that it may have"
                 );
                 let reserved = setting.reserved.get(party).copied().unwrap_or_default();
                 if since_change == 0 && plain.count(party, State::Inside) < reserved {
@@ -216,7 +217,7 @@ proptest! {
     }
 }
 
-/// Who gets in when, one after the other, everybody inside goes.
+/// Lets the callers inside leave one after the other, and returns the order in which waiting callers get in.
 fn order(places: &mut Places<usize, u64>, mut inside: Vec<Ticket<usize>>) -> Vec<u64> {
     let mut order = Vec::new();
     while let Some(ticket) = inside.pop() {
@@ -227,7 +228,7 @@ fn order(places: &mut Places<usize, u64>, mut inside: Vec<Ticket<usize>>) -> Vec
 }
 
 #[test]
-fn a_free_place_goes_round_the_features_that_wait() {
+fn free_places_go_in_turn_to_the_features_that_wait() {
     let mut places = Places::<usize, u64>::default();
     places.limit(Some(4), 10, []);
     let inside = (0..4).filter_map(|_| places.enter_now(9)).collect();
@@ -240,12 +241,12 @@ fn a_free_place_goes_round_the_features_that_wait() {
     assert_eq!(
         order(&mut places, inside),
         [10, 13, 14, 11],
-        "a flood does not stand before others"
+        "a feature with many waiting calls does not delay the others"
     );
 }
 
 #[test]
-fn nobody_stands_behind_a_feature_whose_share_is_used_up() {
+fn no_call_waits_behind_a_feature_whose_share_is_used_up() {
     let mut places = Places::<usize, u64>::default();
     places.limit(Some(2), 10, [(1, 1)]);
     let reserved = places.enter_now(1).unwrap();
@@ -264,14 +265,14 @@ fn a_party_does_not_wait_for_places_that_others_have_reserved() {
     assert_eq!((places.room(0), places.room(1)), (Room::Never, Room::Open));
     assert_eq!(places.enter(0, || 7), Entrance::Full);
     let inside = [places.enter_now(1).unwrap(), places.enter_now(1).unwrap()];
-    assert_eq!(places.room(1), Room::Open, "it may wait for its own");
+    assert_eq!(places.room(1), Room::Open, "it may wait for one of its own places");
     places.limit(Some(3), 10, [(1, 2)]);
     assert!(matches!(places.enter(0, || 8), Entrance::Granted(_)));
     drop(inside);
 }
 
 #[test]
-fn a_full_queue_sheds_the_newest_of_the_longest_part() {
+fn a_full_queue_sends_away_the_newest_call_of_the_party_with_most_waiting() {
     let mut places = Places::<usize, u64>::default();
     places.limit(Some(1), 3, []);
     let _inside = places.enter_now(9).unwrap();
@@ -279,10 +280,10 @@ fn a_full_queue_sheds_the_newest_of_the_longest_part() {
     assert_eq!(
         places.enter(0, || 3),
         Entrance::Full,
-        "the flood's own newest is the one who comes"
+        "the arriving call would be the newest of the longest part"
     );
     assert_eq!(places.room(1), Room::Open);
     assert!(matches!(places.enter(1, || 4), Entrance::Waits(_, Some(2))));
-    assert_eq!(places.enter(1, || 5), Entrance::Full, "as long as the other");
+    assert_eq!(places.enter(1, || 5), Entrance::Full, "both parties have equally many waiting calls");
     assert!(!places.is_idle());
 }
