@@ -1,7 +1,8 @@
-//! An immutable snapshot of the configuration, ready to select from, and the selection itself.
+//! The catalog: an immutable snapshot of the configuration, and the selection of models from it.
 //!
 //! Pure: no I/O, no clock, nothing async. It knows nothing of health or load.
-//! The one hard idea: a call loads the catalog once and uses that one to its end, whatever is swapped in meanwhile.
+//! The one hard idea: a call loads the catalog once and uses it to its end, even if another one is put in use
+//! meanwhile.
 
 mod resolve;
 mod rule;
@@ -34,45 +35,46 @@ pub use self::{
 /// Everything that a call needs to select a model.
 #[derive(Debug)]
 pub struct Catalog {
-    /// The state that it was compiled from.
+    /// The registry's state that the catalog was compiled from.
     pub cursor: Cursor,
     /// The setting of each feature.
     pub features: HashMap<FeatureName, CompiledSetting>,
     /// Each model that exists, usable or not.
     pub models: HashMap<ModelName, ModelState>,
-    /// Self-hosted inference is switched off everywhere.
+    /// Whether self-hosted inference is switched off everywhere.
     pub inference_paused: bool,
 }
 
-/// Who answers a feature.
+/// The provider of a feature, with the models if it is self-hosted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CompiledSetting {
-    /// Nobody was chosen: the parent decides.
+    /// No provider is set: the parent's setting is used.
     Unassigned,
-    /// Switched off.
+    /// The feature is switched off.
     Disabled,
-    /// GitLab's own cloud.
+    /// GitLab's own cloud answers the feature.
     Vendored,
-    /// Self-hosted models.
+    /// Self-hosted models answer the feature.
     SelfHosted(Arc<Assignment>),
 }
 
 /// Which self-hosted models answer a feature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assignment {
-    /// The model that answers where no rule decides.
+    /// The model that answers if no rule decides.
     pub model: ModelName,
-    /// Who answers, in this order, when the one before cannot.
+    /// Models that are tried in this order if the ones before cannot answer.
     pub fallbacks: Vec<ModelName>,
-    /// Exceptions: the first that fits decides instead of [`Self::model`].
+    /// Exceptions: the first rule that matches decides instead of [`Self::model`].
     pub rules: Vec<CompiledRule>,
-    /// The limits of its calls, on this router alone. A feature that uses its parent's setting counts as the parent.
+    /// Limits of the feature's calls, on this router alone. A feature that uses its parent's setting counts as the
+    /// parent.
     pub limits: FeatureLimits,
-    /// When a call that has no token yet is made a second time. `None`: never.
+    /// Delay after which a call without a token gets a second attempt in parallel. `None`: it gets none.
     pub hedge_delay: Option<HedgeDelay>,
 }
 
-/// What a setting comes to on this router. Models that a switched-off feature keeps are of no use here.
+/// Compiles a setting. The models that a switched-off feature keeps are left out, since the router does not use them.
 impl From<FeatureSpec> for CompiledSetting {
     fn from(spec: FeatureSpec) -> Self {
         let FeatureSpec {
@@ -96,14 +98,14 @@ impl From<FeatureSpec> for CompiledSetting {
 }
 
 impl Assignment {
-    /// Every model that it names.
+    /// Returns every model that the assignment names.
     pub fn models(&self) -> impl Iterator<Item = &ModelName> {
         let rules = self.rules.iter().map(|rule| &rule.model);
         [&self.model].into_iter().chain(&self.fallbacks).chain(rules)
     }
 }
 
-/// One model alone.
+/// Assigns one model, without rules, fallbacks or limits.
 impl From<ModelName> for CompiledSetting {
     fn from(model: ModelName) -> Self {
         Self::SelfHosted(Arc::new(Assignment {
@@ -116,16 +118,16 @@ impl From<ModelName> for CompiledSetting {
     }
 }
 
-/// What a model can be used for now.
+/// Whether a model can be called at the moment, and if not, why.
 #[derive(Debug, Clone)]
 pub enum ModelState {
     /// It can be called.
     Ready(Arc<CompiledModel>),
-    /// It was taken out of selection.
+    /// It is disabled.
     Disabled,
-    /// Its API token was dropped and no other was given.
+    /// Its API token was dropped, and no other was set.
     CredentialMissing,
-    /// There is no usable version of it here yet.
+    /// This router has no usable version of it yet.
     NotReady,
 }
 
@@ -134,16 +136,16 @@ pub enum ModelState {
 pub struct CompiledModel {
     /// Its name.
     pub name: ModelName,
-    /// What it is.
+    /// Its configuration.
     pub spec: Arc<ModelSpec>,
-    /// Its credential. `None`: calls carry none.
+    /// Its credential. `None`: calls carry no credential.
     pub credential: Option<Arc<Credential>>,
-    /// How its servers prove who they are. `None`: by the system's roots.
+    /// How the certificates of its servers are verified. `None`: with the system's roots and the endpoint's host name.
     pub tls: Option<Arc<CompiledTls>>,
 }
 
 impl CompiledModel {
-    /// Makes a model of what it is.
+    /// Creates a model from its configuration.
     #[must_use]
     pub fn new(name: ModelName, spec: Arc<ModelSpec>, credential: Option<Arc<Credential>>) -> Self {
         Self {
@@ -154,14 +156,15 @@ impl CompiledModel {
         }
     }
 
-    /// The name that is sent to a server whose model list tells `listed`.
+    /// Returns the name that is sent to a server. `listed` is the model's name in the server's model list.
     #[must_use]
     pub fn identifier_or<'a>(&'a self, listed: Option<&'a str>) -> &'a str {
         self.spec.sent_identifier().or(listed).unwrap_or_else(|| self.name.id())
     }
 }
 
-/// Whether a platform's servers are the administrator's own: those of others are not probed.
+/// Whether servers of this platform are probed. Only the administrator's own servers are, not those of hosted
+/// platforms.
 #[must_use]
 pub const fn is_probed(platform: &Platform) -> bool {
     match platform {
@@ -170,10 +173,10 @@ pub const fn is_probed(platform: &Platform) -> bool {
     }
 }
 
-/// An API token and where it may be sent.
+/// An API token, and the origins to which it may be sent.
 #[derive(Debug)]
 pub struct Credential {
-    /// The id of this very token.
+    /// The id of the token. Another token has another id.
     pub id: CredentialId,
     /// The only origins to which it may be sent.
     pub origins: BTreeSet<Origin>,
@@ -182,7 +185,7 @@ pub struct Credential {
 }
 
 impl Credential {
-    /// The token, if it may be sent to this server.
+    /// Returns the token if it may be sent to this server.
     #[must_use]
     pub fn token_for(&self, server: &EndpointUri) -> Option<&ApiToken> {
         self.origins.contains(&server.origin()).then_some(&self.token)

@@ -1,7 +1,7 @@
-//! Checks of a model's servers, step by step: what an inference call would find, and what to do about it.
+//! Checks a model's servers step by step: shows what an inference call would find, and how to fix a problem.
 //!
-//! Each step goes out by the same clients, dialects and prompts as a call, so that a check cannot pass where calls fail. It
-//! takes no place of the model and says nothing to the health of its servers: nobody's call depends on it.
+//! Each step uses the same clients, dialects and prompts as a call, so that a check cannot pass where calls fail. It
+//! takes no place of the model and does not change the health of its servers, so it does not affect any call.
 
 mod advice;
 mod dial;
@@ -30,33 +30,33 @@ use crate::{
     upstream::{Upstream, fault::Culprit},
 };
 
-/// Checks that are made at a time; the others wait.
+/// The maximum number of checks at a time; the others wait.
 const RUNNING_MAX: usize = 4;
-/// Servers that one check asks at a time.
+/// The maximum number of servers that one check contacts at a time.
 const ENDPOINTS_AT_ONCE: usize = 4;
 
 /// A model whose servers are checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckedServers {
-    /// How to call it.
+    /// How to call the model.
     pub spec: Spec,
-    /// Its credential.
+    /// The model's credential.
     pub credential: CheckCredential,
 }
 
 /// How to call a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spec {
-    /// What the model is.
+    /// The model's configuration.
     pub model: Arc<ModelSpec>,
-    /// The name by which the servers know it.
+    /// The name by which the servers know the model.
     pub identifier: NameOnServers,
-    /// How its servers prove who they are.
+    /// How the servers' certificates are verified. `None`: with the system's roots and the endpoint's host name.
     pub tls: Option<Arc<CompiledTls>>,
 }
 
 impl Spec {
-    /// What a check needs of a model. `name`: that of the model, if it has one.
+    /// Creates what a check needs of a model. `name` is the model's name, if it has one yet.
     #[must_use]
     pub fn new(model: &Arc<ModelSpec>, name: Option<&ModelName>) -> Self {
         let identifier = match (model.sent_identifier(), name) {
@@ -75,22 +75,22 @@ impl Spec {
 /// The name by which servers know a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NameOnServers {
-    /// The administrator gave it.
+    /// The administrator has set it.
     Given(String),
-    /// Nobody gave one: the server's list decides with the model's own id, which is sent where the list tells nothing.
+    /// It is not set: the server's model list and the model's own id decide. If the list does not help, the id is sent.
     Default(String),
-    /// There is none, not even by default.
+    /// It is not set, and the model has no id that could be sent instead.
     None,
 }
 
-/// The credential that goes along.
+/// The credential that a check sends.
 #[derive(Debug, Clone)]
 pub enum CheckCredential {
-    /// None is wanted.
+    /// The model has none.
     None,
-    /// This one.
+    /// The model's credential.
     Set(Arc<Credential>),
-    /// There is one, but not for these servers.
+    /// The model has one, but it may not be sent to these servers.
     Dropped,
 }
 
@@ -106,17 +106,17 @@ impl PartialEq for CheckCredential {
 
 impl Eq for CheckCredential {}
 
-/// What a check has found of one server.
+/// The result of a check for one server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// The server. `None`: the check did not come that far.
+    /// The server. `None`: the check did not reach any server.
     pub endpoint: Option<EndpointUri>,
-    /// The steps, in order.
+    /// The steps with their results, in order.
     pub steps: Vec<Step>,
 }
 
 impl Finding {
-    /// That this router could not check.
+    /// Creates the result of a check that this router could not make.
     #[must_use]
     pub fn unable(reason: Reason, message: impl Into<String>, remedy: &'static str) -> Self {
         let problem = Problem {
@@ -138,12 +138,12 @@ impl Finding {
     fn late() -> Self {
         Self::unable(
             Reason::DeadlineExceeded,
-            "the time was over before this could be checked",
-            "allow the call more time, or check again when fewer checks are made",
+            "the deadline passed before the check could begin",
+            "allow the call more time, or check again when fewer checks are running",
         )
     }
 
-    /// Whether no step has failed.
+    /// Whether no step failed.
     #[must_use]
     pub fn passed(&self) -> bool {
         !self
@@ -161,7 +161,7 @@ pub struct Checker {
 }
 
 impl Checker {
-    /// A checker that goes out as `upstream` does.
+    /// Creates a checker that contacts servers through `upstream`.
     #[must_use]
     pub fn new(upstream: Upstream) -> Self {
         Self {
@@ -170,11 +170,11 @@ impl Checker {
         }
     }
 
-    /// Checks every server of a model until `deadline`, and waits for its turn before.
+    /// Checks every server of a model until `deadline`. While too many checks are running, it waits.
     ///
     /// # Cancel safety
     ///
-    /// Dropped, all connections are closed.
+    /// Dropping the future closes all connections.
     pub async fn check(&self, subject: &CheckedServers, deadline: Instant) -> Vec<Finding> {
         let Ok(Ok(_place)) = timeout_at(deadline, self.places.acquire()).await else {
             return vec![Finding::late()];
@@ -201,7 +201,7 @@ impl Checker {
             deadline,
         };
         let mut steps = Steps::default();
-        // What it ends with is in the steps.
+        // The result is in `steps`.
         let _failed = server.walk(&mut steps).await;
         Finding {
             endpoint: Some(endpoint.clone()),

@@ -1,4 +1,4 @@
-//! Who answers a call: the order in which models may be tried, and what decided it.
+//! Resolves a call: which models may answer it, in which order, and what decided that.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,14 +13,14 @@ use switchboard::{
 
 use super::{Assignment, Caller, Catalog, CompiledModel, CompiledRule, CompiledSetting, ModelState};
 
-/// What was decided of one call. It goes with the catalog that decided.
+/// The decision about one call. It is valid only for the catalog that made it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decision {
-    /// The feature that was asked for.
+    /// The requested feature.
     pub feature: &'static FeatureName,
-    /// The feature whose setting is used: the same, or its parent.
+    /// The feature whose setting is used: the requested one, or its parent.
     pub source_feature: &'static FeatureName,
-    /// The index of the rule that decided. `None`: none did.
+    /// Index of the rule that decided. `None`: no rule decided.
     rule: Option<usize>,
 }
 
@@ -31,13 +31,13 @@ pub struct Candidate<'a> {
     pub name: &'a ModelName,
     /// The model, or why it cannot be called.
     pub model: Result<&'a Arc<CompiledModel>, Unusable>,
-    /// The rule that names it. `None`: the feature does, as its model or as a fallback.
+    /// The rule that names it. `None`: the feature names it, as its model or as a fallback.
     pub rule: Option<&'a RuleId>,
-    /// What decides when it answers.
+    /// What decided the selection if this candidate answers.
     pub reason: SelectionReason,
 }
 
-/// What decided a selection: the last that did.
+/// What decided a selection. If several things did, the last one counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SelectionReason {
     /// The feature names the model.
@@ -51,7 +51,7 @@ pub enum SelectionReason {
 }
 
 impl SelectionReason {
-    /// As it stands in response metadata.
+    /// Returns the reason as it is written in response metadata.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -64,7 +64,8 @@ impl SelectionReason {
 }
 
 impl Candidate<'_> {
-    /// Whether it is the feature's own `model`, by no rule and as no fallback: there its reservation counts.
+    /// Whether the candidate is the feature's own `model`, and not named by a rule or as a fallback. Only then does the
+    /// feature's reservation count.
     #[must_use]
     pub const fn has_reservation(&self) -> bool {
         matches!(self.reason, SelectionReason::Assigned | SelectionReason::ParentFeature)
@@ -74,55 +75,56 @@ impl Candidate<'_> {
 /// Why a model cannot be called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unusable {
-    /// It was taken out of selection.
+    /// It is disabled.
     Disabled,
-    /// Its API token was dropped and no other was given.
+    /// Its API token was dropped, and no other was set.
     CredentialMissing,
-    /// There is no usable version of it here yet.
+    /// This router has no usable version of it yet.
     NotReady,
 }
 
-/// Why no model is even considered.
+/// Why a call is refused before any model is considered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ResolveError {
     /// No feature has this name.
     #[error("no feature is called `{name}`")]
     UnknownFeature {
-        /// The name that was asked for, at most 128 characters of it.
+        /// The requested name, cut to 128 characters.
         name: String,
     },
     /// The feature is switched off.
     #[error("`{feature}` is switched off")]
     FeatureDisabled {
-        /// The feature whose setting says so.
+        /// The feature whose setting decided.
         feature: &'static FeatureName,
     },
-    /// Nobody was chosen to answer the feature, nor its parent.
-    #[error("`{feature}` is assigned to nobody")]
+    /// Neither the feature nor its parent has a provider.
+    #[error("`{feature}` is not assigned to any provider")]
     FeatureUnassigned {
-        /// The feature that was asked for.
+        /// The requested feature.
         feature: &'static FeatureName,
     },
     /// GitLab's own cloud answers the feature.
     #[error("`{feature}` is answered by GitLab's own cloud")]
     FeatureVendored {
-        /// The feature whose setting says so.
+        /// The feature whose setting decided.
         feature: &'static FeatureName,
     },
     /// Self-hosted inference is switched off everywhere.
     #[error("self-hosted inference is switched off by the administrator")]
     InferencePaused {
-        /// The feature that was asked for.
+        /// The requested feature.
         feature: &'static FeatureName,
     },
 }
 
 impl Catalog {
-    /// The feature of a name: machine name, with or without `features/`, or one of its other names.
+    /// Returns the feature with this name, which is its machine name, with or without `features/`, or one of its
+    /// aliases.
     ///
     /// # Errors
     ///
-    /// [`ResolveError::UnknownFeature`].
+    /// [`ResolveError::UnknownFeature`] if no feature has this name.
     pub fn feature(name: &str) -> Result<&'static FeatureFacts, ResolveError> {
         let asked = name.strip_prefix("features/").unwrap_or(name);
         Catalogue::get()
@@ -132,8 +134,8 @@ impl Catalog {
             })
     }
 
-    /// The feature whose setting is used for a feature, and that setting: its own, or while that is unassigned its
-    /// parent's, whole.
+    /// Returns the feature whose setting is used for `feature`, and that setting. While `feature` is unassigned, its
+    /// parent's whole setting is used.
     #[must_use]
     pub fn source(&self, feature: &'static FeatureFacts) -> (&'static FeatureName, &CompiledSetting) {
         match (self.setting(&feature.name), &feature.parent) {
@@ -142,11 +144,11 @@ impl Catalog {
         }
     }
 
-    /// Decides who answers a call of a feature.
+    /// Decides which models may answer a call for a feature.
     ///
     /// # Errors
     ///
-    /// [`ResolveError`], when no model is even considered.
+    /// [`ResolveError`] if the call is refused before any model is considered.
     pub fn resolve(&self, feature: &str, caller: &Caller<'_>) -> Result<Decision, ResolveError> {
         let decision = self.decide(Self::feature(feature)?, caller)?;
         if self.inference_paused {
@@ -157,11 +159,11 @@ impl Catalog {
         Ok(decision)
     }
 
-    /// As [`Self::resolve`], as if self-hosted inference were not paused.
+    /// Like [`Self::resolve`], but as if self-hosted inference were not paused.
     ///
     /// # Errors
     ///
-    /// [`ResolveError`], when no model is even considered.
+    /// [`ResolveError`] if the call is refused before any model is considered.
     pub fn decide(&self, feature: &'static FeatureFacts, caller: &Caller<'_>) -> Result<Decision, ResolveError> {
         let (source, setting) = self.source(feature);
         let assignment = match setting {
@@ -170,7 +172,7 @@ impl Catalog {
             CompiledSetting::Vendored => return Err(ResolveError::FeatureVendored { feature: source }),
             CompiledSetting::SelfHosted(assignment) => assignment,
         };
-        // By the feature that has the rule: a user is on one side of it for all features that use it.
+        // Drawn with the feature that has the rule, so that all features that use the rule treat a user alike.
         let holds = |rule: &CompiledRule| rule.condition.holds(caller, source, &rule.id);
         Ok(Decision {
             feature: &feature.name,
@@ -179,7 +181,7 @@ impl Catalog {
         })
     }
 
-    /// The models that may answer, in the order in which they are tried: the one that was decided for, then the fallbacks.
+    /// Returns the models that may answer, in the order in which they are tried: the decided model, then the fallbacks.
     pub fn candidates<'a>(&'a self, decision: &Decision) -> impl Iterator<Item = Candidate<'a>> + use<'a> {
         let rule = self.rule(decision);
         let inherited = decision.source_feature != decision.feature;
@@ -195,14 +197,14 @@ impl Catalog {
         let fallbacks = assignment.map(|assignment| assignment.fallbacks.as_slice());
         let fallbacks = fallbacks.unwrap_or_default().iter();
         let first_of_all = first.map(|name| self.candidate(name, rule.map(|rule| &rule.id), reason));
-        // A rule may name a model that is a fallback too: it is tried once.
+        // A rule may name a model that is also a fallback: it is tried only once.
         let others = fallbacks.filter(move |name| Some(*name) != first);
         first_of_all
             .into_iter()
             .chain(others.map(|name| self.candidate(name, None, SelectionReason::Failover)))
     }
 
-    /// The rules of a decision with whether each is the one that decided, in order.
+    /// Returns the rules of the decision's setting in order, each with whether it decided.
     pub fn rules<'a>(&'a self, decision: &Decision) -> impl Iterator<Item = (&'a CompiledRule, bool)> + use<'a> {
         let rules = self.assignment(decision).map(|assignment| assignment.rules.as_slice());
         let decided = decision.rule;
@@ -210,19 +212,19 @@ impl Catalog {
         numbered.map(move |(index, rule)| (rule, Some(index) == decided))
     }
 
-    /// How many calls the feature of a decision may have at a time. `None`: any number.
+    /// Returns the limit of concurrent calls of the decision's feature. `None`: no limit.
     #[must_use]
     pub fn max_concurrency(&self, decision: &Decision) -> Option<usize> {
         self.assignment(decision)?.limits.max_concurrency.map(Count::count)
     }
 
-    /// When a call of the feature of a decision that has no token yet is made a second time. `None`: never.
+    /// Returns the delay after which a call without a token gets a second attempt in parallel. `None`: it gets none.
     #[must_use]
     pub fn hedge_delay(&self, decision: &Decision) -> Option<Duration> {
         self.assignment(decision)?.hedge_delay.map(HedgeDelay::get)
     }
 
-    /// How many places of a model are there for each feature whose `model` it is, whatever others do.
+    /// Returns the number of places of a model that each feature reserves whose own `model` it is.
     pub fn reservations(&self, model: &ModelName) -> impl Iterator<Item = (&'static FeatureName, usize)> {
         let features = Catalogue::get().features().iter();
         features.filter_map(|feature| match self.setting(&feature.name) {
@@ -237,7 +239,7 @@ impl Catalog {
         })
     }
 
-    /// The rule that decided. `None`: none did.
+    /// Returns the rule that decided. `None`: no rule decided.
     #[must_use]
     pub fn rule(&self, decision: &Decision) -> Option<&CompiledRule> {
         self.assignment(decision)?.rules.get(decision.rule?)

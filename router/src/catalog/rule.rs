@@ -1,4 +1,4 @@
-//! Exceptions of a feature: which calls use another model. Pure.
+//! Rules: exceptions inside a feature, which send some of its calls to another model. Pure.
 
 use switchboard::{
     names::{FeatureName, ModelName},
@@ -6,17 +6,18 @@ use switchboard::{
 };
 use xxhash_rust::xxh3::Xxh3;
 
-/// Seeds the hash behind every share of users. It never changes: another seed would move users to the other side of every rule.
+/// Seed of the hash that draws a share of users. It must never change: with another seed every rule would draw other
+/// users.
 const SEED: u64 = 0x5357_4954_4348_4244;
 
-/// An exception: these calls use that model.
+/// An exception: the calls that match it use its model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CompiledRule {
     /// Its id.
     pub id: RuleId,
-    /// Which calls.
+    /// Which calls match it.
     pub condition: Match,
-    /// The model that answers them.
+    /// The model that these calls use.
     pub model: ModelName,
 }
 
@@ -26,7 +27,7 @@ impl From<&feature::Rule> for CompiledRule {
             id,
             matches,
             model,
-            // For people.
+            // Only for display.
             description: _,
         } = rule;
         Self {
@@ -37,7 +38,7 @@ impl From<&feature::Rule> for CompiledRule {
     }
 }
 
-/// For whom a call is made, as its metadata says. What is absent fits no condition.
+/// For whom a call is made, according to its metadata. A field that is absent matches no condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Scope<'a> {
     /// `x-gitlab-root-namespace-id`.
@@ -52,25 +53,26 @@ pub struct Scope<'a> {
     pub user_id: Option<&'a str>,
 }
 
-/// What rules know of a call.
+/// The facts about a call that rules depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Caller<'a> {
-    /// For whom it is made.
+    /// For whom the call is made.
     pub scope: Scope<'a>,
-    /// What keeps a conversation together.
+    /// The caller's affinity key, which identifies a conversation.
     pub affinity_key: Option<&'a str>,
-    /// The call's own id.
+    /// The request id of the call.
     pub request_id: Option<&'a str>,
 }
 
 impl<'a> Caller<'a> {
-    /// What stays on one side of a share of users: the user, else the conversation, else the call alone.
+    /// Returns the key by which a share of users is drawn: the user, or else the conversation, or else the call.
     fn key(&self) -> Option<&'a str> {
         self.scope.global_user_id.or(self.affinity_key).or(self.request_id)
     }
 }
 
-/// Which calls a rule is for: all conditions hold. A list holds when one of its entries does; an empty one is no condition.
+/// Which calls match a rule: all conditions must hold. A list holds if one of its entries matches; an empty list is not
+/// a condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Match {
     namespace_ids: Vec<Box<str>>,
@@ -96,7 +98,7 @@ impl From<&RuleMatch> for Match {
 }
 
 impl Match {
-    /// Whether a call of `caller` fits the rule `id` of `feature`.
+    /// Whether a call of `caller` matches the rule `id` of `feature`.
     #[must_use]
     pub fn holds(&self, caller: &Caller<'_>, feature: &FeatureName, id: &RuleId) -> bool {
         let Scope {
@@ -121,12 +123,12 @@ fn fits<const N: usize>(sorted: &[Box<str>], texts: [Option<&str>; N]) -> bool {
     sorted.is_empty() || texts.into_iter().flatten().any(is_listed)
 }
 
-/// Whether a key is within the share of a rule. Other rules and other features draw other keys; a larger share has all of a
-/// smaller one.
+/// Whether a key is in the share of a rule. Other rules and other features draw other keys; a larger share contains
+/// every key of a smaller one.
 fn is_drawn(percent: Percent, feature: &FeatureName, rule: &RuleId, key: &str) -> bool {
     const WHOLE: u16 = 10_000;
     let mut hash = Xxh3::with_seed(SEED);
-    // Ids hold no zero, so no two triples give the same bytes.
+    // Ids contain no zero byte, so that two different triples never give the same bytes.
     for part in [feature.id(), "\0", rule.as_str(), "\0", key] {
         hash.update(part.as_bytes());
     }
@@ -169,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_stays_on_the_side_that_earlier_builds_drew() {
+    fn a_share_contains_the_same_users_in_every_build() {
         let drawn: Vec<bool> = (0..16)
             .map(|user| is_drawn(share(50.0), &feature(), &rule("pilot"), &format!("user-{user}")))
             .collect();
@@ -178,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn every_condition_holds_and_what_is_absent_fits_none() {
+    fn all_conditions_must_hold_and_an_absent_field_matches_none() {
         let matched = condition(&["9", "42"], &["7"], &["u", "g"], None);
         let all = Scope {
             root_namespace_id: Some("1"),
@@ -272,14 +274,14 @@ mod tests {
             };
             assert_eq!(holds(&by_call), within(key));
         }
-        assert!(!holds(&Caller::default()), "nothing to draw by");
+        assert!(!holds(&Caller::default()), "there is no key to draw by");
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
 
         #[test]
-        fn a_share_is_close_to_what_was_asked_and_only_grows(steps in 1_u16..=10_000, id in "[a-z]{1,8}") {
+        fn a_share_is_close_to_its_percentage_and_contains_smaller_ones(steps in 1_u16..=10_000, id in "[a-z]{1,8}") {
             let of_steps = |steps: u16| share(f64::from(steps) / 100.0);
             let (id, smaller, larger) = (rule(&id), of_steps(steps.div_ceil(2)), of_steps(steps));
             let mut drawn = 0_u32;
@@ -296,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_and_features_draw_apart() {
+    fn rules_and_features_draw_independently() {
         let other = FeatureName::from_id("code_generations").unwrap();
         let drawn = |feature: &FeatureName, id: &str| -> Vec<bool> {
             let keys = (0..64).map(|user| user.to_string());

@@ -1,4 +1,4 @@
-//! Who answers a call, rule by rule of the resolution order.
+//! Tests of the resolution of a call, rule by rule of the resolution order.
 
 use switchboard::{
     digest::{ChainDigest, StateDigest},
@@ -10,7 +10,7 @@ use switchboard::{
 
 use super::*;
 
-/// A parent and its child.
+/// A parent feature and its child.
 const CHAT: &str = "duo_chat";
 const EXPLAIN: &str = "duo_chat_explain_code";
 
@@ -30,7 +30,7 @@ fn ready(model: &str) -> ModelState {
     ModelState::Ready(Arc::new(CompiledModel::new(name(model), Arc::new(spec), None)))
 }
 
-/// A catalog with a model in every state, each under the state's name, and three that can be called.
+/// Creates a catalog with a model in every state, each named after its state, and three models that can be called.
 fn catalog(settings: &[(&str, CompiledSetting)]) -> Catalog {
     let models = [
         ("ready", ready("ready")),
@@ -65,7 +65,7 @@ fn on(model: &str) -> CompiledSetting {
     name(model).into()
 }
 
-/// A setting with rules by namespace, `(id, namespace, model)`, and fallbacks.
+/// A setting with fallbacks, and with rules by namespace, `(id, namespace, model)`.
 fn with(model: &str, rules: &[(&str, &str, &str)], fallbacks: &[&str]) -> CompiledSetting {
     let rule = |&(id, namespace, model): &(&str, &str, &str)| Rule {
         id: RuleId::parse(id).unwrap(),
@@ -91,10 +91,11 @@ fn of_namespace(namespace: &str) -> Caller<'_> {
     }
 }
 
-/// A row of [`resolved`]: the model, whether or why not it can be called, what decides, and the rule that names it.
+/// A row of [`resolved`]: the model, why it cannot be called (`None`: it can), what decides, and the rule that names
+/// it.
 type Row = (String, Option<Unusable>, SelectionReason, Option<String>);
 
-/// The candidates of a call, in order.
+/// Returns the candidates of a call, in order.
 fn resolved(catalog: &Catalog, feature: &str, caller: &Caller<'_>) -> Vec<Row> {
     let decision = catalog.resolve(feature, caller).unwrap();
     let candidates = catalog.candidates(&decision);
@@ -133,7 +134,7 @@ fn a_feature_is_answered_by_the_model_that_it_names() {
 }
 
 #[test]
-fn an_unassigned_feature_uses_its_parents_setting_whole() {
+fn an_unassigned_feature_uses_the_whole_setting_of_its_parent() {
     let parent = with("ready", &[("pilot", "42", "third")], &["other"]);
     for settings in [
         &[(CHAT, parent.clone()), (EXPLAIN, CompiledSetting::Unassigned)][..],
@@ -159,7 +160,7 @@ fn an_unassigned_feature_uses_its_parents_setting_whole() {
 }
 
 #[test]
-fn nothing_of_the_parent_is_used_beside_a_setting_of_its_own() {
+fn a_feature_with_a_setting_of_its_own_uses_nothing_of_its_parents() {
     let parent = with("other", &[("pilot", "42", "third")], &["third"]);
     let catalog = catalog(&[(CHAT, parent), (EXPLAIN, on("ready"))]);
     assert_eq!(
@@ -169,7 +170,7 @@ fn nothing_of_the_parent_is_used_beside_a_setting_of_its_own() {
 }
 
 #[test]
-fn the_first_rule_that_fits_decides_and_leaves_the_rest_to_the_fallbacks() {
+fn the_first_rule_that_matches_decides_and_the_fallbacks_follow() {
     let rules = [
         ("first", "1", "other"),
         ("second", "1", "ready"),
@@ -231,7 +232,7 @@ fn a_user_is_on_one_side_of_a_rule_for_every_feature_that_uses_it() {
 }
 
 #[test]
-fn a_feature_that_is_switched_off_or_vendored_asks_no_parent() {
+fn a_feature_that_is_switched_off_or_vendored_does_not_use_its_parent() {
     let off = catalog(&[(CHAT, on("ready")), (EXPLAIN, CompiledSetting::Disabled)]);
     assert!(matches!(
         off.resolve(EXPLAIN, &Caller::default()),
@@ -245,7 +246,7 @@ fn a_feature_that_is_switched_off_or_vendored_asks_no_parent() {
 }
 
 #[test]
-fn what_the_parent_says_is_told_with_the_parents_name() {
+fn an_error_that_the_parents_setting_causes_names_the_parent() {
     let off = catalog(&[(CHAT, CompiledSetting::Disabled)]);
     assert!(matches!(
         off.resolve(EXPLAIN, &Caller::default()),
@@ -259,7 +260,7 @@ fn what_the_parent_says_is_told_with_the_parents_name() {
 }
 
 #[test]
-fn a_pause_stops_what_is_self_hosted_and_nothing_else() {
+fn a_pause_stops_only_self_hosted_features() {
     let settings = [(CHAT, on("ready")), ("code_generations", CompiledSetting::Vendored)];
     let mut catalog = catalog(&settings);
     catalog.inference_paused = true;
@@ -277,7 +278,7 @@ fn a_pause_stops_what_is_self_hosted_and_nothing_else() {
 }
 
 #[test]
-fn a_model_that_cannot_be_called_is_told_by_its_state() {
+fn a_model_that_cannot_be_called_is_a_candidate_with_the_reason() {
     for (model, why) in [
         ("disabled", Unusable::Disabled),
         ("dropped", Unusable::CredentialMissing),
@@ -290,7 +291,7 @@ fn a_model_that_cannot_be_called_is_told_by_its_state() {
 }
 
 #[test]
-fn an_unknown_name_is_repeated_only_so_far() {
+fn an_unknown_feature_name_is_cut_in_the_error() {
     let error = catalog(&[]).resolve(&"ä".repeat(1000), &Caller::default()).unwrap_err();
     assert_eq!(error, ResolveError::UnknownFeature { name: "ä".repeat(128) });
 }

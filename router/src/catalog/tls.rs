@@ -1,4 +1,4 @@
-//! How the servers of one model prove who they are, parsed once.
+//! The TLS settings for the servers of one model, parsed once.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -8,12 +8,14 @@ use rustls::{
 };
 use switchboard::resource::model;
 
-/// How a model's servers prove who they are. What is absent is as for every other server.
+/// How the certificates of a model's servers are verified. A setting that is absent has the same default as for other
+/// models.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CompiledTls {
     roots: Option<Vec<CertificateDer<'static>>>,
     server_name: Option<ServerName<'static>>,
-    /// Of both: a bundle may be large, and each call asks which client is the one for it.
+    /// Hash of both settings. It is computed once, since a bundle may be large and every call looks up its client by
+    /// it.
     hash: u64,
 }
 
@@ -24,7 +26,7 @@ impl Hash for CompiledTls {
 }
 
 impl CompiledTls {
-    /// Compiles what somebody has set. `None`: nothing.
+    /// Compiles the TLS settings of a model. `None`: none are set.
     #[must_use]
     pub fn of(set: &model::Tls) -> Option<Self> {
         if *set == model::Tls::default() {
@@ -32,7 +34,7 @@ impl CompiledTls {
         }
         let roots = set.ca.as_ref().map(|ca| ca.certificates().collect::<Vec<_>>());
         let name = set.server_name.as_ref().map(|name| name.as_str().to_owned());
-        // It was read as such a name before.
+        // It was checked when the setting was read.
         let server_name = name.and_then(|name| ServerName::try_from(name).ok());
         let mut hasher = DefaultHasher::new();
         (&roots, &server_name).hash(&mut hasher);
@@ -43,16 +45,16 @@ impl CompiledTls {
         })
     }
 
-    /// The only certificates to trust. `None`: the system's.
+    /// Returns the only certificates to trust. `None`: those of the system.
     #[must_use]
     pub fn roots(&self) -> Option<RootCertStore> {
         let mut store = RootCertStore::empty();
-        // Each was tried when it was read.
+        // Each certificate was checked when the setting was read.
         store.add_parsable_certificates(self.roots.as_ref()?.iter().cloned());
         Some(store)
     }
 
-    /// The name that the server's certificate must bear. `None`: the endpoint's host.
+    /// Returns the name that the server's certificate must contain. `None`: the endpoint's host.
     #[must_use]
     pub const fn server_name(&self) -> Option<&ServerName<'static>> {
         self.server_name.as_ref()

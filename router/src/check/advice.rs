@@ -1,4 +1,4 @@
-//! Whose problem a failed step is, and what to do about it. Pure.
+//! Explains failed steps: where the problem lies, and what to do about it. Pure.
 
 use switchboard::reason::Reason;
 
@@ -10,7 +10,7 @@ use crate::upstream::{
     model_list::ModelList,
 };
 
-/// A model server has failed a step. `has_token`: a token was sent, or there is one.
+/// Explains an error of a model server. `has_token`: the model has an API token, whether or not it was sent.
 pub(super) fn upstream(error: &UpstreamError, has_token: bool) -> Problem {
     let UpstreamFault {
         reason,
@@ -19,7 +19,7 @@ pub(super) fn upstream(error: &UpstreamError, has_token: bool) -> Problem {
         ..
     } = error.fault();
     let remedy = if culprit == Culprit::Credential && !has_token {
-        "the server wants an API token: give it as `api_token`"
+        "the server requires an API token: set `api_token`"
     } else {
         remedy
     };
@@ -33,11 +33,11 @@ pub(super) fn upstream(error: &UpstreamError, has_token: bool) -> Problem {
 
 fn message(error: &UpstreamError) -> String {
     if let UpstreamError::Dial(DialError::Dns(_)) = error {
-        "the server's name cannot be resolved".to_owned()
+        "could not resolve the server's host name".to_owned()
     } else if let UpstreamError::Dial(DialError::Connect(_)) = error {
-        "nothing answers at this address".to_owned()
+        "could not connect: nothing accepts connections at this address".to_owned()
     } else if let UpstreamError::FirstTokenTimeout(limit) = error {
-        format!("no answer came within {limit:.1?}")
+        format!("the server did not answer within {limit:.1?}")
     } else if let Some(status) = error.http_status() {
         format!("{error} (HTTP status {status})")
     } else {
@@ -45,36 +45,36 @@ fn message(error: &UpstreamError) -> String {
     }
 }
 
-/// There is a token, but not for this server.
+/// The model has an API token, but it may not be sent to this server.
 pub(super) fn dropped() -> Problem {
     Problem {
         culprit: Culprit::Credential,
         reason: Reason::ModelCredentialMissing,
         message: "the model's API token is bound to other servers: it was not sent, and calls would fail".to_owned(),
-        remedy: "give `api_token` again together with the new endpoint, or `\"\"` if the server wants none".into(),
+        remedy: "set `api_token` again together with the new endpoint, or to `\"\"` if the server requires none".into(),
     }
 }
 
-/// The server does not know the name that was asked for.
+/// The server does not know the model under the identifier that was sent.
 pub(super) fn unknown_model(identifier: &str, models: &Models) -> Problem {
     let known = match models {
         Models::Listed(listed, _) if !listed.is_empty() && !listed.has(identifier) => {
-            format!("; it has {}", listed.shown())
+            format!("; it lists {}", listed.shown())
         }
         Models::Listed(..) | Models::Unlisted => String::new(),
     };
     Problem {
         culprit: Culprit::Configuration,
         reason: Reason::UpstreamModelNotFound,
-        message: format!("the server does not know the model `{identifier}`, or not the path of the call{known}"),
-        remedy: "give `identifier` as the server spells it, and check the path of `endpoint`".into(),
+        message: format!("the server does not know the model `{identifier}` or the path of the call{known}"),
+        remedy: "set `identifier` exactly as the server spells it, and check the path of `endpoint`".into(),
     }
 }
 
-/// Nobody says which of the server's models it is.
+/// The model has no identifier, and the server's list does not show which of the server's models it is.
 pub(super) fn several_models(listed: &ModelList) -> Problem {
     let message = if listed.is_empty() {
-        "the server lists no model".to_owned()
+        "the server lists no models".to_owned()
     } else {
         format!(
             "the model has no `identifier`, and the server has several models: {}",
@@ -85,26 +85,26 @@ pub(super) fn several_models(listed: &ModelList) -> Problem {
         culprit: Culprit::Configuration,
         reason: Reason::UpstreamModelNotFound,
         message,
-        remedy: "give `identifier` as the server spells it".into(),
+        remedy: "set `identifier` exactly as the server spells it".into(),
     }
 }
 
-/// Nobody says what the model is called, and the server has no list.
+/// The model has neither an identifier nor a name, and the server has no model list.
 pub(super) fn no_identifier() -> Problem {
     Problem {
         culprit: Culprit::Configuration,
         reason: Reason::UpstreamModelNotFound,
         message: "the model has no `identifier` and no name yet, and the server has no list of its models".to_owned(),
-        remedy: "give `identifier` as the server spells it".into(),
+        remedy: "set `identifier` exactly as the server spells it".into(),
     }
 }
 
-/// A mistake of this program.
+/// Internal error in the router.
 pub(super) fn internal() -> Problem {
     Problem {
         culprit: Culprit::Switchboard,
         reason: Reason::InternalError,
-        message: "a mistake of the router's own".to_owned(),
-        remedy: "report it, with the router's release".into(),
+        message: "internal error in the router".to_owned(),
+        remedy: "report this error, with the router's version".into(),
     }
 }

@@ -1,4 +1,5 @@
-//! The steps up to the connection: name, TCP, TLS, each by itself, so that each has its own time and its own fault.
+//! The steps up to the connection: DNS, TCP and TLS. Each is run separately, so that each has its own time and its own
+//! error.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -17,7 +18,7 @@ use crate::upstream::{
     names::{LookupError, Names},
 };
 
-/// Takes the steps `dns`, `tcp` and `tls`, each within `limit`.
+/// Runs the steps `dns`, `tcp` and `tls`, each within `limit`.
 pub(super) async fn walk(
     upstream: &Upstream,
     call: Outgoing<'_>,
@@ -28,7 +29,7 @@ pub(super) async fn walk(
     let (host, port) = (call.endpoint.host(), origin.port());
 
     let addresses = if let Ok(address) = origin.host_and_port().parse() {
-        steps.skipped(StepKind::Dns, "the endpoint is an address, not a name");
+        steps.skipped(StepKind::Dns, "the endpoint has an IP address, not a host name");
         vec![address]
     } else {
         let begun = Instant::now();
@@ -45,7 +46,7 @@ pub(super) async fn walk(
     settle(steps, StepKind::Tcp, begun, connected.map_err(UpstreamError::Dial))?;
 
     if !origin.is_tls() {
-        steps.skipped(StepKind::Tls, "the endpoint is http");
+        steps.skipped(StepKind::Tls, "the endpoint uses `http`, which has no TLS");
         return Ok(());
     }
     let begun = Instant::now();
@@ -54,7 +55,7 @@ pub(super) async fn walk(
     settle(steps, StepKind::Tls, begun, dialled)
 }
 
-/// Where a name is, as calls find it.
+/// Resolves a host name in the same way as calls do.
 async fn resolve(names: &Names, host: &str, port: u16, limit: Duration) -> Result<Vec<SocketAddr>, DialError> {
     let found = timeout(limit, names.resolve(host)).await;
     let found = found.unwrap_or_else(|_elapsed| Err(LookupError::from(io::Error::from(io::ErrorKind::TimedOut))));

@@ -1,13 +1,13 @@
-//! What a server says of the models that it has.
+//! What is known of the models that a server has.
 
 use std::time::Duration;
 
 use crate::upstream::model_list::ModelList;
 
-/// What the server says of its models.
+/// What is known of the models that a server has.
 pub(super) enum Models {
-    /// These.
+    /// The server's model list, and how long the server took to return it.
     Listed(ModelList, Duration),
-    /// Nothing that could be read as a list.
+    /// There is no list: the server was not asked for it, or returned nothing that can be read as one.
     Unlisted,
 }

@@ -1,4 +1,4 @@
-//! The check of one server: the steps behind the connection, in the order in which one shows what the next builds on.
+//! The check of one server: the steps that follow the connection, in an order in which each builds on the ones before.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ use crate::{
     },
 };
 
-/// For the list of models, which a server answers without computing anything.
+/// Timeout for the model list, which a server returns without computing anything.
 const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The check of one server.
@@ -40,7 +40,7 @@ pub(super) struct ServerCheck<'a> {
 }
 
 impl ServerCheck<'_> {
-    /// Takes the steps. What it ends with is in them.
+    /// Runs the steps until one fails. The results are in `steps`.
     pub(super) async fn walk(&self, steps: &mut Steps) -> Result<(), StepFailed> {
         let given = self.subject.spec.model.limits.connect_timeout.map(Timeout::get);
         let limit = given
@@ -55,7 +55,8 @@ impl ServerCheck<'_> {
             self.accept_credential(steps);
             steps.failed(StepKind::ModelList, None, problem)
         })?;
-        // The list may be open to anybody: what shows whether the credential and the name are good is a call.
+        // Anyone may be allowed to read the list: only a call shows whether the credential and the identifier are
+        // right.
         let begun = Instant::now();
         let answer = self.ask(&word(), &identifier).await;
         let took = begun.elapsed();
@@ -76,9 +77,9 @@ impl ServerCheck<'_> {
             Models::Listed(_, latency) => steps.passed(
                 StepKind::ModelList,
                 Some(*latency),
-                "the server does not list the model's identifier, and answers to it all the same",
+                "the server does not list the model's identifier, but answers calls that use it",
             ),
-            Models::Unlisted => steps.skipped(StepKind::ModelList, "there is no list of the server's models"),
+            Models::Unlisted => steps.skipped(StepKind::ModelList, "no list of the server's models is available"),
         }
         self.settle(steps, StepKind::Chat, took, answer)?;
         let begun = Instant::now();
@@ -89,10 +90,10 @@ impl ServerCheck<'_> {
         self.settle(steps, StepKind::Infill, begun.elapsed(), answer)
     }
 
-    /// The steps `http` and, where the server refuses it already here, `credential`.
+    /// Runs the step `http`, and the step `credential` if the server refuses the credential at this point.
     async fn ask_for_models(&self, steps: &mut Steps) -> Result<Models, StepFailed> {
         if !is_probed(&self.subject.spec.model.platform) {
-            let why = "servers of this platform are asked for no list: the calls below show it";
+            let why = "servers of this platform are not asked for a model list: the calls below test HTTP";
             steps.skipped(StepKind::Http, why);
             return Ok(Models::Unlisted);
         }
@@ -112,7 +113,7 @@ impl ServerCheck<'_> {
         }
     }
 
-    /// The server's list of its models. `None`: it speaks HTTP, and has no such list.
+    /// Returns the server's model list. `None`: the server speaks HTTP, but has no such list.
     async fn model_list(&self) -> Result<Option<ModelList>, UpstreamError> {
         let call = self.outgoing("");
         let question = Question {
@@ -140,13 +141,13 @@ impl ServerCheck<'_> {
 
     fn accept_credential(&self, steps: &mut Steps) {
         let message = match self.subject.credential {
-            CheckCredential::None => "the model has no API token, and the server wants none",
+            CheckCredential::None => "the model has no API token, and the server does not require one",
             CheckCredential::Set(_) | CheckCredential::Dropped => "",
         };
         steps.passed(StepKind::Credential, None, message);
     }
 
-    /// The name by which the server is asked: that of a call.
+    /// Returns the identifier that the check sends: the same one as a call.
     pub(super) fn identifier(&self, models: &Models) -> Result<String, Problem> {
         let list = match models {
             Models::Listed(list, _) => Some(list),
@@ -215,7 +216,7 @@ impl ServerCheck<'_> {
             infill_mode: model.infill_mode(),
             max_output_tokens: model.limits.max_output_tokens.map(Count::get),
         };
-        // Which feature asks makes no difference to one token.
+        // The feature makes no difference to a request for one token.
         let feature = FeatureName::parse("features/duo_chat").map_err(|_never| Unable::Internal)?;
         let prompt = prompt::render(request, &feature, &target)?;
         let post = dialect::encode(&model.platform, &prompt, &model.family.machine_name);
@@ -245,24 +246,24 @@ impl ServerCheck<'_> {
     }
 }
 
-/// Why a call of a check has not succeeded.
+/// Why a call of a check did not succeed.
 #[derive(Debug, thiserror::Error)]
 enum Unable {
-    /// The model takes no such input, which is no fault.
+    /// The model does not support this kind of input, which is not a failure.
     #[error(transparent)]
     Input(#[from] InputNotSupported),
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
-    #[error("a mistake of the router's own")]
+    #[error("internal error in the router")]
     Internal,
 }
 
-/// A call for one token.
+/// Returns a request for one token.
 fn word() -> Request {
     request(Input::Prompt(Text::from("Say yes.".to_owned())))
 }
 
-/// The same, between a prefix and a suffix.
+/// Returns a request for one token between a prefix and a suffix.
 fn gap() -> Request {
     request(Input::Infill(Infill {
         prefix: Text::from("def add(a, b):\n    return ".to_owned()),

@@ -1,4 +1,4 @@
-//! The steps of a check, in their order, and how each ended. Pure.
+//! The steps of a check in their order, and their results. Pure.
 
 use std::{borrow::Cow, fmt, time::Duration};
 
@@ -6,33 +6,33 @@ use switchboard::reason::Reason;
 
 use crate::upstream::fault::Culprit;
 
-/// Which step.
+/// The kind of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StepKind {
-    /// Whether this router could check at all. Told only where it could not.
+    /// Whether this router could check at all. Reported only if it could not.
     Router,
-    /// The name is resolved.
+    /// The host name can be resolved.
     Dns,
-    /// A connection is made.
+    /// The server accepts a TCP connection.
     Tcp,
-    /// The server proves who it is.
+    /// The TLS handshake succeeds, including the verification of the server's certificate.
     Tls,
-    /// It speaks HTTP.
+    /// The server speaks HTTP.
     Http,
-    /// It accepts the API token, or wants none.
+    /// The server accepts the API token, or does not require one.
     Credential,
-    /// It has the model.
+    /// The server has the model.
     ModelList,
-    /// It answers one token, whole.
+    /// The server answers a request for one token as a whole.
     Chat,
-    /// It answers one token, as it writes.
+    /// The server answers a request for one token as a stream.
     Streaming,
-    /// It completes code.
+    /// The server completes code.
     Infill,
 }
 
 impl StepKind {
-    /// Those of a server, in order.
+    /// The steps for a server, in order.
     const ALL: [Self; 9] = [
         Self::Dns,
         Self::Tcp,
@@ -45,7 +45,7 @@ impl StepKind {
         Self::Infill,
     ];
 
-    /// Its name in the contract.
+    /// Returns the name of the step in the contract.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -69,47 +69,46 @@ impl fmt::Display for StepKind {
     }
 }
 
-/// One step.
+/// One step with its result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// Which.
+    /// The kind of the step.
     pub kind: StepKind,
-    /// How it ended.
+    /// The result of the step.
     pub outcome: StepOutcome,
-    /// How long it took. `None`: another step shows it, or it was not taken.
+    /// How long it took. `None`: another step has the time, or this step was not run.
     pub latency: Option<Duration>,
 }
 
-/// How a step ended.
+/// The result of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StepOutcome {
-    /// All is well; a remark, or nothing.
+    /// It passed. The text is a remark, or empty.
     Passed(Cow<'static, str>),
     /// It failed.
     Failed(Problem),
-    /// It was not taken, and why.
+    /// It was not run, for the reason in the text.
     Skipped(Cow<'static, str>),
 }
 
-/// Why a step failed, and what to do about it. Nothing in it was written by the server, but for names of models that are
-/// plain.
+/// Why a step failed, and how to fix it. It contains no text from the server, except for model names that are plain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Where it lies.
+    /// Where the problem lies.
     pub culprit: Culprit,
-    /// Why, for programs.
+    /// Why the step failed, for programs.
     pub reason: Reason,
-    /// Why, for people.
+    /// Why the step failed, for people.
     pub message: String,
-    /// What to do.
+    /// What an administrator can do about it.
     pub remedy: Cow<'static, str>,
 }
 
-/// A step has failed: those behind it are not taken.
+/// Signals that a step has failed: the steps after it are not run.
 #[derive(Debug)]
 pub(super) struct StepFailed;
 
-/// The steps of one server so far.
+/// The steps of one server that have been run so far.
 #[derive(Debug, Default)]
 pub(super) struct Steps(Vec<Step>);
 
@@ -122,7 +121,7 @@ impl Steps {
         self.push(kind, None, StepOutcome::Skipped(why.into()));
     }
 
-    /// The check ends here.
+    /// Adds a failed step, which ends the check.
     pub(super) fn failed(&mut self, kind: StepKind, latency: Option<Duration>, problem: Problem) -> StepFailed {
         self.push(kind, latency, StepOutcome::Failed(problem));
         StepFailed
@@ -132,11 +131,11 @@ impl Steps {
         self.0.push(Step { kind, outcome, latency });
     }
 
-    /// All steps: those that were not come to are skipped.
+    /// Returns all steps in order. Those that were not reached are skipped.
     pub(super) fn finish(mut self) -> Vec<Step> {
         for kind in StepKind::ALL {
             if !self.0.iter().any(|step| step.kind == kind) {
-                self.skipped(kind, "an earlier step has failed");
+                self.skipped(kind, "an earlier step failed");
             }
         }
         self.0

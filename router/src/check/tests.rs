@@ -1,4 +1,4 @@
-//! What is decided without a server.
+//! Tests of the parts of a check that need no server.
 
 use switchboard::pb::registry;
 
@@ -46,7 +46,7 @@ fn identifier(given: NameOnServers, models: &Models) -> Result<String, String> {
 }
 
 #[tokio::test]
-async fn who_gives_no_identifier_gets_the_name_that_calls_have() {
+async fn a_check_sends_the_same_identifier_as_calls() {
     let listed = |names: &str| Models::Listed(ModelList::parse(names.as_bytes()).unwrap(), Duration::ZERO);
     let one = listed(r#"{"data":[{"id":"one"}]}"#);
     let two = listed(r#"{"data":[{"id":"one"},{"id":"two"}]}"#);
@@ -55,7 +55,7 @@ async fn who_gives_no_identifier_gets_the_name_that_calls_have() {
     let default = |name: &str| NameOnServers::Default(name.to_owned());
 
     for models in [&one, &two, &none, &Models::Unlisted] {
-        assert_eq!(identifier(given(), models).unwrap(), "given", "what is given is sent");
+        assert_eq!(identifier(given(), models).unwrap(), "given", "an identifier that is set is sent");
     }
     assert_eq!(identifier(default("mine"), &one).unwrap(), "one");
     assert_eq!(identifier(default("two"), &two).unwrap(), "two");
@@ -73,7 +73,7 @@ async fn who_gives_no_identifier_gets_the_name_that_calls_have() {
 }
 
 #[test]
-fn all_steps_are_told_in_order_whatever_was_come_to() {
+fn all_steps_are_reported_in_order_whichever_were_reached() {
     let mut steps = Steps::default();
     steps.passed(StepKind::Http, None, "");
     steps.skipped(StepKind::Dns, "why");
@@ -100,7 +100,7 @@ fn all_steps_are_told_in_order_whatever_was_come_to() {
 }
 
 #[tokio::test]
-async fn a_check_that_has_no_turn_in_time_says_so() {
+async fn a_check_that_cannot_begin_before_its_deadline_fails_with_that_reason() {
     let checker = Checker::new(upstream());
     let _taken = checker.places.acquire_many(4).await.unwrap();
     let deadline = Instant::now() + Duration::from_millis(50);

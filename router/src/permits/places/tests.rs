@@ -124,7 +124,7 @@ fn limit(places: &mut Places<usize, u64>, setting: &Setting) {
 
 proptest! {
     #[test]
-    fn places_are_given_by_the_rules_and_none_is_lost(first in setting(), steps in prop::collection::vec(step(), 0..200)) {
+    fn places_follow_the_rules_and_none_is_lost(first in setting(), steps in prop::collection::vec(step(), 0..200)) {
         let mut setting = first;
         let mut places = limited(&setting);
         let mut plain = Plain::default();

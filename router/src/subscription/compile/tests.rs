@@ -388,7 +388,7 @@ fn what_takes_away_acts_at_once_even_from_a_refused_feature() {
     for (provider, error) in [
         (Provider::Disabled, "switched off"),
         (Provider::Vendored, "own cloud"),
-        (Provider::Unassigned, "assigned to nobody"),
+        (Provider::Unassigned, "not assigned"),
     ] {
         let mut case = Case::with_chat();
         case.store.write(vec![(CHAT, feature(provider, Some(A)))]);
