@@ -100,7 +100,7 @@ fn by_key<'a, I: Iterator<Item = (usize, &'a Choice)>>(narrowed: impl Fn() -> I,
         .map(|(index, _)| index)
 }
 
-/// Draws a server at random, weighted by weight and speed.
+/// Draws a server at random. Its probability grows with its weight and its speed.
 fn draw<'a>(choices: impl Iterator<Item = (usize, &'a Choice)> + Clone, chance: f64) -> Option<usize> {
     let shares = choices.map(|(index, choice)| (index, choice.weight / choice.slowness));
     let total: f64 = shares.clone().map(|(_, share)| share).sum();

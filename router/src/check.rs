@@ -1,7 +1,7 @@
 //! Checks a model's servers step by step: shows what an inference call would find, and how to fix a problem.
 //!
-//! Each step uses the same clients, dialects and prompts as a call, so that a check cannot pass where calls fail. It
-//! takes no place of the model and does not change the health of its servers, so it does not affect any call.
+//! Each step uses the same clients, dialects and prompts as a call, so that a check cannot pass where calls fail. A
+//! check uses none of the model's places and does not change the health of its servers, so it does not affect any call.
 
 mod advice;
 mod dial;

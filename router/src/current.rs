@@ -59,7 +59,7 @@ impl Current {
     pub async fn until<T>(&self, find: impl Fn(&Catalog) -> Option<T>) -> T {
         let mut swaps = self.swaps.subscribe();
         loop {
-            // Subscribed before the look, so that a swap in between is noticed.
+            // Marked before the catalog is loaded, so that a swap in between is noticed.
             swaps.mark_unchanged();
             if let Some(found) = self.load().and_then(|catalog| find(&catalog)) {
                 return found;
@@ -69,13 +69,13 @@ impl Current {
         }
     }
 
-    /// Marks the router as ready for calls: it has a catalog, and has tried to fetch each credential that it needs
-    /// once.
+    /// Marks the router as ready for calls: it has a catalog, and has tried at least once to fetch each credential that
+    /// it needs.
     pub fn set_ready(&self) {
         self.ready.send_if_modified(|ready| !std::mem::replace(ready, true));
     }
 
-    /// Reports whether the router is ready for calls. Once true, it stays true.
+    /// Returns a receiver that shows whether the router is ready for calls. Once true, it stays true.
     #[must_use]
     pub fn ready(&self) -> watch::Receiver<bool> {
         self.ready.subscribe()
@@ -87,8 +87,8 @@ impl Current {
             .send_if_modified(|confirmed| !std::mem::replace(confirmed, true));
     }
 
-    /// Reports whether a registry has confirmed the configuration since the start. Once true, it stays true. A router
-    /// that started from its snapshot file serves calls before that.
+    /// Returns a receiver that shows whether a registry has confirmed the configuration since the start. Once true, it
+    /// stays true. A router that started from its snapshot file serves calls before that.
     #[must_use]
     pub fn confirmed(&self) -> watch::Receiver<bool> {
         self.confirmed.subscribe()

@@ -20,11 +20,12 @@ pub use self::{
     quota::{FeaturePermit, QuotaExceeded, Quotas},
 };
 
-/// The model has no place for the call: its queue is full or has no use, or the call has waited for too long.
+/// The model has no place for the call: its queue is full, waiting would be of no use, or the call has waited for too
+/// long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overloaded;
 
-/// The group that a call counts for at one model.
+/// The group that a call is counted with at one model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Party {
     /// The feature whose setting is used.

@@ -43,8 +43,8 @@ const LIMITS: TransportLimits = TransportLimits {
 /// Timeout for connecting to a model server: name resolution, TCP connection and TLS handshake together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Part name in the health service: serving once a registry has confirmed the configuration, which may come from the
-/// snapshot file.
+/// Name of a part in the health service. It serves once a registry has confirmed the configuration, which may have come
+/// from the snapshot file.
 const CONFIG_FRESH: &str = "config-fresh";
 
 /// Why the router cannot start.

@@ -45,7 +45,7 @@ pub enum CallRefusal {
     /// The model cannot be called.
     #[error("`{model}`, which answers `{feature}`, {}", unusable(*why))]
     Unusable {
-        /// The feature that was asked for.
+        /// The requested feature.
         feature: &'static FeatureName,
         /// The model.
         model: ModelName,

@@ -119,8 +119,7 @@ pub enum ResolveError {
 }
 
 impl Catalog {
-    /// Returns the feature with this name, which is its machine name, with or without `features/`, or one of its
-    /// aliases.
+    /// Returns the feature with this name: a machine name, with or without `features/`, or an alias.
     ///
     /// # Errors
     ///
@@ -224,7 +223,7 @@ impl Catalog {
         self.assignment(decision)?.hedge_delay.map(HedgeDelay::get)
     }
 
-    /// Returns the number of places of a model that each feature reserves whose own `model` it is.
+    /// Returns how many places of a model each feature reserves. Only features whose own `model` it is reserve any.
     pub fn reservations(&self, model: &ModelName) -> impl Iterator<Item = (&'static FeatureName, usize)> {
         let features = Catalogue::get().features().iter();
         features.filter_map(|feature| match self.setting(&feature.name) {

@@ -91,7 +91,8 @@ pub enum StepOutcome {
     Skipped(Cow<'static, str>),
 }
 
-/// Why a step failed, and how to fix it. It contains no text from the server, except for model names that are plain.
+/// Why a step failed, and how to fix it. It contains no text from the server, except for model names with only plain
+/// characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// Where the problem lies.

@@ -55,7 +55,11 @@ async fn a_check_sends_the_same_identifier_as_calls() {
     let default = |name: &str| NameOnServers::Default(name.to_owned());
 
     for models in [&one, &two, &none, &Models::Unlisted] {
-        assert_eq!(identifier(given(), models).unwrap(), "given", "an identifier that is set is sent");
+        assert_eq!(
+            identifier(given(), models).unwrap(),
+            "given",
+            "an identifier that is set is sent"
+        );
     }
     assert_eq!(identifier(default("mine"), &one).unwrap(), "one");
     assert_eq!(identifier(default("two"), &two).unwrap(), "two");

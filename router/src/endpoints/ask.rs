@@ -1,10 +1,10 @@
-//! What a call asks of the choice of a server.
+//! The inputs of the choice of a server.
 
 use tokio::time::Instant;
 
 use super::{ServerId, Work};
 
-/// What a call asks of the choice of a server.
+/// What the choice of a server for a call depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct Ask<'a> {
     /// Affinity key: calls with the same key prefer the same server. `None`: no preference.

@@ -96,7 +96,7 @@ pub enum ModelReadiness {
         /// Why the first of them was taken out.
         reason: Reason,
     },
-    /// No server takes calls: those that could have asked to be left alone.
+    /// No server takes calls: every server that could take them has asked to be left alone.
     LeftAlone {
         /// Why the server that takes calls next asked to be left alone.
         reason: Reason,

@@ -89,7 +89,11 @@ mod tests {
         assert_eq!(hints.load(now), Some(LOAD));
         assert_eq!(hints.others(now + FRESH + Duration::from_millis(1)), None);
         hints.measured(Some(LOAD), 9, now);
-        assert_eq!(hints.others(now), Some(0.0), "our requests arrived after the engine counted");
+        assert_eq!(
+            hints.others(now),
+            Some(0.0),
+            "our requests arrived after the engine counted"
+        );
     }
 
     #[test]

@@ -216,7 +216,7 @@ impl ServerRecord {
         self.window.is_bad(now)
     }
 
-    /// Returns until when the server has asked to be left alone. `None`: it takes calls in this respect.
+    /// Returns until when the server has asked to be left alone. `None`: it has not asked, or that time is over.
     pub(super) fn is_left_alone(&self, now: Instant) -> Option<Instant> {
         self.left_alone_until.filter(|until| *until > now)
     }
@@ -289,8 +289,8 @@ impl ServerRecord {
         }
     }
 
-    /// Records that a call had too little time. If it was to prove that the server is back, another may try only when
-    /// this one's time is over: otherwise calls would wait without success one after another.
+    /// Records that a call had too little time. If it was to prove that the server is back, another call may try only
+    /// when the trial time of this one is over: otherwise calls would wait without success one after another.
     fn not_proved_yet(&mut self, ticket: AttemptTicket) {
         if let Standing::Failing(failing) = &mut self.standing
             && let FailingStage::Trial { by, until } = failing.stage

@@ -268,10 +268,7 @@ async fn a_models_only_server_goes_down_but_is_never_locked_out() {
     let case = Case::of(1);
     case.take_out(0);
     assert!(case.is_down());
-    assert!(
-        case.spared().is_none(),
-        "it gets no calls if another model can answer"
-    );
+    assert!(case.spared().is_none(), "it gets no calls if another model can answer");
     for _ in 0..100 {
         let mut chosen = case.call();
         assert!(chosen.is_degraded);
@@ -302,7 +299,10 @@ async fn a_server_comes_back_after_a_pause_a_probe_and_one_call() {
     assert!(case.is_out(0), "a passed probe alone does not bring it back");
     let mut trial = case.call();
     assert_eq!(trial.endpoint, 0, "one call is let through");
-    assert!((0..50).all(|_| case.call().endpoint == 1), "and no other");
+    assert!(
+        (0..50).all(|_| case.call().endpoint == 1),
+        "no other call is let through"
+    );
     trial.in_flight.first_token();
     assert_eq!(case.health(0), Some(Health::Healthy));
     assert!((0.09..0.11).contains(&case.status(0).ramp));
@@ -350,10 +350,18 @@ async fn a_trial_that_ends_without_a_verdict_permits_another() {
     assert_eq!((gone.endpoint, case.call().endpoint), (0, 1));
     drop(gone);
     let slow = case.call();
-    assert_eq!((slow.endpoint, case.call().endpoint), (0, 1), "the first trial's caller has left");
+    assert_eq!(
+        (slow.endpoint, case.call().endpoint),
+        (0, 1),
+        "the first trial's caller has left"
+    );
     advance(Duration::from_secs(10)).await;
     let mut second = case.call();
-    assert_eq!((second.endpoint, case.call().endpoint), (0, 1), "ten seconds have passed since the trial began");
+    assert_eq!(
+        (second.endpoint, case.call().endpoint),
+        (0, 1),
+        "ten seconds have passed since the trial began"
+    );
     drop(slow);
     assert_eq!(case.call().endpoint, 1, "the second trial is still running");
     second.in_flight.judge(Verdict::Answered);
@@ -500,7 +508,10 @@ async fn a_router_prefers_its_own_zone_while_that_has_a_server_that_takes_calls(
     let south = case("south");
     assert!(all(&south, 1));
     let busy: Vec<_> = (0..9).map(|_| south.call()).collect();
-    assert!(busy.iter().any(|chosen| chosen.endpoint != 1), "other zones take calls while the own zone is busy");
+    assert!(
+        busy.iter().any(|chosen| chosen.endpoint != 1),
+        "other zones take calls while the own zone is busy"
+    );
     drop(busy);
     while !south.is_out(1) {
         south.call().in_flight.judge(DEAD);

@@ -1,5 +1,5 @@
-//! The budget of a model for repeated calls. Without it, a server that fails every call would get several times as many
-//! requests because of that. Pure.
+//! The budget of a model for repeated calls. Without it, repeats would send several times as many requests to a server
+//! that fails every call. Pure.
 
 use std::collections::VecDeque;
 

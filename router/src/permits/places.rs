@@ -30,8 +30,8 @@ pub struct Ticket<P> {
 pub enum Entrance<P, W> {
     /// The caller has a place.
     Granted(Ticket<P>),
-    /// The caller waits, and is called when it gets a place. Another caller may be sent away for it, which is then
-    /// returned.
+    /// The caller waits, and is called when it gets a place. If another caller is sent away to make room, that one is
+    /// returned too.
     Waits(Ticket<P>, Option<W>),
     /// The caller is refused: the queue is full, or waiting would be of no use.
     Full,
@@ -196,7 +196,7 @@ impl<P: Copy + Ord, W> Places<P, W> {
         }
     }
 
-    /// Whether no ticket is outstanding: of a caller that holds a place, waits or was sent away.
+    /// Whether all tickets were given back: no caller holds a place, waits or was sent away.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.taken == 0 && self.waiting == 0 && self.sent_away.is_empty()

@@ -1,6 +1,6 @@
 //! Decides which neighbouring pieces of an answer may be merged into one. Pure.
 //!
-//! Callers attach no meaning to the borders between pieces, but they do to the order of pieces of different kinds.
+//! The borders between pieces have no meaning to callers; the order of pieces of different kinds does.
 
 use crate::upstream::dialect::AnswerDelta;
 

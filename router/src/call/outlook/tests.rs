@@ -368,7 +368,10 @@ async fn check(case: Case) {
         if let Some(reached) = next.as_mut().now_or_never() {
             reached
         } else {
-            assert!(expected.is_ok(), "the call waits for a place, but {expected:?} was expected");
+            assert!(
+                expected.is_ok(),
+                "the call waits for a place, but {expected:?} was expected"
+            );
             drop((waiting, inside));
             next.now_or_never().expect("every place is free")
         }

@@ -6,8 +6,8 @@ use super::*;
 enum Step {
     Enter(usize),
     EnterNow(usize),
-    /// The caller at this index, among all that have not left, leaves; it may not know yet that it was called or sent
-    /// away.
+    /// The caller at this index among all that have not left leaves now, even if it does not know yet that it was
+    /// called or sent away.
     Leave(prop::sample::Index),
     Limit(Setting),
 }
@@ -284,6 +284,10 @@ fn a_full_queue_sends_away_the_newest_call_of_the_party_with_most_waiting() {
     );
     assert_eq!(places.room(1), Room::Open);
     assert!(matches!(places.enter(1, || 4), Entrance::Waits(_, Some(2))));
-    assert_eq!(places.enter(1, || 5), Entrance::Full, "both parties have equally many waiting calls");
+    assert_eq!(
+        places.enter(1, || 5),
+        Entrance::Full,
+        "both parties have equally many waiting calls"
+    );
     assert!(!places.is_idle());
 }
