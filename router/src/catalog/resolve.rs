@@ -45,7 +45,7 @@ pub enum SelectionReason {
     /// The feature is unassigned, and its parent names the model.
     ParentFeature,
     /// A rule names the model.
-    CompiledRule,
+    Rule,
     /// The models before it could not answer.
     Failover,
 }

@@ -67,7 +67,7 @@ fn on(model: &str) -> CompiledSetting {
 
 /// A setting with fallbacks, and with rules by namespace, `(id, namespace, model)`.
 fn with(model: &str, rules: &[(&str, &str, &str)], fallbacks: &[&str]) -> CompiledSetting {
-    let rule = |&(id, namespace, model): &(&str, &str, &str)| Rule {
+    let rule = |&(id, namespace, model): &(&str, &str, &str)| CompiledRule {
         id: RuleId::parse(id).unwrap(),
         condition: (&RuleMatch::new(vec![namespace.into()], vec![], vec![], None).unwrap()).into(),
         model: name(model),
@@ -201,7 +201,7 @@ fn the_first_rule_that_matches_decides_and_the_fallbacks_follow() {
 
 #[test]
 fn a_user_is_on_one_side_of_a_rule_for_every_feature_that_uses_it() {
-    let half = Rule {
+    let half = CompiledRule {
         id: RuleId::parse("pilot").unwrap(),
         condition: (&RuleMatch::new(vec![], vec![], vec![], Some(Percent::parse(50.0).unwrap())).unwrap()).into(),
         model: name("other"),

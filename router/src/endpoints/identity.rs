@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr, sync::Arc};
 
 use switchboard::{endpoint::EndpointUri, names::ModelName, resource::model::Platform};
 
-use crate::catalog::Tls;
+use crate::catalog::CompiledTls;
 
 /// The identity of one server. A change of any field makes it another server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

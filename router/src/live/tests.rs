@@ -33,7 +33,7 @@ fn uri(number: usize) -> EndpointUri {
     EndpointUri::parse(&format!("http://gpu{number}:8000")).unwrap()
 }
 
-fn model_of(count: usize, platform: Platform) -> Arc<Model> {
+fn model_of(count: usize, platform: Platform) -> Arc<CompiledModel> {
     let plain = registry::Model {
         display_name: Some("M".to_owned()),
         family: Some("mistral".to_owned()),
@@ -49,19 +49,19 @@ fn model_of(count: usize, platform: Platform) -> Arc<Model> {
     Arc::new(named_m(spec))
 }
 
-fn named_m(spec: ModelSpec) -> Model {
-    Model::new(ModelName::from_id("m").unwrap(), Arc::new(spec), None)
+fn named_m(spec: ModelSpec) -> CompiledModel {
+    CompiledModel::new(ModelName::from_id("m").unwrap(), Arc::new(spec), None)
 }
 
 fn endpoints(uris: impl Iterator<Item = EndpointUri>) -> resource::model::Endpoints {
     resource::model::Endpoints::new(uris.map(Endpoint::at).collect()).unwrap()
 }
 
-fn model(count: usize) -> Arc<Model> {
+fn model(count: usize) -> Arc<CompiledModel> {
     model_of(count, Platform::OpenAiCompatible)
 }
 
-fn catalog(model: &Arc<Model>) -> Catalog {
+fn catalog(model: &Arc<CompiledModel>) -> Catalog {
     Catalog {
         cursor: Store::new().cursor,
         features: HashMap::<_, CompiledSetting>::new(),
@@ -86,7 +86,7 @@ fn ask() -> Ask<'static> {
 /// The servers of a model, and calls whose progress the test decides.
 struct Case {
     models: LiveModels,
-    model: Arc<Model>,
+    model: Arc<CompiledModel>,
 }
 
 impl Case {

@@ -171,7 +171,7 @@ fn assignment(model: usize, fallbacks: &[usize], rule: Option<usize>, limits: Fe
 }
 
 impl Case {
-    fn model(&self, index: usize) -> Arc<Model> {
+    fn model(&self, index: usize) -> Arc<CompiledModel> {
         let of = &self.models[index];
         let endpoint = |server| registry::Endpoint {
             uri: format!("http://{}{server}:8000", MODELS[index]),
@@ -191,10 +191,10 @@ impl Case {
             ..Default::default()
         };
         let spec = Arc::new(ModelSpec::whole(spec).unwrap());
-        Arc::new(Model::new(model_name(index), spec, None))
+        Arc::new(CompiledModel::new(model_name(index), spec, None))
     }
 
-    fn catalog(&self, models: &[Arc<Model>]) -> Arc<Catalog> {
+    fn catalog(&self, models: &[Arc<CompiledModel>]) -> Arc<Catalog> {
         let reserved = |count: usize| Count::parse(i32::try_from(count).unwrap()).ok();
         let own = FeatureLimits {
             max_concurrency: self
@@ -230,7 +230,7 @@ impl Case {
     }
 
     /// Makes the servers of a model fail or ask for less load, as its case says.
-    fn judge(&self, index: usize, models: &LiveModels, model: &Arc<Model>) {
+    fn judge(&self, index: usize, models: &LiveModels, model: &Arc<CompiledModel>) {
         let ask = Ask {
             key: None,
             tried: &[],
@@ -399,7 +399,7 @@ async fn check(case: Case) {
 fn come(
     models: &LiveModels,
     catalog: &Arc<Catalog>,
-    model: &Arc<Model>,
+    model: &Arc<CompiledModel>,
     party: Party,
 ) -> Pin<Box<impl Future<Output = Option<Slot>> + use<>>> {
     let (live, catalog) = (models.of(model), Arc::clone(catalog));
