@@ -1,9 +1,9 @@
-//! Calls of model servers: one request out, one stream of events or one whole answer back.
+//! Client for model servers: sends one request and returns one stream of events or one complete answer.
 //!
-//! It knows one endpoint and one attempt; which endpoint, and whether there is another attempt, others decide. The one
-//! hard idea is the stale connection: servers close idle connections, some after each answer and without saying so. A
-//! *reused* connection that ends before any byte of the answer is therefore no failure: the request goes out once more,
-//! on a fresh connection.
+//! It handles one attempt at one endpoint. Its callers choose the endpoint and decide whether to make another attempt.
+//! The one hard idea: stale connections. Servers close idle connections, some of them after each answer and without
+//! announcing it. If a *reused* connection ends before any byte of the answer arrives, that does not count as a
+//! failure: the client sends the request once more on a fresh connection.
 
 pub mod answer;
 mod clients;
@@ -46,50 +46,52 @@ use crate::{
     live::LiveModels,
 };
 
-/// The most bytes of a response's header.
+/// Maximum size of a response's header, in bytes.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
 const EVENT_STREAM: &str = "text/event-stream";
 const AGENT: &str = concat!("switchboard/", env!("CARGO_PKG_VERSION"));
 const JSON: &str = "application/json";
-/// The most servers that are remembered for what they do not know. Beyond it they are asked again.
+/// Maximum number of servers remembered in `without_usage`. When the set is full it is cleared, and each server is
+/// asked for usage again.
 const REMEMBERED_MAX: usize = 1024;
 
-/// One call, ready to go out.
+/// One inference request to one server, ready to be sent.
 #[derive(Debug, Clone, Copy)]
 pub struct Outgoing<'a> {
-    /// The server.
+    /// The model server.
     pub endpoint: &'a EndpointUri,
-    /// Where to dial it, if its name has several addresses. `None`: by its name.
+    /// The address to connect to, if the host name has several. `None`: the host name is resolved.
     pub address: Option<IpAddr>,
-    /// The server's name of the model.
+    /// The server's own name for the model.
     pub identifier: &'a str,
-    /// Its credential; it goes along only to the origins that it is bound to.
+    /// The model's credential. It is sent only to the origins that it is bound to.
     pub credential: Option<&'a Credential>,
-    /// How the server proves who it is. `None`: by the system's roots.
+    /// The TLS settings for verifying the server. `None`: its certificate is verified against the system's roots.
     pub tls: Option<&'a Arc<CompiledTls>>,
-    /// For dialling. `None`: as long as for every other server.
+    /// Time limit for connecting. `None`: the default of [`Upstream::connect_timeout`].
     pub connect_timeout: Option<Duration>,
-    /// The correlation id of the call.
+    /// The id that correlates the logs, traces and errors of the call.
     pub request_id: &'a RequestId,
 }
 
-/// The client of all model servers, with its pools of connections. Cheap to clone.
+/// The client for all model servers, with its connection pools. Cheap to clone.
 #[derive(Clone)]
 pub struct Upstream {
     clients: Clients,
-    /// Servers that refuse to be asked for usage.
+    /// Servers that reject requests with the option that asks for usage.
     without_usage: Arc<Mutex<HashSet<EndpointUri>>>,
     metrics: Arc<UpstreamMetrics>,
     models: LiveModels,
 }
 
 impl Upstream {
-    /// A client of the servers that `models` chooses, where `names` knows them. Dialling (name, connection and TLS handshake together) may take
-    /// `connect_timeout` where a model says nothing else.
+    /// Creates a client. `names` resolves the host names of the servers. Connecting (name resolution, TCP connection
+    /// and TLS handshake together) may take `connect_timeout` unless the model sets its own limit. `models` is the live
+    /// state that [`Self::models`] returns.
     ///
     /// # Errors
     ///
-    /// What TLS says when it cannot be set up at all.
+    /// The error of the TLS library if TLS cannot be set up at all.
     pub fn new(connect_timeout: Duration, names: Names, models: LiveModels) -> Result<Self, rustls::Error> {
         Ok(Self {
             clients: Clients::new(connect_timeout, names)?,
@@ -99,35 +101,35 @@ impl Upstream {
         })
     }
 
-    /// Where the servers are.
+    /// Returns the resolver for the host names of the servers.
     #[must_use]
     pub const fn names(&self) -> &Names {
         self.clients.names()
     }
 
-    /// How long dialling may take where a model says nothing else.
+    /// Returns the default time limit for connecting, which applies if a model sets none.
     #[must_use]
     pub const fn connect_timeout(&self) -> Duration {
         self.clients.connect_timeout()
     }
 
-    /// What is known of the models.
+    /// Returns the live state of the models.
     #[must_use]
     pub const fn models(&self) -> &LiveModels {
         &self.models
     }
 
-    /// What is counted of the calls.
+    /// Returns the metrics of the attempts.
     #[must_use]
     pub const fn metrics(&self) -> &Arc<UpstreamMetrics> {
         &self.metrics
     }
 
-    /// Posts a call, to be answered as the model writes, and waits for the response's header.
+    /// Sends a request for a streamed answer and waits for the response's header.
     ///
     /// # Errors
     ///
-    /// [`UpstreamError`], also for every response that is no stream of events.
+    /// [`UpstreamError`], also for every response that is not an event stream.
     ///
     /// # Cancel safety
     ///
@@ -140,7 +142,8 @@ impl Upstream {
             && rejection.names_usage
         {
             response = self.send(call, post, ReplyShape::Stream { asks_usage: false }).await;
-            // Only what helped is remembered: a refusal may name anything that the request holds.
+            // Remember the server only if leaving the option out helped: the error text may quote any part of the
+            // request.
             if response.is_ok() {
                 let mut remembered = self.remembered();
                 if remembered.len() >= REMEMBERED_MAX {
@@ -152,11 +155,11 @@ impl Upstream {
         Ok(Answer::new(response?, Decoder::of(post.platform())))
     }
 
-    /// Posts a call, to be answered whole, and waits for the answer.
+    /// Sends a request for an answer in one piece and waits for the complete answer.
     ///
     /// # Errors
     ///
-    /// [`UpstreamError`], also for an answer that is cut or too large: there are no shorter answers.
+    /// [`UpstreamError`], also if the answer is cut off or too large: a partial answer is never returned.
     ///
     /// # Cancel safety
     ///
@@ -173,7 +176,8 @@ impl Upstream {
         post: &Post,
         reply: ReplyShape,
     ) -> Result<Response<Incoming>, UpstreamError> {
-        // A server's own name of a model always fits; no server knows another.
+        // Building the URI fails only if the identifier is too long for a path, and no server knows a model by such a
+        // name.
         let uri = post.uri(call.endpoint, call.identifier);
         let uri = uri.map_err(|_malformed| UpstreamError::NotFound)?;
         let body = post.body(call.identifier, reply);

@@ -1,4 +1,4 @@
-//! The body of a response, as events.
+//! Reads the body of a response, as events or as a whole.
 
 use std::{collections::VecDeque, error::Error as StdError, fmt, io, time::Duration};
 
@@ -13,12 +13,12 @@ use super::{
     sse,
 };
 
-/// The most bytes of a whole answer.
+/// Maximum size of a streamed answer, in bytes.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// The most bytes of an answer that comes whole: as many as a gRPC client takes in one message.
+/// Maximum size of a whole answer, in bytes: the size that a gRPC client accepts in one message.
 const WHOLE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// An answer that is being read. Dropping it before its end closes the connection.
+/// A streamed answer that is being read. Dropping it before its end closes the connection.
 pub struct Answer {
     body: Incoming,
     received: usize,
@@ -38,15 +38,16 @@ impl Answer {
         }
     }
 
-    /// The next event; [`Event::Alive`] for one of the server's that says nothing. `None`: the body ended, whether or not
-    /// the answer was whole.
+    /// Returns the next event, or [`Event::Alive`] for a server's event that carries no content. `None`: the body has
+    /// ended, whether or not the answer was complete.
     ///
     /// # Errors
     ///
-    /// [`UpstreamError`], behind all events that came before it; then the answer must not be read again.
+    /// [`UpstreamError`], after all events that preceded the error have been returned. After an error the answer must
+    /// not be read again.
     ///
     /// # Cancel safety
-    ///
+    /// Cancelling the future loses no event.
     /// Nothing is lost.
     pub async fn next(&mut self) -> Result<Option<Event>, UpstreamError> {
         loop {
@@ -67,17 +68,17 @@ impl Answer {
         }
     }
 
-    /// Reads to the end of the body, so that the connection can carry another call; gives up after `limit`.
+    /// Reads to the end of the body, so that the connection can be reused for another call. Gives up after `limit`.
     pub async fn drain(mut self, limit: Duration) {
         let rest = async { while let Ok(Some(_)) = self.chunk().await {} };
-        // Whatever happens, the answer is complete: at worst the connection is closed.
+        // The result does not matter: the answer is already complete, and at worst the connection is closed.
         tokio::time::timeout(limit, rest).await.ok();
     }
 
     async fn chunk(&mut self) -> Result<Option<Bytes>, UpstreamError> {
         while let Some(frame) = self.body.frame().await {
             let frame = frame.map_err(|error| body_error(&error))?;
-            // Trailers say nothing that is of use here.
+            // Trailers contain nothing that the router uses.
             let Ok(bytes) = frame.into_data() else { continue };
             self.received += bytes.len();
             if self.received > ANSWER_BYTES_MAX {
@@ -97,7 +98,7 @@ impl fmt::Debug for Answer {
     }
 }
 
-/// A body of at most [`WHOLE_BYTES_MAX`], to its end.
+/// Reads a complete body of at most [`WHOLE_BYTES_MAX`].
 pub(super) async fn whole(mut body: Incoming) -> Result<Vec<u8>, UpstreamError> {
     let mut whole = Vec::new();
     while let Some(frame) = body.frame().await {
@@ -111,7 +112,7 @@ pub(super) async fn whole(mut body: Incoming) -> Result<Vec<u8>, UpstreamError> 
     Ok(whole)
 }
 
-/// At most the first `bytes_max` of a body, and what of them comes within `limit`.
+/// Reads at most the first `bytes_max` bytes of a body, and only those that arrive within `limit`.
 pub(super) async fn beginning(mut body: Incoming, bytes_max: usize, limit: Duration) -> Vec<u8> {
     let mut beginning = Vec::new();
     let reading = async {
@@ -124,12 +125,12 @@ pub(super) async fn beginning(mut body: Incoming, bytes_max: usize, limit: Durat
             }
         }
     };
-    // What came in time is enough to go by.
+    // The bytes that arrived in time are enough.
     tokio::time::timeout(limit, reading).await.ok();
     beginning
 }
 
-/// Bytes that break HTTP's own rules are told from a connection that breaks off.
+/// Tells a body that violates HTTP's framing apart from a connection that closed early.
 fn body_error(error: &hyper::Error) -> UpstreamError {
     let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
     match cause.map(io::Error::kind) {

@@ -1,4 +1,5 @@
-//! The HTTP clients: one for all servers that are dialled alike, so that no connection is shared by mistake.
+//! The HTTP clients: one for each set of connection settings, so that servers with different settings never share a
+//! connection.
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
@@ -18,25 +19,26 @@ use super::{
 };
 use crate::catalog::Tls;
 
-/// How long a connection may lie unused: less than the 5 s after which common servers close theirs.
+/// How long a connection may stay idle in the pool: less than the 5 s after which common servers close theirs.
 const IDLE: Duration = Duration::from_secs(4);
-/// The most bytes that one read of the network takes. The header's size is only looked at between two reads.
+/// Maximum number of bytes that one read from the network takes. hyper checks the header's size only between two reads.
 const READ_BYTES_MAX: usize = HEADER_BYTES_MAX / 2;
-/// How long a client is kept that nobody uses. Its connections are closed by then; it is built again when it is needed.
+/// How long an unused client is kept. By then its connections are closed; the client is built again when it is needed.
 const KEPT: Duration = Duration::from_secs(10 * 60);
 
-/// A client of servers that are dialled alike.
+/// The clients for servers with the same connection settings.
 pub(super) struct Pair {
     pub(super) pooled: Client<Connector, Full<Bytes>>,
-    /// Dials for each call, and keeps nothing.
+    /// Opens a connection for each request and keeps none.
     pub(super) fresh: Client<Connector, Full<Bytes>>,
-    /// What both dial by.
+    /// The connector that both clients use.
     pub(super) connector: Connector,
 }
 
 impl Pair {
     fn new(connector: Connector) -> Self {
-        // Connections are tasks of the pool's own: they end with it, or with the call that is dropped.
+        // The pool spawns a task for each connection. The task ends with the pool, or when the call that uses it is
+        // dropped.
         let mut builder = Client::builder(TokioExecutor::new());
         builder
             .http1_max_buf_size(READ_BYTES_MAX)
@@ -52,24 +54,24 @@ impl Pair {
     }
 }
 
-/// How a server is dialled.
+/// The settings for connecting to a server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Dialling {
-    /// How it proves who it is. `None`: by the system's roots.
+    /// The TLS settings for verifying the server. `None`: its certificate is verified against the system's roots.
     pub(super) tls: Option<Arc<CompiledTls>>,
-    /// `None`: as long as for every other server.
+    /// Time limit for connecting. `None`: the default of [`Clients::connect_timeout`].
     pub(super) connect_timeout: Option<Duration>,
-    /// The one of its name's addresses that is meant. `None`: whichever takes the connection.
+    /// The only address to connect to, one of those of the host name. `None`: any address of the host name.
     pub(super) address: Option<IpAddr>,
 }
 
-/// All clients. Cheap to clone.
+/// All HTTP clients. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Clients {
     names: Names,
     connect_timeout: Duration,
     usual_security: Security,
-    /// Of the servers about which nothing special is said: nearly all.
+    /// Client for servers without TLS, timeout or address overrides: almost every server.
     usual: Arc<Pair>,
     special: Arc<Mutex<HashMap<Dialling, Special>>>,
 }
@@ -101,7 +103,7 @@ impl Clients {
         self.connect_timeout
     }
 
-    /// The client of the servers that are dialled so; it is built at the first call.
+    /// Returns the client for servers with these connection settings. The client is built when it is first needed.
     pub(super) fn dialling(&self, dialling: Dialling) -> Result<Arc<Pair>, UpstreamError> {
         let dialling = Dialling {
             connect_timeout: dialling
@@ -120,7 +122,7 @@ impl Clients {
         }
         let security = match &dialling.tls {
             None => self.usual_security.clone(),
-            // Another address of the same server, mostly.
+            // An entry with the same TLS settings is usually another address of the same server.
             Some(tls) => match special.iter().find(|(other, _)| other.tls == dialling.tls) {
                 Some((_, alike)) => alike.security.clone(),
                 None => self

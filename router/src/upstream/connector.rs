@@ -1,7 +1,7 @@
-//! The only way to dial a model server.
+//! The only code that connects to model servers.
 //!
-//! It tells apart why dialling failed, and marks each connection so that a stale one can be told from a fresh one. It
-//! knows no calls, and reads no proxy from the environment.
+//! It distinguishes the reasons for which connecting can fail, and it marks each connection so that a stale connection
+//! can be told apart from a fresh one. It knows nothing about calls and reads no proxy settings from the environment.
 
 use std::{
     error::Error as StdError,
@@ -39,45 +39,46 @@ use tower::Service;
 use super::names::{LookupError, Names};
 use crate::catalog::Tls;
 
-/// Why a server could not be dialled.
+/// Why connecting to a model server failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DialError {
-    /// Its name could not be resolved.
-    #[error("resolve the server's name")]
+    /// The host name could not be resolved.
+    #[error("could not resolve the host name of the model server")]
     Dns(#[source] SharedError),
-    /// It refused, or could not be reached.
-    #[error("connect to the server")]
+    /// The server refused the connection, or could not be reached.
+    #[error("could not connect to the model server")]
     Connect(#[source] SharedError),
-    /// Name, connection and handshake together took too long.
-    #[error("connecting took longer than {0:?}")]
+    /// Name resolution, TCP connection and TLS handshake together took too long.
+    #[error("connecting to the model server took longer than {0:?}")]
     TimedOut(Duration),
-    /// Its certificate is not trusted.
-    #[error("the server's certificate is not trusted")]
+    /// The server's certificate is not trusted.
+    #[error("the model server's certificate is not trusted")]
     Untrusted(#[source] rustls::Error),
-    /// The TLS handshake broke off.
-    #[error("the TLS handshake broke off")]
+    /// The TLS handshake failed for another reason.
+    #[error("the TLS handshake with the model server failed")]
     Handshake(#[source] SharedError),
 }
 
-/// The cause of a [`DialError`]; the client lends its errors and never gives them away, so causes are shared.
+/// The cause of a [`DialError`]. It is shared because the HTTP client only lends out its errors.
 pub type SharedError = Arc<dyn StdError + Send + Sync>;
 
-/// How much of the time for dialling a look-up may take: later it would be of no use.
+/// Share of the time limit for connecting that a DNS look-up may take. A later result would leave no time to connect.
 const LOOKUP_SHARE: f64 = 0.9;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// Dials http and https, name, connection and handshake within one time limit.
+/// Connects to http and https servers. One time limit covers name resolution, TCP connection and TLS handshake.
 #[derive(Debug, Clone)]
 pub(super) struct Connector {
-    /// Shared, since the pool copies its connector for each call and dials for few.
+    /// Shared because the pool clones its connector for each call but connects for only a few of them.
     https: Arc<HttpsConnector<Tcp>>,
     timeout: Duration,
 }
 
 impl Connector {
-    /// `timeout` bounds name, connection and handshake together. With `address` nothing is looked up: every name is dialled
-    /// there, and stays the name that TLS and HTTP know.
+    /// Creates a connector. `timeout` bounds name resolution, TCP connection and TLS handshake together. If `address`
+    /// is given, nothing is resolved: every host name is reached at that address, while TLS and HTTP still use the host
+    /// name.
     pub(super) fn new(timeout: Duration, security: Security, names: Names, address: Option<IpAddr>) -> Self {
         let mut http = HttpConnector::new_with_resolver(Resolver {
             names,
@@ -94,7 +95,7 @@ impl Connector {
     }
 }
 
-/// How servers prove who they are, made ready for dialling. Cheap to clone, and dear to make.
+/// TLS configuration by which servers are verified. Cheap to clone, expensive to create.
 #[derive(Clone)]
 pub(super) struct Security {
     config: Arc<ClientConfig>,
@@ -102,7 +103,7 @@ pub(super) struct Security {
 }
 
 impl Security {
-    /// Servers prove themselves by the system's roots, which are read here and nowhere else.
+    /// Verifies servers against the system's roots, which are read only here.
     pub(super) fn usual() -> Result<Self, rustls::Error> {
         Ok(Self {
             config: Arc::new(config(None)?),
@@ -110,7 +111,7 @@ impl Security {
         })
     }
 
-    /// The same but for what `tls` says.
+    /// Returns this configuration with the overrides of `tls`.
     pub(super) fn with(&self, tls: &CompiledTls) -> Result<Self, rustls::Error> {
         Ok(Self {
             config: match tls.roots() {
@@ -125,15 +126,15 @@ impl Security {
     }
 }
 
-/// TLS with these roots, else the system's.
+/// Creates a TLS configuration with these roots, or with the system's if `roots` is `None`.
 fn config(roots: Option<RootCertStore>) -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = || ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
     let with_roots = match roots {
         Some(roots) => builder()?.with_root_certificates(roots),
         None => builder()?.with_native_roots().or_else(|error| {
-            // Servers that are called by http need no roots; those with https are refused one by one.
-            tracing::warn!(%error, "the system has no certificate roots: no https server will be trusted");
+            // Not fatal: http servers need no roots, and every https server is refused when the router connects to it.
+            tracing::warn!(%error, "could not load the system's root certificates: no https server will be trusted");
             builder().map(|builder| builder.with_root_certificates(RootCertStore::empty()))
         })?,
     };
@@ -169,7 +170,7 @@ impl Service<Uri> for Connector {
     }
 }
 
-/// TCP alone, so that what fails behind it is known to be TLS.
+/// TCP only, so that every later failure is known to come from TLS.
 #[derive(Debug, Clone)]
 struct Tcp(HttpConnector<Resolver>);
 
@@ -195,11 +196,11 @@ impl Service<Uri> for Tcp {
     }
 }
 
-/// Where a name is dialled.
+/// Resolves the host names to connect to.
 #[derive(Debug, Clone)]
 struct Resolver {
     names: Names,
-    /// The only place, whatever the name.
+    /// If set, every host name resolves to this address.
     address: Option<IpAddr>,
     patience: Duration,
 }
@@ -233,7 +234,8 @@ impl Service<Name> for Resolver {
     }
 }
 
-/// What the TLS layer says: an error of [`Tcp`] as it is, else one of the handshake.
+/// Converts an error of the TLS layer: an error of [`Tcp`] is returned unchanged, any other error is one of the
+/// handshake.
 fn dial_error(error: BoxError) -> DialError {
     let error = match error.downcast::<DialError>() {
         Ok(ours) => return *ours,
@@ -245,7 +247,8 @@ fn dial_error(error: BoxError) -> DialError {
     }
 }
 
-/// The first error of a type in a chain of causes; `io::Error` hides what it wraps from `source`.
+/// Finds the first error of a type in a chain of causes. `io::Error` does not return the error that it wraps from
+/// `source`.
 fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -260,16 +263,16 @@ fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Optio
     None
 }
 
-/// What is known of one connection, shared between it and the calls that it carries.
+/// State of one connection, shared between the connection and the calls that it carries.
 #[derive(Debug, Clone)]
 pub(super) struct Marker(Arc<ConnectorState>);
 
 #[derive(Debug)]
 struct ConnectorState {
     dialled: Instant,
-    /// Bytes have come, of any answer.
+    /// Whether any bytes have been received on the connection.
     has_spoken: AtomicBool,
-    /// Bytes have come since the last were sent.
+    /// Whether bytes have been received since the last write.
     is_answering: AtomicBool,
 }
 
@@ -282,11 +285,12 @@ impl Marker {
         }))
     }
 
-    /// Whether a call that began at `begun` and failed on this connection met a stale one: it was not dialled for the
-    /// call, and not a byte of an answer came.
+    /// Returns whether a call that began at `begun` and failed on this connection found a stale one: the connection was
+    /// not opened for this call, and it delivered no byte of an answer.
     pub(super) fn was_stale(&self, begun: Instant) -> bool {
-        // One connection carries one call at a time, so without a byte for this call all bytes were for earlier ones.
-        // A connection that was dialled for another call and then not needed has carried none, but may have aged too.
+        // One connection carries one call at a time: if no byte came for this call, then all bytes were for earlier
+        // calls. A connection that was opened for another call and then not needed has carried no call, but may be
+        // stale too.
         let was_reused = self.0.has_spoken.load(Ordering::Acquire) || self.0.dialled < begun;
         was_reused && !self.0.is_answering.load(Ordering::Acquire)
     }
@@ -357,7 +361,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn why_tls_failed_is_found_however_deep_it_lies() {
+    fn the_cause_of_a_tls_failure_is_found_at_any_depth() {
         let wrapped =
             |error| -> BoxError { io::Error::other(io::Error::new(io::ErrorKind::InvalidData, error)).into() };
         let expired = rustls::Error::InvalidCertificate(rustls::CertificateError::Expired);
@@ -371,16 +375,16 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_stale_when_it_was_not_dialled_for_the_call_and_says_nothing_to_it() {
+    fn a_connection_not_opened_for_the_call_is_stale_if_no_answer_has_begun() {
         let earlier = Instant::now();
         let marker = Marker::new();
         let later = marker.0.dialled + Duration::from_millis(1);
-        assert!(!marker.was_stale(earlier), "fresh");
-        assert!(marker.was_stale(later), "dialled for another call");
+        assert!(!marker.was_stale(earlier), "opened for this call");
+        assert!(marker.was_stale(later), "opened for an earlier call");
         marker.note_write();
         marker.note_read();
         assert!(!marker.was_stale(later), "the answer has begun");
         marker.note_write();
-        assert!(marker.was_stale(earlier), "reused");
+        assert!(marker.was_stale(earlier), "reused, and no byte of the answer received");
     }
 }

@@ -1,7 +1,8 @@
-//! What all dialects of model servers have in common: the events of an answer, and why there is none.
+//! What the API dialects of the model servers have in common: the events of an answer, and the errors of decoding and
+//! encoding.
 //!
-//! A dialect is a pure encoder and a pure incremental decoder; neither knows HTTP connections. Which one is spoken is
-//! decided by the model's platform, here and nowhere else.
+//! A dialect is a pure encoder and a pure incremental decoder. Neither knows about HTTP connections. The model's
+//! platform determines the dialect, and only this module maps one to the other.
 
 pub mod anthropic;
 pub mod openai;
@@ -19,118 +20,118 @@ use crate::prompt::{Form, InputNotSupported, Prompt, Signature, Text, Thought, T
 /// One event of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A piece of the answer, not empty.
+    /// A piece of the answer. Never empty.
     Delta(AnswerDelta),
-    /// What the answer has cost so far; the last one counts.
+    /// The usage so far. The last one of an answer is the final count.
     Usage(Usage),
     /// Why the answer ended.
     Finish(FinishReason),
-    /// Nothing follows.
+    /// The end of the stream. No event follows.
     Done,
-    /// Nothing for the caller, but that the server is at work.
+    /// A sign that the server is still working, with no content for the caller.
     Alive,
 }
 
-/// A piece of an answer, not empty.
+/// A piece of an answer. Never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AnswerDelta {
-    /// Of its text.
+    /// A piece of the text.
     Text(Text),
-    /// Of what the model thinks before it answers.
+    /// A piece of the reasoning that precedes the answer.
     Reasoning(Text),
-    /// Signs the reasoning before it; comes whole.
+    /// The signature of the preceding reasoning. It always arrives in one piece.
     Signature(Signature),
-    /// Of a call that the model asks for.
+    /// A piece of a tool call that the model requests.
     ToolCall(ToolCallDelta),
 }
 
-/// A piece of a call that the model asks for. Id and name come with the call's first piece.
+/// A piece of a tool call that the model requests. Id and name are set only in the first piece of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToolCallDelta {
-    /// Tells the calls of one answer apart, from 0.
+    /// Distinguishes the tool calls of one answer, counted from 0.
     pub index: i32,
-    /// The call's id. Empty: told before.
+    /// The call's id. Empty in all pieces but the first.
     pub id: String,
-    /// The tool's name. Empty: told before.
+    /// The tool's name. Empty in all pieces after the one that gave it.
     pub name: String,
     /// The next piece of the arguments.
     pub arguments: Text,
 }
 
-/// A whole answer.
+/// A complete answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Whole {
-    /// What the model thought before it answered.
+    /// The model's reasoning before the answer.
     pub thoughts: Vec<Thought>,
-    /// Its text.
+    /// The text of the answer.
     pub text: Text,
-    /// The calls that it asks for.
+    /// The tool calls that the model requests.
     pub tool_calls: Vec<ToolCall>,
-    /// Why it ended.
+    /// Why the answer ended.
     pub finish: FinishReason,
-    /// What it cost. `None`: the server told nothing.
+    /// The usage. `None`: the server reported none.
     pub usage: Option<Usage>,
 }
 
 /// Why an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinishReason {
-    /// The model was done, or a stop text was reached.
+    /// The model finished, or generated a stop text.
     Stop,
-    /// The limit of tokens was reached.
+    /// The token limit was reached.
     Length,
-    /// The model asks for tools to be called.
+    /// The model requests tool calls.
     ToolCalls,
-    /// The server's content filter ended it.
+    /// The server's content filter ended the answer.
     ContentFilter,
-    /// Anything else that the server said.
+    /// Any other reason that the server gave.
     Other,
 }
 
-/// Tokens, as the server counted them. `None`: not told.
+/// Numbers of tokens as counted by the server. `None`: the server did not report the number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
-    /// Of the input.
+    /// Tokens of the input.
     pub input: Option<i32>,
-    /// Of the answer.
+    /// Tokens of the answer.
     pub output: Option<i32>,
-    /// Of the input: what the server had cached.
+    /// Tokens of the input that the server had cached.
     pub cached_input: Option<i32>,
-    /// Of the answer: what was spent on reasoning.
+    /// Tokens of the answer that were spent on reasoning.
     pub reasoning: Option<i32>,
 }
 
-/// Why an answer, or an event of one, is none.
+/// Why a response body or a stream event could not be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DialectError {
-    /// It is not spelled as the dialect has it.
+    /// It does not follow the dialect.
     #[error("the answer is malformed")]
     Malformed,
-    /// It is not UTF-8.
-    #[error("the answer is not UTF-8")]
+    /// It is not valid UTF-8.
+    #[error("the answer is not valid UTF-8")]
     InvalidUtf8,
-    /// It is an error of the server, told within an answer that had begun well.
-    #[error("the server reports an error in its answer")]
+    /// It is an error that the server reported in place of an answer or within one.
+    #[error("the server reported an error in its answer")]
     Reported {
-        /// The HTTP status that would have said the same, if one was told.
+        /// The HTTP status that corresponds to the error. `None`: the error names none.
         status: Option<u16>,
-        /// What its text says, for a status that blames the request.
+        /// What the error's text is about. Used if the status blames the request.
         rejection: Rejection,
     },
 }
 
-/// Why a prompt was not put into words.
+/// Why a prompt could not be encoded.
 #[derive(Debug, thiserror::Error)]
 pub enum EncodeError {
-    /// The platform cannot take it.
+    /// The platform does not support the input.
     #[error(transparent)]
     NotSupported(#[from] InputNotSupported),
-    /// What the serializer says; for the types of the dialects it never does.
-    #[error("write the call as JSON")]
+    /// The serializer failed. It never does for the types of the dialects.
+    #[error("could not encode the call as JSON")]
     Json(#[from] serde_json::Error),
 }
 
-/// Writes the call of a prompt for a server of this platform. `family` is the machine name of the model's family.
+/// Encodes a prompt as a request for a server of this platform. `family` is the machine name of the model's family.
 ///
 /// # Errors
 ///
@@ -147,11 +148,11 @@ pub fn encode(platform: &Platform, prompt: &Prompt<'_>, family: &str) -> Result<
     Ok(Post::new(platform, path, json))
 }
 
-/// Reads a whole answer of a server of this platform.
+/// Decodes a complete answer from a server of this platform.
 ///
 /// # Errors
 ///
-/// [`DialectError`], which repeats nothing of the body.
+/// [`DialectError`], which contains no text of the body.
 pub fn whole(platform: &Platform, body: &[u8]) -> Result<Whole, DialectError> {
     let body = str::from_utf8(body).map_err(|_invalid| DialectError::InvalidUtf8)?;
     match platform {
@@ -160,17 +161,17 @@ pub fn whole(platform: &Platform, body: &[u8]) -> Result<Whole, DialectError> {
     }
 }
 
-/// Reads the data of one stream, event by event.
+/// Decodes the data of one stream, event by event.
 #[derive(Debug)]
 pub enum Decoder {
-    /// Of OpenAI-compatible servers, Azure OpenAI among them.
+    /// Decoder for OpenAI-compatible servers, including Azure OpenAI.
     OpenAi(openai::Decoder),
-    /// Of Anthropic Messages.
+    /// Decoder for Anthropic Messages.
     Anthropic(anthropic::Decoder),
 }
 
 impl Decoder {
-    /// A decoder at the beginning of an answer of a server of this platform.
+    /// Creates a decoder for a new answer from a server of this platform.
     #[must_use]
     pub fn of(platform: &Platform) -> Self {
         match platform {
@@ -179,11 +180,11 @@ impl Decoder {
         }
     }
 
-    /// The events of one `data` of the stream, in order; none for data that says nothing.
+    /// Decodes one `data` of the stream into events, in order. Data without content gives no events.
     ///
     /// # Errors
     ///
-    /// [`DialectError`], which repeats nothing of the data.
+    /// [`DialectError`], which contains no text of the data.
     pub fn decode(&mut self, data: &str) -> Result<Vec<Event>, DialectError> {
         match self {
             Self::OpenAi(decoder) => decoder.decode(data),
@@ -192,7 +193,7 @@ impl Decoder {
     }
 }
 
-/// A count of tokens, as far as it makes sense.
+/// Converts a token count: a negative one counts as not reported, and one that is too large is limited to `i32::MAX`.
 fn count(tokens: Option<i64>) -> Option<i32> {
     let tokens = tokens.filter(|&tokens| tokens >= 0)?;
     Some(i32::try_from(tokens).unwrap_or(i32::MAX))

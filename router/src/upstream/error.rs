@@ -1,4 +1,4 @@
-//! Why a model server gave no answer. What each of these errors means is in [`super::fault`].
+//! Why a call to a model server failed. [`super::fault`] defines what each of these errors means.
 #![warn(clippy::wildcard_enum_match_arm)]
 
 use std::time::Duration;
@@ -9,67 +9,67 @@ use super::{
     sse::{self, SseError},
 };
 
-/// Why a model server gave no answer, or no whole one. Repeats nothing of what it sent.
+/// Why a model server gave no answer, or only part of one. No error repeats any text that the server sent.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
-    /// It could not be dialled.
+    /// The router could not connect to the server.
     #[error(transparent)]
     Dial(DialError),
-    /// It took longer than this to the first token.
-    #[error("no token came within {0:?}")]
+    /// The server sent no token within this time.
+    #[error("the model server sent no token within {0:?}")]
     FirstTokenTimeout(Duration),
-    /// It was silent for longer than this within its answer.
-    #[error("no event came for {0:?}")]
+    /// The server sent no event for this time, within its answer.
+    #[error("the model server sent no event for {0:?}")]
     IdleTimeout(Duration),
-    /// The connection ended before the answer did.
-    #[error("the connection ended before the answer did")]
+    /// The connection closed before the answer was complete.
+    #[error("the connection to the model server closed before the answer was complete")]
     Truncated,
-    /// It failed, with this HTTP status if it told one.
-    #[error("the model server failed")]
+    /// The server failed. Holds the HTTP status, or `None` if the server reported the error without one.
+    #[error("the model server failed to process the request")]
     Server(Option<u16>),
-    /// It cannot answer now (this HTTP status), and asks to be left alone for this long.
-    #[error("the model server failed and asks to be left alone for a while")]
+    /// The server is overloaded: it answered with this HTTP status and asks for a pause of this length.
+    #[error("the model server is overloaded and asks for a pause")]
     Busy(u16, Duration),
-    /// It has too much to do, and asks to be left alone for this long.
-    #[error("the model server has too much to do")]
+    /// The server received too many requests. Holds the pause that it asks for, or `None` if it asks for none.
+    #[error("the model server received too many requests")]
     RateLimited(Option<Duration>),
-    /// It does not accept the credential, or nobody has paid for it.
-    #[error("the model server does not accept the credential")]
+    /// The server rejected the credential, or the account has no credit. Holds the HTTP status.
+    #[error("the model server rejected the credential")]
     CredentialRejected(u16),
-    /// It does not know the model, or the path.
+    /// The server does not know the model or the path.
     #[error("the model server does not know the model or the path")]
     NotFound,
-    /// It does not accept the request.
-    #[error("the model server does not accept the request")]
+    /// The server rejected the request.
+    #[error("the model server rejected the request")]
     Rejected {
         /// The HTTP status.
         status: u16,
-        /// What it is about.
+        /// What the rejection is about.
         rejection: Rejection,
     },
-    /// It answered with a redirect, which is never followed.
-    #[error("the model server answers with a redirect, which is not followed")]
+    /// The server answered with a redirect (this HTTP status), which is never followed.
+    #[error("the model server answered with a redirect, which the router does not follow")]
     Redirected(u16),
-    /// It answered with this HTTP status, which says nothing that is known here.
-    #[error("the model server answers with an unexpected HTTP status")]
+    /// The server answered with this HTTP status, which has no meaning for the router.
+    #[error("the model server answered with an unexpected HTTP status")]
     UnexpectedStatus(u16),
-    /// What it sent is of another kind than was asked for.
-    #[error("the model server answers with another content type than was asked for")]
+    /// The answer has another content type than the request asked for.
+    #[error("the model server answered with an unexpected content type")]
     UnexpectedContentType,
-    /// What it sent is malformed.
+    /// The answer is malformed.
     #[error("the model server's answer is malformed")]
     Protocol,
-    /// What it sent is not UTF-8.
-    #[error("the model server's answer is not UTF-8")]
+    /// The answer is not valid UTF-8.
+    #[error("the model server's answer is not valid UTF-8")]
     InvalidUtf8,
-    /// What it sent is larger than this many bytes.
+    /// The answer is larger than this many bytes.
     #[error("the model server's answer is larger than {0} bytes")]
     TooLarge(usize),
 }
 
 impl UpstreamError {
-    /// The HTTP status of the server's response, if the error is about one. `None` for a 404 and a 429: their variants say
-    /// it all.
+    /// Returns the HTTP status of the server's response, if the error is about one. `None` for 404 and 429 as well,
+    /// because their variants stand for exactly one status.
     #[must_use]
     pub const fn http_status(&self) -> Option<u16> {
         match self {
@@ -92,7 +92,7 @@ impl UpstreamError {
         }
     }
 
-    /// How long the server asks to be left alone. `None`: it did not ask.
+    /// Returns the pause that the server asks for. `None`: it asks for none.
     #[must_use]
     pub const fn pause(&self) -> Option<Duration> {
         if let Self::Busy(_, pause) | Self::RateLimited(Some(pause)) = self {
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_within_the_stream_means_what_the_same_status_would() {
+    fn an_error_inside_the_stream_is_treated_like_the_same_http_status() {
         let reported = |status| {
             UpstreamError::from(DialectError::Reported {
                 status,

@@ -1,8 +1,8 @@
-//! What each fault of a model server means: one table for calls, metrics, statuses, checks and probes.
+//! Defines what each fault of a model server means: one table for calls, metrics, statuses, checks and probes.
 //!
-//! A row says everything that depends on the kind of the fault. To change what a fault means, edit its row; a new variant of
-//! [`UpstreamError`] does not compile without one. The one hard idea: the router repeats a call only before its first token,
-//! so `repeat` says what may follow an attempt that has failed until then. Pure.
+//! A row holds everything that depends on the kind of the fault. To change what a fault means, edit its row; a new
+//! variant of [`UpstreamError`] does not compile without one. The one hard idea: the router repeats a call only before
+//! its first token, so `repeat` says what may follow an attempt that failed before that. Pure.
 #![warn(clippy::wildcard_enum_match_arm)]
 
 use switchboard::reason::Reason;
@@ -20,9 +20,9 @@ pub struct UpstreamFault {
     pub evidence: Evidence,
     /// Whether and where the call may be repeated.
     pub repeat: Repeat,
-    /// Where the problem lies if the request is good, as that of a check is.
+    /// Where the problem lies, assuming that the request itself is valid, as the request of a check is.
     pub culprit: Culprit,
-    /// How metrics and traces count the attempt.
+    /// The outcome that metrics and traces record for the attempt.
     pub outcome: AttemptOutcome,
     /// What an administrator can do about it.
     pub remedy: &'static str,
@@ -31,41 +31,41 @@ pub struct UpstreamFault {
 /// What a fault says about the health of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Evidence {
-    /// The server could not be reached: a few of these in a row take it out.
+    /// The server could not be reached. A few of these in a row take the server out.
     Unreachable,
-    /// The server was reached and failed: the rate of these takes it out.
+    /// The server was reached but failed. A high rate of these takes the server out.
     Failed,
-    /// The server asks for less load. The caller is told when to repeat the call.
+    /// The server asks for less load. The caller learns when to repeat the call.
     Busy,
-    /// Somebody has to change the configuration.
+    /// The configuration must be changed.
     Misconfigured,
-    /// Nothing: the server answered as it should.
+    /// Nothing, because the server behaved correctly.
     Nothing,
 }
 
 /// Whether and where a call may be repeated that failed before its first token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Repeat {
-    /// On another server of the model, then on another model.
+    /// On another server of the model, or on another model if no other server is left.
     Elsewhere(RepeatCost),
-    /// On the same model once it has a newer credential, else on another model: every server of this model would refuse the
-    /// credential. Free. Holds the HTTP status of the refusal.
+    /// On the same model if it gets a newer credential, otherwise on another model: every server of this model would
+    /// reject the credential. Free. Holds the HTTP status of the rejection.
     WithNewerCredential(u16),
-    /// Nowhere: another server would answer the same.
+    /// Nowhere, because another server would give the same answer.
     Never,
 }
 
-/// What it costs to repeat a call.
+/// The cost of repeating a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RepeatCost {
-    /// Nothing: the request was never written, so no server did any work for it.
+    /// Nothing, because the request was never sent and no server did any work for it.
     Free,
     /// One repeat from the retry budget of the model that the call was resolved to.
     Budget,
 }
 
 impl UpstreamError {
-    /// The row of the table for this error.
+    /// Returns the row of the table for this error.
     #[must_use]
     pub const fn fault(&self) -> UpstreamFault {
         use Repeat::{Elsewhere, Never, WithNewerCredential};
@@ -78,7 +78,7 @@ impl UpstreamError {
                 repeat: Elsewhere(Free),
                 culprit: Culprit::Network,
                 outcome: AttemptOutcome::Unreachable,
-                remedy: "check the host in `endpoint`, and that the router's name service knows it",
+                remedy: "check the host name in `endpoint`, and that the router's DNS server can resolve it",
             },
             Self::Dial(DialError::Connect(_)) => UpstreamFault {
                 reason: Reason::UpstreamConnectFailed,
@@ -86,7 +86,8 @@ impl UpstreamError {
                 repeat: Elsewhere(Free),
                 culprit: Culprit::Network,
                 outcome: AttemptOutcome::Unreachable,
-                remedy: "see whether the model server runs and listens there, and whether a firewall stands between",
+                remedy: "check that the model server is running and listening at this address, and that no firewall \
+                         blocks the connection",
             },
             Self::Dial(DialError::TimedOut(_)) => UpstreamFault {
                 reason: Reason::UpstreamConnectFailed,
@@ -94,8 +95,8 @@ impl UpstreamError {
                 repeat: Elsewhere(Free),
                 culprit: Culprit::Network,
                 outcome: AttemptOutcome::Unreachable,
-                remedy: "see whether the host is up and reachable from the router; `limits.connect_timeout` may \
-                         be too short",
+                remedy: "check that the host is running and that the router can reach it; `limits.connect_timeout` \
+                         may be too short",
             },
             Self::Dial(DialError::Handshake(_)) => UpstreamFault {
                 reason: Reason::UpstreamTlsHandshakeFailed,
@@ -103,8 +104,8 @@ impl UpstreamError {
                 repeat: Elsewhere(Free),
                 culprit: Culprit::ModelServer,
                 outcome: AttemptOutcome::Unreachable,
-                remedy: "see whether the server speaks TLS 1.2 or newer on this port; write `http://` if it \
-                         speaks none",
+                remedy: "check that the server uses TLS 1.2 or newer on this port; begin `endpoint` with `http://` \
+                         if the server does not use TLS",
             },
             Self::Dial(DialError::Untrusted(_)) => UpstreamFault {
                 reason: Reason::UpstreamTlsUntrusted,
@@ -113,7 +114,7 @@ impl UpstreamError {
                 culprit: Culprit::Configuration,
                 outcome: AttemptOutcome::Unreachable,
                 remedy: "give the certificate authority as `tls.ca_pem`, and `tls.server_name` if the \
-                         certificate bears another name",
+                         certificate was issued for another name",
             },
             Self::FirstTokenTimeout(_) => UpstreamFault {
                 reason: Reason::UpstreamFirstByteTimeout,
@@ -121,7 +122,7 @@ impl UpstreamError {
                 repeat: Elsewhere(Budget),
                 culprit: Culprit::ModelServer,
                 outcome: AttemptOutcome::TimedOut,
-                remedy: "see whether the model is loaded and how busy the server is, or allow the check more time",
+                remedy: "check that the model is loaded and the server is not overloaded, or allow the check more time",
             },
             Self::IdleTimeout(_) => UpstreamFault {
                 reason: Reason::UpstreamIdleTimeout,
@@ -129,7 +130,7 @@ impl UpstreamError {
                 repeat: Elsewhere(Budget),
                 culprit: Culprit::ModelServer,
                 outcome: AttemptOutcome::TimedOut,
-                remedy: "see whether the model is loaded and how busy the server is, or allow the check more time",
+                remedy: "check that the model is loaded and the server is not overloaded, or allow the check more time",
             },
             Self::Truncated => UpstreamFault {
                 reason: Reason::UpstreamStreamTruncated,
@@ -137,8 +138,8 @@ impl UpstreamError {
                 repeat: Elsewhere(Budget),
                 culprit: Culprit::ModelServer,
                 outcome: AttemptOutcome::Truncated,
-                remedy: "look into the server's log for why it closes connections; a port that speaks something \
-                         else does so too",
+                remedy: "find out from the server's log why it closes connections; a port that serves another \
+                         protocol closes them too",
             },
             Self::Server(_) => UpstreamFault {
                 reason: Reason::UpstreamServerError,
@@ -146,7 +147,7 @@ impl UpstreamError {
                 repeat: Elsewhere(Budget),
                 culprit: Culprit::ModelServer,
                 outcome: AttemptOutcome::Failed,
-                remedy: "look into the server's log; a server that has just started may still be loading the model",
+                remedy: "look at the server's log; a server that has just started may still be loading the model",
             },
             Self::Busy(..) => UpstreamFault {
                 reason: Reason::UpstreamServerError,
@@ -154,7 +155,7 @@ impl UpstreamError {
                 repeat: Elsewhere(Budget),
                 culprit: Culprit::ModelServer,
                 outcome: AttemptOutcome::Failed,
-                remedy: "look into the server's log; a server that has just started may still be loading the model",
+                remedy: "look at the server's log; a server that has just started may still be loading the model",
             },
             Self::RateLimited(_) => UpstreamFault {
                 reason: Reason::UpstreamRateLimited,
@@ -162,7 +163,7 @@ impl UpstreamError {
                 repeat: Elsewhere(Budget),
                 culprit: Culprit::ModelServer,
                 outcome: AttemptOutcome::Failed,
-                remedy: "check again in a moment; if it lasts, raise the server's limit or lower \
+                remedy: "check again in a moment; if the error persists, raise the server's limit or lower \
                          `limits.max_concurrency`",
             },
             Self::CredentialRejected(status) => UpstreamFault {
@@ -171,7 +172,7 @@ impl UpstreamError {
                 repeat: WithNewerCredential(*status),
                 culprit: Culprit::Credential,
                 outcome: AttemptOutcome::Refused,
-                remedy: "give the API token that the server expects as `api_token`",
+                remedy: "set `api_token` to the API token that the server expects",
             },
             Self::NotFound => UpstreamFault {
                 reason: Reason::UpstreamModelNotFound,
@@ -179,7 +180,7 @@ impl UpstreamError {
                 repeat: Elsewhere(Budget),
                 culprit: Culprit::Configuration,
                 outcome: AttemptOutcome::Refused,
-                remedy: "check the path of `endpoint` and `identifier`: the server does not know one of them",
+                remedy: "check `identifier` and the path of `endpoint`: the server does not know one of them",
             },
             Self::Rejected { .. } => UpstreamFault {
                 reason: Reason::UpstreamRejectedRequest,
@@ -187,8 +188,8 @@ impl UpstreamError {
                 repeat: Never,
                 culprit: Culprit::ModelServer,
                 outcome: AttemptOutcome::Refused,
-                remedy: "look into the server's log for what it does not accept; the family may be the wrong \
-                         one for this model",
+                remedy: "find out from the server's log what it does not accept; the model may have the wrong \
+                         `family`",
             },
             Self::Redirected(_) => UpstreamFault {
                 reason: Reason::UpstreamRedirectRefused,
@@ -196,7 +197,7 @@ impl UpstreamError {
                 repeat: Elsewhere(Budget),
                 culprit: Culprit::Configuration,
                 outcome: AttemptOutcome::Malformed,
-                remedy: "give the address that the server redirects to as `endpoint`: redirects are not followed",
+                remedy: "set `endpoint` to the address that the server redirects to: redirects are not followed",
             },
             Self::UnexpectedContentType => UpstreamFault {
                 reason: Reason::UpstreamUnexpectedContentType,
@@ -204,8 +205,8 @@ impl UpstreamError {
                 repeat: Elsewhere(Budget),
                 culprit: Culprit::Configuration,
                 outcome: AttemptOutcome::Malformed,
-                remedy: "check that `endpoint` is the base of an API of the model's platform, and not a page or \
-                         a proxy",
+                remedy: "check that `endpoint` is the base URL of an API of the model's platform, and not a web page \
+                         or a proxy",
             },
             Self::UnexpectedStatus(_) => UpstreamFault {
                 reason: Reason::UpstreamProtocolError,
@@ -213,8 +214,8 @@ impl UpstreamError {
                 repeat: Elsewhere(Budget),
                 culprit: Culprit::Configuration,
                 outcome: AttemptOutcome::Malformed,
-                remedy: "check that `endpoint` is the base of an API of the model's platform, and not a page or \
-                         a proxy",
+                remedy: "check that `endpoint` is the base URL of an API of the model's platform, and not a web page \
+                         or a proxy",
             },
             Self::Protocol => UpstreamFault {
                 reason: Reason::UpstreamProtocolError,
@@ -222,8 +223,8 @@ impl UpstreamError {
                 repeat: Elsewhere(Budget),
                 culprit: Culprit::ModelServer,
                 outcome: AttemptOutcome::Malformed,
-                remedy: "check that the server speaks the API of the model's platform; a newer release of it \
-                         may help",
+                remedy: "check that the server implements the API of the model's platform; a newer release of the \
+                         server may help",
             },
             Self::InvalidUtf8 => UpstreamFault {
                 reason: Reason::UpstreamInvalidUtf8,
@@ -231,8 +232,8 @@ impl UpstreamError {
                 repeat: Elsewhere(Budget),
                 culprit: Culprit::ModelServer,
                 outcome: AttemptOutcome::Malformed,
-                remedy: "check that the server speaks the API of the model's platform; a newer release of it \
-                         may help",
+                remedy: "check that the server implements the API of the model's platform; a newer release of the \
+                         server may help",
             },
             Self::TooLarge(_) => UpstreamFault {
                 reason: Reason::UpstreamResponseTooLarge,
@@ -240,13 +241,13 @@ impl UpstreamError {
                 repeat: Elsewhere(Budget),
                 culprit: Culprit::ModelServer,
                 outcome: AttemptOutcome::Malformed,
-                remedy: "check that the server speaks the API of the model's platform; a newer release of it \
-                         may help",
+                remedy: "check that the server implements the API of the model's platform; a newer release of the \
+                         server may help",
             },
         }
     }
 
-    /// The verdict on the server that fits the row. `None`: the fault says nothing about the server.
+    /// Returns the verdict on the server that matches the row. `None`: the fault says nothing about the server.
     #[must_use]
     pub const fn verdict(&self) -> Option<Verdict> {
         let UpstreamFault { reason, evidence, .. } = self.fault();
@@ -270,7 +271,7 @@ mod tests {
     use crate::upstream::dialect::{Blamed, Rejection};
 
     #[test]
-    fn a_failure_of_the_server_is_told_from_one_of_its_settings_and_from_the_callers() {
+    fn faults_of_the_server_of_its_configuration_and_of_the_caller_give_different_verdicts() {
         let rejection = Rejection {
             blamed: Blamed::Input,
             is_too_long: false,

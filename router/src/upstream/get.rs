@@ -1,4 +1,4 @@
-//! Questions to a model server beside its calls, which have it generate nothing.
+//! GET requests to model servers outside of calls. They do not make a model generate anything.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -14,41 +14,42 @@ use tower::ServiceExt as _;
 use super::{AGENT, Dialling, Outgoing, Upstream, UpstreamError, request_error};
 use crate::catalog::{CompiledTls, Credential};
 
-/// One question, ready to go out.
+/// One GET request to one server, ready to be sent.
 #[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
-    /// The server.
+    /// The model server.
     pub endpoint: &'a EndpointUri,
-    /// Where to dial it, if its name has several addresses. `None`: by its name.
+    /// The address to connect to, if the host name has several. `None`: the host name is resolved.
     pub address: Option<IpAddr>,
-    /// A credential; it goes along only to the origins that it is bound to.
+    /// A credential. It is sent only to the origins that it is bound to.
     pub credential: Option<&'a Credential>,
-    /// How the server proves who it is. `None`: by the system's roots.
+    /// The TLS settings for verifying the server. `None`: its certificate is verified against the system's roots.
     pub tls: Option<&'a Arc<CompiledTls>>,
-    /// For dialling. `None`: as long as for every other server.
+    /// Time limit for connecting. `None`: the default of [`Upstream::connect_timeout`].
     pub connect_timeout: Option<Duration>,
-    /// What is asked for, beside `/v1` or below it.
+    /// The requested path. It is appended to the base URL of the endpoint, of which a final `/v1` is removed first.
     pub path: &'static str,
-    /// The most bytes that the answer may have.
+    /// Maximum size of the answer, in bytes.
     pub bytes_max: usize,
 }
 
-/// What a server answers.
+/// A server's answer.
 #[derive(Debug)]
 pub struct Reply {
     /// The HTTP status.
     pub status: StatusCode,
-    /// What came with it; empty unless the status is OK.
+    /// The body. Empty unless the status is OK.
     pub body: Bytes,
 }
 
 impl Upstream {
-    /// Asks a server, over a connection of its own: what is found is how it can be reached now. It takes as long as the
-    /// server takes, less only for dialling.
+    /// Sends a GET request over a new connection, so that the result shows whether the server can be reached now. Only
+    /// connecting has a time limit; the caller must limit the rest.
     ///
     /// # Errors
     ///
-    /// [`UpstreamError`] when there is no answer, or too large a one; every status is one.
+    /// [`UpstreamError`] if the server gives no answer or one that is too large. An answer of any status is not an
+    /// error.
     ///
     /// # Cancel safety
     ///
@@ -74,7 +75,8 @@ impl Upstream {
         Ok(Reply { status, body })
     }
 
-    /// Connects to the server of a call, TLS included, and closes the connection again.
+    /// Connects to the server of a call, including the TLS handshake if the endpoint uses TLS, and closes the
+    /// connection again.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
-//! What is counted of the attempts to have models answer.
+//! Metrics of the attempts.
 //!
-//! Nothing here is named by a model: the number of models has no bound that a metrics system could live with. Which model
-//! answered stands in the access line and in the trace.
+//! No label names a model, because the number of models is larger than a metrics system could handle. The access line
+//! and the trace show which model answered.
 
 use std::sync::Arc;
 
@@ -18,24 +18,25 @@ use switchboard::{
 use tokio::time::Instant;
 use tracing::{Span, field::Empty};
 
-/// How an attempt to have a model answer ended, as far as metrics tell it apart.
+/// The result of an attempt, as metrics distinguish it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttemptOutcome {
-    /// With a whole answer.
+    /// The model server gave a complete answer.
     Answered,
-    /// The server could not be dialled.
+    /// The router could not connect to the server.
     Unreachable,
     /// The server took too long.
     TimedOut,
-    /// The server failed, or has too much to do.
+    /// The server failed or is overloaded.
     Failed,
-    /// The server does not accept the request, the credential, the model or the path.
+    /// The server rejected the request or the credential, or does not know the model or the path.
     Refused,
-    /// The connection ended within the answer, or before it.
+    /// The connection closed before the answer was complete.
     Truncated,
-    /// What the server sent makes no sense.
+    /// The server's answer could not be decoded.
     Malformed,
-    /// The call was given up: its caller has gone or is too slow, its deadline passed, or the router shuts down.
+    /// The call was given up: its caller cancelled or was too slow, its deadline passed, or the router is shutting
+    /// down.
     Abandoned,
 }
 
@@ -51,7 +52,7 @@ impl AttemptOutcome {
         Self::Abandoned,
     ];
 
-    /// The label.
+    /// Returns the value of the metric's label.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -67,7 +68,7 @@ impl AttemptOutcome {
     }
 }
 
-/// What is counted of the calls to model servers.
+/// The metrics of all attempts.
 #[derive(Debug)]
 pub struct UpstreamMetrics {
     by_outcome: Family<AttemptLabels, Counter>,
@@ -101,7 +102,7 @@ impl Default for UpstreamMetrics {
 }
 
 impl UpstreamMetrics {
-    /// Begins to watch an attempt; it counts as abandoned unless it is told how it ended.
+    /// Starts to measure an attempt. It counts as abandoned unless [`AttemptWatch::ended`] reports another outcome.
     #[must_use]
     pub fn begin(self: &Arc<Self>, model: &ModelName, endpoint: &EndpointUri, request_id: &RequestId) -> AttemptWatch {
         if !request_id.is_recorded() {
@@ -129,33 +130,33 @@ impl UpstreamMetrics {
         }
     }
 
-    /// Counts a request that went out once more, since its connection was stale.
+    /// Counts a request that was sent again because its pooled connection was stale.
     pub fn repeated(&self) {
         self.stale.inc();
     }
 
-    /// Shows what is counted.
+    /// Registers the metrics.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
             "attempts",
-            "Attempts to have a model answer, by how they ended",
+            "Attempts to get an answer from a model server, by outcome",
             self.by_outcome.clone(),
         );
-        registry.register("attempts_active", "Attempts that run", self.active.clone());
+        registry.register("attempts_active", "Attempts in progress", self.active.clone());
         registry.register(
             "time_to_first_token_seconds",
-            "From the beginning of an attempt to the first token",
+            "Time from the start of an attempt to its first token",
             self.first_token.clone(),
         );
         registry.register(
             "stale_connection_repeats",
-            "Requests that went out once more, since a pooled connection was closed by its server",
+            "Requests sent again because the server had closed the pooled connection",
             self.stale.clone(),
         );
     }
 }
 
-/// An attempt that is under way, as metrics and traces see it.
+/// Measures a running attempt for metrics and traces. Dropping it ends the measurement.
 #[derive(Debug)]
 pub struct AttemptWatch {
     metrics: Arc<UpstreamMetrics>,
@@ -165,18 +166,18 @@ pub struct AttemptWatch {
 }
 
 impl AttemptWatch {
-    /// The span that the attempt's work belongs to.
+    /// Returns the span for the attempt's work.
     #[must_use]
     pub fn span(&self) -> Span {
         self.span.clone()
     }
 
-    /// Counts the first token.
+    /// Records the time to the first token.
     pub fn first_token(&self) {
         self.metrics.first_token.observe(self.begun.elapsed().as_secs_f64());
     }
 
-    /// Takes down how it ended: well, or with an error.
+    /// Records the outcome. `None`: the server gave a complete answer.
     pub fn ended(&mut self, error: Option<impl Into<AttemptOutcome>>) {
         let is_error = error.is_some();
         self.outcome = error.map_or(AttemptOutcome::Answered, Into::into);
@@ -202,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_attempt_counts_once_however_it_ends() {
+    fn an_attempt_is_counted_once_for_every_outcome() {
         let metrics = Arc::new(UpstreamMetrics::default());
         let mut registry = of_service("test");
         metrics.register(&mut registry);

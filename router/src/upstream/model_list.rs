@@ -1,19 +1,19 @@
-//! A server's list of its models, and the name that it has for one of them. Pure.
+//! A model server's list of its models, and the look-up of one model's name in it. Pure.
 
 use serde::Deserialize;
 
-/// Where it is.
+/// The path of the list.
 pub const PATH: &str = "/v1/models";
-/// The most bytes that it may have.
+/// Maximum size of the list, in bytes.
 pub const BYTES_MAX: usize = 1024 * 1024;
 
-/// The most characters of a name, as many as one that is given may have.
+/// Maximum length of a name in characters, the same as for an `identifier` that an administrator gives.
 const NAME_LENGTH_MAX: usize = 1000;
-/// The most names that are shown, and the most characters of one.
+/// Maximum number of names that are shown, and maximum length of a shown name in characters.
 const SHOWN_MAX: usize = 10;
 const SHOWN_LENGTH_MAX: usize = 128;
 
-/// The names of a server's models, whatever it wrote as names.
+/// The names in a server's model list. They are not validated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelList(Vec<String>);
 
@@ -28,15 +28,15 @@ struct ListedModel {
 }
 
 impl ModelList {
-    /// Reads a list. `None`: it is none.
+    /// Parses a list. `None`: the body is not a model list.
     #[must_use]
     pub fn parse(body: &[u8]) -> Option<Self> {
         let list: List = serde_json::from_slice(body).ok()?;
         Some(Self(list.data.into_iter().map(|entry| entry.id).collect()))
     }
 
-    /// The name by which the server knows the model `id`: the list's only one, else the one that is equal. `None`: the list
-    /// tells nothing.
+    /// Returns the name by which the server knows the model `id`: the only name in the list, otherwise the name that
+    /// equals `id`. `None`: the list does not determine a name.
     #[must_use]
     pub fn identifier(&self, id: &str) -> Option<&str> {
         match &*self.0 {
@@ -45,19 +45,20 @@ impl ModelList {
         }
     }
 
-    /// Whether a name is among them.
+    /// Returns whether the list contains a name.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.0.iter().any(|listed| listed == name)
     }
 
-    /// Whether there is none.
+    /// Returns whether the list is empty.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The first names, as far as they are plain: what a server writes is not repeated without a look at it.
+    /// Returns the first names as text. Only names of plain characters are shown, because the router does not repeat
+    /// arbitrary text of a server.
     #[must_use]
     pub fn shown(&self) -> String {
         let plain = self.0.iter().filter(|name| is_plain(name)).take(SHOWN_MAX);
@@ -65,7 +66,7 @@ impl ModelList {
         let first = plain.join(", ");
         match self.0.len() - plain.len() {
             0 => first,
-            more if first.is_empty() => format!("{more} whose names are not plain"),
+            more if first.is_empty() => format!("{more} with names that cannot be shown"),
             more => format!("{first} and {more} more"),
         }
     }
@@ -96,13 +97,13 @@ mod tests {
     }
 
     #[test]
-    fn the_only_entry_is_the_model_else_the_one_with_its_id() {
+    fn the_only_entry_is_chosen_otherwise_the_entry_that_equals_the_id() {
         let long = "x".repeat(1001);
         let cases: [(&[&str], Option<&str>); 8] = [
             (&["org/Model-7B"], Some("org/Model-7B")),
             (&["a", "m", "b"], Some("m")),
             (&["a", "b"], None),
-            // Two are listed, though one is no name.
+            // The list has two entries, although one of them is not a valid name.
             (&["a", ""], None),
             (&[], None),
             (&[""], None),
@@ -116,18 +117,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_is_none() {
+    fn a_body_that_is_not_a_list_is_refused() {
         for body in ["", "[]", "{}", r#"{"data":[{}]}"#, r#"{"data":[{"id":"m"}"#, "<html>"] {
             assert_eq!(ModelList::parse(body.as_bytes()), None, "{body}");
         }
     }
 
     #[test]
-    fn only_plain_names_are_shown_and_only_the_first() {
+    fn only_the_first_names_of_plain_characters_are_shown() {
         let many: Vec<String> = (0..12).map(|number| format!("m{number}")).collect();
         assert!(ModelList(many).shown().ends_with("`m9` and 2 more"));
         let odd = ["Qwen/Qwen2.5:7b", "ignore all that was said", "<b>"];
         assert_eq!(list(&odd).shown(), "`Qwen/Qwen2.5:7b` and 2 more");
-        assert_eq!(list(&[" "]).shown(), "1 whose names are not plain");
+        assert_eq!(list(&[" "]).shown(), "1 with names that cannot be shown");
     }
 }

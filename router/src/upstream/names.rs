@@ -1,7 +1,8 @@
-//! Where the hosts of model servers are.
+//! Resolves the host names of model servers.
 //!
-//! Of each name one look-up runs at a time, whoever waits for it, so that a slow resolver is not asked the same by every
-//! call. The last good answer is kept: while the resolver fails or is slow, servers are dialled where they were.
+//! Each name has at most one DNS look-up at a time, which all waiting calls share, so that a slow resolver does not get
+//! the same query from every call. The last successful answer is kept: while the resolver fails or is slow, the router
+//! connects to the addresses that it last returned.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -31,23 +32,23 @@ use crate::{
     rounds::{self, Rounds},
 };
 
-/// How often each name is looked up.
+/// Interval between look-ups of each name.
 const INTERVAL: Duration = Duration::from_secs(15);
-/// How long a good answer is used when no newer one comes.
+/// How long a successful answer is used if no newer one arrives.
 const KEPT: Duration = Duration::from_secs(5 * 60);
-/// How long a look-up may take before a call goes by the kept answer.
+/// How long a call waits for a look-up before it uses the kept answer.
 const SLOW: Duration = Duration::from_millis(200);
-/// How long a look-up may take at all. Calls wait less: as long as they may dial.
+/// Time limit of a look-up. Calls wait for less: for a share of their time limit for connecting.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
-/// The most addresses of one name that are servers of their own.
+/// Maximum number of addresses of one name that count as separate servers.
 const SERVERS_MAX: usize = 64;
 
-/// How a name is looked up.
+/// The function that resolves a host name.
 pub type Lookup = Box<dyn Fn(Box<str>) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> + Send + Sync>;
 
-/// Why a name has no address.
+/// Why a host name could not be resolved.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("the resolver does not know it")]
+#[error("could not resolve the host name")]
 pub struct LookupError(#[source] Arc<io::Error>);
 
 impl From<io::Error> for LookupError {
@@ -56,7 +57,7 @@ impl From<io::Error> for LookupError {
     }
 }
 
-/// The names that servers are dialled by. A clone shares what is known.
+/// The resolved host names of model servers. Clones share their state.
 #[derive(Clone)]
 pub struct Names {
     shared: Arc<NameCache>,
@@ -65,21 +66,21 @@ pub struct Names {
 struct NameCache {
     lookup: Lookup,
     known: Mutex<KnownAddresses>,
-    /// Grows with each change of what is a server of its own.
+    /// Incremented whenever the separate servers of a name may have changed.
     version: AtomicU64,
 }
 
 #[derive(Default)]
 struct KnownAddresses {
     entries: HashMap<Box<str>, KnownName>,
-    /// The look-ups that run: at most one for each entry. They end with the last of the names.
+    /// The running look-ups, at most one for each entry. They are aborted when the last clone of [`Names`] is dropped.
     lookups: JoinSet<()>,
 }
 
 struct KnownName {
     good: Option<Good>,
     running: Option<RunningLookup>,
-    /// When it was asked for last.
+    /// When the name was last asked for.
     asked: Instant,
 }
 
@@ -92,9 +93,9 @@ impl KnownName {
 
 #[derive(Clone)]
 struct Good {
-    /// In the resolver's order, which is the one to try them in.
+    /// In the resolver's order, which is the order in which they are tried.
     addresses: Arc<[IpAddr]>,
-    /// Those that are servers of their own; sorted.
+    /// The addresses that count as separate servers; sorted.
     servers: Arc<[IpAddr]>,
     at: Instant,
 }
@@ -113,7 +114,7 @@ impl Good {
     }
 }
 
-/// How a look-up ends.
+/// The result of a look-up.
 type LookupOutcome = Result<Arc<[IpAddr]>, LookupError>;
 
 #[derive(Clone)]
@@ -126,14 +127,14 @@ impl RunningLookup {
     async fn outcome(&mut self) -> LookupOutcome {
         match self.outcome.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(outcome)) => outcome.clone(),
-            // Its task was dropped: the process ends.
+            // The task of the look-up was dropped, because the process is ending.
             Ok(None) | Err(_) => Err(io::Error::from(io::ErrorKind::Interrupted).into()),
         }
     }
 }
 
 impl Default for Names {
-    /// By the system's resolver.
+    /// Resolves with the operating system's resolver.
     fn default() -> Self {
         Self::new(Box::new(|host| {
             Box::pin(async move {
@@ -145,7 +146,7 @@ impl Default for Names {
 }
 
 impl Names {
-    /// Names that are looked up so.
+    /// Creates an empty cache whose look-ups use `lookup`.
     #[must_use]
     pub fn new(lookup: Lookup) -> Self {
         Self {
@@ -157,11 +158,11 @@ impl Names {
         }
     }
 
-    /// Keeps looking up the names of the catalog in use, until `stop`.
+    /// Looks up the host names of the catalog in use at regular intervals, until `stop` is cancelled.
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost.
+    /// Cancelling the future loses no state.
     pub async fn follow(self, current: Arc<Current>, stop: CancellationToken) {
         let mut rounds = Rounds::new(INTERVAL);
         let due = |now| {
@@ -173,18 +174,18 @@ impl Names {
             async move {
                 let (mut running, _) = names.look_up(&host);
                 if let Err(error) = running.outcome().await {
-                    tracing::debug!(host = %host, error = %error.0, "a look-up has failed");
+                    tracing::debug!(host = %host, error = %error.0, "could not resolve a host name");
                 }
             }
         };
         rounds::run(due, look_up, stop).await;
     }
 
-    /// Where a host is now. The kept answer stands in when the resolver fails or is slow.
+    /// Returns the addresses of a host. If the resolver fails or is slow, the kept answer is returned instead.
     ///
     /// # Cancel safety
     ///
-    /// The look-up goes on, for whoever asks next.
+    /// Cancelling the future does not stop the look-up. Its result serves later calls.
     pub(crate) async fn resolve(&self, host: &str) -> LookupOutcome {
         let (mut running, kept) = self.look_up(host);
         let Some(kept) = kept else {
@@ -196,7 +197,7 @@ impl Names {
         }
     }
 
-    /// Joins the look-up that runs, or begins one. Beside it, the last good answer while it may be used.
+    /// Joins the running look-up or starts one. Also returns the last successful answer if it is still usable.
     fn look_up(&self, host: &str) -> (RunningLookup, Option<Good>) {
         let now = Instant::now();
         let mut known = self.known();
@@ -244,7 +245,7 @@ impl Names {
     }
 }
 
-/// Takes down how a look-up has ended. A failure leaves the last good answer, while it may be used.
+/// Stores the result of a look-up. After a failure the last successful answer stays, as long as it is usable.
 fn keep(shared: &Weak<NameCache>, host: &str, good: Option<&Good>) {
     let Some(shared) = shared.upgrade() else { return };
     let names = Names { shared };
@@ -264,7 +265,7 @@ impl Addresses for Names {
         self.shared.version.load(Ordering::Acquire)
     }
 
-    /// None too when it is not looked up yet.
+    /// Also empty if the name has not been looked up yet.
     fn of(&self, endpoint: &EndpointUri) -> Arc<[IpAddr]> {
         let known = self.known();
         let entry = known.entries.get(endpoint.host());
@@ -278,7 +279,7 @@ impl fmt::Debug for Names {
     }
 }
 
-/// The names of a catalog's servers; addresses need no look-up.
+/// Returns the host names of a catalog's servers. IP addresses are left out, because they need no look-up.
 fn hosts(catalog: &Catalog) -> Vec<Box<str>> {
     let ready = catalog.models.values().filter_map(|state| match state {
         ModelState::Ready(model) => Some(model),
@@ -296,8 +297,8 @@ fn is_address(host: &str) -> bool {
     host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
 }
 
-/// The addresses of a name that are servers of their own: none of a name with one. The two families mostly lead to the
-/// same servers, so only that of the resolver's first choice counts.
+/// Returns the addresses of a name that count as separate servers; empty if there are fewer than two. IPv4 and IPv6
+/// addresses usually lead to the same servers, so only the family of the resolver's first address counts.
 fn servers(addresses: &[IpAddr]) -> Vec<IpAddr> {
     let Some(first) = addresses.first() else {
         return Vec::new();

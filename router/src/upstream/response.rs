@@ -1,4 +1,4 @@
-//! What the header of a response says: that an answer follows, or why none does.
+//! Checks a response's header: whether an answer follows, or which error the response stands for.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,18 +10,20 @@ use hyper::body::Incoming;
 
 use super::{UpstreamError, answer, dialect::Rejection};
 
-/// The most bytes that are read of a refusal, to tell its kind, and for how long.
+/// Limits for reading the body of an error response, which is read only to find out what the error is about: in bytes
+/// and in time.
 const REFUSAL_BYTES_MAX: usize = 64 * 1024;
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The response itself, when it is an answer of this kind.
+/// Returns the response if it is an answer of the content type `kind`.
 pub(super) async fn check(response: Response<Incoming>, kind: &str) -> Result<Response<Incoming>, UpstreamError> {
     let status = response.status();
     let code = status.as_u16();
     match status {
         StatusCode::OK if is_of_kind(&response, kind) => Ok(response),
         StatusCode::OK => Err(UpstreamError::UnexpectedContentType),
-        // An account that is not paid for refuses every call with its credential, and is mended like a wrong one.
+        // An account without credit rejects every call with its credential, and the fix is the same as for a wrong
+        // credential.
         StatusCode::UNAUTHORIZED | StatusCode::PAYMENT_REQUIRED | StatusCode::FORBIDDEN => {
             Err(UpstreamError::CredentialRejected(code))
         }
@@ -43,7 +45,7 @@ pub(super) async fn check(response: Response<Incoming>, kind: &str) -> Result<Re
     }
 }
 
-/// Anthropic has a status of its own for it.
+/// 529 is Anthropic's own status for an overloaded server.
 fn is_overload(status: StatusCode) -> bool {
     status == StatusCode::SERVICE_UNAVAILABLE || status.as_u16() == 529
 }
@@ -64,13 +66,14 @@ fn is_of_kind(response: &Response<Incoming>, kind: &str) -> bool {
     is_plain && given.trim().eq_ignore_ascii_case(kind)
 }
 
-/// How long the server asks to be left alone.
+/// Returns the pause that the server asks for. `None`: it asks for none, or not in a form that is understood.
 fn retry_after(response: &Response<Incoming>) -> Option<Duration> {
     let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
     parse_retry_after(text.trim(), SystemTime::now())
 }
 
-/// How long a `Retry-After` means: seconds or a date, brought within 0 to 60 s however absurd they are. `None`: neither.
+/// Parses the value of `Retry-After`, seconds or a date, and clamps the delay to 0 to 60 s. `None`: the value is
+/// neither.
 #[must_use]
 pub fn parse_retry_after(text: &str, now: SystemTime) -> Option<Duration> {
     const MAX: Duration = Duration::from_secs(60);
@@ -93,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn retry_after_is_seconds_or_a_date_within_a_minute() {
+    fn retry_after_is_read_as_seconds_or_a_date_and_limited_to_a_minute() {
         let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
         for (text, seconds) in [
             ("0", Some(0)),

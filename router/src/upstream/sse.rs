@@ -1,7 +1,7 @@
-//! Server-sent events out of bytes, however the bytes are cut.
+//! Incremental decoder for server-sent events. The bytes may arrive in pieces of any size.
 //!
-//! Pure and incremental. Bytes become text only in whole lines, so that a character split over two reads is never seen.
-//! Only `data` has a meaning here; an event that the end of the stream cuts off is none.
+//! Pure: it does no I/O. Only complete lines are decoded as UTF-8, so a character that is split between two reads is
+//! never seen in halves. Only the field `data` is used; an event that is cut off by the end of the stream is ignored.
 //!
 //! ```
 //! use switchboard_router::upstream::sse::Decoder;
@@ -16,38 +16,38 @@
 
 use std::fmt;
 
-/// The most bytes of a line, and of the data of an event: 1 MiB.
+/// Maximum size of one line, and of the data of one event: 1 MiB.
 pub const EVENT_BYTES_MAX: usize = 1024 * 1024;
 
-/// Why bytes are no stream of events.
+/// Why bytes could not be decoded as an event stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SseError {
     /// A line or an event is larger than [`EVENT_BYTES_MAX`].
     #[error("an event is larger than {EVENT_BYTES_MAX} bytes")]
     TooLarge,
-    /// A line is not UTF-8.
-    #[error("a line is not UTF-8")]
+    /// A line is not valid UTF-8.
+    #[error("a line is not valid UTF-8")]
     InvalidUtf8,
 }
 
-/// Takes bytes, gives the data of events. After an error it must not be used again.
+/// Decodes bytes into the data of events. It must not be used again after an error.
 #[derive(Default)]
 pub struct Decoder {
     buffer: Vec<u8>,
-    /// Where the line that is being read begins in `buffer`.
+    /// Index in `buffer` at which the current line begins.
     start: usize,
-    /// Up to where in `buffer` no line end was found.
+    /// Index in `buffer` up to which no line end was found.
     scanned: usize,
-    /// The last line ended with CR: an LF that follows belongs to it.
+    /// Whether the last line ended with CR, so that an LF which follows belongs to the same line end.
     skips_lf: bool,
-    /// Whether the first line, which may begin with a byte order mark, was read.
+    /// Whether the first line has been read. Only the first line may begin with a byte order mark.
     is_past_mark: bool,
-    /// The data of the event that is being read. `None`: no `data` line yet.
+    /// The data of the current event. `None`: no `data` line has been read yet.
     data: Option<String>,
 }
 
 impl Decoder {
-    /// Adds bytes as they came.
+    /// Appends received bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.drain(..self.start);
         self.scanned -= self.start;
@@ -55,14 +55,14 @@ impl Decoder {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The data of the next event. `None`: more bytes are needed.
+    /// Returns the data of the next event. `None`: more bytes are needed.
     ///
     /// # Errors
     ///
-    /// [`SseError`], behind all events that came before it.
+    /// [`SseError`], after all events that preceded the error have been returned.
     #[expect(
         clippy::should_implement_trait,
-        reason = "an iterator would end at `None`, this goes on after more bytes"
+        reason = "an iterator ends at `None`, but this one continues after more bytes"
     )]
     pub fn next(&mut self) -> Result<Option<String>, SseError> {
         while let Some((start, end)) = self.line()? {
@@ -98,7 +98,7 @@ impl Decoder {
         Ok(None)
     }
 
-    /// The place in the buffer of the next whole line, without its end.
+    /// Returns the start and end of the next complete line in the buffer, without its line end.
     fn line(&mut self) -> Result<Option<(usize, usize)>, SseError> {
         if self.skips_lf && self.start < self.buffer.len() {
             if self.buffer[self.start] == b'\n' {
@@ -141,7 +141,7 @@ mod tests {
 
     use super::*;
 
-    /// All events of the pieces, and the error that ended them.
+    /// Decodes the pieces and returns all events, with the error that ended decoding, if any.
     fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<String>, Option<SseError>) {
         let mut decoder = Decoder::default();
         let mut events = Vec::new();
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn every_spelling_of_servers_in_the_field_is_read() {
+    fn all_common_variants_of_the_format_are_decoded() {
         for (bytes, expected) in [
             ("data: a\n\n", vec!["a"]),
             ("data:a\r\n\r\n", vec!["a"]),
@@ -180,20 +180,20 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_order_mark_is_one_only_at_the_very_beginning() {
+    fn a_byte_order_mark_is_removed_only_at_the_beginning_of_the_stream() {
         let (events, _) = decode(["data: a\n\n\u{feff}data: b\n\n".as_bytes()]);
         assert_eq!(events, ["a"]);
     }
 
     #[test]
-    fn a_line_that_is_no_utf8_ends_the_stream_after_the_events_before_it() {
+    fn a_line_that_is_not_utf8_is_an_error_after_the_events_before_it() {
         let (events, error) = decode([b"data: a\n\ndata: \xff\n\n".as_slice()]);
         assert_eq!(events, ["a"]);
         assert_eq!(error, Some(SseError::InvalidUtf8));
     }
 
     #[test]
-    fn an_endless_line_and_an_endless_event_are_errors() {
+    fn a_line_or_an_event_that_is_too_large_is_an_error() {
         let line = vec![b'x'; EVENT_BYTES_MAX + 1];
         assert_eq!(decode([line.as_slice()]).1, Some(SseError::TooLarge));
         let row = format!("data: {}\n", "x".repeat(1000));
@@ -205,7 +205,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_split_of_the_bytes_gives_the_same_events(
+        fn any_split_of_the_bytes_decodes_to_the_same_events(
             lines in prop::collection::vec(
                 prop_oneof![
                     Just("data: a".as_bytes().to_vec()),

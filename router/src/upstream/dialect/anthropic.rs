@@ -1,7 +1,8 @@
 //! The dialect of Anthropic Messages: `/v1/messages`, streamed or whole.
 //!
-//! Pure. What the API insists on is seen to here, since our callers cannot know it: system texts stand apart, roles
-//! alternate, no text is empty, and a thought goes back with its signature or not at all.
+//! Pure. This module enforces the rules of the API, because the router's callers cannot know them: system texts are
+//! separate from the messages, roles alternate, no text is empty, and a thought is sent back with its signature or not
+//! at all.
 
 mod decode;
 mod encode;
@@ -14,10 +15,11 @@ pub use self::{
 };
 use super::{DialectError, FinishReason, Rejection, Usage, count};
 
-/// Begins the signature of a thought that the server shows to nobody. No signature of its own has a colon in it.
+/// Prefix of the signature of a thought whose text the server does not reveal. The API's own signatures contain no
+/// colon.
 const REDACTED: &str = "redacted:";
 
-/// Counts of tokens, as far as they were told. Those of a stream come in pieces.
+/// Numbers of tokens, as far as the server has reported them. A stream reports them in parts.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 struct WireUsage {
     input_tokens: Option<i64>,
@@ -27,7 +29,7 @@ struct WireUsage {
 }
 
 impl WireUsage {
-    /// What is told later counts.
+    /// Replaces the numbers that `later` reports.
     const fn update(&mut self, later: Self) {
         const fn newer(now: &mut Option<i64>, later: Option<i64>) {
             if later.is_some() {
@@ -41,7 +43,8 @@ impl WireUsage {
     }
 }
 
-/// The API counts what was cached, and what it caches now, apart from the input; callers know it as a part of that.
+/// The API counts the cached input and the input that it caches now separately from the other input. Callers expect the
+/// input to include both.
 impl From<WireUsage> for Usage {
     fn from(wire: WireUsage) -> Self {
         let cached = count(wire.cache_read_input_tokens);
@@ -66,7 +69,7 @@ fn finish(reason: &str) -> FinishReason {
     }
 }
 
-/// The error that stands in the place of an answer, or ends one.
+/// Builds the error from an error object that replaces an answer or ends one.
 fn reported(data: &str, error: Option<&serde_json::Value>) -> DialectError {
     let kind = error.and_then(|error| error.get("type")?.as_str());
     let status = kind.and_then(|kind| match kind {

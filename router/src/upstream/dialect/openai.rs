@@ -1,6 +1,7 @@
 //! The dialect of OpenAI-compatible servers: `/v1/chat/completions` and `/v1/completions`, streamed or whole.
 //!
-//! Pure. Our JSON is built by a serializer from known fields only; theirs is read leniently, since every server adds to it.
+//! Pure. The encoder serializes a fixed set of known fields; the decoder is lenient, because every server adds fields
+//! of its own.
 
 mod decode;
 mod encode;
@@ -46,7 +47,8 @@ impl From<WireUsage> for Usage {
     }
 }
 
-/// What a finish reason means. `calls_tools`: the answer holds calls, which some servers end with `stop` all the same.
+/// Converts a finish reason. `calls_tools`: whether the answer contains tool calls, which some servers end with `stop`
+/// nevertheless.
 fn finish(reason: &str, calls_tools: bool) -> Result<FinishReason, DialectError> {
     match reason {
         "stop" if calls_tools => Ok(FinishReason::ToolCalls),
@@ -54,7 +56,7 @@ fn finish(reason: &str, calls_tools: bool) -> Result<FinishReason, DialectError>
         "length" => Ok(FinishReason::Length),
         "tool_calls" | "function_call" => Ok(FinishReason::ToolCalls),
         "content_filter" => Ok(FinishReason::ContentFilter),
-        // The server gave up: what came before is no whole answer.
+        // The server aborted the answer, so the text so far is not a complete answer.
         "error" | "abort" => Err(DialectError::Reported {
             status: None,
             rejection: Rejection::read(b""),
@@ -63,7 +65,7 @@ fn finish(reason: &str, calls_tools: bool) -> Result<FinishReason, DialectError>
     }
 }
 
-/// The error that stands in the place of an answer, if there is one.
+/// Fails if an error object replaces the answer.
 fn reported(
     data: &str,
     object: Option<&str>,
@@ -79,8 +81,8 @@ fn reported(
     })
 }
 
-/// The HTTP status that would have said the same: by the error's code, which is a number, a number as text, or a word; else
-/// by its type, which is always a word.
+/// Returns the HTTP status that corresponds to the error: by its code, which is a number, a number as text, or a word;
+/// otherwise by its type, which is always a word.
 fn status(error: Option<&serde_json::Value>, code: Option<&serde_json::Value>) -> Option<u16> {
     let member = |name| error.and_then(|error| error.get(name));
     let codes = [member("code").or(code), member("type")];
@@ -93,7 +95,8 @@ fn status(error: Option<&serde_json::Value>, code: Option<&serde_json::Value>) -
     })
 }
 
-/// Of the words that servers have instead of a status only those that say whose fault it is.
+/// Returns the HTTP status for a word that servers use instead of a status. Only words that show who is at fault are
+/// mapped.
 fn word(code: &str) -> Option<u16> {
     match code {
         "invalid_request_error" | "context_length_exceeded" | "exceed_context_size_error" | "content_filter" => {

@@ -1,4 +1,4 @@
-//! A call in the words of its server's dialect: where it goes, what it holds, and how it proves who sends it.
+//! A request in the dialect of its server: its URL, its body, and its authentication header.
 
 use std::{borrow::Cow, fmt};
 
@@ -10,32 +10,32 @@ use switchboard::{endpoint::EndpointUri, resource::model::Platform, secret::ApiT
 const API_KEY: HeaderName = HeaderName::from_static("api-key");
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
-/// The version of the Messages API that is spoken here.
+/// The version of the Messages API that the router uses.
 const ANTHROPIC_VERSION_SPOKEN: HeaderValue = HeaderValue::from_static("2023-06-01");
 
-/// A call, ready to be posted.
+/// A request to a model server, ready to be sent.
 pub struct Post {
     platform: Platform,
-    /// The path, beginning with `/v1`, of servers whose path does not name the model.
+    /// The path, which begins with `/v1`, on platforms whose path does not contain the model's name.
     path: &'static str,
-    /// The JSON object of all that does not depend on how the answer shall come, without its last brace.
+    /// The JSON object with all members that do not depend on the [`ReplyShape`], without its closing brace.
     beginning: Vec<u8>,
 }
 
-/// How an answer shall come.
+/// How the server shall return its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplyShape {
-    /// As the model writes.
+    /// As a stream, while the model generates it.
     Stream {
-        /// Whether to ask for what it costs, which old servers refuse to be asked.
+        /// Whether to ask the server to report usage. Old servers reject requests that ask.
         asks_usage: bool,
     },
-    /// Whole.
+    /// As a whole.
     Whole,
 }
 
 impl Post {
-    /// `object` is a JSON object with one member at least.
+    /// Creates a request. `object` is a JSON object with at least one member.
     pub(super) fn new(platform: &Platform, path: &'static str, mut object: Vec<u8>) -> Self {
         object.pop();
         Self {
@@ -45,19 +45,19 @@ impl Post {
         }
     }
 
-    /// The platform whose dialect it is in.
+    /// Returns the platform whose dialect the request is in.
     #[must_use]
     pub const fn platform(&self) -> &Platform {
         &self.platform
     }
 
-    /// How large it is, as far as the call decides.
+    /// Returns the size of the body without the model's name and the [`ReplyShape`], in bytes.
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.beginning.len()
     }
 
-    /// Whether the server tells what a stream costs only if it is asked.
+    /// Returns whether servers of this platform report the usage of a stream only on request.
     #[must_use]
     pub const fn may_ask_usage(&self) -> bool {
         match self.platform {
@@ -66,10 +66,10 @@ impl Post {
         }
     }
 
-    /// The JSON. `identifier` is the server's name of the model.
+    /// Returns the body as JSON. `identifier` is the server's own name for the model.
     #[must_use]
     pub fn body(&self, identifier: &str, reply: ReplyShape) -> Bytes {
-        // Last, so that nothing before them can stand in for them.
+        // These members come last, so that no earlier member of the same name can override them.
         let end = match reply {
             ReplyShape::Stream { asks_usage } if asks_usage && self.may_ask_usage() => {
                 json!({"model": identifier, "stream": true, "stream_options": {"include_usage": true}})
@@ -85,11 +85,11 @@ impl Post {
         body.into()
     }
 
-    /// Where it is posted.
+    /// Returns the URL of the request.
     ///
     /// # Errors
     ///
-    /// What is wrong with a URL that names the model, as no server's name of one does.
+    /// Fails if the URL contains the model's name and that name is too long for a URL. No server has such a model.
     pub fn uri(&self, endpoint: &EndpointUri, identifier: &str) -> Result<Uri, http::Error> {
         match &self.platform {
             Platform::OpenAiCompatible | Platform::Anthropic => Ok(endpoint.call(self.path)),
@@ -101,7 +101,7 @@ impl Post {
         }
     }
 
-    /// Adds what the dialect wants in the request's header. `token` is given only where it may be sent.
+    /// Adds the headers that the dialect requires. Pass `token` only if it may be sent to this server.
     pub fn authorize(&self, headers: &mut HeaderMap, token: Option<&ApiToken>) {
         let (name, value) = match (&self.platform, token.map(ApiToken::expose)) {
             (Platform::OpenAiCompatible, token) => {
@@ -131,7 +131,7 @@ impl fmt::Debug for Post {
     }
 }
 
-/// A text as one segment of a path, or one value of a query.
+/// Percent-encodes a text for one path segment or one query value.
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn each_dialect_is_posted_where_its_servers_listen() {
+    fn each_platform_has_its_own_url() {
         let openai = post(Platform::OpenAiCompatible, "/v1/chat/completions");
         let anthropic = post(Platform::Anthropic, "/v1/messages");
         let deployment = "/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21";
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deployments_name_leads_nowhere_else() {
+    fn a_deployment_name_is_escaped_in_the_path() {
         let endpoint = EndpointUri::parse("https://h").unwrap();
         let uri = azure().uri(&endpoint, "../a?b#ü").unwrap();
         assert_eq!(uri.path(), "/openai/deployments/..%2Fa%3Fb%23%C3%BC/chat/completions");
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn each_dialect_proves_itself_in_its_own_header() {
+    fn each_platform_has_its_own_authentication_header() {
         let token = ApiToken::parse("t0ken".to_owned()).unwrap();
         for (post, expected) in [
             (
@@ -216,7 +216,7 @@ mod tests {
                 .collect();
             lines.sort_unstable();
             assert_eq!(lines, expected);
-            assert!(!format!("{headers:?}").contains("t0ken"), "it is never printed");
+            assert!(!format!("{headers:?}").contains("t0ken"), "the token is never printed");
             headers.clear();
             post.authorize(&mut headers, None);
             let secrets = ["authorization", "api-key", "x-api-key"];

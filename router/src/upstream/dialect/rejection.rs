@@ -1,27 +1,27 @@
-//! What the text of a refusal is about. Servers have no common code for it, so this goes by their words.
+//! Finds out what a server's rejection is about. Servers share no error code for it, so this searches the text.
 
-/// What a server's refusal is about, as far as its text tells.
+/// What a server's rejection of a request is about, as far as its text shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rejection {
-    /// Input and answer together do not fit the model's context.
+    /// Whether input and answer together exceed the model's context length.
     pub is_too_long: bool,
-    /// The part of the request that is blamed.
+    /// The part of the request that the server blames.
     pub blamed: Blamed,
-    /// It names our asking for usage, which old servers do not know.
+    /// Whether the text mentions the option that asks for usage, which old servers do not know.
     pub names_usage: bool,
 }
 
-/// The part of a request that a server blames.
+/// The part of a request that a server blames for its rejection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blamed {
-    /// The messages or the text.
+    /// The messages or the text to complete.
     Input,
-    /// The limit of tokens of the answer.
+    /// The limit on the answer's tokens.
     MaxOutputTokens,
 }
 
 impl Rejection {
-    /// Reads a refusal, whatever dialect it is in.
+    /// Reads the body of a rejection, in any dialect.
     #[must_use]
     pub fn read(body: &[u8]) -> Self {
         const TOO_LONG: [&str; 12] = [
@@ -35,7 +35,7 @@ impl Rejection {
             "maximum model length",
             "max_model_len",
             "prompt is too long",
-            // Text Generation Inference knows no context, only the sum of both.
+            // Text Generation Inference does not report a context length, only the sum of input and answer.
             "`inputs` must have less than",
             "`inputs` tokens + `max_new_tokens`",
         ];
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_is_read_for_what_it_blames() {
+    fn the_text_of_a_rejection_shows_what_the_server_blames() {
         for (body, is_too_long, blamed) in [
             (r#"{"error":{"code":"context_length_exceeded"}}"#, true, Blamed::Input),
             (

@@ -1,5 +1,5 @@
-//! What all dialects promise of streams, with streams as servers in the field send them, written after their documentation.
-//! The first line of each file in `recorded/` says where its shape is documented.
+//! Tests that every dialect must pass, with streams in the form that real servers send, written after their
+//! documentation. The first line of each file in `recorded/` links to the documentation of the form.
 
 use switchboard::resource::model::ApiVersion;
 
@@ -10,7 +10,7 @@ struct Recorded {
     name: &'static str,
     platform: Platform,
     bytes: &'static str,
-    /// Text, reasoning, and signatures with commas between them.
+    /// Expected text and reasoning, and the expected signatures separated by commas.
     said: [&'static str; 3],
     calls: &'static [(&'static str, &'static str, &'static str)],
     finish: FinishReason,
@@ -101,7 +101,7 @@ fn all() -> [Recorded; 9] {
     ]
 }
 
-/// The events of a stream of bytes in pieces.
+/// Decodes a stream of bytes that arrives in pieces and returns its events.
 fn events<'a>(platform: &Platform, pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Event> {
     let (mut lines, mut dialect) = (sse::Decoder::default(), Decoder::of(platform));
     let mut events = Vec::new();
@@ -119,7 +119,7 @@ fn is_end(event: &Event) -> bool {
 }
 
 #[test]
-fn recorded_streams_say_what_they_say() {
+fn recorded_streams_decode_to_their_content() {
     for recorded in all() {
         let name = recorded.name;
         let shape = recorded.bytes.lines().next().unwrap();
@@ -128,7 +128,7 @@ fn recorded_streams_say_what_they_say() {
         let mut calls: Vec<[String; 3]> = Vec::new();
         let (mut finish, mut usage, mut is_done) = (None, None, false);
         for event in events(&recorded.platform, [recorded.bytes.as_bytes()]) {
-            assert!(!is_done, "{name}: nothing follows the end");
+            assert!(!is_done, "{name}: no event follows the end");
             match event {
                 Event::Delta(AnswerDelta::Text(text)) => said[0].push_str(text.expose()),
                 Event::Delta(AnswerDelta::Reasoning(text)) => said[1].push_str(text.expose()),
@@ -147,7 +147,7 @@ fn recorded_streams_say_what_they_say() {
                 Event::Usage(told) => usage = Some(told),
                 Event::Finish(reason) => finish = Some(reason),
                 Event::Done => is_done = true,
-                Event::Alive => unreachable!("decoders do not say it"),
+                Event::Alive => unreachable!("decoders do not produce this event"),
             }
         }
         assert_eq!(said, recorded.said, "{name}");
@@ -164,7 +164,7 @@ fn recorded_streams_say_what_they_say() {
 }
 
 #[test]
-fn recorded_streams_are_the_same_at_every_split() {
+fn recorded_streams_decode_to_the_same_events_at_every_split() {
     for recorded in all() {
         let bytes = recorded.bytes.as_bytes();
         let expected = events(&recorded.platform, [bytes]);
@@ -183,7 +183,7 @@ fn recorded_streams_are_the_same_at_every_split() {
 }
 
 #[test]
-fn a_stream_that_is_cut_anywhere_never_looks_whole() {
+fn a_truncated_stream_never_looks_complete() {
     for recorded in all() {
         let bytes = recorded.bytes.as_bytes();
         let expected = events(&recorded.platform, [bytes]);

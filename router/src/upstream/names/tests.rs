@@ -1,4 +1,4 @@
-//! A resolver that answers when and as the test says.
+//! Tests with a scripted resolver, whose answers and their timing the test controls.
 
 use std::collections::VecDeque;
 
@@ -11,7 +11,7 @@ use super::*;
 
 type Answer = Option<Vec<IpAddr>>;
 
-/// What the resolver will say, in turn. It hangs when nothing is lined up.
+/// A resolver with queued answers, which it gives in order. A look-up without a queued answer never ends.
 #[derive(Clone, Default)]
 struct Resolver {
     answers: Arc<Mutex<VecDeque<oneshot::Receiver<Answer>>>>,
@@ -34,13 +34,13 @@ impl Resolver {
         }))
     }
 
-    /// Lines up an answer; `None` is a failure.
+    /// Queues an answer; `None` is a failure.
     fn then(&self, answer: Option<&[&str]>) {
         let addresses = answer.map(|texts| texts.iter().map(|text| text.parse().unwrap()).collect());
         self.pending().send(addresses).unwrap();
     }
 
-    /// Lines up an answer that is given later.
+    /// Queues an answer whose content is sent later.
     fn pending(&self) -> oneshot::Sender<Answer> {
         let (answer, waiting) = oneshot::channel();
         self.answers.lock().push_back(waiting);
@@ -61,22 +61,22 @@ fn uri(text: &str) -> EndpointUri {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_kept_answer_stands_in_for_a_resolver_that_fails_and_a_new_one_takes_its_place() {
+async fn the_kept_answer_is_used_while_the_resolver_fails_and_is_replaced_by_a_new_one() {
     let resolver = Resolver::default();
     let names = resolver.names();
     resolver.then(Some(&["10.0.0.1"]));
     assert_eq!(texts(names.resolve("gpu").await), ["10.0.0.1"]);
     resolver.then(None);
-    assert_eq!(texts(names.resolve("gpu").await), ["10.0.0.1"], "kept");
+    assert_eq!(texts(names.resolve("gpu").await), ["10.0.0.1"], "the kept answer");
     resolver.then(Some(&["10.0.0.2"]));
-    assert_eq!(texts(names.resolve("gpu").await), ["10.0.0.2"], "looked up anew");
+    assert_eq!(texts(names.resolve("gpu").await), ["10.0.0.2"], "the new answer");
     advance(KEPT).await;
     resolver.then(None);
     names.resolve("gpu").await.unwrap_err();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_that_does_not_exist_is_asked_for_again_at_once() {
+async fn a_failed_look_up_is_repeated_at_the_next_request() {
     let resolver = Resolver::default();
     let names = resolver.names();
     resolver.then(None);
@@ -87,12 +87,12 @@ async fn a_name_that_does_not_exist_is_asked_for_again_at_once() {
     assert_eq!(
         texts(names.resolve("gpu").await),
         ["10.0.0.1"],
-        "no address is no answer"
+        "an answer without addresses counts as a failure"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_resolver_is_asked_once_and_holds_up_nobody_who_knows_an_answer() {
+async fn a_slow_resolver_gets_one_query_and_delays_no_call_that_has_a_kept_answer() {
     let resolver = Resolver::default();
     let names = resolver.names();
     resolver.then(Some(&["10.0.0.1"]));
@@ -105,7 +105,11 @@ async fn a_slow_resolver_is_asked_once_and_holds_up_nobody_who_knows_an_answer()
     for _ in 0..100 {
         assert_eq!(texts(names.resolve("gpu").await), ["10.0.0.1"]);
     }
-    assert_eq!(begun.elapsed(), SLOW, "that it is slow is known by now");
+    assert_eq!(
+        begun.elapsed(),
+        SLOW,
+        "later calls do not wait, because the look-up is already known to be slow"
+    );
     assert_eq!(resolver.asked(), 2);
     late.send(Some(vec!["10.0.0.2".parse().unwrap()])).unwrap();
     sleep(Duration::from_millis(1)).await;
@@ -118,7 +122,7 @@ async fn a_slow_resolver_is_asked_once_and_holds_up_nobody_who_knows_an_answer()
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_gives_up_takes_nothing_from_those_who_wait_for_the_same_name() {
+async fn a_cancelled_call_does_not_stop_a_look_up_that_others_wait_for() {
     let resolver = Resolver::default();
     let names = resolver.names();
     let answer = resolver.pending();
@@ -135,7 +139,7 @@ async fn whoever_gives_up_takes_nothing_from_those_who_wait_for_the_same_name() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_with_several_addresses_is_several_servers() {
+async fn a_name_with_several_addresses_counts_as_several_servers() {
     let resolver = Resolver::default();
     let names = resolver.names();
     let server = uri("http://gpu:8000/v1");
@@ -149,7 +153,7 @@ async fn a_name_with_several_addresses_is_several_servers() {
     let version = names.version();
     resolver.then(Some(&["10.0.0.2", "10.0.0.1"]));
     names.resolve("gpu").await.unwrap();
-    assert_eq!(names.version(), version, "they are the same");
+    assert_eq!(names.version(), version, "the servers are the same");
     advance(KEPT).await;
     resolver.then(None);
     names.resolve("gpu").await.unwrap_err();
@@ -159,7 +163,7 @@ async fn a_name_with_several_addresses_is_several_servers() {
 }
 
 #[test]
-fn the_two_families_of_one_server_are_not_two_servers() {
+fn ipv4_and_ipv6_addresses_of_one_server_do_not_count_twice() {
     let servers = |texts: &[&str]| {
         let addresses: Vec<IpAddr> = texts.iter().map(|text| text.parse().unwrap()).collect();
         servers(&addresses).len()

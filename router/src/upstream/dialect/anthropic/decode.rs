@@ -1,4 +1,4 @@
-//! Answers, streamed or whole.
+//! Decodes answers, streamed or whole.
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -11,38 +11,38 @@ use super::{
 };
 use crate::prompt::{Signature, Text, Thought, ToolCall};
 
-/// More calls than any answer has: what is beyond is no answer.
+/// Maximum number of tool calls in an answer. No real answer has more, so a larger number counts as malformed.
 const CALLS_MAX: i32 = 1024;
-/// More blocks at a time than any answer has.
+/// Maximum number of blocks that are open at the same time. No real answer has more.
 const OPEN_MAX: usize = 1024;
 
-/// Reads the data of one stream, event by event.
+/// Decodes the data of one stream, event by event.
 #[derive(Debug, Default)]
 pub struct Decoder {
     usage: WireUsage,
-    /// The blocks that more is to come of, by the server's number.
+    /// The open blocks that need state, by the server's index.
     open: HashMap<i64, Open>,
-    /// How many calls there were.
+    /// Number of tool calls so far.
     calls: i32,
 }
 
-/// A block that is being told, where it takes more than to pass on what comes.
+/// An open block whose pieces cannot simply be passed on.
 #[derive(Debug)]
 enum Open {
-    /// A thought. Its signature is passed on whole.
+    /// A thought. Its signature is collected and passed on in one piece.
     Thought { signature: Text },
-    /// A call, by our number.
+    /// A tool call, by the index that the router assigns.
     Call { index: i32, has_arguments: bool },
 }
 
 impl Decoder {
-    /// The events of one `data` of the stream, in order; none for data that says nothing.
+    /// Decodes one `data` of the stream into events, in order. Data without content gives no events.
     ///
     /// # Errors
     ///
-    /// [`DialectError`], which repeats nothing of the data.
+    /// [`DialectError`], which contains no text of the data.
     pub fn decode(&mut self, data: &str) -> Result<Vec<Event>, DialectError> {
-        // Not the API's own, but of gateways in front of it.
+        // The API does not send this, but gateways in front of it do.
         if data.trim_ascii() == "[DONE]" {
             return Ok(vec![Event::Done]);
         }
@@ -68,7 +68,7 @@ impl Decoder {
             }
             "content_block_stop" => self.end(index, &mut events),
             "message_delta" => {
-                // Only now the answer's own cost is told; before there is but a first count of it.
+                // The final number of output tokens comes only now; `message_start` contains a first count.
                 if let Some(usage) = wire.usage {
                     self.usage.update(usage);
                     events.push(Event::Usage(self.usage.into()));
@@ -77,7 +77,7 @@ impl Decoder {
                 events.extend(reason.map(|reason| Event::Finish(finish(&reason))));
             }
             "message_stop" => events.push(Event::Done),
-            // Pings, and what is yet to be invented.
+            // Pings, and event types that this version does not know.
             _ => {}
         }
         Ok(events)
@@ -100,7 +100,7 @@ impl Decoder {
                     return Err(DialectError::Malformed);
                 }
                 let arguments = block.input.map_or("", RawValue::get);
-                // The usual stand-in for the pieces that follow.
+                // An empty object is the usual placeholder for the pieces that follow.
                 let arguments = if is_empty_object(arguments) { "" } else { arguments };
                 let call = Open::Call {
                     index: self.calls,
@@ -115,7 +115,7 @@ impl Decoder {
                 })));
                 self.calls += 1;
             }
-            // What the API's own tools do: nothing that our callers asked for.
+            // Blocks of the API's own tools, which the caller did not ask for.
             _ => {}
         }
         Ok(())
@@ -142,7 +142,7 @@ impl Decoder {
             Some(Open::Thought { signature }) => {
                 events.extend(Signature::of(signature.into_string().into_bytes()).map(signed));
             }
-            // Callers read arguments as JSON.
+            // Callers parse arguments as JSON, so a call without arguments gets an empty object.
             Some(Open::Call {
                 index,
                 has_arguments: false,
@@ -168,7 +168,7 @@ fn signed(signature: Signature) -> Event {
     Event::Delta(AnswerDelta::Signature(signature))
 }
 
-/// A thought that nobody may see is all signature.
+/// Returns the signature that carries a redacted thought, whose text is not revealed.
 fn redacted(data: Option<String>) -> Option<Signature> {
     let data = data.filter(|data| !data.is_empty())?;
     Signature::of(format!("{REDACTED}{data}").into_bytes())
@@ -188,11 +188,11 @@ fn is_empty_object(json: &str) -> bool {
     inside.is_some_and(|inside| inside.trim_ascii().is_empty())
 }
 
-/// Reads a whole answer.
+/// Decodes a complete answer.
 ///
 /// # Errors
 ///
-/// [`DialectError`], which repeats nothing of the body.
+/// [`DialectError`], which contains no text of the body.
 pub fn whole(body: &str) -> Result<Whole, DialectError> {
     let answer: WireAnswer<'_> = serde_json::from_str(body).map_err(|_malformed| DialectError::Malformed)?;
     if answer.error.is_some() || answer.r#type.as_deref() == Some("error") {
@@ -260,7 +260,7 @@ struct WireAnswer<'a> {
     error: Option<serde_json::Value>,
 }
 
-/// A block of any kind. Each kind has only some of the members.
+/// A content block of any kind. Each kind has only some of the fields.
 #[derive(Deserialize)]
 struct Block<'a> {
     #[serde(borrow)]
@@ -275,7 +275,7 @@ struct Block<'a> {
     input: Option<&'a RawValue>,
 }
 
-/// A piece of a block, or of the message itself.
+/// A piece of a content block, or of the message itself.
 #[derive(Deserialize)]
 struct Piece<'a> {
     #[serde(borrow)]

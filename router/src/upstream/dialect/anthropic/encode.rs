@@ -1,4 +1,4 @@
-//! A prompt as the JSON that is posted.
+//! Encodes a prompt as the JSON body of a request.
 
 use std::borrow::Cow;
 
@@ -18,7 +18,7 @@ use crate::{
 };
 
 const PATH: &str = "/v1/messages";
-/// The most tokens of an answer where neither caller nor model nor family says; the API wants to be told.
+/// Limit on the answer's tokens if neither the caller nor the model nor the family sets one. The API requires a limit.
 const MAX_TOKENS: i32 = 4096;
 
 #[derive(Serialize)]
@@ -104,11 +104,11 @@ struct WireChoice<'a> {
     disable_parallel_tool_use: Option<bool>,
 }
 
-/// Writes the call of a prompt: its path, and all of its JSON but the model's name and how the answer shall come.
+/// Encodes a prompt: returns the path, and all JSON members except the model's name and the reply shape.
 ///
 /// # Errors
 ///
-/// [`EncodeError::NotSupported`] for a response format, which the API does not know, and for text to complete.
+/// [`EncodeError::NotSupported`] for a response format and for a text to complete, which the API does not support.
 pub fn encode(prompt: &Prompt<'_>) -> Result<(&'static str, Vec<u8>), EncodeError> {
     let platform = "Anthropic";
     let Form::Chat(chat) = &prompt.form else {
@@ -118,7 +118,8 @@ pub fn encode(prompt: &Prompt<'_>) -> Result<(&'static str, Vec<u8>), EncodeErro
         return Err(InputNotSupported::ResponseFormatOnPlatform { platform }.into());
     }
     let (system, messages) = conversation(chat)?;
-    // Only what the caller asks for itself: the newest models refuse every temperature, a family's default too.
+    // Only the caller's own sampling options are sent: the newest models reject any temperature, so a family's default
+    // must not be sent either.
     let Options {
         temperature,
         top_p,
@@ -127,7 +128,7 @@ pub fn encode(prompt: &Prompt<'_>) -> Result<(&'static str, Vec<u8>), EncodeErro
         ..
     } = *prompt.asked;
     let is_forced = matches!(prompt.tools.choice, ToolChoice::Required | ToolChoice::Only(_));
-    // The API does not let a model think that has to call a tool, nor sample otherwise while it thinks.
+    // The API does not allow thinking together with a forced tool call, nor sampling options together with thinking.
     let effort = reasoning_effort.and_then(effort).filter(|_| !is_forced);
     let is_thinking = effort.is_some();
     let json = serde_json::to_vec(&Body {
@@ -136,9 +137,9 @@ pub fn encode(prompt: &Prompt<'_>) -> Result<(&'static str, Vec<u8>), EncodeErro
         tools: prompt.tools.list.iter().map(tool).collect::<Result<_, _>>()?,
         tool_choice: choice(prompt.tools),
         max_tokens: prompt.options.max_output_tokens.unwrap_or(MAX_TOKENS),
-        // Others go up to 2.
+        // Other APIs allow up to 2.
         temperature: temperature.filter(|_| !is_thinking).map(|value| value.min(1.0)),
-        // Newer models refuse both, and advise to use the temperature.
+        // Newer models reject both together and recommend to use the temperature.
         top_p: top_p.filter(|_| !is_thinking && temperature.is_none()),
         top_k: top_k.filter(|_| !is_thinking),
         stop_sequences: prompt.options.stop.iter().filter_map(words).collect(),
@@ -148,7 +149,7 @@ pub fn encode(prompt: &Prompt<'_>) -> Result<(&'static str, Vec<u8>), EncodeErro
     Ok((PATH, json))
 }
 
-/// All system texts, and the rest as messages whose roles alternate.
+/// Returns all system texts as one, and the other messages merged so that roles alternate.
 fn conversation(chat: &[Message]) -> Result<(String, Vec<WireMessage<'_>>), serde_json::Error> {
     let mut system = String::new();
     let mut messages: Vec<WireMessage<'_>> = Vec::new();
@@ -183,7 +184,7 @@ fn conversation(chat: &[Message]) -> Result<(String, Vec<WireMessage<'_>>), serd
     Ok((system, messages))
 }
 
-/// The API refuses texts of nothing but white space.
+/// Returns the text unless it is blank: the API rejects texts that consist of white space only.
 fn words(text: &Text) -> Option<&str> {
     Some(text.expose()).filter(|text| !text.trim_ascii().is_empty())
 }
@@ -205,7 +206,8 @@ fn blocks(turn: &Turn) -> Result<Vec<Block<'_>>, serde_json::Error> {
     Ok(blocks)
 }
 
-/// `None`: the thought of another server's model, which this one would refuse.
+/// Returns the block for a thought. `None`: the thought comes from another server's model, and this API would reject
+/// it.
 fn thought(thought: &Thought) -> Option<Block<'_>> {
     let signature = str::from_utf8(thought.signature.as_ref()?.expose()).ok()?;
     Some(match signature.strip_prefix(REDACTED) {
@@ -217,7 +219,8 @@ fn thought(thought: &Thought) -> Option<Block<'_>> {
     })
 }
 
-/// The API takes nothing but objects. What a model wrote instead is shown to it again as it was.
+/// Returns tool arguments as a JSON object, the only form that the API accepts. Arguments that the model wrote in
+/// another form are wrapped in an object, so that the model sees its own text again.
 fn input(arguments: &str) -> Result<Cow<'_, RawValue>, serde_json::Error> {
     if arguments.trim_ascii().is_empty() {
         return to_raw_value(&json!({})).map(Cow::Owned);
@@ -239,7 +242,7 @@ fn tool(tool: &Tool) -> Result<WireTool<'_>, serde_json::Error> {
     })
 }
 
-/// `None`: what the API does by itself.
+/// Returns the tool choice. `None`: the default of the API.
 fn choice(tools: &Tools) -> Option<WireChoice<'_>> {
     if tools.list.is_empty() {
         return None;
@@ -267,7 +270,7 @@ fn choice(tools: &Tools) -> Option<WireChoice<'_>> {
     })
 }
 
-/// `None`: models that are not asked to think do not.
+/// Returns the effort. `None`: no effort is sent, because models do not think unless they are asked to.
 const fn effort(effort: ReasoningEffort) -> Option<&'static str> {
     match effort {
         ReasoningEffort::None => None,

@@ -1,4 +1,4 @@
-//! What the dialect promises beyond what `dialect/tests.rs` shows of whole streams.
+//! Tests of the Anthropic dialect beyond the whole streams in `dialect/tests.rs`.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -42,7 +42,7 @@ fn result(is_error: bool) -> Message {
     })
 }
 
-/// Something to encode.
+/// A request to encode: `options` are those of the caller, `filled` are the ones with defaults.
 #[derive(Default)]
 struct Asked {
     chat: Vec<Message>,
@@ -80,7 +80,7 @@ impl Asked {
     fn refused(&self) -> InputNotSupported {
         match encode(&self.prompt()) {
             Err(EncodeError::NotSupported(error)) => error,
-            other => panic!("it is refused: {other:?}"),
+            other => panic!("expected an unsupported input: {other:?}"),
         }
     }
 }
@@ -106,7 +106,7 @@ fn adding() -> Tools {
 }
 
 #[test]
-fn a_chat_is_posted_with_what_the_api_insists_on_and_nothing_unasked() {
+fn a_chat_is_encoded_with_the_fields_that_the_api_requires_and_no_others() {
     assert_eq!(
         Asked::chat(vec![user("hi")]).encoded(),
         json!({
@@ -119,7 +119,7 @@ fn a_chat_is_posted_with_what_the_api_insists_on_and_nothing_unasked() {
 }
 
 #[test]
-fn a_conversation_is_posted_with_its_system_texts_apart_and_alternating_roles() {
+fn a_conversation_is_encoded_with_separate_system_texts_and_alternating_roles() {
     let chat = vec![
         Message::System(text("be brief")),
         user("1 + 2?"),
@@ -182,14 +182,11 @@ fn a_conversation_is_posted_with_its_system_texts_apart_and_alternating_roles() 
     );
     let (_, bytes) = encode(&asked.prompt()).unwrap();
     let bytes = String::from_utf8(bytes).unwrap();
-    assert!(
-        bytes.contains(r#"{"b":1,"a":2}"#),
-        "arguments are passed on as they are"
-    );
+    assert!(bytes.contains(r#"{"b":1,"a":2}"#), "arguments are passed on unchanged");
 }
 
 #[test]
-fn tools_are_posted_in_the_apis_words() {
+fn tools_are_encoded_in_the_form_of_the_api() {
     let mut asked = Asked {
         tools: adding(),
         ..Asked::chat(vec![user("hi")])
@@ -230,7 +227,7 @@ fn tools_are_posted_in_the_apis_words() {
 }
 
 #[test]
-fn options_are_posted_as_far_as_the_api_knows_them() {
+fn only_options_that_the_api_supports_are_encoded() {
     let all = Options {
         max_output_tokens: Some(9),
         temperature: Some(1.5),
@@ -265,12 +262,12 @@ fn options_are_posted_as_far_as_the_api_knows_them() {
     assert_eq!(
         asked.encoded(),
         json!({"messages": [], "max_tokens": 9, "stop_sequences": ["END"], "model": "m", "stream": false}),
-        "a family's own temperature is left out"
+        "a family's default temperature is left out"
     );
 }
 
 #[test]
-fn thinking_leaves_out_what_it_excludes_and_yields_to_a_forced_tool() {
+fn thinking_excludes_sampling_options_and_is_left_out_for_a_forced_tool() {
     let mut asked = Asked {
         options: Options {
             temperature: Some(0.5),
@@ -303,7 +300,7 @@ fn thinking_leaves_out_what_it_excludes_and_yields_to_a_forced_tool() {
 }
 
 #[test]
-fn what_the_api_does_not_know_is_refused() {
+fn a_response_format_and_a_completion_are_refused() {
     let mut asked = Asked {
         format: Some(ResponseFormat::JsonObject),
         ..Asked::chat(vec![user("hi")])
@@ -331,7 +328,7 @@ fn what_the_api_does_not_know_is_refused() {
 }
 
 #[test]
-fn an_error_is_told_by_its_type() {
+fn an_error_type_maps_to_its_http_status() {
     for (kind, expected) in [
         ("invalid_request_error", Some(400)),
         ("authentication_error", Some(401)),
@@ -369,7 +366,7 @@ fn an_error_is_told_by_its_type() {
 }
 
 #[test]
-fn what_is_no_event_is_malformed_and_what_is_unknown_says_nothing() {
+fn malformed_events_are_refused_and_unknown_events_are_ignored() {
     for data in [
         "",
         "null",
@@ -396,7 +393,7 @@ fn what_is_no_event_is_malformed_and_what_is_unknown_says_nothing() {
 }
 
 #[test]
-fn nothing_of_an_answer_that_is_being_read_is_printed() {
+fn debug_output_of_the_decoder_contains_no_answer_text() {
     let mut decoder = Decoder::default();
     let begin = r#"{"type":"content_block_start","content_block":{"type":"thinking","thinking":"","signature":"can"}}"#;
     let more = r#"{"type":"content_block_delta","delta":{"type":"signature_delta","signature":"ary"}}"#;
@@ -414,7 +411,7 @@ fn nothing_of_an_answer_that_is_being_read_is_printed() {
 }
 
 #[test]
-fn every_stop_reason_is_known() {
+fn every_stop_reason_maps_to_a_finish_reason() {
     for (reason, expected) in [
         ("end_turn", FinishReason::Stop),
         ("stop_sequence", FinishReason::Stop),
@@ -428,13 +425,13 @@ fn every_stop_reason_is_known() {
         assert_eq!(
             Decoder::default().decode(&data),
             Ok(vec![Event::Finish(expected)]),
-            "missing usage is absent, never zero"
+            "missing usage is reported as absent, not as zero"
         );
     }
 }
 
 #[test]
-fn a_whole_answer_is_read_as_it_is() {
+fn a_whole_answer_is_decoded() {
     let body = r#"{"id":"msg_1","type":"message","role":"assistant","model":"m","content":[
         {"type":"thinking","thinking":"hm","signature":"sig"},
         {"type":"thinking","thinking":"","signature":""},
@@ -469,7 +466,7 @@ fn a_whole_answer_is_read_as_it_is() {
 
 proptest! {
     #[test]
-    fn a_thought_comes_back_as_it_went_out(words in ".{0,8}", signed in "[A-Za-z0-9+/=]{1,8}") {
+    fn a_decoded_thought_is_encoded_unchanged(words in ".{0,8}", signed in "[A-Za-z0-9+/=]{1,8}") {
         let mut decoder = Decoder::default();
         let mut events = Vec::new();
         let block = json!({"type": "thinking", "thinking": words, "signature": signed});

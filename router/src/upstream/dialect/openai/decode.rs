@@ -1,4 +1,4 @@
-//! Answers, streamed or whole, as servers in the field spell them.
+//! Decodes answers, streamed or whole, in the variants that real servers send.
 
 use serde::Deserialize;
 
@@ -9,18 +9,18 @@ use super::{
 };
 use crate::prompt::{Text, Thought};
 
-/// Reads the data of one stream, event by event.
+/// Decodes the data of one stream, event by event.
 #[derive(Debug, Default)]
 pub struct Decoder {
     calls: ToolCalls,
 }
 
 impl Decoder {
-    /// The events of one `data` of the stream, in order; none for a chunk that says nothing.
+    /// Decodes one `data` of the stream into events, in order. A chunk without content gives no events.
     ///
     /// # Errors
     ///
-    /// [`DialectError`], which repeats nothing of the data.
+    /// [`DialectError`], which contains no text of the data.
     pub fn decode(&mut self, data: &str) -> Result<Vec<Event>, DialectError> {
         if data.trim_ascii() == "[DONE]" {
             return Ok(vec![Event::Done]);
@@ -55,11 +55,11 @@ impl Decoder {
     }
 }
 
-/// Reads a whole answer.
+/// Decodes a complete answer.
 ///
 /// # Errors
 ///
-/// [`DialectError`], which repeats nothing of the body.
+/// [`DialectError`], which contains no text of the body.
 pub fn whole(body: &str) -> Result<Whole, DialectError> {
     let answer = WireAnswer::read(body)?;
     let choice = answer.choices.unwrap_or_default().into_iter();
@@ -80,7 +80,7 @@ pub fn whole(body: &str) -> Result<Whole, DialectError> {
     })
 }
 
-/// A whole answer, or a chunk of one.
+/// A complete answer, or one chunk of a stream.
 #[derive(Deserialize)]
 struct WireAnswer {
     object: Option<String>,
@@ -122,12 +122,12 @@ struct WireDelta {
 }
 
 impl WireDelta {
-    /// What a model says instead of an answer is its answer to the caller.
+    /// Takes the content, or the refusal if there is no content: for the caller a model's refusal is its answer.
     fn take_content(&mut self) -> Option<Text> {
         told(self.content.take()).or_else(|| told(self.refusal.take()))
     }
 
-    /// Servers that are changing from one name to the other send the same text under both.
+    /// Takes the reasoning. Servers that are moving from one field name to the other send the same text under both.
     fn take_reasoning(&mut self) -> Option<Text> {
         told(self.reasoning_content.take()).or_else(|| told(self.reasoning.take()))
     }

@@ -1,4 +1,4 @@
-//! A prompt as the JSON that is posted.
+//! Encodes a prompt as the JSON body of a request.
 
 use std::borrow::Cow;
 
@@ -129,12 +129,12 @@ struct NamedSchema<'a> {
     strict: Option<bool>,
 }
 
-/// Writes the call of a prompt: its path, and all of its JSON but the model's name and how the answer shall come. `family`
-/// is the family's machine name, `platform` one of those that speak this dialect.
+/// Encodes a prompt: returns the path, and all JSON members except the model's name and the reply shape. `family` is
+/// the machine name of the model's family, `platform` one of those that use this dialect.
 ///
 /// # Errors
 ///
-/// What the serializer says; for these types it never does.
+/// The error of the serializer, which never fails for these types.
 pub fn encode(
     prompt: &Prompt<'_>,
     family: &str,
@@ -180,12 +180,12 @@ pub fn encode(
         max_completion_tokens,
         temperature,
         top_p,
-        // An addition of other servers, which Azure refuses.
+        // Not part of OpenAI's API but an extension of other servers. Azure rejects it.
         top_k: top_k.filter(|_| *platform == Platform::OpenAiCompatible),
         seed,
         presence_penalty,
         frequency_penalty,
-        // Text to go on from leaves no room to think.
+        // A completion continues the given text, so there is no room for reasoning.
         reasoning_effort: reasoning_effort.filter(|_| is_chat).map(effort),
         stop: stop.iter().map(Text::expose).collect(),
     })?;
@@ -198,7 +198,7 @@ fn message(message: &Message) -> WireMessage<'_> {
         Message::User(text) => said("user", text),
         Message::Assistant(turn) => WireMessage {
             role: "assistant",
-            // Beside calls, servers want nothing rather than an empty text.
+            // Next to tool calls, servers expect `null` rather than an empty text.
             content: (!turn.text.is_empty() || turn.tool_calls.is_empty()).then(|| Cow::Borrowed(turn.text.expose())),
             tool_calls: turn
                 .tool_calls
@@ -217,7 +217,7 @@ fn message(message: &Message) -> WireMessage<'_> {
         Message::Tool(result) => WireMessage {
             role: "tool",
             content: Some(if result.is_error {
-                // The dialect has no field for it, and the model should know.
+                // The dialect has no field for a failed call, but the model should know.
                 Cow::Owned(format!("The call failed:\n{}", result.content.expose()))
             } else {
                 Cow::Borrowed(result.content.expose())
@@ -249,7 +249,7 @@ fn tool(tool: &Tool) -> WireTool<'_> {
     }
 }
 
-/// `None`: what servers do by themselves.
+/// Returns the tool choice. `None`: the default of the servers.
 fn choice(choice: &ToolChoice) -> Option<WireChoice<'_>> {
     match choice {
         ToolChoice::Auto => None,

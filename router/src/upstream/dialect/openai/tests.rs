@@ -1,4 +1,4 @@
-//! What the dialect promises, with chunks as servers in the field send them.
+//! Tests of the OpenAI dialect, with chunks in the form that real servers send.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -68,13 +68,13 @@ fn encoded(prompt: &Prompt<'_>, family: &str) -> (&'static str, Value) {
     (path, serde_json::from_slice(&post.body("m", STREAM)).unwrap())
 }
 
-/// What one `data` says at the beginning of a stream.
+/// Decodes one `data` at the beginning of a stream.
 fn decode(data: &str) -> Result<Vec<Event>, DialectError> {
     Decoder::default().decode(data)
 }
 
 #[test]
-fn a_chat_is_posted_as_messages_and_nothing_unasked() {
+fn a_chat_is_encoded_as_messages_without_optional_fields() {
     let (path, body) = encoded(&chat(vec![Message::User(text("hi"))]), "mistral");
     assert_eq!(path, "/v1/chat/completions");
     assert_eq!(
@@ -89,7 +89,7 @@ fn a_chat_is_posted_as_messages_and_nothing_unasked() {
 }
 
 #[test]
-fn a_completion_is_posted_as_text_with_all_options() {
+fn a_completion_is_encoded_as_text_with_all_options() {
     let suffix = text("end");
     let mut prompt = prompt(Form::Completion {
         prompt: text("def f").into(),
@@ -132,7 +132,7 @@ fn a_completion_is_posted_as_text_with_all_options() {
 }
 
 #[test]
-fn azure_is_asked_for_chats_only_and_without_what_it_refuses() {
+fn azure_gets_only_chats_and_no_options_that_it_rejects() {
     let azure = Platform::AzureOpenAi {
         api_version: ApiVersion::parse("2024-10-21").unwrap().unwrap(),
     };
@@ -155,7 +155,7 @@ fn azure_is_asked_for_chats_only_and_without_what_it_refuses() {
 }
 
 #[test]
-fn a_conversation_with_tools_is_posted_as_servers_know_it() {
+fn a_conversation_with_tools_is_encoded_in_the_form_of_the_api() {
     let tools = Tools {
         list: vec![
             Tool {
@@ -255,7 +255,7 @@ fn a_conversation_with_tools_is_posted_as_servers_know_it() {
     let bytes = String::from_utf8(bytes).unwrap();
     assert!(
         bytes.contains(r#"{"type": "object", "a": 1}"#),
-        "a schema is passed on as it is"
+        "a schema is passed on unchanged"
     );
 
     prompt.response_format = Some(&ResponseFormat::JsonObject);
@@ -287,7 +287,7 @@ fn thought(text_: &str) -> Event {
 }
 
 #[test]
-fn every_chunk_of_servers_in_the_field_is_read() {
+fn the_chunks_of_real_servers_are_decoded() {
     let usage = |input, output| {
         Event::Usage(Usage {
             input,
@@ -368,7 +368,7 @@ fn every_chunk_of_servers_in_the_field_is_read() {
 }
 
 #[test]
-fn an_error_within_a_stream_is_told_by_its_own_code() {
+fn an_error_in_a_stream_maps_to_the_status_of_its_code() {
     for (data, expected) in [
         (r#"{"error":{"message":"boom","code":503}}"#, Some(503)),
         (r#"{"error":{"message":"boom","code":"429"}}"#, Some(429)),
@@ -385,14 +385,14 @@ fn an_error_within_a_stream_is_told_by_its_own_code() {
         (r#"{"object":"error","message":"boom","code":400}"#, Some(400)),
     ] {
         let Err(DialectError::Reported { status, .. }) = decode(data) else {
-            panic!("{data} is an error");
+            panic!("{data} should be an error");
         };
         assert_eq!(status, expected, "{data}");
     }
 }
 
 #[test]
-fn what_is_no_chunk_is_malformed() {
+fn data_that_is_not_a_chunk_is_malformed() {
     for data in [
         "",
         "null",
@@ -406,7 +406,7 @@ fn what_is_no_chunk_is_malformed() {
     }
 }
 
-/// The events of a whole stream of bytes in pieces, or that it fails.
+/// Decodes a stream of bytes that arrives in pieces. Returns the events, and whether decoding failed.
 fn stream<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Event>, bool) {
     let (mut decoder, mut dialect) = (sse::Decoder::default(), Decoder::default());
     let mut events = Vec::new();
@@ -426,9 +426,9 @@ fn stream<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Event>, bool) 
     (events, false)
 }
 
-/// Streams as servers in the field send them.
+/// Streams in the form that real servers send.
 const RECORDED: [(&str, &str); 4] = [
-    // vLLM: id and name first, arguments in pieces, two calls one after the other.
+    // vLLM: id and name first, then the arguments in pieces, and two calls one after the other.
     (
         "vllm",
         concat!(
@@ -441,7 +441,7 @@ const RECORDED: [(&str, &str); 4] = [
             "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":9}}\n\ndata: [DONE]\n\n",
         ),
     ),
-    // llama.cpp: CRLF never, but id and name repeated with null content.
+    // llama.cpp: id and name are repeated, and the content is null.
     (
         "repeating",
         concat!(
@@ -451,18 +451,18 @@ const RECORDED: [(&str, &str); 4] = [
             "data: {\"choices\":[{\"finish_reason\":\"tool_calls\",\"index\":0,\"delta\":{}}]}\n\ndata: [DONE]\n\n",
         ),
     ),
-    // Whole calls that all have the number 0, ended with `stop`.
+    // Complete calls that all have the index 0; the finish reason is `stop`.
     (
-        "one number for all",
+        "one index for all",
         concat!(
             "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"\",\"tool_calls\":[{\"id\":\"a\",\"index\":0,\"function\":{\"name\":\"add\",\"arguments\":\"{\\\"x\\\": \\\"ä🦀\\\"}\"}}]}}]}\r\n\r\n",
             "data: {\"choices\":[{\"index\":0,\"delta\":{\"tool_calls\":[{\"id\":\"b\",\"index\":0,\"function\":{\"name\":\"now\",\"arguments\":{}}}]}}]}\r\n\r\n",
             "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\r\n\r\ndata: [DONE]\r\n\r\n",
         ),
     ),
-    // No number at all.
+    // Calls without an index.
     (
-        "no number",
+        "no index",
         concat!(
             "data:{\"choices\":[{\"delta\":{\"tool_calls\":[{\"id\":\"a\",\"function\":{\"name\":\"add\",\"arguments\":\"{\\\"x\\\": \"}}]}}]}\n\n",
             "data:{\"choices\":[{\"delta\":{\"tool_calls\":[{\"function\":{\"arguments\":\"\\\"ä🦀\\\"}\"}}]}}]}\n\n",
@@ -471,7 +471,7 @@ const RECORDED: [(&str, &str); 4] = [
     ),
 ];
 
-/// The calls of an answer, put together as a caller does it; id and name come once.
+/// Assembles the tool calls of an answer as a caller does, and checks that id and name come once.
 fn calls(events: &[Event]) -> Vec<(String, String, String)> {
     let mut calls: Vec<(String, String, String)> = Vec::new();
     for event in events {
@@ -482,7 +482,7 @@ fn calls(events: &[Event]) -> Vec<(String, String, String)> {
         if index == calls.len() {
             assert!(
                 !piece.id.is_empty() && !piece.name.is_empty(),
-                "a call begins with both"
+                "a call's first piece has both"
             );
             calls.push((piece.id.clone(), piece.name.clone(), String::new()));
         } else {
@@ -497,7 +497,7 @@ fn calls(events: &[Event]) -> Vec<(String, String, String)> {
 }
 
 #[test]
-fn recorded_tool_calls_are_the_same_at_every_split() {
+fn recorded_tool_calls_decode_to_the_same_events_at_every_split() {
     let call = |id: &str, name: &str, arguments: &str| (id.to_owned(), name.to_owned(), arguments.to_owned());
     let expected = [call("a", "add", r#"{"x": "ä🦀"}"#), call("b", "now", "{}")];
     for (name, recorded) in RECORDED {
@@ -514,7 +514,7 @@ fn recorded_tool_calls_are_the_same_at_every_split() {
 }
 
 #[test]
-fn calls_without_an_id_get_one_and_interleaved_calls_stay_apart() {
+fn calls_without_an_id_get_one_and_interleaved_calls_are_not_mixed() {
     let mut decoder = Decoder::default();
     let mut piece = |calls: &str| {
         let data = format!(r#"{{"choices":[{{"delta":{{"tool_calls":[{calls}]}}}}]}}"#);
@@ -540,7 +540,7 @@ fn calls_without_an_id_get_one_and_interleaved_calls_stay_apart() {
 }
 
 #[test]
-fn a_whole_answer_is_read_as_it_is() {
+fn a_whole_answer_is_decoded() {
     let usage = Usage {
         input: Some(3),
         output: Some(4),
@@ -610,7 +610,7 @@ fn a_whole_answer_is_read_as_it_is() {
 
 proptest! {
     #[test]
-    fn any_split_of_a_stream_gives_the_same_answer(
+    fn any_split_of_a_stream_decodes_to_the_same_answer(
         texts in prop::collection::vec(".{0,6}", 0..6),
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
     ) {

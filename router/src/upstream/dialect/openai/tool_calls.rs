@@ -1,4 +1,4 @@
-//! The calls of an answer, put together from fragments that servers number in their own ways.
+//! Assembles the tool calls of an answer from fragments, which servers number in different ways.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -6,10 +6,10 @@ use serde_json::value::RawValue;
 use super::super::{DialectError, ToolCallDelta};
 use crate::prompt::{Text, ToolCall};
 
-/// More calls than any answer has: what is beyond is no answer.
+/// Maximum number of tool calls in an answer. No real answer has more, so a larger number counts as malformed.
 const CALLS_MAX: usize = 1024;
 
-/// A call, or a fragment of one.
+/// A tool call, or a fragment of one.
 #[derive(Deserialize)]
 pub(super) struct WireCall {
     index: Option<i64>,
@@ -23,13 +23,13 @@ struct WireFunction {
     arguments: Option<Box<RawValue>>,
 }
 
-/// The calls of one answer, as far as it has come.
+/// The tool calls of one answer so far.
 #[derive(Debug, Default)]
 pub(super) struct ToolCalls(Vec<ToolCallSoFar>);
 
 #[derive(Debug)]
 struct ToolCallSoFar {
-    /// The server's number of it. Some give none, some the same to all.
+    /// The server's index of the call. Some servers give no index, some give the same index to all calls.
     index: Option<i64>,
     id: String,
     is_named: bool,
@@ -40,7 +40,7 @@ impl ToolCalls {
         self.0.is_empty()
     }
 
-    /// What a fragment adds. `None`: nothing.
+    /// Returns the delta that a fragment adds, or `None` if it adds nothing.
     pub(super) fn fragment(&mut self, wire: WireCall) -> Result<Option<ToolCallDelta>, DialectError> {
         let id = wire.id.unwrap_or_default();
         let function = wire.function;
@@ -51,7 +51,7 @@ impl ToolCalls {
             Some(_) => self.0.iter().rposition(|known| known.index == wire.index),
             None => self.0.len().checked_sub(1),
         };
-        // Servers that number badly still begin each call with an id of its own and a name.
+        // Servers with wrong indexes still begin each call with a new id and a name.
         let known = known.filter(|&index| name.is_empty() || id.is_empty() || self.0[index].id == id);
         let (index, id) = match known {
             Some(index) => (index, String::new()),
@@ -80,7 +80,7 @@ impl ToolCalls {
     }
 }
 
-/// The calls of a whole answer.
+/// Converts the tool calls of a complete answer.
 pub(super) fn whole(wire: Vec<WireCall>) -> Result<Vec<ToolCall>, DialectError> {
     wire.into_iter()
         .enumerate()
@@ -97,12 +97,12 @@ pub(super) fn whole(wire: Vec<WireCall>) -> Result<Vec<ToolCall>, DialectError> 
         .collect()
 }
 
-/// For servers that give no id: a result has to name its call.
+/// Makes an id for a call to which the server gave none, because a tool result must name its call.
 fn made_up(index: usize) -> String {
     format!("call_{index}")
 }
 
-/// Arguments are JSON within a text; some servers give the JSON itself.
+/// Returns the arguments as text. The dialect sends JSON inside a string; some servers send the JSON itself.
 fn text(arguments: Option<Box<RawValue>>) -> Result<Text, DialectError> {
     let Some(arguments) = arguments else {
         return Ok(Text::default());
