@@ -1,6 +1,7 @@
-//! What is sent to a model: a request and the model that answers it, made into one prompt.
+//! Renders a request as the prompt for one model.
 //!
-//! Pure: no I/O, no clock. It knows families, not servers: how a prompt is spelled as JSON is the dialect's business.
+//! Pure: no I/O, no clock. This module knows families, not servers: encoding the prompt as JSON is the task of the
+//! dialect.
 
 mod format;
 mod infill;
@@ -20,95 +21,96 @@ pub use self::{
     text::{JsonObject, NoJsonObject, Signature, Text},
 };
 
-/// The feature whose every call writes code by instruction.
+/// The feature that generates code from an instruction in every call.
 const CODE_GENERATIONS: &str = "code_generations";
 
-/// For which model a prompt is made.
+/// The model for which a prompt is rendered.
 #[derive(Debug, Clone, Copy)]
 pub struct PromptTarget {
-    /// Its family.
+    /// The model's family.
     pub family: &'static Family,
-    /// How it completes code.
+    /// How the model completes code.
     pub infill_mode: InfillMode,
-    /// The most tokens that its answers may have. `None`: the family's.
+    /// Maximum number of tokens of the model's answers. `None`: the family's maximum.
     pub max_output_tokens: Option<i32>,
 }
 
-/// What is sent to a model.
+/// A prompt for one model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prompt<'a> {
-    /// What is gone on from.
+    /// The messages to answer, or the text to continue.
     pub form: Form<'a>,
-    /// Functions that the model may ask to be called.
+    /// Functions that the model may request to call.
     pub tools: &'a Tools,
-    /// What form the answer has. `None`: text.
+    /// The required format of the answer. `None`: plain text.
     pub response_format: Option<&'a ResponseFormat>,
-    /// The caller's options, filled up with the family's.
+    /// The caller's options, with the family's defaults for those that the caller left out.
     pub options: Options,
-    /// The caller's options alone.
+    /// The caller's options without defaults.
     pub asked: &'a Options,
 }
 
-/// The two shapes that a prompt has on the wire.
+/// The two forms that a prompt can have on the wire.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Form<'a> {
-    /// Messages, for models that chat.
+    /// Messages, for models that support chat.
     Chat(Cow<'a, [Message]>),
-    /// Text to go on from.
+    /// Text to continue.
     Completion {
-        /// The text.
+        /// The text to continue.
         prompt: Cow<'a, Text>,
-        /// What follows the answer, for servers that put in the model's marks themselves.
+        /// The text that follows the answer, for servers that insert the model's infill tokens themselves. `None`: the
+        /// text has no suffix, or `prompt` contains it.
         suffix: Option<&'a Text>,
     },
 }
 
-/// The model cannot take what the call brings.
+/// Why the model does not support the input of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InputNotSupported {
-    /// A chat to a family that only completes text.
+    /// A chat for a family that only completes text.
     #[error("family `{family}` only completes text; give a `prompt`, or an `infill` without `instruction`")]
     Chat {
         /// Machine name of the family.
         family: &'static str,
     },
-    /// A completion by marks to a family that has none.
+    /// An infill with infill tokens for a family that has none.
     #[error("family `{family}` has no infill tokens; choose another infill mode for the model")]
     NoTokens {
         /// Machine name of the family.
         family: &'static str,
     },
-    /// Tools without a chat.
-    #[error("this input is sent to family `{family}` as text to complete, which takes no `tools`")]
+    /// Tools for an input that is not sent as a chat.
+    #[error("family `{family}` gets this input as text to complete, which does not support `tools`")]
     Tools {
         /// Machine name of the family.
         family: &'static str,
     },
-    /// A response format without a chat.
-    #[error("this input is sent to family `{family}` as text to complete, which takes no `response_format`")]
+    /// A response format for an input that is not sent as a chat.
+    #[error("family `{family}` gets this input as text to complete, which does not support `response_format`")]
     ResponseFormat {
         /// Machine name of the family.
         family: &'static str,
     },
-    /// Text to complete for servers that only chat.
-    #[error("{platform} only chats; set the model's infill mode to CHAT, or give another input")]
+    /// Text to complete for a platform that only supports chat.
+    #[error("{platform} supports only chat; set the model's infill mode to CHAT, or give another input")]
     CompletionOnPlatform {
-        /// The platform, as people call it.
+        /// The platform's name for people.
         platform: &'static str,
     },
-    /// A response format for servers that know none.
-    #[error("{platform} takes no `response_format`")]
+    /// A response format for a platform that does not support one.
+    #[error("{platform} does not support `response_format`")]
     ResponseFormatOnPlatform {
-        /// The platform, as people call it.
+        /// The platform's name for people.
         platform: &'static str,
     },
 }
 
-/// Makes the prompt of a call of `feature` for one model.
+/// Renders the prompt for a call of `feature` to one model.
 ///
 /// # Errors
 ///
-/// [`InputNotSupported`] for what this model cannot take.
+/// [`InputNotSupported`] if the model does not support the input.
 pub fn render<'a>(
     request: &'a Request,
     feature: &FeatureName,
@@ -142,7 +144,8 @@ pub fn render<'a>(
     })
 }
 
-/// The caller's options, else those of the kind of task, else the family's; never more tokens than the model may write.
+/// Returns the caller's options. Missing options get the default of the kind of task, or else of the family. The token
+/// limit is never above the model's maximum.
 fn options(request: &Request, feature: &FeatureName, format: &Format, target: &PromptTarget) -> Options {
     let is_completion = matches!(&request.input, Input::Infill(infill) if infill.instruction.is_empty());
     let is_generation =

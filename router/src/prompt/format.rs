@@ -1,4 +1,4 @@
-//! How each family is asked to complete code, as data.
+//! The format of code completion for each family, as data.
 
 use std::sync::LazyLock;
 
@@ -10,19 +10,19 @@ use switchboard::catalogue::{Catalogue, Family};
 #[serde(deny_unknown_fields)]
 pub(super) struct Format {
     machine_name: String,
-    /// How code is completed unless the model says otherwise.
+    /// How code is completed if the model sets no infill mode.
     pub(super) mode: FormatMode,
-    /// The family's own marks. `None`: it has none.
+    /// The family's infill tokens. `None`: it has none.
     pub(super) tokens: Option<Tokens>,
-    /// How a chat asks for a completion.
+    /// How a completion is requested if it is sent as a chat.
     #[serde(default)]
     pub(super) chat: ChatStyle,
-    /// Texts that end a completion.
+    /// Stop texts of a completion.
     #[serde(default)]
     pub(super) stop: Vec<String>,
-    /// Where code is completed.
+    /// Option defaults for completing code.
     pub(super) infill: Defaults,
-    /// Where code is written by instruction.
+    /// Option defaults for generating code from an instruction.
     #[serde(default)]
     pub(super) generation: Defaults,
 }
@@ -31,41 +31,41 @@ pub(super) struct Format {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum FormatMode {
-    /// The family's marks, sent as text to go on from.
+    /// As text to continue, with the family's infill tokens.
     Completions,
-    /// By chat.
+    /// As a chat.
     Chat,
 }
 
-/// How a chat asks for a completion.
+/// How a chat requests a completion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum ChatStyle {
-    /// With the family's marks, under a system message.
+    /// With the family's infill tokens, after a system message.
     Tokens,
     /// With a placeholder between prefix and suffix.
     Placeholder,
-    /// With plain marks before prefix and suffix.
+    /// With a plain marker before the prefix and one before the suffix.
     Marks,
     /// With prefix and suffix in tags.
     #[default]
     Tags,
 }
 
-/// The marks of a family around the code before and behind the cursor.
+/// A family's infill tokens, which surround the code before and after the cursor.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Tokens {
     begin: String,
     between: String,
     end: String,
-    /// The code behind the cursor comes first.
+    /// Whether the code after the cursor comes first.
     #[serde(default)]
     suffix_first: bool,
 }
 
 impl Tokens {
-    /// The code with its marks.
+    /// Returns the code with its infill tokens.
     #[must_use]
     pub(super) fn around(&self, prefix: &str, suffix: &str) -> String {
         let (first, second) = if self.suffix_first {
@@ -77,23 +77,24 @@ impl Tokens {
     }
 }
 
-/// Options that a kind of task has where the caller gives none. `None`: the family's general default.
+/// Option defaults of one kind of task, used if the caller does not set the option. `None`: the family's general
+/// default.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Defaults {
     /// Sampling temperature.
     pub(super) temperature: Option<f64>,
-    /// The most tokens that the answer may have.
+    /// Maximum number of tokens of the answer.
     pub(super) max_output_tokens: Option<i32>,
 }
 
 impl Format {
-    /// The format of a family.
+    /// Returns the format of a family.
     ///
     /// # Panics
     ///
-    /// Never in a build that has passed its tests: the data is compiled in, and reading it checks that no family is left
-    /// out.
+    /// Never in a build that has passed its tests: the data is compiled in, and `read` checks that every family has a
+    /// format.
     #[must_use]
     pub(super) fn of(family: &Family) -> &'static Self {
         #[expect(clippy::expect_used, reason = "the data is compiled in, and a test reads it")]
@@ -107,14 +108,14 @@ impl Format {
     }
 }
 
-/// Why the data file is of no use.
+/// Why the data file cannot be used.
 #[derive(Debug, thiserror::Error)]
 enum FormatError {
-    #[error("it is malformed")]
+    #[error("the file is malformed")]
     Malformed(#[from] toml::de::Error),
-    #[error("`{0}` has not exactly one format")]
+    #[error("family `{0}` must have exactly one format")]
     Count(String),
-    #[error("`{0}` needs tokens")]
+    #[error("family `{0}` must have `tokens`")]
     NoTokens(String),
 }
 
@@ -159,7 +160,7 @@ mod tests {
             assert_eq!(format.machine_name, family.machine_name);
             assert!(
                 family.chat || format.mode == FormatMode::Completions,
-                "{} takes no chat",
+                "{} does not support chat",
                 family.machine_name
             );
         }

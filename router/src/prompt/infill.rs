@@ -1,8 +1,9 @@
-//! Completing code at a cursor: what is asked for, by marks, by a suffix, or by chat.
+//! Renders code completion at a cursor: with infill tokens, with a suffix, or as a chat.
 //!
-//! Nothing of the caller's code is ever cut or changed, also where it holds a mark of the family: whoever edits such a file
-//! must get completions too. No instruction of ours stands in a text with marks that could be overridden, and what answers
-//! goes back to the one who sent the code; at worst the completion is a poor one.
+//! The caller's code is never truncated or changed, even if it contains an infill token of the family: people who edit
+//! such a file need completions too. This is safe, because a text with infill tokens contains no instruction of the
+//! router that the code could override, and the answer goes back to the caller who sent the code. At worst the
+//! completion is of poor quality.
 
 use std::borrow::Cow;
 
@@ -22,7 +23,7 @@ const BY_INSTRUCTION: &str = "You write code. Reply with the code that belongs a
                               Follow the instruction below.";
 const PLACEHOLDER: &str = "<<<CURSOR>>>";
 
-/// What is sent for an infill.
+/// Renders an infill as a chat or as text to complete.
 pub(super) fn form<'a>(
     infill: &'a Infill,
     format: &Format,
@@ -57,12 +58,13 @@ pub(super) fn form<'a>(
     }
 }
 
-/// One message: some families' templates take no system message.
+/// Puts the text into a single user message, because the templates of some families do not support system messages.
 fn user(text: String) -> Form<'static> {
     Form::Chat(Cow::Owned(vec![Message::User(text.into())]))
 }
 
-/// The code above the cursor, below what other files hold: the only place for it in a text that is gone on from.
+/// Returns the code before the cursor, preceded by the snippets of other files. A text to continue has no other place
+/// for them.
 fn with_context(infill: &Infill) -> Cow<'_, str> {
     let prefix = infill.prefix.expose();
     if infill.context.is_empty() {
@@ -106,7 +108,7 @@ fn generation(infill: &Infill) -> String {
     format!("{BY_INSTRUCTION}\n\n{tags}\n\n<instruction>\n{instruction}\n</instruction>")
 }
 
-/// The cursor stands between the two tags.
+/// Puts prefix and suffix into tags. The cursor is between the two tags.
 fn tags(infill: &Infill) -> String {
     let mut text = context(&infill.context);
     text.push_str(&facts(infill));

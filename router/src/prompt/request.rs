@@ -1,25 +1,25 @@
-//! One call of a feature, as its caller means it.
+//! The types of an inference request.
 
 use super::text::{JsonObject, Signature, Text};
 
-/// One call of a feature, checked.
+/// A validated inference request for a feature.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
-    /// The feature, as the caller named it.
+    /// The feature, as named by the caller.
     pub feature: String,
-    /// What to answer.
+    /// The input to answer.
     pub input: Input,
-    /// Functions that the model may ask to be called.
+    /// Functions that the model may request to call.
     pub tools: Tools,
-    /// What form the answer has. `None`: text.
+    /// The required format of the answer. `None`: plain text.
     pub response_format: Option<ResponseFormat>,
-    /// How to answer.
+    /// Options of the answer.
     pub options: Options,
-    /// What keeps the calls of one conversation together. `None`: the caller gives nothing.
+    /// The key that keeps the calls of one conversation together. `None`: the caller set none.
     pub affinity_key: Option<Text>,
 }
 
-/// What to answer.
+/// The input to answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
     /// A conversation, oldest message first.
@@ -31,7 +31,7 @@ pub enum Input {
 }
 
 impl Input {
-    /// The field of a request that holds this kind of input.
+    /// Returns the field of the request that contains this kind of input.
     #[must_use]
     pub const fn field(&self) -> &'static str {
         match self {
@@ -45,58 +45,58 @@ impl Input {
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
-    /// Instructions to the model.
+    /// Instructions for the model.
     System(Text),
-    /// Who asks.
+    /// A message of the user.
     User(Text),
-    /// The model.
+    /// An earlier answer of the model.
     Assistant(Turn),
-    /// What one tool gave.
+    /// The result of one tool call.
     Tool(ToolResult),
 }
 
-/// What the model said.
+/// An earlier answer of the model.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Turn {
-    /// What it thought before.
+    /// The model's reasoning before the answer.
     pub thoughts: Vec<Thought>,
-    /// Its text.
+    /// The text of the answer.
     pub text: Text,
-    /// The calls that it asked for.
+    /// The tool calls that the model requested.
     pub tool_calls: Vec<ToolCall>,
 }
 
-/// What a model thought before it answered.
+/// A piece of a model's reasoning before its answer.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Thought {
-    /// The thought. Empty: the server keeps it to itself and gives the signature alone.
+    /// The text. Empty if the server does not reveal it and sends only the signature.
     pub text: Text,
-    /// What the server wants to have back with it. `None`: it signs nothing.
+    /// The signature that the server requires together with the thought. `None`: the server signs no thoughts.
     pub signature: Option<Signature>,
 }
 
-/// A thought that nobody signed.
+/// Creates a thought without a signature.
 impl From<Text> for Thought {
     fn from(text: Text) -> Self {
         Self { text, signature: None }
     }
 }
 
-/// A call that the model asks for.
+/// A tool call that the model requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToolCall {
-    /// Tells it apart from the other calls of the conversation.
+    /// Distinguishes the call from the other calls of the conversation.
     pub id: String,
     /// The tool's name.
     pub name: String,
-    /// JSON as the model wrote it, valid or not.
+    /// The arguments as JSON, as the model wrote it. May be invalid.
     pub arguments: Text,
 }
 
-/// What a call gave.
+/// The result of a tool call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToolResult {
-    /// The id of the call.
+    /// The id of the tool call.
     pub tool_call_id: String,
     /// The result.
     pub content: Text,
@@ -109,66 +109,66 @@ pub struct ToolResult {
 pub struct Infill {
     /// The code before the cursor.
     pub prefix: Text,
-    /// The code behind the cursor.
+    /// The code after the cursor.
     pub suffix: Text,
-    /// Name of the file. Empty: not told.
+    /// Name of the file. Empty: not given.
     pub file_name: Text,
-    /// Language of the file. Empty: not told.
+    /// Language of the file. Empty: not given.
     pub language: Text,
-    /// What to write. Empty: what is missing at the cursor.
+    /// What to write. Empty: the code that is missing at the cursor.
     pub instruction: Text,
-    /// Pieces of other files.
+    /// Snippets of other files.
     pub context: Vec<Snippet>,
 }
 
-/// A piece of another file.
+/// A snippet of another file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snippet {
     /// Name of the file.
     pub name: Text,
-    /// The piece.
+    /// The code of the snippet.
     pub content: Text,
 }
 
-/// Functions that the model may ask to be called. Without any the rest has no meaning.
+/// Functions that the model may request to call. If `list` is empty, the other fields have no effect.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tools {
-    /// The functions, each name once.
+    /// The functions. No name occurs twice.
     pub list: Vec<Tool>,
-    /// Whether and which of them are called.
+    /// Whether the model must call a function, and which.
     pub choice: ToolChoice,
-    /// Whether several calls may be asked for at once. `None`: the server decides.
+    /// Whether the model may request several calls at once. `None`: the server decides.
     pub parallel: Option<bool>,
 }
 
-/// A function that the model may ask to be called.
+/// A function that the model may request to call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tool {
-    /// Its name.
+    /// The function's name.
     pub name: String,
-    /// What it does, for the model.
+    /// A description of the function for the model.
     pub description: Text,
-    /// JSON Schema of its arguments. `None`: it takes none.
+    /// JSON Schema of the arguments. `None`: the function has no arguments.
     pub parameters: Option<JsonObject>,
-    /// Whether the arguments must follow the schema to the letter.
+    /// Whether the arguments must match the schema exactly. `None`: the server decides.
     pub strict: Option<bool>,
 }
 
-/// Whether and which tools are called.
+/// Whether the model must call a tool, and which.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum ToolChoice {
     /// The model decides.
     #[default]
     Auto,
-    /// None is called.
+    /// The model calls no tool.
     None,
-    /// One at least is called.
+    /// The model calls at least one tool.
     Required,
-    /// This one is called.
+    /// The model calls this tool.
     Only(String),
 }
 
-/// What form an answer has, other than text.
+/// The format of an answer that is not plain text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ResponseFormat {
     /// Any JSON object.
@@ -179,21 +179,21 @@ pub enum ResponseFormat {
         name: String,
         /// The schema.
         schema: JsonObject,
-        /// Whether it must be followed to the letter.
+        /// Whether the answer must match the schema exactly. `None`: the server decides.
         strict: Option<bool>,
     },
 }
 
-/// How to answer. What is `None` or empty is left to the server.
+/// Options of the answer. Options that are `None` or empty are left to the server.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Options {
-    /// The most tokens that the answer may have.
+    /// Maximum number of tokens of the answer.
     pub max_output_tokens: Option<i32>,
     /// Sampling temperature, 0 to 2.
     pub temperature: Option<f64>,
     /// Nucleus sampling, above 0, up to 1.
     pub top_p: Option<f64>,
-    /// Texts at which the answer ends.
+    /// Stop texts, at which the answer ends.
     pub stop: Vec<Text>,
     /// Makes sampling repeatable.
     pub seed: Option<i64>,
@@ -201,21 +201,21 @@ pub struct Options {
     pub presence_penalty: Option<f64>,
     /// Lowers the chance of tokens by how often they have appeared, -2 to 2.
     pub frequency_penalty: Option<f64>,
-    /// Samples from this many of the likeliest tokens.
+    /// Samples only from this many of the most likely tokens.
     pub top_k: Option<i32>,
     /// How much a reasoning model thinks before it answers.
     pub reasoning_effort: Option<ReasoningEffort>,
 }
 
-/// How much a reasoning model thinks.
+/// How much a reasoning model thinks before it answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReasoningEffort {
     /// Not at all.
     None,
-    /// Little.
+    /// A little.
     Low,
-    /// Some.
+    /// A medium amount.
     Medium,
-    /// Much.
+    /// A lot.
     High,
 }

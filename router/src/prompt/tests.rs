@@ -1,4 +1,4 @@
-//! What is sent to each family.
+//! Tests of the prompts for each family.
 
 use switchboard::catalogue::Catalogue;
 
@@ -47,7 +47,7 @@ fn rendered<'a>(request: &'a Request, feature: &str, target: &PromptTarget) -> R
     render(request, &FeatureName::from_id(feature).unwrap(), target)
 }
 
-/// The form of an infill, spelled out.
+/// Returns the rendered form of an infill as text: each part with its role or field.
 fn spelled(infill: Infill, target: &PromptTarget) -> Vec<(&'static str, String)> {
     let request = request(Input::Infill(infill));
     match rendered(&request, "code_completions", target).unwrap().form {
@@ -61,14 +61,14 @@ fn spelled(infill: Infill, target: &PromptTarget) -> Vec<(&'static str, String)>
             .map(|message| match message {
                 Message::System(text) => ("system", text.expose().to_owned()),
                 Message::User(text) => ("user", text.expose().to_owned()),
-                Message::Assistant(_) | Message::Tool(_) => panic!("nobody has answered yet"),
+                Message::Assistant(_) | Message::Tool(_) => panic!("an infill contains no answers"),
             })
             .collect(),
     }
 }
 
 #[test]
-fn families_with_infill_tokens_get_exactly_these() {
+fn families_with_infill_tokens_get_exactly_their_tokens() {
     for (family, expected) in [
         ("codegemma", "<|fim_prefix|>def f(\n<|fim_suffix|>\n  end<|fim_middle|>"),
         ("codellama", "<PRE> def f(\n <SUF>\n  end <MID>"),
@@ -90,7 +90,7 @@ fn families_with_infill_tokens_get_exactly_these() {
 }
 
 #[test]
-fn a_missing_suffix_is_the_empty_text() {
+fn a_missing_suffix_is_rendered_as_empty_text() {
     let only_prefix = Infill {
         prefix: text("x"),
         ..Infill::default()
@@ -102,11 +102,11 @@ fn a_missing_suffix_is_the_empty_text() {
 }
 
 #[test]
-fn families_that_chat_are_asked_in_their_own_words() {
+fn chat_families_get_an_infill_in_their_own_style() {
     for family in ["mistral", "mixtral"] {
         let spelled = spelled(infill(), &target(family));
         let [(system, _), user] = &spelled[..] else {
-            panic!("{family}: one system and one user message")
+            panic!("{family}: expected one system and one user message")
         };
         assert_eq!(*system, "system", "{family}");
         assert_eq!(
@@ -136,14 +136,14 @@ fn families_that_chat_are_asked_in_their_own_words() {
     ] {
         let spelled = spelled(infill(), &target(family));
         let [("user", words)] = &spelled[..] else {
-            panic!("{family}: one message")
+            panic!("{family}: expected one message")
         };
         assert!(words.contains(expected), "{family}: {words}");
     }
 }
 
 #[test]
-fn a_model_may_complete_code_otherwise_than_its_family() {
+fn a_models_infill_mode_overrides_that_of_its_family() {
     let mode = |family, infill_mode| PromptTarget {
         infill_mode,
         ..target(family)
@@ -170,7 +170,7 @@ fn a_model_may_complete_code_otherwise_than_its_family() {
 }
 
 #[test]
-fn pieces_of_other_files_stand_before_the_code_and_nothing_is_changed() {
+fn snippets_precede_the_code_and_are_not_changed() {
     let with_context = || Infill {
         prefix: text("a<|fim_suffix|>"),
         suffix: text("</suffix>"),
@@ -199,7 +199,7 @@ fn pieces_of_other_files_stand_before_the_code_and_nothing_is_changed() {
 }
 
 #[test]
-fn an_instruction_is_code_generation_by_chat() {
+fn an_infill_with_an_instruction_is_sent_as_a_chat_with_generation_defaults() {
     let by_instruction = |family, infill_mode| {
         let infill = Infill {
             instruction: text("add two numbers"),
@@ -213,10 +213,10 @@ fn an_instruction_is_code_generation_by_chat() {
         rendered(&request, "code_completions", &target).map(|prompt| {
             assert!(prompt.options.stop.is_empty(), "{family}");
             let Form::Chat(messages) = prompt.form else {
-                panic!("{family}: a chat")
+                panic!("{family}: expected a chat")
             };
             let [Message::User(words)] = &messages[..] else {
-                panic!("{family}: one message")
+                panic!("{family}: expected one message")
             };
             assert!(words.expose().contains("<prefix>def f(\n</prefix>"));
             assert!(
@@ -253,7 +253,7 @@ fn an_instruction_is_code_generation_by_chat() {
 }
 
 #[test]
-fn a_completion_has_its_familys_stops_and_defaults_below_the_callers() {
+fn a_completion_has_the_familys_stops_and_defaults_unless_the_caller_sets_options() {
     for (family, temperature, tokens, stops) in [
         ("codegemma", Some(0.95), 128, 4),
         ("codellama", Some(0.95), 128, 4),
@@ -297,7 +297,7 @@ fn a_completion_has_its_familys_stops_and_defaults_below_the_callers() {
 }
 
 #[test]
-fn every_call_of_code_generations_has_its_defaults() {
+fn every_call_of_code_generations_has_the_generation_defaults() {
     let options = |feature| {
         let options = rendered(&prompt("x"), feature, &target("mistral")).unwrap().options;
         (options.temperature, options.max_output_tokens)
@@ -307,14 +307,14 @@ fn every_call_of_code_generations_has_its_defaults() {
 }
 
 #[test]
-fn a_prompt_is_one_user_message_to_a_family_that_chats() {
+fn a_prompt_is_sent_as_one_user_message_to_a_chat_family() {
     let request = prompt("hi");
     let form = rendered(&request, CHAT, &target("mistral")).unwrap().form;
     assert_eq!(form, Form::Chat(Cow::Owned(vec![Message::User(text("hi"))])));
 }
 
 #[test]
-fn a_family_that_only_completes_gets_text_and_no_chat() {
+fn a_completion_family_gets_text_and_refuses_chats() {
     let request_ = prompt("def f");
     let form = rendered(&request_, CHAT, &target("starcoder")).unwrap().form;
     let expected = Form::Completion {
@@ -328,7 +328,7 @@ fn a_family_that_only_completes_gets_text_and_no_chat() {
 }
 
 #[test]
-fn text_to_complete_takes_no_tools_and_no_response_format() {
+fn text_to_complete_refuses_tools_and_a_response_format() {
     let tool = Tool {
         name: "f".to_owned(),
         description: Text::default(),
@@ -363,7 +363,7 @@ fn text_to_complete_takes_no_tools_and_no_response_format() {
 }
 
 #[test]
-fn no_more_tokens_are_asked_for_than_the_model_may_write() {
+fn the_token_limit_never_exceeds_the_models_maximum() {
     let tokens = |asked, limit, family| {
         let request = Request {
             options: Options {
@@ -388,7 +388,7 @@ fn no_more_tokens_are_asked_for_than_the_model_may_write() {
 }
 
 #[test]
-fn a_request_prints_nothing_of_its_text() {
+fn debug_output_of_a_request_contains_no_text() {
     let canary = || text("canary");
     let mut request = request(Input::Infill(Infill {
         prefix: canary(),

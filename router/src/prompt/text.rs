@@ -1,39 +1,39 @@
-//! Text of prompts and answers, which is never printed.
+//! Types for the text of prompts and answers, which `Debug` does not print.
 
 use std::{borrow::Cow, fmt};
 
 use serde_json::value::RawValue;
 
-/// A piece of a prompt or of an answer: never printed.
+/// A piece of a prompt or of an answer. `Debug` does not print it.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Text(String);
 
 impl Text {
-    /// The text itself. Only for the wire, in either direction.
+    /// Returns the text. Only for encoding to the wire and decoding from it.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// The text itself, given away.
+    /// Converts into the text.
     #[must_use]
     pub fn into_string(self) -> String {
         self.0
     }
 
-    /// Its length in bytes.
+    /// Returns the length in bytes.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether the text is empty.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Goes on with another text.
+    /// Appends another text.
     pub fn append(&mut self, next: &Self) {
         self.0.push_str(&next.0);
     }
@@ -57,24 +57,24 @@ impl fmt::Debug for Text {
     }
 }
 
-/// By what a server knows a thought of its model again. Never printed.
+/// Proof by which a server recognizes a thought of its own model. `Debug` does not print it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Signature(Vec<u8>);
 
 impl Signature {
-    /// The signature itself. Only for the wire, in either direction.
+    /// Returns the signature. Only for encoding to the wire and decoding from it.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
 
-    /// The signature itself, given away.
+    /// Converts into the signature's bytes.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
         self.0
     }
 
-    /// A signature, unless it is empty.
+    /// Creates a signature. `None`: `bytes` is empty.
     #[must_use]
     pub fn of(bytes: Vec<u8>) -> Option<Self> {
         (!bytes.is_empty()).then_some(Self(bytes))
@@ -87,30 +87,30 @@ impl fmt::Debug for Signature {
     }
 }
 
-/// A JSON object as its author wrote it: order and spelling stay, since servers generate in the order of a schema. Never
-/// printed.
+/// A JSON object exactly as its author wrote it, because servers generate fields in the order of a schema. `Debug` does
+/// not print it.
 #[derive(Clone)]
 pub struct JsonObject(Box<RawValue>);
 
-/// The text is no JSON object.
+/// The error for a text that is not a JSON object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be a JSON object")]
 pub struct NoJsonObject;
 
 impl JsonObject {
-    /// Reads an object.
+    /// Parses a JSON object.
     ///
     /// # Errors
     ///
     /// [`NoJsonObject`] for any other text.
     pub fn parse(text: String) -> Result<Self, NoJsonObject> {
-        // Read whole, so that no parser behind us meets a nesting that ours does not bear.
+        // The object is parsed completely, so that every nesting that passes here is one that later parsers can handle.
         let object: Result<serde_json::Map<String, serde_json::Value>, _> = serde_json::from_str(&text);
         object.map_err(|_other| NoJsonObject)?;
         RawValue::from_string(text).map(Self).map_err(|_other| NoJsonObject)
     }
 
-    /// The JSON itself. Only for the wire.
+    /// Returns the JSON. Only for encoding to the wire.
     #[must_use]
     pub const fn expose(&self) -> &RawValue {
         &self.0
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_object_stays_as_it_was_written_and_nothing_else_is_one() {
+    fn an_object_keeps_its_spelling_and_any_other_text_is_refused() {
         let text = "{ \"b\": 1,\n \"a\": {} }";
         let object = JsonObject::parse(text.to_owned()).unwrap();
         assert_eq!(object.expose().get(), text);
