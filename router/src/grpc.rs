@@ -1,4 +1,4 @@
-//! Thin handlers of the router's services: read the request, make the call, write the answer.
+//! gRPC handlers of the router's services. They read the request, make the call, and write the answer.
 
 pub mod inference;
 pub mod routing;

@@ -1,4 +1,4 @@
-//! The contract's messages to and from the router's own types.
+//! Conversions between the contract's messages and the router's own types.
 
 pub mod check;
 pub mod inference;

@@ -33,8 +33,9 @@ pub struct InferenceApi {
 }
 
 impl InferenceApi {
-    /// Handlers whose calls select from `current` and run as tasks of `tasks`. When `drain` is cancelled, new calls are
-    /// refused and running ones end with `SERVER_DRAINING`: cancel it when the grace for streams is over.
+    /// Creates handlers whose calls select models from `current` and run as tasks of `tasks`. After `drain` is
+    /// cancelled, new calls are refused and running calls end with `SERVER_DRAINING`. Cancel it when the grace period
+    /// for streams is over.
     #[must_use]
     pub fn new(
         current: Arc<Current>,
@@ -49,13 +50,13 @@ impl InferenceApi {
         }
     }
 
-    /// With messages that are none of them small, where `pads`.
+    /// If `pads` is set, pads every streamed message to at least 256 bytes.
     #[must_use]
     pub fn padding(self, pads: bool) -> Self {
         Self { pads, ..self }
     }
 
-    /// What makes the calls.
+    /// Returns the service that makes the calls.
     #[must_use]
     pub const fn calls(&self) -> &Calls {
         &self.calls
@@ -125,15 +126,15 @@ impl InferenceService for InferenceApi {
     }
 }
 
-/// A call as it came, checked.
+/// A received call after validation.
 struct ParsedCall {
     metadata: MetadataMap,
-    /// What the caller allows for the whole call. `None`: it does not say.
+    /// Time limit that the caller sets for the whole call. `None`: it sets none.
     timeout: Option<Duration>,
     request: Request,
 }
 
-/// What a caller asks for, or all that is wrong with it.
+/// Validates a request. The failure lists all violations.
 fn checked(request: tonic::Request<router::InferRequest>) -> Result<ParsedCall, Failure> {
     failpoint::hit("infer.handler");
     let (metadata, _, message) = request.into_parts();
@@ -155,14 +156,15 @@ fn metadata(selected: &Selected) -> MetadataMap {
     let mut metadata = MetadataMap::new();
     metadata.insert(header::REVISION, selected.revision.get().into());
     metadata.insert(header::REASON, MetadataValue::from_static(selected.reason.as_str()));
-    // A model's name is plain ASCII.
+    // Model names are plain ASCII, so parsing them never fails.
     if let Ok(model) = selected.model.name.to_string().parse() {
         metadata.insert(header::MODEL, model);
     }
     metadata
 }
 
-/// Exactly one selection, any number of deltas, and one completion or one failure.
+/// Returns the messages of a streamed answer: exactly one selection, any number of deltas, then one completion or one
+/// failure.
 fn messages(
     mut answering: Answering,
     notes: Notes,

@@ -20,7 +20,7 @@ use crate::{
     wire::routing as wire,
 };
 
-/// A status tells of no more servers, nor of more models.
+/// Maximum number of servers, and of models, in a status.
 const TOLD_MAX: usize = 1_000;
 
 /// The handlers of the routing service.
@@ -32,7 +32,7 @@ pub struct RoutingApi {
 }
 
 impl RoutingApi {
-    /// Handlers that show where `calls` go. `stop` is cancelled when the router begins to shut down.
+    /// Creates handlers that report how `calls` are routed. `stop` is cancelled when the router begins to shut down.
     #[must_use]
     pub const fn new(calls: Calls, progress: Progress, stop: CancellationToken) -> Self {
         Self { calls, progress, stop }
@@ -165,7 +165,7 @@ impl RoutingService for RoutingApi {
     }
 }
 
-/// The reason that a call would fail with.
+/// Returns the reason with which a call would fail.
 fn reason_text(error: impl Into<CallError>) -> String {
     Failure::from(failure(error)).reason().to_string()
 }

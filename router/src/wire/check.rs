@@ -1,4 +1,4 @@
-//! Checks of models, both ways: what the registry asks for, read, and what was found, written.
+//! Conversions of model checks: from the registry's requests, and to the findings for the registry.
 
 use switchboard::{
     names::ModelName,
@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// Reads the model that is to be checked. That it cannot be used is an answer.
+/// Reads the model to check. A model that this router cannot use is not an error: the check answers that.
 impl From<CheckRequest> for RequestedCheck {
     fn from(request: CheckRequest) -> Self {
         let target = match request.target {
@@ -79,7 +79,7 @@ fn checked_step(step: &Step) -> CheckedStep {
     }
 }
 
-/// As much as a report may have: a message may name long identifiers.
+/// Shortens a text to the limit of a report, because a message may contain long identifiers.
 fn bounded(text: &str) -> Box<str> {
     text.chars().take(Findings::MESSAGE_MAX).collect::<String>().into()
 }

@@ -1,4 +1,4 @@
-//! Requests and answers of inference calls.
+//! Conversions of the requests and answers of inference calls.
 #![warn(clippy::wildcard_enum_match_arm)]
 
 mod answer;
@@ -20,17 +20,17 @@ use crate::{
     wire::routing,
 };
 
-/// The most messages of a chat.
+/// Maximum number of messages in a chat.
 pub const MESSAGES_MAX: usize = 1000;
-/// The most characters of a request's text, all together.
+/// Maximum number of characters in all texts of a request together.
 pub const CHARACTERS_MAX: usize = 400_000;
-/// The most characters of the code before a cursor, and of that behind it.
+/// Maximum number of characters of the code before the cursor, and of the code after it.
 pub const CODE_CHARACTERS_MAX: usize = 100_000;
-/// The most pieces of other files.
+/// Maximum number of snippets of other files.
 pub const SNIPPETS_MAX: usize = 100;
-/// The most tools of a call.
+/// Maximum number of tools in a call.
 pub const TOOLS_MAX: usize = 128;
-/// The most texts at which an answer ends.
+/// Maximum number of stop texts.
 pub const STOPS_MAX: usize = 16;
 
 impl TryFrom<router::InferRequest> for Request {
@@ -43,7 +43,7 @@ impl TryFrom<router::InferRequest> for Request {
             violations.push(
                 "feature",
                 FieldReason::FieldRequired,
-                "name the feature, for example `duo_chat`",
+                "give the name of a feature, for example `duo_chat`",
             );
         }
         let input = input(wire.input, &mut characters, &mut violations);
@@ -67,7 +67,7 @@ impl TryFrom<router::InferRequest> for Request {
     }
 }
 
-/// `None`: there is a violation that says why.
+/// Returns the input. `None`: a violation says what is wrong.
 fn input(
     wire: Option<infer_request::Input>,
     characters: &mut Characters,
@@ -88,14 +88,14 @@ fn input(
             violations.push(
                 "input",
                 FieldReason::FieldRequired,
-                "give `chat`, `infill` or `prompt`; other kinds are not known here",
+                "give `chat`, `infill` or `prompt`; this router supports no other kind of input",
             );
             None
         }
     }
 }
 
-/// Counts the text of a request.
+/// Counts the characters of a request's texts.
 #[derive(Debug, Default)]
 struct Characters(usize);
 
@@ -118,7 +118,7 @@ impl Characters {
     }
 }
 
-/// A field with too many characters.
+/// Reports a field with too many characters.
 fn too_long(field: impl Into<String>, most: usize, characters: usize, violations: &mut Violations) {
     violations.push(
         field,
@@ -127,7 +127,7 @@ fn too_long(field: impl Into<String>, most: usize, characters: usize, violations
     );
 }
 
-/// A list with too many entries.
+/// Reports a list with too many entries.
 fn too_many(field: &str, most: usize, what: &str, count: usize, violations: &mut Violations) {
     violations.push(
         field,
@@ -208,7 +208,7 @@ fn at_least_one(field: &str, value: Option<i32>, violations: &mut Violations) {
     }
 }
 
-/// Not a number is within no range.
+/// Reports a value outside the range. NaN is outside every range.
 fn within(field: &str, value: Option<f64>, range: RangeInclusive<f64>, violations: &mut Violations) {
     if value.is_some_and(|value| !range.contains(&value)) {
         violations.push(

@@ -1,7 +1,7 @@
-//! Resources of the change stream, from the contract to what the compile step needs.
+//! Converts the resources of the change stream from the contract to the types that the compile step needs.
 //!
-//! Only what lacks its place in the history is an error: whatever else is wrong with a resource is kept as the reason why
-//! this build refuses it, since it has to be hashed all the same.
+//! The conversion fails only if a resource does not say where it belongs in the history. Any other problem is kept in
+//! the resource as the reason why this build refuses it, because even a refused resource is part of the state's digest.
 
 use std::sync::Arc;
 
@@ -20,9 +20,9 @@ use crate::{
     subscription::resource::{Content, CredentialRef, CredentialSpec, ModelContent, Raw, Refusal, Resource},
 };
 
-/// The resource has no place in the history.
+/// The error for a resource that cannot be placed in the history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a resource without name, payload or revisions")]
+#[error("the resource has no name, no payload or no valid revisions")]
 pub struct ResourceError;
 
 impl TryFrom<registry::Resource> for Resource {
@@ -74,7 +74,7 @@ fn read(raw: &Raw) -> Content {
 fn decode<M: prost::Message + Default>(raw: &Raw, message: &str) -> Result<M, Refusal> {
     let name = raw.type_url.rsplit('/').next().unwrap_or_default();
     if name.strip_prefix("switchboard.registry.v1.") != Some(message) {
-        let text = format!("has the type `{name}`, which is not that of its kind");
+        let text = format!("has the type `{name}`, which does not match its name");
         return Err(Refusal::new("", FieldReason::ValueUnknown, text));
     }
     M::decode(raw.value.clone())
@@ -100,15 +100,16 @@ fn model(entry: registry::ModelEntry) -> ModelContent {
     }
 }
 
-/// What a model is, as far as this build can use it.
+/// Returns the model's spec, if this build can use it.
 pub(super) fn spec(model: registry::Model) -> Result<Arc<ModelSpec>, Refusal> {
     let spec = ModelSpec::whole(model);
     spec.map(Arc::new).map_err(|violations| first(violations, ""))
 }
 
-/// Who answers a feature. What takes something away acts whatever the rest of the feature says.
+/// Returns the setting of a feature. A provider other than SELF_HOSTED applies even if the rest of the feature is
+/// invalid.
 fn setting(feature: registry::Feature) -> Result<CompiledSetting, Refusal> {
-    // Left out it is UNASSIGNED: only what somebody has set is stored.
+    // A missing provider means UNASSIGNED, because only fields that were set are stored.
     let provider = feature.provider.map(types::Provider::try_from);
     match provider.unwrap_or(Ok(types::Provider::Unassigned)) {
         Ok(types::Provider::Unassigned) => Ok(CompiledSetting::Unassigned),
@@ -122,7 +123,8 @@ fn setting(feature: registry::Feature) -> Result<CompiledSetting, Refusal> {
     }
 }
 
-/// The first of what is wrong is what a router reports. `prefix` is of no use to its reader.
+/// Returns the first violation, which is the one that a router reports. `prefix` is removed from its field, because it
+/// means nothing to an administrator.
 fn first(violations: Violations, prefix: &str) -> Refusal {
     let first = violations.into_iter().next();
     first.map_or_else(

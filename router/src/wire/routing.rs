@@ -1,4 +1,4 @@
-//! Routes and selections as they are told.
+//! Conversions of selections, routes and their status.
 
 use switchboard::{
     names::FeatureName,
@@ -14,10 +14,10 @@ use crate::{
     endpoints::{Health, Status},
 };
 
-/// The most characters of an affinity key.
+/// Maximum number of characters of an affinity key.
 pub const AFFINITY_KEY_MAX: usize = 255;
 
-/// For whom a call is made, as its metadata says. What cannot be read is absent.
+/// Reads from the metadata for whom a call is made: namespaces, project and user. Unreadable values count as absent.
 #[must_use]
 pub fn scope(metadata: &MetadataMap) -> Scope<'_> {
     let text = |key| {
@@ -78,7 +78,7 @@ impl From<&Selected> for router::Selection {
     }
 }
 
-/// Which model answers, and why; without what only a call or a rule knows.
+/// Returns which model answers and why, without the fields that only a call or a rule determines.
 #[must_use]
 pub fn selection(
     feature: &FeatureName,
@@ -122,7 +122,7 @@ impl From<&Status> for router::EndpointStatus {
     }
 }
 
-/// The provider of a setting.
+/// Returns the provider of a setting.
 #[must_use]
 pub const fn provider(setting: &CompiledSetting) -> types::Provider {
     match setting {

@@ -1,4 +1,4 @@
-//! Answers of models, as they go to callers.
+//! Conversions of answers into the messages for callers.
 
 use switchboard::pb::router::{self, part, stream_infer_response::Event};
 
@@ -93,7 +93,7 @@ impl From<Answered> for router::InferResponse {
             })
         });
         let mut kinds: Vec<part::Kind> = thoughts.collect();
-        // A message has one part at least, also where the model says nothing.
+        // A message has at least one part, even if the model wrote nothing.
         if !text.is_empty() || (kinds.is_empty() && tool_calls.is_empty()) {
             kinds.push(part::Kind::Text(text.into_string()));
         }

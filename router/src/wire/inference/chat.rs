@@ -1,4 +1,4 @@
-//! The messages of a conversation.
+//! Conversion of the messages of a conversation.
 
 use switchboard::{
     pb::router::{self, part},
@@ -9,7 +9,7 @@ use switchboard::{
 use super::{Characters, MESSAGES_MAX, too_many};
 use crate::prompt::{Message, Signature, Text, Thought, ToolCall, ToolResult, Turn};
 
-/// `None`: there is a violation that says why.
+/// Returns the messages. `None`: a violation says what is wrong.
 pub(super) fn messages(
     wire: Vec<router::Message>,
     characters: &mut Characters,
@@ -39,7 +39,7 @@ pub(super) fn messages(
     Some(messages)
 }
 
-/// Reads one message.
+/// Converts one message.
 struct Reader<'a> {
     index: usize,
     characters: &'a mut Characters,
@@ -106,7 +106,7 @@ impl Reader<'_> {
         turn
     }
 
-    /// Each result becomes a message of its own, as models are used to it.
+    /// Converts each result into a separate message, the form that models expect.
     fn results(&mut self, parts: Vec<router::Part>) -> impl Iterator<Item = ToolResult> {
         let mut results = Vec::with_capacity(parts.len());
         for (index, part) in parts.into_iter().enumerate() {
@@ -132,17 +132,29 @@ impl Reader<'_> {
         }
     }
 
-    /// A part that does not belong to the message's role, or is none.
+    /// Refuses a part that does not belong to the message's role, or a part without content.
     fn refuse_part(&mut self, part: usize, kind: Option<&part::Kind>) {
         let (reason, description) = match kind {
             None => (
                 FieldReason::FieldRequired,
-                "give `text`, `tool_call`, `tool_result` or `reasoning`; other kinds are not known here",
+                "give `text`, `tool_call`, `tool_result` or `reasoning`; this router supports no other kind of part",
             ),
-            Some(part::Kind::Text(_)) => (FieldReason::ValueMalformed, "a TOOL message holds tool results only"),
-            Some(part::Kind::ToolResult(_)) => (FieldReason::ValueMalformed, "a tool result comes from TOOL only"),
-            Some(part::Kind::ToolCall(_)) => (FieldReason::ValueMalformed, "a tool call comes from ASSISTANT only"),
-            Some(part::Kind::Reasoning(_)) => (FieldReason::ValueMalformed, "reasoning comes from ASSISTANT only"),
+            Some(part::Kind::Text(_)) => (
+                FieldReason::ValueMalformed,
+                "a TOOL message can only contain tool results",
+            ),
+            Some(part::Kind::ToolResult(_)) => (
+                FieldReason::ValueMalformed,
+                "only a TOOL message can contain a tool result",
+            ),
+            Some(part::Kind::ToolCall(_)) => (
+                FieldReason::ValueMalformed,
+                "only an ASSISTANT message can contain a tool call",
+            ),
+            Some(part::Kind::Reasoning(_)) => (
+                FieldReason::ValueMalformed,
+                "only an ASSISTANT message can contain reasoning",
+            ),
         };
         self.refuse(&format!("parts[{part}]"), reason, description);
     }

@@ -1,4 +1,4 @@
-//! Code to be completed.
+//! Conversion of an infill.
 
 use switchboard::{pb::router, reason::FieldReason, violation::Violations};
 
@@ -17,7 +17,13 @@ pub(super) fn infill(wire: router::InfillInput, characters: &mut Characters, vio
         }
     }
     if wire.context.len() > SNIPPETS_MAX {
-        too_many("infill.context", SNIPPETS_MAX, "pieces", wire.context.len(), violations);
+        too_many(
+            "infill.context",
+            SNIPPETS_MAX,
+            "snippets",
+            wire.context.len(),
+            violations,
+        );
     }
     let mut counted = |text| characters.counted(text);
     Infill {

@@ -1,25 +1,26 @@
-//! Small messages made larger, for callers behind a proxy whose HTTP/2 library ends the whole connection over small frames
-//! that one slow reader leaves unread.
+//! Pads small messages, for callers behind a proxy whose HTTP/2 library closes the whole connection if one slow reader
+//! leaves many small frames unread.
 //!
-//! A frame counts as small below 256 bytes. A message is a frame, or several are: so no message may be smaller.
+//! Such a library counts a frame below 256 bytes as small. A frame contains one message or several, so no message may
+//! be smaller than that.
 
 use bytes::Bytes;
 use prost::Message as _;
 use switchboard::pb::router::StreamInferResponse;
 
-/// The fewest bytes of a message: with the five that stand before it they are as many as no frame is small with.
+/// Minimum size of a message in bytes. Together with gRPC's prefix of 5 bytes it gives 256 bytes.
 const MESSAGE_BYTES_MIN: usize = 256 - 5;
-/// What stands before the padding: the field's number, and its length in one byte or two.
+/// Bytes that precede the padding: the field's number, and its length in one byte or two.
 const TAG: usize = 2;
 
 static ZEROS: [u8; MESSAGE_BYTES_MIN] = [0; MESSAGE_BYTES_MIN];
 
-/// The message with so much padding that it is not small.
+/// Returns the message, padded to the minimum size if it is smaller.
 #[must_use]
 pub fn padded(mut message: StreamInferResponse) -> StreamInferResponse {
     let length = message.encoded_len();
     if length < MESSAGE_BYTES_MIN {
-        // An empty field is not sent at all.
+        // A field with empty content is not encoded, so the padding has at least one byte.
         let missing = MESSAGE_BYTES_MIN.saturating_sub(length + TAG).max(1);
         message.padding = Bytes::from_static(&ZEROS).slice(..missing);
     }
@@ -33,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_message_is_small_and_none_grows_without_need() {
+    fn small_messages_are_padded_and_large_messages_are_not() {
         for length in 0..400 {
             let plain = StreamInferResponse {
                 event: Some(Event::Delta(Delta {

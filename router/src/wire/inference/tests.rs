@@ -1,4 +1,4 @@
-//! Which requests are taken, and how.
+//! Tests of which requests are accepted, and how they are converted.
 
 use switchboard::pb::router::part;
 
@@ -36,10 +36,10 @@ fn message(texts: &[&str]) -> router::Message {
 }
 
 #[test]
-fn the_parts_of_a_message_are_joined_in_their_order() {
+fn the_parts_of_a_message_are_joined_in_order() {
     let request = Request::try_from(chat(vec![message(&["a", "b"]), message(&["c"])])).unwrap();
     let Input::Chat(messages) = request.input else {
-        panic!("a chat stays a chat");
+        panic!("a chat should be converted to a chat");
     };
     let text = |text: &str| Text::from(text.to_owned());
     assert_eq!(messages, [Message::User(text("ab")), Message::User(text("c"))]);
@@ -57,7 +57,7 @@ fn a_refused_request_names_every_bad_field() {
 }
 
 #[test]
-fn the_edges_of_every_range_are_inside() {
+fn the_bounds_of_every_range_are_accepted() {
     let mut wire = chat(vec![message(&["a"]); MESSAGES_MAX]);
     wire.options = Some(router::InferOptions {
         max_output_tokens: Some(1),
@@ -77,7 +77,7 @@ fn the_edges_of_every_range_are_inside() {
 }
 
 #[test]
-fn what_is_beyond_a_limit_is_refused() {
+fn values_beyond_a_limit_are_refused() {
     let beyond = |field: &str| vec![(field.to_owned(), FieldReason::ValueOutOfRange)];
     assert_eq!(
         refused(chat(vec![message(&["a"]); MESSAGES_MAX + 1])),
@@ -142,7 +142,7 @@ fn thought() -> part::Kind {
 }
 
 #[test]
-fn calls_and_results_are_read_and_each_result_is_a_message() {
+fn tool_calls_and_results_are_converted_and_each_result_is_a_message() {
     use router::Role::{Assistant, Tool};
     let wire = chat(vec![
         said(Assistant, vec![thought(), words(), call("c1", "f"), call("c2", "f")]),
@@ -216,7 +216,7 @@ fn tools_and_their_choice_are_checked_together() {
 }
 
 #[test]
-fn a_response_format_is_text_an_object_or_a_named_schema() {
+fn a_response_format_is_plain_text_an_object_or_a_named_schema() {
     let wire = |kind, name: &str, schema: &str| router::InferRequest {
         response_format: Some(router::ResponseFormat {
             kind,
@@ -236,7 +236,7 @@ fn a_response_format_is_text_an_object_or_a_named_schema() {
 }
 
 #[test]
-fn an_infill_is_taken_whole_and_within_its_limits() {
+fn an_infill_is_accepted_up_to_its_limits() {
     use FieldReason::ValueOutOfRange;
     let wire = |infill| router::InferRequest {
         input: Some(infer_request::Input::Infill(infill)),
@@ -253,7 +253,7 @@ fn an_infill_is_taken_whole_and_within_its_limits() {
         ..Default::default()
     };
     let Input::Infill(Infill { prefix, context, .. }) = Request::try_from(wire(longest())).unwrap().input else {
-        panic!("an infill stays one");
+        panic!("an infill should be converted to an infill");
     };
     assert_eq!((prefix.len(), context.len()), (2 * CODE_CHARACTERS_MAX, SNIPPETS_MAX));
 

@@ -1,4 +1,4 @@
-//! Tools, and the form of an answer.
+//! Conversions of tools and of the response format.
 
 use std::collections::HashSet;
 
@@ -7,7 +7,7 @@ use switchboard::{pb::router, reason::FieldReason, violation::Violations};
 use super::{Characters, TOOLS_MAX, too_many};
 use crate::prompt::{JsonObject, ResponseFormat, Tool, ToolChoice, Tools};
 
-/// The most characters of a tool's or a schema's name.
+/// Maximum number of characters of a tool's name and of a schema's name.
 const NAME_MAX: usize = 64;
 
 pub(super) fn tools(
@@ -25,7 +25,7 @@ pub(super) fn tools(
     for (index, wire) in wire.into_iter().enumerate() {
         let field = format!("tools[{index}].name");
         if is_name(&field, &wire.name, violations) && !names.insert(wire.name.clone()) {
-            violations.push(field, FieldReason::ValueRepeated, "is the name of a tool before it");
+            violations.push(field, FieldReason::ValueRepeated, "is the name of an earlier tool");
         }
         let parameters = (!wire.parameters_json.is_empty())
             .then(|| {
@@ -52,7 +52,7 @@ fn tool_choice(wire: router::ToolChoice, names: &HashSet<String>, violations: &m
     let mode = router::ToolMode::try_from(wire.mode);
     if !wire.name.is_empty() {
         if mode != Ok(router::ToolMode::Required) {
-            let text = "goes with the mode REQUIRED only";
+            let text = "can only be set together with the mode REQUIRED";
             violations.push("tool_choice.name", FieldReason::ValueMalformed, text);
         } else if !names.contains(&wire.name) {
             let text = "must be the name of one of `tools`";
@@ -62,11 +62,11 @@ fn tool_choice(wire: router::ToolChoice, names: &HashSet<String>, violations: &m
     }
     match mode {
         Ok(router::ToolMode::Unspecified | router::ToolMode::Auto) => ToolChoice::Auto,
-        // Without tools none is called anyway.
+        // Without tools the model cannot call any, so NONE is valid without `tools`.
         Ok(router::ToolMode::None) => ToolChoice::None,
         Ok(router::ToolMode::Required) => {
             if names.is_empty() {
-                let text = "REQUIRED needs `tools`";
+                let text = "REQUIRED can only be set together with `tools`";
                 violations.push("tool_choice.mode", FieldReason::ValueMalformed, text);
             }
             ToolChoice::Required
@@ -79,7 +79,7 @@ fn tool_choice(wire: router::ToolChoice, names: &HashSet<String>, violations: &m
     }
 }
 
-/// `None`: text, or there is a violation that says why.
+/// Returns the response format. `None`: plain text, or a violation says what is wrong.
 pub(super) fn response_format(
     wire: router::ResponseFormat,
     characters: &mut Characters,
@@ -115,7 +115,7 @@ pub(super) fn response_format(
             violations.push(
                 field,
                 FieldReason::ValueMalformed,
-                "goes with the kind JSON_SCHEMA only",
+                "can only be set together with the kind JSON_SCHEMA",
             );
         }
     }
@@ -136,7 +136,7 @@ fn is_name(field: &str, name: &str, violations: &mut Violations) -> bool {
     false
 }
 
-/// `None`: there is a violation that says why.
+/// Parses a JSON object. `None`: a violation says what is wrong.
 fn object(field: String, text: String, characters: &mut Characters, violations: &mut Violations) -> Option<JsonObject> {
     characters.0 += text.chars().count();
     if text.is_empty() {
