@@ -1,8 +1,8 @@
 //! Follows the registry's change stream and keeps the catalog in use up to date.
 //!
-//! It serves no calls and writes nothing to the registry. The one hard idea: what is received, what is compiled from it and
-//! what is reported move at their own pace, each always from the newest of the one before; so a slow step skips states, and
-//! never holds up the stream.
+//! It serves no calls and writes nothing to the registry. The one hard idea: receiving, compiling and reporting each
+//! run at their own pace, and each step always takes the newest result of the step before it. So a slow step skips
+//! states, and never blocks the stream.
 
 pub mod apply;
 mod checks;
@@ -50,7 +50,7 @@ pub struct Subscription<S = Grpc> {
     metrics: PersistMetrics,
 }
 
-/// How far the router follows, for whoever asks.
+/// Read access to the router's progress in following the registry.
 #[derive(Debug, Clone)]
 pub struct Progress {
     received: watch::Receiver<Option<Arc<Received>>>,
@@ -58,25 +58,25 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Where the newest state stands that was received whole. `None`: none was.
+    /// Returns the cursor of the newest state that was received completely. `None`: none was.
     #[must_use]
     pub fn received(&self) -> Option<Cursor> {
         self.received.borrow().as_ref().map(|received| *received.cursor())
     }
 
-    /// The newest state that was received whole, and a bell for the next.
+    /// Returns a receiver of the newest state that was received completely. It is notified of each newer state.
     #[must_use]
     pub fn states(&self) -> watch::Receiver<Option<Arc<Received>>> {
         self.received.clone()
     }
 
-    /// What is in use, and a bell for the next.
+    /// Returns a receiver of the state in use. It is notified of each change.
     #[must_use]
     pub fn applications(&self) -> watch::Receiver<Applied> {
         self.applied.clone()
     }
 
-    /// What is in use.
+    /// Returns the state in use.
     #[must_use]
     pub fn applied(&self) -> Applied {
         self.applied.borrow().clone()
@@ -84,7 +84,8 @@ impl Progress {
 }
 
 impl Subscription {
-    /// A subscription that puts its catalogs into `current`, and reports how the servers of `models` do. Nothing happens before [`Self::run`].
+    /// Creates a subscription that puts its catalogs into `current` and reports the health of the servers of `models`.
+    /// It does nothing before [`Self::run`].
     #[must_use]
     pub fn new(config: SubscriptionConfig, current: Arc<Current>, models: LiveModels) -> Self {
         Self::within(Grpc, config, current, models)
@@ -92,7 +93,7 @@ impl Subscription {
 }
 
 impl<S: Surroundings> Subscription<S> {
-    /// The same in other surroundings.
+    /// Creates a subscription with other surroundings.
     #[must_use]
     pub fn within(surroundings: S, config: SubscriptionConfig, current: Arc<Current>, models: LiveModels) -> Self {
         Self {
@@ -107,7 +108,7 @@ impl<S: Surroundings> Subscription<S> {
         }
     }
 
-    /// The same, which also makes the checks that the registry asks for.
+    /// Makes the subscription also run the checks that the registry requests.
     #[must_use]
     pub fn checking(self, checker: Checker) -> Self {
         Self {
@@ -116,13 +117,13 @@ impl<S: Surroundings> Subscription<S> {
         }
     }
 
-    /// What is counted of the snapshot file.
+    /// Returns the metrics of the snapshot file.
     #[must_use]
     pub const fn metrics(&self) -> &PersistMetrics {
         &self.metrics
     }
 
-    /// How far it follows, also after it has ended.
+    /// Returns read access to the progress, which stays valid after the subscription has ended.
     #[must_use]
     pub fn progress(&self) -> Progress {
         Progress {
@@ -131,14 +132,14 @@ impl<S: Surroundings> Subscription<S> {
         }
     }
 
-    /// Goes on from the snapshot file, if there is one, and follows the registry until it is cancelled; then ends the stream
-    /// in order, within about a second.
+    /// Continues from the snapshot file, if there is one, and follows the registry until it is cancelled. Then it ends
+    /// the stream in order, within about a second.
     ///
-    /// Essential: it ends earlier only by a mistake of its own, which is logged; the last catalog stays in use then.
+    /// It ends earlier only if one of its tasks panics. The panic is logged, and the last catalog stays in use.
     ///
     /// # Cancel safety
     ///
-    /// Dropped, it ends all its tasks at once.
+    /// Dropping the future aborts all its tasks at once.
     pub async fn run(self, cancel: CancellationToken) {
         let Self {
             surroundings,
@@ -152,7 +153,8 @@ impl<S: Surroundings> Subscription<S> {
         } = self;
         let span = info_span!("subscription");
         let (kept, kept_out) = watch::channel(None);
-        // Both halves are held to the end: the stream reports what was persisted, also when nothing ever is.
+        // Both ends are kept until the end, so that the stream can report what was persisted even without a snapshot
+        // file.
         let (persisted, persisted_out) = watch::channel(None);
         let persister = config
             .snapshot
@@ -193,10 +195,10 @@ impl<S: Surroundings> Subscription<S> {
         if let Some(persister) = persister {
             tasks.spawn(persister.run(cancel).instrument(span));
         }
-        // The first two are useless without each other, and the third without them.
+        // The link and the applier are useless without each other, and the persister is useless without them.
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {
-                error!(%error, "the subscription to the registry broke off");
+                error!(%error, "a task of the subscription to the registry failed");
                 return;
             }
         }

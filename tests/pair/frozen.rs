@@ -126,7 +126,7 @@ async fn a_wall_clock_that_jumps_by_a_day_changes_nothing() {
     }
     let log = pair.router.log();
     assert_eq!(
-        log.matches("lost the registry").count(),
+        log.matches("lost the connection to the registry").count(),
         0,
         "the stream goes on:\n{log}"
     );

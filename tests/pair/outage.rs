@@ -48,7 +48,7 @@ async fn calls_go_on_while_the_registry_is_dead_and_the_router_resumes_without_a
         "one snapshot, at the start:\n{log}"
     );
     assert_eq!(
-        log.matches("again: following where the router was").count(),
+        log.matches("again: resuming at the router's revision").count(),
         1,
         "then a resume:\n{log}"
     );

@@ -1,6 +1,7 @@
-//! Turns what was received into the catalog in use: compiles aside, fetches credentials, swaps, and says what is in use.
+//! Turns the received state into the catalog in use: compiles in another thread, fetches credentials, swaps the
+//! catalog, and publishes what is in use.
 //!
-//! It always takes the newest state; those that came while it was busy are skipped. Nothing here holds up the stream.
+//! It always takes the newest state and skips states that arrived while it was busy. It never blocks the stream.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,21 +23,23 @@ use super::{
 };
 use crate::{current::Current, live::LiveModels};
 
-/// How long credentials are waited for before the first catalog counts as ready, or a new life of the store is used.
+/// How long to wait for credentials before the first catalog counts as ready, or before a new incarnation of the store
+/// is used.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What is in use.
+/// The state in use.
 #[derive(Debug, Clone, Default)]
 pub struct Applied {
-    /// The state that the catalog in use was compiled from, less what is held. `None`: there is none yet.
+    /// The cursor of the state from which the catalog in use was compiled. Held items are older. `None`: no catalog is
+    /// in use yet.
     pub cursor: Option<Cursor>,
     /// Items whose newest version is not in use.
     pub held: Arc<[Held]>,
-    /// How long compiling and swapping in took.
+    /// Time that compiling and swapping took.
     pub duration: Duration,
 }
 
-/// What the applier is connected to.
+/// Compiles and swaps catalogs, and fetches credentials.
 pub(super) struct Applier<S: Surroundings> {
     surroundings: S,
     current: Arc<Current>,
@@ -48,24 +51,24 @@ pub(super) struct Applier<S: Surroundings> {
     credentials: Credentials,
     used: Arc<Used>,
     compiling: JoinSet<Done>,
-    /// Something has changed since the last compiling began.
+    /// Whether anything has changed since the last compile step began.
     is_stale: bool,
-    /// Until when the credentials of a new life of the store are waited for.
+    /// Until when to wait for the credentials of a new incarnation of the store. `None`: no new incarnation is pending.
     new_life: Option<Instant>,
     readiness: StartReadiness,
 }
 
-/// A state that was compiled.
+/// A compiled state.
 struct Done {
     received: Arc<Received>,
     compiled: Compiled,
     duration: Duration,
-    /// Ends when the catalog is in use.
+    /// The span of the whole application. It ends when the catalog is in use.
     span: Span,
 }
 
 enum StartReadiness {
-    /// What the snapshot file has is compiled first.
+    /// No catalog yet. The state from the snapshot file, if there is one, is compiled first.
     NoCatalog {
         file: Option<Cursor>,
     },
@@ -99,7 +102,7 @@ impl<S: Surroundings> Applier<S> {
         }
     }
 
-    /// Begins with what an earlier start has left; its resources are those in `received`.
+    /// Starts with the state of an earlier start, whose resources are already in `received`.
     pub(super) fn restore(&mut self, restored: Restored) {
         let Restored { kept, credentials, .. } = restored;
         self.credentials.restore(credentials);
@@ -110,7 +113,7 @@ impl<S: Surroundings> Applier<S> {
         };
     }
 
-    /// Runs until it is cancelled, or nothing more can be received.
+    /// Runs until it is cancelled, or until no further state can arrive.
     pub(super) async fn run(mut self, cancel: CancellationToken) {
         loop {
             self.compile_newest();
@@ -121,7 +124,7 @@ impl<S: Surroundings> Applier<S> {
             }
             let wake = self.wake_at(connection.is_some());
             tokio::select! {
-                // In this order, so that the same happenings lead to the same steps.
+                // In a fixed order, so that the same events always lead to the same steps.
                 biased;
                 () = cancel.cancelled() => return,
                 changed = self.received.changed() => match changed {
@@ -135,7 +138,7 @@ impl<S: Surroundings> Applier<S> {
                 Some(compiled) = self.compiling.join_next() => match compiled {
                     Ok(done) => done.span.clone().in_scope(|| self.install(done)),
                     Err(error) => {
-                        warn!(%error, "compiling the configuration failed: the catalog in use stays");
+                        warn!(%error, "compiling the configuration failed: the last catalog stays in use");
                     }
                 },
                 () = self.credentials.ended() => self.is_stale = true,
@@ -154,7 +157,7 @@ impl<S: Surroundings> Applier<S> {
         };
         let used = Arc::clone(&self.used);
         let credentials = self.credentials.cache().clone();
-        // Ten thousand models take longer than a worker of the runtime may be kept busy.
+        // Compiling ten thousand models takes longer than a worker of the runtime may be kept busy.
         let span = info_span!(
             parent: None, "apply", otel.kind = "consumer", revision = received.cursor().revision.get()
         );
@@ -186,7 +189,8 @@ impl<S: Surroundings> Applier<S> {
         let is_first = matches!(self.readiness, StartReadiness::NoCatalog { .. });
         let is_new_life = self.used.life().is_some_and(|life| used.life() != Some(life));
         if is_new_life && !is_first {
-            // Nothing is held over: what worked so far should not fail for want of a credential that only has to be fetched.
+            // No item is held across incarnations. Features that worked so far should not fail only because a
+            // credential has not been fetched yet.
             let until = *self.new_life.get_or_insert(begin + PATIENCE);
             if begin < until && !self.credentials.all_tried() {
                 return;
@@ -202,13 +206,14 @@ impl<S: Surroundings> Applier<S> {
         self.current.set_held(held.len());
         let is_from_file = match self.readiness {
             StartReadiness::NoCatalog { file } => {
-                // What the file has was ready once, and there may be nobody to fetch more from.
+                // The state from the file was ready before, and the registry may not be reachable to fetch more
+                // credentials.
                 self.readiness = StartReadiness::Until(if file == Some(cursor) { begin } else { begin + PATIENCE });
                 file == Some(cursor)
             }
             StartReadiness::Until(_) | StartReadiness::Ready => false,
         };
-        // A file that has a token which is no longer in use is written again.
+        // A file that contains a token which is no longer in use is written again.
         if !is_from_file || has_forgotten {
             self.kept.send_replace(Some(Kept {
                 received: done.received,
@@ -217,7 +222,7 @@ impl<S: Surroundings> Applier<S> {
         }
         self.log(&cursor, is_first, &held);
         failpoint::hit("apply.before-report");
-        // Only now: what is reported as applied is in use.
+        // Published last, so that a state that is reported as applied is in use.
         self.applied.send_replace(Applied {
             cursor: Some(cursor),
             held: held.into(),
@@ -240,7 +245,7 @@ impl<S: Surroundings> Applier<S> {
             StartReadiness::Until(until) => Some(until),
             StartReadiness::NoCatalog { .. } | StartReadiness::Ready => None,
         };
-        // While it compiles nothing else can be done about a new life.
+        // A new incarnation is considered again when compiling ends.
         let new_life = self.new_life.filter(|_| self.compiling.is_empty());
         [fetch, ready, new_life].into_iter().flatten().min()
     }
@@ -248,7 +253,7 @@ impl<S: Surroundings> Applier<S> {
     fn log(&self, cursor: &Cursor, is_first: bool, held: &[Held]) {
         let revision = cursor.revision;
         if is_first {
-            info!(%revision, "the first catalog is in use, revision {revision}");
+            info!(%revision, "the first catalog is in use, at revision {revision}");
         } else {
             debug!(%revision, "revision {revision} is in use");
         }
@@ -263,7 +268,7 @@ impl<S: Surroundings> Applier<S> {
             if why.is_lasting() {
                 warn!(resource = %name, %revision, %used_revision, "{name} is held at its last good version: {why}");
             } else {
-                debug!(resource = %name, %revision, %used_revision, "{name} waits: {why}");
+                debug!(resource = %name, %revision, %used_revision, "{name} is held: {why}");
             }
         }
         let healed = |old: &&Held| old.why.is_lasting() && held.iter().all(|held| held.name != old.name);

@@ -1,4 +1,5 @@
-//! Checks that the registry asks for: each is made aside, and its answer goes up the stream that asked.
+//! Runs the checks that the registry requests, each in a task of its own. Its answer is sent on the stream that
+//! requested it.
 
 use std::sync::Arc;
 
@@ -25,10 +26,10 @@ use crate::{
     check::{CheckCredential, CheckedServers, Checker, Finding, Spec},
 };
 
-/// The most checks that are under way, waiting ones included: as many as a registry has of one router.
+/// Maximum number of checks in progress, including those that wait: as many as a registry requests of one router.
 pub(super) const CHECKS_MAX: usize = 16;
 
-/// Whatever a check goes by.
+/// Everything that a check needs.
 pub(super) struct Basis<C> {
     pub(super) checker: Checker,
     pub(super) connection: C,
@@ -36,12 +37,12 @@ pub(super) struct Basis<C> {
     pub(super) catalog: Option<Arc<Catalog>>,
 }
 
-/// The checks that are under way.
+/// The checks in progress.
 #[derive(Debug, Default)]
 pub(super) struct CheckTasks(JoinSet<()>);
 
 impl CheckTasks {
-    /// Begins one. Its answer goes to `answers`, unless the stream behind it has ended by then.
+    /// Starts a check. Its answer goes to `answers`, or is dropped if that stream has ended by then.
     pub(super) fn begin<C: Connection>(
         &mut self,
         order: RequestedCheck,
@@ -50,8 +51,8 @@ impl CheckTasks {
     ) {
         while self.0.try_join_next().is_some() {}
         if self.0.len() >= CHECKS_MAX {
-            // The registry counts them too, and says so to whoever asks.
-            warn!("a check is not made: there are {CHECKS_MAX} already");
+            // The registry counts them as well, and reports the limit to the administrator.
+            warn!("a check was ignored: {CHECKS_MAX} checks are already in progress");
             return;
         }
         let check = async move {
@@ -61,7 +62,7 @@ impl CheckTasks {
                 .map_or(Revision::ZERO, |received| received.cursor().revision);
             let id = order.id;
             let findings = make(order, basis).await;
-            debug!(endpoints = findings.len(), "a check is made");
+            debug!(endpoints = findings.len(), "a check has finished");
             let answer = CheckAnswer { id, revision, findings };
             let _stream_ended = answers.send(answer).await;
         };
@@ -111,7 +112,7 @@ async fn make<C: Connection>(order: RequestedCheck, basis: Basis<C>) -> Vec<Find
         return vec![Finding::unable(
             Reason::ModelNotReady,
             "the router could not fetch the API token from the registry",
-            "check again; if it lasts, look into the router's log",
+            "check again; if the error persists, look at the router's log",
         )];
     };
     basis
@@ -124,17 +125,17 @@ fn set(credential: Credential) -> CheckCredential {
     CheckCredential::Set(Arc::new(credential))
 }
 
-/// Where a check's credential comes from.
+/// The source of a check's credential.
 enum NeededCredential {
-    /// It is there.
+    /// The credential is already available.
     Known(CheckCredential),
-    /// A model's own, to be fetched.
+    /// The credential of a registered model, which has to be fetched.
     OfModel(compile::WantedCredential),
-    /// The check's own, to be fetched.
+    /// The check's own credential, which has to be fetched.
     OfCheck(CheckId, CredentialId),
 }
 
-/// A model as it was received, whether or not its newest version is in use.
+/// Returns the newest received version of a model, whether or not it is in use.
 fn registered(
     name: &ModelName,
     received: Option<&Received>,
@@ -145,7 +146,7 @@ fn registered(
         return Err(Box::new(Finding::unable(
             Reason::ModelNotReady,
             "the router has not received the model yet",
-            "check again in a moment; `ConfigService/ListRouters` shows how far the router is",
+            "check again in a moment; `ConfigService/ListRouters` shows the revision that the router has received",
         )));
     };
     let spec = content.spec.as_ref().map_err(unusable)?;
@@ -163,7 +164,7 @@ fn registered(
     Ok((Spec::new(spec, Some(name)), wanted))
 }
 
-/// A credential that calls go by already.
+/// Returns a credential that calls already use.
 fn in_use(catalog: Option<&Catalog>, name: &ModelName, id: CredentialId) -> Option<Arc<Credential>> {
     match catalog?.models.get(name)? {
         ModelState::Ready(model) => model.credential.clone().filter(|credential| credential.id == id),
@@ -175,6 +176,6 @@ fn unusable(refusal: &Refusal) -> Box<Finding> {
     Box::new(Finding::unable(
         Reason::ModelNotReady,
         format!("the router cannot use the model: {refusal}"),
-        "bring router and registry to the same release, or mend the field",
+        "update router and registry to the same release, or fix the field",
     ))
 }

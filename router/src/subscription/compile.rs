@@ -1,12 +1,13 @@
-//! From what was received to the catalog: which version of each item is used, which is held, what has to be fetched.
+//! Compiles the catalog from the received state: decides which version of each item is used, which items are held, and
+//! which credentials have to be fetched.
 //!
-//! Pure. An item whose newest version cannot be used keeps the last one that could, with that version's own credential, as
-//! long as it is the same life of the name. What takes something away is never held: it acts at once, also from an item
-//! that is refused otherwise.
+//! Pure. An item whose newest version cannot be used keeps the last version that could, with that version's own
+//! credential, unless the resource was deleted and created again in between. A change that takes something away is
+//! never held: it takes effect at once, even if the rest of the item is refused.
 //!
-//! What was in force is never left for something older. A model that takes no calls, because it is disabled or because no
-//! feature in use names it, is in force that way: the version before is dropped with its credential, and calls do not
-//! return to it when the model is enabled or assigned again.
+//! The compile step never returns to a version older than the one that was last in force. A model that takes no calls,
+//! because it is disabled or because no feature in use names it, is in force in that state: the version before is
+//! dropped with its credential, and calls do not return to it when the model is enabled or assigned again.
 
 mod used;
 
@@ -31,16 +32,16 @@ pub use self::used::{Used, UsedFeature, UsedModel, UsedSettings};
 /// Credentials by their ids.
 pub type CredentialsById = HashMap<CredentialId, Arc<Credential>>;
 
-/// What compiling gives.
+/// The result of compiling.
 #[derive(Debug)]
 pub struct Compiled {
     /// The catalog.
     pub catalog: Catalog,
-    /// The versions in use, for the next time.
+    /// The versions in use, which are the input of the next compile step.
     pub used: Used,
     /// Items whose newest version is not in use, ordered by name.
     pub held: Vec<Held>,
-    /// Credentials that calls need and that are not there.
+    /// Credentials that calls need and that still have to be fetched.
     pub wanted: Vec<WantedCredential>,
 }
 
@@ -53,29 +54,30 @@ pub struct Held {
     pub revision: Revision,
     /// Why it is held.
     pub why: HeldWhy,
-    /// The revision of the version in use instead. 0: none is.
+    /// The revision of the version that is in use instead. 0: no version is in use.
     pub used_revision: Revision,
 }
 
 /// Why the newest version of an item is not in use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HeldWhy {
-    /// It is unreadable or invalid for this router.
-    #[error("it is refused: {0}")]
+    /// The newest version is unreadable or invalid for this router.
+    #[error("the newest version is refused: {0}")]
     Refused(Refusal),
-    /// It needs a capability that this router lacks.
-    #[error("it needs the capability `{0}`")]
+    /// The newest version requires a capability that this router lacks.
+    #[error("the newest version requires the capability `{0}`")]
     CapabilityMissing(String),
-    /// Its credential has not been fetched yet.
-    #[error("its credential has not been fetched yet")]
+    /// The newest version's credential has not been fetched yet.
+    #[error("the credential has not been fetched yet")]
     CredentialPending,
-    /// It names a model that has no usable version.
+    /// The newest version names a model that has no usable version.
     #[error("`{0}` has no usable version")]
     Dependency(ModelName),
 }
 
 impl HeldWhy {
-    /// Whether it will not heal by itself in a moment, as a credential does that is being fetched.
+    /// Returns whether a new version or a new release is needed to end the hold. The other holds end by themselves, for
+    /// example when a credential has been fetched.
     #[must_use]
     pub const fn is_lasting(&self) -> bool {
         match self {
@@ -88,18 +90,18 @@ impl HeldWhy {
 /// A credential that has to be fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WantedCredential {
-    /// Whose it is.
+    /// The model that the credential belongs to.
     pub model: ModelName,
-    /// Which one, and where it may be sent.
+    /// The id of the credential, and the origins to which it may be sent.
     pub credential: CredentialRef,
 }
 
-/// Compiles a state, with what was in use before it.
+/// Compiles a received state. `before` has the versions that were in use before it.
 #[must_use]
 pub fn compile(received: &Received, before: &Used, credentials: &CredentialsById) -> Compiled {
     let nothing = Used::default();
     let life = received.cursor().incarnation;
-    // Across lives of the store nothing is held over: it may have been taken back on purpose.
+    // Nothing is held across incarnations of the store: an older version may have been revoked on purpose.
     let before = if before.life == Some(life) { before } else { &nothing };
     let mut step = CompileStep {
         before,
@@ -118,7 +120,7 @@ pub fn compile(received: &Received, before: &Used, credentials: &CredentialsById
             step.model(resource, name, content);
         }
     }
-    // Features come second: which setting is used depends on the models.
+    // Features come after the models, because the setting to use depends on them.
     for resource in received.resources().values() {
         if let Content::Feature(name, setting) = &resource.content {
             step.feature(resource, name, setting.as_ref());
@@ -146,7 +148,7 @@ pub fn compile(received: &Received, before: &Used, credentials: &CredentialsById
     }
 }
 
-/// The models that settings name: as the model of a feature, as a fallback or in a rule.
+/// Returns the models that the settings name: as the model of a feature, as a fallback or in a rule.
 fn models_of<'a>(settings: impl Iterator<Item = &'a CompiledSetting>) -> impl Iterator<Item = &'a ModelName> {
     let assignments = settings.filter_map(|setting| match setting {
         CompiledSetting::SelfHosted(assignment) => Some(assignment.models()),
@@ -158,7 +160,7 @@ fn models_of<'a>(settings: impl Iterator<Item = &'a CompiledSetting>) -> impl It
 struct CompileStep<'a> {
     before: &'a Used,
     credentials: &'a CredentialsById,
-    /// The models that the features in use before name.
+    /// The models that the features in use before named.
     called: BTreeSet<&'a ModelName>,
     states: HashMap<ModelName, ModelState>,
     used: Used,
@@ -193,7 +195,7 @@ impl<'a> CompileStep<'a> {
         }
     }
 
-    /// The newest version of a model, or why it cannot be used.
+    /// Returns the newest version of a model, or why it cannot be used.
     fn newest(
         &mut self,
         resource: &Arc<Resource>,
@@ -234,9 +236,9 @@ impl<'a> CompileStep<'a> {
         }
     }
 
-    /// The version in use before, which stays in use while the newest is held. `None`: something newer was in force since,
-    /// or is now. A model that took no calls was in force that way, so a version that only waits for its credential does
-    /// not bring back the one before.
+    /// Returns the version in use before, which stays in use while the newest is held. `None`: a newer version has been
+    /// in force since, or is now. A model that took no calls was in force in that state, so a version that only waits
+    /// for its credential does not bring back the one before it.
     fn last_good(
         &self,
         name: &ModelName,
@@ -252,8 +254,8 @@ impl<'a> CompileStep<'a> {
         (!is_over).then(|| before.without_what_was_taken(newest.credential.as_ref()))
     }
 
-    /// Ends what is in use of models that wait for a credential though they take no calls: the credential is not fetched,
-    /// and the newest version is in force without it.
+    /// Ends the hold of models that wait for a credential although they take no calls. Their credential is not fetched,
+    /// the version before is dropped, and the newest version is in force without its credential.
     fn end_idle(&mut self, received: &Received) {
         let newest = received.resources().values();
         let newest = newest.filter_map(|resource| match &resource.content {
@@ -322,7 +324,7 @@ impl<'a> CompileStep<'a> {
         let used = UsedSettings {
             revision: if why.is_none() { raw.revision } else { before.revision },
             inference_paused: match (newest, &why) {
-                // What stops something acts at once.
+                // A setting that stops inference takes effect at once.
                 (Ok(true), _) => true,
                 (Ok(false), None) => false,
                 (Ok(false), Some(_)) | (Err(_), _) => before.inference_paused,
@@ -334,8 +336,8 @@ impl<'a> CompileStep<'a> {
         }
     }
 
-    /// Whether a model has no usable version while the setting in use can go on. A fallback or a rule without a usable model
-    /// holds nothing up: it is passed over until it has one.
+    /// Returns whether a feature must wait for its model: the model has no usable version, while the setting in use
+    /// before can continue. Fallbacks and models of rules need not be usable: calls pass them over until they are.
     fn must_wait_for(&self, model: &ModelName, before: Option<&UsedFeature>) -> bool {
         let is_usable = |model| !matches!(self.states.get(model), Some(ModelState::NotReady) | None);
         let goes_on = |before: &UsedFeature| match &before.setting {
@@ -358,7 +360,7 @@ impl<'a> CompileStep<'a> {
     }
 }
 
-/// This build has no capabilities yet: whatever needs one is not for it.
+/// Returns a required capability that this build lacks. This build has no capabilities, so it lacks each one.
 fn missing_capability(raw: &Raw) -> Option<HeldWhy> {
     raw.requires.first().cloned().map(HeldWhy::CapabilityMissing)
 }

@@ -1,6 +1,6 @@
 //! Fetches the API tokens that calls need, and keeps them as long as a version in use names them.
 //!
-//! A credential that was replaced meanwhile is not asked for again: the change that names the new one is on its way.
+//! A credential that has been replaced is not requested again: the change that names the new one will arrive.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -28,32 +28,32 @@ use super::{
 };
 use crate::catalog::Credential;
 
-/// How many are fetched at a time: a cold start must not flood the registry.
+/// Maximum number of concurrent fetches. A cold start must not flood the registry.
 const RUNNING_MAX: usize = 16;
 const FETCH_MAX: Duration = Duration::from_secs(5);
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
-/// Why a credential was not had.
+/// Why a credential could not be fetched.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
-    #[error("the model has another credential by now")]
+    #[error("the model's credential was replaced by another one")]
     Superseded,
     #[error("the registry did not answer in time")]
     Timeout,
-    /// Its message is not told: the code says enough, and nothing secret can be in it.
-    #[error("the registry answered {0:?}")]
+    /// The registry refused. Only the code is shown: it says enough, and a message might contain a secret.
+    #[error("the registry answered with the code {0:?}")]
     Refused(Code),
-    #[error("the registry answered with another credential than was asked for")]
+    #[error("the registry returned a credential other than the requested one")]
     Other,
 }
 
-/// A credential of a model. By models first, so that they are asked for in an order that is not drawn by lot.
+/// A credential of a model. The model comes first, so that the order of the requests does not depend on random ids.
 type ModelCredentialId = (ModelName, CredentialId);
 
 type Fetched = (ModelCredentialId, Result<Credential, FetchError>);
 
-/// The credentials that are there, and those on their way.
+/// The credentials that were fetched, and those that are still to be fetched.
 pub(super) struct Credentials {
     cache: compile::CredentialsById,
     plans: BTreeMap<ModelCredentialId, FetchPlan>,
@@ -71,7 +71,7 @@ struct FetchPlan {
 enum NextFetch {
     At(Instant),
     Running,
-    /// The change with the new id is awaited.
+    /// The credential was replaced; the change with the new id has not arrived yet.
     Superseded,
 }
 
@@ -85,22 +85,22 @@ impl Credentials {
         }
     }
 
-    /// Those that are there.
+    /// Returns the credentials that were fetched.
     pub(super) const fn cache(&self) -> &compile::CredentialsById {
         &self.cache
     }
 
-    /// Takes in what an earlier start has had.
+    /// Adds the credentials of an earlier start.
     pub(super) fn restore(&mut self, credentials: compile::CredentialsById) {
         self.cache.extend(credentials);
     }
 
-    /// Plans to fetch what is wanted and not there, and nothing else any longer.
+    /// Plans to fetch exactly the credentials in `wanted` that are not cached. Other plans are dropped.
     pub(super) fn want(&mut self, wanted: &[WantedCredential]) {
         let mut plans = BTreeMap::new();
         for wanted in wanted {
             let key = (wanted.model.clone(), wanted.credential.id);
-            // One may have come while the state that wants it was compiled.
+            // The credential may have arrived while the state that needs it was being compiled.
             if self.cache.contains_key(&key.1) {
                 continue;
             }
@@ -115,7 +115,8 @@ impl Credentials {
         self.plans = plans;
     }
 
-    /// Forgets those that no version in use names, and no version that waits for them. Returns whether it had any.
+    /// Drops the credentials that neither a version in use nor a waiting version names. Returns whether any was
+    /// dropped.
     pub(super) fn keep(&mut self, used: &HashSet<CredentialId>, wanted: &[WantedCredential]) -> bool {
         let count = self.cache.len();
         let is_wanted = |id| wanted.iter().any(|wanted| wanted.credential.id == id);
@@ -123,7 +124,7 @@ impl Credentials {
         self.cache.len() < count
     }
 
-    /// Asks again for what was superseded: another stream may be to another registry.
+    /// Plans to request superseded credentials again, because a new stream may lead to another registry.
     pub(super) fn reconsider(&mut self) {
         for plan in self.plans.values_mut() {
             if matches!(plan.next, NextFetch::Superseded) {
@@ -132,12 +133,12 @@ impl Credentials {
         }
     }
 
-    /// Whether each that is wanted has been asked for once.
+    /// Returns whether every wanted credential was requested at least once.
     pub(super) fn all_tried(&self) -> bool {
         self.plans.values().all(|plan| plan.was_tried)
     }
 
-    /// Begins to fetch what is due.
+    /// Starts the fetches that are due.
     pub(super) fn start(&mut self, connection: &impl Connection) {
         let now = Instant::now();
         for (key, plan) in &mut self.plans {
@@ -152,7 +153,7 @@ impl Credentials {
         }
     }
 
-    /// When [`Self::start`] has something to do. `None`: not before a running one ends.
+    /// Returns when [`Self::start`] has something to do. `None`: not before a running fetch ends.
     pub(super) fn due_at(&self) -> Option<Instant> {
         if self.running.len() >= RUNNING_MAX {
             return None;
@@ -164,16 +165,16 @@ impl Credentials {
         due.min()
     }
 
-    /// Waits until one has ended, for ever when none is running.
+    /// Waits until a fetch has ended. Waits forever if none is running.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: a fetch goes on when it is waited for again.
+    /// Cancelling the future loses nothing: running fetches continue at the next call.
     pub(super) async fn ended(&mut self) {
         let Some((key, result)) = self.running.next().await else {
             return std::future::pending().await;
         };
-        // One that nobody wants any longer is not kept.
+        // The result is dropped if the credential is no longer wanted.
         let Some(plan) = self.plans.get_mut(&key) else {
             return;
         };
@@ -187,12 +188,12 @@ impl Credentials {
                 return;
             }
             Err(FetchError::Superseded) => {
-                debug!(model.name = %model, credential.id = %id, "the credential of {model} was replaced meanwhile");
+                debug!(model.name = %model, credential.id = %id, "the credential of {model} has been replaced");
                 NextFetch::Superseded
             }
             Err(error) => {
                 let wait = plan.backoff.next(&mut self.random);
-                warn!(model.name = %model, credential.id = %id, %error, "cannot fetch the credential of {model} yet");
+                warn!(model.name = %model, credential.id = %id, %error, "could not fetch the credential of {model}: retrying");
                 NextFetch::At(Instant::now() + wait)
             }
         };
@@ -209,7 +210,7 @@ pub(super) async fn fetch(connection: impl Connection, wanted: WantedCredential)
     }
 }
 
-/// Fetches the credential of a check, which only its origins are told with.
+/// Fetches the credential of a check. Its origins are known only from the answer.
 pub(super) async fn fetch_for_check(
     connection: impl Connection,
     check: CheckId,
@@ -261,7 +262,7 @@ mod tests {
         }
     }
 
-    /// What is left to do after a fetch has ended so.
+    /// Returns the credentials after a fetch with this result.
     async fn after(result: Result<Credential, FetchError>) -> Credentials {
         let mut credentials = Credentials::new();
         let wanted = wanted(1);
@@ -283,7 +284,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failed_fetch_is_repeated_and_a_superseded_one_only_on_another_stream() {
+    async fn a_failed_fetch_is_repeated_and_a_superseded_one_waits_for_another_stream() {
         assert!(after(Err(FetchError::Timeout)).await.due_at().is_some());
         let mut credentials = after(Err(FetchError::Superseded)).await;
         assert_eq!(credentials.due_at(), None);
@@ -292,11 +293,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_came_is_kept_while_it_is_used_or_waited_for() {
+    async fn a_fetched_credential_is_kept_while_it_is_used_or_wanted() {
         let id = wanted(1).credential.id;
         let mut credentials = after(Ok(credential(1))).await;
         credentials.want(&[wanted(1)]);
-        assert_eq!(credentials.due_at(), None, "it is there already");
+        assert_eq!(credentials.due_at(), None, "the credential is already cached");
         assert!(!credentials.keep(&HashSet::new(), &[wanted(1)]));
         assert!(!credentials.keep(&[id].into(), &[]));
         assert!(credentials.cache().contains_key(&id));
@@ -305,7 +306,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_so_many_are_fetched_at_a_time() {
+    async fn the_number_of_concurrent_fetches_is_limited() {
         let channel = tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
         let mut credentials = Credentials::new();
         let all: Vec<_> = (0..20).map(wanted).collect();

@@ -1,4 +1,4 @@
-//! A small history of a store for the tests of this room: states, cursors and resources that add up.
+//! A small history of a store for the tests of this module: states, cursors and resources with matching digests.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -28,17 +28,17 @@ pub(crate) fn incarnation(number: i64) -> Incarnation {
     }
 }
 
-/// The resources of a store as they are sent, revision after revision.
+/// The resources of a store as the registry sends them, revision by revision.
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     pub(crate) cursor: Cursor,
     pub(crate) resources: BTreeMap<String, registry::Resource>,
-    /// Names that are gone, with the revision that deleted each.
+    /// Names of deleted resources, with the revision that deleted each.
     pub(crate) deleted: BTreeMap<String, i64>,
 }
 
 impl Store {
-    /// A store at revision 1, without resources.
+    /// Creates a store at revision 1, without resources.
     pub(crate) fn new() -> Self {
         Self {
             cursor: Cursor {
@@ -54,7 +54,7 @@ impl Store {
         }
     }
 
-    /// Makes the next revision: each named payload created or changed.
+    /// Makes the next revision, which creates or changes each named resource.
     pub(crate) fn write(&mut self, changes: Vec<(&str, prost_types::Any)>) {
         let next = self.cursor.revision.next();
         for (name, payload) in changes {
@@ -76,7 +76,7 @@ impl Store {
         self.seal();
     }
 
-    /// Makes the next revision: each named resource is gone.
+    /// Makes the next revision, which deletes each named resource.
     pub(crate) fn delete(&mut self, names: &[&str]) {
         let next = self.cursor.revision.next();
         for &name in names {
@@ -87,13 +87,13 @@ impl Store {
         self.seal();
     }
 
-    /// Changes one resource as it is sent.
+    /// Changes one resource in place, without a new revision.
     pub(crate) fn spoil(&mut self, name: &str, change: impl FnOnce(&mut registry::Resource)) {
         change(self.resources.get_mut(name).unwrap());
         self.seal();
     }
 
-    /// Begins another life of the store.
+    /// Begins a new incarnation of the store.
     pub(crate) fn restore(&mut self) {
         self.cursor.incarnation = incarnation(self.cursor.incarnation.number + 1);
         self.cursor.revision = self.cursor.revision.next();
@@ -138,7 +138,7 @@ fn any(type_url: &str, message: &impl prost::Message) -> prost_types::Any {
     }
 }
 
-/// A model at one server, changed before it is encoded.
+/// A model with one server, after `change`.
 pub(crate) fn model(change: impl FnOnce(&mut registry::ModelEntry)) -> prost_types::Any {
     let mut entry = registry::ModelEntry {
         model: Some(registry::Model {
@@ -183,7 +183,7 @@ pub(crate) fn feature(provider: types::Provider, model: Option<&str>) -> prost_t
     any(FEATURE_URL, &feature)
 }
 
-/// A feature that names a model.
+/// A feature that is assigned to a model.
 pub(crate) fn assigned(model: &str) -> prost_types::Any {
     feature(types::Provider::SelfHosted, Some(model))
 }

@@ -1,7 +1,7 @@
-//! The stream to the registry: dials, reads, reports, and lets the session decide.
+//! Drives the stream to the registry: it connects, reads and reports, and the session makes the decisions.
 //!
-//! Each stream has its own connection, so that a new try never goes into a dead one. Reading goes on whatever is compiled,
-//! fetched or reported: the two directions share nothing but watched values, of which only the newest counts.
+//! Each stream has its own connection, so that a new attempt never uses a dead connection. Compiling, fetching and
+//! reporting never block reading: the two directions share only watched values, of which only the newest counts.
 
 use std::{sync::Arc, time::Duration};
 
@@ -34,19 +34,20 @@ use super::{
 };
 use crate::{check::Checker, current::Current, endpoints::Following, live::LiveModels};
 
-/// Reports follow each other no closer.
+/// Minimum time between two reports.
 const REPORT_SPACING: Duration = Duration::from_millis(50);
-/// How long a stream that the router ends is still read, so that its last report gets through.
+/// How long the router keeps reading a stream that it ends, so that its last report gets through.
 const CLOSING_MAX: Duration = Duration::from_secs(1);
-/// Messages between the socket and the session. Full: the socket is not read, and the registry waits.
+/// Capacity of the channel between the socket and the session. If it is full, the socket is not read, and the registry
+/// has to wait.
 const MESSAGES_MAX: usize = 16;
 
-/// What the registry is told besides how the stream itself stands.
+/// The sources of a report, except for the state of the stream itself.
 #[derive(Clone)]
 pub(super) struct Told {
     pub(super) current: Arc<Current>,
     pub(super) models: LiveModels,
-    /// What makes the checks that the registry asks for. `None`: none is made.
+    /// Runs the checks that the registry requests. `None`: the router runs no checks.
     pub(super) checker: Option<Checker>,
     pub(super) applied: watch::Receiver<Applied>,
     pub(super) persisted: watch::Receiver<Option<Cursor>>,
@@ -57,27 +58,28 @@ pub(super) struct Link<S: Surroundings> {
     surroundings: S,
     config: Arc<SubscriptionConfig>,
     told: Told,
-    /// Cancelled when the router shuts down: only then a stream may end as if nobody need wait for this router.
+    /// Cancelled when the router shuts down. Only then may a stream end in the way that tells the registry not to wait
+    /// for this router.
     leaving: CancellationToken,
     session: Session,
     begin: Instant,
     received: watch::Sender<Option<Arc<Received>>>,
     connection: watch::Sender<Option<S::Connection>>,
     stream: Option<OpenStream<S::Connection>>,
-    /// The tasks that read: that of the open stream, and those of streams that are being ended.
+    /// The tasks that read: the task of the open stream, and those of streams that are being closed.
     readers: JoinSet<()>,
     checks: CheckTasks,
     contact: Contact,
 }
 
-/// The session's end of an open stream.
+/// The session's side of an open stream.
 struct OpenStream<C> {
     events: mpsc::Receiver<StreamEvent<C>>,
-    /// Dropped, it ends the upward direction behind the newest report.
+    /// Dropping it ends the upward direction after the newest report.
     standing: watch::Sender<StreamStanding>,
-    /// What checks have found, on its way up.
+    /// Carries the answers of checks to the stream.
     answers: mpsc::Sender<CheckAnswer>,
-    /// The connection, until the registry has answered over it.
+    /// The connection. Set until the registry has answered over it.
     connection: Option<C>,
 }
 
@@ -120,12 +122,12 @@ impl<S: Surroundings> Link<S> {
         }
     }
 
-    /// Follows the registry until it is cancelled; then the stream is ended in order.
+    /// Follows the registry until it is cancelled, then ends the stream in order.
     pub(super) async fn run(mut self, cancel: CancellationToken) {
         loop {
             let wake = self.begin + self.session.wake_at();
             let event = tokio::select! {
-                // In this order, so that the same happenings lead to the same steps.
+                // In a fixed order, so that the same events always lead to the same steps.
                 biased;
                 () = cancel.cancelled() => break,
                 () = sleep_until(wake) => Some(SessionEvent::Timer),
@@ -147,7 +149,7 @@ impl<S: Surroundings> Link<S> {
         while self.readers.join_next().await.is_some() {}
     }
 
-    /// What an event of the stream means to the session.
+    /// Converts an event of the stream to one of the session. `None`: the event does not concern the session.
     fn read(&mut self, event: StreamEvent<S::Connection>) -> Option<SessionEvent> {
         match event {
             StreamEvent::Connected(connection) => {
@@ -176,7 +178,7 @@ impl<S: Surroundings> Link<S> {
         }
     }
 
-    /// Hands the newest standing to the reports, which wake only when it has changed.
+    /// Passes the newest standing to the reports, which wake up only if it has changed.
     fn tell_standing(&self) {
         if let Some(stream) = &self.stream {
             let newest = self.session.standing();
@@ -206,19 +208,19 @@ impl<S: Surroundings> Link<S> {
             Action::Install(received) => {
                 self.received.send_replace(Some(received));
             }
-            Action::Repeated(revision) => debug!(%revision, "the changes up to revision {revision} came again"),
+            Action::Repeated(revision) => debug!(%revision, "the changes up to revision {revision} were repeated"),
             Action::Check(request) => self.check(request),
             Action::Stalled(head) => warn!(
                 %head,
-                "the registry's writer is stuck at revision {head}: changes may be late"
+                "the registry's writer makes no progress at revision {head}: changes may be delayed"
             ),
-            Action::Unstalled => info!("the registry's writer gets on again"),
+            Action::Unstalled => info!("the registry's writer makes progress again"),
             Action::Close(why) => {
                 self.stream = None;
                 match why {
-                    Closed::Goodbye => info!("the registry said goodbye: connecting again"),
+                    Closed::Goodbye => info!("the registry closed the stream with a goodbye: connecting again"),
                     Closed::Moved => info!("{why}: connecting again"),
-                    Closed::Refused => debug!("asking another registry, since the history of this one is refused"),
+                    Closed::Refused => debug!("trying another registry because the history of this one is refused"),
                     Closed::TooSlow => warn!("{why}: connecting again"),
                     Closed::Mismatch => warn!("{why}: asking for a snapshot"),
                     Closed::Opening | Closed::Silent | Closed::Gap | Closed::Protocol => self.lost(&why.to_string()),
@@ -248,7 +250,7 @@ impl<S: Surroundings> Link<S> {
         });
     }
 
-    /// Has a check made aside.
+    /// Starts a check in a task of its own.
     fn check(&mut self, request: CheckRequest) {
         let connection = self.connection.borrow().clone();
         if let (Some(checker), Some(connection), Some(stream)) = (&self.told.checker, connection, &self.stream) {
@@ -266,7 +268,7 @@ impl<S: Surroundings> Link<S> {
         let again = if self.contact == Contact::Lost { " again" } else { "" };
         self.contact = Contact::Held;
         match mode {
-            WelcomeMode::Resumed => info!("connected to the registry{again}: following where the router was"),
+            WelcomeMode::Resumed => info!("connected to the registry{again}: resuming at the router's revision"),
             WelcomeMode::Snapshot(_) => info!("connected to the registry{again}: a snapshot follows"),
             WelcomeMode::Withheld(_) => info!("connected to the registry{again}: it sends no configuration"),
         }
@@ -278,17 +280,17 @@ impl<S: Surroundings> Link<S> {
                 "the registry's history is refused: the last good catalog stays in use"
             );
         } else if let Some(connection) = self.stream.as_mut().and_then(|stream| stream.connection.take()) {
-            // Credentials come only from a registry whose history is followed.
+            // Credentials are fetched only from a registry whose history the router follows.
             self.connection.send_replace(Some(connection));
         }
     }
 
-    /// Warns once until the registry is back.
+    /// Logs one warning until the registry is reachable again.
     fn lost(&mut self, why: &str) {
         match std::mem::replace(&mut self.contact, Contact::Lost) {
-            Contact::Lost => debug!("still without the registry: {why}"),
-            Contact::Held => warn!("lost the registry, the last catalog stays in use: {why}"),
-            Contact::None => warn!("cannot reach the registry: {why}"),
+            Contact::Lost => debug!("still not connected to the registry: {why}"),
+            Contact::Held => warn!("lost the connection to the registry, the last catalog stays in use: {why}"),
+            Contact::None => warn!("could not connect to the registry: {why}"),
         }
     }
 }
@@ -297,13 +299,14 @@ async fn next_event<C>(stream: &mut Option<OpenStream<C>>) -> StreamEvent<C> {
     match stream {
         Some(stream) => match stream.events.recv().await {
             Some(event) => event,
-            None => StreamEvent::Ended(Err("the reader broke off".to_owned())),
+            None => StreamEvent::Ended(Err("the task that reads the stream failed".to_owned())),
         },
         None => std::future::pending().await,
     }
 }
 
-/// Reads one stream from its dial to its end. When nobody listens any longer it still reads for a moment.
+/// Reads one stream from connecting to its end. After the receiver of the events is dropped, it keeps reading for a
+/// moment.
 async fn read_stream<S: Surroundings>(
     surroundings: S,
     address: http::Uri,
@@ -358,19 +361,19 @@ async fn open_stream<S: Surroundings>(
     connection.subscribe(upward).await.map_err(|status| described(&status))
 }
 
-/// What is said of the router on one stream.
+/// The sources of the reports on one stream.
 struct SaidOnStream {
     standing: watch::Receiver<StreamStanding>,
     told: Told,
 }
 
 impl SaidOnStream {
-    /// Waits until a report is due: not before `earliest`, and then at a change, at `latest` without one. Answers `false` when
-    /// nobody has anything to report any longer.
+    /// Waits until a report is due: at the first change after `earliest`, or at `latest` if nothing changes. Returns
+    /// `false` if the sources of the reports have ended.
     ///
     /// # Cancel safety
     ///
-    /// Safe: what has changed is still new afterwards.
+    /// Cancelling the future loses no change: a change that was not reported yet is still seen afterwards.
     async fn due(&mut self, following: &mut Following, earliest: Instant, latest: Instant) -> bool {
         sleep_until(earliest).await;
         tokio::select! {
@@ -383,7 +386,7 @@ impl SaidOnStream {
         }
     }
 
-    /// The newest of all, with what has changed of endpoints since the last report.
+    /// Builds a report of the newest state, with the endpoints that have changed since the last report.
     fn newest(&mut self, following: &mut Following) -> Report {
         let told = &mut self.told;
         let is_new = told.applied.has_changed().unwrap_or_default();
@@ -401,20 +404,21 @@ impl SaidOnStream {
     }
 }
 
-/// What is said next.
+/// The next message to the registry.
 enum NextMessage {
-    /// A report; `false`: none, since the stream is given up.
+    /// A report. `false`: no report follows, because the stream was given up.
     Report(bool),
-    /// What a check has found.
+    /// The answer of a check.
     Answer(CheckAnswer),
 }
 
-/// What the router says: the hello, then a report at once, at each change, and once a heartbeat. The newest counts: what
-/// changes while one waits goes with it. What checks have found goes between reports.
+/// Returns the router's messages: the hello, then reports: one at once, one at each change, and one at each heartbeat.
+/// Each report has the newest state; changes that occur while a report waits are part of it. Answers of checks are sent
+/// between reports.
 ///
-/// It ends behind the newest report, and only when the router shuts down: nobody need wait for it then. Where the router
-/// only gives up a stream, it stays open in this direction until the registry ends it, since the next stream has taken its
-/// place or nothing comes any longer.
+/// The messages end after the newest report, and only when the router shuts down: that tells the registry not to wait
+/// for this router any longer. If the router only gives up a stream, the upward direction stays open until the registry
+/// ends it, because another stream replaces this one or the registry has gone.
 fn upward(
     hello: Hello,
     mut said: SaidOnStream,

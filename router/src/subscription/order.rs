@@ -1,4 +1,4 @@
-//! What the registry asks to be checked, and what is answered.
+//! Checks as the registry requests them, and the answers.
 
 use std::time::Duration;
 
@@ -7,40 +7,40 @@ use switchboard::names::{CheckId, CredentialId, ModelName, Revision};
 use super::resource::Refusal;
 use crate::check::{Finding, Spec};
 
-/// A check that the registry asks for.
+/// A check that the registry requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestedCheck {
-    /// Names it, and is the key to its credential.
+    /// Identifies the check, and authorizes fetching its credential.
     pub id: CheckId,
-    /// What to check.
+    /// The model to check.
     pub target: RequestedTarget,
-    /// How long it may take.
+    /// Time limit of the check.
     pub timeout: Duration,
 }
 
-/// What is checked.
+/// The model to check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RequestedTarget {
-    /// A model that is registered: what has been received of it.
+    /// A registered model. The newest received version of it is checked.
     Registered(ModelName),
     /// A model that is not saved.
     Unsaved {
-        /// How to call it. Boxed: most orders are smaller.
+        /// How to call the model. Boxed, because most requests are smaller.
         spec: Result<Box<Spec>, Refusal>,
-        /// The credential to fetch.
+        /// The credential to fetch. `None`: the model has none.
         credential: Option<CredentialId>,
-        /// There is a credential, but not for its servers.
+        /// Whether the model has a credential that must not be sent to its servers.
         is_token_dropped: bool,
     },
 }
 
-/// What a check has found.
+/// The result of a check.
 #[derive(Debug)]
 pub struct CheckAnswer {
     /// The check.
     pub id: CheckId,
-    /// The revision of the configuration that it went by.
+    /// The revision of the configuration on which the check is based.
     pub revision: Revision,
-    /// What was found, server by server.
+    /// The findings for each server.
     pub findings: Vec<Finding>,
 }

@@ -1,8 +1,8 @@
-//! Keeps what the router would need to go on from where it is in a sealed file, and reads it back at the next start.
+//! Stores the state that the router needs after a restart in a sealed file, and loads it at the next start.
 //!
-//! It holds nothing up: catalogs are swapped whether or not their predecessors are on disk yet, and of those that come while
-//! one is written only the newest is. A file that does not open is never used in part, and never deleted: the next good
-//! state replaces it.
+//! It blocks nothing: catalogs are swapped whether or not the catalogs before them are on disk, and of the catalogs
+//! that arrive during a write only the newest is written next. A file that cannot be opened or decoded is never used in
+//! part and never deleted; the next good state replaces it.
 
 mod contents;
 mod file;
@@ -35,14 +35,14 @@ use super::{
     session::Backoff,
 };
 
-/// How long after a swap the file is written: what is swapped in until then goes with it.
+/// Delay between a swap and the write. Later swaps within the delay are covered by the same write.
 const DEBOUNCE: Duration = Duration::from_millis(250);
-/// How long the file may take to be read. A disk that hangs must not keep the router from the registry.
+/// Time limit for reading the file. A disk that hangs must not keep the router from connecting to the registry.
 const LOAD_MAX: Duration = Duration::from_secs(10);
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
-/// What the catalog in use was compiled from.
+/// The input from which the catalog in use was compiled.
 #[derive(Debug, Clone)]
 pub struct Kept {
     /// The newest resources.
@@ -51,37 +51,37 @@ pub struct Kept {
     pub used: Arc<Used>,
 }
 
-/// What a snapshot file gave back.
+/// The content of a snapshot file.
 #[derive(Debug)]
 pub(super) struct Restored {
-    /// Of the models in use only those that do not follow from the newest resources.
+    /// Its models in use are only those that cannot be derived from the newest resources.
     pub(super) kept: Kept,
     pub(super) credentials: CredentialsById,
-    /// How long ago it was written, by the wall clock: for display only.
+    /// Time since the file was written, by the wall clock. For display only.
     pub(super) age: Duration,
 }
 
-/// What is counted of the snapshot file.
+/// Metrics of the snapshot file.
 #[derive(Debug, Clone, Default)]
 pub struct PersistMetrics {
     failures: Counter,
-    /// A moment, and how old the file was then.
+    /// A point in time, and the age of the file at that time. `None`: no file was read or written yet.
     written: Arc<Mutex<Option<(Instant, Duration)>>>,
 }
 
 impl PersistMetrics {
-    /// Shows them.
+    /// Registers the metrics.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
             "snapshot_write_failures",
-            "Times that the snapshot file could not be written",
+            "Failed attempts to write the snapshot file",
             self.failures.clone(),
         );
         let written = Arc::clone(&self.written);
         read_gauge(
             registry,
             "snapshot_age_seconds",
-            "How long ago the snapshot file was written, which is done at each change of the configuration in use",
+            "Time since the snapshot file was last written, which happens at each change of the configuration in use",
             move || {
                 let written = *written.lock();
                 written.map(|(at, age)| (age + at.elapsed()).as_secs_f64())
@@ -100,7 +100,7 @@ pub(super) struct Persister {
     kept: watch::Receiver<Option<Kept>>,
     persisted: watch::Sender<Option<Cursor>>,
     metrics: PersistMetrics,
-    /// Grows while the file cannot be written.
+    /// The delay between retries. `None`: the last write succeeded.
     failing: Option<Backoff>,
     random: fastrand::Rng,
 }
@@ -122,12 +122,12 @@ impl Persister {
         }
     }
 
-    /// Reads what an earlier start has left. Whatever is wrong with it, the router then waits for the registry.
+    /// Loads the file of an earlier start. If that fails for any reason, the router waits for the registry instead.
     pub(super) async fn load(&self) -> Option<Restored> {
         let file = self.file.clone();
         let path = self.file.path().display();
         let Ok(loaded) = timeout(LOAD_MAX, aside(move || file.load())).await else {
-            error!("the snapshot file {path} is ignored: it was not read in time");
+            error!("the snapshot file {path} is ignored: reading it took too long");
             return None;
         };
         let restored = match loaded? {
@@ -149,7 +149,8 @@ impl Persister {
         Some(restored)
     }
 
-    /// Runs until it is cancelled, or nothing more can come to be in use; what is not on disk then is written last.
+    /// Runs until it is cancelled, or until no further state can arrive. Then it writes the newest state if that is not
+    /// on disk yet.
     pub(super) async fn run(mut self, cancel: CancellationToken) {
         let mut due = None;
         loop {
@@ -164,13 +165,13 @@ impl Persister {
                 () = sleep_or_never(due) => due = self.write().await,
             }
         }
-        // What was swapped in at the last moment may not have been noticed.
+        // The last swap may have happened after the loop's last check.
         if due.is_some() || self.kept.has_changed().unwrap_or_default() {
             self.write().await;
         }
     }
 
-    /// Writes the newest, and returns when to try again.
+    /// Writes the newest state. Returns when to retry, or `None` if it succeeded.
     async fn write(&mut self) -> Option<Instant> {
         let kept = self.kept.borrow_and_update().clone()?;
         let cursor = *kept.received.cursor();
@@ -190,7 +191,7 @@ impl Persister {
             Err(error) => {
                 self.metrics.failures.inc();
                 let backoff = self.failing.get_or_insert_with(|| {
-                    warn!(error = %Chain(&error), "cannot write the snapshot file {path}: a restart would go on from an older state");
+                    warn!(error = %Chain(&error), "could not write the snapshot file {path}: a restart would use an older state");
                     Backoff::new(RETRY_MIN, RETRY_MAX)
                 });
                 Some(Instant::now() + backoff.next(&mut self.random))
@@ -199,14 +200,14 @@ impl Persister {
     }
 }
 
-/// Runs what waits for the disk where it holds up no task. `None`: it panicked.
+/// Runs blocking work in a thread of its own. `None`: the work panicked.
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let mut tasks = JoinSet::new();
     tasks.spawn_blocking(work);
     match tasks.join_next().await? {
         Ok(done) => Some(done),
         Err(error) => {
-            error!(%error, "the work on the snapshot file broke off");
+            error!(%error, "the work on the snapshot file panicked");
             None
         }
     }

@@ -1,6 +1,8 @@
-//! What the router has received whole: every resource at exactly one revision, proved by its digest.
+//! The newest state that the router has received completely: every resource at exactly one revision, verified by its
+//! digest.
 //!
-//! Pure. A state is never half changed: a snapshot is gathered beside it, and a delta is summed up before it is applied.
+//! Pure. A state is never partly changed: a snapshot is collected separately, and the digest of a delta is verified
+//! before the delta is applied.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -11,7 +13,7 @@ use super::resource::Resource;
 /// Resources by name, ordered by the bytes of the names.
 pub type Resources = BTreeMap<Arc<str>, Arc<Resource>>;
 
-/// What becomes of each resource that a delta touches. `None`: it is gone.
+/// The changes of a delta by resource. `None`: the resource is deleted.
 pub type Changes = BTreeMap<Arc<str>, Option<Arc<Resource>>>;
 
 /// Every resource at one revision.
@@ -22,17 +24,17 @@ pub struct Received {
     traceparent: Option<Arc<str>>,
 }
 
-/// What was sent is not the state that its cursor claims.
+/// The error for resources whose digest is not the one in the cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the state does not have the digest that was claimed")]
+#[error("the state does not have the digest of its cursor")]
 pub struct StateMismatch;
 
 impl Received {
-    /// The state that a snapshot made.
+    /// Creates the state from a snapshot.
     ///
     /// # Errors
     ///
-    /// [`StateMismatch`] when its digest is not that of the cursor.
+    /// [`StateMismatch`] if the resources do not have the digest of the cursor.
     pub fn from_snapshot(cursor: Cursor, resources: Resources) -> Result<Self, StateMismatch> {
         let state = resources
             .values()
@@ -48,11 +50,12 @@ impl Received {
         }
     }
 
-    /// Applies a whole delta. That a name is gone which was not there changes nothing. On an error nothing is changed.
+    /// Applies a complete delta. Deleting a name that does not exist has no effect. An error leaves the state
+    /// unchanged.
     ///
     /// # Errors
     ///
-    /// [`StateMismatch`] when the state would not have the digest of `to`.
+    /// [`StateMismatch`] if the resulting state would not have the digest of `to`.
     pub fn apply(&mut self, to: Cursor, changes: Changes, traceparent: Option<Arc<str>>) -> Result<(), StateMismatch> {
         let mut state = self.cursor.state;
         for (name, resource) in &changes {
@@ -77,19 +80,19 @@ impl Received {
         Ok(())
     }
 
-    /// Where in the history it stands.
+    /// Returns the position of the state in the history.
     #[must_use]
     pub const fn cursor(&self) -> &Cursor {
         &self.cursor
     }
 
-    /// The trace context of the newest of the writes that came with the last delta, if it was traced.
+    /// Returns the trace context of the newest traced write in the last delta. `None`: there was none.
     #[must_use]
     pub fn traceparent(&self) -> Option<&str> {
         self.traceparent.as_deref()
     }
 
-    /// The resources, ordered by name.
+    /// Returns the resources, ordered by name.
     #[must_use]
     pub const fn resources(&self) -> &Resources {
         &self.resources

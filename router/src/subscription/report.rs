@@ -1,4 +1,4 @@
-//! What the router says about itself on the stream.
+//! Builds the router's hello and its reports.
 
 use switchboard::{
     history::Cursor,
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::endpoints::{Health, HealthChange};
 
-/// The first message of a stream.
+/// Builds the first message of a stream.
 pub(super) fn hello(
     config: &SubscriptionConfig,
     can_check: bool,
@@ -30,8 +30,8 @@ pub(super) fn hello(
     }
 }
 
-/// How far the router is, what a restart would go on from (`persisted`), and what has changed of the servers that it calls:
-/// at most [`Report::ENDPOINTS_MAX`].
+/// Builds a report: what the router has received and applied, what a restart would begin with (`persisted`), and which
+/// servers have changed their health, at most [`Report::ENDPOINTS_MAX`].
 pub(super) fn report(
     standing: &StreamStanding,
     applied: &Applied,

@@ -1,6 +1,7 @@
-//! One resource of the stream: the bytes that are hashed, and what this build reads in them.
+//! One resource of the stream: the bytes that are hashed, and their content as far as this build can decode it.
 //!
-//! Pure. What cannot be read is still kept, under its digest: the state must add up whatever this build understands.
+//! Pure. A resource that cannot be decoded is still kept with its digest, because the digest of the state must match
+//! even if this build does not understand every resource.
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
@@ -18,70 +19,70 @@ use crate::catalog::CompiledSetting;
 /// A resource as the registry sent it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resource {
-    /// Its bytes and where they stand in the history.
+    /// Its bytes, and its revisions in the history.
     pub raw: Raw,
     /// The digest of [`Self::raw`].
     pub digest: ItemDigest,
-    /// What this build reads in it.
+    /// The content as far as this build can decode it.
     pub content: Content,
 }
 
-/// What is hashed of a resource.
+/// The parts of a resource that are hashed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Raw {
-    /// Its name, of any kind.
+    /// The name of the resource, of any kind.
     pub name: Arc<str>,
-    /// The revision at which this life of the name began.
+    /// The revision at which the resource was created.
     pub create_revision: Revision,
-    /// The revision that last changed it.
+    /// The revision of its last change.
     pub revision: Revision,
     /// Type URL of the payload.
     pub type_url: Box<str>,
-    /// The payload, never encoded again.
+    /// The payload as it was received. It is never encoded again.
     pub value: Bytes,
-    /// The capabilities that a reader needs, sorted.
+    /// The capabilities that a router needs to use the resource, sorted.
     pub requires: Vec<String>,
 }
 
-/// What this build reads in a resource.
+/// The content of a resource as this build decodes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
     /// A model.
     Model(ModelName, Box<ModelContent>),
-    /// A feature of this build's catalogue. An error: its setting cannot be used.
+    /// A feature of this build's catalogue. `Err`: its setting cannot be used.
     Feature(FeatureName, Result<CompiledSetting, Refusal>),
-    /// The settings: whether self-hosted inference is paused.
+    /// The settings: whether self-hosted inference is paused. `Err`: the settings cannot be used.
     Settings(Result<bool, Refusal>),
-    /// Nothing that a router has a use for: a kind or a feature that this build does not know.
+    /// A resource that a router does not use: of a kind or a feature that this build does not know.
     Other,
 }
 
-/// What is read in a model. What takes something away is read even where the rest is refused.
+/// The content of a model. Fields that take something away are decoded even if the rest of the model is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelContent {
-    /// It was taken out of selection.
+    /// Whether the model is disabled.
     pub disabled: bool,
-    /// Its credential. `None`: unreadable, and [`Self::spec`] is an error.
+    /// The model's credential. `None`: it is unreadable, and [`Self::spec`] is an error.
     pub credential: Option<CredentialSpec>,
-    /// How to call it.
+    /// How to call the model. `Err`: this build cannot use it.
     pub spec: Result<Arc<ModelSpec>, Refusal>,
 }
 
-/// Which credential a model has.
+/// The credential of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CredentialSpec {
-    /// None is wanted.
+    /// The model has no credential.
     None,
-    /// One that has to be fetched.
+    /// The model has a credential, which must be fetched.
     Set(CredentialRef),
-    /// It was dropped and no other was given.
+    /// The credential was dropped, and no other one was given.
     Dropped,
 }
 
-/// Names a credential without revealing it.
+/// Identifies a credential without containing the token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CredentialRef {
-    /// The id of this very token.
+    /// The id of the token. A new token has a new id.
     pub id: CredentialId,
     /// The origins to which it may be sent.
     pub origins: BTreeSet<Origin>,
@@ -90,7 +91,7 @@ pub struct CredentialRef {
 /// Why this build cannot use a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// The field at fault, as a path inside the resource. Empty: the resource as a whole.
+    /// The invalid field, as a path inside the resource. Empty: the resource as a whole.
     pub field: String,
     /// The reason, for programs.
     pub reason: FieldReason,
@@ -99,7 +100,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal for one field.
+    /// Creates a refusal of one field.
     pub fn new(field: impl Into<String>, reason: FieldReason, message: impl Into<String>) -> Self {
         Self {
             field: field.into(),
@@ -120,7 +121,7 @@ impl fmt::Display for Refusal {
 }
 
 impl Resource {
-    /// Hashes a resource; `content` is what was read in it.
+    /// Creates a resource and computes its digest. `content` is the decoded content.
     #[must_use]
     pub fn new(mut raw: Raw, content: Content) -> Self {
         raw.requires.sort_unstable();

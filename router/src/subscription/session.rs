@@ -1,7 +1,8 @@
-//! The protocol of the change stream as a router speaks it: what each message means, and when to give up on a stream.
+//! The router's side of the change stream protocol: what each message means, and when to give up a stream.
 //!
-//! Pure: time is an argument, counted from any fixed moment, and random numbers come from a seed. What is received only
-//! ever moves forward, from one proved state to the next; the judgement is the router's own, whatever the registry says.
+//! Pure: time is an argument, counted from any fixed moment, and random numbers come from a seed. The received state
+//! only moves forward, from one state whose digest was verified to the next. The router verifies every history by
+//! itself, regardless of the registry's own judgement.
 
 mod backoff;
 mod guard;
@@ -24,28 +25,28 @@ use super::{received::Received, resource::Resource};
 pub(crate) use self::backoff::Backoff;
 pub use self::step::{Action, Closed, End, SessionEvent};
 
-/// How long a stream may take from the dial to its welcome.
+/// Time limit from connecting to the welcome.
 pub const OPENING_MAX: Duration = Duration::from_secs(10);
 
-/// A message of the registry as a router reads it. All cursors are of the routers' view.
+/// A message of the registry as a router reads it. All its cursors have the routers' view.
 pub type StreamMessage = RegistryMessage<Resource>;
 
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 const MISMATCH_MAX: Duration = Duration::from_secs(60);
-/// No registry sends its routers away for longer.
+/// Maximum wait in a goodbye. No registry sends its routers away for longer.
 const GOODBYE_MAX: Duration = Duration::from_secs(300);
 
-/// What the router has to report of the stream.
+/// The state of the stream, as the router reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamStanding {
-    /// What has been received whole.
+    /// The cursor of the newest state that was received completely. `None`: none was.
     pub received: Option<Cursor>,
-    /// The history that is refused.
+    /// The refusal of the history that the registry offers. `None`: no history is refused.
     pub refusal: Option<HistoryRefusal>,
     /// `probe` of the newest bookmark.
     pub probe: i64,
-    /// How often a report is due.
+    /// Maximum time between two reports.
     pub heartbeat: Duration,
 }
 
@@ -58,7 +59,7 @@ enum SessionState {
     Withheld { until: Option<Duration> },
 }
 
-/// The state machine.
+/// The state machine of the change stream.
 #[derive(Debug)]
 pub struct Session {
     addresses: usize,
@@ -70,21 +71,22 @@ pub struct Session {
     probe: i64,
     heartbeat: Duration,
     heard: Duration,
-    /// Whether the stream that is open has brought a bookmark.
+    /// Whether the open stream has delivered a bookmark.
     is_proven: bool,
-    /// What the newest bookmark said of the registry's writer.
+    /// Whether the newest bookmark reported that the registry's writer makes no progress.
     is_stalled: bool,
     retry: Backoff,
-    /// Grows with each wrong digest in a row: a snapshot is costly for both sides.
+    /// Grows with each wrong digest in a row, because a snapshot is expensive for both sides.
     mismatch: Backoff,
     random: fastrand::Rng,
 }
 
-/// What a message leads to: the actions, or why the stream is closed.
+/// The result of a message: the actions to take, or why the stream is closed.
 type Reaction = Result<Vec<Action>, Closed>;
 
 impl Session {
-    /// A session that has received nothing and dials at once. `addresses`: how many registries there are, one at least.
+    /// Creates a session that has received nothing and connects at once. `addresses` is the number of registries, at
+    /// least one.
     #[must_use]
     pub fn new(addresses: usize, seed: u64) -> Self {
         Self {
@@ -105,14 +107,14 @@ impl Session {
         }
     }
 
-    /// Goes on from a state that an earlier session had received.
+    /// Continues from a state that an earlier session received.
     #[must_use]
     pub fn going_on_from(mut self, received: Option<Arc<Received>>) -> Self {
         self.received = received;
         self
     }
 
-    /// Takes in what happened at `now` and says what to do, in order.
+    /// Processes an event at the time `now`, and returns the actions to take, in order.
     ///
     /// After [`Action::Close`], and after [`SessionEvent::Ended`], no event of that stream may follow.
     pub fn step(&mut self, now: Duration, event: SessionEvent) -> Vec<Action> {
@@ -137,7 +139,7 @@ impl Session {
         }
     }
 
-    /// When [`SessionEvent::Timer`] is due.
+    /// Returns when [`SessionEvent::Timer`] is due.
     #[must_use]
     pub fn wake_at(&self) -> Duration {
         match self.state {
@@ -149,7 +151,7 @@ impl Session {
         }
     }
 
-    /// What the router has to report.
+    /// Returns the state of the stream for the reports.
     #[must_use]
     pub fn standing(&self) -> StreamStanding {
         StreamStanding {
@@ -160,13 +162,13 @@ impl Session {
         }
     }
 
-    /// What has been received whole.
+    /// Returns the newest state that was received completely.
     #[must_use]
     pub const fn received(&self) -> Option<&Arc<Received>> {
         self.received.as_ref()
     }
 
-    /// Whether the open stream has confirmed what has been received.
+    /// Returns whether the open stream has confirmed the received state.
     #[must_use]
     pub const fn is_confirmed(&self) -> bool {
         matches!(self.state, SessionState::Following(_)) && self.is_proven
@@ -203,7 +205,8 @@ impl Session {
                 let spread = backoff::up_to(goodbye.spread.min(GOODBYE_MAX), &mut self.random);
                 let mut wait = goodbye.min_wait.min(GOODBYE_MAX) + spread;
                 if !self.is_proven {
-                    // Else a registry that says nothing but goodbye would be asked without end.
+                    // Without a minimum wait, the router would connect without pause to a registry that sends only
+                    // goodbyes.
                     wait = wait.max(self.retry.next(&mut self.random));
                 }
                 self.go_down(now + wait);
@@ -237,13 +240,14 @@ impl Session {
                     Err(Closed::Gap)
                 }
             }
-            // Who has an older state still tells what it finds by that.
+            // While a newer state is being loaded, checks run with the state that the router has.
             (SessionState::Loading(_) | SessionState::Following(_), StreamMessage::Check(request)) => {
                 Ok(vec![Action::Check(request)])
             }
-            // No API token is taken from a registry whose history is refused.
+            // The router fetches no API token from a registry whose history it refuses.
             (SessionState::Withheld { .. }, StreamMessage::Check(_)) => Ok(Vec::new()),
-            // The registry may hold its history to be good and send it: the refusal is to be reported, so it is let pass.
+            // The registry may consider its history valid and send it. The stream must stay open so that the refusal
+            // can be reported, so these messages are ignored.
             (
                 SessionState::Withheld { .. },
                 StreamMessage::SnapshotBegin(_)
@@ -297,7 +301,7 @@ impl Session {
             (WelcomeMode::Snapshot(_), _) => SessionState::Loading(None),
         };
         self.state = state;
-        // A wrong digest stays reported until a right one has come.
+        // A wrong digest stays reported until a state with the right digest has been received.
         self.refusal = self
             .refusal
             .filter(|refusal| refusal.why == HistoryRefusalWhy::StateMismatch);
@@ -339,7 +343,7 @@ impl Session {
             *scratch = Some(gathered);
             return Ok(Vec::new());
         }
-        // Shares all with the state that may still be compiling, but for what changes.
+        // The new state shares every unchanged resource with the old one, which may still be compiling.
         if gathered.apply_to(Arc::make_mut(received)).is_err() {
             return Err(self.mismatch(to));
         }

@@ -1,6 +1,6 @@
-//! What the subscription needs of the world around it: a way to a registry, and a place for long computations.
+//! What the subscription needs from its environment: a connection to a registry, and a thread for long computations.
 //!
-//! Everything else that it does is its own decision. A simulation puts its own surroundings in the place of the real ones.
+//! Everything else is decided by the subscription itself. A simulation replaces the real surroundings with its own.
 
 use std::{fmt::Debug, future::Future, time::Duration};
 
@@ -23,29 +23,29 @@ use super::{
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
 const KEEPALIVE_MAX: Duration = Duration::from_secs(20);
-/// A message of the registry is at most one part of 64 KiB, or one resource of 256 KiB.
+/// Maximum size of a message. The largest that a registry sends are a part of 64 KiB and a resource of 256 KiB.
 const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// What a router says on its stream.
+/// The messages that a router sends on its stream.
 pub trait Upward: Stream<Item = registry::SubscribeRequest> + Send + 'static {}
 
 impl<U: Stream<Item = registry::SubscribeRequest> + Send + 'static> Upward for U {}
 
-/// What a registry says on it, and how it ends.
+/// The messages that a registry sends on the stream, or the error that ends it.
 pub type Downward = BoxStream<'static, Result<registry::SubscribeResponse, Status>>;
 
-/// The world around a subscription.
+/// The environment of a subscription.
 pub trait Surroundings: Debug + Clone + Send + Sync + 'static {
     /// A connection to a registry.
     type Connection: Connection;
 
-    /// Connects to a registry. An error says why not, for the log.
+    /// Connects to a registry. The error is a text for the log.
     fn connect(&self, address: http::Uri) -> impl Future<Output = Result<Self::Connection, String>> + Send;
 
-    /// Has something computed that takes longer than a worker of the runtime may be kept busy.
+    /// Runs a computation that would keep a worker of the runtime busy for too long.
     fn aside<T: Send + 'static>(&self, tasks: &mut JoinSet<T>, work: impl FnOnce() -> T + Send + 'static);
 
-    /// Compiles what was received.
+    /// Compiles a received state.
     fn compile(&self, received: &Received, used: &Used, credentials: &compile::CredentialsById) -> Compiled {
         compile::compile(received, used, credentials)
     }
@@ -56,7 +56,7 @@ pub trait Connection: Clone + Send + Sync + 'static {
     /// Opens the change stream.
     fn subscribe(&self, upward: impl Upward) -> impl Future<Output = Result<Downward, Status>> + Send;
 
-    /// Asks for one credential.
+    /// Fetches one credential.
     fn credential(
         &self,
         request: registry::GetModelCredentialRequest,

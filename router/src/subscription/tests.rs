@@ -1,4 +1,4 @@
-//! The subscription as a whole, against a scripted registry.
+//! Tests of the whole subscription against a scripted registry.
 
 mod registry;
 mod restart;
@@ -59,7 +59,7 @@ impl Case {
         case
     }
 
-    /// Starts a router that knows nothing but its snapshot file.
+    /// Starts a router whose only state is its snapshot file.
     fn start_router(&mut self, snapshot: Option<SnapshotFile>) {
         let config = SubscriptionConfig {
             registry_addrs: vec![format!("http://{}", self.registry.addr).parse().unwrap()],
@@ -75,7 +75,7 @@ impl Case {
         self.router.spawn(subscription.run(self.cancel.clone()));
     }
 
-    /// A router that has applied `store`.
+    /// Starts a router that has applied `store`.
     async fn following(store: &Store) -> (Self, RouterStream) {
         let mut case = Self::start().await;
         let mut stream = case.registry.accept().await;
@@ -84,7 +84,7 @@ impl Case {
         (case, stream)
     }
 
-    /// The model that answers a chat now, and the token that it carries.
+    /// Returns the model that answers a chat now, and the token that it sends.
     fn chat(&self) -> Option<(String, Option<String>)> {
         let catalog = self.current.load()?;
         let decision = catalog.resolve("duo_chat", &Caller::default()).ok()?;
@@ -108,7 +108,7 @@ impl Case {
 
     async fn stopped(&mut self) {
         let ended = timeout(Duration::from_secs(3), self.router.join_next()).await;
-        ended.expect("it ends promptly").unwrap().unwrap();
+        ended.expect("the router should end promptly").unwrap().unwrap();
     }
 }
 
@@ -118,7 +118,7 @@ fn store() -> Store {
     store
 }
 
-/// A chat's answer without a token.
+/// A chat answered by this model without a token.
 fn plain(identifier: &str) -> Option<(String, Option<String>)> {
     Some((identifier.to_owned(), None))
 }
@@ -133,7 +133,7 @@ fn rename(store: &mut Store, identifier: &str) {
 }
 
 #[tokio::test]
-async fn a_router_that_was_cut_off_resumes_without_a_snapshot() {
+async fn a_router_that_lost_its_connection_resumes_without_a_snapshot() {
     let mut store = store();
     let mut case = Case::start().await;
     let mut stream = case.registry.accept().await;
@@ -170,7 +170,7 @@ async fn a_router_that_was_cut_off_resumes_without_a_snapshot() {
 }
 
 #[tokio::test]
-async fn a_wrong_digest_is_reported_and_asks_for_a_snapshot() {
+async fn a_wrong_digest_is_reported_and_the_router_requests_a_snapshot() {
     let mut store = store();
     let (mut case, mut stream) = Case::following(&store).await;
     let from = store.cursor;
@@ -184,7 +184,7 @@ async fn a_wrong_digest_is_reported_and_asks_for_a_snapshot() {
     };
     let report = stream.report(refused).await;
     assert_eq!(report.received, Some((&from).into()));
-    assert_eq!(case.chat(), plain("a"), "the last good catalog stays");
+    assert_eq!(case.chat(), plain("a"), "the last good catalog stays in use");
 
     let mut stream = case.registry.accept().await;
     assert!(stream.hello.want_snapshot);
@@ -224,7 +224,7 @@ async fn credentials_are_fetched_by_id_and_a_superseded_one_waits_for_its_change
     );
     assert_eq!(held.why(), HeldWhy::CredentialPending);
     assert_eq!(held.used_revision, from.revision.get());
-    assert_eq!(case.chat(), with_token("sk-a"), "the old version serves on");
+    assert_eq!(case.chat(), with_token("sk-a"), "the old version stays in use");
 
     let from = store.cursor;
     store.write(vec![(A, model_with_token(TOKEN_C))]);
@@ -235,7 +235,7 @@ async fn credentials_are_fetched_by_id_and_a_superseded_one_waits_for_its_change
 }
 
 #[tokio::test]
-async fn a_model_that_is_deleted_while_its_credential_is_fetched_is_gone_with_it() {
+async fn a_model_deleted_while_its_credential_is_being_fetched_is_removed_with_it() {
     let mut store = store();
     store.write(vec![(A, model_with_token(TOKEN_A))]);
     let mut case = Case::start().await;
@@ -252,7 +252,7 @@ async fn a_model_that_is_deleted_while_its_credential_is_fetched_is_gone_with_it
     case.registry.open_gate();
     assert_eq!(case.chat(), None);
 
-    // The same name again, with another token: nothing of its earlier life is used.
+    // A new model with the same name and another token uses nothing of the deleted one.
     case.registry.answer(TOKEN_B, Answer::Token("sk-b"));
     let from = store.cursor;
     store.write(vec![(A, model_with_token(TOKEN_B))]);
@@ -265,7 +265,7 @@ async fn a_model_that_is_deleted_while_its_credential_is_fetched_is_gone_with_it
 }
 
 #[tokio::test]
-async fn a_credential_for_other_origins_is_not_used_and_one_that_fails_is_asked_for_again() {
+async fn a_credential_for_other_origins_is_not_used_and_a_failed_fetch_is_repeated() {
     for wrong in [Answer::Elsewhere, Answer::Unavailable] {
         let mut store = store();
         store.write(vec![(A, model_with_token(TOKEN_A))]);
@@ -287,7 +287,7 @@ async fn a_credential_for_other_origins_is_not_used_and_one_that_fails_is_asked_
 }
 
 #[tokio::test]
-async fn a_new_life_of_the_store_is_used_once_its_credentials_are_there() {
+async fn a_new_incarnation_of_the_store_is_used_once_its_credentials_are_fetched() {
     let mut store = store();
     let (mut case, stream) = Case::following(&store).await;
     stream.cut().await;
@@ -297,7 +297,7 @@ async fn a_new_life_of_the_store_is_used_once_its_credentials_are_there() {
     let mut stream = case.registry.accept().await;
     stream.fork(&store).await;
     case.registry.asked().await;
-    assert_eq!(case.chat(), plain("a"), "the old life serves until then");
+    assert_eq!(case.chat(), plain("a"), "the old incarnation stays in use until then");
     case.registry.open_gate();
     let report = stream.applied(&store).await;
     assert_eq!(report.held, []);
@@ -306,7 +306,7 @@ async fn a_new_life_of_the_store_is_used_once_its_credentials_are_there() {
 }
 
 #[tokio::test]
-async fn the_last_catalog_serves_while_the_registry_is_gone() {
+async fn the_last_catalog_stays_in_use_while_the_registry_is_down() {
     let mut store = store();
     let (mut case, stream) = Case::following(&store).await;
     let addr = case.registry.addr;
@@ -326,7 +326,7 @@ async fn the_last_catalog_serves_while_the_registry_is_gone() {
 }
 
 #[tokio::test]
-async fn how_servers_do_is_reported_once_and_anew_on_the_next_stream() {
+async fn the_health_of_servers_is_reported_once_and_again_on_the_next_stream() {
     let (mut case, mut stream) = Case::following(&store()).await;
     let catalog = case.current.load().unwrap();
     let ModelState::Ready(model) = &catalog.models[&ModelName::parse(A).unwrap()] else {
@@ -361,19 +361,22 @@ async fn how_servers_do_is_reported_once_and_anew_on_the_next_stream() {
 }
 
 #[tokio::test]
-async fn a_stream_that_the_router_gives_up_does_not_look_like_its_end() {
+async fn a_stream_that_the_router_gives_up_is_not_half_closed() {
     let (mut case, mut stream) = Case::following(&store()).await;
-    // A second welcome breaks the rules.
+    // A second welcome violates the protocol.
     stream.welcome(&store().cursor, Mode::Resumed).await;
     let next = case.registry.accept().await;
     let ended = timeout(Duration::from_millis(100), stream.end_of_upward()).await;
-    assert!(!matches!(ended, Ok(Ok(()))), "the registry would not wait for it");
+    assert!(
+        !matches!(ended, Ok(Ok(()))),
+        "otherwise the registry would no longer wait for this router"
+    );
     drop(stream);
     case.stop(next).await;
 }
 
 #[tokio::test]
-async fn a_router_that_stops_ends_its_stream_in_order() {
+async fn a_router_that_shuts_down_half_closes_its_stream() {
     let (case, mut stream) = Case::following(&store()).await;
     case.cancel.cancel();
     stream.half_closed().await;

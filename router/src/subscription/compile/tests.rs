@@ -24,7 +24,7 @@ const CHAT: &str = "features/duo_chat";
 const A: &str = "models/a";
 const B: &str = "models/b";
 
-/// A store and a router that compiles each of its revisions.
+/// A store, and a router that compiles each of its revisions.
 struct Case {
     store: Store,
     used: Used,
@@ -42,7 +42,7 @@ impl Case {
         }
     }
 
-    /// A chat feature that model a answers, with token A, fetched.
+    /// A chat feature that model a serves, with token A, which is fetched.
     fn with_chat() -> Self {
         let mut case = Self::new();
         case.fetched(TOKEN_A);
@@ -76,7 +76,7 @@ impl Case {
         self.last.as_ref().unwrap()
     }
 
-    /// What is held, with the revision that is used instead.
+    /// Returns the held items, each with the cause and the revision in use instead.
     fn held(&self) -> Vec<(String, &'static str, i64)> {
         let held = self.last().held.iter().map(|held| {
             let why = match held.why {
@@ -99,14 +99,14 @@ impl Case {
         self.last().catalog.resolve("duo_chat", &Caller::default())
     }
 
-    /// The model that a chat would be answered by first.
+    /// Returns the first model that would answer a chat.
     fn chat(&self) -> Result<&CompiledModel, Unusable> {
         let decision = self.decide().unwrap();
         let first = self.last().catalog.candidates(&decision).next().unwrap();
         first.model.map(|model| &**model)
     }
 
-    /// The credential that a chat would carry.
+    /// Returns the id of the credential that a chat would send.
     fn chat_token(&self) -> Option<String> {
         let model = self.chat().unwrap();
         model.credential.as_ref().map(|credential| credential.id.to_string())
@@ -117,7 +117,7 @@ fn seconds(seconds: i64) -> Option<prost_types::Duration> {
     Some(prost_types::Duration { seconds, nanos: 0 })
 }
 
-/// A chat feature on model a, changed before it is encoded.
+/// A chat feature assigned to model a, after `change`.
 fn chat_feature(change: impl FnOnce(&mut registry::Feature)) -> prost_types::Any {
     let mut feature = registry::Feature {
         provider: Some(Provider::SelfHosted.into()),
@@ -161,7 +161,7 @@ fn held(name: &str, why: &'static str, used: i64) -> Vec<(String, &'static str, 
 }
 
 #[test]
-fn a_usable_model_is_called_as_it_is_stored() {
+fn a_usable_model_is_called_with_its_stored_spec() {
     let mut case = Case::new();
     let platform = model(|entry| entry.model.as_mut().unwrap().identifier = Some("custom_openai/m:1".to_owned()));
     case.write(vec![(A, model(|_| ())), (B, platform), (CHAT, assigned(A))]);
@@ -172,9 +172,9 @@ fn a_usable_model_is_called_as_it_is_stored() {
     assert_eq!(case.last().catalog.cursor.revision, revision(2));
     assert_eq!(model.spec.servers()[0].weight.get(), 1);
     let ModelState::Ready(b) = &case.last().catalog.models[&ModelName::parse(B).unwrap()] else {
-        panic!("b is usable");
+        panic!("model b should be usable");
     };
-    assert_eq!(b.spec.sent_identifier(), Some("m:1"), "the platform is not sent");
+    assert_eq!(b.spec.sent_identifier(), Some("m:1"), "the platform prefix is not sent");
 }
 
 #[test]
@@ -189,12 +189,12 @@ fn a_refused_model_keeps_its_last_version_with_that_versions_credential() {
     assert_eq!(case.held(), held(A, "refused", 2));
     assert_eq!(case.chat_token().as_deref(), Some(TOKEN_A));
     case.write(vec![(A, model_with_token(TOKEN_B))]);
-    assert_eq!(case.held(), [], "a later version heals it");
+    assert_eq!(case.held(), [], "a later version ends the hold");
     assert_eq!(case.chat_token().as_deref(), Some(TOKEN_B));
 }
 
 #[test]
-fn what_cannot_be_read_is_refused_by_name_and_field() {
+fn an_unusable_model_is_refused_with_its_name_and_field() {
     let endpoint = |uri: &str, weight| {
         let uri = uri.to_owned();
         model(move |entry| {
@@ -291,7 +291,7 @@ fn what_cannot_be_read_is_refused_by_name_and_field() {
 }
 
 #[test]
-fn an_item_that_needs_a_capability_is_held() {
+fn an_item_that_requires_a_capability_is_held() {
     let mut case = Case::with_chat();
     case.store.write(vec![(A, model_with_token(TOKEN_A))]);
     case.store
@@ -302,7 +302,7 @@ fn an_item_that_needs_a_capability_is_held() {
 }
 
 #[test]
-fn a_model_waits_for_its_credential_with_its_last_version() {
+fn the_last_version_stays_in_use_while_the_credential_is_fetched() {
     let mut case = Case::with_chat();
     case.write(vec![(A, model_with_token(TOKEN_B))]);
     assert_eq!(case.held(), held(A, "pending", 2));
@@ -315,7 +315,7 @@ fn a_model_waits_for_its_credential_with_its_last_version() {
 }
 
 #[test]
-fn nothing_is_fetched_for_a_model_that_no_call_can_reach() {
+fn no_credential_is_fetched_for_a_model_that_no_call_can_reach() {
     let mut case = Case::new();
     let disabled = model(|entry| {
         entry.credential = Some(credential(CredentialState::Set, TOKEN_A));
@@ -333,7 +333,7 @@ fn nothing_is_fetched_for_a_model_that_no_call_can_reach() {
 }
 
 #[test]
-fn a_new_life_of_a_name_or_of_the_store_inherits_nothing() {
+fn a_recreated_model_and_a_new_incarnation_inherit_nothing() {
     let mut case = Case::with_chat();
     case.store.write(vec![(A, model_with_token(TOKEN_B))]);
     case.store.spoil(A, |resource| resource.create_revision = 3);
@@ -350,7 +350,7 @@ fn a_new_life_of_a_name_or_of_the_store_inherits_nothing() {
 }
 
 #[test]
-fn what_takes_away_acts_at_once_even_from_a_refused_model() {
+fn disabling_and_dropping_the_credential_take_effect_even_in_a_refused_model() {
     let refused = |change: fn(&mut registry::ModelEntry)| {
         model(move |entry| {
             entry.model.as_mut().unwrap().family = None;
@@ -374,7 +374,7 @@ fn what_takes_away_acts_at_once_even_from_a_refused_model() {
     case.write(vec![(A, refused(|_| ()))]);
     assert!(
         matches!(case.chat(), Err(Unusable::CredentialMissing)),
-        "what was dropped does not come back with a refused version"
+        "a dropped credential does not come back with a refused version"
     );
 
     let mut case = Case::with_chat();
@@ -384,7 +384,7 @@ fn what_takes_away_acts_at_once_even_from_a_refused_model() {
 }
 
 #[test]
-fn what_takes_away_acts_at_once_even_from_a_refused_feature() {
+fn a_provider_without_models_takes_effect_even_in_a_refused_feature() {
     for (provider, error) in [
         (Provider::Disabled, "switched off"),
         (Provider::Vendored, "own cloud"),
@@ -414,7 +414,7 @@ fn a_refused_feature_keeps_its_last_setting() {
 }
 
 #[test]
-fn a_feature_goes_to_its_new_model_once_that_is_usable() {
+fn a_feature_uses_its_new_model_once_that_is_usable() {
     let mut case = Case::with_chat();
     case.write(vec![(B, model_with_token(TOKEN_B)), (CHAT, assigned(B))]);
     assert_eq!(
@@ -429,7 +429,7 @@ fn a_feature_goes_to_its_new_model_once_that_is_usable() {
 }
 
 #[test]
-fn a_feature_whose_old_model_is_gone_does_not_wait() {
+fn a_feature_whose_old_model_is_disabled_does_not_wait() {
     let mut case = Case::with_chat();
     let disabled = model(|entry| entry.model.as_mut().unwrap().disabled = Some(true));
     case.write(vec![(A, disabled), (B, model_with_token(TOKEN_B)), (CHAT, assigned(B))]);
@@ -438,7 +438,7 @@ fn a_feature_whose_old_model_is_gone_does_not_wait() {
 }
 
 #[test]
-fn a_kind_or_a_feature_of_a_later_build_is_left_alone() {
+fn an_unknown_kind_or_feature_is_ignored() {
     let mut case = Case::with_chat();
     let unknown = || prost_types::Any {
         type_url: "t".to_owned(),
@@ -450,7 +450,7 @@ fn a_kind_or_a_feature_of_a_later_build_is_left_alone() {
 }
 
 #[test]
-fn the_limits_of_a_model_are_used_as_they_are_stored() {
+fn the_stored_limits_of_a_model_are_used() {
     let mut case = Case::new();
     let limited = model(|entry| {
         entry.model.as_mut().unwrap().limits = Some(registry::ModelLimits {
@@ -469,7 +469,7 @@ fn the_limits_of_a_model_are_used_as_they_are_stored() {
 }
 
 #[test]
-fn limits_hedge_delay_and_zones_are_used_as_they_are_stored() {
+fn the_stored_limits_hedge_delay_and_zones_are_used() {
     let mut case = Case::new();
     let limited = chat_feature(|feature| {
         feature.limits = Some(registry::FeatureLimits {
@@ -495,7 +495,7 @@ fn limits_hedge_delay_and_zones_are_used_as_they_are_stored() {
 }
 
 #[test]
-fn a_setting_that_cannot_be_read_is_refused_by_its_field() {
+fn an_invalid_setting_is_refused_with_its_field() {
     let with_rule = |rule: registry::FeatureRule| chat_feature(|feature| feature.rules = vec![rule]);
     let share = |percent| {
         pilot(|rule| {
@@ -547,7 +547,7 @@ fn a_setting_that_cannot_be_read_is_refused_by_its_field() {
 }
 
 #[test]
-fn a_model_that_only_a_fallback_or_a_rule_names_gets_its_credential() {
+fn the_credential_of_a_model_named_only_as_fallback_or_in_a_rule_is_fetched() {
     for payload in [
         chat_feature(|feature| feature.fallback_models = vec![B.to_owned()]),
         chat_feature(|feature| feature.rules = vec![pilot(|_| ())]),
@@ -563,7 +563,7 @@ fn a_model_that_only_a_fallback_or_a_rule_names_gets_its_credential() {
 }
 
 #[test]
-fn a_pause_acts_at_once_and_its_end_waits_until_it_can_be_read() {
+fn a_pause_takes_effect_at_once_but_its_end_is_held_if_it_cannot_be_used() {
     let mut case = Case::with_chat();
     assert!(case.decide().is_ok());
     case.store.write(vec![("settings", settings(true))]);

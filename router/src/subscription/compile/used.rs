@@ -1,4 +1,5 @@
-//! The versions of items that are in use, each with what it was made from, so that it can be made again.
+//! The versions of items that are in use, each with the resource from which it was built, so that it can be built
+//! again.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -29,35 +30,35 @@ pub struct Used {
     pub(super) settings: UsedSettings,
 }
 
-/// The version in use of the settings.
+/// The version of the settings in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct UsedSettings {
-    /// Its revision. 0: there is none.
+    /// Its revision. 0: no version is in use.
     pub revision: Revision,
-    /// Self-hosted inference is switched off everywhere.
+    /// Whether self-hosted inference is paused for all features.
     pub inference_paused: bool,
 }
 
-/// The version in use of a model.
+/// The version of a model in use.
 #[derive(Debug, Clone)]
 pub struct UsedModel {
     pub(super) source: Arc<Resource>,
     pub(super) model: Arc<CompiledModel>,
-    /// The credential was dropped.
+    /// Whether the credential was dropped.
     pub(super) lacks_credential: bool,
 }
 
-/// The version in use of a feature.
+/// The version of a feature in use.
 #[derive(Debug, Clone)]
 pub struct UsedFeature {
-    /// Newer than [`Self::revision`] where only what it takes away is in use.
+    /// Newer than [`Self::revision`] if the newest version is held and only its provider is in use.
     pub(super) source: Arc<Resource>,
     pub(super) revision: Revision,
     pub(super) setting: CompiledSetting,
 }
 
 impl Used {
-    /// Versions of one life of the store.
+    /// Creates a set of versions of one incarnation of the store.
     #[must_use]
     pub fn new(
         life: Incarnation,
@@ -74,36 +75,36 @@ impl Used {
         }
     }
 
-    /// The life of the store that the versions are of. `None`: there are none.
+    /// Returns the incarnation of the store to which the versions belong. `None`: there are no versions.
     #[must_use]
     pub const fn life(&self) -> Option<Incarnation> {
         self.life
     }
 
-    /// The credentials that versions in use have.
+    /// Returns the credentials of the versions in use.
     pub fn credentials(&self) -> impl Iterator<Item = &Arc<Credential>> {
         self.models.values().filter_map(|used| used.model.credential.as_ref())
     }
 
-    /// The ids of [`Self::credentials`].
+    /// Returns the ids of [`Self::credentials`].
     #[must_use]
     pub fn credential_ids(&self) -> HashSet<CredentialId> {
         self.credentials().map(|credential| credential.id).collect()
     }
 
-    /// The models in use that are not the newest versions in `received`, and do not follow from it.
+    /// Returns the models in use whose version is not the newest in `received`, and so cannot be derived from it.
     pub fn older_models<'a>(&'a self, received: &'a Received) -> impl Iterator<Item = &'a UsedModel> {
         let models = self.models.values();
         models.filter(|used| is_older(received, &used.source, used.revision()))
     }
 
-    /// The same of features.
+    /// Returns the features in use whose version is not the newest in `received`.
     pub fn older_features<'a>(&'a self, received: &'a Received) -> impl Iterator<Item = &'a UsedFeature> {
         let features = self.features.values();
         features.filter(|used| is_older(received, &used.source, used.revision))
     }
 
-    /// The settings in use.
+    /// Returns the settings in use.
     #[must_use]
     pub const fn settings(&self) -> UsedSettings {
         self.settings
@@ -131,7 +132,7 @@ impl UsedModel {
         }
     }
 
-    /// Makes again what was made from `source`. `None`: this build cannot use it.
+    /// Builds the version again from `source`. `None`: this build cannot use it.
     #[must_use]
     pub fn from_source(
         source: &Arc<Resource>,
@@ -147,13 +148,13 @@ impl UsedModel {
         }
     }
 
-    /// What it was made from.
+    /// Returns the resource from which the version was built.
     #[must_use]
     pub const fn source(&self) -> &Arc<Resource> {
         &self.source
     }
 
-    /// Whether its credential was dropped.
+    /// Returns whether the model's credential was dropped.
     #[must_use]
     pub const fn lacks_credential(&self) -> bool {
         self.lacks_credential
@@ -171,8 +172,8 @@ impl UsedModel {
         self.source.raw.revision
     }
 
-    /// It, less the credential where the newest version has none or lost it. It does not come back with a later version
-    /// that is refused too.
+    /// Returns this version without its credential if the newest version has no credential or has lost it. A later
+    /// version that is refused too does not bring the credential back.
     pub(super) fn without_what_was_taken(&self, newest: Option<&CredentialSpec>) -> Self {
         let lacks_credential = match newest {
             Some(CredentialSpec::None) => false,
@@ -191,14 +192,15 @@ impl UsedModel {
 }
 
 impl UsedFeature {
-    /// What is made from the newest version, unless an older one is in use. `None`: this build cannot use it.
+    /// Builds the version from the newest resource, for features of which no older version is in use. `None`: this
+    /// build cannot use it.
     #[must_use]
     pub fn from_newest(source: &Arc<Resource>) -> Option<(FeatureName, Self)> {
         let is_readable = missing_capability(&source.raw).is_none();
         is_readable.then(|| Self::from_source(source, source.raw.revision))?
     }
 
-    /// Makes again what was made from `source`. `None`: this build cannot use it.
+    /// Builds the version again from `source`. `None`: this build cannot use it.
     #[must_use]
     pub fn from_source(source: &Arc<Resource>, revision: Revision) -> Option<(FeatureName, Self)> {
         match &source.content {
@@ -214,13 +216,13 @@ impl UsedFeature {
         }
     }
 
-    /// What it was made from.
+    /// Returns the resource from which the version was built.
     #[must_use]
     pub const fn source(&self) -> &Arc<Resource> {
         &self.source
     }
 
-    /// Its revision.
+    /// Returns the revision of the version.
     #[must_use]
     pub const fn revision(&self) -> Revision {
         self.revision

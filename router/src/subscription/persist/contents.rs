@@ -1,7 +1,8 @@
-//! What the snapshot file says, as bytes before they are sealed: the number of the format, then a message of protobuf.
+//! Encodes and decodes the contents of the snapshot file before sealing: the number of the format, then a protobuf
+//! message.
 //!
-//! The message is no part of the contract: only routers write and read it. It holds the newest resources as they came, and
-//! of the versions in use those that do not follow from them.
+//! The message is not part of the contract, because only routers write and read it. It contains the newest resources as
+//! they were received, and the versions in use that cannot be derived from those.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -34,14 +35,14 @@ const FORMAT: u8 = 1;
 /// Why the contents of a snapshot file cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ContentsError {
-    /// They have a format that this build does not know.
-    #[error("it has format {0}, which this version does not know")]
+    /// This build does not know their format.
+    #[error("the file has format {0}, which this version of the router does not know")]
     UnknownFormat(u8),
-    /// They are no message of that format, or say something that cannot be.
-    #[error("it cannot be read")]
+    /// They cannot be decoded, or contain impossible values.
+    #[error("the contents cannot be decoded")]
     Unreadable,
-    /// The resources are not the state that their cursor claims.
-    #[error("its resources do not have the digest that it claims")]
+    /// The resources do not have the digest of their cursor.
+    #[error("the resources do not have the digest of their cursor")]
     StateMismatch,
 }
 
@@ -63,7 +64,7 @@ struct Contents {
     write_time: Option<prost_types::Timestamp>,
 }
 
-/// A model in use that is not the newest version.
+/// A model in use whose version is not the newest.
 #[derive(Clone, PartialEq, prost::Message)]
 struct OlderModel {
     #[prost(message, optional, tag = "1")]
@@ -72,7 +73,7 @@ struct OlderModel {
     lacks_credential: bool,
 }
 
-/// A feature in use that is not the newest version.
+/// A feature in use whose version is not the newest.
 #[derive(Clone, PartialEq, prost::Message)]
 struct OlderFeature {
     #[prost(message, optional, tag = "1")]
@@ -89,7 +90,7 @@ struct StoredSettings {
     inference_paused: bool,
 }
 
-/// A credential in use. Its token is wiped with it.
+/// A credential in use. The token is overwritten when the value is dropped.
 #[derive(Clone, PartialEq, prost::Message)]
 #[prost(skip_debug)]
 struct Token {
@@ -113,7 +114,7 @@ impl Drop for Token {
     }
 }
 
-/// Writes what is kept, as of `now`.
+/// Encodes the state with the write time `now`.
 pub(super) fn encode(kept: &Kept, now: SystemTime) -> Zeroizing<Vec<u8>> {
     let Kept { received, used } = kept;
     let settings = used.settings();
@@ -141,14 +142,14 @@ pub(super) fn encode(kept: &Kept, now: SystemTime) -> Zeroizing<Vec<u8>> {
         credentials: used.credentials().map(|credential| token(credential)).collect(),
         write_time: Some(now.into()),
     };
-    // With room for all of it: bytes that grow would leave copies of the tokens behind.
+    // The full capacity is reserved, because a growing buffer would leave copies of the tokens in memory.
     let mut bytes = Zeroizing::new(Vec::with_capacity(1 + contents.encoded_len()));
     bytes.push(FORMAT);
     contents.encode_raw(&mut *bytes);
     bytes
 }
 
-/// Reads what [`encode`] wrote. A version in use that this build cannot use is left out.
+/// Decodes the output of [`encode`]. A version in use that this build cannot use is left out.
 pub(super) fn decode(bytes: &[u8], now: SystemTime) -> Result<Restored, ContentsError> {
     let (&format, message) = bytes.split_first().ok_or(ContentsError::Unreadable)?;
     if format != FORMAT {
@@ -178,11 +179,11 @@ pub(super) fn decode(bytes: &[u8], now: SystemTime) -> Result<Restored, Contents
     let mut models = Vec::new();
     for older in contents.models {
         let source = read(older.source)?;
-        // One that was taken from it is not among those in use.
+        // The credential is absent if it was taken away from this version.
         let credential = own_credential(&source, &credentials);
         models.extend(UsedModel::from_source(&source, credential, older.lacks_credential));
     }
-    // Of the newest features too: they say which models take calls.
+    // The newest features are versions in use as well, because they determine which models take calls.
     let newest = received.resources().values();
     let mut features: Vec<_> = newest.filter_map(UsedFeature::from_newest).collect();
     for older in contents.features {
@@ -201,12 +202,12 @@ pub(super) fn decode(bytes: &[u8], now: SystemTime) -> Result<Restored, Contents
             received: Arc::new(received),
         },
         credentials,
-        // A clock that was set back makes nothing younger than now.
+        // If the clock was set back, the age is zero rather than negative.
         age: write_time.map_or(Duration::ZERO, |time| now.duration_since(time).unwrap_or_default()),
     })
 }
 
-/// A resource as the registry sent it.
+/// Converts a resource back to the message that the registry sent.
 fn sent(resource: &Resource) -> registry::Resource {
     let raw = &resource.raw;
     registry::Resource {
@@ -243,7 +244,7 @@ fn credential(token: &mut Token) -> Option<Credential> {
     })
 }
 
-/// The credential that a version names, for just the origins that it says.
+/// Returns the credential that a version names, if its origins are exactly those that the version names.
 fn own_credential(source: &Resource, credentials: &HashMap<CredentialId, Arc<Credential>>) -> Option<Arc<Credential>> {
     let Content::Model(_, content) = &source.content else {
         return None;

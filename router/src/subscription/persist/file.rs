@@ -1,4 +1,4 @@
-//! The snapshot file: sealed, its owner's alone, and replaced whole or not at all.
+//! The snapshot file: sealed, accessible only to its owner, and replaced as a whole or not at all.
 
 use std::{
     ffi::OsString,
@@ -21,49 +21,50 @@ use super::{
     contents::{ContentsError, decode, encode},
 };
 
-/// What the sealed bytes are: those of another file under the same key do not open here.
+/// The purpose of the sealed bytes. A file that was sealed for another purpose under the same key cannot be opened
+/// here.
 const CONTEXT: &[u8] = b"switchboard router snapshot";
 const MODE: u32 = 0o600;
-/// More than any configuration has.
+/// Maximum size of the file in bytes. No configuration needs more.
 const BYTES_MAX: u64 = 1 << 30;
 
-/// Where the router keeps what it goes on from after a restart.
+/// The file in which the router stores the state for the next start.
 #[derive(Debug, Clone)]
 pub struct SnapshotFile {
     path: PathBuf,
     sealer: Arc<Sealer>,
 }
 
-/// Why a snapshot file cannot be used.
+/// Why a snapshot file could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// It cannot be read.
-    #[error("it cannot be read")]
+    /// The file cannot be read.
+    #[error("could not read the file")]
     Unreadable(#[from] io::Error),
-    /// It is a folder or a device.
-    #[error("it is not a regular file")]
+    /// The path leads to something other than a file, for example a folder or a device.
+    #[error("the path is not a regular file")]
     NotAFile,
-    /// It has more bytes than any configuration.
-    #[error("it has more than {BYTES_MAX} bytes")]
+    /// The file is larger than any configuration.
+    #[error("the file is larger than {BYTES_MAX} bytes")]
     TooLarge,
-    /// It does not open.
-    #[error("it does not open")]
+    /// The file cannot be unsealed.
+    #[error("could not unseal the file")]
     Sealed(#[from] UnsealError),
-    /// It opens, and what is in it cannot be used.
-    #[error("its contents cannot be used")]
+    /// The contents of the file cannot be used.
+    #[error("could not use the contents of the file")]
     Contents(#[from] ContentsError),
 }
 
-/// Why a snapshot file was not written. What was there before is there still.
+/// Why a snapshot file was not written. The previous file is still there, except if only syncing its folder failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotWriteError {
-    /// It cannot be sealed.
-    #[error("seal it")]
+    /// The contents could not be sealed.
+    #[error("could not seal the contents")]
     Seal(#[from] SealError),
-    /// The disk or the folder refuses it.
+    /// A file operation failed.
     #[error("{step}")]
     File {
-        /// What failed.
+        /// The operation that failed.
         step: &'static str,
         /// The cause.
         #[source]
@@ -72,21 +73,21 @@ pub enum SnapshotWriteError {
 }
 
 impl SnapshotFile {
-    /// A file that may be there or not, and its keys.
+    /// Creates a handle to a file, which need not exist, and its keys.
     #[must_use]
     pub const fn new(path: PathBuf, sealer: Arc<Sealer>) -> Self {
         Self { path, sealer }
     }
 
-    /// Its path.
+    /// Returns the path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Reads the file. `None`: it is not there.
+    /// Loads the file. `None`: it does not exist.
     pub(super) fn load(&self) -> Result<Option<Restored>, LoadError> {
-        // Before it is opened, which for a pipe would wait for whoever writes into it.
+        // Checked before the file is opened, because opening a pipe would wait for a writer.
         match fs::metadata(&self.path) {
             Ok(metadata) if metadata.is_file() => {}
             Ok(_) => return Err(LoadError::NotAFile),
@@ -102,18 +103,18 @@ impl SnapshotFile {
         Ok(Some(decode(&bytes, SystemTime::now())?))
     }
 
-    /// Replaces the file: once this returns, the new one is there after a power cut too.
+    /// Replaces the file. Once this returns, the new file survives a power failure.
     pub(super) fn write(&self, kept: &Kept) -> Result<(), SnapshotWriteError> {
         let sealed = self.sealer.seal(CONTEXT, &encode(kept, SystemTime::now()))?;
         let partial = self.partial();
         let replaced = write_new(&partial, &sealed).and_then(|()| {
             failpoint::hit("persist.before-rename");
-            fs::rename(&partial, &self.path).map_err(failed("replace the file"))?;
+            fs::rename(&partial, &self.path).map_err(failed("could not replace the file"))?;
             failpoint::hit("persist.after-rename");
-            sync_folder_of(&self.path).map_err(failed("sync its folder"))
+            sync_folder_of(&self.path).map_err(failed("could not sync the folder of the file"))
         });
         if replaced.is_err() {
-            // Half a file is of no use to anybody, least of all on a full disk.
+            // An incomplete file is useless, and takes space on a disk that may be full.
             drop(fs::remove_file(&partial));
         }
         replaced
@@ -131,10 +132,11 @@ fn failed(step: &'static str) -> impl Fn(io::Error) -> SnapshotWriteError {
 }
 
 fn write_new(path: &Path, bytes: &[u8]) -> Result<(), SnapshotWriteError> {
-    // One that a crash left behind. Never written into: it might be a link, or others might have it open.
+    // Removes the partial file of a crashed process. It is never written into: it might be a link, or other processes
+    // might have it open.
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(failed("remove an old partial file")(error));
+            return Err(failed("could not remove an old partial file")(error));
         }
         Ok(()) | Err(_) => {}
     }
@@ -143,12 +145,13 @@ fn write_new(path: &Path, bytes: &[u8]) -> Result<(), SnapshotWriteError> {
         .create_new(true)
         .mode(MODE)
         .open(path)
-        .map_err(failed("create a partial file"))?;
-    // Whatever the process's mask took away.
+        .map_err(failed("could not create a partial file"))?;
+    // Undoes the effect of the process's umask.
     file.set_permissions(Permissions::from_mode(MODE))
-        .map_err(failed("set the mode of the partial file"))?;
-    file.write_all(bytes).map_err(failed("write the partial file"))?;
-    file.sync_all().map_err(failed("sync the partial file"))
+        .map_err(failed("could not set the mode of the partial file"))?;
+    file.write_all(bytes)
+        .map_err(failed("could not write the partial file"))?;
+    file.sync_all().map_err(failed("could not sync the partial file"))
 }
 
 fn sync_folder_of(path: &Path) -> io::Result<()> {

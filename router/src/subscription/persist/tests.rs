@@ -57,7 +57,7 @@ impl Router {
         }
     }
 
-    /// A chat that a model with token A answers.
+    /// A chat feature that a model with token A serves.
     fn with_chat() -> Self {
         let mut router = Self::new();
         router.fetched(TOKEN_A, CANARY);
@@ -94,7 +94,7 @@ impl Router {
         }
     }
 
-    /// The router after a restart.
+    /// Returns the router after a restart.
     fn restarted(&self) -> Self {
         let Restored { kept, credentials, .. } =
             decode(&encode(&self.kept(), SystemTime::now()), SystemTime::now()).unwrap();
@@ -107,7 +107,7 @@ impl Router {
     }
 }
 
-/// All that calls see of a catalog, and what is reported of it.
+/// Everything that calls see of a catalog, and the held items that are reported.
 #[derive(Debug, PartialEq)]
 struct Shown {
     features: BTreeMap<String, String>,
@@ -143,9 +143,9 @@ impl Shown {
 }
 
 #[test]
-fn a_held_version_comes_back_with_its_own_credential() {
+fn a_held_version_is_restored_with_its_own_credential() {
     let mut router = Router::with_chat();
-    // The new token has not been fetched: the old version serves on, also after a restart.
+    // The new token has not been fetched, so the old version stays in use, also after a restart.
     router.write(vec![(A, model_with_token(TOKEN_B))]);
     let mut restarted = router.restarted();
     let shown = restarted.compile();
@@ -158,7 +158,7 @@ fn a_held_version_comes_back_with_its_own_credential() {
 }
 
 #[test]
-fn a_credential_that_was_taken_does_not_come_back() {
+fn a_credential_that_was_taken_away_is_not_restored() {
     let mut router = Router::with_chat();
     for (taken, refused) in [
         (CredentialState::Dropped, true),
@@ -182,7 +182,7 @@ fn a_credential_that_was_taken_does_not_come_back() {
     }
 }
 
-/// Model a at another server, with token B, whether or not it is disabled.
+/// Model a at another server, with token B, disabled or not.
 fn moved(disabled: bool) -> prost_types::Any {
     model(|entry| {
         let model = entry.model.as_mut().unwrap();
@@ -195,7 +195,7 @@ fn moved(disabled: bool) -> prost_types::Any {
 }
 
 #[test]
-fn the_token_of_a_server_that_was_replaced_while_its_model_was_idle_leaves_the_file() {
+fn the_token_of_a_server_replaced_while_its_model_was_idle_is_removed_from_the_file() {
     let mut router = Router::with_chat();
     assert!(contains(&encode(&router.kept(), SystemTime::now()), CANARY));
     router.write(vec![(A, moved(true))]);
@@ -211,10 +211,10 @@ fn the_token_of_a_server_that_was_replaced_while_its_model_was_idle_leaves_the_f
 }
 
 #[test]
-fn a_router_that_starts_with_a_newer_state_than_its_file_returns_to_no_older_server() {
+fn a_router_that_starts_with_a_state_newer_than_its_file_does_not_return_to_an_older_server() {
     let mut router = Router::with_chat();
     router.write(vec![("models/b", model(|_| ())), (CHAT, assigned("models/b"))]);
-    // Its last good version is kept, and takes no calls.
+    // The last good version is kept, but takes no calls.
     let refused = model(|entry| {
         entry.model.as_mut().unwrap().family = None;
         entry.credential = Some(credential(CredentialState::Set, TOKEN_A));
@@ -228,14 +228,14 @@ fn a_router_that_starts_with_a_newer_state_than_its_file_returns_to_no_older_ser
     assert!(shown.features[CHAT].contains("ModelName(\"b\")"), "{shown:?}");
 }
 
-/// What a history does to its resources.
+/// A write in a random history.
 #[derive(Debug, Clone)]
 enum Write {
     Model(usize, Token, bool, bool),
     Feature(usize, usize, bool),
     Disable(usize),
     Delete(usize),
-    /// Needs what no router can.
+    /// Makes the resource require a capability that no router has.
     Spoil(usize),
     Fetch,
 }
@@ -317,10 +317,10 @@ fn id(place: usize, number: u8) -> String {
 }
 
 proptest! {
-    /// Whatever the history was: the router that was restarted at some point shows the same as the one that was not, then
-    /// and ever after.
+    /// A router that was restarted at some point shows the same state as one that was not, after any history, both
+    /// right after the restart and after every later write.
     #[test]
-    fn a_restart_changes_nothing_that_is_seen(
+    fn a_restart_changes_no_visible_state(
         before in prop::collection::vec(write(), 0..12),
         after in prop::collection::vec(write(), 0..6),
     ) {
@@ -340,15 +340,15 @@ proptest! {
 }
 
 #[test]
-fn the_file_is_sealed_and_its_owners_alone() {
+fn the_file_is_sealed_and_accessible_only_to_its_owner() {
     let folder = tempfile::tempdir().unwrap();
     let file = file_in(folder.path());
     let kept = Router::with_chat().kept();
     let plain = encode(&kept, SystemTime::now());
     for text in [CANARY, "models/a", "gpu1"] {
-        assert!(contains(&plain, text), "{text} is what must not be read");
+        assert!(contains(&plain, text), "{text} should be in the unsealed contents");
     }
-    // What others may read, left by somebody else, stays as it is: another file takes its place.
+    // A file that others can read is replaced by a new file; the content is not written into it.
     fs::write(file.path(), "").unwrap();
     fs::set_permissions(file.path(), fs::Permissions::from_mode(0o644)).unwrap();
     for _ in 0..2 {
@@ -362,14 +362,14 @@ fn the_file_is_sealed_and_its_owners_alone() {
         assert_eq!(
             fs::read_dir(folder.path()).unwrap().count(),
             1,
-            "nothing lies beside it"
+            "there is no other file in the folder"
         );
     }
     assert!(!format!("{:?}", file.load().unwrap()).contains(CANARY));
 }
 
 #[test]
-fn no_file_with_a_changed_or_a_missing_byte_is_used() {
+fn a_file_with_a_changed_or_a_missing_byte_is_not_used() {
     let folder = tempfile::tempdir().unwrap();
     let file = file_in(folder.path());
     file.write(&Router::with_chat().kept()).unwrap();
@@ -380,14 +380,17 @@ fn no_file_with_a_changed_or_a_missing_byte_is_used() {
         fs::write(file.path(), &changed).unwrap();
         assert!(matches!(file.load(), Err(LoadError::Sealed(_))), "byte {place}");
         fs::write(file.path(), &good[..place]).unwrap();
-        assert!(matches!(file.load(), Err(LoadError::Sealed(_))), "{place} bytes of it");
+        assert!(
+            matches!(file.load(), Err(LoadError::Sealed(_))),
+            "the first {place} bytes"
+        );
     }
     fs::write(file.path(), &good).unwrap();
     assert!(file.load().unwrap().is_some());
 }
 
 #[test]
-fn what_opens_is_still_judged() {
+fn unsealed_contents_are_still_validated() {
     let kept = Router::with_chat().kept();
     let good = encode(&kept, SystemTime::now());
     let now = SystemTime::now();
@@ -399,7 +402,7 @@ fn what_opens_is_still_judged() {
         decode(&good[..good.len() - 1], now).unwrap_err(),
         ContentsError::Unreadable
     );
-    // The endpoint's name stands in the bytes that the digest covers.
+    // The endpoint's host name is part of the bytes that the digest covers.
     let mut other = good.clone();
     let place = good.windows(4).position(|window| window == b"gpu1").unwrap();
     other[place] = b'x';
@@ -415,7 +418,7 @@ fn what_opens_is_still_judged() {
 }
 
 #[test]
-fn each_file_that_cannot_be_used_says_why() {
+fn the_error_of_an_unusable_file_says_why() {
     let folder = tempfile::tempdir().unwrap();
     let file = file_in(folder.path());
     assert!(file.load().unwrap().is_none());
@@ -438,11 +441,11 @@ fn each_file_that_cannot_be_used_says_why() {
     fs::create_dir(file.path()).unwrap();
     assert!(matches!(file.load(), Err(LoadError::NotAFile)));
     assert!(file.write(&Router::with_chat().kept()).is_err());
-    assert!(file.path().is_dir(), "what cannot be replaced is left alone");
+    assert!(file.path().is_dir(), "a folder at the path is not removed");
 }
 
 #[test]
-fn what_a_crash_left_beside_the_file_does_no_harm() {
+fn a_partial_file_of_a_crash_does_no_harm() {
     let folder = tempfile::tempdir().unwrap();
     let file = file_in(folder.path());
     let mut router = Router::with_chat();
@@ -456,7 +459,7 @@ fn what_a_crash_left_beside_the_file_does_no_harm() {
         |partial, precious| symlink(precious, partial).unwrap(),
     ] {
         leave(&partial, &precious);
-        assert!(file.load().unwrap().is_some(), "the old file is good");
+        assert!(file.load().unwrap().is_some(), "the old file is still valid");
         file.write(&router.kept()).unwrap();
         assert!(!partial.exists());
         assert_eq!(fs::read_to_string(&precious).unwrap(), "not ours");
@@ -465,7 +468,7 @@ fn what_a_crash_left_beside_the_file_does_no_harm() {
     }
 }
 
-/// The task that writes, and what it is given.
+/// The task that writes the file, with its inputs and outputs.
 struct Writing {
     folder: TempDir,
     kept: watch::Sender<Option<Kept>>,
@@ -509,13 +512,13 @@ impl Writing {
 }
 
 #[tokio::test]
-async fn a_failed_write_is_repeated_until_the_disk_takes_it() {
+async fn a_failed_write_is_repeated_until_it_succeeds() {
     let mut writing = Writing::start();
     let mut router = Router::with_chat();
     writing.swap(&router);
     writing.persisted(&router).await;
 
-    // A folder in the way of the partial file stands for a disk that refuses.
+    // A folder at the path of the partial file simulates a disk that refuses the write.
     let partial = writing.folder.path().join("snapshot.partial");
     fs::create_dir(&partial).unwrap();
     router.write(vec![(A, model(|_| ()))]);
@@ -537,7 +540,7 @@ async fn a_failed_write_is_repeated_until_the_disk_takes_it() {
 }
 
 #[tokio::test]
-async fn what_is_in_use_at_the_end_is_written_before_it() {
+async fn the_last_state_in_use_is_written_before_the_task_ends() {
     let mut writing = Writing::start();
     let router = Router::with_chat();
     writing.swap(&router);

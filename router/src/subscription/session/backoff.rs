@@ -1,8 +1,9 @@
-//! Waits that grow with each failure in a row, drawn anew from the whole range so that routers do not come in step.
+//! Delays that grow with each failure in a row. Each is drawn from the whole range, so that routers do not retry in
+//! step.
 
 use std::time::Duration;
 
-/// Full jitter: each wait is drawn from zero up to a cap that doubles.
+/// Exponential backoff with full jitter: each delay is drawn from zero up to a cap that doubles.
 #[derive(Debug, Clone)]
 pub(crate) struct Backoff {
     min: Duration,
@@ -11,25 +12,25 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// The first cap is `min`; no cap is above `max`.
+    /// Creates a backoff whose first cap is `min` and whose last is `max`.
     pub(crate) const fn new(min: Duration, max: Duration) -> Self {
         Self { min, max, cap: min }
     }
 
-    /// Draws the next wait.
+    /// Draws the next delay.
     pub(crate) fn next(&mut self, random: &mut fastrand::Rng) -> Duration {
         let wait = up_to(self.cap, random);
         self.cap = (self.cap * 2).min(self.max);
         wait
     }
 
-    /// Begins again at the shortest.
+    /// Starts again with the shortest delay.
     pub(crate) const fn reset(&mut self) {
         self.cap = self.min;
     }
 }
 
-/// Draws a time from zero up to `max`.
+/// Draws a delay from zero up to `max`.
 pub(crate) fn up_to(max: Duration, random: &mut fastrand::Rng) -> Duration {
     max.mul_f64(random.f64())
 }

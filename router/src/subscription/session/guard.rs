@@ -1,10 +1,11 @@
-//! The router's own judgement on a history that it is offered, whatever the registry says of it.
+//! Judges a history that a registry offers, independently of the registry's own judgement.
 
 use std::cmp::Ordering;
 
 use switchboard::{history::Cursor, stream::HistoryRefusalWhy};
 
-/// Whether what is offered may follow what the router has. With nothing received everything may.
+/// Checks whether the offered history may follow the router's own. If the router has received nothing, every history
+/// may.
 pub(super) fn judge(own: Option<&Cursor>, offered: &Cursor) -> Result<(), HistoryRefusalWhy> {
     let Some(own) = own else {
         return Ok(());

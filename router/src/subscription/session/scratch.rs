@@ -1,4 +1,4 @@
-//! Where the pieces of a snapshot or a delta are gathered until they are whole.
+//! Collects the parts of a snapshot or a delta until it is complete.
 
 use std::sync::Arc;
 
@@ -12,17 +12,17 @@ use crate::subscription::{
     resource::Resource,
 };
 
-/// A piece is missing, or comes twice.
+/// The error for a part that is missing or arrives twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Gap;
 
-/// A snapshot that is not whole yet.
+/// An incomplete snapshot.
 #[derive(Debug)]
 pub(super) struct SnapshotScratch {
     at: Cursor,
     expected: usize,
     parts: u32,
-    /// How many resources have come, a name that comes twice counted twice.
+    /// Number of received resources. A name that arrives twice counts twice.
     came: usize,
     resources: Resources,
 }
@@ -42,7 +42,7 @@ impl SnapshotScratch {
         &self.at
     }
 
-    /// Takes in the next part; more resources than were promised are no longer kept, only counted.
+    /// Adds the next part. Resources beyond the announced number are only counted, not kept.
     pub(super) fn add(&mut self, part: SnapshotPart<Resource>) -> Result<(), Gap> {
         if part.part != self.parts {
             return Err(Gap);
@@ -65,7 +65,7 @@ impl SnapshotScratch {
     }
 }
 
-/// A delta that is not whole yet.
+/// An incomplete delta.
 #[derive(Debug)]
 pub(super) struct DeltaScratch {
     to: Cursor,
@@ -98,7 +98,7 @@ impl DeltaScratch {
         Ok(())
     }
 
-    /// Applies the whole delta to what it goes on from. On an error nothing is changed.
+    /// Applies the complete delta to the state that precedes it. An error leaves the state unchanged.
     pub(super) fn apply_to(self, received: &mut Received) -> Result<(), StateMismatch> {
         received.apply(self.to, self.changes, self.traceparent)
     }

@@ -1,4 +1,4 @@
-//! What can happen to a session, and what it says to do.
+//! The events that a session processes, and the actions that it requests.
 
 use std::sync::Arc;
 
@@ -11,15 +11,15 @@ use switchboard::{
 use super::StreamMessage;
 use crate::subscription::received::Received;
 
-/// Something that happened.
+/// An event for the session.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "nearly all events are messages")]
 pub enum SessionEvent {
-    /// The time of [`Session::wake_at`](super::Session::wake_at) has come. Harmless when it has not.
+    /// The time of [`Session::wake_at`](super::Session::wake_at) has come. An early event has no effect.
     Timer,
-    /// The stream brought a message.
+    /// A message was received.
     Message(StreamMessage),
-    /// The stream brought something that cannot be read.
+    /// A message was received that cannot be decoded.
     Unreadable,
     /// The stream ended, or could not be opened.
     Ended(End),
@@ -28,68 +28,68 @@ pub enum SessionEvent {
 /// How a stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// With OK.
+    /// With the status OK.
     Ok,
-    /// With an error, or the connection broke.
+    /// With an error status, or because the connection broke.
     Failed,
 }
 
-/// Something to do.
+/// An action for the driver of the session.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// Open a stream to an address, with this hello.
+    /// Connect to an address, and open a stream with a hello of this content.
     Dial {
-        /// Which address, counted from 0.
+        /// Index of the address, counted from 0.
         address: usize,
-        /// What has been received whole.
+        /// The cursor of the newest state that was received completely. `None`: none was.
         resume: Option<Cursor>,
-        /// Whether a snapshot is wanted all the same.
+        /// Whether a snapshot is wanted even if the registry could resume at that cursor.
         want_snapshot: bool,
     },
-    /// The registry has answered: for the logs.
+    /// Log that the registry has answered.
     Opened(WelcomeMode),
-    /// Compile and use this state.
+    /// Compile this state and put it in use.
     Install(Arc<Received>),
-    /// The delta up to this revision had come before: for the logs.
+    /// Log that the changes up to this revision had already been received.
     Repeated(Revision),
-    /// Make this check aside.
+    /// Run this check in a task of its own.
     Check(CheckRequest),
-    /// The registry's writer does not get on, with the newest revision that there is: for the logs.
+    /// Log that the registry's writer makes no progress. Holds the newest revision.
     Stalled(Revision),
-    /// It gets on again: for the logs.
+    /// Log that the registry's writer makes progress again.
     Unstalled,
-    /// End the stream, once the newest report is on its way.
+    /// Close the stream after the newest report.
     Close(Closed),
 }
 
-/// Why the router ended a stream.
+/// Why the router closed a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Closed {
-    /// The registry said goodbye.
-    #[error("the registry said goodbye")]
+    /// The registry sent a goodbye.
+    #[error("the registry closed the stream with a goodbye")]
     Goodbye,
-    /// The registry said goodbye because this router reads too slowly.
-    #[error("the registry gave up on this router, which reads too slowly")]
+    /// The registry sent a goodbye because this router reads too slowly.
+    #[error("the registry closed the stream because this router reads too slowly")]
     TooSlow,
-    /// The registry said goodbye because a new incarnation of its store has begun.
+    /// The registry sent a goodbye because a new incarnation of its store has begun.
     #[error("a new incarnation of the registry's store has begun")]
     Moved,
-    /// The registry has not answered in time.
-    #[error("the registry did not answer")]
+    /// The registry did not answer in time.
+    #[error("the registry did not answer in time")]
     Opening,
-    /// Nothing has come for 2.5 heartbeats.
-    #[error("the registry fell silent")]
+    /// No message was received for 2.5 heartbeats.
+    #[error("the registry sent no message for too long")]
     Silent,
-    /// What came does not go on from what was received.
+    /// A change does not follow the received state.
     #[error("a change is missing from the stream")]
     Gap,
-    /// A snapshot or a delta did not have the digest that it claimed.
-    #[error("the state does not have the digest that the registry claimed")]
+    /// A snapshot or a delta did not have the digest of its cursor.
+    #[error("the state does not have the digest that the registry sent")]
     Mismatch,
-    /// A message that is unreadable or not due.
-    #[error("the registry broke the rules of the stream")]
+    /// A message cannot be decoded, or the protocol does not allow it at this point.
+    #[error("the registry violated the protocol of the stream")]
     Protocol,
-    /// This registry's history is refused, and there are others to ask.
+    /// The registry's history is refused, and other registries can be tried.
     #[error("the registry's history is refused")]
     Refused,
 }

@@ -1,4 +1,4 @@
-//! The table of the protocol, row by row; [`property`] plays whole histories.
+//! Tests of the protocol, rule by rule; [`property`] plays whole histories.
 
 mod deltas;
 mod property;
@@ -91,7 +91,7 @@ impl Case {
         }
     }
 
-    /// Follows `store`, proven by a bookmark.
+    /// A session that follows `store` and has received a bookmark.
     fn following(store: &Store) -> Self {
         let mut case = Self::new(1);
         case.dial();
@@ -110,7 +110,7 @@ impl Case {
         events.into_iter().flat_map(|event| self.step(event)).collect()
     }
 
-    /// Waits until the timer is due.
+    /// Advances the clock until the timer is due.
     fn wait(&mut self) -> Duration {
         let waited = self.session.wake_at().saturating_sub(self.now);
         self.now += waited;
@@ -140,7 +140,7 @@ fn closed(why: Closed) -> Vec<Action> {
 }
 
 #[test]
-fn the_first_snapshot_is_installed_when_it_is_whole() {
+fn the_first_snapshot_is_installed_when_it_is_complete() {
     let store = store();
     let mut case = Case::new(1);
     let hello = case.dial();
@@ -157,14 +157,18 @@ fn the_first_snapshot_is_installed_when_it_is_whole() {
     let mut events = snapshot_of(&store);
     let end = events.pop().unwrap();
     assert_eq!(case.all(events), []);
-    assert_eq!(case.step(bookmark(None, 5)), [], "a sign of life amid a snapshot");
+    assert_eq!(
+        case.step(bookmark(None, 5)),
+        [],
+        "a bookmark within a snapshot is allowed"
+    );
     assert_eq!(case.session.standing().probe, 5);
     assert_eq!(case.received(), None);
     assert_eq!(case.step(end), [Action::Install(Arc::new(store.received()))]);
 }
 
 #[test]
-fn deltas_move_the_state_and_repeated_ones_do_not() {
+fn a_delta_changes_the_state_and_a_repeated_one_does_not() {
     let mut store = store();
     let mut case = Case::following(&store);
     let from = store.cursor;
@@ -180,7 +184,7 @@ fn deltas_move_the_state_and_repeated_ones_do_not() {
 }
 
 #[test]
-fn the_parts_of_a_delta_are_applied_at_once() {
+fn the_parts_of_a_delta_are_applied_together() {
     let mut store = store();
     let mut case = Case::following(&store);
     let from = store.cursor;
@@ -208,7 +212,7 @@ fn the_parts_of_a_delta_are_applied_at_once() {
 }
 
 #[test]
-fn what_does_not_go_on_from_the_received_state_is_not_applied() {
+fn a_message_that_does_not_follow_the_received_state_is_not_applied() {
     let mut store = store();
     let start = store.clone();
     store.write(vec![("models/b", model(|_| ()))]);
@@ -252,7 +256,7 @@ fn what_does_not_go_on_from_the_received_state_is_not_applied() {
 }
 
 #[test]
-fn a_wrong_digest_is_reported_until_a_right_snapshot_has_come() {
+fn a_wrong_digest_is_reported_until_a_correct_snapshot_arrives() {
     let mut store = store();
     let mut case = Case::following(&store);
     let from = store.cursor;
@@ -263,7 +267,7 @@ fn a_wrong_digest_is_reported_until_a_right_snapshot_has_come() {
         case.step(SessionEvent::Message(StreamMessage::Delta(wrong))),
         closed(Closed::Mismatch)
     );
-    assert_eq!(case.received(), Some(from), "the last good state stays");
+    assert_eq!(case.received(), Some(from), "the last good state is kept");
     assert_eq!(case.refusal(), Some(HistoryRefusalWhy::StateMismatch));
     assert_eq!(
         case.dial(),
@@ -289,24 +293,24 @@ fn a_wrong_digest_is_reported_until_a_right_snapshot_has_come() {
 }
 
 #[test]
-fn a_snapshot_that_is_not_what_it_claims_is_dropped() {
+fn a_snapshot_that_does_not_match_its_announcement_is_refused() {
     let store = store();
     let spoilt: [fn(&mut Vec<SessionEvent>); 4] = [
         |events| {
             let SessionEvent::Message(StreamMessage::SnapshotBegin(begin)) = &mut events[0] else {
-                panic!("begins");
+                panic!("the first event should begin the snapshot");
             };
             begin.resources += 1;
         },
         |events| {
             let SessionEvent::Message(StreamMessage::SnapshotPart(part)) = &mut events[1] else {
-                panic!("has a part");
+                panic!("the second event should be a part");
             };
             part.resources[0] = part.resources[1].clone();
         },
         |events| {
             let SessionEvent::Message(StreamMessage::SnapshotPart(part)) = &mut events[1] else {
-                panic!("has a part");
+                panic!("the second event should be a part");
             };
             let mut raw = part.resources[0].raw.clone();
             raw.value = "another".into();
@@ -330,7 +334,7 @@ fn a_snapshot_that_is_not_what_it_claims_is_dropped() {
 }
 
 #[test]
-fn the_wait_after_wrong_digests_grows_to_a_minute() {
+fn the_delay_after_wrong_digests_grows_to_a_minute() {
     let store = store();
     let mut case = Case::new(1);
     let mut longest = Duration::ZERO;
@@ -347,7 +351,7 @@ fn the_wait_after_wrong_digests_grows_to_a_minute() {
 }
 
 #[test]
-fn the_router_judges_a_history_by_itself() {
+fn the_router_verifies_a_history_by_itself() {
     let store = store();
     let own = store.cursor;
     let with = |change: fn(&mut Cursor)| {
@@ -385,7 +389,7 @@ fn the_router_judges_a_history_by_itself() {
         assert_eq!(case.step(welcome(&offered, mode)), [Action::Opened(mode)]);
         assert_eq!(case.refusal(), Some(why));
         assert_eq!(case.session.standing().refusal.unwrap().offered, Some(offered));
-        // It stays to report, takes nothing, and answers probes.
+        // The stream stays open for reports, ignores the snapshot, and answers probes.
         case.all(snapshot_of(&store));
         assert_eq!(case.step(bookmark(None, 8)), []);
         assert_eq!(case.session.standing().probe, 8);
@@ -394,7 +398,7 @@ fn the_router_judges_a_history_by_itself() {
 }
 
 #[test]
-fn a_new_life_comes_only_as_a_forks_snapshot() {
+fn a_new_incarnation_is_accepted_only_as_the_snapshot_of_a_fork() {
     let mut store = store();
     let before = store.clone();
     store.restore();
@@ -417,7 +421,7 @@ fn a_new_life_comes_only_as_a_forks_snapshot() {
 }
 
 #[test]
-fn a_snapshot_that_falls_behind_its_welcome_is_refused() {
+fn a_snapshot_older_than_its_welcome_is_refused() {
     let mut store = store();
     let old = store.clone();
     store.write(vec![("models/b", model(|_| ()))]);
@@ -431,7 +435,7 @@ fn a_snapshot_that_falls_behind_its_welcome_is_refused() {
 }
 
 #[test]
-fn another_registry_is_asked_after_a_heartbeat_when_the_history_is_refused() {
+fn after_a_refused_history_another_registry_is_tried_after_a_heartbeat() {
     let store = store();
     let withheld = WelcomeMode::Withheld(WithheldWhy::Ahead);
     let mut case = Case::new(2);
@@ -449,7 +453,7 @@ fn another_registry_is_asked_after_a_heartbeat_when_the_history_is_refused() {
 }
 
 #[test]
-fn a_silent_registry_is_left() {
+fn the_stream_to_a_silent_registry_is_closed() {
     let mut case = Case::new(1);
     case.dial();
     assert_eq!(case.wait(), OPENING_MAX);
@@ -465,7 +469,7 @@ fn a_silent_registry_is_left() {
 }
 
 #[test]
-fn a_goodbye_says_how_long_to_wait() {
+fn a_goodbye_determines_the_delay() {
     let store = store();
     let mut case = Case::following(&store);
     let goodbye = |min_wait, spread| {
@@ -485,14 +489,14 @@ fn a_goodbye_says_how_long_to_wait() {
 }
 
 #[test]
-fn only_a_bookmark_ends_the_growth_of_the_wait() {
+fn only_a_bookmark_resets_the_delay() {
     let store = store();
     let mut case = Case::new(3);
     let mut waits = Vec::new();
     for round in 0..40 {
         assert!(matches!(case.dial(), Action::Dial { address, .. } if address == round % 3));
         case.step(welcome(&store.cursor, FIRST));
-        // Not even an orderly end, since nothing was proved before it.
+        // An end with OK does not reset the delay either, because no bookmark was received.
         case.step(SessionEvent::Ended(End::Ok));
         waits.push(case.session.wake_at() - case.now);
     }
@@ -510,11 +514,11 @@ fn only_a_bookmark_ends_the_growth_of_the_wait() {
     case.step(welcome(&store.cursor, FIRST));
     case.step(bookmark(None, 1));
     case.step(SessionEvent::Ended(End::Ok));
-    assert_eq!(case.wait(), Duration::ZERO, "an orderly end is no failure");
+    assert_eq!(case.wait(), Duration::ZERO, "an end with OK is not a failure");
 }
 
 #[test]
-fn a_stuck_writer_is_told_once_and_so_is_that_it_gets_on() {
+fn a_stalled_writer_and_its_recovery_are_logged_once() {
     let store = store();
     let at = Some(store.cursor);
     let mut case = Case::following(&store);
@@ -528,7 +532,7 @@ fn a_stuck_writer_is_told_once_and_so_is_that_it_gets_on() {
 }
 
 #[test]
-fn a_registry_that_says_nothing_but_goodbye_is_asked_ever_more_rarely() {
+fn the_delay_grows_if_a_registry_sends_only_goodbyes() {
     let mut case = Case::new(1);
     let mut longest = Duration::ZERO;
     for _ in 0..40 {
@@ -548,7 +552,7 @@ fn a_registry_that_says_nothing_but_goodbye_is_asked_ever_more_rarely() {
 }
 
 #[test]
-fn a_check_is_made_while_the_history_is_followed_and_never_otherwise() {
+fn a_check_runs_only_while_the_history_is_followed() {
     let store = store();
     let order = || CheckRequest {
         id: CheckId::random(),

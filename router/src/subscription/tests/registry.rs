@@ -1,4 +1,4 @@
-//! A scripted registry on a loopback port: it speaks the real protocol, and the test says every word.
+//! A scripted registry on a loopback port. It speaks the real protocol, and the test determines every message.
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -27,13 +27,13 @@ use crate::subscription::fixture::Store;
 
 const BOUND: Duration = Duration::from_secs(10);
 
-/// What is answered to who asks for a credential.
+/// The answer to a request for a credential.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Answer {
     Token(&'static str),
-    /// The same, once the gate is opened.
+    /// The token, but only after the gate has been opened.
     TokenBehindGate(&'static str),
-    /// Bound to another origin than the model says.
+    /// A token that is bound to another origin than the model names.
     Elsewhere,
     Superseded,
     Unavailable,
@@ -42,7 +42,7 @@ pub(super) enum Answer {
 #[derive(Debug, Default)]
 struct Credentials {
     answers: Mutex<HashMap<String, Answer>>,
-    /// How often a credential was asked for.
+    /// Number of requests for a credential.
     asked: watch::Sender<usize>,
     is_open: watch::Sender<bool>,
 }
@@ -93,7 +93,7 @@ impl Registry {
         self.server.shutdown().await;
     }
 
-    /// The next stream that the router opens.
+    /// Returns the next stream that the router opens.
     pub(super) async fn accept(&mut self) -> RouterStream {
         timeout(BOUND, self.streams.recv()).await.unwrap().unwrap()
     }
@@ -102,7 +102,7 @@ impl Registry {
         self.credentials.answers.lock().insert(id.to_owned(), answer);
     }
 
-    /// Waits until a credential has been asked for.
+    /// Waits until a credential has been requested.
     pub(super) async fn asked(&self) {
         let mut asked = self.credentials.asked.subscribe();
         timeout(BOUND, asked.wait_for(|asked| *asked > 0))
@@ -140,12 +140,12 @@ impl RouterStream {
         .await;
     }
 
-    /// A welcome and a whole snapshot.
+    /// Sends a welcome and a complete snapshot.
     pub(super) async fn snapshot(&self, store: &Store) {
         self.snapshot_because(store, registry::ModeReason::First).await;
     }
 
-    /// The same, of a new life of the store.
+    /// Sends a welcome and a complete snapshot of a new incarnation of the store.
     pub(super) async fn fork(&self, store: &Store) {
         self.snapshot_because(store, registry::ModeReason::Fork).await;
     }
@@ -167,7 +167,7 @@ impl RouterStream {
         self.bookmark(store, 1).await;
     }
 
-    /// What has changed in `store` after `from`.
+    /// Sends the changes in `store` after `from`.
     pub(super) async fn delta(&self, from: &Cursor, store: &Store) {
         let upserts = store.resources.values();
         let upserts = upserts.filter(|resource| resource.revision > from.revision.get());
@@ -199,12 +199,12 @@ impl RouterStream {
         .await;
     }
 
-    /// Breaks the stream off.
+    /// Ends the stream with an error.
     pub(super) async fn cut(self) {
         self.downward.send(Err(Status::unavailable("cut"))).await.unwrap();
     }
 
-    /// The first report from now on that fits.
+    /// Returns the next report for which `fits` holds.
     pub(super) async fn report(&mut self, fits: impl Fn(&registry::Report) -> bool) -> registry::Report {
         let found = async {
             loop {
@@ -216,25 +216,27 @@ impl RouterStream {
                 }
             }
         };
-        timeout(BOUND, found).await.expect("a report that fits")
+        timeout(BOUND, found).await.expect("no report fits")
     }
 
-    /// The report of a catalog in use that was compiled from this state.
+    /// Returns the next report that a catalog compiled from this state is in use.
     pub(super) async fn applied(&mut self, store: &Store) -> registry::Report {
         let cursor = Some((&store.cursor).into());
         self.report(|report| report.applied == cursor).await
     }
 
-    /// How the router's direction ends.
+    /// Waits for the end of the router's direction and returns how it ended.
     pub(super) async fn end_of_upward(&mut self) -> Result<(), Status> {
         while self.upward.message().await?.is_some() {}
         Ok(())
     }
 
-    /// Waits until the router has ended its direction.
+    /// Waits until the router has half-closed the stream.
     pub(super) async fn half_closed(&mut self) {
         let ended = async { while let Ok(Some(_)) = self.upward.message().await {} };
-        timeout(BOUND, ended).await.expect("the router ends the stream");
+        timeout(BOUND, ended)
+            .await
+            .expect("the router did not half-close the stream");
     }
 }
 
@@ -249,7 +251,7 @@ impl ConfigService for Service {
     type SubscribeStream = ReceiverStream<Result<SubscribeResponse, Status>>;
 
     async fn watch(&self, _: Request<registry::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        Err(Status::unimplemented("no router watches"))
+        Err(Status::unimplemented("routers do not call this"))
     }
 
     async fn subscribe(
@@ -277,42 +279,42 @@ impl ConfigService for Service {
         &self,
         _: Request<registry::ListRoutersRequest>,
     ) -> Result<Response<registry::ListRoutersResponse>, Status> {
-        Err(Status::unimplemented("no router asks"))
+        Err(Status::unimplemented("routers do not call this"))
     }
 
     async fn wait_for_revision(
         &self,
         _: Request<registry::WaitForRevisionRequest>,
     ) -> Result<Response<registry::WaitForRevisionResponse>, Status> {
-        Err(Status::unimplemented("no router asks"))
+        Err(Status::unimplemented("routers do not call this"))
     }
 
     async fn list_changes(
         &self,
         _: Request<registry::ListChangesRequest>,
     ) -> Result<Response<registry::ListChangesResponse>, Status> {
-        Err(Status::unimplemented("no router asks"))
+        Err(Status::unimplemented("routers do not call this"))
     }
 
     async fn restore_revision(
         &self,
         _: Request<registry::RestoreRevisionRequest>,
     ) -> Result<Response<registry::RestoreRevisionResponse>, Status> {
-        Err(Status::unimplemented("no router asks"))
+        Err(Status::unimplemented("routers do not call this"))
     }
 
     async fn export_config(
         &self,
         _: Request<registry::ExportConfigRequest>,
     ) -> Result<Response<registry::ExportConfigResponse>, Status> {
-        Err(Status::unimplemented("no router asks"))
+        Err(Status::unimplemented("routers do not call this"))
     }
 
     async fn apply_config(
         &self,
         _: Request<registry::ApplyConfigRequest>,
     ) -> Result<Response<registry::ApplyConfigResponse>, Status> {
-        Err(Status::unimplemented("no router asks"))
+        Err(Status::unimplemented("routers do not call this"))
     }
 
     async fn get_model_credential(

@@ -1,4 +1,4 @@
-//! A router that is started again with its snapshot file.
+//! Tests of a router that is restarted with its snapshot file.
 
 use std::{fs, path::Path};
 
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::subscription::fixture::credential;
 
-/// A router with a snapshot file; it is stopped and started again.
+/// A router with a snapshot file, which the test stops and starts again.
 struct Kept {
     case: Case,
     folder: TempDir,
@@ -23,7 +23,7 @@ fn file_in(folder: &Path) -> SnapshotFile {
 }
 
 impl Kept {
-    /// A router that has applied `store` and has it on disk.
+    /// Starts a router that has applied `store` and has written it to disk.
     async fn following(store: &Store) -> (Self, RouterStream) {
         let folder = tempfile::tempdir().unwrap();
         let mut case = Case::start_with(Some(file_in(folder.path()))).await;
@@ -34,7 +34,7 @@ impl Kept {
         (Self { case, folder }, stream)
     }
 
-    /// Stops the router and takes the registry away.
+    /// Stops the router and the registry.
     async fn stop(&mut self, stream: RouterStream) {
         self.case.cancel.cancel();
         drop(stream);
@@ -42,7 +42,7 @@ impl Kept {
         self.case.registry.stop().await;
     }
 
-    /// Starts the router while no registry is there.
+    /// Starts the router while the registry is down.
     async fn start_alone(&mut self) {
         self.case.start_router(Some(file_in(self.folder.path())));
         self.case.ready().await;
@@ -65,14 +65,17 @@ fn with_chat() -> Store {
 }
 
 #[tokio::test]
-async fn a_router_begins_with_its_file_and_resumes_when_the_registry_returns() {
+async fn a_router_starts_with_its_file_and_resumes_when_the_registry_returns() {
     let mut store = with_chat();
     let (mut kept, stream) = Kept::following(&store).await;
     kept.stop(stream).await;
 
     kept.start_alone().await;
     assert_eq!(kept.case.chat(), with_token("sk-a"));
-    assert!(!*kept.case.current.confirmed().borrow(), "nobody has confirmed it");
+    assert!(
+        !*kept.case.current.confirmed().borrow(),
+        "no registry has confirmed the state"
+    );
 
     let mut stream = kept.registry_returns().await;
     assert_eq!(stream.hello.resume, Some((&store.cursor).into()));
@@ -85,7 +88,7 @@ async fn a_router_begins_with_its_file_and_resumes_when_the_registry_returns() {
     let confirmed = confirmed.wait_for(|confirmed| *confirmed);
     timeout(Duration::from_secs(4), confirmed).await.unwrap().unwrap();
 
-    // What was deleted while it was away goes as soon as it is told.
+    // A model that was deleted while the router was down is removed as soon as the registry reports it.
     let from = store.cursor;
     store.delete(&[A]);
     stream.delta(&from, &store).await;
@@ -97,7 +100,7 @@ async fn a_router_begins_with_its_file_and_resumes_when_the_registry_returns() {
 }
 
 #[tokio::test]
-async fn a_held_model_keeps_its_own_token_over_a_restart_until_that_is_taken() {
+async fn a_held_model_keeps_its_own_token_across_restarts_until_the_token_is_dropped() {
     let mut store = with_chat();
     let (mut kept, mut stream) = Kept::following(&store).await;
     let from = store.cursor;
@@ -131,7 +134,7 @@ async fn a_held_model_keeps_its_own_token_over_a_restart_until_that_is_taken() {
 }
 
 #[tokio::test]
-async fn a_history_that_goes_back_behind_the_file_is_refused() {
+async fn a_history_older_than_the_file_is_refused() {
     let mut store = with_chat();
     let older = store.clone();
     rename(&mut store, "newer");
@@ -142,7 +145,7 @@ async fn a_history_that_goes_back_behind_the_file_is_refused() {
     let stream = kept.registry_returns().await;
     stream.snapshot(&older).await;
     let mut stream = stream;
-    // The refusal may come before the catalog from the file is in use.
+    // The refusal may be reported before the catalog from the file is in use.
     let is_told = |report: &Report| report.history_refusal.is_some() && report.applied.is_some();
     let report = stream.report(is_told).await;
     let why = report.history_refusal.as_ref().map(|refusal| refusal.why());
@@ -171,7 +174,7 @@ async fn a_damaged_file_is_ignored_and_replaced_by_the_next_good_state() {
     kept.case.start_router(Some(file_in(kept.folder.path())));
     let mut stream = kept.registry_returns().await;
     assert_eq!(stream.hello.resume, None);
-    assert_eq!(fs::read(&path).unwrap(), bytes, "it is left for whoever looks into it");
+    assert_eq!(fs::read(&path).unwrap(), bytes, "the damaged file is kept for analysis");
     assert!(kept.case.current.load().is_none());
     kept.case.registry.answer(TOKEN_A, Answer::Token("sk-a"));
     stream.snapshot(&store).await;

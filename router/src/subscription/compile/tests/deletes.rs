@@ -1,8 +1,8 @@
-//! What is deleted is gone at once, with all that was kept of it.
+//! A deleted resource is removed at once, with every version and credential that was kept of it.
 
 use super::*;
 
-/// A chat whose model is held at its last version, since the newest is refused.
+/// A chat feature whose model is held at its last version, because the newest version is refused.
 fn with_held_chat() -> Case {
     let mut case = Case::with_chat();
     let refused = model(|entry| entry.model.as_mut().unwrap().family = None);
@@ -13,7 +13,7 @@ fn with_held_chat() -> Case {
 }
 
 #[test]
-fn a_deleted_model_is_gone_with_its_held_version_and_its_credential() {
+fn a_deleted_model_is_removed_with_its_held_version_and_its_credential() {
     for mut case in [Case::with_chat(), with_held_chat()] {
         case.store.delete(&[A]);
         case.compile();
@@ -25,7 +25,7 @@ fn a_deleted_model_is_gone_with_its_held_version_and_its_credential() {
 }
 
 #[test]
-fn a_deleted_model_is_no_longer_waited_for() {
+fn the_credential_of_a_deleted_model_is_no_longer_wanted() {
     let mut case = Case::with_chat();
     case.write(vec![(A, model_with_token(TOKEN_B))]);
     assert_eq!(case.wanted(), [TOKEN_B]);
@@ -36,7 +36,7 @@ fn a_deleted_model_is_no_longer_waited_for() {
 }
 
 #[test]
-fn a_name_that_is_used_again_inherits_nothing_although_nobody_saw_it_gone() {
+fn a_recreated_model_inherits_nothing_even_if_its_deletion_was_not_compiled() {
     for next in [
         model(|entry| entry.model.as_mut().unwrap().family = None),
         model_with_token(TOKEN_B),
@@ -55,7 +55,7 @@ fn a_name_that_is_used_again_inherits_nothing_although_nobody_saw_it_gone() {
 }
 
 #[test]
-fn a_feature_does_not_wait_with_a_model_that_was_deleted() {
+fn a_feature_does_not_keep_its_setting_with_a_deleted_model() {
     let mut case = Case::with_chat();
     case.store.delete(&[A]);
     case.store

@@ -1,8 +1,8 @@
-//! A model that takes no calls is in force that way: calls never return to what was in use before.
+//! A model that takes no calls is in force in that state: calls never return to the version before it.
 
 use super::*;
 
-/// Model a at another server, with token B, changed before it is encoded.
+/// Model a at another server, with token B, after `change`.
 fn moved(change: impl FnOnce(&mut registry::ModelEntry)) -> prost_types::Any {
     model(|entry| {
         let model = entry.model.as_mut().unwrap();
@@ -14,7 +14,7 @@ fn moved(change: impl FnOnce(&mut registry::ModelEntry)) -> prost_types::Any {
     })
 }
 
-/// Model a at its first server, with token A, changed before it is encoded.
+/// Model a at its first server, with token A, after `change`.
 fn at_first(change: impl FnOnce(&mut registry::ModelEntry)) -> prost_types::Any {
     model(|entry| {
         entry.credential = Some(credential(CredentialState::Set, TOKEN_A));
@@ -31,7 +31,7 @@ fn refuse(entry: &mut registry::ModelEntry) {
 }
 
 impl Case {
-    /// A chat that model b answers, which has no token, after model a did.
+    /// A chat feature that was served by model a, and now is by model b, which has no token.
     fn with_chat_elsewhere() -> Self {
         let mut case = Self::with_chat();
         case.write(vec![(B, model(|_| ())), (CHAT, assigned(B))]);
@@ -43,7 +43,7 @@ impl Case {
         self.chat().ok().map(|model| model.spec.servers()[0].uri.as_str())
     }
 
-    /// Token B comes, and then the chat is answered by the server that model a has moved to.
+    /// Fetches token B, after which the new server of model a answers the chat.
     fn comes_to_the_new_server(&mut self) {
         assert_eq!(self.wanted(), [TOKEN_B]);
         self.fetched(TOKEN_B);
@@ -62,7 +62,7 @@ fn a_model_that_moved_while_it_was_disabled_does_not_return_to_its_old_server() 
     case.write(vec![(A, moved(disable))]);
     assert_eq!((case.held(), case.wanted()), (vec![], vec![]));
     assert!(matches!(case.chat(), Err(Unusable::Disabled)));
-    assert!(case.used.credential_ids().is_empty(), "the old token is forgotten");
+    assert!(case.used.credential_ids().is_empty(), "the old token is dropped");
     case.write(vec![(A, moved(|_| ()))]);
     assert_eq!(case.held(), held(A, "pending", 0));
     assert!(matches!(case.chat(), Err(Unusable::NotReady)));
@@ -85,13 +85,13 @@ fn a_model_that_moved_while_no_feature_named_it_does_not_return_to_its_old_serve
     let mut case = Case::with_chat_elsewhere();
     case.write(vec![(A, moved(|_| ()))]);
     assert_eq!((case.held(), case.wanted()), (vec![], vec![]));
-    assert!(case.used.credential_ids().is_empty(), "the old token is forgotten");
+    assert!(case.used.credential_ids().is_empty(), "the old token is dropped");
     case.write(vec![(CHAT, assigned(A))]);
     assert_eq!(
         case.held(),
         [held(CHAT, "dependency", 3), held(A, "pending", 0)].concat()
     );
-    assert_eq!(case.chat().unwrap().name.id(), "b", "b answers until then");
+    assert_eq!(case.chat().unwrap().name.id(), "b", "model b answers until then");
     case.comes_to_the_new_server();
 }
 
@@ -108,7 +108,7 @@ fn a_model_that_is_moved_and_assigned_in_one_write_does_not_return_to_its_old_se
 }
 
 #[test]
-fn a_model_that_moves_as_its_last_feature_leaves_it_is_over_at_once() {
+fn a_model_moved_while_its_last_feature_is_reassigned_loses_its_old_version_at_once() {
     let mut case = Case::with_chat();
     case.write(vec![(A, moved(|_| ())), (B, model(|_| ())), (CHAT, assigned(B))]);
     assert_eq!((case.held(), case.wanted()), (vec![], vec![]));
@@ -119,7 +119,7 @@ fn a_model_that_moves_as_its_last_feature_leaves_it_is_over_at_once() {
 }
 
 #[test]
-fn a_model_that_was_only_taken_out_comes_back_without_a_fetch() {
+fn a_model_that_was_idle_without_a_change_returns_without_a_fetch() {
     let mut case = Case::with_chat();
     case.write(vec![(A, at_first(disable))]);
     case.write(vec![(A, at_first(|_| ()))]);
@@ -142,7 +142,7 @@ fn a_model_that_is_called_by_a_held_setting_keeps_its_last_version() {
 }
 
 #[test]
-fn a_refused_version_that_disables_ends_the_one_before() {
+fn a_refused_version_that_disables_the_model_ends_the_version_before() {
     let mut case = Case::with_chat();
     case.write(vec![(
         A,
@@ -159,7 +159,7 @@ fn a_refused_version_that_disables_ends_the_one_before() {
 }
 
 #[test]
-fn a_refused_version_keeps_the_last_good_one_also_while_no_feature_names_the_model() {
+fn a_refused_version_keeps_the_last_good_one_even_if_no_feature_names_the_model() {
     let mut case = Case::with_chat_elsewhere();
     case.write(vec![(A, at_first(refuse))]);
     assert_eq!(case.held(), held(A, "refused", 2));
@@ -169,7 +169,7 @@ fn a_refused_version_keeps_the_last_good_one_also_while_no_feature_names_the_mod
 }
 
 #[test]
-fn a_credential_that_was_given_again_is_waited_for_and_not_missing() {
+fn a_credential_given_again_is_pending_and_not_missing() {
     let dropped = || model(|entry| entry.credential = Some(credential(CredentialState::Dropped, "")));
     let mut case = Case::with_chat();
     case.write(vec![(A, dropped())]);

@@ -1,4 +1,4 @@
-//! What is peculiar to a platform: what is sent there, where it is, and what it needs.
+//! Tests of platforms: the identifier that is sent, the endpoint, and the required fields.
 
 use switchboard::resource::model::{ApiVersion, InfillMode, Platform};
 
@@ -23,7 +23,7 @@ fn version(text: &str) -> registry::PlatformOptions {
 }
 
 #[test]
-fn the_prefix_that_tells_a_platform_is_not_sent_there() {
+fn the_platform_prefix_of_an_identifier_is_not_sent() {
     use registry::Platform::{Anthropic, AzureOpenai, OpenaiCompatible};
     let azure = || Platform::AzureOpenAi {
         api_version: ApiVersion::parse("2024-10-21").unwrap().unwrap(),
@@ -54,7 +54,7 @@ fn the_prefix_that_tells_a_platform_is_not_sent_there() {
 }
 
 #[test]
-fn a_platform_with_an_endpoint_of_its_own_needs_none() {
+fn a_model_on_a_platform_with_a_fixed_endpoint_needs_no_endpoint() {
     let mut case = Case::new();
     let nowhere = || on(registry::Platform::Anthropic, |model| model.endpoints.clear());
     case.write(vec![(A, nowhere()), (CHAT, assigned(A))]);
@@ -70,7 +70,7 @@ fn a_platform_with_an_endpoint_of_its_own_needs_none() {
 }
 
 #[test]
-fn a_platform_of_chats_completes_code_by_chat() {
+fn code_is_completed_by_chat_on_a_platform_that_only_supports_chat() {
     use registry::InfillMode as Wire;
     for (platform, given, used) in [
         (registry::Platform::Anthropic, None, InfillMode::Chat),
@@ -91,7 +91,7 @@ fn a_platform_of_chats_completes_code_by_chat() {
 }
 
 #[test]
-fn what_a_platform_cannot_have_is_refused_by_its_field() {
+fn a_field_that_the_platform_does_not_support_is_refused() {
     use registry::Platform::{Anthropic, AzureOpenai, Bedrock, OpenaiCompatible, VertexAi};
     let nowhere = |platform| on(platform, |model| model.endpoints.clear());
     let azure = |text: &str| on(AzureOpenai, |model| model.platform_options = Some(version(text)));

@@ -1,9 +1,9 @@
-//! What deltas do beside moving the state.
+//! Further tests of deltas: deletes, lost deletes, and trace contexts.
 
 use super::*;
 
 #[test]
-fn deletes_take_names_away_and_an_unknown_one_is_no_mistake() {
+fn a_delete_removes_its_name_and_deleting_an_unknown_name_is_allowed() {
     let mut store = store();
     store.write(vec![("models/b", model(|_| ()))]);
     let mut case = Case::following(&store);
@@ -12,7 +12,8 @@ fn deletes_take_names_away_and_an_unknown_one_is_no_mistake() {
     let change = SessionEvent::Message(StreamMessage::Delta(delta(&from, &store)));
     assert_eq!(case.step(change), [Action::Install(Arc::new(store.received()))]);
 
-    // Gone and back within one delta: the newer life alone, with or without its delete beside it.
+    // A name that is deleted and created again within one delta has only the new resource, with or without its delete
+    // in the delta.
     for with_delete in [false, true] {
         let mut store = store.clone();
         let mut case = Case::following(&store);
@@ -36,7 +37,7 @@ fn deletes_take_names_away_and_an_unknown_one_is_no_mistake() {
 }
 
 #[test]
-fn a_delete_that_is_lost_is_a_wrong_digest() {
+fn a_lost_delete_is_found_by_the_digest() {
     let mut store = store();
     let mut case = Case::following(&store);
     let from = store.cursor;
@@ -51,7 +52,7 @@ fn a_delete_that_is_lost_is_a_wrong_digest() {
 }
 
 #[test]
-fn the_newest_trace_context_stays_with_the_state() {
+fn the_state_keeps_the_trace_context_of_the_last_delta() {
     let mut store = store();
     let mut case = Case::following(&store);
     let traceparent = |case: &Case| case.session.received().unwrap().traceparent().map(str::to_owned);

@@ -1,34 +1,35 @@
-//! Whatever a registry sends, what was received is a state that existed, and never an older one.
+//! Property tests: whatever a registry sends, the received state is one that existed, and never older than the state
+//! before it.
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::subscription::resource::Resource;
 
-/// One thing that the registry or the network does.
+/// One action of the registry or the network.
 #[derive(Debug, Clone)]
 enum Act {
-    /// The store changes.
+    /// The store changes a model.
     Write(u8),
-    /// A name is deleted, whether it is in use or not.
+    /// A name is deleted, whether or not it exists.
     Delete(u8),
-    /// The registry forgets what was before the newest revision: it has no deltas from there.
+    /// The registry forgets the history before the newest revision, so it has no deltas from there.
     Compact,
-    /// A new life of the store begins.
+    /// A new incarnation of the store begins.
     Restore,
-    /// An older copy of the store is served from now on, or the newest again.
+    /// From now on the registry serves another state of the history, the newest or an older one.
     Serve(prop::sample::Index),
-    /// The next honest message of this stream, at most so many resources in one.
+    /// The next correct message of the stream, with at most this many resources.
     Honest(usize),
-    /// The honest message, spoilt.
+    /// The next message, spoilt.
     Spoilt(Spoil),
-    /// The message before, once more.
+    /// The last message is sent again.
     Again,
-    /// A message is lost.
+    /// The next message is lost.
     Lose,
     /// The stream breaks.
     Cut,
-    /// Time passes.
+    /// The clock advances until the timer is due.
     Wait,
 }
 
@@ -66,12 +67,12 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// A registry that serves one of the states of a history, as the contract says.
+/// A registry that serves one of the states of a history and follows the contract.
 struct Registry {
     history: Vec<Store>,
     served: usize,
     floor: Revision,
-    /// What is still to be sent on the open stream, and the cursor when it is.
+    /// The messages still to be sent on the open stream. `at` is the cursor after them.
     queue: Vec<StreamMessage>,
     at: Option<Cursor>,
     last: Option<StreamMessage>,
@@ -104,7 +105,8 @@ impl Registry {
         };
         let mode = match resume {
             Some(cursor) if is_known(&cursor) && !want_snapshot => WelcomeMode::Resumed,
-            // It is so wrong as to send an older history too: the router has to judge by itself.
+            // This registry even sends an older history as a snapshot, so the router has to verify the history by
+            // itself.
             Some(cursor) if cursor.incarnation != store.cursor.incarnation => FORK,
             Some(_) => FIRST,
             None => FIRST,
@@ -118,7 +120,7 @@ impl Registry {
         })];
     }
 
-    /// The next message, with at most `most` resources in it.
+    /// Returns the next message, with at most `most` resources.
     fn next(&mut self, most: usize) -> StreamMessage {
         if self.queue.is_empty() {
             self.queue = self.more(most);
@@ -220,7 +222,7 @@ fn spoil(message: &mut StreamMessage, spoil: Spoil) {
     }
 }
 
-/// Plays a script and checks after each step.
+/// Plays a script and checks the state after each step.
 struct Play {
     registry: Registry,
     case: Case,
@@ -279,7 +281,10 @@ impl Play {
                 Action::Dial {
                     resume, want_snapshot, ..
                 } => {
-                    assert_eq!(resume, self.installed, "it resumes from what was installed last");
+                    assert_eq!(
+                        resume, self.installed,
+                        "the router should resume from the state that was installed last"
+                    );
                     self.registry.last = None;
                     self.registry.open(resume, want_snapshot);
                     self.is_open = true;
@@ -298,7 +303,7 @@ impl Play {
         let original = history
             .iter()
             .find(|store| store.cursor.state == cursor.state)
-            .expect("a state that was installed existed");
+            .expect("an installed state should be one of the history");
         assert_eq!(received.resources(), original.received().resources());
         if let Some(before) = self.installed {
             let place = |cursor: &Cursor| (cursor.incarnation.number, cursor.revision);
@@ -313,7 +318,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn what_is_received_existed_and_never_goes_backwards(script in prop::collection::vec(act(), 1..120)) {
+    fn a_received_state_existed_and_is_never_older_than_the_last(script in prop::collection::vec(act(), 1..120)) {
         let mut play = Play { registry: Registry::new(), case: Case::new(1), is_open: false, installed: None };
         for act in script {
             play.act(act);
@@ -321,13 +326,13 @@ proptest! {
     }
 
     #[test]
-    fn a_router_catches_up_once_the_registry_is_honest(script in prop::collection::vec(act(), 1..60)) {
+    fn a_router_catches_up_once_the_registry_sends_correct_messages(script in prop::collection::vec(act(), 1..60)) {
         let mut play = Play { registry: Registry::new(), case: Case::new(1), is_open: false, installed: None };
         let honest = script.into_iter().filter(|act| !matches!(act, Act::Spoilt(Spoil::LaterRevision)));
         for act in honest {
             play.act(act);
         }
-        // A registry that serves another state than before has been restarted.
+        // A registry that serves another state than before must have been restarted.
         play.act(Act::Cut);
         play.registry.served = play.registry.history.len() - 1;
         let head = play.registry.history.last().unwrap().cursor;
