@@ -98,7 +98,7 @@ pub struct ToolCall {
 pub struct ToolResult {
     /// The id of the tool call.
     pub tool_call_id: String,
-    /// The result.
+    /// The output of the tool.
     pub content: Text,
     /// Whether the call failed.
     pub is_error: bool,

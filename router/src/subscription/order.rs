@@ -37,7 +37,7 @@ pub enum RequestedTarget {
 /// The result of a check.
 #[derive(Debug)]
 pub struct CheckAnswer {
-    /// The check.
+    /// The id of the check.
     pub id: CheckId,
     /// The revision of the configuration on which the check is based.
     pub revision: Revision,

@@ -47,8 +47,8 @@ impl Answer {
     /// not be read again.
     ///
     /// # Cancel safety
+    ///
     /// Cancelling the future loses no event.
-    /// Nothing is lost.
     pub async fn next(&mut self) -> Result<Option<Event>, UpstreamError> {
         loop {
             if let Some(event) = self.events.pop_front() {

@@ -103,7 +103,7 @@ pub(super) struct Security {
 }
 
 impl Security {
-    /// Verifies servers against the system's roots, which are read only here.
+    /// Creates the configuration that verifies servers against the system's roots. Only this function reads the roots.
     pub(super) fn usual() -> Result<Self, rustls::Error> {
         Ok(Self {
             config: Arc::new(config(None)?),

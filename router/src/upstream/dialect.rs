@@ -45,7 +45,7 @@ pub enum AnswerDelta {
     ToolCall(ToolCallDelta),
 }
 
-/// A piece of a tool call that the model requests. Id and name are set only in the first piece of a call.
+/// A piece of a tool call that the model requests. The first piece of a call has its id, and normally its name too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToolCallDelta {
     /// Distinguishes the tool calls of one answer, counted from 0.
@@ -104,13 +104,13 @@ pub struct Usage {
 /// Why a response body or a stream event could not be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DialectError {
-    /// It does not follow the dialect.
+    /// The data does not follow the dialect.
     #[error("the answer is malformed")]
     Malformed,
-    /// It is not valid UTF-8.
+    /// The data is not valid UTF-8.
     #[error("the answer is not valid UTF-8")]
     InvalidUtf8,
-    /// It is an error that the server reported in place of an answer or within one.
+    /// The data is an error that the server reported in place of an answer or within one.
     #[error("the server reported an error in its answer")]
     Reported {
         /// The HTTP status that corresponds to the error. `None`: the error names none.

@@ -15,7 +15,7 @@ pub enum UpstreamError {
     /// The router could not connect to the server.
     #[error(transparent)]
     Dial(DialError),
-    /// The server sent no token within this time.
+    /// The server sent no token within this time, or no answer to a probe or a check.
     #[error("the model server sent no token within {0:?}")]
     FirstTokenTimeout(Duration),
     /// The server sent no event for this time, within its answer.

@@ -35,10 +35,10 @@ const FORMAT: u8 = 1;
 /// Why the contents of a snapshot file cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ContentsError {
-    /// This build does not know their format.
+    /// This build does not know the format of the contents.
     #[error("the file has format {0}, which this version of the router does not know")]
     UnknownFormat(u8),
-    /// They cannot be decoded, or contain impossible values.
+    /// The contents cannot be decoded, or contain impossible values.
     #[error("the contents cannot be decoded")]
     Unreadable,
     /// The resources do not have the digest of their cursor.

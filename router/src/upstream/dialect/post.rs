@@ -22,7 +22,7 @@ pub struct Post {
     beginning: Vec<u8>,
 }
 
-/// How the server shall return its answer.
+/// How the server returns its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplyShape {
     /// As a stream, while the model generates it.
