@@ -17,7 +17,7 @@ use super::{
     connector::{Connector, DialError, Security},
     names::Names,
 };
-use crate::catalog::Tls;
+use crate::catalog::CompiledTls;
 
 /// How long a connection may stay idle in the pool: less than the 5 s after which common servers close theirs.
 const IDLE: Duration = Duration::from_secs(4);

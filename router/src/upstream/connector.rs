@@ -37,7 +37,7 @@ use tokio::{
 use tower::Service;
 
 use super::names::{LookupError, Names};
-use crate::catalog::Tls;
+use crate::catalog::CompiledTls;
 
 /// Why connecting to a model server failed.
 #[derive(Debug, Clone, thiserror::Error)]

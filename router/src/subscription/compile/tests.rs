@@ -485,7 +485,7 @@ fn the_stored_limits_hedge_delay_and_zones_are_used() {
     case.write(vec![(A, zoned), (CHAT, limited)]);
     assert_eq!(case.chat().unwrap().spec.servers()[0].zone.as_str(), "west");
     let chat = CHAT.parse().unwrap();
-    let Some(Setting::SelfHosted(assignment)) = case.last().catalog.features.get(&chat) else {
+    let Some(CompiledSetting::SelfHosted(assignment)) = case.last().catalog.features.get(&chat) else {
         panic!("the chat is not assigned");
     };
     let limits = assignment.limits;
