@@ -52,24 +52,24 @@ fn refusals() -> Vec<Row> {
         Row::new(number, name, script, Code::FailedPrecondition, reason).against(Against::Settings)
     };
     let load = |name, script: Script, seconds| {
-        Row::new(31, name, script, Code::ResourceExhausted, limit)
+        Row::new(10, name, script, Code::ResourceExhausted, limit)
             .against(Against::Load)
             .retry(seconds)
     };
     let server =
-        |name, code, metadata| Row::new(32, name, status(code, CANARY), Code::Unavailable, failed).with(metadata);
+        |name, code, metadata| Row::new(11, name, status(code, CANARY), Code::Unavailable, failed).with(metadata);
     let caller = |name, script: Script, reason, fields| {
-        Row::new(34, name, script, Code::InvalidArgument, reason)
+        Row::new(13, name, script, Code::InvalidArgument, reason)
             .against(Against::Nobody)
             .blames(fields)
     };
     let redirect = |name, code, metadata| {
         let script = Script::response(code, &[("location", "/elsewhere")], CANARY);
-        settings(39, name, script, "UPSTREAM_REDIRECT_REFUSED").with(metadata)
+        settings(18, name, script, "UPSTREAM_REDIRECT_REFUSED").with(metadata)
     };
     let of_type = |name, headers: &[(&str, &str)]| {
         settings(
-            38,
+            17,
             name,
             Script::response(200, headers, CANARY),
             "UPSTREAM_UNEXPECTED_CONTENT_TYPE",
@@ -79,9 +79,9 @@ fn refusals() -> Vec<Row> {
     let vllm_limit = "'max_tokens' is too large: 5000. This model's maximum context length is 2048 tokens";
     let llama_context = r#"{"error":{"code":400,"type":"exceed_context_size_error","n_ctx":512}}"#;
     vec![
-        settings(22, "401", status(401, CANARY), credential).with(&[("upstream_status", "401")]),
-        settings(22, "402", status(402, CANARY), credential).with(&[("upstream_status", "402")]),
-        settings(22, "403", status(403, CANARY), credential).with(&[("upstream_status", "403")]),
+        settings(1, "401", status(401, CANARY), credential).with(&[("upstream_status", "401")]),
+        settings(1, "402", status(402, CANARY), credential).with(&[("upstream_status", "402")]),
+        settings(1, "403", status(403, CANARY), credential).with(&[("upstream_status", "403")]),
         load("429", status(429, CANARY), 1),
         load("429, seconds", limited("7"), 7),
         load("429, negative", limited("-7"), 0),
@@ -95,7 +95,7 @@ fn refusals() -> Vec<Row> {
         server("504", 504, &[("upstream_status", "504")]),
         server("599", 599, &[("upstream_status", "599")]),
         Row::new(
-            32,
+            11,
             "503 that asks for a pause",
             Script::response(503, &[("retry-after", "5")], CANARY),
             Code::Unavailable,
@@ -125,15 +125,9 @@ fn refusals() -> Vec<Row> {
             rejected,
             &["prompt"],
         ),
-        settings(34, "404", status(404, CANARY), "UPSTREAM_MODEL_NOT_FOUND"),
-        Row::new(
-            30,
-            "418",
-            status(418, CANARY),
-            Code::Internal,
-            "UPSTREAM_PROTOCOL_ERROR",
-        )
-        .with(&[("upstream_status", "418")]),
+        settings(13, "404", status(404, CANARY), "UPSTREAM_MODEL_NOT_FOUND"),
+        Row::new(9, "418", status(418, CANARY), Code::Internal, "UPSTREAM_PROTOCOL_ERROR")
+            .with(&[("upstream_status", "418")]),
         of_type("a login page", &[("content-type", "text/html")]),
         of_type("no type", &[]),
         of_type(
@@ -151,25 +145,25 @@ fn refusals() -> Vec<Row> {
 fn dials() -> Vec<Row> {
     let connect = "UPSTREAM_CONNECT_FAILED";
     vec![
-        Row::new(23, "nobody listens", Fault::Refused, Code::Unavailable, connect),
-        Row::new(24, "nobody answers", Fault::BlackHole, Code::Unavailable, connect),
+        Row::new(2, "nobody listens", Fault::Refused, Code::Unavailable, connect),
+        Row::new(3, "nobody answers", Fault::BlackHole, Code::Unavailable, connect),
         // No name may have so long a part, so the resolver asks nobody.
         Row::new(
-            25,
+            4,
             "no such name",
             Fault::NoName,
             Code::Unavailable,
             "UPSTREAM_DNS_FAILED",
         ),
         Row::new(
-            25,
+            4,
             "a name that is not told in time",
             Fault::SlowName,
             Code::Unavailable,
             "UPSTREAM_DNS_FAILED",
         ),
         Row::new(
-            26,
+            5,
             "no TLS",
             Fault::NoTls,
             Code::Unavailable,
@@ -185,39 +179,39 @@ fn before_the_answer() -> Vec<Row> {
     let row = |number, name, script: Script, reason| Row::new(number, name, script, Code::Unavailable, reason);
     let wrong = |number, name, script: Script, reason| Row::new(number, name, script, Code::Internal, reason);
     vec![
-        row(27, "silence", Script::silence(), silent),
-        row(27, "a header and silence", Script::stream().hang(), silent),
-        row(27, "a role and silence", Script::stream().event(role).hang(), silent),
+        row(6, "silence", Script::silence(), silent),
+        row(6, "a header and silence", Script::stream().hang(), silent),
+        row(6, "a role and silence", Script::stream().event(role).hang(), silent),
         row(
-            27,
+            6,
             "comments and silence",
             Script::stream().chunk(": wait\n\n").hang(),
             silent,
         ),
         Row::new(
-            40,
+            19,
             "nobody behind an open connection",
             Fault::HalfOpen,
             Code::Unavailable,
             silent,
         ),
-        row(29, "a close without a word", Script::closed(), cut),
-        row(29, "a reset without a word", Script::broken(), cut),
+        row(8, "a close without a word", Script::closed(), cut),
+        row(8, "a reset without a word", Script::broken(), cut),
         row(
-            29,
+            8,
             "a close within the header",
             Script::default().raw("HTTP/1.1 200 OK\r\ncont").close(),
             cut,
         ),
-        row(29, "an empty body", Script::stream().end(), cut),
+        row(8, "an empty body", Script::stream().end(), cut),
         wrong(
-            30,
+            9,
             "no HTTP",
             Script::default().raw("hello\r\n\r\n").close(),
             "UPSTREAM_PROTOCOL_ERROR",
         ),
         wrong(
-            36,
+            15,
             "an endless header",
             Script::head(200, &[("x", &"x".repeat(100_000))]),
             "UPSTREAM_RESPONSE_TOO_LARGE",
@@ -233,29 +227,29 @@ fn within_the_answer() -> Vec<Row> {
     let wrong = |number, name, script: Script, reason| Row::new(number, name, script, Code::Internal, reason).sent(2);
     let padding = || format!(": {}\n\n", "x".repeat(60_000));
     vec![
-        row(28, "silence", begun().hang(), "UPSTREAM_IDLE_TIMEOUT"),
+        row(7, "silence", begun().hang(), "UPSTREAM_IDLE_TIMEOUT"),
         row(
-            28,
+            7,
             "comments and nothing else",
             begun().chunk(": still here\n\n").hang(),
             "UPSTREAM_IDLE_TIMEOUT",
         ),
-        row(40, "a peer that is gone", begun().hang(), "UPSTREAM_IDLE_TIMEOUT"),
-        row(29, "a close", begun().close(), cut),
-        row(29, "a reset", begun().reset(), cut),
-        row(29, "an orderly end that is none", begun().end(), cut),
-        row(29, "half an event", begun().chunk("data: {\"choices\":").end(), cut),
-        wrong(30, "no chunk", begun().raw("zzz\r\n").hang(), malformed),
-        wrong(30, "no JSON", begun().event(CANARY).hang(), malformed),
-        wrong(36, "an endless line", begun().flood("x".repeat(60_000)), large),
+        row(19, "a peer that is gone", begun().hang(), "UPSTREAM_IDLE_TIMEOUT"),
+        row(8, "a close", begun().close(), cut),
+        row(8, "a reset", begun().reset(), cut),
+        row(8, "an orderly end that is none", begun().end(), cut),
+        row(8, "half an event", begun().chunk("data: {\"choices\":").end(), cut),
+        wrong(9, "no chunk", begun().raw("zzz\r\n").hang(), malformed),
+        wrong(9, "no JSON", begun().event(CANARY).hang(), malformed),
+        wrong(15, "an endless line", begun().flood("x".repeat(60_000)), large),
         wrong(
-            36,
+            15,
             "an endless answer that says nothing",
             begun().flood(padding()),
             large,
         ),
         wrong(
-            37,
+            16,
             "no UTF-8",
             begun().chunk(b"data: \xff\n\n".as_slice()).hang(),
             "UPSTREAM_INVALID_UTF8",
@@ -266,7 +260,7 @@ fn within_the_answer() -> Vec<Row> {
 /// The server answers 200, and then says that it failed.
 fn errors_as_answers() -> Vec<Row> {
     let failed = "UPSTREAM_SERVER_ERROR";
-    let row = |name, script: Script, reason| Row::new(33, name, script, Code::Unavailable, reason);
+    let row = |name, script: Script, reason| Row::new(12, name, script, Code::Unavailable, reason);
     let later = |data: &str| begun().event(data).end();
     vec![
         row(
@@ -288,7 +282,7 @@ fn errors_as_answers() -> Vec<Row> {
         .sent(2),
         row("an abort", begun().finish("abort").done().end(), failed).sent(2),
         Row::new(
-            33,
+            12,
             "too much to do, within",
             later(r#"{"error":{"code":429}}"#),
             Code::ResourceExhausted,
@@ -297,7 +291,7 @@ fn errors_as_answers() -> Vec<Row> {
         .against(Against::Load)
         .sent(2),
         Row::new(
-            33,
+            12,
             "a refusal instead of an answer",
             event(r#"{"error":{"code":400}}"#),
             Code::InvalidArgument,
@@ -321,13 +315,13 @@ fn callers() -> Vec<Row> {
     let piece = "x".repeat(40_000);
     let unread = Script::answer(std::iter::repeat_n(piece.as_str(), 7)).close();
     vec![
-        row(35, "a drip", drip, Code::DeadlineExceeded, late).to(Caller::Allows(Duration::from_millis(600))),
+        row(14, "a drip", drip, Code::DeadlineExceeded, late).to(Caller::Allows(Duration::from_millis(600))),
         Row {
             told: None,
-            ..row(41, "a caller that goes", begun().hang(), Code::Cancelled, "").to(Caller::Goes)
+            ..row(20, "a caller that goes", begun().hang(), Code::Cancelled, "").to(Caller::Goes)
         },
         row(
-            42,
+            21,
             "a caller that does not read",
             unread,
             Code::ResourceExhausted,
@@ -335,7 +329,7 @@ fn callers() -> Vec<Row> {
         )
         .to(Caller::Stalls),
         row(
-            43,
+            22,
             "a byte too much",
             Script::silence(),
             Code::ResourceExhausted,
@@ -348,5 +342,5 @@ fn callers() -> Vec<Row> {
 }
 
 fn own_mistake() -> Row {
-    Row::new(48, "a panic", Fault::Panic, Code::Internal, "INTERNAL_ERROR").against(Against::Nobody)
+    Row::new(23, "a panic", Fault::Panic, Code::Internal, "INTERNAL_ERROR").against(Against::Nobody)
 }
