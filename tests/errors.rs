@@ -60,6 +60,15 @@ fn the_page_explains_every_reason_and_no_other() {
     assert_eq!(of_page, known, "docs/errors.md, and FieldReason");
 }
 
+/// By `name`: GitLab removes `id` from Markdown.
+#[test]
+fn every_explained_reason_has_an_anchor() {
+    for (reasons, cells) in rows().filter(|(reasons, _)| reasons.len() == 1) {
+        let anchor = format!("<a name=\"{}\"></a>", reasons[0].to_lowercase());
+        assert!(cells.iter().any(|cell| cell.starts_with(&anchor)), "{anchor}");
+    }
+}
+
 /// All that the tests of the repository say, but this one.
 fn test_code(folder: &Path, found: &mut String) {
     for entry in fs::read_dir(folder).unwrap() {
