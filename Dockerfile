@@ -1,11 +1,11 @@
-# Both services and a small model to try them with: one target each.
+# Images of both services and of a small model to try them with: one target each.
 #
 #   docker build --target registry -t switchboard-registry .
 #   docker build --target router -t switchboard-router .
 #   docker build --target model -t switchboard-model .
 #
-# The services' images hold one program each, no shell and no package manager. They run as uid 65532, write nothing but
-# the registry's database, and so go with a read-only root and without capabilities.
+# The image of a service contains one program, without a shell or a package manager. It runs as uid 65532 and writes
+# nothing except the registry's database, so it works with a read-only root file system and without capabilities.
 
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
@@ -14,7 +14,7 @@ RUN cargo build --release --locked --workspace --bins && mkdir /state
 
 FROM gcr.io/distroless/cc-debian12:nonroot AS registry
 COPY --from=build /src/target/release/switchboard-registry /usr/local/bin/switchboard-registry
-# A volume takes over owner and rights of the folder that it first covers.
+# A new volume takes the owner and the permissions of the folder over which it is mounted.
 COPY --from=build --chown=65532:65532 /state /var/lib/switchboard
 USER 65532:65532
 WORKDIR /var/lib/switchboard
@@ -32,7 +32,7 @@ HEALTHCHECK --interval=5s --timeout=5s --start-period=30s CMD ["switchboard-rout
 ENTRYPOINT ["switchboard-router"]
 CMD ["serve"]
 
-# llama.cpp's server with SmolLM2-135M: to see an answer, not to work with.
+# llama.cpp's server with SmolLM2-135M: for a first answer, not for real work.
 FROM python:3.11-slim-bookworm AS model
 COPY examples/model_server.py /opt/model_server.py
 RUN python3 /opt/model_server.py --folder /opt/model --install-only
