@@ -1,6 +1,6 @@
-//! What is done to the database once, from the command line: one file for each.
+//! One-off commands on the database, run from the command line, one file for each.
 //!
-//! The outcome is one line on standard output; what takes long says so on standard error, where a failure is told too.
+//! A command prints its result as one line on standard output. Progress and errors go to standard error.
 
 mod accept_history;
 mod backup;
@@ -25,52 +25,52 @@ use crate::{
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 enum CommandError {
-    /// The runtime cannot be had.
-    #[error("start the runtime")]
+    /// The async runtime could not be started.
+    #[error("could not start the runtime")]
     Runtime(#[source] io::Error),
-    /// A file of the database, or the backup, cannot be used.
+    /// A file of the database, or the backup, could not be used.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// What they hold cannot be used.
+    /// The content of the database or of the backup cannot be used.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The new life could not be begun.
-    #[error("begin a new incarnation")]
+    /// The new incarnation could not be begun.
+    #[error("could not begin a new incarnation")]
     Begin(#[source] CommitError),
-    /// The new life was not written.
-    #[error("write the new incarnation")]
+    /// The new incarnation could not be written.
+    #[error("could not write the new incarnation")]
     Write(#[source] WriteFailure),
-    /// The registry that runs did not do it.
-    #[error("ask the registry that runs")]
+    /// The running registry did not carry out the request.
+    #[error("the request to the running registry failed")]
     Control(#[from] ControlError),
-    /// A file is there already.
-    #[error("`{0}` is there already; choose another name, or replace it with --force")]
+    /// The target file exists already.
+    #[error("`{0}` exists already; choose another name, or replace it with --force")]
     Exists(String),
-    /// There is no such database.
+    /// The database does not exist.
     #[error("there is no database `{0}`")]
     Missing(String),
-    /// A backup cannot take its own place.
-    #[error("`{0}` is the database itself; `accept-history` declares what it holds the newest")]
+    /// The database was given as the backup.
+    #[error("`{0}` is the database itself; to declare its content the newest, use `accept-history`")]
     Itself(String),
-    /// What the database knew is not known.
+    /// The highest incarnation and revision of the replaced database are unknown.
     #[error(
-        "what the database `{database}` knew is not known, since it cannot be read ({why}): say what routers may have seen \
-         with --above NUMBER,REVISION; 0,0 if nothing is known"
+        "the newest revision of the database `{database}` is unknown, because it cannot be read ({why}): give the newest \
+         that routers may have seen with --above NUMBER,REVISION, or 0,0 if nothing is known"
     )]
     AboveUnknown {
-        /// The database.
+        /// Path of the database.
         database: String,
-        /// What is wrong with it.
+        /// Why it cannot be read.
         why: String,
     },
 }
 
-/// Does what was told, and returns the exit code.
+/// Runs the command and returns the exit code.
 #[must_use]
 #[expect(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "the outcome is for whoever asked on the command line"
+    reason = "the result is for the user of the command line"
 )]
 pub fn run(command: Command) -> ExitCode {
     let runtime = Builder::new_current_thread().enable_all().build();
@@ -118,19 +118,19 @@ impl CommandError {
     }
 }
 
-/// Says on standard error what begins and may take long.
-#[expect(clippy::print_stderr, reason = "progress is for whoever waits at the command line")]
+/// Reports on standard error that a step begins, which may take long.
+#[expect(clippy::print_stderr, reason = "progress is for the user of the command line")]
 fn progress(what: &str) {
-    eprintln!("{what} …");
+    eprintln!("{what} ...");
 }
 
-/// Verifies a database and understands what it holds.
+/// Verifies a database and loads its state.
 async fn read(database: &Path) -> Result<State, CommandError> {
     let loaded = store::inspect(database).await?;
     Ok(commit::load::state(loaded)?)
 }
 
-/// Begins a new life of a database that no registry runs on, in the way that a registry does.
+/// Begins a new incarnation of a database that no registry runs on, with the same writer as a registry.
 async fn begin_life(database: &Path, new: NewLife) -> Result<BegunLife, CommandError> {
     let (writer, commit) = commit::open(database, Retention::default()).await?;
     let (stop, mut writing) = (CancellationToken::new(), JoinSet::new());
@@ -143,7 +143,7 @@ async fn begin_life(database: &Path, new: NewLife) -> Result<BegunLife, CommandE
     begun.map_err(CommandError::Begin)
 }
 
-/// Which state of which store it is.
+/// Describes the state's position: store, incarnation and revision.
 fn described(state: &State) -> String {
     let cursor = state.items.cursor(View::Router);
     format!(

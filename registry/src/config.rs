@@ -14,149 +14,155 @@ use switchboard::{
 
 use crate::{domain::life::Mark, store};
 
-/// Before the name of every environment variable that stands for a flag.
+/// Prefix of the environment variable that belongs to each flag.
 pub const ENV_PREFIX: &str = "SWITCHBOARD_REGISTRY_";
 
-/// Where gRPC is served by default.
+/// Address on which gRPC is served by default.
 pub const LISTEN_ADDR: &str = "127.0.0.1:50051";
 
-/// What the registry runs with.
+/// Configuration of a registry that serves.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where gRPC is served. Port 0: a free one.
+    /// Address of the gRPC listener. Port 0 picks a free port.
     pub listen_addr: SocketAddr,
-    /// Where liveness, readiness and metrics are served. Port 0: a free one.
+    /// Address of the listener for liveness, readiness and metrics. Port 0 picks a free port.
     pub admin_addr: SocketAddr,
-    /// The database file. It is made, and seeded, when it is missing.
+    /// The database file. It is created and seeded if it does not exist.
     pub database: PathBuf,
-    /// The store that the database has to be of. `None`: any, and one is made when it is missing.
+    /// Store that the database must belong to. `None`: any store is accepted, and a missing database is created.
     pub store_id: Option<StoreId>,
-    /// How long calls that run may go on after the registry was told to stop.
+    /// How long running calls may continue after the registry was asked to stop.
     pub drain_timeout: Duration,
-    /// How often a follower of the change stream gets a bookmark, give or take a tenth.
+    /// Interval between two bookmarks on a change stream, plus or minus a tenth.
     pub heartbeat: Duration,
     /// Whether gRPC reflection is served.
     pub reflection: bool,
-    /// Where to tell the bound addresses once serving.
+    /// File that receives the bound addresses once the registry serves. `None`: no file is written.
     pub ready_file: Option<PathBuf>,
 }
 
-/// What the process was told to do.
+/// What the command line asks the process to do.
 #[derive(Debug)]
 pub enum RegistryTask {
-    /// Serve.
+    /// Run the registry.
     Serve(Box<Serve<Config>>),
-    /// Ask a registry that runs whether it serves.
+    /// Ask a running registry whether it serves.
     Health(HealthQuestion),
-    /// Do something to the database.
+    /// Run a command on the database, then exit.
     Command(Command),
 }
 
-/// Something to be done to the database, once.
+/// A command that works on the database once and then exits.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Copy the database to FILE, also while a registry runs on it
+    /// Copy the database to FILE; works while a registry runs on it
     ///
-    /// The copy is of one revision, is verified, and is complete in itself. It holds the API tokens of the models as the database does: keep it as safe.
+    /// The copy is the database at one revision, is verified, and is complete in itself. Like the database, it contains
+    /// the API tokens of the models: protect it in the same way.
     #[command(after_help = CODES)]
     Backup(Backup),
-    /// Verify the database, or a backup, and change nothing
+    /// Verify the database or a backup without changing it
     ///
-    /// Checks the file, every digest of the history and of the state, and that credentials fit their models. A registry may be running on it.
+    /// Checks the file, every digest of the history and of the state, and that credentials match their models. A
+    /// registry may be running on the database.
     #[command(after_help = CODES)]
     Verify(Verify),
-    /// Put a backup in the place of the database, as a new incarnation; stop the registry first
+    /// Replace the database with a backup, as a new incarnation; stop the registry first
     ///
-    /// Routers take what was restored as the newest, whatever they have seen of the database that it replaces, which is kept beside it. Run it as the user that the registry runs as.
+    /// Routers accept the restored configuration as the newest, whatever they have received from the replaced database.
+    /// The replaced database is kept next to the new one. Run this command as the user that runs the registry.
     #[command(after_help = CODES)]
     Restore(Restore),
-    /// Declare what the database holds the newest, as a new incarnation, for routers that refuse to follow it
+    /// Declare the content of the database the newest, as a new incarnation, for routers that refuse to follow it
     ///
-    /// A registry that runs on the database does it itself, above all that its routers have seen; otherwise it is done here.
+    /// If a registry is running on the database, the registry does this itself, above everything that its routers have
+    /// seen. Otherwise this command does it.
     #[command(after_help = CODES)]
     AcceptHistory(AcceptHistory),
 }
 
-/// The database that a command is about.
+/// The database that a command works on.
 #[derive(Debug, Args)]
 pub struct DatabaseFlag {
-    /// The database: this SQLite file
+    /// The database: an SQLite file
     #[arg(long, value_name = "URL", default_value = DATABASE_URL, value_parser = store::path_of)]
     pub database_url: PathBuf,
 }
 
-/// What is copied, and where.
+/// Arguments of `backup`.
 #[derive(Debug, Args)]
 pub struct Backup {
-    /// Where to write the copy
+    /// File to write the copy to
     pub file: PathBuf,
 
-    /// Replace FILE if it is there
+    /// Replace FILE if it exists
     #[arg(long)]
     pub force: bool,
 
-    /// Where the database is.
+    /// The database to copy.
     #[command(flatten)]
     pub database: DatabaseFlag,
 }
 
-/// What is verified.
+/// Arguments of `verify`.
 #[derive(Debug, Args)]
 pub struct Verify {
-    /// Verify this file [default: the database]
+    /// File to verify [default: the database]
     pub file: Option<PathBuf>,
 
-    /// Where the database is.
+    /// The database, which is verified if `file` is `None`.
     #[command(flatten)]
     pub database: DatabaseFlag,
 }
 
-/// What is restored, and where.
+/// Arguments of `restore`.
 #[derive(Debug, Args)]
 pub struct Restore {
-    /// The backup
+    /// Backup to restore
     pub file: PathBuf,
 
-    /// Begin above this incarnation number and this revision, besides what the files say: needed when the database that is replaced cannot be read
+    /// Begin above this incarnation number and this revision, in addition to those in the files; needed if the replaced
+    /// database cannot be read
     #[arg(long, value_name = "NUMBER,REVISION")]
     pub above: Option<Mark>,
 
-    /// Where the database is.
+    /// The database to replace.
     #[command(flatten)]
     pub database: DatabaseFlag,
 }
 
-/// What is declared the newest.
+/// Arguments of `accept-history`.
 #[derive(Debug, Args)]
 pub struct AcceptHistory {
-    /// Begin above this incarnation number and this revision, besides what is known already: an error line of the registry tells what its routers have seen
+    /// Begin above this incarnation number and this revision, in addition to those already known; an error in the
+    /// registry's log reports what its routers have seen
     #[arg(long, value_name = "NUMBER,REVISION")]
     pub above: Option<Mark>,
 
-    /// Go on under this store id, so that routers that know another store follow this one
+    /// Give the database this store id, so that routers that follow the store with this id accept the database
     #[arg(long, value_name = "ID", value_parser = store_id)]
     pub adopt_store: Option<StoreId>,
 
-    /// Where the database is.
+    /// The database to declare the newest.
     #[command(flatten)]
     pub database: DatabaseFlag,
 }
 
-/// The help of the default subcommand is what people see first.
+/// Footer of the help of `serve`: the default subcommand, whose help users see first.
 const OTHERS: &str = "Other subcommands, each with its own --help: health, backup, verify, restore, accept-history";
 
-/// What the commands' exit codes say.
-const CODES: &str = "Exit code: 2 when a flag is wrong, 3 when the database or the backup is damaged, 4 when another process has the database, 1 after any other failure";
+/// Footer of the help of every command.
+const CODES: &str = "Exit code: 2 if a flag is wrong, 3 if the database or the backup is damaged, 4 if another process holds the database, 1 after any other failure";
 
 const DATABASE_URL: &str = "sqlite://switchboard.db";
 
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// Reads flags and environment.
+/// Parses the command line and the environment.
 ///
 /// # Errors
 ///
-/// The exit code, after help or one line that says which flag is wrong was printed.
+/// The exit code of the process, after the help, or one line that names the wrong flag, was printed.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<RegistryTask, ExitCode> {
     let Cli { subcommand } = flags::parse(ENV_PREFIX, args)?;
     match subcommand {
@@ -185,9 +191,10 @@ fn serve(flags: ServeFlags) -> Result<Serve<Config>, String> {
     })
 }
 
-/// Owns model and feature configuration, serves it over gRPC, and streams its changes to routers.
+/// The Switchboard registry: owns the configuration of models and features, serves it over gRPC, and streams its
+/// changes to routers.
 ///
-/// Every flag can also be given by the environment variable that its help names.
+/// Every flag can also be set by the environment variable that its help names.
 #[derive(Debug, Parser)]
 #[command(name = "switchboard-registry", version)]
 struct Cli {
@@ -197,12 +204,14 @@ struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Subcommand {
-    /// Run the registry; the default
+    /// The Switchboard registry: owns the configuration of models and features, serves it over gRPC, and streams its
+    /// changes to routers
     ///
-    /// It ends with exit code 2 when a flag is wrong, 3 when it finds its database damaged, 4 when another process has it, and 1 after any other failure.
+    /// Runs the registry; this is the default subcommand. The exit code is 2 if a flag is wrong, 3 if the database is
+    /// damaged, 4 if another process holds the database, and 1 after any other failure.
     #[command(after_help = OTHERS)]
     Serve(Box<ServeFlags>),
-    /// Ask a registry that runs whether it serves: exits with 0 when it does, with 1 otherwise
+    /// Ask a running registry whether it serves: exits with 0 if it does, with 1 otherwise
     Health(HealthQuestion),
     #[command(flatten)]
     Command(Command),
@@ -222,15 +231,16 @@ struct ServeFlags {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9051")]
     admin_addr: SocketAddr,
 
-    /// Keep the configuration in this SQLite file, on a local disk; made when it is missing
+    /// Keep the configuration in this SQLite file on a local disk; it is created if it does not exist
     #[arg(long, value_name = "URL", default_value = DATABASE_URL, value_parser = store::path_of)]
     database_url: PathBuf,
 
-    /// Start only on the database of this store, which exists: an empty volume is not taken for a configuration
+    /// Start only if the database exists and belongs to this store, so that an empty volume is not mistaken for a
+    /// configuration
     #[arg(long, value_name = "ID", value_parser = store_id)]
     store_id: Option<StoreId>,
 
-    /// After SIGTERM, let calls that run go on for at most this long, for example `10s` or `1m`
+    /// After SIGTERM, let running calls continue for at most this long, for example `10s` or `1m`
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = flags::duration)]
     drain_timeout: Duration,
 

@@ -1,7 +1,7 @@
-//! The control socket: how a command has the registry that runs do what only the writer may do.
+//! The control socket: lets a command ask the running registry for a write that only its writer may make.
 //!
-//! It stands beside the database and is for the same user alone. One line of JSON goes in, one comes out; one caller is
-//! served at a time.
+//! The socket is next to the database file; only the registry's own user and root may use it. A request is one line of
+//! JSON, and so is its answer. Callers are served one at a time.
 
 use std::{
     fs::{self, Permissions},
@@ -30,32 +30,32 @@ use crate::{
     store::companion,
 };
 
-/// The most bytes of a line.
+/// Maximum length of a line, in bytes.
 const LINE_MAX: u64 = 4096;
 
-/// How long a line may take to come.
+/// Time limit for reading or writing one line.
 const LINE_WITHIN: Duration = Duration::from_secs(5);
 
-/// How long the registry may take: a write that waits for a busy disk included.
+/// Time limit for the registry's answer, which may have to wait for a write to a busy disk.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
-/// How long to wait after a caller could not be accepted.
+/// Pause after a connection could not be accepted.
 const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 
-/// What the registry can be asked for.
+/// A request to the registry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum ControlRequest {
-    /// Begin a new life with what there is.
+    /// Begin a new incarnation with the current configuration.
     AcceptHistory {
-        /// Above this [`Mark`], and above what the registry knows.
+        /// A [`Mark`] as text. The incarnation begins above it, and above everything that the registry knows.
         above: String,
-        /// Under this store id.
+        /// Store id to adopt. `None` keeps the current one.
         adopt_store: Option<String>,
     },
 }
 
-/// What the registry answers.
+/// The registry's answer.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum ControlAnswer {
@@ -63,7 +63,7 @@ enum ControlAnswer {
     Error(String),
 }
 
-/// The life that has begun.
+/// The incarnation that has begun.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LifeReply {
     /// Id of the store.
@@ -87,46 +87,46 @@ impl From<BegunLife> for LifeReply {
     }
 }
 
-/// Why the registry was not reached, or did not do it.
+/// Why a request to the registry failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// The socket cannot be used.
-    #[error("use the control socket `{}`", path.display())]
+    /// The socket could not be used.
+    #[error("could not use the control socket `{}`", path.display())]
     Socket {
         /// The socket.
         path: PathBuf,
         /// The cause.
         source: io::Error,
     },
-    /// It did not answer.
-    #[error("the registry did not answer in time; whether it was done, `verify` tells")]
+    /// The registry did not answer.
+    #[error("the registry did not answer in time; `verify` shows whether the request was carried out")]
     Silent,
-    /// Its answer is not one that this program knows.
-    #[error("the registry's answer cannot be read")]
+    /// This program does not understand the answer.
+    #[error("could not read the registry's answer")]
     Unreadable(#[source] serde_json::Error),
-    /// It refused.
+    /// The registry refused the request.
     #[error("the registry answered: {0}")]
     Refused(String),
 }
 
-/// Why a request was not done.
+/// Why a request was not carried out.
 #[derive(Debug, thiserror::Error)]
 enum RequestError {
-    #[error("the line cannot be read")]
+    #[error("could not read the request")]
     Line(#[source] io::Error),
-    #[error("the line did not come in time")]
+    #[error("the request did not arrive in time")]
     Late,
-    #[error("the line is no request that this registry knows")]
+    #[error("this registry does not know the request")]
     Unknown(#[source] serde_json::Error),
-    #[error("`above`")]
+    #[error("invalid `above`")]
     Above(#[source] MarkError),
     #[error("`adopt_store` must be 32 hexadecimal characters")]
     Store,
-    #[error("begin a new incarnation")]
+    #[error("could not begin a new incarnation")]
     Begin(#[source] CommitError),
 }
 
-/// The socket of a registry that has its database.
+/// The control socket of a registry that holds its database.
 #[derive(Debug)]
 pub struct ControlSocket {
     listener: UnixListener,
@@ -135,11 +135,12 @@ pub struct ControlSocket {
 }
 
 impl ControlSocket {
-    /// Makes the socket beside `database`, which this process must hold: what stands there is of a process that is gone.
+    /// Creates the socket next to `database`. This process must hold the database, so an existing socket belongs to a
+    /// process that has ended, and is replaced.
     ///
     /// # Errors
     ///
-    /// [`ControlError::Socket`] when it cannot be made.
+    /// [`ControlError::Socket`] if the socket cannot be created.
     pub fn bind(database: &Path) -> Result<Self, ControlError> {
         let path = path_of(database);
         let bound = || {
@@ -158,11 +159,12 @@ impl ControlSocket {
         }
     }
 
-    /// Serves until `stop` is cancelled; then the socket is removed.
+    /// Serves until `stop` is cancelled, then removes the socket.
     ///
     /// # Cancel safety
     ///
-    /// Dropped, what was asked for is done or not, and the socket stays.
+    /// If the future is dropped, the current request may or may not have been carried out, and the socket is not
+    /// removed.
     pub async fn serve(self, commit: Commit, withheld: Arc<Withheld>, stop: CancellationToken) {
         loop {
             let caller = select! {
@@ -171,9 +173,9 @@ impl ControlSocket {
             };
             match caller {
                 Ok((stream, _)) => self.answer(stream, &commit, &withheld).await,
-                // Such as too many open files: that passes.
+                // For example too many open files, a condition that passes.
                 Err(error) => {
-                    tracing::warn!(%error, "nobody can be served at the control socket for now");
+                    tracing::warn!(%error, "could not accept a connection on the control socket, will try again");
                     drop(timeout(ACCEPT_AGAIN, stop.cancelled()).await);
                 }
             }
@@ -182,12 +184,12 @@ impl ControlSocket {
     }
 
     async fn answer(&self, stream: UnixStream, commit: &Commit, withheld: &Withheld) {
-        // The socket had the mode that the process gives by default for a moment.
+        // For a moment after its creation, the socket had the default mode of the process.
         let is_allowed = stream
             .peer_cred()
             .is_ok_and(|peer| peer.uid() == self.owner || peer.uid() == 0);
         if !is_allowed {
-            tracing::warn!("another user was refused at the control socket");
+            tracing::warn!("refused a connection of another user on the control socket");
             return;
         }
         let (reading, mut writing) = stream.into_split();
@@ -195,13 +197,13 @@ impl ControlSocket {
             Ok(life) => {
                 tracing::info!(
                     store = %life.store, incarnation.number = life.incarnation_number, revision = life.revision,
-                    "a new incarnation has begun, as asked for by `accept-history`"
+                    "a new incarnation has begun, as requested by `accept-history`"
                 );
                 ControlAnswer::Begun(life)
             }
             Err(error) => {
                 let error = Chain(&error).to_string();
-                tracing::warn!(error, "a request at the control socket was not done");
+                tracing::warn!(error, "a request on the control socket failed");
                 ControlAnswer::Error(error)
             }
         };
@@ -209,7 +211,7 @@ impl ControlSocket {
             return;
         };
         line.push(b'\n');
-        // The caller may have gone.
+        // The caller may have disconnected.
         drop(timeout(LINE_WITHIN, writing.write_all(&line)).await);
     }
 }
@@ -236,15 +238,15 @@ async fn handle(
     Ok(begun.into())
 }
 
-/// Has the registry that runs on `database` do something.
+/// Sends a request to the registry that runs on `database`, and returns its answer.
 ///
 /// # Errors
 ///
-/// [`ControlError`] when it was not done, or when that is not known.
+/// [`ControlError`] if the request failed, or if it is unknown whether it was carried out.
 ///
 /// # Cancel safety
 ///
-/// Dropped, it is done or not.
+/// If the future is dropped, the request may or may not have been carried out.
 pub async fn ask(database: &Path, request: &ControlRequest) -> Result<LifeReply, ControlError> {
     let path = path_of(database);
     let asked = async {
@@ -273,7 +275,7 @@ async fn line(reading: impl AsyncRead + Unpin) -> io::Result<String> {
     Ok(line)
 }
 
-/// Beside the database, by whatever path that was reached.
+/// Returns the path of the socket: next to the database file, after symbolic links are resolved.
 fn path_of(database: &Path) -> PathBuf {
     let database = fs::canonicalize(database).unwrap_or_else(|_unknown| database.to_owned());
     companion(&database, ".control")

@@ -1,14 +1,14 @@
-//! Exit codes that say more than that something failed: the same of a registry that cannot start and of every command.
+//! Exit codes for specific kinds of failure, shared by a registry that cannot start and by every command.
 
 use crate::store::Kind;
 
 /// The database, or a backup, is damaged.
 pub const DAMAGED: u8 = 3;
 
-/// A registry, or another process, has the database.
+/// A registry or another process holds the database.
 pub const IN_USE: u8 = 4;
 
-/// The exit code of a failure of this kind. `None`: it has none of its own.
+/// Returns the exit code for a failure of this kind. `None`: the kind has no exit code of its own.
 #[must_use]
 pub const fn code_of(kind: Kind) -> Option<u8> {
     match kind {

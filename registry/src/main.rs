@@ -1,4 +1,4 @@
-//! The process of the registry.
+//! The registry process: parses the command line, then runs the server or a command.
 
 use std::process::ExitCode;
 

@@ -1,26 +1,26 @@
-//! Whether the writer finishes its rounds: what a bookmark's `stalled` tells.
+//! Detects a writer that does not finish its rounds, which bookmarks report as `stalled`.
 
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// Tells for how long the writer has been in its present round.
+/// Measures how long the writer has been in its current round.
 #[derive(Debug, Default)]
 pub struct Pulse(Mutex<Option<Instant>>);
 
 impl Pulse {
-    /// The writer begins a round.
+    /// Records that the writer begins a round.
     pub fn begin(&self) {
         self.set(Some(Instant::now()));
     }
 
-    /// The writer has finished its round.
+    /// Records that the writer has finished its round.
     pub fn end(&self) {
         self.set(None);
     }
 
-    /// Whether the present round has taken longer than `limit`.
+    /// Returns whether the current round has taken longer than `limit`.
     #[must_use]
     pub fn is_stalled(&self, limit: Duration) -> bool {
         let since = *self.0.lock();

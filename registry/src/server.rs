@@ -1,8 +1,10 @@
-//! The registry as a whole: [`assemble`] builds and connects all parts, [`RegistryParts::supervise`] runs them to the end.
+//! The registry as a whole: [`assemble`] builds and connects all parts, [`RegistryParts::supervise`] runs and ends
+//! them.
 //!
-//! The end, in order: not serving in health; no new connections, and silent ones closed; followers of the change stream
-//! get a goodbye and OK; calls that run finish within the drain time; what is open still is cut; the ready file goes; the
-//! writer finishes its queue; the database closes.
+//! The order of the shutdown: health reports not serving; no new connections are accepted, and idle ones are closed;
+//! followers of the change stream get a goodbye and the status OK; running calls finish within the drain time;
+//! connections that are still open are cut; the ready file is removed; the writer finishes its queue; the database
+//! closes.
 
 use std::sync::Arc;
 
@@ -48,25 +50,25 @@ const LIMITS: TransportLimits = TransportLimits {
     message_bytes: 1024 * 1024,
 };
 
-/// A whole configuration, and what surrounds it in its request.
+/// Maximum size of a message of `ConfigService`, in bytes: a whole configuration and the other fields of its request.
 const CONFIG_BYTES_MAX: usize = (16 * 1024 + 64) * 1024;
 
-/// Whether writes can be made, as health tells it: the services go on serving reads without.
+/// Health name that reports whether the registry can write. If it cannot, the services still serve reads.
 const WRITING: &str = "registry-write";
 
-/// Under which name health tells that no router refuses this registry's history.
+/// Health name that reports whether all routers accept this registry's history.
 const HISTORY: &str = "history";
 
 /// Why the registry cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A port cannot be had.
+    /// A port could not be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
     /// The database cannot be used.
-    #[error("open database {path}")]
+    #[error("could not open the database {path}")]
     Open {
-        /// The file.
+        /// Path of the database file.
         path: String,
         /// The cause.
         #[source]
@@ -75,7 +77,7 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// The error that ends the process: some failures have an exit code of their own.
+    /// Converts the error into the one that ends the process; some failures have an exit code of their own.
     #[must_use]
     pub fn into_fatal(self) -> FatalError {
         let code = match &self {
@@ -93,41 +95,43 @@ impl StartError {
     }
 }
 
-/// Why the registry ended otherwise than it was told to.
+/// Why the registry ended without being asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// It could not serve.
+    /// The services could not be served.
     #[error(transparent)]
     Serve(#[from] ServeError),
-    /// What is in memory and in the database may differ: a new start reads the truth.
-    #[error("write to the database")]
+    /// A write failed, so memory and database may differ. A restart reads the database again.
+    #[error("could not write to the database")]
     Write(#[source] WriteFailure),
     /// The writer panicked.
-    #[error("run the writer")]
+    #[error("the task of the writer failed")]
     Writer(#[source] JoinError),
 }
 
-/// The parts of a registry, connected with each other. None of them runs yet.
+/// The connected parts of a registry. None of them runs yet.
 #[derive(Debug)]
 pub struct RegistryParts {
     services: Services,
     shutdown: Shutdown,
     writer: Writer,
-    /// The change streams, and the control socket.
+    /// Tracks the tasks of the change streams and of the control socket.
     streams: TaskTracker,
-    /// `None`: it could not be bound.
+    /// `None` if the socket could not be bound.
     control: Option<ControlSocket>,
     commit: Commit,
     withheld: Arc<Withheld>,
 }
 
-/// Binds both ports, opens the database, and builds all parts on top of it. A taken port fails before anything is done.
+/// Binds both ports, opens the database, and builds all parts on top of it. A port that is in use fails before any
+/// other work is done.
 ///
-/// `stop` ends what is assembled. No task runs yet but the one that wakes followers when a state is published.
+/// Cancelling `stop` ends the assembled registry. Only one task runs already: it wakes followers when a state is
+/// published.
 ///
 /// # Errors
 ///
-/// [`StartError`] says which of them failed.
+/// [`StartError`] names the step that failed.
 pub async fn assemble(config: Config, stop: &CancellationToken) -> Result<RegistryParts, StartError> {
     let ports = Ports::bind(config.listen_addr, config.admin_addr, LIMITS)?;
     let opened = async {
@@ -138,16 +142,16 @@ pub async fn assemble(config: Config, stop: &CancellationToken) -> Result<Regist
         path: config.database.display().to_string(),
         source,
     })?;
-    // Best effort: without it what goes by it takes a stopped registry.
+    // Best effort: without the socket, `accept-history` only works while the registry is stopped.
     let control = ControlSocket::bind(&config.database)
         .inspect_err(|error| {
             let error = error as &dyn std::error::Error;
-            tracing::warn!(error, "the control socket cannot be made");
+            tracing::warn!(error, "could not create the control socket");
         })
         .ok();
     tracing::info!(?config, revision = %commit.state().items.revision(), "starting");
 
-    // The writer's failure stops the rest, and leaves the caller's token alone.
+    // A failure of the writer stops the other parts but does not cancel the caller's token.
     let shutdown = Shutdown::new(stop.child_token(), config.drain_timeout);
     let streams = TaskTracker::new();
     let fleet = Arc::new(Fleet::default());
@@ -175,7 +179,7 @@ pub async fn assemble(config: Config, stop: &CancellationToken) -> Result<Regist
             serves: withheld.is_accepted(),
         },
     ];
-    // Open for reading and writing from the first moment on.
+    // Reads and writes are possible from the start.
     let (_ready, ready) = watch::channel(true);
     let services = Services {
         ports,
@@ -211,16 +215,16 @@ fn services(commit: &Commit, fleet: Arc<Fleet>, feed: Feed, history: History) ->
 }
 
 impl RegistryParts {
-    /// Runs all parts until they are stopped and have ended in order.
+    /// Runs all parts until they are asked to stop and have ended in order.
     ///
     /// # Errors
     ///
-    /// [`RunError`] when a part ended by itself.
+    /// [`RunError`] if a part ended without being asked to.
     ///
     /// # Cancel safety
     ///
-    /// Not cancel safe: cancel the token that [`assemble`] was given and wait, so that the writer finishes and the database
-    /// closes.
+    /// Not cancel safe: cancel the token that was passed to [`assemble`] and wait, so that the writer finishes and the
+    /// database closes.
     pub async fn supervise(self) -> Result<(), RunError> {
         let Self {
             services,
@@ -237,7 +241,7 @@ impl RegistryParts {
         }
         let writer_stop = CancellationToken::new();
         let mut writing = JoinSet::new();
-        // Essential: without it nothing can be changed, and memory may differ from the database.
+        // Essential: without the writer nothing can be changed, and memory may differ from the database.
         writing.spawn(writer.run(writer_stop.clone()));
         let mut serving = std::pin::pin!(serve::serve(services, shutdown));
 

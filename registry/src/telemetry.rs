@@ -1,6 +1,6 @@
-//! What the registry shows of itself: the writer, and who follows.
+//! The registry's own metrics: the writer and the connected followers.
 //!
-//! Writes and credential fetches by their outcome are calls, which are counted as such.
+//! Writes and credential fetches are gRPC calls, which are counted by outcome like all calls.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::{domain::state::State, feed::Feed};
 
-/// What is counted of the writer. A clone counts in the same place.
+/// Metrics of the writer. Clones share their values.
 #[derive(Debug, Clone)]
 pub struct CommitMetrics {
     duration: Histogram,
@@ -32,7 +32,7 @@ impl Default for CommitMetrics {
 }
 
 impl CommitMetrics {
-    /// Counts a transaction of so many revisions.
+    /// Counts a transaction that contains `revisions` revisions.
     pub fn count(&self, revisions: usize, took: Duration, is_stored: bool) {
         self.duration.observe(took.as_secs_f64());
         if is_stored {
@@ -42,47 +42,47 @@ impl CommitMetrics {
         }
     }
 
-    /// Shows what is counted.
+    /// Registers the metrics.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
             "commit_duration_seconds",
-            "How long transactions took, with the sync of the disk",
+            "Duration of transactions, including the sync to disk",
             self.duration.clone(),
         );
         registry.register(
             "revisions_committed",
-            "Revisions that were made durable",
+            "Revisions that were committed",
             self.stored.clone(),
         );
         registry.register("commits_failed", "Transactions that failed", self.failed.clone());
     }
 }
 
-/// Shows the published state.
+/// Registers a gauge for the newest published revision.
 pub fn register_state(published: watch::Receiver<Arc<State>>, registry: &mut Registry) {
     read_gauge(registry, "revision", "The newest revision", move || {
         Some(number(published.borrow().items.revision().get()))
     });
 }
 
-/// Shows who follows the change stream.
+/// Registers gauges for the followers of the change stream.
 pub fn register_feed(feed: &Feed, registry: &mut Registry) {
     let shown = feed.clone();
-    read_gauge(registry, "routers_connected", "Routers that follow", move || {
+    read_gauge(registry, "routers_connected", "Routers that follow the change stream", move || {
         i64::try_from(shown.routers()).ok().map(number)
     });
     let withheld = feed.withheld();
     read_gauge(
         registry,
         "routers_withheld",
-        "Routers that are connected and get no configuration, since their history contradicts this registry's",
+        "Routers that are connected but get no configuration, because their history contradicts this registry's",
         move || i64::try_from(withheld.connected()).ok().map(number),
     );
     let shown = feed.clone();
     read_gauge(
         registry,
         "watchers_connected",
-        "Streams of `Watch` that are open",
+        "Open streams of `Watch`",
         move || i64::try_from(shown.watchers()).ok().map(number),
     );
 }

@@ -1,4 +1,4 @@
-//! `accept-history`: what the database holds becomes the newest incarnation.
+//! `accept-history`: declares the content of the database the newest, as a new incarnation.
 
 use super::{CommandError, begin_life};
 use crate::{
@@ -26,14 +26,14 @@ pub(super) async fn run(told: AcceptHistory) -> Result<String, CommandError> {
         adopt: adopt_store,
     };
     let (begun, by) = match begin_life(&database, new).await {
-        // Somebody holds it: a registry that runs does it itself.
+        // Another process holds the database. If that is a running registry, it does this itself.
         Err(CommandError::Open(OpenError::Store(StoreError::Locked(_)))) => {
             let request = ControlRequest::AcceptHistory {
                 above: above.to_string(),
                 adopt_store: adopt_store.map(|store| store.to_string()),
             };
             let answer = control::ask(&database, &request).await?;
-            (answer, "the registry that runs now serves")
+            (answer, "the running registry now serves")
         }
         begun => (begun?.into(), "at its next start the registry serves"),
     };

@@ -1,4 +1,4 @@
-//! `backup`: a verified copy of the database at one revision.
+//! `backup`: copies the database at one revision and verifies the copy.
 
 use std::{fs, io, path::Path};
 
@@ -15,7 +15,7 @@ pub(super) async fn run(told: Backup) -> Result<String, CommandError> {
     if !force && file.exists() {
         return Err(CommandError::Exists(file.display().to_string()));
     }
-    // Beside its place, so that it can be moved there in one step.
+    // Next to the target file, so that it can be moved there in one step.
     let partial = store::companion(&file, &format!(".partial-{}", std::process::id()));
     drop(store::create_new(&partial)?);
     let outcome = match copy(&database, &partial).await {
@@ -33,7 +33,7 @@ async fn copy(database: &Path, partial: &Path) -> Result<State, CommandError> {
     read(partial).await
 }
 
-/// Gives the copy its name. Without `force` it takes nobody's place, also of a file that came meanwhile.
+/// Gives the copy its final name. Without `force` it replaces no file, even one that was created in the meantime.
 fn put_in_place(partial: &Path, file: &Path, force: bool) -> Result<(), CommandError> {
     let placed = if force {
         fs::rename(partial, file)

@@ -1,7 +1,7 @@
-//! `restore`: a backup takes the place of the database, as a new life above all that is known.
+//! `restore`: replaces the database with a backup, as a new incarnation above everything that is known.
 //!
-//! Everything is done to a copy beside the database. Only when that is whole does it take the place, in one step; until
-//! then nothing has changed.
+//! All work is done on a copy next to the database. Once the copy is complete, it replaces the database in one step;
+//! until then nothing has changed.
 
 use std::{
     fs::{self, File},
@@ -19,7 +19,7 @@ use crate::{
     store::{self, Kind, StoreError},
 };
 
-/// What is known of the database that is replaced.
+/// What is known about the database that is replaced.
 enum Replaced {
     Nothing,
     Known(Mark),
@@ -28,14 +28,14 @@ enum Replaced {
 
 pub(super) async fn run(told: Restore) -> Result<String, CommandError> {
     let Restore { file, above, database } = told;
-    // One file has one lock, by whatever path it is reached.
+    // A file has one lock, even if different paths lead to the file.
     let database = resolved(&database.database_url)?;
     let file = resolved(&file)?;
     if file == database {
         return Err(CommandError::Itself(file.display().to_string()));
     }
     let _held = store::hold(&database)?;
-    // A registry that runs on the file would be copied in the middle of a write.
+    // If a registry ran on the file, the copy could contain half a write.
     let is_database = store::companion(&file, ".lock").exists();
     let _held_too = is_database.then(|| store::hold(&file)).transpose()?;
     let copy = store::companion(&database, ".restoring");
@@ -61,7 +61,7 @@ pub(super) async fn run(told: Restore) -> Result<String, CommandError> {
     ))
 }
 
-/// Makes the copy that is to take the place, and verifies it. Returns what there is to say besides.
+/// Creates and verifies the copy that will replace the database. Returns its state and a remark for the result line.
 async fn prepare(
     file: &Path,
     copy: &Path,
@@ -77,7 +77,7 @@ async fn prepare(
         (Replaced::Nothing | Replaced::Unreadable(_), Some(above)) => (above, ""),
         (Replaced::Nothing, None) => (
             Mark::NONE,
-            "; what routers have seen is not known: if they refuse to follow, use `accept-history`",
+            "; it is unknown what routers have seen: if they refuse to follow, use `accept-history`",
         ),
         (Replaced::Unreadable(why), None) => {
             return Err(CommandError::AboveUnknown {
@@ -92,7 +92,7 @@ async fn prepare(
         adopt: None,
     };
     begin_life(copy, new).await?;
-    progress("verifying what is to be put in place");
+    progress("verifying the new database");
     Ok((read(copy).await?, note))
 }
 
@@ -107,7 +107,8 @@ async fn replaced(database: &Path) -> Result<Replaced, StoreError> {
     }
 }
 
-/// Copies a database with its log, if there is one: a backup has none, a file that was copied by hand may.
+/// Copies a database with its write-ahead log, if it has one: a backup has none, but a file that was copied by hand
+/// may.
 fn duplicate(file: &Path, copy: &Path) -> Result<(), StoreError> {
     for suffix in ["", "-wal"] {
         let from = store::companion(file, suffix);
@@ -123,14 +124,14 @@ fn duplicate(file: &Path, copy: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Removes the copy with all that belongs to it, of this run or of one that broke off.
+/// Removes the copy and the files that belong to it, left by this run or by an interrupted one.
 fn discard(copy: &Path) -> Result<(), StoreError> {
     ["", "-wal", "-shm", "-journal", ".lock"]
         .iter()
         .try_for_each(|suffix| store::remove(&store::companion(copy, suffix)))
 }
 
-/// The one path of a file, which need not exist.
+/// Returns the canonical path of a file, which need not exist.
 fn resolved(path: &Path) -> Result<PathBuf, StoreError> {
     let found = match fs::canonicalize(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

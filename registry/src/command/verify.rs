@@ -1,4 +1,4 @@
-//! `verify`: whether a database or a backup is whole.
+//! `verify`: checks that a database or a backup is whole.
 
 use switchboard::history::View;
 
