@@ -1,9 +1,9 @@
-//! The database file: the only place with SQL.
+//! The database file. This is the only module that contains SQL.
 //!
-//! One connection reads at start and writes from then on; readers are served from memory, but for what has been, which
-//! [`History`] reads through connections of its own. Whoever holds a [`Store`] holds
-//! the lock file beside the database, so that no second registry writes the same file. What a resource's bytes mean is not
-//! known here, only that they are the bytes that the digests were computed from.
+//! One connection reads everything at start and writes from then on. Readers are served from memory, except for past
+//! changes, which [`History`] reads through connections of its own. The owner of a [`Store`] holds the lock file next
+//! to the database, so that no second registry writes to the same file. This module does not know what a resource's
+//! bytes mean, only that the digests were computed from them.
 
 mod copy;
 mod error;
@@ -46,12 +46,12 @@ use crate::domain::{
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
-    /// `None`: a failure had it closed, and it is not open again yet.
+    /// `None` after a failure closed the connection, until it is opened again.
     connection: Option<SqliteConnection>,
     head: Head,
-    /// Contradictions were found in the file: from then on nothing is written to it, not even when it is closed.
+    /// Whether contradictions were found in the file. If so, nothing is written to it any more, not even on close.
     is_damaged: bool,
-    /// Held for life: the system gives the lock back when the process ends, however it ends.
+    /// Held as long as the store exists. The operating system releases the lock when the process ends for any reason.
     _lock: File,
 }
 
@@ -62,37 +62,37 @@ struct Head {
     chain: ChainDigest,
 }
 
-/// What becomes durable together.
+/// Writes that become durable together.
 #[derive(Debug)]
 pub struct Batch<'a> {
-    /// Revisions that follow the newest one.
+    /// Revisions that follow the newest stored one.
     pub revisions: &'a [RevisionEffect],
-    /// Who made them.
+    /// The actor that made them.
     pub actor: Actor,
-    /// The writes that can be repeated.
+    /// Writes with a request id, which can be repeated.
     pub remembered: &'a [Remembered],
-    /// What is no longer kept of the history.
+    /// The part of the history to delete. `None`: nothing is deleted.
     pub cut: Option<Cut>,
-    /// How much is kept.
+    /// How much of the history is kept.
     pub retention: &'a Retention,
 }
 
-/// Why nothing, or perhaps something, was written.
+/// Why a batch was not written, or perhaps not written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteFailure {
-    /// Nothing was written, and the store can be written again.
-    #[error("roll back the revisions")]
+    /// Nothing was written. The store can still be written to.
+    #[error("the revisions were rolled back")]
     RolledBack(#[source] StoreError),
-    /// The commit failed: the revisions may be there or not. The store has to be opened again.
-    #[error("commit the revisions")]
+    /// The commit failed, and the revisions may or may not be stored. The store has to be opened again.
+    #[error("the revisions may or may not have been committed")]
     OutcomeUnknown(#[source] StoreError),
-    /// Somebody else has written to the database, or it was exchanged. The store must not be used any more.
+    /// Another process has written to the database, or the file was replaced. The store must not be used any more.
     #[error("the database was written by another process: its head is not revision {0}")]
     ForeignWriter(Revision),
 }
 
 impl WriteFailure {
-    /// What kind of failure it is.
+    /// Returns the kind of failure.
     #[must_use]
     pub const fn kind(&self) -> Kind {
         match self {
@@ -102,57 +102,59 @@ impl WriteFailure {
     }
 }
 
-/// What the writer keeps its revisions in: the database, or what stands in for it where its faults are played through.
+/// The storage of the writer's revisions: the database, or a fake that simulates the database's failures.
 pub trait Storage: Send {
-    /// Writes a batch, all or nothing of it; when it returns it is durable.
+    /// Writes a batch completely or not at all. When this returns `Ok`, the batch is durable.
     ///
     /// # Errors
     ///
-    /// [`WriteFailure`], which says whether the storage can still be used.
+    /// [`WriteFailure`] tells whether the storage can still be used.
     ///
     /// # Cancel safety
     ///
-    /// Not cancel safe: dropped before the end, what is in memory and in the storage may differ.
+    /// Not cancel safe: if the future is dropped, memory and storage may differ.
     fn write(&mut self, batch: &Batch<'_>) -> impl Future<Output = Result<(), WriteFailure>> + Send;
 
-    /// What is remembered of earlier writes under these keys.
+    /// Returns the earlier writes that are remembered under these keys.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] when it cannot be read.
+    /// [`StoreError`] if they cannot be read.
     fn recall(&mut self, keys: &[RepeatKey]) -> impl Future<Output = Result<Vec<Remembered>, StoreError>> + Send;
 
-    /// Makes something durable that changes nothing, to learn whether writing works.
+    /// Commits a transaction that changes nothing, to find out whether writing works.
     ///
     /// # Errors
     ///
-    /// As [`Storage::write`].
+    /// Same as [`Storage::write`].
     fn probe(&mut self) -> impl Future<Output = Result<(), WriteFailure>> + Send;
 
-    /// Opens the storage again after a failure that left the outcome of a write open, and reads it. What it returns is
-    /// durable, and a write that is not in it will never be: nothing rests on a sync that has failed.
+    /// Opens the storage again after a write with an unknown outcome, and reads it. Everything that is returned is
+    /// durable, and a write that is missing from it will never appear later: the result does not depend on a sync that
+    /// has failed.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] when that does not work yet: nothing else can be done with the storage until it does.
+    /// [`StoreError`] if that does not work yet. Until it does, the storage cannot be used for anything else.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before the end, it can be called again.
+    /// If the future is dropped, the method can be called again.
     fn reopen(&mut self) -> impl Future<Output = Result<Loaded, StoreError>> + Send;
 
-    /// What each resource that was changed after a revision was at it. Only for one from which all changes are kept.
+    /// Returns the value at `revision` of each resource that was changed after it. All changes after `revision` must
+    /// still be kept.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] when it cannot be read.
+    /// [`StoreError`] if the values cannot be read.
     fn values_at(&mut self, revision: Revision) -> impl Future<Output = Result<Vec<OldValue>, StoreError>> + Send;
 
-    /// Closes the storage in order.
+    /// Closes the storage properly.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] when that fails; nothing is lost then.
+    /// [`StoreError`] if that fails. Nothing is lost in this case.
     fn close(self) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
@@ -197,17 +199,18 @@ impl Storage for Store {
         probed
     }
 
-    /// Closed, SQLite lets go of all that it believes of the file. Opened, it sees what the system would hand to anyone,
-    /// which need not be on the disk where a sync has failed: a checkpoint that leaves nothing in the log writes it
-    /// again, to the database itself, and syncs that. One more commit then begins a new log, so that nothing in the old
-    /// one, of which only the system's memory may have forgotten, can come back with a power cut.
+    /// Closing makes SQLite drop everything that it has cached of the file. After opening, SQLite sees the operating
+    /// system's view of the file, which may not be on disk if a sync has failed. A checkpoint that empties the log
+    /// therefore writes the content again, to the database file itself, and syncs it. One more commit then starts a new
+    /// log. Otherwise entries of the old log, which may have been removed only in the system's memory, could come back
+    /// after a power cut.
     async fn reopen(&mut self) -> Result<Loaded, StoreError> {
         if let Some(connection) = self.connection.take()
             && let Err(error) = connection.close().await
         {
             tracing::debug!(
                 error = &error as &dyn std::error::Error,
-                "the database did not close in order"
+                "the database could not be closed properly"
             );
         }
         let mut connection = open::connect(&self.path).await?;
@@ -218,7 +221,7 @@ impl Storage for Store {
         Ok(loaded)
     }
 
-    /// What is in the write-ahead log goes to the file, unless that is damaged.
+    /// Moves the content of the write-ahead log to the database file, unless that is damaged.
     async fn close(mut self) -> Result<(), StoreError> {
         match self.connection.take() {
             Some(connection) if self.is_damaged => open::leave(connection),
@@ -267,8 +270,9 @@ impl Head {
     }
 }
 
-/// Does `work`, which begins a transaction with its first statement, and commits it. By plain statements: a transaction of
-/// the library is lost for good when SQLite has ended it by itself, as it does after some failures.
+/// Runs `work`, whose first statement begins a transaction, and commits it. Uses plain statements, because a
+/// transaction object of sqlx becomes unusable when SQLite ends the transaction by itself, as it does after some
+/// failures.
 async fn transact(
     connection: &mut SqliteConnection,
     work: impl AsyncFnOnce(&mut SqliteConnection) -> Result<(), WriteFailure>,
@@ -283,9 +287,10 @@ async fn transact(
         failpoint::hit("commit.after-commit");
         return Ok(());
     };
-    let error = StoreError::sql("commit", error);
+    let error = StoreError::sql("commit the transaction", error);
     let was_open = roll_back(connection).await?;
-    // A transaction that could still be rolled back was not committed; nor was one for whose last page there was no room.
+    // A transaction that could still be rolled back was not committed, nor was one whose last page did not fit on the
+    // disk.
     if was_open || error.kind() == Kind::Full {
         Err(WriteFailure::RolledBack(error))
     } else {
@@ -293,13 +298,13 @@ async fn transact(
     }
 }
 
-/// Whether there was still anything to roll back: after some failures SQLite does it by itself.
+/// Rolls back. Returns whether a transaction was still open: after some failures SQLite rolls back by itself.
 async fn roll_back(connection: &mut SqliteConnection) -> Result<bool, WriteFailure> {
     match say(connection, "ROLLBACK").await {
         Ok(()) => Ok(true),
-        // It says nothing else by this code here.
+        // Here, this code only means that no transaction is open.
         Err(error) if error::code(&error) == Some(1) => Ok(false),
-        Err(error) => Err(WriteFailure::OutcomeUnknown(StoreError::sql("roll back", error))),
+        Err(error) => Err(WriteFailure::OutcomeUnknown(StoreError::sql("roll back the transaction", error))),
     }
 }
 
@@ -315,7 +320,7 @@ const fn credential_state(credential: &ModelCredential) -> &'static str {
     }
 }
 
-/// A time as it is stored: whole microseconds.
+/// Returns a time in its stored form: whole microseconds since the Unix epoch.
 fn micros(time: SystemTime) -> i64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)

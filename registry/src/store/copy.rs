@@ -1,4 +1,4 @@
-//! A copy of the database beside it, before a migration changes it.
+//! Copies the database to a file next to it, before a migration changes it.
 
 use std::{
     ffi::OsString,
@@ -11,8 +11,8 @@ use sqlx::SqliteConnection;
 
 use super::{StoreError, file::create_private};
 
-/// Copies the database at `path` before it is migrated to a schema. A copy that is there already is left as it is: it may
-/// be the one that is needed.
+/// Copies the database at `path` before it is migrated to a schema. An existing copy is never overwritten: it may be
+/// the one that is needed.
 pub(super) async fn before_schema(
     connection: &mut SqliteConnection,
     path: &Path,
@@ -29,7 +29,7 @@ pub(super) async fn before_schema(
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
         Ok(()) | Err(_) => {}
     }
-    // SQLite fills an empty file, and leaves its mode as it is.
+    // SQLite fills an empty file without changing its mode.
     drop(create_private(&partial)?);
     let name = partial
         .to_str()

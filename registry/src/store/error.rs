@@ -1,4 +1,4 @@
-//! What can be wrong with the database.
+//! The errors of the database.
 
 use std::{
     io,
@@ -8,24 +8,24 @@ use std::{
 use sqlx::migrate::MigrateError;
 use switchboard::names::StoreId;
 
-/// What is wrong with the database.
+/// Why the database could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The address is not one of a database file.
-    #[error("`{0}` is no database address; write `sqlite://` and the path of a file")]
+    /// The address does not name a database file.
+    #[error("`{0}` is not a database address; write `sqlite://` and the path of a file")]
     Address(String),
     /// Another registry runs on the same file.
     #[error("another registry holds `{}`; stop it, or choose another database", .0.display())]
     Locked(PathBuf),
-    /// A file could not be opened, made or locked.
-    #[error("open `{}`", path.display())]
+    /// A file could not be opened, created, locked or changed.
+    #[error("could not access `{}`", path.display())]
     File {
         /// The file.
         path: PathBuf,
         /// The cause.
         source: io::Error,
     },
-    /// The SQLite of this build is too old to be trusted.
+    /// The SQLite library of this build is too old to be safe.
     #[error("SQLite {0} is too old: 3.51.3 or newer is needed, since older ones can damage a database in WAL mode")]
     SqliteTooOld(String),
     /// The database was written by a newer registry.
@@ -37,53 +37,53 @@ pub enum StoreError {
          program"
     )]
     SchemaTooOld(i64),
-    /// The file is no database of a registry.
+    /// The file is not a registry's database.
     #[error("`{}` holds no configuration of a registry", .0.display())]
     Foreign(PathBuf),
-    /// Another process, not a registry, has the database open.
+    /// A process other than a registry has the database open.
     #[error("another process has `{}` open", .0.display())]
     InUse(PathBuf),
     /// The schema could not be brought up to date.
-    #[error("migrate the database")]
+    #[error("could not migrate the database")]
     Migrate(#[source] MigrateError),
-    /// The system has no random numbers to give.
+    /// The operating system cannot provide random numbers.
     #[error("the system's random source does not work")]
     NoRandomSource,
-    /// The database is not that of the store which was asked for.
+    /// The database does not belong to the expected store.
     #[error("this is not store {expected}: {found}; check that the right volume is mounted")]
     OtherStore {
-        /// The store that was asked for.
+        /// The expected store.
         expected: StoreId,
-        /// What is there.
+        /// Description of what was found instead.
         found: String,
     },
-    /// Somebody reads from the log, which therefore cannot be emptied.
-    #[error("the log cannot be written into the database: another program reads it")]
+    /// Another process reads the write-ahead log, which therefore cannot be emptied.
+    #[error("the log cannot be written into the database file: another program is reading the log")]
     CheckpointHeld,
-    /// The storage was let go of after a failure, and could not be opened again yet.
+    /// The database was closed after a failure, and could not be opened again yet.
     #[error("the database is not open")]
     Closed,
-    /// The file's contents contradict themselves.
+    /// The content of the file contradicts itself.
     #[error("the database is damaged: {0}; restore it from a backup")]
     Damaged(String),
     /// A statement failed.
-    #[error("{during}")]
+    #[error("could not {during}")]
     Sql {
-        /// What the statement was for.
+        /// Purpose of the statement, as a verb phrase.
         during: &'static str,
-        /// What kind of failure it was.
+        /// Kind of the failure.
         kind: Kind,
         /// The cause.
         source: sqlx::Error,
     },
 }
 
-/// Kinds of failure that callers are told apart.
+/// Kinds of failure that callers treat differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// The disk is full.
     Full,
-    /// Somebody else holds the database.
+    /// Another process holds the database.
     Busy,
     /// The file is damaged.
     Corrupt,
@@ -108,14 +108,15 @@ impl StoreError {
         }
     }
 
-    /// What stands in the file makes a statement fail that fits the schema: the schema is no longer what it was.
+    /// Reports SQLite's generic error as damage: the statements fit the schema, so the schema in the file must have
+    /// been altered.
     pub(super) fn of_schema(self) -> Self {
         match self {
             Self::Sql {
                 kind: Kind::Other,
                 during,
                 source,
-            } if code(&source) == Some(1) => Self::damaged(format!("{during}: {source}")),
+            } if code(&source) == Some(1) => Self::damaged(format!("could not {during}: {source}")),
             other => other,
         }
     }
@@ -124,7 +125,7 @@ impl StoreError {
         Self::Damaged(what.into())
     }
 
-    /// What kind of failure it is.
+    /// Returns the kind of failure.
     #[must_use]
     pub const fn kind(&self) -> Kind {
         match self {
@@ -149,7 +150,7 @@ impl From<MigrateError> for StoreError {
         match error {
             MigrateError::VersionMissing(version) => Self::SchemaTooNew(version),
             MigrateError::VersionMismatch(version) => {
-                Self::damaged(format!("its schema {version} is not the one of this program"))
+                Self::damaged(format!("its schema {version} differs from the one of this program"))
             }
             MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => {
                 Self::sql("migrate the database", source)
@@ -162,13 +163,13 @@ impl From<MigrateError> for StoreError {
 impl Kind {
     fn of(error: &sqlx::Error) -> Self {
         match error {
-            // The queries fit the schema: it is what they read that does not.
+            // The queries fit the schema, so the stored values must be wrong.
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::RowNotFound => Self::Corrupt,
             other => Self::of_code(code(other).unwrap_or_default()),
         }
     }
 
-    /// SQLite's result code: its low byte is the kind, the rest tells it more exactly.
+    /// Classifies a result code of SQLite. Its low byte is the kind; the higher bytes only add detail.
     const fn of_code(code: i32) -> Self {
         match code & 0xff {
             5 | 6 => Self::Busy,
@@ -181,7 +182,7 @@ impl Kind {
     }
 }
 
-/// SQLite's extended result code.
+/// Returns SQLite's extended result code.
 pub(super) fn code(error: &sqlx::Error) -> Option<i32> {
     let code = error.as_database_error()?.code()?;
     code.parse().ok()
@@ -192,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sqlite_codes_are_told_apart_by_their_low_byte() {
+    fn sqlite_codes_are_classified_by_their_low_byte() {
         for (code, kind) in [
             (5, Kind::Busy),
             (261, Kind::Busy),

@@ -1,4 +1,4 @@
-//! Files of a database: for their owner alone, and for one registry at a time.
+//! The files of a database: only their owner can read them, and only one registry at a time can lock them.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -9,24 +9,24 @@ use std::{
 
 use super::StoreError;
 
-/// A database that no registry can open as long as this is held.
+/// The lock of a database. No registry can open the database while this value exists.
 #[derive(Debug)]
 pub struct LockedDatabase {
     _lock: File,
 }
 
-/// Keeps registries from a database, which need not exist.
+/// Prevents registries from opening a database, which need not exist.
 ///
 /// # Errors
 ///
-/// [`StoreError::Locked`] when one holds it.
+/// [`StoreError::Locked`] if a registry holds it.
 pub fn hold(database: &Path) -> Result<LockedDatabase, StoreError> {
     Ok(LockedDatabase {
         _lock: take_lock(database)?,
     })
 }
 
-/// The file that belongs to a database under a name of its own, such as `-wal`.
+/// Returns the path of a file that belongs to a database: the database's path followed by a suffix such as `-wal`.
 #[must_use]
 pub fn companion(database: &Path, suffix: &str) -> PathBuf {
     let mut path = database.as_os_str().to_owned();
@@ -34,11 +34,11 @@ pub fn companion(database: &Path, suffix: &str) -> PathBuf {
     path.into()
 }
 
-/// Makes an empty file that is readable to nobody else.
+/// Creates an empty file that only its owner can read.
 ///
 /// # Errors
 ///
-/// [`StoreError::File`] when it cannot be made, or is there.
+/// [`StoreError::File`] if the file cannot be created, or exists already.
 pub fn create_new(path: &Path) -> Result<File, StoreError> {
     OpenOptions::new()
         .write(true)
@@ -48,22 +48,22 @@ pub fn create_new(path: &Path) -> Result<File, StoreError> {
         .map_err(|source| StoreError::file(path, source))
 }
 
-/// Has the system write a file, or the names in a folder, to the disk.
+/// Syncs a file, or the entries of a folder, to disk.
 ///
 /// # Errors
 ///
-/// [`StoreError::File`] when that fails.
+/// [`StoreError::File`] if that fails.
 pub fn sync(path: &Path) -> Result<(), StoreError> {
     File::open(path)
         .and_then(|file| file.sync_all())
         .map_err(|source| StoreError::file(path, source))
 }
 
-/// Removes a file that need not be there.
+/// Removes a file, which need not exist.
 ///
 /// # Errors
 ///
-/// [`StoreError::File`] when it is there and stays.
+/// [`StoreError::File`] if the file exists and cannot be removed.
 pub fn remove(path: &Path) -> Result<(), StoreError> {
     match fs::remove_file(path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => Err(StoreError::file(path, source)),
@@ -71,7 +71,7 @@ pub fn remove(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Makes the file if there is none, readable to nobody else; the log files beside it take over its mode.
+/// Opens a file, or creates one that only its owner can read. SQLite gives its log files the same mode.
 pub(super) fn create_private(path: &Path) -> Result<File, StoreError> {
     OpenOptions::new()
         .read(true)

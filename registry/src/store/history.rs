@@ -1,4 +1,4 @@
-//! What has been: read for those who ask, through a connection that cannot write.
+//! Reads past changes on request, through a connection that cannot write.
 
 use std::{
     path::PathBuf,
@@ -15,68 +15,69 @@ use tokio::sync::Semaphore;
 use super::{StoreError, load};
 use crate::domain::write::OldValue;
 
-/// How many read at a time: each has a connection and a page in memory.
+/// Maximum number of concurrent readers. Each has a connection and a page in memory.
 const READERS: usize = 4;
 
-/// How long a page waits for a database that is held, by a checkpoint for example.
+/// How long a page waits for a locked database, for example during a checkpoint.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The history of a database, beside its writer.
+/// Reads the history of a database while its writer runs.
 ///
-/// Each page has a connection of its own: history is asked for seldom, and after a restore the file is another one.
+/// Each page uses a connection of its own: history is requested rarely, and after a restore the file is a different
+/// one.
 #[derive(Debug, Clone)]
 pub struct History {
     path: PathBuf,
     readers: Arc<Semaphore>,
 }
 
-/// Which changes are asked for.
+/// Selects the changes to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
-    /// The newest revision that may be shown.
+    /// The newest revision that may be returned.
     pub head: Revision,
-    /// The change that the page before ended with.
+    /// The last change of the previous page. `None`: this is the first page.
     pub after: Option<(Revision, ResourceName)>,
-    /// Only changes of this resource.
+    /// If set, only changes of this resource are returned.
     pub resource: Option<ResourceName>,
-    /// Only changes that this actor made.
+    /// If set, only changes by this actor are returned.
     pub actor: Option<String>,
-    /// How many at most.
+    /// Maximum number of changes.
     pub count: usize,
-    /// The page ends with the change by which its values have so many bytes.
+    /// Size in bytes at which the page ends: with the change whose values reach it.
     pub bytes: usize,
 }
 
-/// One change, with what was before and what came of it.
+/// One change, with the values of the resource before and after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PastChange {
-    /// The revision.
+    /// The revision that the change belongs to.
     pub revision: Revision,
-    /// When it was committed. For people.
+    /// When the revision was committed. For display only.
     pub commit_time: SystemTime,
-    /// Who made it.
+    /// The actor that made the change.
     pub actor: String,
-    /// The resource.
+    /// The resource that was changed.
     pub name: ResourceName,
-    /// Its value before. `None`: it did not exist.
+    /// Value before the change. `None`: the resource did not exist.
     pub before: Option<Bytes>,
-    /// Its value after. `None`: it was deleted.
+    /// Value after the change. `None`: the resource was deleted.
     pub after: Option<Bytes>,
 }
 
 /// A page of changes.
 #[derive(Debug)]
 pub struct PastChanges {
-    /// Newest first; those of one revision by name.
+    /// Newest first; changes of one revision are ordered by name.
     pub changes: Vec<PastChange>,
-    /// Whether there are more.
+    /// Whether more changes follow.
     pub is_cut: bool,
-    /// The oldest revision whose changes are kept. `None`: none are.
+    /// The oldest revision whose changes are kept. `None`: no changes are kept.
     pub oldest: Option<Revision>,
 }
 
 impl History {
-    /// The history in the database at `path`.
+    /// Creates a reader for the database at `path`.
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
         Self {
@@ -85,17 +86,17 @@ impl History {
         }
     }
 
-    /// Reads one page. What has been cut off of the history by then is not in it: the list ends earlier.
+    /// Reads one page. Changes that were deleted in the meantime are missing from it: the list then ends earlier.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] when it cannot be read.
+    /// [`StoreError`] if the page cannot be read.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe: nothing is changed.
     pub async fn page(&self, query: &Query) -> Result<PastChanges, StoreError> {
-        // Never closed.
+        // The semaphore is never closed.
         let _permit = self.readers.acquire().await;
         let mut connection = SqliteConnectOptions::new()
             .filename(&self.path)
@@ -106,18 +107,18 @@ impl History {
             .await
             .map_err(|error| StoreError::sql("open the database to read", error))?;
         let page = page(&mut connection, query).await;
-        // A connection that only read has nothing to lose.
+        // Nothing is lost if a connection that only read fails to close.
         let _closed = connection.close().await;
         page
     }
 }
 
-/// In one transaction: what a change led to and what is live are of one moment.
+/// Reads in one transaction, so that past changes and live resources are read at the same revision.
 async fn page(connection: &mut SqliteConnection, query: &Query) -> Result<PastChanges, StoreError> {
     let mut transaction = connection
         .begin()
         .await
-        .map_err(|error| StoreError::sql("begin to read", error))?;
+        .map_err(|error| StoreError::sql("begin a read transaction", error))?;
     let oldest = oldest(&mut transaction).await?;
     let (changes, is_cut) = changes(&mut transaction, query).await?;
     Ok(PastChanges {
@@ -144,7 +145,7 @@ async fn changes(connection: &mut SqliteConnection, query: &Query) -> Result<(Ve
     let from = from.min(query.head.get());
     let resource = query.resource.as_ref().map(ToString::to_string);
     let actor = query.actor.as_deref();
-    // What a change led to is what the next one of that name ended, else what is live.
+    // The value after a change is the value before the next change of that name or, if there is none, the live value.
     let mut rows = sqlx::query!(
         r#"SELECT c.revision, c.name, r.actor, r.commit_time, c.before_value,
             CASE WHEN c.item IS NOT NULL THEN COALESCE(
@@ -183,13 +184,13 @@ async fn changes(connection: &mut SqliteConnection, query: &Query) -> Result<(Ve
     Ok((changes, false))
 }
 
-/// What each resource that was changed after a revision was at it: what the first change after it ended.
+/// Returns the value at `revision` of each resource that was changed after it: the value before the first such change.
 pub(super) async fn values_at(
     connection: &mut SqliteConnection,
     revision: Revision,
 ) -> Result<Vec<OldValue>, StoreError> {
     let revision = revision.get();
-    // With a lone MIN the other columns are of the row that has it.
+    // With a single MIN, SQLite takes the other columns from the row that contains the minimum.
     let rows = sqlx::query!(
         r#"SELECT name AS "name!", MIN(revision) AS "revision: i64", before_value FROM changes WHERE revision > ? GROUP BY name"#,
         revision

@@ -1,4 +1,4 @@
-//! Reading a database without changing it, while a registry runs on it or not: what is verified, and what is backed up.
+//! Reads a database for verification and backups, whether or not a registry runs on it, without changing the content.
 
 use std::{fs::File, io::Read as _, path::Path};
 
@@ -13,10 +13,10 @@ use super::{
 };
 use crate::domain::life::Mark;
 
-/// How every database file begins.
+/// The first bytes of every SQLite database file.
 const HEADER: &[u8] = b"SQLite format 3\0";
 
-/// What a database says of itself, be its schema older or newer than this program.
+/// The identity of a database, which can be read even if the schema is older or newer than this program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DatabaseIdentity {
     /// The store.
@@ -25,34 +25,34 @@ pub struct DatabaseIdentity {
     pub mark: Mark,
 }
 
-/// Verifies a database as a start does and more thoroughly, and returns what it holds. Nothing is changed.
+/// Verifies a database as a start does, but more thoroughly, and returns its content. Nothing is changed.
 ///
 /// # Errors
 ///
-/// [`StoreError`] when it is damaged, cannot be read, or has not the schema of this program.
+/// [`StoreError`] if the database is damaged, cannot be read, or does not have this program's schema.
 pub async fn inspect(database: &Path) -> Result<Loaded, StoreError> {
     let mut connection = open_unchanged(database).await?;
-    // One state for all, whatever a registry writes meanwhile.
+    // One transaction for all checks, so that they see one state even if a registry writes at the same time.
     let mut reading = connection
         .begin()
         .await
-        .map_err(|error| StoreError::sql("begin to read", error))?;
+        .map_err(|error| StoreError::sql("begin a read transaction", error))?;
     check_schema(database, &mut reading).await?;
     integrity_check(&mut reading).await?;
     let loaded = load::load(&mut reading).await?;
     reading
         .rollback()
         .await
-        .map_err(|error| StoreError::sql("end reading", error))?;
+        .map_err(|error| StoreError::sql("end the read transaction", error))?;
     close(connection).await?;
     Ok(loaded)
 }
 
-/// Writes a copy of a database, which a registry may be running on, to a new or empty file, and syncs it.
+/// Copies a database, which a registry may be running on, to a new or empty file, and syncs the copy.
 ///
 /// # Errors
 ///
-/// [`StoreError`] when it cannot be read or the copy cannot be written.
+/// [`StoreError`] if the database cannot be read or the copy cannot be written.
 pub async fn copy_into(database: &Path, copy: &Path) -> Result<(), StoreError> {
     let mut connection = open_as_is(database).await?;
     check_schema(database, &mut connection).await?;
@@ -66,30 +66,31 @@ pub async fn copy_into(database: &Path, copy: &Path) -> Result<(), StoreError> {
     sync(copy)
 }
 
-/// What a database says of itself, once it has proved to be whole and all that its log holds is in its file.
+/// Returns the identity of a database, after checking that it is whole and that its file contains everything from its
+/// log.
 ///
 /// # Errors
 ///
-/// [`StoreError`] when it is damaged, or no database of a registry; of the kind busy when somebody else uses it.
+/// [`StoreError`] if the file is damaged or not a registry's database; of the kind `Busy` if another process uses it.
 pub async fn settle(database: &Path) -> Result<DatabaseIdentity, StoreError> {
     let mut connection = open_as_is(database).await?;
     quick_check(&mut connection).await?;
     let identity = identity(database, &mut connection).await?;
     close(connection).await?;
-    // Whoever closes a database last empties its log and takes it away.
+    // The last process to close a database empties its log and removes it.
     if companion(database, "-wal").exists() {
         return Err(StoreError::InUse(database.to_owned()));
     }
     Ok(identity)
 }
 
-/// For reading only. Without a log beside it nobody is writing the file, and SQLite is told to leave none there either.
+/// Opens a database for reading only. If it has no log, no process is writing to it, and SQLite must not create a log.
 async fn open_unchanged(database: &Path) -> Result<SqliteConnection, StoreError> {
     let is_logged = companion(database, "-wal").exists();
     connect(database, as_is(database).read_only(true).immutable(!is_logged)).await
 }
 
-/// By SQLite's own rules between processes, in whatever journal mode the file is.
+/// Opens a database under SQLite's own locking rules, in the journal mode that the file has.
 async fn open_as_is(database: &Path) -> Result<SqliteConnection, StoreError> {
     connect(database, as_is(database)).await
 }
@@ -111,7 +112,7 @@ async fn connect(database: &Path, options: SqliteConnectOptions) -> Result<Sqlit
         .map_err(|error| StoreError::sql("open the database", error))
 }
 
-/// What is no database is not even opened: SQLite may take away the log beside it.
+/// Keeps SQLite from opening a file that is not a database, because SQLite may remove the log next to it.
 fn check_header(database: &Path) -> Result<(), StoreError> {
     let mut begin = Vec::with_capacity(HEADER.len());
     File::open(database)
@@ -120,7 +121,7 @@ fn check_header(database: &Path) -> Result<(), StoreError> {
     match &*begin {
         [] => Err(StoreError::Foreign(database.to_owned())),
         begin if begin == HEADER => Ok(()),
-        _ => Err(StoreError::damaged("it does not begin as a database does")),
+        _ => Err(StoreError::damaged("the file does not begin like an SQLite database")),
     }
 }
 
@@ -136,7 +137,7 @@ async fn check_schema(database: &Path, connection: &mut SqliteConnection) -> Res
         sqlx::query_scalar("SELECT MAX(version) FROM _sqlx_migrations")
             .fetch_one(&mut *connection)
             .await
-            .map_err(|error| StoreError::sql("read the schema's version", error))?
+            .map_err(|error| StoreError::sql("read the version of the schema", error))?
     } else {
         None
     };
@@ -191,9 +192,9 @@ async fn integrity_check(connection: &mut SqliteConnection) -> Result<(), StoreE
     let dangling = sqlx::query("PRAGMA foreign_key_check")
         .fetch_optional(connection)
         .await
-        .map_err(|error| StoreError::sql("check the references", error))?;
+        .map_err(|error| StoreError::sql("check the foreign keys", error))?;
     match dangling {
         None => Ok(()),
-        Some(_) => Err(StoreError::damaged("a row refers to one that is not there")),
+        Some(_) => Err(StoreError::damaged("a row refers to a row that does not exist")),
     }
 }

@@ -1,4 +1,4 @@
-//! Reading everything back at start.
+//! Reads the whole content of the database at start.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -27,16 +27,16 @@ use crate::domain::{
     state::{Record, type_url},
 };
 
-/// What a store holds.
+/// The content of a store.
 #[derive(Debug)]
 pub struct Loaded {
-    /// The resources, as bytes, and the digests of their history. Verified.
+    /// The resources as bytes, and the digests of their history. Both are verified.
     pub items: Items,
-    /// What is recorded of each resource.
+    /// The revisions and times of each resource.
     pub records: HashMap<ResourceName, Record>,
-    /// The credentials that were ever set, cleared or dropped.
+    /// The credential of each model for which one was ever set, cleared or dropped.
     pub credentials: BTreeMap<ModelName, StoredCredential>,
-    /// Takes the fingerprints of requests, with the key of this store.
+    /// Computes fingerprints of requests, with the key of this store.
     pub fingerprinter: Fingerprinter,
 }
 
@@ -49,7 +49,7 @@ pub struct StoredCredential {
     pub update_time: SystemTime,
 }
 
-/// Reads the whole store and verifies that its parts belong together.
+/// Reads the whole store and verifies that its parts are consistent.
 pub(super) async fn load(connection: &mut SqliteConnection) -> Result<Loaded, StoreError> {
     let (store, incarnation, fingerprinter) = identity(connection).await?;
     let beginning = beginning(connection, store, incarnation).await?;
@@ -92,7 +92,7 @@ async fn identity(connection: &mut SqliteConnection) -> Result<(StoreId, Incarna
     Ok((store, incarnation, Fingerprinter::new(&key)))
 }
 
-/// Where the history of the present life begins: at a jump that is recorded, but for the first life.
+/// Reads where the history of the current life begins: at a recorded jump, except for the first life.
 async fn beginning(
     connection: &mut SqliteConnection,
     store: StoreId,
@@ -121,7 +121,7 @@ async fn beginning(
     read().ok_or_else(|| bad("the life of the store"))
 }
 
-/// From the floor on.
+/// Reads the revisions from the floor on.
 async fn revisions(connection: &mut SqliteConnection) -> Result<Vec<Past>, StoreError> {
     let rows = sqlx::query!(
         "SELECT revision, chain, config_state, router_state, commit_time FROM revisions
@@ -143,7 +143,8 @@ async fn revisions(connection: &mut SqliteConnection) -> Result<Vec<Past>, Store
     read.collect::<Option<_>>().ok_or_else(|| bad("a revision"))
 }
 
-/// The chains of the revisions right below the floor, of which nothing else is kept. There may be a million of them.
+/// Reads the chain digests of the revisions directly below the floor. Nothing else is kept of these revisions, of which
+/// there may be a million.
 async fn chains(connection: &mut SqliteConnection, floor: Option<Revision>) -> Result<Vec<ChainDigest>, StoreError> {
     let failed = |error| StoreError::sql("read the older revisions", error);
     let mut rows = sqlx::query!("SELECT revision, chain FROM revisions WHERE config_state IS NULL ORDER BY revision")
@@ -165,7 +166,7 @@ async fn chains(connection: &mut SqliteConnection, floor: Option<Revision>) -> R
     }
 }
 
-/// The old values are hashed as they come, and not kept: they may take more memory than all that is live.
+/// Hashes the old values while reading and does not keep them: they may take more memory than all live resources.
 async fn changes(connection: &mut SqliteConnection) -> Result<Vec<StoredChange>, StoreError> {
     let failed = |error| StoreError::sql("read the changes", error);
     let mut rows = sqlx::query!(

@@ -1,4 +1,5 @@
-//! Opening the database: lock, file, settings, schema, and the check that it is whole.
+//! Opens the database: takes the lock, opens the file, applies settings and migrations, and checks that the content is
+//! whole.
 
 use std::{
     fs,
@@ -25,17 +26,18 @@ use super::{
 
 pub(super) static MIGRATOR: Migrator = sqlx::migrate!();
 
-/// Older ones can damage the write-ahead log when it is reset.
+/// Older versions can damage the database when they reset the write-ahead log.
 const SQLITE_MIN: [u32; 3] = [3, 51, 3];
 
-/// How long a write waits for another process that holds the database: less than callers do.
+/// How long a write waits for another process that holds the database. Shorter than callers wait.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The file that a database address such as `sqlite://switchboard.db` names.
+/// Returns the file that a database address such as `sqlite://switchboard.db` names.
 ///
 /// # Errors
 ///
-/// [`StoreError::Address`] for anything else, a database in memory included: it would forget the configuration.
+/// [`StoreError::Address`] for any other address. This includes a database in memory, which would lose the
+/// configuration.
 pub fn path_of(address: &str) -> Result<PathBuf, StoreError> {
     let path = address
         .strip_prefix("sqlite://")
@@ -46,23 +48,23 @@ pub fn path_of(address: &str) -> Result<PathBuf, StoreError> {
 }
 
 impl Store {
-    /// Opens the database at `path`, or makes a new one there, and reads what it holds.
+    /// Opens the database at `path`, or creates it if it does not exist, and reads its content.
     ///
     /// # Errors
     ///
-    /// As [`Store::open_as`].
+    /// Same as [`Store::open_as`].
     pub async fn open(path: &Path) -> Result<(Self, Loaded), StoreError> {
         Self::open_as(path, None).await
     }
 
-    /// The same, but only if the database is that of the `expected` store: then none is made where the file is missing.
+    /// Like [`Store::open`], but if `expected` is set, the database must exist and belong to that store.
     ///
     /// A database of an older schema is copied before it is migrated.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] when it cannot be opened, when another registry holds it, when its schema is newer than this
-    /// program, when it is of another store, or when it is damaged.
+    /// [`StoreError`] if the database cannot be opened, another registry holds it, its schema is newer than this
+    /// program, it belongs to another store, or it is damaged.
     pub async fn open_as(path: &Path, expected: Option<StoreId>) -> Result<(Self, Loaded), StoreError> {
         if let Some(expected) = expected
             && fs::metadata(path).map_or(0, |metadata| metadata.len()) == 0
@@ -71,7 +73,7 @@ impl Store {
             return Err(StoreError::OtherStore { expected, found });
         }
         create_private(path)?;
-        // One file has one lock, by whatever path it was reached.
+        // A file has one lock, even if different paths lead to the file.
         let path = path.canonicalize().map_err(|source| StoreError::file(path, source))?;
         let lock = take_lock(&path)?;
         let mut connection = connect(&path).await?;
@@ -106,7 +108,7 @@ async fn read(connection: &mut SqliteConnection, path: &Path, expected: Option<S
     load::load(connection).await.map_err(StoreError::of_schema)
 }
 
-/// All migrations that are missing, or none.
+/// Runs all missing migrations, or none of them.
 async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
     let newest = MIGRATOR
         .iter()
@@ -122,7 +124,7 @@ async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<(), S
     transaction.commit().await.map_err(failed)
 }
 
-/// The newest migration that the database has had. `None`: it is new.
+/// Returns the newest migration that the database has received. `None`: the database is new.
 async fn schema(connection: &mut SqliteConnection) -> Result<Option<i64>, StoreError> {
     let failed = |error| StoreError::sql("read the schema", error);
     let tables: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM sqlite_schema WHERE name = '_sqlx_migrations'")
@@ -156,9 +158,9 @@ async fn check_store(connection: &mut SqliteConnection, expected: StoreId) -> Re
     }
 }
 
-/// Has all that the log holds written to the database itself, makes sure that writing works, and reads everything.
+/// Writes the whole log into the database file, checks that writing works, and reads everything.
 pub(super) async fn read_durable(connection: &mut SqliteConnection) -> Result<Loaded, StoreError> {
-    let failed = |error| StoreError::sql("write the log into the database", error);
+    let failed = |error| StoreError::sql("write the write-ahead log into the database", error);
     let checkpoint: SqliteRow = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
         .fetch_one(&mut *connection)
         .await
@@ -176,10 +178,10 @@ pub(super) async fn read_durable(connection: &mut SqliteConnection) -> Result<Lo
     }
 }
 
-/// Lets go of a damaged database without touching it: closing it in order would write to it.
+/// Abandons a damaged database without touching it: closing it properly would write to it.
 #[expect(
     clippy::mem_forget,
-    reason = "what is dropped is closed; the process is about to end"
+    reason = "dropping the connection would close it; the process is about to end"
 )]
 pub(super) fn leave(connection: SqliteConnection) {
     std::mem::forget(connection);
@@ -204,7 +206,7 @@ async fn check_sqlite(connection: &mut SqliteConnection) -> Result<(), StoreErro
     let version: String = sqlx::query_scalar("SELECT sqlite_version()")
         .fetch_one(connection)
         .await
-        .map_err(|error| StoreError::sql("ask for the version of SQLite", error))?;
+        .map_err(|error| StoreError::sql("read the version of SQLite", error))?;
     if is_new_enough(&version) {
         Ok(())
     } else {
@@ -225,11 +227,11 @@ pub(super) async fn quick_check(connection: &mut SqliteConnection) -> Result<(),
     match found.first().map(String::as_str) {
         Some("ok") => Ok(()),
         Some(problem) => Err(StoreError::damaged(problem)),
-        None => Err(StoreError::damaged("the check gave no answer")),
+        None => Err(StoreError::damaged("the check returned no result")),
     }
 }
 
-/// Gives a new database its ids, and one from before requests could be repeated its key for them.
+/// Gives a new database its ids, and adds a key for request ids to a database from before requests could be repeated.
 async fn introduce(connection: &mut SqliteConnection) -> Result<(), StoreError> {
     let store = StoreId::random().to_string();
     let incarnation = Incarnation {
@@ -250,7 +252,7 @@ async fn introduce(connection: &mut SqliteConnection) -> Result<(), StoreError> 
     )
     .execute(connection)
     .await
-    .map_err(|error| StoreError::sql("name the new store", error))?;
+    .map_err(|error| StoreError::sql("write the store's id", error))?;
     Ok(())
 }
 
@@ -286,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_sqlite_is_told_by_its_version() {
+    fn an_old_sqlite_is_recognized_by_its_version() {
         for (version, is_enough) in [
             ("3.51.3", true),
             ("3.52.0", true),

@@ -1,4 +1,4 @@
-//! Writes that had a request id, with their answers.
+//! Stores writes that had a request id, with their answers.
 
 use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
 use switchboard::names::{IncarnationId, Revision};
@@ -6,12 +6,12 @@ use switchboard::names::{IncarnationId, Revision};
 use super::{StoreError, script::Script};
 use crate::domain::repeat::{Fingerprint, Remembered, RepeatKey};
 
-/// What is remembered under these keys.
+/// Returns the earlier writes that are remembered under these keys.
 pub(super) async fn recall(
     connection: &mut SqliteConnection,
     keys: &[RepeatKey],
 ) -> Result<Vec<Remembered>, StoreError> {
-    // The place of each key among them goes along, and tells which one a row is of.
+    // The index of each key is part of the query, so that each row shows which key it belongs to.
     let statement = [
         "WITH keys (position, of_actor, of_method, id) AS (VALUES ",
         "(?, ?, ?, ?)",
@@ -46,7 +46,7 @@ fn read(row: &SqliteRow, keys: &[RepeatKey]) -> Result<Remembered, StoreError> {
     read().ok_or_else(|| StoreError::damaged("the answer to an earlier write is not readable"))
 }
 
-/// Remembers these writes, and keeps the newest `count` of all.
+/// Stores these writes, and keeps the newest `count` of all stored writes.
 pub(super) fn remember(script: &mut Script, writes: &[Remembered], count: i64) {
     if writes.is_empty() {
         return;

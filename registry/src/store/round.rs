@@ -1,4 +1,4 @@
-//! What the revisions of a round leave behind together: each resource once, as the last of them leaves it. Pure.
+//! Combines the revisions of a round: each resource is written once, in its final state. Pure.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,34 +13,34 @@ use crate::domain::{
     state::RevisionEffect,
 };
 
-/// The rows that revisions come to.
+/// The rows to write for a round of revisions.
 #[derive(Debug, Default)]
 pub(super) struct Round<'a> {
-    /// The lives that begin, each with its first revision.
+    /// The lives that begin in the round, each with its first revision.
     pub(super) lives: Vec<(&'a Life, &'a Past)>,
-    /// The revisions of the newest life, and who made them: of a life that ends in the round none is kept.
+    /// The revisions of the newest life, with their actors. Revisions of a life that ends in the round are not kept.
     pub(super) revisions: Vec<(&'a Past, Actor)>,
-    /// What these revisions changed, and the item that each change ended.
+    /// The changes of these revisions, each with the item that it replaced or deleted.
     pub(super) changes: Vec<(&'a ItemChange, Option<&'a Item>)>,
-    /// Names that were deleted, also where there is a resource of that name again: nothing of the earlier one stays.
+    /// Names that were deleted, even if a resource of that name exists again: nothing of the earlier resource remains.
     pub(super) deleted: BTreeSet<&'a str>,
-    /// The resources that were put, and are there in the end.
+    /// The resources that were written and still exist after the round.
     pub(super) live: BTreeMap<&'a str, Live<'a>>,
-    /// The credentials that were touched, of models that are there in the end, by the models' names; and when.
+    /// The credentials that were changed, and when, by model name. Only of models that still exist after the round.
     pub(super) credentials: BTreeMap<String, (&'a ModelCredential, SystemTime)>,
 }
 
-/// A resource that was put.
+/// A resource that was written.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Live<'a> {
     pub(super) item: &'a Item,
-    /// When it was put first: only of a new resource this is when it was created.
+    /// Time of the first write in the round. This is the creation time only if the resource is new.
     pub(super) create_time: SystemTime,
     pub(super) update_time: SystemTime,
 }
 
 impl<'a> Round<'a> {
-    /// That of these revisions, made by `actor`.
+    /// Combines these revisions, which were made by `actor`.
     pub(super) fn of(revisions: &'a [RevisionEffect], actor: Actor) -> Self {
         let mut round = Self::default();
         revisions.iter().for_each(|revision| round.add(revision, actor));

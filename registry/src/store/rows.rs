@@ -1,4 +1,4 @@
-//! Writing a round: one statement for each table, all of them in one script.
+//! Writes a round: one statement per table, all of them in one script.
 
 use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
 use switchboard::failpoint;
@@ -14,7 +14,7 @@ use crate::domain::{
     life::Life,
 };
 
-/// Begins a transaction and writes a batch, unless the head is another than this store has written.
+/// Begins a transaction and writes a batch, unless the stored head differs from the one that this store wrote last.
 pub(super) async fn write(
     connection: &mut SqliteConnection,
     head: Head,
@@ -22,7 +22,7 @@ pub(super) async fn write(
 ) -> Result<(), WriteFailure> {
     let (rows, written) = script(batch).run(connection).await;
     let newest = rows.first();
-    // Looked at first: after a foreign write anything may fail.
+    // The head is checked first: after another process has written, any statement may fail.
     if let Some(row) = newest
         && !is_head(row, head).map_err(WriteFailure::RolledBack)?
     {
@@ -36,16 +36,17 @@ pub(super) async fn write(
     Ok(())
 }
 
-/// Begins a transaction and writes a page as it is.
+/// Begins a transaction and rewrites a page without changing it.
 pub(super) async fn touch(connection: &mut SqliteConnection) -> Result<(), WriteFailure> {
     sqlx::raw_sql("BEGIN IMMEDIATE; UPDATE store SET singleton = singleton")
         .execute(connection)
         .await
-        .map_err(|error| WriteFailure::RolledBack(StoreError::sql("try to write", error)))?;
+        .map_err(|error| WriteFailure::RolledBack(StoreError::sql("make a test write", error)))?;
     Ok(())
 }
 
-/// A revision is in place before what refers to it, and a model before its credential.
+/// Orders the statements so that a revision is written before the rows that refer to it, and a model before its
+/// credential.
 fn script(batch: &Batch<'_>) -> Script {
     let round = Round::of(batch.revisions, batch.actor);
     let mut script = Script::default();
@@ -71,7 +72,7 @@ fn is_head(row: &SqliteRow, head: Head) -> Result<bool, StoreError> {
     Ok(revision == head.revision.get() && chain == head.chain.as_bytes())
 }
 
-/// The jump from one life to the next. The history before it is not kept: no cursor of it is ever resumed from.
+/// Writes the jump from one life to the next. The earlier history is deleted: no stream is ever resumed from it.
 fn write_life(script: &mut Script, life: &Life, first: &Past) {
     let (number, incarnation) = (life.incarnation.number, life.incarnation.id.to_string());
     let store = life.store.to_string();
@@ -115,7 +116,7 @@ fn write_revisions(script: &mut Script, round: &Round<'_>) {
     });
 }
 
-/// Keeps what was before with what ended it, so that each version is stored once.
+/// Stores the previous value together with the change that replaced it, so that each version is stored once.
 fn write_changes(script: &mut Script, changes: &[(&ItemChange, Option<&Item>)]) {
     let statement = [
         "INSERT INTO changes
@@ -141,7 +142,7 @@ fn write_changes(script: &mut Script, changes: &[(&ItemChange, Option<&Item>)]) 
 
 fn write_resources(script: &mut Script, round: &Round<'_>) {
     let deleted: Vec<&str> = round.deleted.iter().copied().collect();
-    // Nothing of a deleted resource stays but the change itself, which is its tombstone.
+    // Nothing of a deleted resource remains except the change itself, which is its tombstone.
     for before in [
         "DELETE FROM credentials WHERE model IN (",
         "DELETE FROM resources WHERE name IN (",
@@ -198,7 +199,7 @@ fn write_credentials(script: &mut Script, round: &Round<'_>) {
     });
 }
 
-/// Deletes what is below a cut. Each statement goes by the primary key and touches only rows that it changes.
+/// Deletes everything below a cut. Each statement uses the primary key and touches only rows that it changes.
 fn compact(script: &mut Script, cut: Cut) {
     script
         .say("DELETE FROM changes WHERE revision <= ?")

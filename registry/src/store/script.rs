@@ -1,7 +1,7 @@
-//! Statements that run together.
+//! Statements that are sent to the database in one message.
 //!
-//! The connection has a thread of its own, and each message to it costs two switches between threads: more than a row does.
-//! So all that a round writes goes over in one message, with one statement for each table.
+//! The connection runs on a thread of its own, and each message to it costs two thread switches, which is more than
+//! writing a row. Therefore a round is written with one message that contains one statement per table.
 
 use futures_util::TryStreamExt as _;
 use sqlx::{
@@ -9,10 +9,10 @@ use sqlx::{
     sqlite::{SqliteArguments, SqliteRow},
 };
 
-/// How many rows one statement writes at most: SQLite takes no more than 32,766 values.
+/// Maximum number of rows per statement: SQLite accepts at most 32,766 values.
 const ROWS_MAX: usize = 256;
 
-/// A script of more rows is not kept prepared: hardly another one will have as many.
+/// A script with more rows is not cached as a prepared statement: few other scripts will have the same number of rows.
 const KEPT_ROWS_MAX: usize = 64;
 
 /// Statements with their values, in order.
@@ -23,12 +23,12 @@ pub(super) struct Script {
     rows: usize,
 }
 
-/// Values, each for one question mark.
+/// Values, one for each question mark.
 #[derive(Debug, Default)]
 pub(super) struct Values(SqliteArguments);
 
 impl Values {
-    /// Adds the next.
+    /// Adds the next value.
     #[expect(clippy::expect_used, reason = "numbers, texts and bytes can always be bound")]
     pub(super) fn add<'v>(&mut self, value: impl Encode<'v, Sqlite> + Type<Sqlite>) -> &mut Self {
         sqlx::Arguments::add(&mut self.0, value).expect("a plain value");
@@ -37,15 +37,15 @@ impl Values {
 }
 
 impl Script {
-    /// Adds a statement, and lets its values be added.
+    /// Adds a statement, and returns the list that takes its values.
     pub(super) fn say(&mut self, statement: &'static str) -> &mut Values {
         self.text.push_str(statement);
         self.text.push(';');
         &mut self.values
     }
 
-    /// Adds a statement about each of these rows: what is before them, how each is written, and what is after them. Without
-    /// rows there is none.
+    /// Adds a statement that covers all rows: the text before the rows, the text for each row, and the text after them.
+    /// Adds several statements if there are too many rows for one, and none if there are no rows.
     pub(super) fn each<Row>(
         &mut self,
         [before, row, after]: [&'static str; 3],
@@ -65,14 +65,14 @@ impl Script {
         self.rows += rows.len();
     }
 
-    /// Runs the statements up to the first that fails. Returns the rows that were read, which are there also when a later
-    /// statement has failed.
+    /// Runs the statements up to the first that fails. Returns the rows that were read, including those read before a
+    /// failure.
     ///
     /// # Cancel safety
     ///
-    /// Not cancel safe: dropped, the statements run on.
+    /// Not cancel safe: if the future is dropped, the statements continue to run.
     pub(super) async fn run(self, connection: &mut SqliteConnection) -> (Vec<SqliteRow>, Result<(), sqlx::Error>) {
-        // No value is ever part of the text.
+        // Values are never part of the text.
         let text = AssertSqlSafe(self.text);
         let query = sqlx::query_with(text, self.values.0).persistent(self.rows <= KEPT_ROWS_MAX);
         let mut results = connection.fetch_many(query);
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn more_rows_than_a_statement_may_have_values_for_are_several_statements() {
+    fn too_many_rows_for_one_statement_are_split_into_several() {
         let mut script = Script::default();
         let rows: Vec<i64> = (0..2 * 256 + 1).collect();
         script.each(["INSERT INTO numbers VALUES ", "(?)", ""], &rows, |values, row| {
@@ -103,6 +103,6 @@ mod tests {
         assert_eq!(script.text.matches('?').count(), rows.len());
         assert!(script.text.ends_with("VALUES (?);"));
         script.each(["DELETE FROM numbers WHERE number IN (", "?", ")"], &[0; 0], |_, _| {});
-        assert!(!script.text.contains("DELETE"), "no statement about nothing");
+        assert!(!script.text.contains("DELETE"), "no statement without rows");
     }
 }

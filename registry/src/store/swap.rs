@@ -1,4 +1,4 @@
-//! Putting one database file in the place of another, so that there is a whole one at every moment.
+//! Replaces one database file with another, so that a whole file exists at every moment.
 
 use std::{
     fs, io,
@@ -11,14 +11,15 @@ use super::{
     file::{companion, remove, sync},
 };
 
-/// Puts `new`, a closed database without a log, in the place of `database`. Returns where the replaced file is kept.
+/// Replaces `database` with `new`, a closed database without a log. Returns the path where the replaced file is kept,
+/// or `None` if there was no file.
 ///
-/// The one that is replaced must be settled: without a log, unless it is beyond use. A log is kept with its file under the
-/// new name, since beside another file it would be taken for that one's.
+/// The replaced database must have no log, unless the database is unusable. A log is kept under the new name of its
+/// file, because SQLite would apply it to the new database otherwise.
 ///
 /// # Errors
 ///
-/// [`StoreError::File`] says what failed. Up to the last step, which cannot fail half way, the old file is in its place.
+/// [`StoreError::File`] names the file. Until the last step, which is atomic, the old file stays in place.
 pub fn swap_in(new: &Path, database: &Path) -> Result<Option<PathBuf>, StoreError> {
     sync(new)?;
     let kept = keep(database)?;
@@ -30,14 +31,14 @@ pub fn swap_in(new: &Path, database: &Path) -> Result<Option<PathBuf>, StoreErro
         };
         fs::rename(&log, aside).map_err(|source| StoreError::file(&log, source))?;
     }
-    // Only an index of the log: SQLite makes it anew.
+    // Only an index of the log: SQLite creates it again.
     remove(&companion(database, "-shm"))?;
     fs::rename(new, database).map_err(|source| StoreError::file(database, source))?;
     sync(folder_of(database))?;
     Ok(kept)
 }
 
-/// Gives the file of a database, if there is one, a second name.
+/// Gives a database file, if it exists, a second name.
 fn keep(database: &Path) -> Result<Option<PathBuf>, StoreError> {
     let since = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
@@ -54,7 +55,7 @@ fn keep(database: &Path) -> Result<Option<PathBuf>, StoreError> {
     }
 }
 
-/// The folder that a file is in.
+/// Returns the folder that contains a file.
 #[must_use]
 pub fn folder_of(file: &Path) -> &Path {
     match file.parent() {

@@ -1,4 +1,4 @@
-//! Whether stored revisions, changes and resources belong together: every digest is computed again. Pure.
+//! Verifies that stored revisions, changes and resources are consistent, by computing every digest again. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,24 +17,24 @@ use crate::domain::{
 /// One change of one revision.
 #[derive(Debug, Clone)]
 pub(super) struct StoredChange {
-    /// The revision.
+    /// The revision that made the change.
     pub(super) revision: Revision,
-    /// The resource.
+    /// The name of the resource.
     pub(super) name: String,
-    /// Its digest as the revision left it. `None`: the revision deleted it.
+    /// Digest of the resource after the change. `None`: the change deleted it.
     pub(super) item: Option<ItemDigest>,
-    /// The digest of the item that it ended. `None`: there was none.
+    /// Digest of the item that the change replaced or deleted. `None`: there was none.
     pub(super) before: Option<ItemDigest>,
-    /// How many bytes that item's value has.
+    /// Size of that item's value in bytes.
     pub(super) before_bytes: usize,
 }
 
-/// Goes through the history from the beginning of its life, or from the floor where older history was cut off: `past` and
-/// `changes` are ordered by revision, changes then by name. Returns the tombstones.
+/// Replays the history and returns the tombstones. The replay starts at the beginning of the life, or at the floor if
+/// older history was cut off. `past` and `changes` are ordered by revision, and the changes of one revision by name.
 ///
-/// From there on the chain is proved by the changes. The states are proved by going on from the first: each change takes
-/// away the item that it ended and adds the one that it left, and what is live is the sum in the end. So every old value is
-/// the one that was written, also where the change that wrote it is no longer kept.
+/// From the start of the replay on, the changes prove the chain. The states are proved step by step: each change
+/// subtracts the item that it replaced and adds the new item, and the final sum must match the live resources. This
+/// also proves that every old value is the one that was written, even if the change that wrote it is no longer kept.
 pub(super) fn verify(
     beginning: &Beginning,
     past: &[Past],
@@ -46,7 +46,7 @@ pub(super) fn verify(
         None => Replay {
             next: beginning.first,
             chain: beginning.chain,
-            // A later life begins with what there was, and changes nothing of it.
+            // A later life begins with the existing resources and changes none of them.
             state: match past.first() {
                 Some(first) if !beginning.is_of_store() => first.router,
                 Some(_) | None => StateDigest::EMPTY,
@@ -60,7 +60,7 @@ pub(super) fn verify(
             last: BTreeMap::new(),
         },
     };
-    // What is live and has no change is not younger than this.
+    // A live resource without a change must not be newer than this revision.
     let oldest = match floor {
         None if beginning.is_of_store() => Revision::ZERO,
         None => beginning.first,
@@ -84,19 +84,19 @@ pub(super) fn verify(
             replay.check_live(live, oldest)?;
             check_state(head, state)?;
         }
-        // Only a store that has just been made has no revision yet.
+        // Only a newly created store has no revision yet.
         None if beginning.is_of_store() && live.is_empty() => {}
         None => return Err(StoreError::damaged(format!("revision {} is missing", beginning.first))),
     }
     Ok(replay.tombstones())
 }
 
-/// What the history has come to.
+/// The digests after the replayed part of the history.
 struct Replay<'a> {
     next: Revision,
     chain: ChainDigest,
     state: StateDigest,
-    /// The last change of each name.
+    /// The last change of each name so far.
     last: BTreeMap<&'a str, &'a StoredChange>,
 }
 
@@ -114,7 +114,7 @@ impl<'a> Replay<'a> {
         self.chain = self.chain.extended(revision, hashed);
         if self.chain != past.chain {
             return Err(StoreError::damaged(format!(
-                "the history up to revision {revision} is not the one that was written"
+                "the history up to revision {revision} differs from the one that was written"
             )));
         }
         for change in changes {
@@ -122,7 +122,7 @@ impl<'a> Replay<'a> {
                 && old.item != change.before
             {
                 return Err(StoreError::damaged(format!(
-                    "what revision {revision} ended is not what was written of `{}`",
+                    "the value of `{}` before revision {revision} differs from the one that was written",
                     change.name
                 )));
             }
@@ -132,7 +132,8 @@ impl<'a> Replay<'a> {
         check_state(past, self.state)
     }
 
-    /// What is live is what the last change of each name left; what has none is older than all of them.
+    /// Checks that each live resource is what its last change wrote. A resource without a change must be older than all
+    /// changes.
     fn check_live(&self, live: &[Item], oldest: Revision) -> Result<(), StoreError> {
         for item in live {
             let is_as_written = match self.last.get(&*item.key) {
@@ -140,7 +141,7 @@ impl<'a> Replay<'a> {
                 None => item.revision <= oldest,
             };
             if !is_as_written {
-                return Err(StoreError::damaged(format!("`{}` is not what was written", item.name)));
+                return Err(StoreError::damaged(format!("`{}` differs from what was written", item.name)));
             }
         }
         let names: BTreeSet<&str> = live.iter().map(|item| &*item.key).collect();
@@ -165,7 +166,7 @@ impl<'a> Replay<'a> {
     }
 }
 
-/// Every kind of resource that exists is in both views.
+/// Checks the state digest of both views, which are equal because both views contain every kind of resource.
 fn check_state(past: &Past, state: StateDigest) -> Result<(), StoreError> {
     if [View::Config, View::Router]
         .iter()
@@ -174,7 +175,7 @@ fn check_state(past: &Past, state: StateDigest) -> Result<(), StoreError> {
         return Ok(());
     }
     Err(StoreError::damaged(format!(
-        "the state at revision {} is not the one that was written",
+        "the state at revision {} differs from the one that was written",
         past.revision
     )))
 }
