@@ -1,6 +1,7 @@
-//! `CheckModel`: what is checked, by which routers, and what their answers come to.
+//! `CheckModel`: chooses what to check and by which routers, and collects their findings.
 //!
-//! A router that does not answer is a failed check and no error: the others' answers are worth as much without it.
+//! A router that does not answer counts as a failed check, not as an error of the call: the findings of the other
+//! routers are still useful.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,83 +25,83 @@ use crate::{
     },
 };
 
-/// The most checks of one call, one for each router and endpoint: as many as fit into an answer.
+/// Maximum number of checks per call, one for each router and endpoint. This many fit into an answer.
 pub const CHECKS_MAX: usize = 2_000;
 
-/// The longest check, and what one may take whose caller does not say.
+/// Maximum duration of a check, and its time limit if the caller gives none.
 pub const CHECK_MAX: Duration = Duration::from_secs(60);
 
-/// How much of the time is kept back for the answer's way back.
+/// Maximum time that is reserved for returning the answer.
 const MARGIN_MAX: Duration = Duration::from_millis(500);
 
-/// The step that is about the router itself.
+/// Name of the step that reports problems of the router itself.
 const ROUTER: &str = "router";
 
-/// What a call asks for.
+/// A request to check a model.
 #[derive(Debug)]
 pub struct Wanted {
-    /// What is checked.
+    /// The model to check.
     pub subject: CheckSubject,
-    /// Who checks.
+    /// The routers that check it.
     pub routers: Routers,
 }
 
-/// What is checked.
+/// The model to check.
 #[derive(Debug)]
 pub enum CheckSubject {
     /// A registered model.
     Registered(ModelName),
-    /// A model that is new.
+    /// A new model.
     New {
-        /// As it would be registered.
+        /// The write that would register the model.
         write: CreateModel,
-        /// Whether its name is the one that it would have.
+        /// Whether the caller gave a name or a display name. If not, both are made up.
         is_named: bool,
     },
-    /// A registered model with other fields laid over it.
+    /// A registered model with some fields replaced.
     Edited(UpdateModel),
 }
 
-/// Who checks.
+/// The routers that check the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Routers {
-    /// Any router, the likeliest to answer.
+    /// Any router. The one that is most likely to answer is chosen.
     Any,
-    /// This one: of several processes under one id, the likeliest to answer.
+    /// The router with this id. If several processes use the id, the one that is most likely to answer is chosen.
     One(RouterId),
-    /// Every process that is connected.
+    /// Every connected router process.
     All,
 }
 
-/// What one router has found of one endpoint, or why it has found nothing.
+/// The findings of one router about one endpoint, or why it has none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checked {
     /// The router.
     pub router: RouterId,
-    /// What it has found.
+    /// The findings.
     pub check: EndpointCheck,
 }
 
-/// Why nothing can be checked.
+/// Why a model cannot be checked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CheckError {
-    /// The model does not exist, or a write of these fields would be refused.
+    /// The model does not exist, or a write with these fields would be refused.
     #[error(transparent)]
     Subject(#[from] WriteError),
     /// No router is connected.
-    #[error("no router is connected: a check is made where inference calls go out from")]
+    #[error("no router is connected: checks are made by routers, because they make the calls to model servers")]
     NoRouter,
-    /// The router that was chosen is not connected.
-    #[error("router `{0}` is not connected: a check is made where inference calls go out from")]
+    /// The chosen router is not connected.
+    #[error("router `{0}` is not connected: checks are made by routers, because they make the calls to model servers")]
     NotConnected(RouterId),
-    /// Every router would make more checks than one answer holds.
+    /// The routers would make more checks than one answer can hold.
     #[error(
-        "would make {0} checks, one for each router and endpoint; at most {CHECKS_MAX} are made, so choose a `router`"
+        "would make {0} checks, one for each router and endpoint; the maximum is {CHECKS_MAX}, so choose a `router`"
     )]
     TooMany(usize),
 }
 
-/// What routers are asked, and the credential that goes with it.
+/// The question to the routers, with the credential that they need.
 #[derive(Debug)]
 struct CheckQuestion {
     target: CheckedModel,
@@ -108,15 +109,16 @@ struct CheckQuestion {
     endpoints: usize,
 }
 
-/// Has routers check a model, in at most `allowed`.
+/// Lets routers check a model, for at most `allowed`.
 ///
 /// # Errors
 ///
-/// [`CheckError`] when nothing can be checked.
+/// [`CheckError`] if the model cannot be checked.
 ///
 /// # Cancel safety
 ///
-/// Dropped, nobody waits for the routers any longer; they end what they have begun within its time.
+/// If the future is dropped, the routers' findings are no longer awaited. Routers end the checks that they have begun
+/// within the time limit.
 pub async fn check(
     fleet: &Arc<Fleet>,
     state: &State,
@@ -162,7 +164,7 @@ fn question(subject: CheckSubject, state: &State) -> Result<CheckQuestion, Write
     };
     let (model, credential) = match write {
         Some(Change::Model { model, credential, .. }) => (model, credential),
-        // It changes nothing, or nothing of a model, which is the same.
+        // The update changes nothing, so the stored model is checked.
         Some(Change::Feature(_) | Change::Settings(_)) | None => match state.models.get(&name) {
             Some(stored) => (stored.value.clone(), state.credential(&name).clone()),
             None => return Err(WriteError::NotFound(name.into())),
@@ -183,7 +185,7 @@ fn question(subject: CheckSubject, state: &State) -> Result<CheckQuestion, Write
     })
 }
 
-/// Who is asked, the likeliest to answer first where one is enough.
+/// Chooses the routers to ask. If one is enough, the router that is most likely to answer is chosen.
 fn choose(seen: Vec<Seen>, routers: &Routers) -> Result<Vec<Seen>, CheckError> {
     let best = |seen: Vec<Seen>| {
         let rank = |seen: &Seen| (obstacle(seen).is_some(), seen.reported.is_none(), seen.reported);
@@ -202,7 +204,7 @@ fn choose(seen: Vec<Seen>, routers: &Routers) -> Result<Vec<Seen>, CheckError> {
     }
 }
 
-/// Why a router has found nothing.
+/// Why a router has no findings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Obstacle {
     TooOld,
@@ -212,12 +214,12 @@ enum Obstacle {
     Late,
 }
 
-/// What keeps a router from checking at all.
+/// Returns what prevents a router from checking at all, if anything does.
 fn obstacle(seen: &Seen) -> Option<Obstacle> {
     if !seen.can_check {
         Some(Obstacle::TooOld)
     } else if matches!(seen.mode, WelcomeMode::Withheld(_)) || seen.report.history_refusal.is_some() {
-        // It takes no API token from a registry that it does not follow.
+        // The router takes no API token from a registry that it does not follow.
         Some(Obstacle::OtherHistory)
     } else {
         None
@@ -254,7 +256,7 @@ async fn found(
     wait: Instant,
 ) -> Result<Vec<EndpointCheck>, Obstacle> {
     let CheckQuestion { target, credential, .. } = question;
-    // Under an id of its own: it is this check's alone.
+    // The credential gets a new id, which is only used for this check.
     let credential = credential.clone().map(|credential| SetCredential {
         id: CredentialId::random(),
         ..credential
@@ -277,28 +279,28 @@ impl Obstacle {
         let (reason, message, remedy) = match self {
             Self::TooOld => (
                 Reason::MethodUnknown,
-                "the router is of a release that cannot check models".to_owned(),
-                "bring the router to the registry's release, or choose another `router`",
+                "the router's release cannot check models".to_owned(),
+                "upgrade the router to the registry's release, or choose another `router`",
             ),
             Self::OtherHistory => (
                 Reason::StoreIncarnationChanged,
                 "the router does not follow this registry's history".to_owned(),
-                "see `ConfigService/ListRouters` for why, or choose another `router`",
+                "see `ConfigService/ListRouters` for the reason, or choose another `router`",
             ),
             Self::Busy => (
                 Reason::WatchLimitReached,
-                format!("the router has {RUNNING_MAX} checks to make already"),
+                format!("the router is already running {RUNNING_MAX} checks"),
                 "check again in a moment",
             ),
             Self::Gone => (
                 Reason::NoRouterConnected,
-                "the router left before it had checked".to_owned(),
-                "see whether the router runs and reaches the registry, then check again",
+                "the router disconnected before it finished the check".to_owned(),
+                "make sure that the router runs and can reach the registry, then check again",
             ),
             Self::Late => (
                 Reason::DeadlineExceeded,
                 "the router did not answer in time".to_owned(),
-                "see whether the router runs, or allow the call more time",
+                "make sure that the router runs, or allow more time for the call",
             ),
         };
         EndpointCheck {

@@ -1,7 +1,7 @@
-//! The one writer: takes queued writes, decides them, makes them durable, publishes the new state, then answers.
+//! The only writer: takes queued writes, decides them, makes them durable, publishes the new state, and then answers.
 //!
-//! Nobody sees a revision before it is durable, and nobody else writes. A caller that goes away does not interrupt its
-//! write: the writer runs every round to its end. Readers never come here: they read the published state.
+//! A revision is durable before anything can read it, and no other task writes. Dropping a caller does not interrupt
+//! its write, because the writer finishes every round. Readers do not use this module: they read the published state.
 
 mod doubt;
 mod job;
@@ -49,16 +49,16 @@ use crate::{
     },
 };
 
-/// How many writes wait at most: four rounds. When it is full, callers wait in front of it until their deadlines.
+/// Maximum number of queued writes: four rounds. If the queue is full, callers wait for room until their deadlines.
 const QUEUE: usize = 1024;
 
-/// How many writes one round makes durable with one sync of the disk.
+/// Maximum number of writes that one round makes durable with one sync to disk.
 const ROUND: usize = 256;
 
-/// While writes cannot be made, how often it is tried whether they can again.
+/// While writes are not possible: how often the writer tests whether they are possible again.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
-/// The writer. It does nothing until it runs.
+/// The writer. It does nothing until [`Self::run`] is called.
 #[derive(Debug)]
 pub struct Writer<S = Store> {
     store: S,
@@ -68,15 +68,15 @@ pub struct Writer<S = Store> {
     published: watch::Sender<Arc<State>>,
     pulse: Arc<Pulse>,
     metrics: CommitMetrics,
-    /// Whether writes can be made, as far as is known.
+    /// Whether writes are possible, as far as is known.
     is_able: watch::Sender<bool>,
-    /// The database is damaged: nothing is written any more.
+    /// If set, the database is damaged and nothing is written any more.
     damage: Option<Arc<StoreError>>,
     /// The head that the newest batch leads to.
     aim: (Revision, ChainDigest),
 }
 
-/// Hands writes to the writer, and shows what it has published.
+/// Passes writes to the writer, and gives access to the published state.
 #[derive(Debug, Clone)]
 pub struct Commit {
     queue: mpsc::Sender<Box<dyn Job>>,
@@ -87,58 +87,58 @@ pub struct Commit {
     is_able: watch::Receiver<bool>,
 }
 
-/// A write that was made, that had nothing to change, or that was only checked.
+/// The result of a write that was made, that had nothing to change, or that was only checked.
 #[derive(Debug, Clone)]
 pub struct Written<A> {
-    /// The answer.
+    /// The answer to the caller.
     pub answer: A,
-    /// The revision that last changed what the write is about. 0: it was only checked.
+    /// The revision that last changed the subject of the write. 0 if the write was only checked.
     pub revision: Revision,
-    /// The life of the store in which the revision counts.
+    /// The incarnation that the revision belongs to.
     pub incarnation: IncarnationId,
 }
 
 /// Why a write was not made.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CommitError {
-    /// It cannot be made.
-    #[error("refuse the write")]
+    /// The write violates a rule.
+    #[error("the write was refused")]
     Refused(#[source] WriteError),
-    /// Its request id stands for another write.
-    #[error("the request id stands for another write")]
+    /// The request id belongs to another write.
+    #[error("the request id was used for another write")]
     RequestIdReused,
-    /// It could not be stored.
-    #[error("store the write")]
+    /// The write could not be stored.
+    #[error("could not store the write")]
     Store(#[source] Arc<StoreError>),
-    /// Whether it was stored is not known.
-    #[error("whether the write was stored is not known")]
+    /// It is unknown whether the write was stored.
+    #[error("it is unknown whether the write was stored")]
     OutcomeUnknown,
-    /// The writer has ended: the registry shuts down.
+    /// The writer has ended because the registry shuts down.
     #[error("the writer has ended")]
     Ended,
 }
 
-/// Why the registry cannot begin with a database.
+/// Why the registry cannot start with a database.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The database cannot be used.
-    #[error("open the configuration's database")]
+    #[error("the configuration database cannot be used")]
     Store(#[from] StoreError),
-    /// A resource cannot be understood.
-    #[error("read `{name}` from the database")]
+    /// A stored resource cannot be read.
+    #[error("could not read `{name}` from the database")]
     Resource {
-        /// Its name.
+        /// Name of the resource.
         name: String,
         /// The cause.
         source: StoredError,
     },
-    /// The resources that every registry has could not be written.
-    #[error("write the first revision")]
+    /// The features and settings that every registry has could not be written.
+    #[error("could not write the features and settings that every registry has")]
     Seed(#[source] WriteFailure),
 }
 
 impl OpenError {
-    /// What kind of failure it is.
+    /// Returns the kind of failure.
     #[must_use]
     pub const fn kind(&self) -> Kind {
         match self {
@@ -149,22 +149,22 @@ impl OpenError {
     }
 }
 
-/// Opens the database at `path`, makes a new one there if there is none, and gives every feature of the catalogue its
-/// place in it. What is no longer within `retention` is cut off as writes come.
+/// Opens the database at `path`, or creates it if it does not exist, and adds every feature of the catalogue that it
+/// lacks. History that `retention` does not cover is cut off during later writes.
 ///
 /// # Errors
 ///
-/// [`OpenError`] when the database cannot be used.
+/// [`OpenError`] if the database cannot be used.
 pub async fn open(path: &Path, retention: Retention) -> Result<(Writer, Commit), OpenError> {
     let (store, loaded) = Store::open(path).await?;
     begin(store, loaded, retention).await
 }
 
-/// Goes on from what a storage holds.
+/// Creates the writer from the content of a storage.
 ///
 /// # Errors
 ///
-/// [`OpenError`] when it cannot be understood, or not be seeded.
+/// [`OpenError`] if the content cannot be read, or missing resources cannot be written.
 pub async fn begin<S: Storage>(
     mut store: S,
     loaded: Loaded,
@@ -213,17 +213,17 @@ pub async fn begin<S: Storage>(
 }
 
 impl Commit {
-    /// Has a write made, or checks it. What a write that was made answers is durable and published.
+    /// Submits a write, or only checks it. If the write was made, it is durable and published when this returns.
     ///
     /// # Errors
     ///
-    /// [`CommitError`] when it was not made, or when that is not known.
+    /// [`CommitError`] if the write was not made, or if that is unknown.
     ///
     /// # Cancel safety
     ///
-    /// Dropped early, the write is made or not; it is never made in part.
+    /// If the future is dropped early, the write is made completely or not at all.
     pub async fn submit<R: WriteRequest>(&self, asked: ParsedWrite<R>) -> Result<Written<R::Answer>, CommitError> {
-        // What goes back needs the storage, which is the writer's.
+        // A restore needs the storage, which only the writer can use.
         if asked.validate_only && asked.write.goes_back_to().is_none() {
             return check::<R>(&self.state(), &asked.write);
         }
@@ -238,20 +238,20 @@ impl Commit {
         let (reply, answer) = oneshot::channel();
         let job = Box::new(Typed::<R>::new(asked.write, asked.validate_only, repeat, reply));
         self.queue.send(job).await.map_err(|_ended| CommitError::Ended)?;
-        // A writer that is gone in the middle of a round cannot tell how far it came.
+        // If the writer ends in the middle of a round, it is unknown how far it got.
         answer.await.unwrap_or(Err(CommitError::OutcomeUnknown))
     }
 
-    /// Begins a new life of the store, above the present one and above all that is known elsewhere. It is durable and
-    /// published when this returns; followers of the life before are told to come back.
+    /// Begins a new life of the store, above the current one and above everything that is known elsewhere. It is
+    /// durable and published when this returns. Followers of the earlier life get a goodbye and reconnect.
     ///
     /// # Errors
     ///
-    /// [`CommitError`] when it was not begun, or when that is not known.
+    /// [`CommitError`] if the life was not begun, or if that is unknown.
     ///
     /// # Cancel safety
     ///
-    /// Dropped early, the life begins or does not.
+    /// If the future is dropped early, the life may or may not begin.
     pub async fn begin_life(&self, new: NewLife) -> Result<BegunLife, CommitError> {
         let (reply, answer) = oneshot::channel();
         let job = Box::new(LifeRequest::new(new, reply));
@@ -259,7 +259,8 @@ impl Commit {
         answer.await.unwrap_or(Err(CommitError::OutcomeUnknown))
     }
 
-    /// Shows a state, for tests of readers: its writer has ended.
+    /// Creates a handle that only serves a published state, for tests of readers. Writes fail as if the writer had
+    /// ended.
     #[cfg(test)]
     pub(crate) fn without_writer(published: watch::Receiver<Arc<State>>) -> Self {
         Self {
@@ -272,31 +273,32 @@ impl Commit {
         }
     }
 
-    /// The newest published state, and a bell for the next.
+    /// Returns a receiver for the newest published state and those that follow.
     #[must_use]
     pub fn published(&self) -> watch::Receiver<Arc<State>> {
         self.published.clone()
     }
 
-    /// The newest published state.
+    /// Returns the newest published state.
     #[must_use]
     pub fn state(&self) -> Arc<State> {
         Arc::clone(&self.published.borrow())
     }
 
-    /// Whether the writer finishes its rounds.
+    /// Returns the pulse, which shows whether the writer finishes its rounds.
     #[must_use]
     pub fn pulse(&self) -> Arc<Pulse> {
         Arc::clone(&self.pulse)
     }
 
-    /// Whether writes can be made: false while the disk is full or fails, and once the database is damaged.
+    /// Returns whether writes are possible. The value is false while the disk is full or fails, and once the database
+    /// is damaged.
     #[must_use]
     pub fn is_able(&self) -> watch::Receiver<bool> {
         self.is_able.clone()
     }
 
-    /// What is counted of the writer.
+    /// Returns the writer's metrics.
     #[must_use]
     pub const fn metrics(&self) -> &CommitMetrics {
         &self.metrics
@@ -304,29 +306,29 @@ impl Commit {
 }
 
 impl<S: Storage> Writer<S> {
-    /// Writes until `shutdown` is cancelled; what is queued by then is still written. Essential: without it the registry
-    /// cannot go on, and a new start has to read the database again.
+    /// Runs until `shutdown` is cancelled, and then writes everything that is already queued. This task is essential:
+    /// without it the registry cannot continue, and a restart has to read the database again.
     ///
     /// # Errors
     ///
-    /// [`WriteFailure`] when what is in memory and in the database may differ.
+    /// [`WriteFailure`] if memory and database may differ.
     ///
     /// # Cancel safety
     ///
-    /// Not cancel safe: cancel `shutdown` and wait.
+    /// Not cancel safe: cancel `shutdown` and wait for the end.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), WriteFailure> {
         let mut jobs = Vec::with_capacity(ROUND);
         loop {
             let is_probed = self.damage.is_none() && !*self.is_able.borrow();
             tokio::select! {
-                // In this order, so that the same happenings lead to the same rounds.
+                // The order is fixed, so that the same events always lead to the same rounds.
                 biased;
                 taken = self.queue.recv_many(&mut jobs, ROUND) => {
                     if taken == 0 {
                         break;
                     }
                 }
-                // After this the queue takes nothing new, and the arm above empties it.
+                // The queue then accepts no new jobs, and the branch above empties it.
                 () = shutdown.cancelled(), if !self.queue.is_closed() => self.queue.close(),
                 () = sleep(PROBE_EVERY), if is_probed => {}
             }
@@ -338,7 +340,7 @@ impl<S: Storage> Writer<S> {
             };
             self.pulse.end();
             if let Err(failure) = outcome {
-                // Also those that were refused: they may have been judged by what is now in doubt.
+                // Refused jobs fail as well: they may have been decided by a state that is now in doubt.
                 jobs.drain(..).for_each(|job| job.fail(CommitError::OutcomeUnknown));
                 self.queue.close();
                 while let Ok(job) = self.queue.try_recv() {
@@ -350,13 +352,14 @@ impl<S: Storage> Writer<S> {
         if let Err(error) = self.store.close().await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
-                "database was not closed in order"
+                "the database could not be closed properly"
             );
         }
         Ok(())
     }
 
-    /// Makes all jobs durable together; if that fails, one by one, so that only the guilty ones fail.
+    /// Makes all jobs durable together. If that fails, writes them one by one, so that only those that cause the
+    /// failure fail.
     async fn round(&mut self, jobs: &mut Vec<Box<dyn Job>>, shutdown: &CancellationToken) -> Result<(), WriteFailure> {
         let mut doubt = Doubt::default();
         let mut is_together = true;
@@ -369,7 +372,7 @@ impl<S: Storage> Writer<S> {
             let share = if is_together { jobs.len() } else { 1 };
             match self.attempt(&mut jobs[..share]).await {
                 Ok(is_written) => {
-                    // What has nothing to write proves nothing about the disk.
+                    // A round without anything to write proves nothing about the disk.
                     if is_written {
                         self.set_able(true);
                     }
@@ -377,17 +380,17 @@ impl<S: Storage> Writer<S> {
                 }
                 Err(WriteFailure::OutcomeUnknown(error)) => {
                     if self.settle(&mut doubt, jobs, error, shutdown).await? {
-                        // Those that have waited for too long were answered.
+                        // Jobs that have waited too long were already answered.
                         answer(jobs.drain(..share.min(jobs.len())));
                     }
                 }
                 Err(WriteFailure::RolledBack(error)) => match error.kind() {
-                    // What the disk has got wrong once is not written to before everything was looked at again.
+                    // After an I/O error, nothing is written before the database was opened and read again.
                     Kind::Io => {
                         self.settle(&mut doubt, jobs, error, shutdown).await?;
                     }
                     Kind::Corrupt => self.damaged(error),
-                    // Who holds the database would have every single write wait for it in turn.
+                    // If each job were written alone, each of them would wait for the process that holds the database.
                     Kind::Busy => fail(jobs.drain(..), error),
                     kind if share == 1 => {
                         self.set_able(!matches!(kind, Kind::Full | Kind::ReadOnly));
@@ -401,8 +404,8 @@ impl<S: Storage> Writer<S> {
         Ok(())
     }
 
-    /// Judges each job by the state that the ones before it leave, makes the revisions durable, and publishes. Tells whether
-    /// there was anything to write.
+    /// Decides each job by the state that the earlier jobs leave, makes the revisions durable, and publishes them.
+    /// Returns whether there was anything to write.
     async fn attempt(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<bool, WriteFailure> {
         let mut draft = Draft::new(State::clone(&self.state));
         let keys: Vec<_> = jobs.iter().filter_map(|job| job.repeat_key().cloned()).collect();
@@ -411,7 +414,7 @@ impl<S: Storage> Writer<S> {
             known.into_iter().for_each(|write| draft.recall(write));
         }
         for job in jobs.iter_mut() {
-            // Of any other revision it is known without reading that it cannot be gone back to.
+            // Other revisions cannot be restored, which is known without reading the storage.
             let kept = job
                 .goes_back_to()
                 .filter(|&revision| self.state.items.past(revision).is_some());
@@ -427,7 +430,7 @@ impl<S: Storage> Writer<S> {
         }
         let is_changed = !draft.revisions.is_empty();
         let mut state = draft.state;
-        // What is cut off is published with what is new: readers must not miss what they are told is kept.
+        // A cut is published together with the new state: readers must find everything that the state claims to keep.
         let cut = state.items.due(&self.retention).filter(|_| is_changed);
         let batch = Batch {
             revisions: &draft.revisions,
@@ -459,7 +462,7 @@ fn head(state: &State) -> (Revision, ChainDigest) {
     (state.items.revision(), state.items.head().chain)
 }
 
-/// Answers as the write would, by one published state, and changes nothing.
+/// Returns the answer that the write would get in a published state, and changes nothing.
 fn check<R: WriteRequest>(published: &State, write: &R::Write) -> Result<Written<R::Answer>, CommitError> {
     let plan = write
         .plan(published, CredentialId::random())
@@ -486,7 +489,7 @@ fn answer(jobs: impl Iterator<Item = Box<dyn Job>>) {
     jobs.for_each(Job::answer);
 }
 
-/// The time, as exactly as it is stored: a state that is read back is the state that was written.
+/// Returns the time in the precision in which it is stored, so that a state that is read back equals the written one.
 fn now() -> SystemTime {
     let since = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)

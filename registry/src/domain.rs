@@ -1,5 +1,5 @@
-//! What a state, a change and a write of models, features and settings *are*: pure, without I/O and without a clock. What
-//! a resource itself is stands in [`switchboard::resource`].
+//! The states, changes and writes of models, features and settings. This module is pure: no I/O and no clock. The
+//! resources themselves are defined in [`switchboard::resource`].
 
 pub mod actor;
 pub mod credential;

@@ -1,9 +1,10 @@
-//! Lays what a request gives over what is stored, field by field, as the mask and the presence of each field say.
+//! Merges a request's fields into a stored message, as the mask and the presence of each field demand.
 //!
-//! Which fields a resource has, which of them can be set and which are output only stands in the contract alone: the
-//! descriptor has it, with the annotations of `google.api.field_behavior`. Nothing here knows what a field means, and
-//! nothing is stored, hashed or sent from here: the maps of a dynamic message have no order. What is merged becomes a
-//! message of the generated type again, is read by [`switchboard::resource`], and only what was read is written.
+//! Only the contract defines which fields a resource has, which of them can be set and which are output only: this
+//! module reads the descriptor with the annotations of `google.api.field_behavior`. It does not know what a field
+//! means. Nothing is stored, hashed or sent from here, because the maps of a dynamic message have no order. The merged
+//! message is converted back to the generated type and read by [`switchboard::resource`], and only the result is
+//! written.
 
 use std::{collections::BTreeSet, sync::LazyLock};
 
@@ -15,16 +16,16 @@ use switchboard::{
     violation::Violations,
 };
 
-/// The values of `google.api.FieldBehavior` that matter here.
+/// The values of `google.api.FieldBehavior` that this module uses.
 mod behavior {
     pub(super) const OUTPUT_ONLY: i32 = 3;
     pub(super) const INPUT_ONLY: i32 = 4;
     pub(super) const IDENTIFIER: i32 = 8;
 }
 
-/// A message that is written by laying fields over what is stored.
+/// A message that can be written by merging fields into the stored message.
 pub trait Editable: prost::Message + Default {
-    /// The fields that it has.
+    /// Returns the fields of the message.
     fn layout() -> &'static Layout;
 }
 
@@ -42,30 +43,31 @@ macro_rules! editable {
 
 editable!(Model, Feature, Settings);
 
-/// The fields of a message, by what a write may do with them.
+/// The fields of a message, classified by whether a write may set them.
 #[derive(Debug)]
 pub struct Layout {
     descriptor: MessageDescriptor,
-    /// What can be set, each by itself: whole fields, and the leaves of messages of this contract.
+    /// The fields that can be set separately: fields of the resource, and the fields of their messages if these belong
+    /// to this contract.
     leaves: Vec<Leaf>,
-    /// All that a mask may name: the leaves, and before them the message that they are of.
+    /// All paths that a mask may name: the leaves, and the messages that contain them.
     settable: Vec<String>,
-    /// What cannot be set: the name and what is output only.
+    /// The fields that cannot be set: the name, and output-only fields.
     fixed: Vec<String>,
 }
 
-/// One field that can be set by itself.
+/// One field that can be set separately.
 #[derive(Debug)]
 struct Leaf {
     path: String,
-    /// The field whose message has it. `None`: the resource itself.
+    /// The field of the resource whose message contains this field. `None`: the resource itself contains it.
     group: Option<FieldDescriptor>,
     field: FieldDescriptor,
     is_input_only: bool,
 }
 
 impl Layout {
-    #[expect(clippy::expect_used, reason = "the contract is compiled in, and a test reads it")]
+    #[expect(clippy::expect_used, reason = "the contract is compiled in, and a test covers it")]
     fn of(message: &str) -> Self {
         static CONTRACT: LazyLock<DescriptorPool> =
             LazyLock::new(|| DescriptorPool::decode(FILE_DESCRIPTOR_SET).expect("the contract is a descriptor set"));
@@ -116,12 +118,12 @@ impl Layout {
         }
     }
 
-    /// The paths of everything that can be set by itself.
+    /// Returns the paths of all fields that can be set separately.
     pub fn leaves(&self) -> impl Iterator<Item = &str> {
         self.leaves.iter().map(|leaf| leaf.path.as_str())
     }
 
-    #[expect(clippy::expect_used, reason = "a message of the contract is one of its descriptor")]
+    #[expect(clippy::expect_used, reason = "every message of the contract is in its descriptor")]
     fn reflect(&self, message: &impl prost::Message) -> DynamicMessage {
         let mut dynamic = DynamicMessage::new(self.descriptor.clone());
         dynamic.transcode_from(message).expect("the message is of this type");
@@ -129,7 +131,8 @@ impl Layout {
     }
 }
 
-/// The message of this contract that a field holds. Lists and maps have no paths inside, nor have messages of others.
+/// Returns the type of the message in a field if it belongs to this contract. Lists, maps and messages of other
+/// packages have no paths inside.
 fn own_message(field: &FieldDescriptor) -> Option<MessageDescriptor> {
     match field.kind() {
         Kind::Message(message) if !field.is_list() && !field.is_map() => {
@@ -140,7 +143,7 @@ fn own_message(field: &FieldDescriptor) -> Option<MessageDescriptor> {
 }
 
 impl Leaf {
-    /// The value, if it is present. An empty list or map is not.
+    /// Returns the value if it is present. An empty list or map counts as absent.
     fn get(&self, message: &DynamicMessage) -> Option<Value> {
         let of = |message: &DynamicMessage| {
             let is_present = message.has_field(&self.field);
@@ -167,20 +170,20 @@ impl Leaf {
     }
 }
 
-/// Which fields an update is about.
+/// The fields that an update covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Mask {
-    /// Those that are present.
+    /// The fields that are present in the request.
     Present,
-    /// All that can be set.
+    /// All fields that can be set.
     All,
-    /// Exactly these, each with all that is below it.
+    /// Exactly these fields, each including everything below it.
     Paths(Vec<String>),
 }
 
 impl Mask {
-    /// Reads a mask; without one, or with an empty one, the fields that are present are the mask. Bad paths are added to
-    /// `violations`.
+    /// Reads a mask. Without a mask, or with an empty one, the update covers the fields that are present. Invalid paths
+    /// are added to `violations`.
     fn parse(mask: Option<&prost_types::FieldMask>, layout: &Layout, violations: &mut Violations) -> Self {
         const FIELD: &str = "update_mask";
         let paths = mask.map(|mask| mask.paths.as_slice()).unwrap_or_default();
@@ -189,7 +192,7 @@ impl Mask {
         }
         let mut known = Vec::new();
         for path in paths.iter().filter(|path| *path != "*") {
-            // A path is repeated to the caller, but not a book of one.
+            // The path is shown to the caller, but not at any length.
             let shown: String = path.chars().take(64).collect();
             if layout.settable.contains(path) {
                 known.push(path.clone());
@@ -197,7 +200,7 @@ impl Mask {
                 violations.push(FIELD, FieldReason::FieldOutputOnly, format!("`{shown}` cannot be set"));
             } else {
                 let settable = layout.settable.join(", ");
-                let description = format!("`{shown}` is not a field that a mask can name; these are: {settable}");
+                let description = format!("`{shown}` is not a field that a mask can name; it can name {settable}");
                 violations.push(FIELD, FieldReason::FieldUnknown, description);
             }
         }
@@ -208,11 +211,11 @@ impl Mask {
         }
     }
 
-    /// Whether the update is about a leaf, whose value is absent or present.
+    /// Returns whether the update covers a leaf. `is_present`: whether the request contains a value for it.
     fn means(&self, leaf: &Leaf, is_present: bool) -> bool {
         match self {
             Self::Present => is_present,
-            // Nobody can read a field that is input only and send it back, so that silence leaves it.
+            // A caller cannot read an input-only field and send it back, so its absence does not clear it.
             Self::All => is_present || !leaf.is_input_only,
             Self::Paths(paths) => paths.iter().any(|named| {
                 let rest = leaf.path.strip_prefix(named.as_str());
@@ -222,7 +225,7 @@ impl Mask {
     }
 }
 
-/// What a request to update gives.
+/// The content of an update request.
 #[derive(Debug)]
 pub struct Edit<M> {
     given: M,
@@ -230,20 +233,21 @@ pub struct Edit<M> {
 }
 
 impl<M: Editable> Edit<M> {
-    /// Reads a request: the message, and which of its fields are meant. What is wrong with the mask is added to `violations`.
+    /// Reads a request: the message, and the mask of the fields to change. Violations in the mask are added to
+    /// `violations`.
     #[must_use]
     pub fn new(given: M, mask: Option<&prost_types::FieldMask>, violations: &mut Violations) -> Self {
         let mask = Mask::parse(mask, M::layout(), violations);
         Self { given, mask }
     }
 
-    /// The message, whatever the mask says of it.
+    /// Returns the message, regardless of the mask.
     #[must_use]
     pub const fn given(&self) -> &M {
         &self.given
     }
 
-    /// Adds a violation when there is neither a mask nor a field that is present.
+    /// Adds a violation if the request has neither a mask nor a present field.
     pub fn check_not_empty(&self, violations: &mut Violations) {
         let layout = M::layout();
         let given = layout.reflect(&self.given);
@@ -256,11 +260,11 @@ impl<M: Editable> Edit<M> {
         }
     }
 
-    /// Lays the fields over a stored message, and says which they are.
+    /// Merges the fields into a stored message, and returns the result and which fields were set and cleared.
     ///
     /// # Panics
     ///
-    /// Never: what is taken apart is put together again as the same message.
+    /// Never: the dynamic message was made from the same type.
     #[must_use]
     #[expect(clippy::expect_used, reason = "the message was made from this type")]
     pub fn over(&self, stored: &M) -> (M, Given) {
@@ -280,14 +284,14 @@ impl<M: Editable> Edit<M> {
         (merged, Given::Over { set, cleared })
     }
 
-    /// The fields alone, where what is stored is not known.
+    /// Returns the covered fields alone, for use when the stored message is not known.
     #[must_use]
     pub fn alone(&self) -> M {
         self.over(&M::default()).0
     }
 }
 
-/// The paths of the leaves that differ between two messages, sorted.
+/// Returns the sorted paths of the leaves that differ between two messages.
 #[must_use]
 pub fn differing<M: Editable>(before: &M, after: &M) -> Vec<String> {
     let layout = M::layout();
@@ -313,13 +317,13 @@ mod tests {
         (Edit::new(given, Some(&mask), &mut violations), violations)
     }
 
-    /// What an update asks of a field, by its path.
+    /// Returns what an update does with the field at a path.
     fn source(given: &Given, path: &str) -> switchboard::resource::Source {
         given.source(path, false)
     }
 
     #[test]
-    fn a_mask_decides_what_silence_means() {
+    fn a_mask_decides_whether_absent_fields_are_kept_or_cleared() {
         use switchboard::resource::Source::{Cleared, Kept, Set};
         let stored = registry::Model {
             display_name: Some("stored".to_owned()),
@@ -352,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_in_a_mask_means_all_its_leaves_and_a_leaf_only_itself() {
+    fn a_message_in_a_mask_covers_all_its_leaves_and_a_leaf_only_itself() {
         let limits = |max_queue, max_concurrency| {
             Some(registry::ModelLimits {
                 max_queue,
@@ -383,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_replacement_leaves_what_nobody_can_read() {
+    fn a_full_replacement_keeps_input_only_fields() {
         let (edit, _) = edit(&["*"], registry::Model::default());
         let (_, given) = edit.over(&registry::Model::default());
         assert_eq!(source(&given, "api_token"), switchboard::resource::Source::Kept);
@@ -391,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn every_bad_path_is_told() {
+    fn every_invalid_path_is_reported() {
         let (_, violations) = edit(
             &["family", "x", "name", "family.b", "labels[0]", "etag"],
             registry::Model::default(),
@@ -411,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_set_is_what_the_contract_says() {
+    fn the_settable_fields_are_those_of_the_contract() {
         let settings = registry::Settings::layout();
         assert_eq!(settings.settable, ["beta_enabled", "inference_paused"]);
         assert_eq!(settings.fixed, ["name", "etag", "revision", "update_time"]);

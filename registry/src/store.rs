@@ -304,7 +304,10 @@ async fn roll_back(connection: &mut SqliteConnection) -> Result<bool, WriteFailu
         Ok(()) => Ok(true),
         // Here, this code only means that no transaction is open.
         Err(error) if error::code(&error) == Some(1) => Ok(false),
-        Err(error) => Err(WriteFailure::OutcomeUnknown(StoreError::sql("roll back the transaction", error))),
+        Err(error) => Err(WriteFailure::OutcomeUnknown(StoreError::sql(
+            "roll back the transaction",
+            error,
+        ))),
     }
 }
 

@@ -68,9 +68,12 @@ pub fn register_state(published: watch::Receiver<Arc<State>>, registry: &mut Reg
 /// Registers gauges for the followers of the change stream.
 pub fn register_feed(feed: &Feed, registry: &mut Registry) {
     let shown = feed.clone();
-    read_gauge(registry, "routers_connected", "Routers that follow the change stream", move || {
-        i64::try_from(shown.routers()).ok().map(number)
-    });
+    read_gauge(
+        registry,
+        "routers_connected",
+        "Routers that follow the change stream",
+        move || i64::try_from(shown.routers()).ok().map(number),
+    );
     let withheld = feed.withheld();
     read_gauge(
         registry,
@@ -79,12 +82,9 @@ pub fn register_feed(feed: &Feed, registry: &mut Registry) {
         move || i64::try_from(withheld.connected()).ok().map(number),
     );
     let shown = feed.clone();
-    read_gauge(
-        registry,
-        "watchers_connected",
-        "Open streams of `Watch`",
-        move || i64::try_from(shown.watchers()).ok().map(number),
-    );
+    read_gauge(registry, "watchers_connected", "Open streams of `Watch`", move || {
+        i64::try_from(shown.watchers()).ok().map(number)
+    });
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a metric is a float: exact up to 2^53")]

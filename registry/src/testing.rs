@@ -1,4 +1,4 @@
-//! A history to follow, and a follower that believes nothing: what the tests of this room share.
+//! Test helpers for this crate: a history to follow, and a follower that verifies everything it receives.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,7 +28,7 @@ use crate::{
     feed::frame::Frame,
 };
 
-/// A store's history, with the newest state published.
+/// A store's history that publishes its newest state.
 pub(crate) struct History {
     published: watch::Sender<Arc<State>>,
 }
@@ -45,7 +45,7 @@ impl History {
         }
     }
 
-    /// Each revision changes `models/a`.
+    /// Creates a history in which each revision changes `models/a`.
     pub(crate) fn with_revisions(count: i64) -> Self {
         let history = Self::new();
         for _ in 0..count {
@@ -54,17 +54,18 @@ impl History {
         history
     }
 
-    /// Makes the next revision: each named resource gets a value of so many bytes.
+    /// Makes the next revision, in which each named resource gets a value of the given number of bytes.
     pub(crate) fn commit<'a>(&self, changes: impl IntoIterator<Item = (&'a str, usize)>) {
         self.write(changes.into_iter().map(|(name, bytes)| (name, Some(bytes))));
     }
 
-    /// Makes the next revision: each named resource is gone.
+    /// Makes the next revision, which deletes the named resources.
     pub(crate) fn delete<'a>(&self, names: impl IntoIterator<Item = &'a str>) {
         self.write(names.into_iter().map(|name| (name, None)));
     }
 
-    /// Makes the next revision: each named resource gets a value of so many bytes, or is gone.
+    /// Makes the next revision, in which each named resource gets a value of the given number of bytes, or is deleted
+    /// (`None`).
     pub(crate) fn write<'a>(&self, changes: impl IntoIterator<Item = (&'a str, Option<usize>)>) {
         let mut state = (*self.state()).clone();
         let revision = state.items.revision().next();
@@ -95,7 +96,7 @@ impl History {
         self.published.send_replace(Arc::new(state));
     }
 
-    /// Forgets what was before `floor`: it is the oldest revision from which deltas go on then.
+    /// Forgets the history before `floor`, which becomes the oldest revision from which deltas can be served.
     pub(crate) fn compact(&self, floor: i64) {
         let state = self.state();
         let (items, floor) = (&state.items, Revision::new(floor).unwrap());
@@ -107,7 +108,7 @@ impl History {
         let compacted = Items::restored(
             items.store(),
             items.incarnation(),
-            // None is kept from below the floor: every older cursor is compacted.
+            // No chain digests are kept from below the floor, so every older cursor counts as compacted.
             Vec::new(),
             past.collect(),
             live.collect(),
@@ -140,7 +141,7 @@ impl History {
     }
 }
 
-/// The content of a frame that is shared, as a reader decodes it.
+/// Decodes a shared frame as a reader does.
 pub(crate) fn content(frame: &Frame) -> Kind {
     let Frame::Shared(bytes) = frame else {
         panic!("{frame:?}")
@@ -148,12 +149,12 @@ pub(crate) fn content(frame: &Frame) -> Kind {
     decoded(bytes)
 }
 
-/// The same of its bytes.
+/// Decodes the bytes of a shared frame.
 pub(crate) fn decoded(bytes: &Bytes) -> Kind {
     registry::WatchResponse::decode(&**bytes).unwrap().kind.unwrap()
 }
 
-/// What a careful follower makes of the frames: it panics at the first that breaks a rule of the stream.
+/// The content that a careful follower has received. It panics at the first frame that breaks a rule of the stream.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Mirror {
     resources: BTreeMap<String, registry::Resource>,
@@ -171,7 +172,7 @@ struct Gathering {
 }
 
 impl Mirror {
-    /// One that has followed up to where `other` is and kept its resources.
+    /// Creates a follower that has kept the resources and the cursor of `other`.
     pub(crate) fn resumed(other: &Self) -> Self {
         Self {
             resources: other.resources.clone(),
@@ -184,7 +185,7 @@ impl Mirror {
         self.at
     }
 
-    /// Whether a snapshot has begun that is not whole.
+    /// Returns whether a snapshot has begun but not ended.
     pub(crate) fn is_loading(&self) -> bool {
         self.snapshot.is_some()
     }
@@ -234,7 +235,7 @@ impl Mirror {
         }
     }
 
-    /// Panics unless it has exactly what `state` has.
+    /// Panics unless its content equals that of `state`.
     pub(crate) fn assert_equals(&self, state: &State, view: View) {
         assert_eq!(self.at, Some(state.items.cursor(view)));
         let stored = state.items.all(view).map(|item| registry::Resource {
@@ -253,12 +254,12 @@ impl Mirror {
     fn install(&mut self, gathered: Gathering) {
         let mut touched = BTreeSet::new();
         for tombstone in gathered.deletes {
-            assert!(touched.insert(tombstone.name.clone()), "each name comes once");
+            assert!(touched.insert(tombstone.name.clone()), "a name occurs only once");
             assert!(tombstone.revision <= gathered.to.revision.get());
             self.resources.remove(&tombstone.name);
         }
         for resource in gathered.resources {
-            assert!(touched.insert(resource.name.clone()), "each name comes once");
+            assert!(touched.insert(resource.name.clone()), "a name occurs only once");
             self.resources.insert(resource.name.clone(), resource);
         }
         let digests = self.resources.values().map(digest);

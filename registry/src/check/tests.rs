@@ -29,7 +29,7 @@ fn chosen(seen: Vec<Seen>, routers: &Routers) -> Result<Vec<String>, CheckError>
 }
 
 #[test]
-fn any_router_is_one_that_can_answer_and_was_heard_last() {
+fn any_router_means_the_one_that_can_check_and_reported_last() {
     let all = || {
         vec![
             seen("old", false, WELL, Some(0)),
@@ -43,7 +43,11 @@ fn any_router_is_one_that_can_answer_and_was_heard_last() {
     assert_eq!(chosen(all()[..3].to_vec(), &Routers::Any).unwrap(), ["new"]);
     assert_eq!(chosen(all(), &Routers::All).unwrap().len(), 5);
     let one = |id: &str| Routers::One(RouterId::parse(id).unwrap());
-    assert_eq!(chosen(all(), &one("old")).unwrap(), ["old"], "it says itself why not");
+    assert_eq!(
+        chosen(all(), &one("old")).unwrap(),
+        ["old"],
+        "a chosen router is asked even if it cannot check"
+    );
     assert_eq!(
         chosen(all(), &one("x")),
         Err(CheckError::NotConnected(RouterId::parse("x").unwrap()))
@@ -54,7 +58,7 @@ fn any_router_is_one_that_can_answer_and_was_heard_last() {
 }
 
 #[test]
-fn a_router_that_follows_another_history_is_given_no_check() {
+fn a_router_that_follows_another_history_is_not_asked_to_check() {
     assert_eq!(obstacle(&seen("a", true, WELL, None)), None);
     assert_eq!(obstacle(&seen("a", true, WITHHELD, None)), Some(Obstacle::OtherHistory));
     assert_eq!(obstacle(&seen("a", false, WELL, None)), Some(Obstacle::TooOld));
@@ -73,7 +77,7 @@ fn a_router_that_follows_another_history_is_given_no_check() {
 }
 
 #[test]
-fn whatever_keeps_a_router_from_answering_is_a_failed_check_with_a_reason() {
+fn every_obstacle_becomes_a_failed_check_with_a_reason() {
     let reasons = [
         (Obstacle::TooOld, "METHOD_UNKNOWN"),
         (Obstacle::OtherHistory, "STORE_INCARNATION_CHANGED"),
@@ -93,7 +97,7 @@ fn whatever_keeps_a_router_from_answering_is_a_failed_check_with_a_reason() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_router_that_is_silent_costs_its_time_and_no_more() {
+async fn a_silent_router_fails_its_check_at_the_deadline() {
     let fleet = Arc::new(Fleet::default());
     let hello = Hello {
         router: RouterId::parse("silent").unwrap(),

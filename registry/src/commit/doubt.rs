@@ -1,8 +1,8 @@
-//! When writes cannot be made: the disk is full, the database is damaged, or a commit has failed, and whether the write was
-//! made is not known.
+//! Handles times when writes are not possible: the disk is full, the database is damaged, or a commit has failed and it
+//! is unknown whether the batch was stored.
 //!
-//! In the last case nothing is written or published before the storage was opened again and read. What it then holds
-//! decides: either the batch is there, and its writes are answered as if nothing had happened, or it never will be, and they
+//! In the last case nothing is written or published before the storage was opened and read again. Its content decides:
+//! either it contains the batch, and the writes are answered as usual, or the batch will never appear, and the writes
 //! are made again.
 
 use std::{pin::pin, sync::Arc, time::Duration};
@@ -16,18 +16,18 @@ use crate::{
     store::{Kind, Storage, StoreError, WriteFailure},
 };
 
-/// Callers wait no longer for an outcome that is in doubt.
+/// Longest time that callers wait for an unknown outcome.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Between two tries to open the storage: doubled from the first to the last.
+/// Pause between two attempts to open the storage. It doubles from the first value up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// The doubt of one round, which may come back when the disk fails again.
+/// The unknown outcome of one round. It lasts over several failures of the disk within the round.
 #[derive(Debug)]
 pub(super) struct Doubt {
     pause: Duration,
-    /// When the writes that wait are told that the outcome is not known. `None`: there was no doubt yet.
+    /// When waiting callers get the answer that the outcome is unknown. `None`: no commit has failed yet.
     until: Option<Instant>,
 }
 
@@ -41,7 +41,7 @@ impl Default for Doubt {
 }
 
 impl Doubt {
-    /// How long to wait before the next try: the first is made at once.
+    /// Returns the pause before the next attempt. The first attempt is made at once.
     fn next_pause(&mut self) -> Duration {
         let pause = self.pause;
         self.pause = (pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
@@ -50,8 +50,8 @@ impl Doubt {
 }
 
 impl<S: Storage> Writer<S> {
-    /// Opens the storage again, however long that takes, and tells whether the newest batch is in it. Those of `jobs` that
-    /// have waited for too long are answered; who comes with a new write meanwhile is, too, unless the first try works.
+    /// Opens the storage again, however long that takes, and returns whether it contains the newest batch. Jobs that
+    /// have waited too long are answered, and so are new jobs that arrive after the first attempt has failed.
     pub(super) async fn settle(
         &mut self,
         doubt: &mut Doubt,
@@ -61,7 +61,7 @@ impl<S: Storage> Writer<S> {
     ) -> Result<bool, WriteFailure> {
         tracing::error!(
             error = &cause as &dyn std::error::Error,
-            "a commit failed: the database is opened again"
+            "a commit failed, opening the database again"
         );
         self.is_able.send_replace(false);
         let until = *doubt.until.get_or_insert_with(|| Instant::now() + PATIENCE);
@@ -101,7 +101,7 @@ impl<S: Storage> Writer<S> {
                 Err(error) => {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
-                        "the database cannot be opened again yet"
+                        "could not open the database again yet"
                     );
                     cause = Arc::new(error);
                 }
@@ -110,10 +110,10 @@ impl<S: Storage> Writer<S> {
         }
     }
 
-    /// Goes on from what is stored: the state that was published, or the one that the newest batch led to.
+    /// Continues with the stored state: either the published one, or the one that the newest batch led to.
     fn take_over(&mut self, state: State) -> Result<bool, WriteFailure> {
         let (published, stored) = (head(&self.state), head(&state));
-        // What was shown stays true: a storage that is behind it, or beside it, must not be followed.
+        // Published revisions must stay valid, so a storage that lacks them or contains others must not be used.
         if stored != published && stored != self.aim {
             return Err(WriteFailure::ForeignWriter(published.0));
         }
@@ -126,7 +126,7 @@ impl<S: Storage> Writer<S> {
         Ok(is_made)
     }
 
-    /// Tries whether writes can be made again.
+    /// Tests whether writes are possible again.
     pub(super) async fn probe(&mut self, shutdown: &CancellationToken) -> Result<(), WriteFailure> {
         match self.store.probe().await {
             Ok(()) => self.set_able(true),
@@ -147,11 +147,11 @@ impl<S: Storage> Writer<S> {
         Ok(())
     }
 
-    /// From now on nothing is written: the file stays as it was found. What was published is still read and followed.
+    /// Stops all writes, so that the file stays unchanged. Published states can still be read and followed.
     pub(super) fn damaged(&mut self, error: StoreError) {
         tracing::error!(
             error = &error as &dyn std::error::Error,
-            "the database is damaged: no more writes; reads and followers go on"
+            "the database is damaged: writes are refused from now on, reads and followers continue"
         );
         self.damage = Some(Arc::new(error));
         self.is_able.send_replace(false);
@@ -162,14 +162,15 @@ impl<S: Storage> Writer<S> {
             .is_able
             .send_if_modified(|was| std::mem::replace(was, is_able) != is_able);
         if is_changed && is_able {
-            tracing::info!("writes can be made again");
+            tracing::info!("writes are possible again");
         } else if is_changed {
-            tracing::error!("writes cannot be made; reads and followers go on");
+            tracing::error!("writes are not possible; reads and followers continue");
         }
     }
 }
 
-/// Answers a write that was not begun. One with a request id may repeat what is in doubt.
+/// Answers a write that was not begun. Its outcome is unknown if it has a request id, because it may repeat a write in
+/// doubt.
 fn refuse(job: Box<dyn Job>, cause: &Arc<StoreError>) {
     let is_certain = job.repeat_key().is_none() && !matches!(cause.kind(), Kind::Io | Kind::Other);
     job.fail(if is_certain {

@@ -1,4 +1,4 @@
-//! A queued write of any kind: judged, then answered.
+//! A queued write of any kind: it is decided first, and answered later.
 
 use std::{collections::HashMap, fmt, sync::Arc, time::SystemTime};
 
@@ -26,19 +26,19 @@ use crate::{
     },
 };
 
-/// What resources were at an earlier revision. `None`: they did not exist.
+/// The values of resources at an earlier revision. `None`: the resource did not exist.
 type Since = HashMap<ResourceName, Option<Bytes>>;
 
-/// What the writes of one round come to, before any of it is durable.
+/// The combined result of one round's writes, before it is durable.
 #[derive(Debug)]
 pub(super) struct Draft {
-    /// The state after them.
+    /// The state after the writes.
     pub(super) state: State,
-    /// Their revisions.
+    /// The revisions of the writes.
     pub(super) revisions: Vec<RevisionEffect>,
-    /// Those of them that can be repeated.
+    /// The records of writes with a request id.
     pub(super) remembered: Vec<Remembered>,
-    /// Earlier writes, of this round too, under the request ids that this round's writes have.
+    /// Earlier writes with the request ids of this round's writes, including writes of this round.
     known: HashMap<RepeatKey, Remembered>,
 }
 
@@ -52,12 +52,13 @@ impl Draft {
         }
     }
 
-    /// Takes in what is remembered of an earlier write.
+    /// Adds the record of an earlier write.
     pub(super) fn recall(&mut self, write: Remembered) {
         self.known.insert(write.key.clone(), write);
     }
 
-    /// What was changed since a revision, in the storage and by this round, as it was then: what the first change ended.
+    /// Returns the value at `revision` of each resource that was changed after it, in the storage or by this round: the
+    /// value before the first later change.
     fn changed_since(&self, revision: Revision, stored: &[OldValue]) -> Since {
         let stored = stored.iter().map(|old| (old.name.clone(), old.value.clone()));
         let mut since: Since = stored.collect();
@@ -73,7 +74,7 @@ impl Draft {
         since
     }
 
-    /// Whether nothing has to be stored.
+    /// Returns whether there is nothing to store.
     pub(super) const fn is_empty(&self) -> bool {
         self.revisions.is_empty() && self.remembered.is_empty()
     }
@@ -81,21 +82,23 @@ impl Draft {
 
 /// A queued write.
 pub(super) trait Job: Send {
-    /// The request id that it came with.
+    /// Returns the key of the write's request id, if it has one.
     fn repeat_key(&self) -> Option<&RepeatKey>;
 
-    /// The revision that it goes back to: it needs what was changed since in the storage.
+    /// Returns the revision that the write restores. If there is one, the writer calls [`Self::hand_in`] before
+    /// [`Self::judge`].
     fn goes_back_to(&self) -> Option<Revision> {
         None
     }
 
-    /// Takes in what the resources that were changed since that revision were at it. Only who goes back is handed anything.
+    /// Receives the stored values, at that revision, of the resources that were changed since. Only restores receive
+    /// any.
     fn hand_in(&mut self, _since: Vec<OldValue>) {}
 
-    /// Decides the write by the draft, and adds its revision to it.
+    /// Decides the write by the draft, and adds its revision to the draft.
     fn judge(&mut self, draft: &mut Draft, now: SystemTime);
 
-    /// Answers with what was decided, which is durable by now.
+    /// Answers with the decision, which is durable by now.
     fn answer(self: Box<Self>);
 
     /// Answers with a failure.
@@ -110,16 +113,16 @@ impl fmt::Debug for dyn Job {
 
 type WriteOutcome<A> = Result<Written<A>, CommitError>;
 
-/// A write with the one who waits for it.
+/// A write, together with the caller that waits for it.
 pub(super) struct Typed<R: WriteRequest> {
     write: R::Write,
-    /// Whether it is to be checked only.
+    /// Whether the write is only checked.
     is_check: bool,
     repeat: Option<(RepeatKey, Fingerprint)>,
-    /// What was changed in the storage since the revision that it goes back to, as it was then.
+    /// The stored values, at the restored revision, of the resources that were changed since.
     since: Vec<OldValue>,
     outcome: Option<WriteOutcome<R::Answer>>,
-    /// From being queued to being durable, within the call's own.
+    /// Spans the time from being queued to being durable, within the span of the call.
     span: Span,
     reply: oneshot::Sender<WriteOutcome<R::Answer>>,
 }
@@ -179,7 +182,7 @@ impl<R: WriteRequest> Typed<R> {
         Ok(written)
     }
 
-    #[expect(clippy::expect_used, reason = "a plan leaves what it is about in the state")]
+    #[expect(clippy::expect_used, reason = "the subject of a plan is part of the state")]
     fn make(&self, draft: &mut Draft, since: &Since, now: SystemTime) -> WriteOutcome<R::Answer> {
         let state = &mut draft.state;
         let plan = self
@@ -191,7 +194,8 @@ impl<R: WriteRequest> Typed<R> {
                 let encoded = stored::encode(&change);
                 let name = change.name();
                 let old = since.get(&name).and_then(Option::as_ref);
-                // An earlier release may have written the same otherwise; what comes back is what was.
+                // An earlier release may have encoded the same resource differently; a restore brings back the original
+                // bytes.
                 let old = old.filter(|old| stored::is_same(&name, old, &encoded)).cloned();
                 (change, old.unwrap_or(encoded))
             });
@@ -209,7 +213,7 @@ impl<R: WriteRequest> Typed<R> {
     }
 }
 
-/// The answer that the same write was given before.
+/// Returns the answer that the same write got before.
 fn repeated<A: WriteAnswer>(known: &Remembered) -> WriteOutcome<A> {
     let answer = A::decode(&*known.answer).map_err(|_unreadable| {
         let error = StoreError::damaged("the answer to an earlier write is not readable");
@@ -241,7 +245,7 @@ impl<R: WriteRequest> Job for Typed<R> {
 
     fn answer(self: Box<Self>) {
         let outcome = self.outcome.unwrap_or(Err(CommitError::OutcomeUnknown));
-        // The caller may have gone away; the write is made all the same.
+        // The caller may have disconnected. The write is made nevertheless.
         let _gone = self.reply.send(outcome);
     }
 

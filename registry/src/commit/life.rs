@@ -1,4 +1,4 @@
-//! The beginning of a new life of the store: queued, decided and made durable as any write is.
+//! The beginning of a new life of the store: it is queued, decided and made durable like a write.
 
 use std::time::SystemTime;
 
@@ -17,15 +17,15 @@ use crate::domain::{life::NewLife, repeat::RepeatKey};
 /// A life that has begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BegunLife {
-    /// The store.
+    /// Id of the store.
     pub store: StoreId,
-    /// Its life.
+    /// Number and id of the life.
     pub incarnation: Incarnation,
-    /// The first revision of that.
+    /// First revision of the life.
     pub revision: Revision,
 }
 
-/// A life that is to begin, with the one who waits for it.
+/// A request for a new life, together with the caller that waits for it.
 #[derive(Debug)]
 pub(super) struct LifeRequest {
     new: NewLife,

@@ -1,4 +1,4 @@
-//! The state that a stored configuration makes, and what a store has to have from the start.
+//! Builds the state from a stored configuration, and adds the resources that every store must have.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::{
     wire::stored,
 };
 
-/// Understands what was stored as bytes.
+/// Decodes the stored bytes of all resources.
 pub(crate) fn state(loaded: Loaded) -> Result<State, OpenError> {
     let mut state = State::new(loaded.items.clone());
     for item in loaded.items.all(View::Router) {
@@ -43,8 +43,8 @@ pub(crate) fn state(loaded: Loaded) -> Result<State, OpenError> {
     Ok(state)
 }
 
-/// What every registry has, as far as it is missing: the settings, and the features of the catalogue, unassigned. For a
-/// new store that is all; later it is the features that a new release brings.
+/// Returns the missing ones of the resources that every registry has: the settings, and the unassigned features of the
+/// catalogue. A new store lacks all of them; an existing one lacks the features that a new release has added.
 pub(crate) fn seed(state: &State) -> Vec<(Change, Bytes)> {
     let features = Catalogue::get().features().iter();
     let features = features.map(|facts| Change::Feature(Feature::unset(facts.name.clone())));

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use super::*;
 use crate::{domain::credential::ModelCredential, store::Kind};
 
-/// A registry's writer on a database of its own.
+/// A registry's writer with its own database.
 struct Running {
     folder: TempDir,
     commit: Commit,
@@ -66,7 +66,7 @@ fn database(folder: &TempDir) -> PathBuf {
     folder.path().join("switchboard.db")
 }
 
-/// Changes a database by hand while no registry holds it.
+/// Changes a database directly while no registry holds it.
 async fn tamper(folder: &TempDir, sql: &'static str) {
     let options = SqliteConnectOptions::new()
         .filename(database(folder))
@@ -76,7 +76,7 @@ async fn tamper(folder: &TempDir, sql: &'static str) {
     connection.close().await.unwrap();
 }
 
-/// The one number that a query gives, while no registry holds the database.
+/// Returns the single number of a query's result, while no registry holds the database.
 async fn count(folder: &TempDir, sql: &'static str) -> i64 {
     let options = SqliteConnectOptions::new().filename(database(folder));
     let mut connection = options.connect().await.unwrap();
@@ -139,7 +139,7 @@ async fn a_restart_keeps_everything() {
     assert_eq!(
         running.commit.state().items.revision().get(),
         2,
-        "an answer is published"
+        "a write is published before it is answered"
     );
     running.commit.submit(create(model("Other"))).await.unwrap();
     running
@@ -171,7 +171,7 @@ async fn a_restart_keeps_everything() {
     assert_eq!(token(&after), token(&before));
 
     let written = running.commit.submit(create(model("Third"))).await.unwrap();
-    assert_eq!(written.revision.get(), 5, "revisions go on where they were");
+    assert_eq!(written.revision.get(), 5, "revisions continue after a restart");
 }
 
 #[tokio::test]
@@ -192,7 +192,7 @@ async fn a_second_registry_on_the_same_file_is_refused() {
 }
 
 #[tokio::test]
-async fn the_files_are_readable_to_nobody_else() {
+async fn only_the_owner_can_read_the_files() {
     use std::os::unix::fs::PermissionsExt as _;
     let running = Running::start().await;
     running.commit.submit(create(model("Mistral"))).await.unwrap();
@@ -200,7 +200,7 @@ async fn the_files_are_readable_to_nobody_else() {
         .unwrap()
         .map(Result::unwrap)
         .collect();
-    assert!(files.len() >= 3, "database, its log and the lock");
+    assert!(files.len() >= 3, "the database, its log and the lock file");
     for file in files {
         let mode = file.metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{:?}", file.file_name());
@@ -208,10 +208,10 @@ async fn the_files_are_readable_to_nobody_else() {
 }
 
 #[tokio::test]
-async fn writes_in_one_round_see_each_other_and_a_refused_one_takes_no_revision() {
+async fn writes_in_one_round_see_each_other_and_a_refused_write_takes_no_revision() {
     let folder = TempDir::new().unwrap();
     let (writer, commit) = open(&database(&folder), Retention::default()).await.unwrap();
-    // Queued before the writer runs, so that one round takes them all.
+    // The writes are queued before the writer runs, so that one round takes them all.
     let mut callers = JoinSet::new();
     let queue = |callers: &mut JoinSet<_>, write| {
         let commit = commit.clone();
@@ -236,7 +236,7 @@ async fn writes_in_one_round_see_each_other_and_a_refused_one_takes_no_revision(
 }
 
 #[tokio::test]
-async fn a_write_that_cannot_be_stored_fails_alone() {
+async fn a_write_that_cannot_be_stored_does_not_fail_the_others() {
     let (folder, _) = Running::start().await.stop().await;
     tamper(
         &folder,
@@ -271,9 +271,9 @@ async fn a_write_that_cannot_be_stored_fails_alone() {
 }
 
 #[tokio::test]
-async fn a_commit_that_is_refused_fails_alone() {
+async fn a_write_whose_commit_is_refused_is_not_published() {
     let (folder, _) = Running::start().await.stop().await;
-    // A reference that is only checked when the transaction commits.
+    // A foreign key that is only checked when the transaction commits.
     tamper(
         &folder,
         "CREATE TABLE doubt (name TEXT REFERENCES resources (name) DEFERRABLE INITIALLY DEFERRED);
@@ -288,13 +288,13 @@ async fn a_commit_that_is_refused_fails_alone() {
     assert_eq!(
         names(&running.commit.state()),
         ["a"],
-        "what is not durable is not published"
+        "a write that is not durable is not published"
     );
     running.commit.submit(create(model("B"))).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_writer_stops_when_somebody_else_has_written() {
+async fn the_writer_stops_if_another_process_has_written() {
     let mut running = Running::start().await;
     tamper(
         &running.folder,
@@ -308,7 +308,7 @@ async fn a_writer_stops_when_somebody_else_has_written() {
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_away_does_not_interrupt_its_write() {
+async fn a_write_is_made_even_if_its_caller_is_dropped() {
     let folder = TempDir::new().unwrap();
     let (writer, commit) = open(&database(&folder), Retention::default()).await.unwrap();
     let mut callers = JoinSet::new();
@@ -340,7 +340,7 @@ async fn a_database_that_contradicts_itself_is_refused() {
         ),
         (
             "UPDATE resources SET value = x'00' WHERE name = 'settings'",
-            "`settings` is not what was written",
+            "`settings` differs from what was written",
         ),
         (
             "UPDATE resources SET type_url = 'x' WHERE name = 'settings'",
@@ -365,14 +365,14 @@ async fn a_database_that_contradicts_itself_is_refused() {
         tamper(&folder, sql).await;
         let Err(OpenError::Store(StoreError::Damaged(message))) = open(&database(&folder), Retention::default()).await
         else {
-            panic!("not noticed: {sql}");
+            panic!("not detected: {sql}");
         };
         assert!(message.contains(what), "{sql}: {message}");
     }
 }
 
 #[tokio::test]
-async fn a_credential_of_another_id_is_refused() {
+async fn a_credential_whose_id_does_not_match_its_model_is_refused() {
     let running = Running::start().await;
     let with_token = registry::Model {
         api_token: Some("t".to_owned()),
@@ -406,15 +406,15 @@ async fn a_database_of_a_newer_registry_is_refused() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_database_is_refused() {
+async fn a_file_that_is_not_a_database_is_refused() {
     let folder = TempDir::new().unwrap();
     std::fs::write(
         database(&folder),
-        "this is no database, but long enough to be looked at as one",
+        "this is not a database, but it is long enough to be read as one",
     )
     .unwrap();
     let Err(OpenError::Store(error)) = open(&database(&folder), Retention::default()).await else {
-        panic!("a text was taken for a database");
+        panic!("a text file was opened as a database");
     };
     assert_eq!(error.kind(), Kind::Corrupt);
 }

@@ -1,16 +1,16 @@
-//! Who writes.
+//! The authors of writes.
 
-/// Who made a revision.
+/// The author of a revision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Actor {
-    /// The registry itself: the seed.
+    /// The registry itself: for the seed, and for the first revision of a new life.
     System,
-    /// Somebody who did not say who it is.
+    /// A caller that is not authenticated.
     Anonymous,
 }
 
 impl Actor {
-    /// The text by which it is stored.
+    /// Returns the text by which the actor is stored.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

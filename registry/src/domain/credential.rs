@@ -4,24 +4,25 @@ use std::collections::BTreeSet;
 
 use switchboard::{endpoint::Origin, names::CredentialId, secret::ApiToken};
 
-/// Whether a model has an API token.
+/// The state of a model's API token.
 #[derive(Debug, Clone, Default)]
 pub enum ModelCredential {
-    /// None is wanted: calls carry none.
+    /// The model needs no API token. Calls carry none.
     #[default]
     None,
-    /// There is one.
+    /// The model has an API token.
     Set(SetCredential),
-    /// It was dropped because an origin was added: calls fail until one is given or cleared.
+    /// The API token was dropped because an origin was added. Calls fail until a token is set, or the model is set to
+    /// need none.
     Dropped,
 }
 
 /// An API token and where it may be sent.
 #[derive(Debug, Clone)]
 pub struct SetCredential {
-    /// New at each set, never used again.
+    /// New each time a token is set, and never used again.
     pub id: CredentialId,
-    /// The origins of the write that set it. They never change for one id.
+    /// The origins of the model when the token was set. They never change for one id.
     pub origins: BTreeSet<Origin>,
     /// The token.
     pub token: ApiToken,

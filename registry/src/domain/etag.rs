@@ -1,4 +1,4 @@
-//! Etags: what tells a writer that the resource is still the one it has read.
+//! Etags: they show a writer whether the resource is still the one that it has read.
 
 use std::fmt;
 
@@ -8,12 +8,12 @@ use switchboard::{
     names::{ResourceName, Revision},
 };
 
-/// The etag of one resource at one revision of one incarnation: one from before a restore never fits.
+/// The etag of one resource at one revision of one incarnation. An etag from before a restore never matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Etag(String);
 
 impl Etag {
-    /// Computes it.
+    /// Computes the etag of a resource.
     #[must_use]
     pub fn of(incarnation: Incarnation, name: &ResourceName, revision: Revision) -> Self {
         let mut hash = Context::new(&SHA256);
@@ -23,7 +23,7 @@ impl Etag {
         Self(bytes.map(|byte| format!("{byte:02x}")).collect())
     }
 
-    /// The text, 32 hexadecimal characters.
+    /// Returns the text: 32 hexadecimal characters.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

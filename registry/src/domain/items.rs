@@ -1,4 +1,5 @@
-//! The resources as they are stored, streamed and hashed, at one revision, with the digests of the revisions before.
+//! The resources as they are stored, streamed and hashed, at one revision, together with the digests of earlier
+//! revisions.
 
 mod past;
 mod relation;
@@ -25,14 +26,14 @@ pub use self::{
 };
 use super::life::{Beginning, Life, NewLife};
 
-/// One resource with the bytes by which it is stored and hashed. Nobody encodes it again.
+/// One resource with the bytes by which it is stored and hashed. These bytes are never encoded again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
-    /// Its name.
+    /// The name of the resource.
     pub name: ResourceName,
-    /// The same as text: what digests and snapshots are ordered by.
+    /// The name as text. Digests and snapshots are ordered by it.
     pub key: Arc<str>,
-    /// The revision at which this life of the name began.
+    /// The revision that created the resource. A name that was deleted and created again has a new one.
     pub create_revision: Revision,
     /// The revision that last changed it.
     pub revision: Revision,
@@ -40,12 +41,12 @@ pub struct Item {
     pub type_url: &'static str,
     /// The payload.
     pub value: Bytes,
-    /// Its digest.
+    /// Digest of the item.
     pub digest: ItemDigest,
 }
 
 impl Item {
-    /// Makes an item and hashes it.
+    /// Creates an item and computes its digest.
     #[must_use]
     pub fn new(
         name: ResourceName,
@@ -74,24 +75,24 @@ impl Item {
         }
     }
 
-    /// Whether `view` shows it. All kinds that exist so far are in both views.
+    /// Returns whether `view` contains the item. All existing kinds of resources are in both views.
     #[must_use]
     pub const fn is_in(&self, _view: View) -> bool {
         true
     }
 }
 
-/// What a revision does to one name.
+/// The effect of a revision on one name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ItemChange {
-    /// The resource is there now, as this item.
+    /// The resource was created or changed. This is its new state.
     Put(Item),
-    /// The resource is gone.
+    /// The resource was deleted.
     Delete(Tombstone),
 }
 
 impl ItemChange {
-    /// The name, as text.
+    /// Returns the name as text.
     #[must_use]
     pub const fn key(&self) -> &Arc<str> {
         match self {
@@ -100,7 +101,7 @@ impl ItemChange {
         }
     }
 
-    /// The revision that makes it.
+    /// Returns the revision that makes the change.
     #[must_use]
     pub const fn revision(&self) -> Revision {
         match self {
@@ -110,10 +111,10 @@ impl ItemChange {
     }
 }
 
-/// What is left of a resource that was deleted, until its name is used again.
+/// The record of a deleted resource. It is kept until the name is used again, or the floor passes its revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tombstone {
-    /// Its name, as text.
+    /// The name of the resource, as text.
     pub key: Arc<str>,
     /// The revision that deleted it.
     pub revision: Revision,
@@ -121,8 +122,7 @@ pub struct Tombstone {
 
 /// All resources at one revision of one store's history.
 ///
-/// A clone is a snapshot: it shares the items, and shares the list of past revisions, of which it only reads those up to
-/// its own.
+/// A clone is a snapshot. It shares the items and the list of past revisions, but only reads revisions up to its own.
 #[derive(Debug, Clone)]
 pub struct Items {
     store: StoreId,
@@ -130,16 +130,16 @@ pub struct Items {
     head: Past,
     by_name: BTreeMap<Arc<str>, Arc<Item>>,
     deleted: BTreeMap<Arc<str>, Revision>,
-    /// Each live or deleted name under the revision that changed it last.
+    /// Each live or deleted name, under the revision that last changed it.
     by_revision: BTreeSet<(Revision, Arc<str>)>,
-    /// The oldest revision of which all later changes are here.
+    /// The oldest revision since which all changes are kept.
     floor: Revision,
-    /// Every revision of this incarnation that is kept.
+    /// All kept revisions of this incarnation.
     log: Arc<RwLock<Log>>,
 }
 
 impl Items {
-    /// The state before the first revision of a new store.
+    /// Creates the state before the first revision of a new store.
     #[must_use]
     pub fn empty(store: StoreId, incarnation: Incarnation) -> Self {
         let head = Past {
@@ -162,10 +162,10 @@ impl Items {
         }
     }
 
-    /// The state that was stored: what is remembered of each revision from the floor on and the chains of those right
-    /// below it, both oldest first; the live items; and the tombstones that are later than the floor.
+    /// Creates the state from stored parts: the records of the revisions from the floor on and the chain digests of
+    /// those directly below it, both oldest first; the live items; and the tombstones that are newer than the floor.
     ///
-    /// Whoever stored them has to have checked that they belong together.
+    /// The caller must have verified that the parts belong together.
     #[must_use]
     pub fn restored(
         store: StoreId,
@@ -194,15 +194,15 @@ impl Items {
         items
     }
 
-    /// Takes in the changes of the next revision: each name once, as that revision leaves it.
+    /// Applies the changes of the next revision. Each name occurs once, with its final state in that revision.
     ///
-    /// Returns what is to be remembered of the revision. A clone made before shows the old state still.
+    /// Returns the record of the revision. Clones that were made earlier still show the old state.
     pub fn advance(&mut self, mut changes: Vec<ItemChange>, commit_time: SystemTime) -> Past {
         changes.sort_by(|a, b| a.key().cmp(b.key()));
         let revision = self.head.revision.next();
         debug_assert!(
             changes.iter().all(|change| change.revision() == revision),
-            "a change is of its own revision"
+            "every change carries the number of the revision"
         );
         let chain = self.head.chain.extended(
             revision,
@@ -260,10 +260,11 @@ impl Items {
         self.head
     }
 
-    /// Begins a new life, above the present one and above all that is known elsewhere. Its first revision changes nothing.
+    /// Begins a new life, above the current one and above everything that is known elsewhere. Its first revision
+    /// changes nothing.
     ///
-    /// What was deleted, and the history of the life before, is forgotten: no cursor of that is ever resumed from. A clone
-    /// made before shows the old life still.
+    /// Tombstones and the history of the earlier life are forgotten, because no stream is ever resumed from a cursor of
+    /// that life. Clones that were made earlier still show it.
     pub fn begin_life(&mut self, new: &NewLife, commit_time: SystemTime) -> (Life, Past) {
         let life = Life {
             store: new.adopt.unwrap_or(self.store),
@@ -292,13 +293,14 @@ impl Items {
         (life, self.head)
     }
 
-    /// Where the history is to be cut off now, if anywhere.
+    /// Returns where the history has to be cut now. `None`: nowhere.
     #[must_use]
     pub fn due(&self, retention: &Retention) -> Option<Cut> {
         self.log.read().due(retention)
     }
 
-    /// Forgets what is below a cut, for every clone: only for one that is durable, and on the newest state.
+    /// Forgets everything below a cut, for all clones. The cut must already be durable, and `self` must be the newest
+    /// state.
     pub fn cut(&mut self, cut: Cut) {
         let between = (
             Bound::Included((self.floor.next(), Arc::from(""))),
@@ -314,31 +316,31 @@ impl Items {
         self.log.write().cut(cut);
     }
 
-    /// The store.
+    /// Returns the id of the store.
     #[must_use]
     pub const fn store(&self) -> StoreId {
         self.store
     }
 
-    /// The life of the store.
+    /// Returns the incarnation of the store.
     #[must_use]
     pub const fn incarnation(&self) -> Incarnation {
         self.incarnation
     }
 
-    /// The newest revision.
+    /// Returns the newest revision.
     #[must_use]
     pub const fn revision(&self) -> Revision {
         self.head.revision
     }
 
-    /// What is remembered of the newest revision.
+    /// Returns the record of the newest revision.
     #[must_use]
     pub const fn head(&self) -> &Past {
         &self.head
     }
 
-    /// The newest revision as a cursor of `view`.
+    /// Returns the newest revision as a cursor of `view`.
     #[must_use]
     pub const fn cursor(&self, view: View) -> Cursor {
         Cursor {
@@ -351,13 +353,14 @@ impl Items {
         }
     }
 
-    /// The oldest revision from which deltas can be served.
+    /// Returns the oldest revision from which deltas can be served.
     #[must_use]
     pub fn oldest_resumable(&self) -> Revision {
         self.floor.min(self.head.revision)
     }
 
-    /// What is remembered of a revision up to the newest; `None` below the oldest that deltas can be served from.
+    /// Returns the record of a revision. `None` if the revision does not exist yet, or is older than the oldest that
+    /// deltas can be served from.
     #[must_use]
     pub fn past(&self, revision: Revision) -> Option<Past> {
         if revision > self.head.revision {
@@ -366,7 +369,8 @@ impl Items {
         self.log.read().past(revision)
     }
 
-    /// The history up to a revision; `None` for one that is not yet, or of which nothing is known any more.
+    /// Returns the chain digest at a revision. `None` if the revision does not exist yet, or nothing is known about it
+    /// any more.
     #[must_use]
     pub fn chain(&self, revision: Revision) -> Option<ChainDigest> {
         if revision > self.head.revision {
@@ -375,20 +379,20 @@ impl Items {
         self.log.read().chain(revision)
     }
 
-    /// All items of a view, ordered by the bytes of their names.
+    /// Returns all items of a view, ordered by the bytes of their names.
     pub fn all(&self, view: View) -> impl Iterator<Item = &Arc<Item>> {
         self.by_name.values().filter(move |item| item.is_in(view))
     }
 
-    /// The items of a view that changed after `revision`, each as it is now, ordered by revision.
+    /// Returns the items of a view that changed after `revision`, each in its current state, ordered by revision.
     pub fn changed_after(&self, view: View, revision: Revision) -> impl Iterator<Item = &Arc<Item>> {
         self.touched_after(revision)
             .filter_map(|(_, key)| self.by_name.get(key))
             .filter(move |item| item.is_in(view))
     }
 
-    /// The names that were deleted after `revision` and are not in use again, ordered by revision. All views show them:
-    /// a delete of a name that a follower does not know changes nothing.
+    /// Returns the names that were deleted after `revision` and are not in use again, ordered by revision. They are the
+    /// same for all views: deleting a name that a follower does not know changes nothing.
     pub fn deleted_after(&self, revision: Revision) -> impl Iterator<Item = Tombstone> {
         self.touched_after(revision)
             .filter(|(_, key)| self.deleted.contains_key(key))
@@ -399,12 +403,12 @@ impl Items {
     }
 
     fn touched_after(&self, revision: Revision) -> impl Iterator<Item = &(Revision, Arc<str>)> {
-        // No name sorts before the empty one.
+        // The empty name sorts before all others.
         let from: (Revision, Arc<str>) = (revision.next(), Arc::from(""));
         self.by_revision.range((Bound::Included(from), Bound::Unbounded))
     }
 
-    /// The item of a name.
+    /// Returns the item with this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Arc<Item>> {
         self.by_name.get(name)

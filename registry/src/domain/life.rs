@@ -1,7 +1,7 @@
-//! Lives of a store: what begins a new one, and above what.
+//! Lives of a store: when a new one begins, and above which revision.
 //!
-//! A new life has a number and a first revision above all that anybody is known to have seen, so that whoever followed an
-//! earlier one takes it for newer, and never mistakes one for the other.
+//! A life is an incarnation of the store. A new life has a number and a first revision above everything that any router
+//! is known to have seen. Routers that followed an earlier life therefore accept it as newer and never confuse the two.
 
 use std::{fmt, str::FromStr};
 
@@ -11,33 +11,33 @@ use switchboard::{
     names::{Revision, StoreId},
 };
 
-/// The highest incarnation number and the highest revision that are known, perhaps of different histories.
+/// The highest known incarnation number and the highest known revision, which may belong to different histories.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
     number: i64,
     revision: Revision,
 }
 
-/// The text or the numbers are no mark.
+/// The text or the numbers do not form a mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be an incarnation number and a revision such as `2,1500`, neither above 2^60")]
 pub struct MarkError;
 
 impl Mark {
-    /// Nothing is known.
+    /// The mark below all others, for when nothing is known.
     pub const NONE: Self = Self {
         number: 0,
         revision: Revision::ZERO,
     };
 
-    /// Leaves room for more lives and revisions above it than there will ever be.
+    /// Limit of both numbers. It leaves room for more lives and revisions than there will ever be.
     const MAX: i64 = 1 << 60;
 
-    /// Makes a mark.
+    /// Creates a mark.
     ///
     /// # Errors
     ///
-    /// [`MarkError`] when a number is negative, or above 2^60.
+    /// [`MarkError`] if a number is negative or above 2^60.
     pub fn new(number: i64, revision: i64) -> Result<Self, MarkError> {
         let is_in_range = |number| (0..=Self::MAX).contains(&number);
         match Revision::new(revision) {
@@ -49,19 +49,19 @@ impl Mark {
         }
     }
 
-    /// The incarnation number.
+    /// Returns the incarnation number.
     #[must_use]
     pub const fn number(self) -> i64 {
         self.number
     }
 
-    /// The revision.
+    /// Returns the revision.
     #[must_use]
     pub const fn revision(self) -> Revision {
         self.revision
     }
 
-    /// The higher of both numbers and of both revisions.
+    /// Returns a mark with the higher of the two numbers and the higher of the two revisions.
     #[must_use]
     pub fn or_higher(self, other: Self) -> Self {
         Self {
@@ -90,14 +90,14 @@ impl FromStr for Mark {
 /// Why a new life begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LifeCause {
-    /// A backup took the place of the database.
+    /// A backup replaced the database.
     Restore,
-    /// The present content was declared the newest, whatever routers have seen.
+    /// The current content was declared the newest, whatever routers have seen.
     AcceptHistory,
 }
 
 impl LifeCause {
-    /// As it is stored.
+    /// Returns the text by which the cause is stored.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -107,45 +107,45 @@ impl LifeCause {
     }
 }
 
-/// A new life that is asked for.
+/// A request to begin a new life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NewLife {
-    /// Why.
+    /// Why the life begins.
     pub cause: LifeCause,
-    /// Begin above this, and above the present life.
+    /// The life begins above this mark and above the current life.
     pub above: Mark,
-    /// Go on under this store id. `None`: under the same as before.
+    /// The store id of the new life. `None`: the store keeps its id.
     pub adopt: Option<StoreId>,
 }
 
-/// A life after the first.
+/// A life other than the first of its store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Life {
-    /// The store, which is another than before when its id was adopted.
+    /// Id of the store. It differs from the earlier one if another id was adopted.
     pub store: StoreId,
-    /// Its number and id.
+    /// Its incarnation number and id.
     pub incarnation: Incarnation,
     /// Its first revision, which changes nothing.
     pub first: Revision,
-    /// The newest revision of the life before.
+    /// The newest revision of the earlier life.
     pub parent: Revision,
-    /// The history up to that.
+    /// Chain digest of the earlier life at that revision.
     pub parent_chain: ChainDigest,
-    /// Why it began.
+    /// Why the life began.
     pub cause: LifeCause,
 }
 
-/// Where the history of a life begins.
+/// The point at which the history of a life begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Beginning {
-    /// Its first revision.
+    /// The first revision of the life.
     pub first: Revision,
-    /// What stands for the chain before that.
+    /// The digest from which the chain of the first revision is computed.
     pub chain: ChainDigest,
 }
 
 impl Beginning {
-    /// That of the first life of a store.
+    /// Returns the beginning of the first life of a store.
     #[must_use]
     pub fn of_store(store: StoreId, incarnation: Incarnation) -> Self {
         Self {
@@ -154,7 +154,7 @@ impl Beginning {
         }
     }
 
-    /// That of a life after the first.
+    /// Returns the beginning of a later life.
     #[must_use]
     pub fn of_life(life: &Life) -> Self {
         let Incarnation { number, id } = life.incarnation;
@@ -164,7 +164,7 @@ impl Beginning {
         }
     }
 
-    /// Whether it is that of a store's first life, which begins with nothing.
+    /// Returns whether this is the beginning of a store's first life, which begins without resources.
     #[must_use]
     pub fn is_of_store(&self) -> bool {
         self.first == Revision::ZERO.next()
@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mark_is_two_numbers() {
+    fn a_mark_is_parsed_from_two_numbers() {
         let mark: Mark = "2, 1500".parse().unwrap();
         assert_eq!((mark.number(), mark.revision().get()), (2, 1500));
         assert_eq!(mark.to_string(), "2,1500");
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn the_higher_mark_has_the_higher_of_each() {
+    fn or_higher_takes_the_higher_number_and_the_higher_revision() {
         let (one, other) = (Mark::new(1, 90).unwrap(), Mark::new(3, 20).unwrap());
         assert_eq!(one.or_higher(other), Mark::new(3, 90).unwrap());
         assert_eq!(one.or_higher(Mark::NONE), one);

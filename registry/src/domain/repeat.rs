@@ -1,4 +1,4 @@
-//! Writes that can be repeated: what tells one from another, and what is remembered of each.
+//! Writes that can be repeated: how a write is identified, and what is remembered of it.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use super::actor::Actor;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RepeatId(Box<str>);
 
-/// The text is no `request_id`.
+/// The text is not a valid `request_id`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must have 1 to 64 visible ASCII characters; a UUID is best")]
 pub struct RepeatIdError;
@@ -20,11 +20,11 @@ pub struct RepeatIdError;
 impl RepeatId {
     const LENGTH_MAX: usize = 64;
 
-    /// Parses it.
+    /// Parses a `request_id`.
     ///
     /// # Errors
     ///
-    /// [`RepeatIdError`] unless it is 1 to 64 visible ASCII characters.
+    /// [`RepeatIdError`] unless the text has 1 to 64 visible ASCII characters.
     pub fn parse(text: &str) -> Result<Self, RepeatIdError> {
         let is_short = (1..=Self::LENGTH_MAX).contains(&text.len());
         if is_short && text.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -34,54 +34,54 @@ impl RepeatId {
         }
     }
 
-    /// The text.
+    /// Returns the text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// What stands for one write: nobody's id is in the way of another caller's, or of another method's.
+/// Identifies one write. Different callers and different methods can use the same id without conflict.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RepeatKey {
-    /// Who writes.
+    /// The actor that makes the write.
     pub actor: Actor,
-    /// The method, `CreateModel` for example.
+    /// The method, for example `CreateModel`.
     pub method: &'static str,
-    /// The id that the caller gave.
+    /// The id from the caller.
     pub id: RepeatId,
 }
 
-/// A keyed hash of a request: tells whether another one is the same, and nothing of what it says.
+/// A keyed hash of a request. It shows whether two requests are equal and reveals nothing about their content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
-    /// Takes one from the store; `None` when it has not 32 bytes.
+    /// Reads a stored fingerprint. `None` if `bytes` does not have length 32.
     #[must_use]
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
     }
 
-    /// The 32 bytes.
+    /// Returns the 32 bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 }
 
-/// Takes fingerprints. Its key never leaves the store: without it an API token could be guessed from the hash.
+/// Computes fingerprints. The key never leaves the store: with the key, an API token could be guessed from its hash.
 #[derive(Clone)]
 pub struct Fingerprinter(hmac::Key);
 
 impl Fingerprinter {
-    /// One with the store's key.
+    /// Creates a fingerprinter with the store's key.
     #[must_use]
     pub fn new(key: &[u8]) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, key))
     }
 
-    /// The fingerprint of an encoded request.
+    /// Returns the fingerprint of an encoded request.
     #[must_use]
     pub fn of(&self, content: &[u8]) -> Fingerprint {
         let mut bytes = [0; 32];
@@ -96,18 +96,18 @@ impl fmt::Debug for Fingerprinter {
     }
 }
 
-/// What is remembered of a write that had a request id.
+/// The record of a write that had a request id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remembered {
-    /// Which write it was.
+    /// Identifies the write.
     pub key: RepeatKey,
-    /// What it asked for.
+    /// Fingerprint of the request.
     pub content: Fingerprint,
-    /// What it was answered, encoded.
+    /// The answer, encoded.
     pub answer: Bytes,
-    /// The revision that it was answered with.
+    /// The revision in the answer.
     pub revision: Revision,
-    /// The life of the store in which it was made.
+    /// The incarnation of the store in which the write was made.
     pub incarnation: IncarnationId,
 }
 
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_id_is_short_and_visible() {
+    fn a_request_id_has_up_to_64_visible_ascii_characters() {
         let long = "x".repeat(64);
         for good in ["a", "0b6a4f2e-7d2c-4a51-9d0e-2b1f0d6c8e11", "~!{}", &long] {
             assert_eq!(RepeatId::parse(good).unwrap().as_str(), good);

@@ -1,18 +1,18 @@
-//! Places of a model that are kept for features: together they have to fit it.
+//! Places of a model that are reserved for features: their total must not exceed the places of the model.
 
 use switchboard::{
     names::ModelName,
     resource::model::{Count, Model},
 };
 
-/// More places of a model are reserved than it has.
+/// Features reserve more places of a model than it has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("does not fit: all features together would reserve {reserved} places of `{model}`, {}", whose(*.places))]
 pub(super) struct Overbooked {
     model: ModelName,
-    /// By all features together.
+    /// Places that all features together would reserve.
     reserved: i64,
-    /// How many it has. `None`: they are not limited, so that none can be kept for somebody.
+    /// Places of the model. `None`: the number is not limited, so that no places can be reserved.
     places: Option<i32>,
 }
 
@@ -23,11 +23,11 @@ fn whose(places: Option<i32>) -> String {
     )
 }
 
-/// Checks that a model has the places that are reserved on it.
+/// Checks that a model has as many places as features reserve on it.
 ///
 /// # Errors
 ///
-/// [`Overbooked`] when it has not.
+/// [`Overbooked`] if it has fewer.
 pub(super) fn check(model: &Model, reserved: i64) -> Result<(), Overbooked> {
     let places = model.spec.limits.max_concurrency.map(Count::get);
     if reserved <= i64::from(places.unwrap_or(0)) {

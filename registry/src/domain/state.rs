@@ -1,4 +1,4 @@
-//! The whole configuration at one revision: what readers, followers and the writer's checks go by.
+//! The whole configuration at one revision. Readers, followers and the checks of the writer use it.
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
@@ -16,15 +16,15 @@ use super::{
 
 /// The whole configuration at one revision.
 ///
-/// Published as an `Arc` and never changed: a clone is the working copy of the next revision. What a revision leaves as it
-/// is, it shares with those before.
+/// A state is published as an `Arc` and never changed. A clone becomes the working copy for the next revision, and
+/// shares everything that the revision does not change with earlier states.
 #[derive(Debug, Clone)]
 pub struct State {
     /// The resources as they are stored, streamed and hashed.
     pub items: Items,
     /// The credential of each model.
     pub credentials: Arc<BTreeMap<ModelName, ModelCredential>>,
-    /// When each credential was set, cleared or dropped last. Absent: never.
+    /// When each credential was last set, cleared or dropped. Credentials that never were are absent.
     pub token_update_times: Arc<BTreeMap<ModelName, SystemTime>>,
     /// The models.
     pub models: Arc<BTreeMap<ModelName, Arc<Recorded<Model>>>>,
@@ -32,50 +32,50 @@ pub struct State {
     pub features: Arc<BTreeMap<FeatureName, Arc<Recorded<Feature>>>>,
     /// The settings of the instance.
     pub settings: Recorded<Settings>,
-    /// The W3C trace context of the write that made this revision, if it was traced. Not stored.
+    /// The W3C trace context of the write that made this revision. `None` if the write was not traced. Not stored.
     pub traceparent: Option<Box<str>>,
 }
 
-/// A resource with what is recorded of its life.
+/// A resource with its revisions and times.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recorded<T> {
-    /// What it is.
+    /// The resource.
     pub value: T,
-    /// What is recorded of it.
+    /// Its revisions and times.
     pub record: Record,
 }
 
-/// When a resource came to be and was changed last.
+/// When a resource was created and last changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record {
-    /// The revision at which it was created.
+    /// The revision that created it.
     pub create_revision: Revision,
     /// The revision that last changed it.
     pub revision: Revision,
-    /// When it was created. For people.
+    /// When it was created. For display only.
     pub create_time: SystemTime,
-    /// When it was changed last. For people.
+    /// When it was last changed. For display only.
     pub update_time: SystemTime,
 }
 
 impl Record {
-    /// Whether nobody has changed it since it was created.
+    /// Returns whether the resource has not been changed since it was created.
     #[must_use]
     pub fn is_as_created(&self) -> bool {
         self.revision == self.create_revision
     }
 }
 
-/// One resource as a revision leaves it.
+/// A created or changed resource of a revision.
 #[derive(Debug, Clone)]
 pub enum Change {
     /// A model.
     Model {
         /// The model.
         model: Model,
-        /// The credential that it has now.
+        /// The credential of the model after the change.
         credential: ModelCredential,
-        /// Whether the credential was set, cleared or dropped by this change.
+        /// Whether this change sets, clears or drops the credential.
         is_token_touched: bool,
     },
     /// A feature.
@@ -85,7 +85,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// The resource that it is about.
+    /// Returns the name of the changed resource.
     #[must_use]
     pub fn name(&self) -> ResourceName {
         match self {
@@ -96,23 +96,24 @@ impl Change {
     }
 }
 
-/// What a revision did, for the store to keep.
+/// Everything that the store has to write for one revision.
 #[derive(Debug, Clone)]
 pub struct RevisionEffect {
-    /// What is remembered of the revision.
+    /// The record of the revision.
     pub past: Past,
-    /// What it did to each resource.
+    /// The changes of resources.
     pub changes: Vec<ItemChange>,
-    /// The items that these changes ended, by name: what was there before.
+    /// The items that these changes replace or delete, by name.
     pub before: BTreeMap<Arc<str>, Arc<Item>>,
-    /// The credentials that it set, cleared or dropped.
+    /// The credentials that the revision sets, clears or drops.
     pub credentials: Vec<(ModelName, ModelCredential)>,
-    /// The life of the store that it begins. `None`: it goes on with the present one.
+    /// The life that this revision begins. `None`: the current life continues.
     pub life: Option<Life>,
 }
 
 impl State {
-    /// A state without any resource known but as bytes; they are then given by [`Self::restore`].
+    /// Creates a state that knows its resources only as bytes. The caller then passes each resource to
+    /// [`Self::restore`].
     #[must_use]
     pub fn new(items: Items) -> Self {
         let never = Record {
@@ -135,10 +136,10 @@ impl State {
         }
     }
 
-    /// Makes the next revision: these changes, each with the bytes by which it is stored, streamed and hashed, and these
-    /// models deleted.
+    /// Makes the next revision from these changes and deleted models. Each change comes with the bytes by which the
+    /// resource is stored, streamed and hashed.
     pub fn apply(&mut self, changes: Vec<(Change, Bytes)>, deleted: Vec<ModelName>, now: SystemTime) -> RevisionEffect {
-        // That of the revision before is not this one's.
+        // The trace context belongs to the previous revision.
         self.traceparent = None;
         let revision = self.items.revision().next();
         let mut item_changes = Vec::with_capacity(changes.len() + deleted.len());
@@ -179,7 +180,7 @@ impl State {
         }
     }
 
-    /// Makes the first revision of a new life, which leaves every resource as it is.
+    /// Makes the first revision of a new life, which changes no resource.
     pub fn begin_life(&mut self, new: &NewLife, now: SystemTime) -> RevisionEffect {
         self.traceparent = None;
         let (life, past) = self.items.begin_life(new, now);
@@ -192,7 +193,7 @@ impl State {
         }
     }
 
-    /// Shows what the next revision would look like to readers, without making it: the items stay as they are.
+    /// Applies changes only to what readers see, without making a revision: `items` does not change.
     pub fn preview(&mut self, changes: Vec<Change>, deleted: &[ModelName], now: SystemTime) {
         for change in changes {
             self.take_in(change, now);
@@ -200,7 +201,7 @@ impl State {
         deleted.iter().for_each(|name| self.forget(name));
     }
 
-    /// Takes in one resource as the next revision leaves it.
+    /// Applies one change of the next revision.
     fn take_in(&mut self, change: Change, now: SystemTime) -> Record {
         let record = self.next_record(&change.name(), self.items.revision().next(), now);
         if let Change::Model {
@@ -215,7 +216,7 @@ impl State {
         record
     }
 
-    /// Nothing of a deleted model is left, so that its name can be used again.
+    /// Removes everything that is known about a deleted model, so that its name can be used again.
     fn forget(&mut self, name: &ModelName) {
         if self.models.contains_key(name) {
             Arc::make_mut(&mut self.models).remove(name);
@@ -228,7 +229,7 @@ impl State {
         }
     }
 
-    /// Takes in one resource as it stands, without making a revision.
+    /// Adds one stored resource without making a revision.
     pub fn restore(&mut self, change: Change, record: Record) {
         match change {
             Change::Model {
@@ -255,13 +256,13 @@ impl State {
         }
     }
 
-    /// The credential of a model.
+    /// Returns the credential of a model.
     #[must_use]
     pub fn credential(&self, model: &ModelName) -> &ModelCredential {
         self.credentials.get(model).unwrap_or(&ModelCredential::None)
     }
 
-    /// The features that name a model, in the order of their names.
+    /// Returns the features that name a model, ordered by name.
     pub fn features_of<'a>(&'a self, model: &'a ModelName) -> impl Iterator<Item = &'a Feature> {
         self.features
             .values()
@@ -269,7 +270,7 @@ impl State {
             .filter(move |feature| feature.references().any(|named| named == model))
     }
 
-    /// How many places of a model are kept for features.
+    /// Returns how many places of a model are reserved for features.
     #[must_use]
     pub fn places_reserved_on(&self, model: &ModelName) -> i64 {
         self.features
@@ -300,7 +301,7 @@ impl State {
     }
 }
 
-/// The type URL of the payload that a resource of this name has.
+/// Returns the type URL of the payload for resources with this name.
 #[must_use]
 pub const fn type_url(name: &ResourceName) -> &'static str {
     match name {

@@ -1,4 +1,5 @@
-//! Resources as their readers see them: what was set, with everything that follows from the rest of the state.
+//! Resources as their readers see them: the stored fields, together with everything that is derived from the rest of
+//! the state.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -23,28 +24,29 @@ pub struct ModelView {
     pub is_token_set: bool,
     /// Whether the API token was dropped because an origin was added.
     pub is_token_dropped: bool,
-    /// When the API token was set, cleared or dropped last.
+    /// When the API token was last set, cleared or dropped. `None`: never.
     pub token_update_time: Option<SystemTime>,
-    /// The features that name it.
+    /// The features that name the model.
     pub features: Vec<FeatureName>,
-    /// Whether its family is in beta while beta is off.
+    /// Whether the model's family is in beta although beta is off.
     pub is_kept_without_beta: bool,
-    /// Its etag.
+    /// Etag of the model.
     pub etag: Etag,
 }
 
 /// A feature as its readers see it.
 #[derive(Debug, Clone)]
 pub struct FeatureView {
-    /// What the catalogue says of it.
+    /// The catalogue's facts about the feature.
     pub facts: &'static catalogue::FeatureFacts,
-    /// Its setting.
+    /// The setting of the feature.
     pub feature: Arc<Recorded<Feature>>,
-    /// Whether it can be newly assigned now.
+    /// Whether a model can be newly assigned to the feature now.
     pub is_assignable: bool,
-    /// Whether it is assigned although it, or the family of a model that it names, is in beta and beta is off.
+    /// Whether the feature has a model although beta is off and the feature, or the family of a model that it names, is
+    /// in beta.
     pub is_kept_without_beta: bool,
-    /// Its etag.
+    /// Etag of the feature.
     pub etag: Etag,
 }
 
@@ -53,13 +55,13 @@ pub struct FeatureView {
 pub struct SettingsView {
     /// The settings.
     pub settings: Recorded<Settings>,
-    /// Their etag.
+    /// Etag of the settings.
     pub etag: Etag,
 }
 
-/// What every view of what was written can tell.
+/// What the views of all written resources have in common.
 pub trait WriteView {
-    /// The revision that last changed it.
+    /// Returns the revision that last changed the resource.
     fn revision(&self) -> Revision;
 }
 
@@ -82,7 +84,7 @@ impl WriteView for SettingsView {
 }
 
 impl State {
-    /// A model as its readers see it; `None` when there is none of this name.
+    /// Returns a model as its readers see it. `None` if it does not exist.
     #[must_use]
     pub fn model(&self, name: &ModelName) -> Option<ModelView> {
         let model = self.models.get(name)?;
@@ -98,7 +100,7 @@ impl State {
         })
     }
 
-    /// A feature as its readers see it; `None` when neither catalogue nor store know it.
+    /// Returns a feature as its readers see it. `None` if the catalogue or the store does not know it.
     #[must_use]
     pub fn feature(&self, name: &FeatureName) -> Option<FeatureView> {
         let facts = Catalogue::get().feature(name)?;
@@ -115,7 +117,7 @@ impl State {
         })
     }
 
-    /// The settings as their readers see them.
+    /// Returns the settings as their readers see them.
     #[must_use]
     pub fn settings(&self) -> SettingsView {
         SettingsView {
@@ -124,13 +126,13 @@ impl State {
         }
     }
 
-    /// Whether families and features in beta may be newly assigned.
+    /// Returns whether families and features in beta may be newly assigned.
     #[must_use]
     pub const fn is_beta_enabled(&self) -> bool {
         self.settings.value.beta_enabled
     }
 
-    /// The etag of a resource with this record.
+    /// Returns the etag of a resource with this record.
     #[must_use]
     pub fn etag(&self, name: &ResourceName, record: Record) -> Etag {
         Etag::of(self.items.incarnation(), name, record.revision)

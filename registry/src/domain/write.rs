@@ -1,7 +1,8 @@
-//! The writes: what each asks for, and what it does to a state.
+//! The writes: the request of each, and its effect on a state.
 //!
-//! A write carries what was wrong with its fields already, so that its answer can name everything at once, the bad fields
-//! and those that do not fit the state. Deciding is pure: the state is only read, and a new credential id is handed in.
+//! A write already carries the violations that were found in its fields. Its answer can therefore report all violations
+//! at once: invalid fields, and fields that conflict with the state. Deciding about a write is pure: it only reads the
+//! state, and takes the id for a new credential as an argument.
 
 mod apply;
 mod batch;
@@ -36,68 +37,70 @@ use super::{
 pub trait Write: Send + 'static {
     /// The name of the resource.
     type Name: Send;
-    /// The resource as the answer shows it.
+    /// The resource as the answer contains it.
     type View: view::WriteView + Send + 'static;
 
-    /// Decides what the write does to a state. `fresh` is the id of the credential, should one be set.
+    /// Decides the effect of the write on a state. `fresh` becomes the id of the credential if the write sets one.
     ///
     /// # Errors
     ///
-    /// [`WriteError`] when it cannot be made.
+    /// [`WriteError`] if the write is refused.
     fn judge(&self, state: &State, fresh: CredentialId) -> Result<WriteEffect<Self::Name>, WriteError>;
 
-    /// The resource in a state.
+    /// Returns the resource in a state.
     fn view(state: &State, name: &Self::Name) -> Option<Self::View>;
 }
 
-/// What a write does.
+/// The effect of a write.
 #[derive(Debug)]
 pub struct WriteEffect<N> {
-    /// The resource that it is about.
+    /// The name of the resource.
     pub name: N,
-    /// The resource as it leaves it. `None`: it changes nothing.
+    /// The new state of the resource. `None`: the write changes nothing.
     pub change: Option<Change>,
 }
 
-/// Whatever makes one revision: a write of one resource, or of several that belong together.
+/// A request that makes one revision: a write of one resource, or of several that belong together.
 pub trait Revise: Send + 'static {
-    /// What the answer is about.
+    /// Identifies the subject of the answer.
     type Subject: Send;
-    /// The outcome as the answer shows it.
+    /// The outcome as the answer contains it.
     type View: view::WriteView;
 
-    /// Decides what it does to a state. `fresh` is the id of the credential, should one be set.
+    /// Decides the effect of the request on a state. `fresh` becomes the id of the credential if the request sets one.
     ///
     /// # Errors
     ///
-    /// [`WriteError`] when it cannot be made.
+    /// [`WriteError`] if the request is refused.
     fn plan(&self, state: &State, fresh: CredentialId) -> Result<Plan<Self::Subject>, WriteError>;
 
-    /// The outcome, in the state that the plan leaves. `None`: the subject is not of this state.
+    /// Returns the outcome. `state` is the state after the plan was carried out. `None`: the subject is not part of the
+    /// state.
     fn outcome(state: &State, subject: &Self::Subject) -> Option<Self::View>;
 
-    /// The revision that it goes back to: what was changed since is handed in before it is asked for its plan.
+    /// Returns the revision that the request goes back to. If there is one, the writer calls [`Self::hand_in`] before
+    /// [`Self::plan`].
     fn goes_back_to(&self) -> Option<Revision> {
         None
     }
 
-    /// Takes in what the resources that were changed since that revision were at it.
+    /// Receives the old values of the resources that were changed since that revision.
     fn hand_in(&mut self, _since: Vec<Old>) {}
 }
 
-/// What one revision is to do. Nothing at all: then none is made.
+/// The content of one revision. If it is empty, no revision is made.
 #[derive(Debug)]
 pub struct Plan<S> {
-    /// What the answer is about.
+    /// Identifies the subject of the answer.
     pub subject: S,
-    /// The resources as it leaves them.
+    /// The new states of the changed resources.
     pub changes: Vec<Change>,
-    /// The models that it deletes.
+    /// The models that the revision deletes.
     pub deleted: Vec<ModelName>,
 }
 
 impl<S> Plan<S> {
-    /// Whether there is nothing to do.
+    /// Returns whether the plan changes nothing.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.changes.is_empty() && self.deleted.is_empty()
@@ -122,13 +125,13 @@ impl<W: Write> Revise for W {
     }
 }
 
-/// Why a write cannot be made.
+/// Why a write is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
-    /// Fields are bad, or do not fit the state.
-    #[error("the request has bad fields")]
+    /// Fields are invalid, or conflict with the state.
+    #[error("the request has invalid fields")]
     Invalid(Violations),
-    /// The resource that the write is about does not exist.
+    /// The resource to write does not exist.
     #[error("`{0}` does not exist")]
     NotFound(ResourceName),
     /// The resource has changed since the writer read it.
@@ -139,47 +142,47 @@ pub enum WriteError {
         /// The revision that last changed it.
         revision: Revision,
     },
-    /// The revision that it goes by is not yet.
-    #[error("the revision is not yet: the newest is {newest}")]
+    /// The revision in the request does not exist yet.
+    #[error("the revision does not exist yet: the newest is {newest}")]
     InFuture {
-        /// The oldest revision that can be gone back to.
+        /// The oldest revision that can be restored.
         oldest: Revision,
-        /// The newest.
+        /// The newest revision.
         newest: Revision,
     },
-    /// The changes since the revision that it goes back to are no longer kept.
-    #[error("the changes since the revision are no longer kept: the oldest that can be restored is {oldest}")]
+    /// The changes since the revision in the request are no longer kept.
+    #[error("the changes since the revision are no longer kept: the oldest revision that can be restored is {oldest}")]
     Compacted {
-        /// The oldest revision that can be gone back to.
+        /// The oldest revision that can be restored.
         oldest: Revision,
-        /// The newest.
+        /// The newest revision.
         newest: Revision,
     },
     /// The id or the display name belongs to another model.
     #[error("{field} is taken by `{holder}`")]
     NameTaken {
-        /// The field that names it.
+        /// The field with the id or the display name.
         field: &'static str,
-        /// The model that has it.
+        /// The model that uses it.
         holder: ModelName,
     },
-    /// The model cannot be deleted: features name it.
+    /// The model cannot be deleted because features name it.
     #[error(
-        "`{name}` is in use by {}: name another model for them, or delete it with `reassign_to`",
+        "`{name}` is in use by {}: give them another model, or delete this one with `reassign_to`",
         list(features)
     )]
     InUse {
         /// The model.
         name: ModelName,
-        /// The features that name it, disabled ones too.
+        /// The features that name the model, including disabled ones.
         features: Vec<FeatureName>,
     },
-    /// A family or a feature in beta while beta is off.
-    #[error("{} in beta, and beta is off: `settings.beta_enabled` switches it on", are(.0))]
+    /// The write assigns a family or a feature that is in beta, but beta is off.
+    #[error("{} in beta, but beta is off: set `settings.beta_enabled` to switch it on", are(.0))]
     BetaNotEnabled(Vec<String>),
 }
 
-/// Fails when an etag was given and is not the resource's present one.
+/// Fails if an etag was given that differs from the resource's current one.
 fn check_etag(state: &State, name: ResourceName, record: Record, etag: Option<&str>) -> Result<(), WriteError> {
     match etag {
         Some(etag) if etag != state.etag(&name, record).as_str() => Err(WriteError::Conflict {

@@ -141,7 +141,10 @@ impl<'a> Replay<'a> {
                 None => item.revision <= oldest,
             };
             if !is_as_written {
-                return Err(StoreError::damaged(format!("`{}` differs from what was written", item.name)));
+                return Err(StoreError::damaged(format!(
+                    "`{}` differs from what was written",
+                    item.name
+                )));
             }
         }
         let names: BTreeSet<&str> = live.iter().map(|item| &*item.key).collect();

@@ -1,4 +1,4 @@
-//! Commits that fail, and storages that cannot be opened again at once.
+//! Tests of commits that fail, and of storages that cannot be opened again at once.
 
 use std::{collections::VecDeque, io};
 
@@ -10,24 +10,24 @@ use crate::{
     store::Storage,
 };
 
-/// What a storage does with its next commit, or the next time that it is opened again.
+/// The behavior of a storage at its next commit, or when it is opened again the next time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
-    /// The commit fails, and the batch is there.
+    /// The commit fails, but the batch was stored.
     Kept,
-    /// The commit fails, and the batch is not there.
+    /// The commit fails, and the batch was not stored.
     Lost,
-    /// The commit fails for want of room, and the batch is not there.
+    /// The commit fails because the disk is full, and the batch was not stored.
     Full,
-    /// The file turns out to be damaged.
+    /// The file is found to be damaged.
     Corrupt,
-    /// It cannot be opened.
+    /// The file cannot be opened.
     Shut,
-    /// It is a file from before the last batch.
+    /// The file is older than the last batch.
     Behind,
 }
 
-/// A database whose commits fail as planned, in this order. When nothing is planned, all goes well.
+/// A database whose commits fail as planned, in the planned order. Without a plan, all operations succeed.
 struct Faulty {
     store: Store,
     plan: Arc<Plan>,
@@ -37,7 +37,7 @@ struct Faulty {
 struct Plan {
     commits: Mutex<VecDeque<Fault>>,
     reopenings: Mutex<VecDeque<Fault>>,
-    /// It stays shut however often it is tried.
+    /// While true, every attempt to open the storage fails.
     is_shut: watch::Sender<bool>,
 }
 
@@ -108,7 +108,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// With one model, and then faults.
+    /// Starts with one model and the planned faults.
     async fn start(commits: &[Fault], reopenings: &[Fault]) -> Self {
         let folder = TempDir::new().unwrap();
         let (store, loaded) = Store::open(&database(&folder)).await.unwrap();
@@ -137,7 +137,7 @@ impl Bench {
         &self.running.commit
     }
 
-    /// Ends it, and sees that a new start finds what was published.
+    /// Stops the writer, and checks that a new start reads the published state.
     async fn finish(self) {
         let (folder, before) = self.running.stop().await;
         let after = Running::start_in(folder).await.commit.state();
@@ -147,7 +147,7 @@ impl Bench {
 }
 
 #[tokio::test]
-async fn a_write_whose_commit_failed_is_answered_by_what_is_stored() {
+async fn after_a_failed_commit_the_stored_state_decides_the_answer() {
     for (commits, reopenings) in [
         (&[Fault::Kept][..], &[][..]),
         (&[Fault::Lost], &[]),
@@ -161,7 +161,7 @@ async fn a_write_whose_commit_failed_is_answered_by_what_is_stored() {
         assert_eq!(
             names(&bench.commit().state()),
             ["a", "first"],
-            "made once, and published"
+            "the write is made once and published"
         );
         assert!(*bench.commit().is_able().borrow());
         let next = bench.commit().submit(create(model("B"))).await.unwrap();
@@ -171,7 +171,7 @@ async fn a_write_whose_commit_failed_is_answered_by_what_is_stored() {
 }
 
 #[tokio::test]
-async fn a_refusal_that_rested_on_a_lost_write_is_judged_again() {
+async fn a_refusal_because_of_a_lost_write_is_decided_again() {
     let bench = Bench::start(&[Fault::Lost], &[]).await;
     let taken = async { bench.commit().submit(create(model("A"))).await };
     let other = async { bench.commit().submit(create(model("A"))).await };
@@ -182,7 +182,7 @@ async fn a_refusal_that_rested_on_a_lost_write_is_judged_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_too_long_is_told_that_the_outcome_is_unknown_and_the_writer_goes_on() {
+async fn a_caller_that_waits_too_long_gets_outcome_unknown_and_the_writer_continues() {
     for (fault, expected) in [(Fault::Kept, vec!["a", "first"]), (Fault::Lost, vec!["first"])] {
         let bench = Bench::start(&[fault], &[]).await;
         bench.plan.is_shut.send_replace(true);
@@ -192,11 +192,11 @@ async fn who_waits_for_too_long_is_told_that_the_outcome_is_unknown_and_the_writ
         assert_eq!(begun.elapsed().as_secs(), 5);
         let late = bench.commit().submit(create(model("B"))).await;
         assert!(matches!(late, Err(CommitError::OutcomeUnknown)), "{late:?}");
-        assert_eq!(begun.elapsed().as_secs(), 5, "at once");
+        assert_eq!(begun.elapsed().as_secs(), 5, "a new write is answered at once");
         assert_eq!(
             names(&bench.commit().state()),
             ["first"],
-            "nothing is shown that may go"
+            "a write in doubt is not published"
         );
 
         let mut is_able = bench.commit().is_able();
@@ -210,8 +210,8 @@ async fn who_waits_for_too_long_is_told_that_the_outcome_is_unknown_and_the_writ
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_disk_refuses_writes_until_there_is_room() {
-    // The write, and two tries whether there is room.
+async fn writes_are_refused_until_a_full_disk_has_room_again() {
+    // The write, and two test writes.
     let bench = Bench::start(&[Fault::Full; 3], &[]).await;
     let outcome = bench.commit().submit(create(model("A"))).await;
     let Err(CommitError::Store(error)) = outcome else {
@@ -221,13 +221,16 @@ async fn a_full_disk_refuses_writes_until_there_is_room() {
     let mut is_able = bench.commit().is_able();
     assert!(!*is_able.borrow_and_update());
     is_able.wait_for(|is_able| *is_able).await.unwrap();
-    assert!(bench.plan.commits.lock().is_empty(), "by itself, without a write");
+    assert!(
+        bench.plan.commits.lock().is_empty(),
+        "the writer detects free space without a new write"
+    );
     bench.commit().submit(create(model("A"))).await.unwrap();
     bench.finish().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_has_nothing_to_write_does_not_tell_that_a_full_disk_has_room() {
+async fn a_write_that_stores_nothing_does_not_prove_that_a_full_disk_has_room() {
     let bench = Bench::start(&[Fault::Full; 3], &[]).await;
     let outcome = bench.commit().submit(create(model("A"))).await;
     assert!(matches!(outcome, Err(CommitError::Store(_))), "{outcome:?}");
@@ -241,7 +244,7 @@ async fn what_has_nothing_to_write_does_not_tell_that_a_full_disk_has_room() {
 }
 
 #[tokio::test]
-async fn a_damaged_database_takes_no_more_writes_and_is_still_read() {
+async fn a_damaged_database_refuses_writes_and_still_serves_reads() {
     for (commits, reopenings) in [(&[Fault::Corrupt][..], &[][..]), (&[Fault::Lost], &[Fault::Corrupt])] {
         let bench = Bench::start(commits, reopenings).await;
         let outcome = bench.commit().submit(create(model("A"))).await;
@@ -258,7 +261,7 @@ async fn a_damaged_database_takes_no_more_writes_and_is_still_read() {
 }
 
 #[tokio::test]
-async fn a_storage_that_is_behind_what_was_published_ends_the_writer() {
+async fn a_storage_older_than_the_published_state_ends_the_writer() {
     let mut bench = Bench::start(&[Fault::Lost], &[Fault::Behind]).await;
     let outcome = bench.commit().submit(create(model("A"))).await;
     assert!(matches!(outcome, Err(CommitError::OutcomeUnknown)), "{outcome:?}");
@@ -267,7 +270,7 @@ async fn a_storage_that_is_behind_what_was_published_ends_the_writer() {
 }
 
 #[tokio::test]
-async fn a_writer_that_is_told_to_stop_does_not_wait_for_a_broken_disk() {
+async fn a_writer_that_is_asked_to_stop_does_not_wait_for_a_broken_disk() {
     let mut bench = Bench::start(&[Fault::Lost], &[]).await;
     bench.plan.is_shut.send_replace(true);
     let mut is_able = bench.commit().is_able();

@@ -1,4 +1,4 @@
-//! Deletes, what is cut off of the history, and the schema of an earlier release.
+//! Tests of deletes, of cutting off old history, and of the schema of an earlier release.
 
 use super::*;
 use crate::store::{History, Query};
@@ -27,13 +27,13 @@ fn tombstones(state: &State) -> Vec<(String, i64)> {
 async fn assert_refused(folder: &TempDir, sql: &'static str, what: &str) {
     tamper(folder, sql).await;
     let Err(OpenError::Store(StoreError::Damaged(message))) = open(&database(folder), SHORT).await else {
-        panic!("not noticed: {sql}");
+        panic!("not detected: {sql}");
     };
     assert!(message.contains(what), "{sql}: {message}");
 }
 
 #[tokio::test]
-async fn a_delete_survives_a_restart_and_takes_the_token_with_it() {
+async fn a_delete_survives_a_restart_and_removes_the_token() {
     let running = Running::start().await;
     for name in ["A", "B"] {
         running.commit.submit(create(with_token(name))).await.unwrap();
@@ -54,7 +54,7 @@ async fn a_delete_survives_a_restart_and_takes_the_token_with_it() {
 }
 
 #[tokio::test]
-async fn a_delete_that_was_tampered_with_is_noticed() {
+async fn a_delete_that_was_tampered_with_is_detected() {
     for (sql, what) in [
         ("DELETE FROM changes WHERE item IS NULL", "history up to revision 3"),
         (
@@ -78,7 +78,8 @@ const SHORT: Retention = Retention {
     answers: 10,
 };
 
-/// 63 revisions, of which the newest three are kept, with a delete on either side of the floor.
+/// Creates a history of 63 revisions that keeps the newest three after the floor, with deletes on both sides of the
+/// floor.
 async fn cut_history() -> (TempDir, Arc<State>) {
     let running = Running::start_with(TempDir::new().unwrap(), SHORT).await;
     running.commit.submit(create(model("Old"))).await.unwrap();
@@ -100,7 +101,7 @@ async fn old_history_is_cut_off_and_the_rest_is_read_back() {
     assert_eq!(
         tombstones(&before),
         [("models/y".to_owned(), 62)],
-        "models/x went at the floor"
+        "the tombstone of models/x is below the floor"
     );
     assert_eq!(count(&folder, "SELECT MIN(revision) FROM changes").await, 61);
     assert_eq!(count(&folder, "SELECT MIN(revision) FROM revisions").await, 33);
@@ -147,7 +148,7 @@ async fn a_cut_history_that_contradicts_itself_is_refused() {
         ("DELETE FROM revisions WHERE revision = 59", "revision 59 is missing"),
         (
             "UPDATE changes SET before_value = x'00' WHERE revision = 62",
-            "what revision 62 ended is not what was written of `models/y`",
+            "the value of `models/y` before revision 62 differs from the one that was written",
         ),
         (
             "UPDATE revisions SET router_state = zeroblob(32) WHERE revision = 61",
@@ -159,9 +160,9 @@ async fn a_cut_history_that_contradicts_itself_is_refused() {
     }
 }
 
-/// What was written below the floor has no digest any more but that of the states.
+/// Only the state digests prove a value that was written below the floor.
 #[tokio::test]
-async fn an_old_value_from_below_the_floor_is_proved_too() {
+async fn an_old_value_written_below_the_floor_is_verified() {
     let running = Running::start_with(TempDir::new().unwrap(), SHORT).await;
     running.commit.submit(create(model("Old"))).await.unwrap();
     for name in ["A", "B", "C"] {
@@ -175,7 +176,7 @@ async fn an_old_value_from_below_the_floor_is_proved_too() {
 }
 
 #[tokio::test]
-async fn a_database_of_the_first_schema_is_taken_over_whole() {
+async fn a_database_with_the_first_schema_is_migrated_completely() {
     let running = Running::start().await;
     running.commit.submit(create(with_token("Mistral"))).await.unwrap();
     let (newer, before) = running.stop().await;
@@ -206,7 +207,7 @@ async fn a_database_of_the_first_schema_is_taken_over_whole() {
     let after = running.commit.state();
     assert_eq!(after.items.cursor(View::Router), before.items.cursor(View::Router));
     assert_eq!(after.token_update_times, before.token_update_times);
-    assert_eq!(after.items.oldest_resumable().get(), 2, "history begins anew");
+    assert_eq!(after.items.oldest_resumable().get(), 2, "the history begins again");
     assert_eq!(
         after.items.chain(Revision::ZERO.next()),
         before.items.chain(Revision::ZERO.next())
@@ -217,7 +218,7 @@ async fn a_database_of_the_first_schema_is_taken_over_whole() {
 }
 
 #[tokio::test]
-async fn the_list_of_changes_ends_where_the_history_was_cut_off_between_two_pages() {
+async fn the_list_of_changes_ends_at_a_cut_that_was_made_between_two_pages() {
     let running = Running::start_with(TempDir::new().unwrap(), SHORT).await;
     for name in ["A", "B", "C"] {
         running.commit.submit(create(with_token(name))).await.unwrap();
@@ -254,7 +255,7 @@ async fn the_list_of_changes_ends_where_the_history_was_cut_off_between_two_page
     assert_eq!(
         (rest.changes.len(), rest.is_cut),
         (0, false),
-        "revision 3 is the floor by now"
+        "the floor is now revision 3"
     );
     assert_eq!(rest.oldest.unwrap().get(), 4);
 
@@ -264,6 +265,9 @@ async fn the_list_of_changes_ends_where_the_history_was_cut_off_between_two_page
     let of_one = history.page(&query).await.unwrap().changes;
     let revisions: Vec<_> = of_one.iter().map(|change| change.revision.get()).collect();
     assert_eq!(revisions, [5, 4]);
-    assert_eq!(of_one[0].before, of_one[1].after, "also of a resource that is gone");
+    assert_eq!(
+        of_one[0].before, of_one[1].after,
+        "a deleted resource is listed as well"
+    );
     assert_eq!(of_one[0].after, None);
 }

@@ -1,4 +1,4 @@
-//! New lives of a store.
+//! Tests of new lives of a store.
 
 use switchboard::names::StoreId;
 
@@ -13,7 +13,7 @@ fn life(above: Mark) -> NewLife {
     }
 }
 
-/// A store in its second life, which began at revision 101 with models A and B, of revisions 2 and 3.
+/// Starts a store in its second life, which began at revision 101 with the models A and B of the revisions 2 and 3.
 async fn second_life() -> Running {
     let running = Running::start().await;
     for name in ["A", "B", "C"] {
@@ -34,7 +34,7 @@ async fn second_life() -> Running {
 }
 
 #[tokio::test]
-async fn a_new_life_begins_above_all_that_is_known_and_leaves_every_resource_as_it_was() {
+async fn a_new_life_begins_above_everything_known_and_changes_no_resource() {
     let running = Running::start().await;
     running.commit.submit(create(model("A"))).await.unwrap();
     let before = running.commit.state();
@@ -58,7 +58,7 @@ async fn a_new_life_begins_above_all_that_is_known_and_leaves_every_resource_as_
     assert_eq!(
         before.items.revision().get(),
         2,
-        "who looked before sees the old life still"
+        "a state that was read earlier still shows the old life"
     );
 
     let again = running.commit.begin_life(life(Mark::NONE)).await.unwrap();
@@ -68,7 +68,7 @@ async fn a_new_life_begins_above_all_that_is_known_and_leaves_every_resource_as_
 }
 
 #[tokio::test]
-async fn a_later_life_survives_a_restart_with_the_writes_in_it() {
+async fn a_later_life_and_its_writes_survive_a_restart() {
     let running = second_life().await;
     let before = running.commit.state();
     let running = running.restart().await;
@@ -78,7 +78,7 @@ async fn a_later_life_survives_a_restart_with_the_writes_in_it() {
     );
 
     let written = running.commit.submit(create(model("D"))).await.unwrap();
-    assert_eq!(written.revision.get(), 102, "revisions are dense within a life");
+    assert_eq!(written.revision.get(), 102, "revisions have no gaps within a life");
     assert_eq!(written.incarnation, before.items.incarnation().id);
     let before = running.commit.state();
     let running = running.restart().await;
@@ -88,7 +88,7 @@ async fn a_later_life_survives_a_restart_with_the_writes_in_it() {
     assert_eq!(
         after.items.deleted_after(Revision::ZERO).count(),
         0,
-        "what earlier lives deleted is forgotten"
+        "tombstones of earlier lives are forgotten"
     );
     assert_eq!(
         after.items.past(Revision::new(101).unwrap()),
@@ -98,7 +98,7 @@ async fn a_later_life_survives_a_restart_with_the_writes_in_it() {
 }
 
 #[tokio::test]
-async fn an_adopted_store_id_is_that_of_the_new_life() {
+async fn a_new_life_has_the_adopted_store_id() {
     let running = Running::start().await;
     let store = StoreId::random();
     let adopting = NewLife {
@@ -113,7 +113,7 @@ async fn an_adopted_store_id_is_that_of_the_new_life() {
 }
 
 #[tokio::test]
-async fn an_etag_of_an_earlier_life_never_fits() {
+async fn an_etag_of_an_earlier_life_never_matches() {
     let running = Running::start().await;
     let created = running.commit.submit(create(model("A"))).await.unwrap();
     running.commit.begin_life(life(Mark::NONE)).await.unwrap();
@@ -137,7 +137,7 @@ async fn an_etag_of_an_earlier_life_never_fits() {
 }
 
 #[tokio::test]
-async fn a_life_that_was_tampered_with_is_noticed() {
+async fn a_life_that_was_tampered_with_is_detected() {
     for (sql, what) in [
         ("DELETE FROM lives", "the life of the store"),
         (
@@ -157,7 +157,7 @@ async fn a_life_that_was_tampered_with_is_noticed() {
         tamper(&folder, sql).await;
         let Err(OpenError::Store(StoreError::Damaged(message))) = open(&database(&folder), Retention::default()).await
         else {
-            panic!("not noticed: {sql}");
+            panic!("not detected: {sql}");
         };
         assert!(message.contains(what), "{sql}: {message}");
     }

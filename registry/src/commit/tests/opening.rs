@@ -1,4 +1,4 @@
-//! Databases of older schemas, and of other stores.
+//! Tests of databases with older schemas, and of databases of other stores.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -9,12 +9,12 @@ use crate::store::{History, Query};
 
 static MIGRATOR: Migrator = sqlx::migrate!();
 
-/// A database as the first release left it: empty.
+/// Creates a database as the first release left it: empty.
 async fn of_schema_1(folder: &TempDir) {
     of_schema(1, folder).await.close().await.unwrap();
 }
 
-/// An empty database of an earlier schema.
+/// Creates an empty database with an earlier schema.
 async fn of_schema(version: i64, folder: &TempDir) -> SqliteConnection {
     let options = SqliteConnectOptions::new()
         .filename(database(folder))
@@ -46,7 +46,7 @@ async fn a_database_is_copied_before_it_is_migrated() {
     assert_eq!(
         copies(&folder),
         [name.clone(), format!("{name}.1")],
-        "once, and none is lost"
+        "copied once, without replacing the older copy"
     );
     let older = std::fs::read(folder.path().join(&name)).unwrap();
     assert_eq!(older, b"an older copy");
@@ -58,11 +58,11 @@ async fn a_database_is_copied_before_it_is_migrated() {
         .fetch_one(&mut connection)
         .await
         .unwrap();
-    assert_eq!(schema, 1, "as it was");
+    assert_eq!(schema, 1, "the copy has the old schema");
 }
 
 #[tokio::test]
-async fn a_database_from_before_lives_and_old_values_is_followed_repeated_listed_and_restored() {
+async fn a_database_without_lives_and_old_values_supports_followers_repeats_lists_and_restores() {
     let repeatable = || {
         ParsedWrite::read(registry::CreateModelRequest {
             model: Some(model("A")),
@@ -100,7 +100,7 @@ async fn a_database_from_before_lives_and_old_values_is_followed_repeated_listed
     let running = Running::start_in(older).await;
     let after = running.commit.state();
     let cursor = before.items.cursor(View::Router);
-    assert_eq!(after.items.cursor(View::Router), cursor, "who follows resumes");
+    assert_eq!(after.items.cursor(View::Router), cursor, "a follower can resume");
     for revision in 1..=4 {
         let revision = Revision::new(revision).unwrap();
         assert_eq!(after.items.chain(revision), before.items.chain(revision));
@@ -120,7 +120,7 @@ async fn a_database_from_before_lives_and_old_values_is_followed_repeated_listed
     assert_eq!(
         (page.changes.len(), page.oldest),
         (0, None),
-        "old values were not kept then"
+        "old values were not stored at that time"
     );
 
     running.commit.submit(delete("models/a")).await.unwrap();
@@ -134,7 +134,7 @@ async fn a_database_from_before_lives_and_old_values_is_followed_repeated_listed
     query.head = running.commit.state().items.revision();
     let page = history.page(&query).await.unwrap();
     let listed: Vec<_> = page.changes.iter().map(|change| change.before.is_some()).collect();
-    assert_eq!(listed, [false, true], "it came back, and it went");
+    assert_eq!(listed, [false, true], "the restore, and the delete before it");
 }
 
 #[tokio::test]
@@ -158,7 +158,7 @@ async fn a_migration_that_fails_changes_nothing() {
 }
 
 #[tokio::test]
-async fn only_the_store_that_was_asked_for_is_opened() {
+async fn only_the_expected_store_is_opened() {
     let (folder, state) = Running::start().await.stop().await;
     let store = state.items.store();
     let is_other = |opened: Result<_, StoreError>| matches!(opened, Err(StoreError::OtherStore { .. }));
@@ -170,7 +170,7 @@ async fn only_the_store_that_was_asked_for_is_opened() {
 
     let empty = TempDir::new().unwrap();
     assert!(is_other(Store::open_as(&database(&empty), Some(store)).await.map(drop)));
-    assert!(!database(&empty).exists(), "none is made");
+    assert!(!database(&empty).exists(), "no database is created");
     std::fs::write(database(&empty), "").unwrap();
     assert!(is_other(Store::open_as(&database(&empty), Some(store)).await.map(drop)));
 }

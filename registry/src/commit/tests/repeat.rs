@@ -1,4 +1,4 @@
-//! Repeatable writes, and writes that are only checked.
+//! Tests of writes with a request id, and of writes that are only checked.
 
 use super::*;
 
@@ -27,7 +27,7 @@ fn head(running: &Running) -> i64 {
 }
 
 #[tokio::test]
-async fn a_repeated_write_is_answered_again_and_not_made_again() {
+async fn a_repeated_write_gets_the_same_answer_and_is_not_made_again() {
     let mut running = Running::start().await;
     let first = running.commit.submit(with_id("r1", model("A"))).await.unwrap();
     running.commit.submit(create(model("B"))).await.unwrap();
@@ -43,7 +43,11 @@ async fn a_repeated_write_is_answered_again_and_not_made_again() {
         assert!(matches!(other, Err(CommitError::RequestIdReused)), "{other:?}");
     }
     let other_method = running.commit.submit(disable("r1", "models/b", true)).await.unwrap();
-    assert_eq!(other_method.revision.get(), 4, "an id belongs to its method");
+    assert_eq!(
+        other_method.revision.get(),
+        4,
+        "the same id can be used with another method"
+    );
 }
 
 #[tokio::test]
@@ -82,7 +86,7 @@ async fn only_writes_that_were_made_are_remembered() {
     let made = running.commit.submit(disable("r1", "models/a", true)).await.unwrap();
     assert_eq!(made.revision.get(), 3);
 
-    // What changed nothing was answered all the same: its repeat does not undo what somebody else did meanwhile.
+    // A write that changes nothing is remembered as well: its repeat must not undo a later write.
     running.commit.submit(disable("r3", "models/a", true)).await.unwrap();
     running.commit.submit(disable("", "models/a", false)).await.unwrap();
     let again = running.commit.submit(disable("r3", "models/a", true)).await.unwrap();
@@ -91,7 +95,7 @@ async fn only_writes_that_were_made_are_remembered() {
 }
 
 #[tokio::test]
-async fn the_newest_answers_are_kept_and_no_token_with_them() {
+async fn the_newest_answers_are_kept_without_tokens() {
     let retention = Retention {
         answers: 2,
         ..Retention::default()
@@ -105,7 +109,7 @@ async fn the_newest_answers_are_kept_and_no_token_with_them() {
         running.commit.submit(with_id(id, with_token)).await.unwrap();
     }
     let forgotten = running.commit.submit(with_id("A", model("D"))).await.unwrap();
-    assert_eq!(forgotten.revision.get(), 5, "the id is free again");
+    assert_eq!(forgotten.revision.get(), 5, "the id can be used again");
     let (folder, _) = running.stop().await;
     assert_eq!(count(&folder, "SELECT COUNT(*) FROM requests").await, 2);
     let leaks = "SELECT COUNT(*) FROM requests WHERE instr(answer, CAST('canary' AS BLOB)) > 0
@@ -114,7 +118,7 @@ async fn the_newest_answers_are_kept_and_no_token_with_them() {
 }
 
 #[tokio::test]
-async fn a_write_that_changes_nothing_cuts_nothing_off() {
+async fn a_write_that_changes_nothing_does_not_cut_the_history() {
     let running = Running::start().await;
     for name in ["A", "B", "C"] {
         running.commit.submit(create(model(name))).await.unwrap();
@@ -129,7 +133,7 @@ async fn a_write_that_changes_nothing_cuts_nothing_off() {
     let items = &running.commit.state().items;
     assert!(
         items.past(items.oldest_resumable()).is_some(),
-        "what is told to be kept is"
+        "the oldest resumable revision is kept"
     );
 
     running.commit.submit(disable("r2", "models/a", true)).await.unwrap();
@@ -140,7 +144,7 @@ async fn a_write_that_changes_nothing_cuts_nothing_off() {
 }
 
 #[tokio::test]
-async fn a_bad_request_id_is_told_with_everything_else() {
+async fn an_invalid_request_id_is_reported_with_the_other_violations() {
     let running = Running::start().await;
     let outcome = running.commit.submit(disable("with blank", "mistral", true)).await;
     let Err(CommitError::Refused(WriteError::Invalid(violations))) = outcome else {

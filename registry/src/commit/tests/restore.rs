@@ -1,4 +1,4 @@
-//! Going back to an earlier revision, through the writer and its database.
+//! Tests of restoring an earlier revision, through the writer and its database.
 
 use super::*;
 use crate::domain::write::WriteError;
@@ -46,7 +46,7 @@ fn set_beta(is_enabled: bool) -> ParsedWrite<registry::UpdateSettingsRequest> {
     })
 }
 
-/// What was set: names and values, without the revisions that set them.
+/// The content of a state: names and values, without the revisions that set them.
 type Content = (
     Vec<switchboard::resource::model::Model>,
     Vec<switchboard::resource::feature::Feature>,
@@ -61,7 +61,7 @@ fn content(state: &State) -> Content {
     )
 }
 
-/// One write of a random history; some are refused.
+/// Makes one write of a random history. Some writes are refused.
 async fn write(running: &Running, rng: &mut fastrand::Rng) {
     let id = ["a", "b", "c"][rng.usize(..3)];
     let name = format!("models/{id}");
@@ -109,7 +109,7 @@ async fn write(running: &Running, rng: &mut fastrand::Rng) {
 }
 
 #[tokio::test]
-async fn every_kept_revision_of_a_random_history_can_be_gone_back_to() {
+async fn every_kept_revision_of_a_random_history_can_be_restored() {
     let seed = fastrand::u64(..);
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut running = Running::start().await;
@@ -122,7 +122,7 @@ async fn every_kept_revision_of_a_random_history_can_be_gone_back_to() {
     }
     running = running.restart().await;
     let mut head = i64::try_from(recorded.len()).unwrap();
-    // The seed was not recorded; each other revision was.
+    // Every revision was recorded, except the one that seeds the store.
     for (revision, then) in (1_i64..).zip(&recorded).skip(1) {
         let then = then.as_ref().unwrap();
         let before = running.commit.state();
@@ -151,14 +151,14 @@ async fn every_kept_revision_of_a_random_history_can_be_gone_back_to() {
             "seed {seed}, back to {revision}"
         );
     }
-    // What was written is what is read back, old values included.
+    // Everything that was written is read back, including old values.
     let (folder, before) = running.stop().await;
     let running = Running::start_in(folder).await;
     assert_eq!(content(&running.commit.state()), content(&before));
 }
 
 #[tokio::test]
-async fn a_model_that_did_not_change_otherwise_has_its_bytes_again() {
+async fn a_restored_model_gets_its_original_bytes() {
     let running = Running::start().await;
     let labels = [("b", "2"), ("a", "1")].map(|(key, value)| (key.to_owned(), value.to_owned()));
     let full = registry::Model {
@@ -176,7 +176,7 @@ async fn a_model_that_did_not_change_otherwise_has_its_bytes_again() {
     running.commit.submit(update(renamed)).await.unwrap();
     assert_ne!(value(&running), then);
     let answer = restored(&running, 2).await;
-    assert_eq!(value(&running), then, "credential included");
+    assert_eq!(value(&running), then, "the original bytes, including the credential");
     assert_eq!(answer.changes[0].fields, ["display_name"]);
     assert_eq!(answer.changes[0].after.as_ref().unwrap().value, then);
     let shown = format!("{answer:?}");
@@ -187,7 +187,7 @@ async fn a_model_that_did_not_change_otherwise_has_its_bytes_again() {
 }
 
 #[tokio::test]
-async fn a_token_stays_where_it_may_go_and_is_dropped_elsewhere() {
+async fn a_token_is_kept_for_its_origins_and_dropped_for_others() {
     let running = Running::start().await;
     let given = |id: &str, host: &str, token: Option<&str>| registry::Model {
         name: format!("models/{id}"),
@@ -258,7 +258,7 @@ async fn a_token_stays_where_it_may_go_and_is_dropped_elsewhere() {
     assert_eq!(
         id(credential(&after, "stays")),
         id(credential(&now, "stays")),
-        "the newest token, not the old one"
+        "the current token is kept"
     );
     assert!(matches!(credential(&after, "moved"), ModelCredential::Dropped));
     assert!(matches!(credential(&after, "gone"), ModelCredential::Dropped));
@@ -270,7 +270,7 @@ async fn a_token_stays_where_it_may_go_and_is_dropped_elsewhere() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_gone_back_to_is_refused() {
+async fn a_revision_that_cannot_be_restored_is_refused() {
     let short = Retention {
         revisions: 2,
         ..Retention::default()
@@ -295,10 +295,10 @@ async fn what_cannot_be_gone_back_to_is_refused() {
 }
 
 #[tokio::test]
-async fn it_goes_back_also_over_writes_of_its_own_round() {
+async fn a_restore_also_reverts_earlier_writes_of_its_round() {
     let running = Running::start().await;
     running.commit.submit(create(model("A"))).await.unwrap();
-    // All of them wait before the writer runs, and are one round.
+    // All writes are queued before the writer runs, so that one round takes them.
     let (first, second, back) = tokio::join!(
         running.commit.submit(create(model("B"))),
         running.commit.submit(delete("models/a")),
@@ -310,7 +310,7 @@ async fn it_goes_back_also_over_writes_of_its_own_round() {
 }
 
 #[tokio::test]
-async fn what_is_in_beta_comes_back_and_a_repeat_changes_nothing() {
+async fn a_restore_does_not_check_beta_and_its_repeat_changes_nothing() {
     let running = Running::start().await;
     running.commit.submit(set_beta(true)).await.unwrap();
     let qwen = registry::Model {

@@ -1,4 +1,4 @@
-//! What one round writes together is what its writes would have left one by one.
+//! A round of writes must leave the same content as the same writes made one by one.
 
 use super::*;
 use crate::domain::life::{LifeCause, Mark};
@@ -17,7 +17,7 @@ fn with_token(display_name: &str) -> registry::Model {
     }
 }
 
-/// Writes that wait for a writer, so that its first round takes them all.
+/// Writes that are queued before the writer runs, so that its first round takes them all.
 struct Queued {
     folder: TempDir,
     writer: Writer,
@@ -48,7 +48,7 @@ impl Queued {
         self
     }
 
-    /// The revisions of the writes, the state that they left, and the same read back.
+    /// Returns the revisions of the writes, the state after them, and the state that is read back.
     async fn run(self) -> (Vec<i64>, Arc<State>, Arc<State>) {
         let shutdown = CancellationToken::new();
         shutdown.cancel();
@@ -76,7 +76,7 @@ fn assert_same(left: &State, read: &State) {
 }
 
 #[tokio::test]
-async fn a_name_that_a_round_uses_again_has_nothing_of_its_earlier_life() {
+async fn a_name_reused_within_a_round_keeps_nothing_of_the_deleted_model() {
     let running = Running::start().await;
     running.commit.submit(create(with_token("Old"))).await.unwrap();
     let (folder, _) = running.stop().await;
@@ -101,7 +101,7 @@ async fn a_name_that_a_round_uses_again_has_nothing_of_its_earlier_life() {
 }
 
 #[tokio::test]
-async fn what_a_round_makes_and_deletes_is_gone_and_stays_deleted_for_followers() {
+async fn a_model_created_and_deleted_in_one_round_leaves_only_a_tombstone() {
     let mut queued = Queued::on(TempDir::new().unwrap()).await;
     queued.add(create(with_token("A"))).await.add(delete("models/a")).await;
     queued.add(create(with_token("B"))).await;
@@ -114,7 +114,7 @@ async fn what_a_round_makes_and_deletes_is_gone_and_stays_deleted_for_followers(
 }
 
 #[tokio::test]
-async fn a_life_that_begins_within_a_round_keeps_what_came_before_it_but_not_its_history() {
+async fn a_life_that_begins_within_a_round_keeps_earlier_resources_but_not_their_history() {
     let mut queued = Queued::on(TempDir::new().unwrap()).await;
     queued.add(create(with_token("A"))).await;
     let new = NewLife {

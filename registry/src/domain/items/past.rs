@@ -1,8 +1,8 @@
-//! What is kept of the revisions before the newest, and when it is cut off.
+//! The records that are kept of past revisions, and when they are cut off.
 //!
-//! The *floor* is the oldest revision that deltas can be served from. From it on, changes, tombstones and the digests of
-//! each state are kept; below it, for ten times as long, only what tells an old cursor from one of another history.
-//! Counts and bytes decide, never a clock.
+//! The *floor* is the oldest revision that deltas can be served from. From the floor on, changes, tombstones and the
+//! digests of each state are kept. Below it, for ten times as many revisions, only chain digests are kept: they
+//! distinguish an old cursor from a cursor of another history. Counts and bytes decide what is kept, never a clock.
 
 use std::{collections::VecDeque, time::SystemTime};
 
@@ -12,17 +12,17 @@ use switchboard::{
     names::Revision,
 };
 
-/// How much is cut off at most by one round of writes, so that none has to wait for long.
+/// Maximum number of revisions that one round of writes cuts off, so that no write has to wait long.
 const CUT_MAX: i64 = 1024;
 
-/// How much of what has been is kept.
+/// How much of the history is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// The changes of so many revisions.
+    /// Number of revisions whose changes are kept.
     pub revisions: i64,
-    /// As long as these changes have no more bytes than this.
+    /// Maximum size of these changes in bytes. If they are larger, fewer revisions are kept.
     pub change_bytes: usize,
-    /// The answers of so many writes that had a request id.
+    /// Number of answers that are kept for writes with a request id.
     pub answers: i64,
 }
 
@@ -37,31 +37,31 @@ impl Default for Retention {
 }
 
 impl Retention {
-    /// How many revisions the history can be told apart by its chain.
+    /// Returns the number of revisions whose chain digests are kept.
     const fn chains(&self) -> i64 {
         self.revisions.saturating_mul(10)
     }
 }
 
-/// What is remembered of a revision to judge a cursor by.
+/// The record of a revision, against which cursors are checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Past {
     /// The revision.
     pub revision: Revision,
-    /// The history up to it.
+    /// Chain digest of the history up to the revision.
     pub chain: ChainDigest,
-    /// The state of the view CONFIG at it.
+    /// State digest of the view CONFIG.
     pub config: StateDigest,
-    /// The state of the view ROUTER at it.
+    /// State digest of the view ROUTER.
     pub router: StateDigest,
-    /// When it was committed. For people.
+    /// When the revision was committed. For display only.
     pub commit_time: SystemTime,
-    /// The bytes that its changes take, as far as they are kept.
+    /// Size of its changes in bytes. 0 if they are not kept.
     pub change_bytes: usize,
 }
 
 impl Past {
-    /// The state of a view at it.
+    /// Returns the state digest of a view.
     #[must_use]
     pub const fn state(&self, view: View) -> StateDigest {
         match view {
@@ -70,32 +70,32 @@ impl Past {
         }
     }
 
-    /// The bytes that the change of one name takes: the name, a digest, the value that it ended, and what surrounds them.
+    /// Returns the size in bytes of the change of one name: the name, a digest, the previous value, and overhead.
     #[must_use]
     pub const fn change_bytes_of(name: &str, before: usize) -> usize {
         name.len() + before + 48
     }
 }
 
-/// Where a history is to be cut.
+/// Where to cut a history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cut {
-    /// The floor before.
+    /// The floor before the cut.
     pub from: Revision,
-    /// The floor from now on.
+    /// The floor after the cut.
     pub floor: Revision,
-    /// The oldest revision of which the chain stays.
+    /// The oldest revision whose chain digest is kept.
     pub oldest_chain: Revision,
 }
 
-/// The revisions of one incarnation that are kept, without holes.
+/// The kept revisions of one incarnation, without gaps.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Log {
-    /// The chains of the revisions below the first of `past`, oldest first.
+    /// Chain digests of the revisions below the first of `past`, oldest first.
     chains: VecDeque<ChainDigest>,
-    /// From the floor on.
+    /// The revisions from the floor on, oldest first.
     past: VecDeque<Past>,
-    /// The bytes of all changes of `past`.
+    /// Size of all changes of `past` in bytes.
     change_bytes: usize,
 }
 
@@ -108,7 +108,8 @@ impl Log {
         }
     }
 
-    /// Adds the next revision. What follows its predecessor already is of a batch that was rolled back: nobody has seen it.
+    /// Adds the next revision. A stored revision with the same or a higher number was rolled back before anything read
+    /// it, and is replaced.
     pub(super) fn push(&mut self, next: Past) {
         while let Some(undone) = self.past.pop_back_if(|known| known.revision >= next.revision) {
             self.change_bytes -= undone.change_bytes;
@@ -134,12 +135,12 @@ impl Log {
         }
     }
 
-    /// Where to cut now, if anywhere. The newest revision always stays.
+    /// Returns where to cut now. `None`: nowhere. The newest revision is always kept.
     pub(super) fn due(&self, retention: &Retention) -> Option<Cut> {
         let (first, head) = (self.past.front()?, self.past.back()?.revision.get());
         let from = first.revision.get();
         let mut floor = from;
-        // The changes that made the floor itself are of no use to a follower.
+        // A follower that resumes at the floor does not need the changes of the floor itself.
         let mut bytes = self.change_bytes - first.change_bytes;
         for next in self
             .past
@@ -212,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn the_floor_follows_the_count_and_chains_stay_ten_times_as_long() {
+    fn the_floor_follows_the_revision_count_and_chains_are_kept_ten_times_as_long() {
         let keep = retention(3, usize::MAX);
         assert_eq!(log(4, 1).due(&keep), None, "three revisions after the floor");
         let mut log = log(4, 1);
@@ -237,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn the_floor_follows_the_bytes_and_leaves_the_newest() {
+    fn the_floor_follows_the_change_bytes_and_the_newest_revision_stays() {
         let cut = log(10, 100).due(&retention(1000, 250)).unwrap();
         assert_eq!((cut.from.get(), cut.floor.get()), (1, 8));
         let cut = log(10, 100).due(&retention(1000, 0)).unwrap();
@@ -245,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn one_round_cuts_a_piece_only() {
+    fn one_cut_removes_a_limited_number_of_revisions() {
         let mut log = log(3000, 1);
         let keep = retention(1, usize::MAX);
         let mut floors = Vec::new();

@@ -1,4 +1,4 @@
-//! How a cursor stands to the history: the rows of the table that decides what a follower is answered.
+//! The relation of a cursor to the history: the rows of the table that decides how a follower is answered.
 
 use std::cmp::Ordering;
 
@@ -6,31 +6,31 @@ use switchboard::history::{Cursor, View};
 
 use super::Items;
 
-/// How a cursor stands to the history, by the first row of the table that fits.
+/// The relation of a cursor to the history: the first row of the table that applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Relation {
-    /// It is of another store.
+    /// The cursor belongs to another store.
     OtherStore,
-    /// It is of a newer life of the store, or of another one with the same number.
+    /// The cursor belongs to a newer life of the store, or to a different life with the same number.
     StaleHistory,
-    /// It is of an older life of the store.
+    /// The cursor belongs to an older life of the store.
     OlderLife,
-    /// It is of a revision that does not exist yet.
+    /// The cursor's revision does not exist yet.
     Ahead,
-    /// The history up to it is another one.
+    /// The cursor's history differs from this one.
     Diverged,
-    /// The changes since it are no longer kept.
+    /// The changes since the cursor are no longer kept.
     Compacted,
-    /// It is of another view.
+    /// The cursor belongs to another view.
     OtherView,
-    /// Its state is not that of its revision.
+    /// The cursor's state differs from the state at its revision.
     OtherState,
-    /// The history has been there, and goes on from there.
+    /// The cursor is part of this history, and deltas can follow.
     Fits,
 }
 
 impl Items {
-    /// How a cursor stands to this history, for a stream that shows `view`.
+    /// Returns the relation of a cursor to this history, for a stream that shows `view`.
     #[must_use]
     pub fn relation(&self, cursor: &Cursor, view: View) -> Relation {
         if cursor.store != self.store() {
@@ -61,7 +61,8 @@ impl Items {
         }
     }
 
-    /// Whether the history has been at `cursor`, as far as it is still known: earlier lives and compacted revisions pass.
+    /// Returns whether `cursor` is part of this history, as far as that is still known: cursors of earlier lives and of
+    /// compacted revisions are accepted.
     #[must_use]
     pub fn has_been_at(&self, cursor: &Cursor) -> bool {
         match self.relation(cursor, cursor.view) {

@@ -30,7 +30,7 @@ fn items() -> Items {
 }
 
 #[test]
-fn a_state_is_the_sum_of_what_is_live() {
+fn the_state_digest_is_the_sum_of_the_live_items() {
     let mut items = items();
     items.advance(
         vec![put("models/b", 1, "1"), put("models/a", 1, "1")],
@@ -46,7 +46,7 @@ fn a_state_is_the_sum_of_what_is_live() {
 }
 
 #[test]
-fn changes_after_a_revision_are_each_told_once() {
+fn each_name_that_changed_after_a_revision_is_listed_once() {
     let mut items = items();
     for (name, revision) in [("models/a", 1), ("models/b", 2), ("models/a", 3)] {
         items.advance(vec![put(name, revision, "x")], SystemTime::UNIX_EPOCH);
@@ -64,7 +64,7 @@ fn changes_after_a_revision_are_each_told_once() {
 }
 
 #[test]
-fn a_deleted_name_is_told_until_it_is_used_again() {
+fn a_tombstone_is_listed_until_its_name_is_used_again() {
     let mut items = items();
     let none = items.cursor(View::Router).state;
     items.advance(vec![put("models/a", 1, "x")], SystemTime::UNIX_EPOCH);
@@ -88,7 +88,7 @@ fn a_deleted_name_is_told_until_it_is_used_again() {
 }
 
 #[test]
-fn what_is_below_the_floor_is_forgotten_and_what_lives_stays() {
+fn a_cut_forgets_tombstones_below_the_floor_and_keeps_live_items() {
     let mut items = items();
     items.advance(
         vec![
@@ -115,7 +115,7 @@ fn what_is_below_the_floor_is_forgotten_and_what_lives_stays() {
     );
     assert!(
         items.chain(revision(1)).is_some(),
-        "an old cursor is told from a foreign one"
+        "an old cursor can be distinguished from a foreign one"
     );
     let deleted: Vec<_> = items
         .deleted_after(revision(0))
@@ -124,11 +124,11 @@ fn what_is_below_the_floor_is_forgotten_and_what_lives_stays() {
     assert_eq!(deleted, ["models/b"]);
     assert!(items.get("models/c").is_some());
     assert_eq!(items.changed_after(View::Router, revision(0)).count(), 1);
-    assert_eq!(before.deleted_after(revision(0)).count(), 2, "a clone stays as it is");
+    assert_eq!(before.deleted_after(revision(0)).count(), 2, "a clone does not change");
 }
 
 #[test]
-fn an_older_clone_knows_nothing_of_what_came_later() {
+fn an_older_clone_does_not_see_later_revisions() {
     let mut items = items();
     items.advance(vec![put("models/a", 1, "x")], SystemTime::UNIX_EPOCH);
     let old = items.clone();

@@ -1,4 +1,4 @@
-//! Applying a whole configuration: what it does not have goes.
+//! Applies a whole configuration. Models that it does not contain are deleted.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -33,48 +33,48 @@ use crate::domain::{
 
 const CONFIG: &str = "config";
 
-/// Makes the configuration what is given, all of it or nothing. Every rule is asked about the end.
+/// Replaces the configuration, completely or not at all. Every rule is checked against the final state.
 #[derive(Debug)]
 pub struct ApplyConfig {
     /// All models.
     pub models: Vec<GivenModel>,
-    /// The features that are not unassigned.
+    /// The features with a provider other than unassigned.
     pub features: Vec<GivenFeature>,
     /// The settings.
     pub settings: Settings,
-    /// The etag that they must have.
+    /// Etag that the settings must have. `None`: not checked.
     pub settings_etag: Option<String>,
-    /// The revision since which nothing may have changed.
+    /// The revision since which nothing may have changed. `None`: not checked.
     pub expected: Option<Revision>,
-    /// What is wrong already.
+    /// Violations that were found when the request was read.
     pub violations: Violations,
 }
 
-/// A model as it shall be.
+/// The requested state of a model.
 #[derive(Debug)]
 pub struct GivenModel {
-    /// Its name. `None`: a bad one, which is a violation already.
+    /// The name of the model. `None`: it is invalid, which is one of the violations.
     pub name: Option<ModelName>,
-    /// The etag that it must have.
+    /// Etag that the model must have. `None`: not checked.
     pub etag: Option<String>,
-    /// Its fields.
+    /// The fields of the model.
     pub model: registry::Model,
-    /// What is wrong already.
+    /// Violations that were found when the request was read.
     pub violations: Violations,
-    /// The id of its credential, should one be set: each needs its own.
+    /// The id for the model's credential if one is set. Each model needs its own.
     pub fresh: CredentialId,
 }
 
-/// A feature as it shall be.
+/// The requested state of a feature.
 #[derive(Debug)]
 pub struct GivenFeature {
-    /// Its name. `None`: a bad one, which is a violation already.
+    /// The name of the feature. `None`: it is invalid, which is one of the violations.
     pub name: Option<FeatureName>,
-    /// The etag that it must have.
+    /// Etag that the feature must have. `None`: not checked.
     pub etag: Option<String>,
-    /// Its fields.
+    /// The fields of the feature.
     pub feature: registry::Feature,
-    /// What is wrong already.
+    /// Violations that were found when the request was read.
     pub violations: Violations,
 }
 
@@ -120,7 +120,7 @@ impl Revise for ApplyConfig {
 }
 
 impl ApplyConfig {
-    /// Whether what the caller has seen is what there is.
+    /// Checks that nothing has changed since the caller read the configuration.
     fn check_unchanged(&self, state: &State) -> Result<(), WriteError> {
         if let Some(expected) = self.expected {
             check_expected(state, expected)?;
@@ -142,7 +142,7 @@ impl ApplyConfig {
     }
 }
 
-/// Names the newest change of what an apply covers.
+/// Fails with the newest change of a resource since `expected`, if there is one.
 fn check_expected(state: &State, expected: Revision) -> Result<(), WriteError> {
     let (oldest, newest) = (state.items.oldest_resumable(), state.items.revision());
     if expected > newest {
@@ -154,19 +154,19 @@ fn check_expected(state: &State, expected: Revision) -> Result<(), WriteError> {
     let deleted = deleted.and_then(|gone| Some((ResourceName::parse(&gone.key)?, gone.revision)));
     match changed.into_iter().chain(deleted).max_by_key(|(_, revision)| *revision) {
         Some((name, revision)) => Err(WriteError::Conflict { name, revision }),
-        // What was deleted before the floor has left nothing to see.
+        // Resources that were deleted before the floor have left no trace.
         None if expected < oldest => Err(WriteError::Compacted { oldest, newest }),
         None => Ok(()),
     }
 }
 
-/// What is found while the parts are judged.
+/// The findings while the parts of the configuration are checked.
 struct Judged<'a> {
     state: &'a State,
     violations: Violations,
-    /// Models that are given with fields so bad that nothing more can be said of them.
+    /// Models with invalid fields. References to them cannot be checked.
     in_doubt: HashSet<&'a ModelName>,
-    /// What is newly assigned and in beta.
+    /// Families and features in beta that are newly assigned.
     newly_in_beta: BTreeSet<String>,
 }
 
@@ -182,7 +182,7 @@ impl<'a> Judged<'a> {
             self.violations.append(found.moved("model", &path));
             let Some(name) = &given.name else { continue };
             if !names.insert(name) {
-                let description = format!("`{name}` is given already");
+                let description = format!("`{name}` is given more than once");
                 self.violations
                     .push(format!("{path}.name"), FieldReason::ValueRepeated, description);
                 continue;
@@ -192,7 +192,7 @@ impl<'a> Judged<'a> {
                 continue;
             };
             if let Some(holder) = holders.insert(spec.display_name.folded().to_owned(), name) {
-                let description = format!("is that of `{holder}`; each model needs one of its own");
+                let description = format!("is the same as that of `{holder}`; each model needs its own");
                 self.violations
                     .push(format!("{path}.display_name"), FieldReason::ValueRepeated, description);
             }
@@ -222,8 +222,8 @@ impl<'a> Judged<'a> {
         }
     }
 
-    /// The features after it, by the models of the end; those that are not given become unassigned. One that the catalogue
-    /// does not know any more is left alone.
+    /// Returns the requested features, checked against the requested models. Features that are not in the request
+    /// become unassigned. Features that the catalogue no longer knows are not changed.
     fn features(&mut self, features: &'a [GivenFeature], end: &State) -> Vec<Change> {
         let mut wanted = Vec::new();
         let mut names = HashSet::new();
@@ -247,7 +247,7 @@ impl<'a> Judged<'a> {
                     continue;
                 };
                 if !names.insert(name) {
-                    let description = format!("`{name}` is given already");
+                    let description = format!("`{name}` is given more than once");
                     found.push("feature.name", FieldReason::ValueRepeated, description);
                 }
                 if let Some(spec) = spec {
@@ -269,8 +269,8 @@ impl<'a> Judged<'a> {
         wanted
     }
 
-    /// What features reserve has to fit their models at the end. Asked once all else is well: what the end is cannot be
-    /// said before.
+    /// Checks that the reservations of the features fit their models in the final state. Runs only if there are no
+    /// other violations, because otherwise the final state is not known.
     fn check_reservations(&mut self, features: &'a [GivenFeature], end: &State) {
         if !self.violations.is_empty() {
             return;

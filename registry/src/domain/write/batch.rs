@@ -1,4 +1,4 @@
-//! Changing several features at once: all or none, in one revision.
+//! Changes several features in one revision, or none of them.
 
 use std::collections::HashSet;
 
@@ -14,16 +14,16 @@ use crate::domain::{
     view::{FeatureView, WriteView},
 };
 
-/// Changes features, all or none.
+/// Changes several features, or none of them.
 #[derive(Debug)]
 pub struct BatchUpdateFeatures {
-    /// What to do to each. The paths of their violations are those of a request that stands alone.
+    /// The updates. The paths of their violations are those of a separate request.
     pub updates: Vec<UpdateFeature>,
-    /// What is wrong with the batch itself already.
+    /// Violations in the batch itself that were found when the request was read.
     pub violations: Violations,
 }
 
-/// The features of a batch, in the order asked.
+/// The features of a batch, in the order of the request.
 #[derive(Debug, Clone)]
 pub struct BatchView {
     /// The features.
@@ -31,7 +31,7 @@ pub struct BatchView {
 }
 
 impl BatchUpdateFeatures {
-    /// How many features one batch may change.
+    /// Maximum number of features that one batch may change.
     pub const COUNT_MAX: usize = 100;
 }
 
@@ -56,11 +56,11 @@ impl Revise for BatchUpdateFeatures {
                 violations.push(
                     format!("requests[{index}].feature.name"),
                     FieldReason::ValueRepeated,
-                    "is in the batch already; each feature can be changed once",
+                    "is in the batch more than once; each feature can be changed once",
                 );
             }
         }
-        // Each is judged by what the ones before it leave.
+        // Each update is checked against the state that the earlier ones leave.
         let mut draft = state.clone();
         let mut refusal = None;
         let mut plan = Plan {

@@ -1,4 +1,4 @@
-//! Deleting a model, and moving what names it to another.
+//! Deletes a model, and moves references to it to another model.
 
 use switchboard::{
     catalogue::{self, Catalogue, Family},
@@ -20,13 +20,13 @@ const REASSIGN_TO: &str = "reassign_to";
 /// Deletes a model.
 #[derive(Debug)]
 pub struct DeleteModel {
-    /// The model. `None`: a bad name, which is a violation already.
+    /// The name of the model. `None`: it is invalid, which is one of the violations.
     pub name: Option<ModelName>,
-    /// The etag that it must have.
+    /// Etag that the model must have. `None`: not checked.
     pub etag: Option<String>,
-    /// The model that takes over every reference to the deleted one. `None`: there must be no reference.
+    /// The model that receives every reference to the deleted one. `None`: the model must not be referenced.
     pub reassign_to: Option<ModelName>,
-    /// What is wrong already.
+    /// Violations that were found when the request was read.
     pub violations: Violations,
 }
 
@@ -35,7 +35,7 @@ pub struct DeleteModel {
 pub struct DeletedView {
     /// The revision that deleted it.
     pub revision: Revision,
-    /// The features whose references were moved, in the order of the catalogue.
+    /// The features whose references were moved, in the catalogue's order.
     pub reassigned: Vec<FeatureName>,
 }
 
@@ -99,7 +99,7 @@ impl Revise for DeleteModel {
 
 type User<'a> = (&'static catalogue::FeatureFacts, &'a Feature);
 
-/// The features that name a model, in the order of the catalogue.
+/// Returns the features that name a model, in the catalogue's order.
 fn users<'a>(state: &'a State, model: &ModelName) -> Vec<User<'a>> {
     let features = Catalogue::get().features().iter();
     features
@@ -108,7 +108,8 @@ fn users<'a>(state: &'a State, model: &ModelName) -> Vec<User<'a>> {
         .collect()
 }
 
-/// The model that takes over, and its family. `None`: it cannot, which is a violation by now.
+/// Returns the model that receives the references, and its family. Adds violations if it cannot. `None`: it does not
+/// exist, or is the deleted model.
 fn find_heir<'a>(
     state: &State,
     name: &ModelName,
@@ -147,7 +148,8 @@ fn find_heir<'a>(
     Some((heir, family))
 }
 
-/// What moves is newly assigned: neither it nor its new family may be in beta while beta is off.
+/// Moving a reference counts as a new assignment: while beta is off, neither the feature nor the new family may be in
+/// beta.
 fn check_beta(state: &State, users: &[User<'_>], family: &Family) -> Result<(), WriteError> {
     if users.is_empty() || state.is_beta_enabled() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! What a write of the whole configuration comes to, resource by resource.
+//! The effect of writing a whole configuration, listed by resource.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -16,39 +16,39 @@ use crate::domain::{
     view::WriteView,
 };
 
-/// How many resources one revision may change.
+/// Maximum number of resources that one revision may change.
 pub const COUNT_MAX: usize = 20_000;
 
-/// What a write of the whole configuration comes to.
+/// The effect of writing a whole configuration.
 #[derive(Debug)]
 pub struct Diff {
-    /// The revision that it was judged by.
+    /// The revision that the write was checked against.
     pub base: Revision,
-    /// The resources that differ, by name.
+    /// The resources that change, ordered by name.
     pub changes: Vec<ChangedResource>,
-    /// The models whose API token goes.
+    /// The models that lose their API token.
     pub tokens_dropped: Vec<ModelName>,
 }
 
-/// One resource that differs.
+/// One resource that changes.
 #[derive(Debug)]
 pub struct ChangedResource {
     /// The resource.
     pub name: ResourceName,
     /// Its value before. `None`: it did not exist.
     pub before: Option<Bytes>,
-    /// What it becomes. `None`: it is deleted.
+    /// Its new state. `None`: it is deleted.
     pub after: Option<Change>,
 }
 
-/// A write of the whole configuration as its answer shows it.
+/// A write of the whole configuration as its answer contains it.
 #[derive(Debug, Clone)]
 pub struct DiffView {
-    /// What it came to.
+    /// The effect of the write.
     pub diff: Arc<Diff>,
-    /// The newest revision after it.
+    /// The newest revision after the write.
     pub revision: Revision,
-    /// When that was committed. For people.
+    /// When that revision was committed. For display only.
     pub commit_time: SystemTime,
 }
 
@@ -68,7 +68,7 @@ impl DiffView {
     }
 }
 
-/// Keeps of what is wanted only what is otherwise in the state. `field` asked for it.
+/// Plans only those changes that differ from the state. Violations name `field`.
 pub(super) fn plan(
     state: &State,
     field: &str,

@@ -1,4 +1,4 @@
-//! Changing the setting of a feature.
+//! Changes a feature's setting.
 
 use switchboard::{
     catalogue::{self, Catalogue},
@@ -23,19 +23,19 @@ use crate::{
     merge::Edit,
 };
 
-/// The field of a violation about reserved places.
+/// The field of violations about reserved places.
 pub(super) const RESERVED: &str = "feature.limits.reserved_concurrency";
 
-/// Changes the setting of a feature.
+/// Changes a feature's setting.
 #[derive(Debug)]
 pub struct UpdateFeature {
-    /// The feature. `None`: a bad name, which is a violation already.
+    /// The name of the feature. `None`: it is invalid, which is one of the violations.
     pub name: Option<FeatureName>,
-    /// The etag that it must have.
+    /// Etag that the feature must have. `None`: not checked.
     pub etag: Option<String>,
-    /// What to change.
+    /// The fields to change.
     pub edit: Edit<registry::Feature>,
-    /// What is wrong already.
+    /// Violations that were found when the request was read.
     pub violations: Violations,
 }
 
@@ -89,7 +89,7 @@ impl Write for UpdateFeature {
     }
 }
 
-/// Places that are newly reserved on a model have to be there beside those of the other features.
+/// Checks that newly reserved places of a model are available in addition to those that other features reserve.
 fn check_reservation(state: &State, given: &Given, stored: &Feature, feature: &Feature, violations: &mut Violations) {
     let Some(model) = feature.spec.setting.model() else {
         return;
@@ -102,7 +102,7 @@ fn check_reservation(state: &State, given: &Given, stored: &Feature, feature: &F
     if let Err(overbooked) = reservation::check(&known.value, all) {
         let field = match given.source("limits.reserved_concurrency", true) {
             Source::Set => RESERVED,
-            // It is switched on again.
+            // The feature is switched on again.
             Source::Kept | Source::Cleared if stored.spec.setting.model() == Some(model) => "feature.provider",
             Source::Kept | Source::Cleared => "feature.model",
         };
@@ -110,7 +110,7 @@ fn check_reservation(state: &State, given: &Given, stored: &Feature, feature: &F
     }
 }
 
-/// A model that a feature names has to exist, and its family to fit.
+/// Checks that a model that a feature names exists, and that the feature takes its family.
 pub(super) fn check_reference(
     state: &State,
     facts: &catalogue::FeatureFacts,
@@ -137,7 +137,7 @@ pub(super) fn check_reference(
     }
 }
 
-/// What is stored has to fit into one part of the change stream. Only rules can be that large.
+/// Checks that the stored setting fits into one part of the change stream. Only rules can become too large.
 pub(super) fn check_size(setting: &Setting, violations: &mut Violations) {
     let bytes = setting.stored_bytes_max();
     if bytes > size::STORED_BYTES_MAX {
@@ -160,8 +160,8 @@ fn check_beta(
     }
 }
 
-/// What is in beta of that which a setting newly assigns. Naming a model is a new assignment; what is named already is not
-/// asked about.
+/// Returns the newly assigned families and feature that are in beta. A model that the setting did not name before
+/// counts as newly assigned; models that it already named are not checked.
 pub(super) fn newly_in_beta(
     state: &State,
     facts: &catalogue::FeatureFacts,

@@ -1,4 +1,4 @@
-//! Creating and changing models.
+//! Creates and changes models.
 
 use switchboard::{
     catalogue::{Catalogue, Family},
@@ -26,43 +26,43 @@ use crate::{
     merge::Edit,
 };
 
-/// Registers a model.
+/// Creates a model.
 #[derive(Debug)]
 pub struct CreateModel {
-    /// The id that it shall have.
+    /// The id that the caller wants.
     pub id: RequestedId,
-    /// Its fields. `None`: there are none, which is a violation already.
+    /// The fields of the model. `None`: they are missing, which is one of the violations.
     pub given: Option<registry::Model>,
-    /// What is wrong already.
+    /// Violations that were found when the request was read.
     pub violations: Violations,
 }
 
-/// The id that a new model shall have.
+/// The requested id of a new model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RequestedId {
-    /// Derived from the display name.
+    /// The id is derived from the display name.
     Derived,
-    /// This one.
+    /// The caller chose the id.
     Given {
-        /// The name.
+        /// The name with this id.
         name: ModelName,
-        /// The field that gave it.
+        /// The field that contained the id.
         field: &'static str,
     },
-    /// A bad one, which is a violation already.
+    /// The id is invalid, which is one of the violations.
     Bad,
 }
 
 /// Changes a model.
 #[derive(Debug)]
 pub struct UpdateModel {
-    /// The model. `None`: a bad name, which is a violation already.
+    /// The name of the model. `None`: it is invalid, which is one of the violations.
     pub name: Option<ModelName>,
-    /// The etag that it must have.
+    /// Etag that the model must have. `None`: not checked.
     pub etag: Option<String>,
-    /// What to change.
+    /// The fields to change.
     pub edit: Edit<registry::Model>,
-    /// What is wrong already.
+    /// Violations that were found when the request was read.
     pub violations: Violations,
 }
 
@@ -134,7 +134,7 @@ impl Write for UpdateModel {
             violations.push(
                 "model.endpoint",
                 FieldReason::EndpointAmbiguous,
-                "stands for the only endpoint, but the model has several; give the whole list as `endpoints`",
+                "can only replace a single endpoint, but the model has several; give the whole list as `endpoints`",
             );
         }
         if let Some(family) = family.filter(|family| *family != stored.spec.family) {
@@ -170,14 +170,14 @@ impl Write for UpdateModel {
     }
 }
 
-/// Whether a write gives the short form of one endpoint to a model that has several.
+/// Returns whether an update gives the short form `endpoint` to a model that has several endpoints.
 fn replaces_several(stored: &ModelSpec, merged: &registry::Model, given: &Given) -> bool {
     let is_list_given = given.source("endpoints", !merged.endpoints.is_empty()) == Source::Set;
     let one = merged.endpoint.as_deref().filter(|_| !is_list_given);
     stored.endpoints.as_slice().len() > 1 && one.is_some_and(|one| EndpointUri::parse(one).is_ok())
 }
 
-/// The credential that a model has after a write, and whether the write set, cleared or dropped it.
+/// Returns the credential of a model after a write, and whether the write sets, clears or drops it.
 pub(super) fn credential_after(
     token: &GivenToken,
     stored: &ModelCredential,
@@ -196,7 +196,7 @@ pub(super) fn credential_after(
         }
         (GivenToken::Cleared, ModelCredential::None) => (ModelCredential::None, false),
         (GivenToken::Cleared, ModelCredential::Set(_) | ModelCredential::Dropped) => (ModelCredential::None, true),
-        // A token goes only where its giver saw it going.
+        // An API token is only sent to origins that the model had when the token was set.
         (GivenToken::Kept, ModelCredential::Set(set)) if !origins.is_subset(&set.origins) => {
             (ModelCredential::Dropped, true)
         }
@@ -204,7 +204,7 @@ pub(super) fn credential_after(
     }
 }
 
-/// The name that follows from a display name, with `-2`, `-3` and so on if it is taken.
+/// Returns the name derived from a display name, with the suffix `-2`, `-3` and so on if it is taken.
 fn free_name(state: &State, display_name: &DisplayName) -> Result<ModelName, WriteError> {
     numbered(&display_name.to_id())
         .filter_map(|id| ModelName::from_id(&id).ok())
@@ -214,7 +214,7 @@ fn free_name(state: &State, display_name: &DisplayName) -> Result<ModelName, Wri
             violations.push(
                 "model_id",
                 FieldReason::FieldRequired,
-                "must be given: no derived id is free",
+                "must be given: all ids derived from the display name are taken",
             );
             WriteError::Invalid(violations)
         })
@@ -235,7 +235,7 @@ fn check_display_name(state: &State, model: &Model) -> Result<(), WriteError> {
     }
 }
 
-/// A limit that changes has to leave the places that features have reserved.
+/// Checks that a changed limit is not below the number of places that features have reserved.
 fn check_reservations(state: &State, stored: &Model, model: &Model) -> Result<(), WriteError> {
     if model.spec.limits.max_concurrency == stored.spec.limits.max_concurrency {
         return Ok(());
@@ -251,7 +251,7 @@ fn check_reservations(state: &State, stored: &Model, model: &Model) -> Result<()
     })
 }
 
-/// What is stored has to fit into one part of the change stream.
+/// Checks that the stored model fits into one part of the change stream.
 pub(super) fn check_size(model: &Model, credential: &ModelCredential) -> Result<(), WriteError> {
     let origins = match credential {
         ModelCredential::Set(set) => set
@@ -282,12 +282,12 @@ fn check_beta(state: &State, family: &Family) -> Result<(), WriteError> {
     Ok(())
 }
 
-/// What a refusal for want of beta calls a family.
+/// Returns how errors about beta name a family.
 pub(super) fn family_subject(family: &Family) -> String {
     format!("family `{}`", family.machine_name)
 }
 
-/// A new family has to fit every feature that names the model.
+/// Checks that a new family can serve every feature that names the model.
 fn check_features(state: &State, name: &ModelName, family: &Family, violations: &mut Violations) {
     let catalogue = Catalogue::get();
     let facts: Vec<_> = state

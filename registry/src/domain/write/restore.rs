@@ -1,4 +1,4 @@
-//! Going back to an earlier revision, by a new one.
+//! Restores an earlier revision by making a new one.
 
 use std::sync::Arc;
 
@@ -25,47 +25,47 @@ use crate::domain::{
 
 const REVISION: &str = "revision";
 
-/// Brings models, features and settings back as they were.
+/// Restores models, features and settings to an earlier revision.
 ///
-/// What was set then is kept as an upgrade would keep it: neither beta nor the families that a feature takes are asked
-/// about again, nor are reservations, which come back together with the limits that they fitted. What today's catalogue
-/// cannot read at all is refused.
+/// Restored settings are treated as an upgrade treats stored ones: beta is not checked again, nor the families that a
+/// feature takes, nor reservations, which are restored together with the limits that they were checked against. A
+/// resource that today's catalogue cannot read at all is refused.
 #[derive(Debug)]
 pub struct RestoreRevision {
-    /// The revision. `None`: a bad one, which is a violation already.
+    /// The revision to restore. `None`: it is invalid, which is one of the violations.
     pub revision: Option<Revision>,
-    /// What was changed since, as it was then. The writer hands it in.
+    /// The resources that were changed since the revision, in their state at it. The writer provides them.
     pub since: Vec<Old>,
-    /// What is wrong already.
+    /// Violations that were found when the request was read.
     pub violations: Violations,
 }
 
-/// What a resource was at an earlier revision, as bytes.
+/// The state of a resource at an earlier revision, as bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OldValue {
-    /// Its name.
+    /// The name of the resource.
     pub name: ResourceName,
     /// Its value. `None`: it did not exist.
     pub value: Option<Bytes>,
 }
 
-/// What a resource was at an earlier revision.
+/// The state of a resource at an earlier revision.
 #[derive(Debug)]
 pub struct Old {
-    /// Its name.
+    /// The name of the resource.
     pub name: ResourceName,
-    /// What it was, or why this build cannot tell. `None`: it did not exist.
+    /// Its state, or why this build cannot read it. `Ok(None)`: it did not exist.
     pub was: Result<Option<OldResource>, Violations>,
 }
 
-/// An earlier version of a resource.
+/// An earlier state of a resource.
 #[derive(Debug, Clone, PartialEq)]
 pub enum OldResource {
     /// A model.
     Model {
-        /// What somebody had set of it.
+        /// The stored fields of the model.
         model: Model,
-        /// Whether it had an API token, or had lost one.
+        /// Whether the model had an API token, or had one that was dropped.
         wanted_token: bool,
     },
     /// A feature.
@@ -95,8 +95,7 @@ impl Revise for RestoreRevision {
             match (&old.name, &old.was) {
                 (name, Err(found)) => {
                     for flaw in found.as_slice() {
-                        let description =
-                            format!("`{name}` cannot be brought back: {} {}", flaw.field, flaw.description);
+                        let description = format!("`{name}` cannot be restored: {} {}", flaw.field, flaw.description);
                         violations.push(REVISION, flaw.reason, description);
                     }
                 }
@@ -108,7 +107,7 @@ impl Revise for RestoreRevision {
                 (ResourceName::Model(name), Ok(None)) => {
                     deleted.extend(state.models.contains_key(name).then(|| name.clone()));
                 }
-                // These are always there: a release brought them since.
+                // Features and settings always exist: a later release has introduced this one.
                 (ResourceName::Feature(name), Ok(None)) => {
                     wanted.push(Change::Feature(Feature::unset(name.clone())));
                 }
@@ -134,8 +133,8 @@ impl Revise for RestoreRevision {
     }
 }
 
-/// A model with the token that it has now, as far as that one may go where the model was. One that is gone took its token
-/// along.
+/// Restores a model. It keeps its current token if the token may be sent to all restored origins. If the model was
+/// deleted, its token was deleted with it.
 fn brought_back(state: &State, model: &Model, wanted_token: bool, fresh: CredentialId) -> Change {
     let (credential, is_token_touched) = if state.models.contains_key(&model.name) {
         credential_after(&GivenToken::Kept, state.credential(&model.name), &model.spec, fresh)

@@ -1,4 +1,4 @@
-//! Changing the settings of the instance.
+//! Changes the instance's settings.
 
 use switchboard::{
     names::{CredentialId, ResourceName},
@@ -16,14 +16,14 @@ use crate::{
     merge::Edit,
 };
 
-/// Changes the settings of the instance.
+/// Changes the instance's settings.
 #[derive(Debug)]
 pub struct UpdateSettings {
-    /// The etag that they must have.
+    /// Etag that the settings must have. `None`: not checked.
     pub etag: Option<String>,
-    /// What to change.
+    /// The fields to change.
     pub edit: Edit<registry::Settings>,
-    /// What is wrong already.
+    /// Violations that were found when the request was read.
     pub violations: Violations,
 }
 
