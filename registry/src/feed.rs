@@ -1,7 +1,7 @@
-//! The change stream: a snapshot, then every change, to anybody who follows.
+//! The change stream: a snapshot, then every change, for all followers.
 //!
-//! It serves from the published state alone and keeps nothing per follower but a cursor; what is sent is encoded once and
-//! shared by all who need the same. It does not know how a state comes about, nor what it means.
+//! The feed only reads the published state and keeps nothing per follower except a cursor. Each message is encoded once
+//! and shared by all followers that need it. The feed does not know how states are made, nor what they mean.
 
 mod bells;
 pub mod credential;
@@ -47,32 +47,33 @@ use crate::{
     pulse::Pulse,
 };
 
-/// The most watchers at a time. They are people and dashboards; one more is refused, so that they leave the routers room.
+/// Maximum number of concurrent watchers. Watchers are people and dashboards; further ones are refused to leave room
+/// for routers.
 const WATCHERS_MAX: usize = 1_024;
 
-/// Why a stream is refused, or ends out of order.
+/// Why a stream is refused, or ends abnormally.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FeedError {
-    /// The cursor cannot be resumed from without a snapshot.
+    /// The stream cannot resume from the cursor without a snapshot.
     #[error(transparent)]
     Resume(#[from] ResumeError),
-    /// The router broke a rule.
+    /// The router broke a rule of the protocol.
     #[error(transparent)]
     Uplink(#[from] UplinkError),
-    /// Too many routers.
+    /// Too many routers are connected.
     #[error(transparent)]
     FleetFull(#[from] FleetFull),
-    /// Too many watchers.
-    #[error("{WATCHERS_MAX} watchers are connected already")]
+    /// Too many watchers are connected.
+    #[error("the maximum of {WATCHERS_MAX} watchers is already connected")]
     TooManyWatchers,
-    /// The reader does not read.
-    #[error("the stream is not read")]
+    /// The client does not read the stream.
+    #[error("the client does not read the stream")]
     TooSlow,
     /// The registry shuts down.
-    #[error("the registry shuts down")]
+    #[error("the registry is shutting down")]
     Draining,
-    /// The stream's own task failed.
-    #[error("the stream broke off")]
+    /// The stream's task failed.
+    #[error("the stream failed unexpectedly")]
     Broken,
 }
 
@@ -92,10 +93,10 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// A feed of what is published.
+    /// Creates a feed of the published states.
     ///
-    /// Bookmarks come every `heartbeat`, give or take 10 %. Each stream is a task of `tasks`; within about a second of
-    /// `shutdown` all have said goodbye or given up.
+    /// A stream carries a bookmark every `heartbeat`, plus or minus 10 %. Each stream runs as a task of `tasks`. Within
+    /// about a second after `shutdown` is cancelled, every stream has sent its goodbye or given up.
     #[must_use]
     pub fn new(
         published: watch::Receiver<Arc<State>>,
@@ -119,54 +120,54 @@ impl Feed {
         }
     }
 
-    /// The newest published state.
+    /// Returns the newest published state.
     #[must_use]
     pub fn state(&self) -> Arc<State> {
         Arc::clone(&self.published.borrow())
     }
 
-    /// The published states.
+    /// Returns a receiver of the published states.
     #[must_use]
     pub fn published(&self) -> watch::Receiver<Arc<State>> {
         self.published.clone()
     }
 
-    /// The routers that follow.
+    /// Returns the connected routers.
     #[must_use]
     pub const fn fleet(&self) -> &Arc<Fleet> {
         &self.fleet
     }
 
-    /// Cancelled when the registry shuts down.
+    /// Returns the token that is cancelled when the registry shuts down.
     #[must_use]
     pub const fn shutdown(&self) -> &CancellationToken {
         &self.shutdown
     }
 
-    /// How many routers follow.
+    /// Returns the number of connected routers.
     #[must_use]
     pub fn routers(&self) -> usize {
         self.fleet.size()
     }
 
-    /// The routers that get no configuration.
+    /// Returns the routers that get no configuration.
     #[must_use]
     pub fn withheld(&self) -> Arc<Withheld> {
         Arc::clone(&self.withheld)
     }
 
-    /// How many watchers follow.
+    /// Returns the number of connected watchers.
     #[must_use]
     pub fn watchers(&self) -> usize {
         WATCHERS_MAX - self.watchers.available_permits()
     }
 
-    /// Streams to a watcher.
+    /// Starts a stream for a watcher.
     ///
     /// # Errors
     ///
-    /// [`FeedError`] when the stream cannot begin: the cursor cannot be resumed from without the snapshot that was
-    /// refused, there are too many watchers, or the registry shuts down.
+    /// [`FeedError`] if the stream cannot begin: the cursor needs a snapshot although `include_snapshot` is false, too
+    /// many watchers are connected, or the registry is shutting down.
     pub fn watch(&self, resume: Resume, include_snapshot: bool) -> Result<Frames, FeedError> {
         if self.shutdown.is_cancelled() {
             return Err(FeedError::Draining);
@@ -184,7 +185,7 @@ impl Feed {
         }))
     }
 
-    /// Streams to the router that `messages` come from. Whatever is wrong with it is told at the end of the stream.
+    /// Starts a stream for the router that sends `messages`. Errors are reported at the end of the stream.
     #[must_use]
     pub fn subscribe(&self, messages: Messages) -> Frames {
         let feed = self.clone();
@@ -218,7 +219,7 @@ impl Feed {
             ..self.begin(resume, mode, &state, View::Router)
         };
         let keeper = self.keeper(member.replaced());
-        // Neither side waits for the other; the first to end ends the stream.
+        // Neither side waits for the other. The first to end ends the stream.
         select! {
             biased;
             end = keeper.run(begin, line) => end,
@@ -230,7 +231,7 @@ impl Feed {
         }
     }
 
-    /// The beginning of a stream that was judged by `state`.
+    /// Prepares the start of a stream whose cursor was checked against `state`.
     fn begin(&self, resume: Resume, mode: WelcomeMode, state: &State, view: View) -> StreamStart {
         let welcome = Welcome {
             head: state.items.cursor(view),
@@ -254,7 +255,7 @@ impl Feed {
         }
     }
 
-    /// Keeps a stream by a task of its own. It is best effort: when it fails, the follower comes back.
+    /// Runs the keeper of a stream in a new task. The task is best effort: if it fails, the follower reconnects.
     fn spawn<Keeping>(&self, keep: impl FnOnce(Line) -> Keeping) -> Frames
     where
         Keeping: Future<Output = Result<(), FeedError>> + Send + 'static,
@@ -271,9 +272,9 @@ impl Feed {
         let task = async move {
             let end = keeping.await;
             match &end {
-                // A connection that breaks off is unreadable too, and is nothing to warn of.
+                // A broken connection is reported as unreadable too, and is not worth a warning.
                 Ok(()) | Err(FeedError::Uplink(UplinkError::Unreadable)) => {}
-                Err(error) => tracing::warn!(%error, "a change stream ends out of order"),
+                Err(error) => tracing::warn!(%error, "a change stream ended with an error"),
             }
             orders.send_modify(|orders| orders.end = Some(end));
         };

@@ -1,8 +1,9 @@
-//! Wakes the followers of a new state, some at a time.
+//! Wakes the followers of a new state in groups.
 //!
-//! A commit is answered in the same moment in which it is published. If that woke all followers, the answers would go out
-//! behind what they are sent. So followers wait for bells, a share of them for each, and a task of its own rings one bell
-//! after the other: first whoever waits for an answer runs, then those of a bell, one right after the other.
+//! A write is answered at the moment when its state is published. If publishing woke all followers, the answers would
+//! be sent after the followers' messages. Therefore each follower waits for one of several bells, and a separate task
+//! rings one bell after the other. Callers that wait for an answer run first, and then the followers of each bell in
+//! turn.
 
 use std::sync::{
     Arc,
@@ -16,10 +17,10 @@ use tokio::{
 
 use crate::domain::state::State;
 
-/// Of a thousand followers each bell wakes no more than a thread of the runtime can queue by itself.
+/// Number of bells. With a thousand followers, one bell wakes no more of them than a runtime thread can queue locally.
 const BELLS: usize = 8;
 
-/// The bells, and who rings them.
+/// The bells, and the task that rings them.
 #[derive(Debug, Clone)]
 pub(super) struct Bells {
     bells: Arc<[watch::Receiver<()>]>,
@@ -27,20 +28,20 @@ pub(super) struct Bells {
     ringer: Arc<JoinSet<()>>,
 }
 
-/// The bell that one follower waits for. It tells nothing but that there is something new.
+/// The bell of one follower. It only signals that a newer state was published.
 #[derive(Debug)]
 pub(super) struct Bell {
     rings: watch::Receiver<()>,
-    /// It rings as long as anybody waits.
+    /// The task keeps ringing as long as a bell exists.
     _ringer: Arc<JoinSet<()>>,
 }
 
 impl Bells {
-    /// Bells that ring for each state that is published, or for several at once.
+    /// Creates bells that ring for each published state. Several states may be combined into one ring.
     pub(super) fn new(published: watch::Receiver<Arc<State>>) -> Self {
         let (ropes, bells): (Vec<_>, Vec<_>) = (0..BELLS).map(|_| watch::channel(())).unzip();
         let mut ringer = JoinSet::new();
-        // Essential, and ends only with the writer: when it does, followers are told to come back.
+        // Essential, and ends only with the writer. When it ends, followers get a goodbye and reconnect.
         ringer.spawn(ring(published, ropes));
         Self {
             bells: bells.into(),
@@ -49,7 +50,7 @@ impl Bells {
         }
     }
 
-    /// A bell for one more follower.
+    /// Returns a bell for one more follower.
     pub(super) fn next(&self) -> Bell {
         let index = self.next.fetch_add(1, Ordering::Relaxed) % self.bells.len();
         Bell {
@@ -60,20 +61,20 @@ impl Bells {
 }
 
 impl Bell {
-    /// Has it ring again only for what is published from now on.
+    /// Marks the bell as heard: from now on it only rings for states that are published later.
     pub(super) fn heard(&mut self) {
         self.rings.mark_unchanged();
     }
 
-    /// Waits until it rings.
+    /// Waits until the bell rings.
     ///
     /// # Errors
     ///
-    /// When nothing will be published any more.
+    /// [`RecvError`] if no further state will be published.
     ///
     /// # Cancel safety
     ///
-    /// Dropped, it has not been heard.
+    /// If the future is dropped, the ring counts as not heard.
     pub(super) async fn rung(&mut self) -> Result<(), RecvError> {
         self.rings.changed().await
     }
@@ -97,7 +98,7 @@ mod tests {
     use crate::testing::History;
 
     #[tokio::test]
-    async fn whoever_was_answered_runs_before_those_who_follow() {
+    async fn an_answered_caller_runs_before_the_followers() {
         let published = watch::Sender::new(History::with_revisions(1).state());
         let bells = Bells::new(published.subscribe());
         let order = Arc::new(Mutex::new(Vec::new()));
@@ -115,7 +116,7 @@ mod tests {
             answered.await.unwrap();
             in_order.lock().push("writer");
         });
-        // All wait.
+        // Lets all tasks reach their wait.
         yield_now().await;
         published.send_replace(History::with_revisions(2).state());
         answer.send(()).unwrap();
@@ -125,14 +126,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_bell_is_left_once_nothing_will_be_published() {
+    async fn a_bell_fails_once_no_state_will_be_published() {
         let published = watch::Sender::new(History::with_revisions(1).state());
         let mut bell = Bells::new(published.subscribe()).next();
         published.send_replace(History::with_revisions(2).state());
         bell.rung().await.unwrap();
         bell.heard();
         drop(published);
-        // What has rung meanwhile is heard first.
+        // A ring that came in the meantime is returned first.
         while bell.rung().await.is_ok() {}
     }
 }

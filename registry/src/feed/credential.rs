@@ -1,4 +1,4 @@
-//! Hands out what the stream names but never carries: a model's API token.
+//! Hands out models' API tokens, which the stream refers to but never carries.
 
 use switchboard::names::{CredentialId, ModelName};
 
@@ -10,27 +10,27 @@ use crate::domain::{
 /// Why a credential is not handed out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialError {
-    /// There is no such model.
+    /// The model does not exist.
     #[error("`{0}` does not exist")]
     UnknownModel(ModelName),
-    /// The model's credential is another one by now, or none.
-    #[error("the credential of `{model}` is another one by now")]
+    /// The model's credential was replaced, cleared or dropped.
+    #[error("the credential of `{model}` was replaced or removed")]
     Superseded {
         /// The model.
         model: ModelName,
-        /// Its credential, if it has one.
+        /// Id of its current credential. `None`: it has none.
         current: Option<CredentialId>,
     },
-    /// No check under way has this credential, or its own was fetched already.
-    #[error("no check that is under way has this credential any longer")]
+    /// No running check has this credential, or the credential was already fetched.
+    #[error("no running check has this credential, or it was already fetched")]
     CheckOver,
 }
 
-/// The credential of `model`, if it is exactly `id`.
+/// Returns the credential of `model` if its id is `id`.
 ///
 /// # Errors
 ///
-/// [`CredentialError`] when there is no such model, or its credential is another one.
+/// [`CredentialError`] if the model does not exist or has another credential.
 pub fn find<'a>(state: &'a State, model: &ModelName, id: CredentialId) -> Result<&'a SetCredential, CredentialError> {
     if state.items.get(&model.to_string()).is_none() {
         return Err(CredentialError::UnknownModel(model.clone()));
@@ -56,7 +56,7 @@ mod tests {
     use crate::testing::History;
 
     #[test]
-    fn only_exactly_the_credential_that_is_asked_for_is_handed_out() {
+    fn only_the_current_credential_is_handed_out() {
         let history = History::with_revisions(1);
         let mut state = (*history.state()).clone();
         let model = ModelName::parse("models/a").unwrap();

@@ -1,8 +1,8 @@
-//! A follower of the change stream, as a cursor: given the newest state it says which message comes next.
+//! The position of a follower in the change stream: for the newest state, it returns the next message.
 //!
-//! Pure. A follower owes nobody a queue: however slowly it is polled, it goes from where it is to the newest state by one
-//! merged delta. What it holds is constant: a cursor and, while a snapshot or a delta of several messages is under way, a
-//! claim to messages that it shares with others and that may be gone when it comes too late.
+//! Pure. A follower needs no queue: however slowly it is polled, one merged delta takes it from its position to the
+//! newest state. Its memory is constant: a cursor and, during a snapshot or a delta of several messages, a weak
+//! reference to shared messages. If the follower is too slow, these may be dropped before it has read them.
 
 use std::sync::{Arc, Weak};
 
@@ -21,11 +21,11 @@ use super::{
 };
 use crate::domain::state::State;
 
-/// How far one stream is.
+/// The position of one stream.
 #[derive(Debug)]
 pub struct Follower {
     view: View,
-    /// The life of the store that it was welcomed to.
+    /// The life of the store in which the stream began.
     life: Incarnation,
     phase: Phase,
     probe: i64,
@@ -33,15 +33,15 @@ pub struct Follower {
 
 #[derive(Debug)]
 enum Phase {
-    /// It gets no configuration.
+    /// The follower gets no configuration.
     Withheld,
-    /// A snapshot is owed that has not begun, of this revision or a later one.
+    /// A snapshot of this revision or a later one has to be sent, and has not begun.
     SnapshotOwed(Revision),
-    /// Everything up to here was sent.
+    /// Everything up to this cursor was sent.
     Following(Cursor),
-    /// The same, and what comes next has to wait for its turn.
+    /// Everything up to this cursor was sent, and the next delta has to wait for its turn.
     DeltaOwed(Cursor),
-    /// A snapshot (from nowhere) or a delta of several messages is under way.
+    /// A snapshot (`from` is `None`) or a delta of several messages is being sent.
     UnderWay {
         run: Weak<Run>,
         from: Option<Cursor>,
@@ -49,23 +49,23 @@ enum Phase {
     },
 }
 
-/// What comes next.
+/// The next step of a stream.
 #[derive(Debug)]
 pub enum FollowerStep {
-    /// This message.
+    /// Send this message.
     Message(Bytes),
-    /// Nothing: everything up to the newest state was sent, or none is to be sent at all.
+    /// Send nothing: everything up to the newest state was sent, or the follower gets no configuration.
     Nothing,
-    /// Nothing before it has its turn: [`Follower::owes_run`] holds from now on.
+    /// Wait for a turn. [`Follower::owes_run`] returns true from now on.
     Turn,
-    /// Others are served first: to be asked for again at this time.
+    /// Other followers are served first. Ask again at this time.
     Later(Instant),
-    /// What it was being sent, or what it needs next, is no longer kept.
+    /// The messages that are being sent, or the changes that are needed next, are no longer kept.
     Lost,
 }
 
 impl Follower {
-    /// A follower of `view` that came with `resume` and was welcomed so.
+    /// Creates a follower of `view` that sent `resume` and received `welcome`.
     #[must_use]
     pub fn new(view: View, resume: Resume, welcome: &Welcome) -> Self {
         let phase = match welcome.mode {
@@ -81,40 +81,41 @@ impl Follower {
         }
     }
 
-    /// Whether another life of the store has begun, in which it cannot go on.
+    /// Returns whether another life of the store has begun, in which the stream cannot continue.
     #[must_use]
     pub fn is_left_by(&self, newest: &State) -> bool {
         newest.items.incarnation() != self.life
     }
 
-    /// Whether something is to begin that takes a [`Start`](super::shelf::Start): a snapshot, or a delta where many are.
+    /// Returns whether a run has to begin that needs a [`Start`](super::shelf::Start): a snapshot, or a delta while
+    /// these are crowded.
     #[must_use]
     pub const fn owes_run(&self) -> bool {
         matches!(self.phase, Phase::SnapshotOwed(_) | Phase::DeltaOwed(_))
     }
 
-    /// Whether several messages belong together of which some are still to come.
+    /// Returns whether a run of several messages has begun and is not complete.
     #[must_use]
     pub const fn is_under_way(&self) -> bool {
         matches!(self.phase, Phase::UnderWay { .. })
     }
 
-    /// What comes next, shared with others by `shelf`.
+    /// Returns the next step. Messages are shared with other followers through `shelf`.
     ///
-    /// `newest` never goes backwards from call to call.
+    /// `newest` must never be older than in an earlier call.
     pub fn next(&mut self, newest: &Arc<State>, shelf: &Shelf, now: Instant) -> FollowerStep {
         let share = match self.phase {
             Phase::Withheld => return FollowerStep::Nothing,
             Phase::UnderWay { .. } => return self.go_on(),
             Phase::SnapshotOwed(needed) => shelf.snapshot(self.view, needed, newest, now),
             Phase::Following(at) if newest.items.revision() <= at.revision => return FollowerStep::Nothing,
-            // The floor and the tombstones above it are of the same state.
+            // The floor and the tombstones above it must come from the same state.
             Phase::Following(at) | Phase::DeltaOwed(at) if at.revision < newest.items.oldest_resumable() => {
                 return FollowerStep::Lost;
             }
             Phase::Following(at) => {
                 let to = newest.items.cursor(self.view);
-                debug_assert_eq!(to.incarnation, at.incarnation, "a stream stays within one life");
+                debug_assert_eq!(to.incarnation, at.incarnation, "a stream belongs to one life");
                 shelf.delta(self.view, at.revision, newest, now)
             }
             Phase::DeltaOwed(at) => shelf.crowded_delta(self.view, at.revision, newest, now),
@@ -139,7 +140,7 @@ impl Follower {
         }
     }
 
-    /// The next message of what is under way.
+    /// Returns the next message of the current run.
     fn go_on(&mut self) -> FollowerStep {
         let Phase::UnderWay { run, next, .. } = &mut self.phase else {
             return FollowerStep::Nothing;
@@ -157,7 +158,7 @@ impl Follower {
         FollowerStep::Message(message.bytes)
     }
 
-    /// A sign of life, which may come between any two messages.
+    /// Creates a bookmark, a sign of life that may be sent between any two messages.
     pub fn bookmark(&mut self, newest: &State, stalled: bool) -> Frame {
         self.probe += 1;
         Frame::Bookmark(Bookmark {
@@ -168,7 +169,7 @@ impl Follower {
         })
     }
 
-    /// The failpoint of where it is, while a snapshot or a delta of several messages is under way.
+    /// Returns the failpoint for the current position, while a snapshot or a delta of several messages is being sent.
     #[must_use]
     pub const fn failpoint(&self) -> Option<&'static str> {
         match &self.phase {
@@ -178,7 +179,7 @@ impl Follower {
         }
     }
 
-    /// The last cursor sent whole.
+    /// Returns the last cursor up to which everything was sent.
     #[must_use]
     pub const fn at(&self) -> Option<Cursor> {
         match &self.phase {

@@ -1,4 +1,4 @@
-//! What goes down a change stream, before it becomes bytes.
+//! The messages of a change stream before they are encoded.
 
 use std::sync::Arc;
 
@@ -7,23 +7,23 @@ use switchboard::stream::{Bookmark, Goodbye, RegistryMessage, Welcome};
 
 use crate::{domain::items::Item, fleet::check::CheckOrder};
 
-/// One message to a follower, be it a watcher or a router.
+/// One message to a follower, which is a watcher or a router.
 #[derive(Debug, Clone)]
 pub enum Frame {
-    /// First, once.
+    /// The first message, sent once.
     Welcome(Welcome),
-    /// A piece of the configuration, encoded once for all who get it.
+    /// A part of the configuration, encoded once for all followers that get it.
     Shared(Bytes),
     /// A sign of life.
     Bookmark(Bookmark),
-    /// The stream ends in order.
+    /// Announces that the stream ends normally.
     Goodbye(Goodbye),
-    /// A router is to check a model. Watchers never get it.
+    /// Asks a router to check a model. Never sent to watchers.
     Check(CheckOrder),
 }
 
 impl Frame {
-    /// The frame as it goes out. What is shared is not encoded again.
+    /// Encodes the frame. A shared frame is already encoded.
     #[must_use]
     pub fn encode(self) -> Bytes {
         let message: RegistryMessage<Arc<Item>> = match self {

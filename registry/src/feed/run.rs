@@ -1,7 +1,7 @@
-//! A snapshot or a delta as the messages that carry it, each encoded once and shared by all who read it.
+//! A snapshot or a delta as a sequence of messages, each encoded once and shared by all readers.
 //!
-//! A message is encoded when the first reader asks for it, so that nobody waits for the whole; by then the newest state may
-//! be another one, but all messages of a run show the one that it began with.
+//! A message is encoded when the first reader asks for it, so that no reader waits for the whole run. A newer state may
+//! have been published by then, but all messages of a run show the state with which the run began.
 
 use std::sync::Arc;
 
@@ -18,16 +18,16 @@ use crate::domain::{
     state::State,
 };
 
-/// A piece of the configuration, before it is encoded.
+/// The content of a message before it is encoded.
 type RunContent = RegistryMessage<Arc<Item>>;
 
-/// The most bytes of one part, unless a single resource is larger.
+/// Maximum size of a part in bytes, unless a single resource is larger.
 pub const PART_BYTES_MAX: usize = 64 * 1024;
 
-/// More than the fields around the resources of a part take on the wire.
+/// Upper bound for the encoded size in bytes of the fields around the resources of a part.
 const PART_OVERHEAD_BYTES: usize = 512;
 
-/// More than the tags, lengths and numbers around the texts of one resource take on the wire.
+/// Upper bound for the encoded size in bytes of the tags, lengths and numbers around the texts of one resource.
 const ITEM_OVERHEAD_BYTES: usize = 64;
 
 /// The messages of one snapshot or one delta.
@@ -42,14 +42,14 @@ pub struct Run {
 #[derive(Debug)]
 struct EncodedPart {
     messages: Vec<Bytes>,
-    /// What is not encoded yet. `None`: all is.
+    /// The part that is not encoded yet. `None`: everything is encoded.
     rest: Option<Rest>,
 }
 
 #[derive(Debug)]
 struct Rest {
     state: Arc<State>,
-    /// How many parts, and how many of the changes, are encoded.
+    /// Number of encoded parts and encoded changes.
     parts: u32,
     changes: usize,
 }
@@ -57,20 +57,20 @@ struct Rest {
 /// One message of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunMessage {
-    /// As it goes out.
+    /// The encoded message.
     pub bytes: Bytes,
-    /// Whether the run ends with it.
+    /// Whether this is the last message of the run.
     pub is_last: bool,
 }
 
 impl Run {
-    /// Everything that `state` has.
+    /// Creates a snapshot of `state`.
     #[must_use]
     pub fn snapshot(state: &Arc<State>, view: View) -> Self {
         Self::new(state, view, None)
     }
 
-    /// What has changed after `from` up to `state`, which must remember that far back.
+    /// Creates a delta from `from` to `state`, which must still have all changes after `from`.
     #[must_use]
     pub fn delta(state: &Arc<State>, view: View, from: Revision) -> Self {
         Self::new(state, view, Some(from))
@@ -93,25 +93,25 @@ impl Run {
         }
     }
 
-    /// The view that it is of.
+    /// Returns the view.
     #[must_use]
     pub const fn view(&self) -> View {
         self.view
     }
 
-    /// The revision after which its changes come; `None` for a snapshot.
+    /// Returns the revision that the delta starts from. `None`: the run is a snapshot.
     #[must_use]
     pub const fn from(&self) -> Option<Revision> {
         self.from
     }
 
-    /// The state that it leads to.
+    /// Returns the cursor of the state that the run leads to.
     #[must_use]
     pub const fn to(&self) -> Cursor {
         self.to
     }
 
-    /// The message at a place, counted from 0; `None` past the last.
+    /// Returns the message at an index, counted from 0. `None` after the last message.
     #[must_use]
     pub fn message(&self, index: usize) -> Option<RunMessage> {
         let mut encoded = self.encoded.lock();
@@ -129,7 +129,7 @@ impl Run {
         })
     }
 
-    /// All messages, for tests.
+    /// Returns all messages, for tests.
     #[cfg(test)]
     pub(crate) fn frames(&self) -> Vec<Bytes> {
         let messages = (0..).map_while(|index| self.message(index));
@@ -180,7 +180,7 @@ enum RunChange<'a> {
     Delete(Tombstone),
 }
 
-/// What [`Rest::take`] takes.
+/// The result of [`Rest::take`].
 struct Part {
     number: u32,
     upserts: Vec<Arc<Item>>,
@@ -189,7 +189,7 @@ struct Part {
 }
 
 impl Rest {
-    /// The next part of `all`, which must be the same changes in the same order at each call.
+    /// Takes the next part of `all`, which must contain the same changes in the same order at each call.
     fn take<'a>(&mut self, all: impl Iterator<Item = RunChange<'a>>) -> Part {
         let mut rest = all.skip(self.changes).peekable();
         let mut part = Part {
@@ -218,7 +218,7 @@ impl Rest {
     }
 }
 
-/// No fewer bytes than the change takes on the wire.
+/// Returns an upper bound for the encoded size of the change in bytes.
 fn weight(change: &RunChange<'_>) -> usize {
     ITEM_OVERHEAD_BYTES
         + match change {

@@ -1,7 +1,9 @@
-//! What is being sent, kept for all who need the same: recent deltas, and the snapshots and long deltas under way.
+//! Keeps messages for all followers that need the same ones: recent deltas, and the snapshots and long deltas that are
+//! being sent.
 //!
-//! Whatever followers do, it holds a bounded number of each. Of what takes many messages, readers have no more than a
-//! claim: one that is too slow finds that it is gone. Each has at least [`READ_WITHIN`] to read; until then others wait.
+//! The number of each kind is bounded, whatever followers do. Readers of a run of several messages only hold a weak
+//! reference: a reader that is too slow finds that the run was dropped. A run is kept for at least [`READ_WITHIN`];
+//! until then, followers that need another one wait.
 
 use std::{
     collections::VecDeque,
@@ -20,21 +22,22 @@ use tokio::{
 use super::run::Run;
 use crate::domain::state::State;
 
-/// How many snapshots and crowded deltas start at a time, so that a storm of followers is served in turns and not all at a
-/// crawl.
+/// Maximum number of snapshots and crowded deltas that are starting at the same time, so that a rush of followers is
+/// served in turns instead of slowly all at once.
 pub const STARTS: usize = 64;
 
-/// How many different snapshots are kept, and how many different deltas of several messages before these are crowded.
+/// Number of different snapshots that are kept, and number of different deltas of several messages that are kept before
+/// deltas count as crowded.
 pub const RUNS_KEPT: usize = 4;
 
-/// How long a snapshot counts as starting, and a run that is read is kept whatever comes.
+/// How long a snapshot counts as starting, and how long a run that has readers is kept in any case.
 pub const READ_WITHIN: Duration = Duration::from_secs(5);
 
-/// How many deltas of a single message are kept, and how many bytes of them.
+/// Maximum number and maximum total bytes of the deltas of a single message that are kept.
 const RECENT_MAX: usize = 64;
 const RECENT_BYTES_MAX: usize = 1024 * 1024;
 
-/// The place of all shared messages of a feed.
+/// Keeps the shared messages of a feed.
 #[derive(Debug)]
 pub struct Shelf {
     kept: Mutex<ShelvedRun>,
@@ -43,7 +46,7 @@ pub struct Shelf {
 
 #[derive(Debug, Default)]
 struct ShelvedRun {
-    /// Newest last.
+    /// Ordered from oldest to newest.
     recent: VecDeque<Recent>,
     recent_bytes: usize,
     deltas: Runs,
@@ -59,24 +62,24 @@ struct Recent {
     bytes: Bytes,
 }
 
-/// Runs of several messages, oldest first, with the time when each was begun.
+/// Runs of several messages with their start times, oldest first.
 #[derive(Debug, Default)]
 struct Runs(Vec<(Instant, Arc<Run>)>);
 
-/// What a follower gets.
+/// The shelf's answer to a follower.
 #[derive(Debug)]
 pub enum Share {
-    /// All in this message.
+    /// This single message contains everything.
     Single(Bytes),
     /// The messages of this run, as long as it is kept.
     Several(Weak<Run>),
-    /// Nothing without a [`Start`]: many are being sent deltas of their own.
+    /// The follower needs a [`Start`] first, because many different deltas are being sent.
     Crowded,
-    /// Nothing yet: as many as may be are being read. To be asked for again at this time.
+    /// All slots are taken by runs that are being read. Ask again at this time.
     Busy(Instant),
 }
 
-/// The right to begin a snapshot, or a delta where they are crowded.
+/// The right to begin a snapshot, or a delta while these are crowded.
 #[derive(Debug)]
 pub struct Start {
     _permit: Option<OwnedSemaphorePermit>,
@@ -93,13 +96,13 @@ impl Default for Shelf {
 }
 
 impl Shelf {
-    /// Waits, in turn, until one more may begin.
+    /// Waits for a turn to begin a run.
     ///
     /// # Cancel safety
     ///
-    /// Dropped, it loses its turn.
+    /// If the future is dropped, it loses its place in the queue.
     pub async fn start(&self) -> Start {
-        // It is never closed: a failure would mean that no limit is left to keep.
+        // The semaphore is never closed, and an error would only mean that no limit applies.
         let permit = Arc::clone(&self.starts).acquire_owned().await.ok();
         Start {
             _permit: permit,
@@ -107,10 +110,10 @@ impl Shelf {
         }
     }
 
-    /// A snapshot that shows the revision `needed` or a later one, for whoever has a [`Start`].
+    /// Returns a snapshot of the revision `needed` or a later one. The caller must hold a [`Start`].
     pub fn snapshot(&self, view: View, needed: Revision, newest: &Arc<State>, now: Instant) -> Share {
         let mut kept = self.lock();
-        // One from which deltas no longer go on is of no use.
+        // A snapshot below the floor is useless, because no delta can follow it.
         let needed = needed.max(newest.items.oldest_resumable());
         let is_it = |run: &Run| run.view() == view && run.to().revision >= needed;
         match kept.snapshots.find(is_it) {
@@ -122,7 +125,7 @@ impl Shelf {
         }
     }
 
-    /// What has changed after `from` up to `newest`, which must remember that far back.
+    /// Returns a delta from `from` to `newest`, which must still have all changes after `from`.
     pub fn delta(&self, view: View, from: Revision, newest: &Arc<State>, now: Instant) -> Share {
         match self.delta_among(RUNS_KEPT, view, from, newest, now) {
             Share::Busy(_) => Share::Crowded,
@@ -130,7 +133,7 @@ impl Shelf {
         }
     }
 
-    /// The same for whoever has a [`Start`], so that each who has one finds a place.
+    /// Like [`Self::delta`], for a caller that holds a [`Start`]. There is a slot for every `Start`.
     pub fn crowded_delta(&self, view: View, from: Revision, newest: &Arc<State>, now: Instant) -> Share {
         self.delta_among(RUNS_KEPT + STARTS, view, from, newest, now)
     }
@@ -196,8 +199,8 @@ impl Runs {
             .map(|(_, run)| Arc::downgrade(run))
     }
 
-    /// Makes room for one more among so many. One that nobody reads goes first, else the oldest that has had its time; when
-    /// none has, the error says when one will have.
+    /// Makes room for one more run among `places` slots. Removes a run without readers or, if there is none, the oldest
+    /// run if it was kept for its full time. Otherwise the error is the time when the oldest run may be removed.
     fn make_room(&mut self, places: usize, now: Instant) -> Result<(), Instant> {
         if self.0.len() < places {
             return Ok(());
@@ -221,7 +224,7 @@ impl Runs {
 }
 
 impl Start {
-    /// Waits until it is to be given back, read or not.
+    /// Waits until the turn has to be given back, whether or not the run was read.
     pub async fn over(&self) {
         sleep_until(self.until).await;
     }

@@ -1,10 +1,10 @@
-//! One stream: frames that are made when the transport asks for them, and a keeper that has a clock of its own.
+//! One stream: a maker that creates each frame when the transport asks for it, and a keeper with its own timers.
 //!
-//! The response makes its frames itself, so that a frame is of the newest state, costs no hop from task to task, and a
-//! reader that stopped costs nothing but a cursor. But a transport with a full window does not ask: nothing would then
-//! notice that the reader has stopped, nor that it is time to end. That is what the keeper's task is for. It says when a
-//! bookmark is due, when a snapshot or a long delta may begin, and when to say goodbye; it hears when a frame was taken and
-//! when the reader has gone.
+//! The response creates its frames itself. So a frame always shows the newest state, does not pass between tasks, and a
+//! reader that has stopped costs nothing but a cursor. However, a transport with a full window does not ask for frames,
+//! so the response alone would not notice that a reader has stopped, nor that the stream has to end. This is the
+//! keeper's job. It decides when a bookmark is due, when a snapshot or a long delta may begin, and when to send the
+//! goodbye. It is notified when a frame was taken and when the reader has disconnected.
 
 mod keeper;
 
@@ -38,7 +38,7 @@ use super::{
 };
 use crate::{domain::state::State, fleet::check::CheckOrder, pulse::Pulse};
 
-/// The frames of one stream, then how it ended.
+/// The frames of one stream, followed by the error with which it ended, if any.
 pub struct Frames(BoxStream<'static, Result<Frame, FeedError>>);
 
 impl fmt::Debug for Frames {
@@ -55,67 +55,67 @@ impl Stream for Frames {
     }
 }
 
-/// What the frames of a stream are made from.
+/// The data from which the frames of a stream are made.
 #[derive(Debug)]
 pub(super) struct FrameSource {
     pub(super) published: watch::Receiver<Arc<State>>,
-    /// Rings after something was published.
+    /// Rings after a new state was published.
     pub(super) bell: Bell,
     pub(super) shelf: Arc<Shelf>,
     pub(super) pulse: Arc<Pulse>,
     pub(super) heartbeat: Duration,
 }
 
-/// How a stream begins.
+/// The start of a stream.
 #[derive(Debug)]
 pub(super) struct StreamStart {
     pub(super) welcome: Frame,
     pub(super) follower: Follower,
-    /// The checks that a router is asked for.
+    /// The checks that a router has to make. `None` for a watcher.
     pub(super) orders: Option<mpsc::Receiver<CheckOrder>>,
 }
 
-/// What the keeper tells the maker of the frames.
+/// The keeper's instructions to the maker.
 #[derive(Debug, Default)]
 pub(super) struct Orders {
     turn: StartTurn,
-    /// How many bookmarks have come due so far.
+    /// Number of bookmarks that have become due so far.
     beats: u64,
     goodbye: Option<Goodbye>,
-    /// The keeper has ended, and so.
+    /// Set when the keeper has ended: the result of the stream.
     pub(super) end: Option<Result<(), FeedError>>,
 }
 
-/// The turn to begin a snapshot, or a delta where many are: the newest that was given.
+/// The newest turn that was given, to begin a snapshot or a delta while these are crowded.
 #[derive(Debug, Clone, Copy, Default)]
 struct StartTurn {
-    /// Turns are counted from 1.
+    /// Number of the turn. The first has the number 1.
     number: u64,
-    /// Whether it can be taken now. One that is not taken in time is over.
+    /// Whether the turn can be used now. It ends if it is not used in time.
     is_open: bool,
 }
 
 impl StartTurn {
-    /// Whether this very turn can be taken now.
+    /// Returns whether the turn with this number can be used now.
     const fn is_of(self, number: u64) -> bool {
         self.is_open && self.number == number
     }
 }
 
-/// What the maker tells the keeper.
+/// The maker's reports to the keeper.
 #[derive(Debug, Default)]
 struct MakerProgress {
-    /// How many frames the transport has taken. No bell is rung for it.
+    /// Number of frames that the transport has taken. A change does not wake the keeper.
     taken: u64,
-    /// The turn that was asked for last.
+    /// Number of the turn that was requested last.
     asked: u64,
-    /// The turn that was used last: all that it was for was sent.
+    /// Number of the turn that was used last: its whole run was sent.
     used: u64,
-    /// The stream cannot go on, and is to end so.
+    /// Set if the stream cannot continue: the goodbye with which it has to end.
     lost: Option<Goodbye>,
 }
 
-/// The keeper's end of a stream.
+/// The keeper's end of the channel to the maker.
 #[derive(Debug)]
 pub(super) struct Line {
     begin: oneshot::Sender<StreamStart>,
@@ -124,13 +124,14 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Resolves when the reader has gone.
+    /// Waits until the reader has disconnected.
     pub(super) async fn closed(&mut self) {
         while self.progress.changed().await.is_ok() {}
     }
 }
 
-/// A stream, the end of it where its keeper is, and where is told how the keeper ended.
+/// Creates a stream. Returns the keeper's end of its channel, the sender that reports the keeper's result, and the
+/// frames.
 pub(super) fn channel(source: FrameSource) -> (Line, watch::Sender<Orders>, Frames) {
     let (begin, begins) = oneshot::channel();
     let (orders, ordered) = watch::channel(Orders::default());
@@ -158,51 +159,52 @@ pub(super) fn channel(source: FrameSource) -> (Line, watch::Sender<Orders>, Fram
     (line, orders, Frames(frames.fuse().boxed()))
 }
 
-/// Makes frames, one when the transport asks for it.
+/// Makes one frame each time the transport asks for it.
 #[derive(Debug)]
 struct Maker {
     source: FrameSource,
     orders: watch::Receiver<Orders>,
     progress: watch::Sender<MakerProgress>,
-    /// `None`: it has come.
+    /// `None` after the start has arrived.
     begins: Option<oneshot::Receiver<StreamStart>>,
-    /// `None`: the stream has not begun, or cannot go on.
+    /// `None` before the stream has begun, and after it can no longer continue.
     follower: Option<Follower>,
-    /// The checks that a router is asked for. `None`: it never is, or no longer.
+    /// The checks that a router has to make. `None` for a watcher, and after the sender was dropped.
     checks: Option<mpsc::Receiver<CheckOrder>>,
-    /// The next of them.
+    /// The next check to send.
     due: Option<CheckOrder>,
-    /// How many bookmarks that were due have been made.
+    /// Number of due bookmarks that were made.
     beats: u64,
-    /// The turn that was asked for last.
+    /// Number of the turn that was requested last.
     asked: u64,
-    /// What that turn was for is under way.
+    /// Whether the run of that turn is being sent.
     is_running: bool,
-    /// The first time that there is nothing else to send, a bookmark tells the follower at once that it is up to date.
+    /// Whether the follower has been up to date once. The first time, a bookmark reports this at once.
     has_caught_up: bool,
-    /// Its last word was said: a goodbye, or why it ends.
+    /// Whether the last item was returned: the goodbye or the error that ends the stream.
     is_over: bool,
 }
 
-/// Why there is no frame now.
+/// Why no frame can be sent now.
 enum Hold {
-    /// Something new, an order, or this time has to come first.
+    /// The maker has to wait for a new state, for an instruction or, if set, for this time.
     Until(Option<Instant>),
-    /// It cannot go on: what would come next is no longer kept, or is of another life of the store.
+    /// The stream cannot continue: the next changes are no longer kept, or the store has begun another life.
     Lost(Goodbye),
 }
 
 impl Maker {
-    /// The next frame; `None` when the stream has ended in order.
+    /// Returns the next frame. `None` if the stream has ended normally.
     ///
     /// # Cancel safety
     ///
-    /// Dropping it ends the stream where it is, perhaps within a delta: what was sent stands, nothing is sent twice.
+    /// If the future is dropped, the stream ends at this point, perhaps within a delta. Frames that were returned stay
+    /// valid, and none is returned twice.
     async fn next(&mut self) -> Option<Result<Frame, FeedError>> {
         if let Some(begins) = &mut self.begins {
             let begin = begins.await;
             self.begins = None;
-            // Without a beginning there is an end only.
+            // If no start arrives, only the end remains.
             if let Ok(begin) = begin {
                 let StreamStart {
                     welcome,
@@ -218,7 +220,7 @@ impl Maker {
             if self.is_over {
                 return None;
             }
-            // An end is looked for first, or a stream that always has something to send would never end.
+            // The end is checked first, because a stream that always has something to send would never end otherwise.
             let (turn, beats) = {
                 let orders = self.orders.borrow_and_update();
                 if let Some(end) = &orders.end {
@@ -237,7 +239,8 @@ impl Maker {
                     return Some(Ok(frame));
                 }
                 Err(Hold::Until(wake)) => {
-                    // Behind the configuration as far as it can be sent now: a check finds what was written before it.
+                    // The configuration is sent as far as possible before a check, so that the check uses everything
+                    // that was written before it.
                     if let Some(order) = self.due.take() {
                         self.count_taken();
                         return Some(Ok(Frame::Check(order)));
@@ -254,16 +257,16 @@ impl Maker {
             select! {
                 biased;
                 ordered = self.orders.changed() => if ordered.is_err() {
-                    // The keeper is gone without a word, so this must not look like an end in order.
+                    // The keeper is gone without a result, so the stream must not look as if it ended normally.
                     self.is_over = true;
                     return Some(Err(FeedError::Broken));
                 },
                 rung = self.source.bell.rung(), if is_following => if rung.is_err() {
-                    // Nothing will ever change again: the writer has stopped.
+                    // The writer has stopped, so nothing will change any more.
                     self.lose(DRAIN);
                 },
                 order = next_order(&mut self.checks), if may_check => match order {
-                    // When it is late, whoever asked has given up.
+                    // A late check is dropped, because its caller has given up.
                     Some(order) => self.due = Some(order).filter(|order| order.until > Instant::now()),
                     None => self.checks = None,
                 },
@@ -272,12 +275,12 @@ impl Maker {
         }
     }
 
-    /// The frame that comes next by the newest state.
+    /// Makes the next frame for the newest state.
     fn make(&mut self, turn: StartTurn, beats: u64) -> Result<Frame, Hold> {
         let Some(follower) = &mut self.follower else {
             return Err(Hold::Until(None));
         };
-        // In this order: what is published after the look rings again.
+        // The bell is reset first, so that it rings again for a state that is published after the read.
         self.source.bell.heard();
         let newest = Arc::clone(&self.source.published.borrow());
         if follower.is_left_by(&newest) {
@@ -312,8 +315,8 @@ impl Maker {
         Err(Hold::Until(wake))
     }
 
-    /// Asks for the next turn, unless one that was asked for is still to be given. One that is over without having been
-    /// taken is asked for again only here, and so by a reader that reads.
+    /// Requests the next turn, unless an earlier request is still open. If a turn ended without being used, only this
+    /// method requests another. So only a reader that reads gets one.
     fn ask(&mut self, given: StartTurn) -> Hold {
         if self.asked <= given.number {
             self.asked = given.number + 1;

@@ -1,4 +1,4 @@
-//! Whole streams, on a clock that stands still unless all wait.
+//! Tests of whole streams, on a paused clock that only advances when all tasks wait.
 
 use futures_util::StreamExt as _;
 use switchboard::{
@@ -26,7 +26,7 @@ mod upward;
 const HEARTBEAT: Duration = Duration::from_secs(15);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A feed with its surroundings.
+/// A feed and everything that it needs.
 struct Bench {
     history: History,
     pulse: Arc<Pulse>,
@@ -60,7 +60,7 @@ impl Bench {
         }
     }
 
-    /// A watcher that has everything.
+    /// Starts a watcher that is up to date.
     async fn watcher(&self) -> Frames {
         let at = self.history.state().items.cursor(View::Config);
         let mut frames = self.feed.watch(Resume::At(at), false).unwrap();
@@ -70,7 +70,7 @@ impl Bench {
         frames
     }
 
-    /// How long until all streams have ended by themselves.
+    /// Returns the time until all streams have ended by themselves.
     async fn ended(&self) -> Duration {
         let start = Instant::now();
         self.tasks.close();
@@ -79,7 +79,7 @@ impl Bench {
     }
 }
 
-/// A router that says what the test tells it to.
+/// A router that sends the messages of the test.
 struct Router {
     up: mpsc::Sender<Result<RouterMessage, UplinkError>>,
     down: Frames,
@@ -98,7 +98,7 @@ impl Router {
         router
     }
 
-    /// One that is welcomed with what it has, and has read so.
+    /// Connects a router with a cursor, and returns it with the mode of the welcome that it received.
     async fn with(bench: &Bench, resume: Cursor) -> (Self, WelcomeMode) {
         let mut router = Self::join(bench, hello(Resume::At(resume))).await;
         let mode = welcome(&mut router.down).await.mode;
@@ -109,7 +109,7 @@ impl Router {
         self.up.send(Ok(message)).await.unwrap();
     }
 
-    /// What the stream ends with, if not in order.
+    /// Returns the error with which the stream ends. `None`: it ended normally.
     async fn end(mut self) -> Option<FeedError> {
         loop {
             match self.down.next().await {
@@ -157,7 +157,7 @@ async fn welcome(frames: &mut Frames) -> Welcome {
 async fn delta(frames: &mut Frames) -> registry::Delta {
     match content(&frame(frames).await) {
         Kind::Delta(delta) => delta,
-        other => panic!("a change comes as a delta, not as {other:?}"),
+        other => panic!("a change must arrive as a delta, not as {other:?}"),
     }
 }
 
@@ -168,7 +168,7 @@ async fn bookmark(frames: &mut Frames) -> Bookmark {
     }
 }
 
-/// Reads up to the goodbye, past which the stream must end in order.
+/// Reads up to the goodbye, after which the stream must end normally.
 async fn goodbye(frames: &mut Frames) -> Goodbye {
     loop {
         if let Frame::Goodbye(goodbye) = frame(frames).await {

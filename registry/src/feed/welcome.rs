@@ -1,8 +1,9 @@
-//! What the registry answers to a cursor: whether a stream resumes, begins with a snapshot, or gets no configuration.
+//! The registry's answer to a cursor: the stream resumes, begins with a snapshot, or gets no configuration.
 //!
-//! `Items::relation` finds the one row of the decision table that fits a cursor; [`for_router`] and [`for_watcher`] are the
-//! table's two columns. A router keeps its last good state and must not be talked into a history that contradicts it, so it
-//! is withheld from what a watcher, who only shows, simply gets anew.
+//! `Items::relation` finds the row of the decision table that applies to a cursor. [`for_router`] and [`for_watcher`]
+//! are the two columns of the table. A router keeps its last good state and must not be moved to a history that
+//! contradicts it, so in some rows it gets no configuration. A watcher only displays the configuration, so in the same
+//! rows it gets a new snapshot.
 
 use switchboard::{
     history::{Incarnation, View},
@@ -12,7 +13,7 @@ use switchboard::{
 
 use crate::domain::items::{Items, Relation};
 
-/// Why a watcher that takes no snapshot cannot be resumed.
+/// Why the stream of a watcher that wants no snapshot cannot resume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ResumeError {
     /// The changes since the cursor are no longer kept.
@@ -23,40 +24,40 @@ pub enum ResumeError {
         /// The newest revision.
         newest: Revision,
     },
-    /// The cursor is of a revision that does not exist yet.
-    #[error("the cursor is of a revision that is not yet")]
+    /// The cursor's revision does not exist yet.
+    #[error("the cursor's revision does not exist yet")]
     Ahead {
         /// The oldest revision that can be resumed from.
         oldest: Revision,
         /// The newest revision.
         newest: Revision,
     },
-    /// The cursor is of another store, incarnation or history.
-    #[error("the cursor is of another store, incarnation or history")]
+    /// The cursor belongs to another store, incarnation or history.
+    #[error("the cursor belongs to another store, incarnation or history")]
     OtherHistory {
-        /// The present incarnation.
+        /// The current incarnation.
         incarnation: Incarnation,
     },
-    /// The cursor itself is bad.
+    /// The cursor itself is invalid.
     #[error("the cursor {0}")]
     Invalid(CursorFault),
 }
 
-/// What is wrong with a cursor in itself.
+/// What is wrong with a cursor itself, regardless of the history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CursorFault {
-    /// It is malformed, or of an unknown format.
-    #[error("is not one that this version can read")]
+    /// The cursor is malformed, or has an unknown format.
+    #[error("cannot be read by this version")]
     Unreadable,
-    /// It is of another view.
-    #[error("is of another view than this stream")]
+    /// The cursor belongs to another view.
+    #[error("belongs to another view than this stream")]
     View,
-    /// Its state is not that of its revision.
-    #[error("has not the state digest of its revision")]
+    /// The cursor's state differs from the state at its revision.
+    #[error("does not have the state digest of its revision")]
     State,
 }
 
-/// What a router is answered. `want_snapshot`: what it has is damaged, whatever its cursor says.
+/// Returns the answer to a router. `want_snapshot`: the router's data is damaged, even if its cursor is valid.
 #[must_use]
 pub fn for_router(resume: Resume, want_snapshot: bool, items: &Items) -> WelcomeMode {
     let cursor = match resume {
@@ -78,11 +79,11 @@ pub fn for_router(resume: Resume, want_snapshot: bool, items: &Items) -> Welcome
     }
 }
 
-/// What a watcher is answered.
+/// Returns the answer to a watcher.
 ///
 /// # Errors
 ///
-/// [`ResumeError`] when only a snapshot could answer its cursor and `include_snapshot` is false.
+/// [`ResumeError`] if the cursor needs a snapshot and `include_snapshot` is false.
 pub fn for_watcher(resume: Resume, include_snapshot: bool, items: &Items) -> Result<WelcomeMode, ResumeError> {
     let (oldest, newest) = (items.oldest_resumable(), items.revision());
     let (why, refusal) = match resume {

@@ -1,5 +1,5 @@
-//! Routers that get no configuration, since what they have contradicts this registry's history: how many there are, and
-//! above what a new life of the store has to begin so that they follow it.
+//! Routers that get no configuration because their cursors contradict this registry's history. Counts them, and records
+//! above which mark a new life of the store must begin so that they follow it.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::domain::life::Mark;
 
-/// The routers that are withheld from. Who they are is known to the fleet.
+/// The routers that get no configuration. Their identities are known to the fleet.
 #[derive(Debug)]
 pub struct Withheld {
     known: Mutex<Contradicting>,
@@ -25,7 +25,7 @@ struct Contradicting {
     seen: Mark,
 }
 
-/// One router that is withheld from, until it is dropped.
+/// One connected router that gets no configuration. It is counted until this is dropped.
 #[derive(Debug)]
 pub(super) struct WithheldRouter(Arc<Withheld>);
 
@@ -42,7 +42,7 @@ impl Default for Withheld {
 }
 
 impl Withheld {
-    /// Takes in a router that follows another history, by the cursor that it came with.
+    /// Counts a router that follows another history, and records the cursor that it sent.
     pub(super) fn enter(self: &Arc<Self>, why: WithheldWhy, resume: Resume) -> WithheldRouter {
         let mut known = self.lock();
         known.connected += 1;
@@ -50,33 +50,34 @@ impl Withheld {
             known.seen = known.seen.or_higher(mark(&cursor));
         }
         let (is_first, seen) = (known.connected == 1, known.seen);
-        // Within the lock, so that it never tells an older count.
+        // Sent while the lock is held, so that it never reflects an older count.
         self.is_accepted.send_replace(false);
         drop(known);
         if is_first {
             tracing::error!(
                 reason = ?why, above = %seen,
-                "a router has a history that this database has not, and keeps its last good catalog: `restore` a backup that \
-                 is newer, or declare this database's content the newest with `accept-history`; if the registry is stopped \
-                 for that, add `--above {seen}`"
+                "a router has a history that this database does not have, and keeps its last good catalog: `restore` a \
+                 newer backup, or declare this database's content the newest with `accept-history`; if the registry \
+                 is stopped for that, add `--above {seen}`"
             );
         }
         WithheldRouter(Arc::clone(self))
     }
 
-    /// How many are connected.
+    /// Returns the number of connected routers that get no configuration.
     #[must_use]
     pub fn connected(&self) -> usize {
         self.lock().connected
     }
 
-    /// The highest number and revision that any of them came with since the registry started.
+    /// Returns the highest incarnation number and the highest revision that such routers have sent since the registry
+    /// started.
     #[must_use]
     pub fn seen(&self) -> Mark {
         self.lock().seen
     }
 
-    /// Whether none is connected, and a bell for when that changes.
+    /// Returns a receiver that is true while no such router is connected.
     #[must_use]
     pub fn is_accepted(&self) -> watch::Receiver<bool> {
         self.is_accepted.subscribe()
@@ -87,7 +88,7 @@ impl Withheld {
     }
 }
 
-/// Numbers that are beyond all reason are nobody's history.
+/// Returns the cursor's mark. Numbers that are too high to belong to any history are ignored.
 fn mark(cursor: &Cursor) -> Mark {
     Mark::new(cursor.incarnation.number, cursor.revision.get()).unwrap_or(Mark::NONE)
 }
@@ -110,7 +111,7 @@ mod tests {
     use crate::testing::History;
 
     #[test]
-    fn the_history_is_accepted_while_no_router_is_withheld_from() {
+    fn the_history_is_accepted_while_no_router_is_withheld() {
         let withheld = Arc::new(Withheld::default());
         let is_accepted = withheld.is_accepted();
         assert!(*is_accepted.borrow());
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_highest_that_was_seen_is_kept_and_nonsense_is_not() {
+    fn the_highest_seen_mark_is_kept_and_impossible_numbers_are_ignored() {
         let withheld = Arc::new(Withheld::default());
         let cursor = History::with_revisions(3).cursor_at(3, View::Router);
         let seen = |revision| {

@@ -12,7 +12,7 @@ use crate::{
 
 const VIEW: View = View::Router;
 
-/// A stream of its own, that shares with others what `shelf` has.
+/// A stream with its own position that shares the messages of `shelf` with others.
 struct Stream {
     follower: Follower,
     mirror: Mirror,
@@ -41,7 +41,7 @@ impl Stream {
         next
     }
 
-    /// Reads until there is nothing more.
+    /// Reads until the follower is up to date.
     fn rest(&mut self, history: &History, shelf: &Shelf) -> Vec<Kind> {
         let mut contents = Vec::new();
         loop {
@@ -61,7 +61,7 @@ fn resumed(history: &History, revision: i64) -> Follower {
     welcomed(history, Resume::At(at), mode)
 }
 
-/// A follower that came with `resume` and was answered with `mode`.
+/// Creates a follower that sent `resume` and was answered with `mode`.
 fn welcomed(history: &History, resume: Resume, mode: WelcomeMode) -> Follower {
     let items = &history.state().items;
     let welcome = Welcome {
@@ -73,7 +73,7 @@ fn welcomed(history: &History, resume: Resume, mode: WelcomeMode) -> Follower {
     Follower::new(VIEW, resume, &welcome)
 }
 
-/// All that comes until there is nothing more.
+/// Returns everything that is sent until the follower is up to date.
 fn contents(follower: &mut Follower, history: &History) -> Vec<Kind> {
     let (shelf, now) = (Shelf::default(), Instant::now());
     let state = history.state();
@@ -92,7 +92,7 @@ fn only_delta(contents: &[Kind]) -> &registry::Delta {
 }
 
 #[test]
-fn a_snapshot_shows_one_state_although_the_head_moves() {
+fn a_snapshot_shows_one_state_even_if_a_newer_one_is_published() {
     let history = History::with_revisions(1);
     let old = history.state();
     let shelf = Shelf::default();
@@ -108,7 +108,7 @@ fn a_snapshot_shows_one_state_although_the_head_moves() {
 }
 
 #[test]
-fn many_revisions_come_as_one_delta_and_then_nothing() {
+fn many_revisions_are_merged_into_one_delta() {
     let history = History::with_revisions(1);
     let mut follower = resumed(&history, 1);
     assert!(contents(&mut follower, &history).is_empty());
@@ -129,7 +129,7 @@ fn many_revisions_come_as_one_delta_and_then_nothing() {
 }
 
 #[test]
-fn a_name_that_was_used_again_comes_as_a_new_life_and_not_as_a_delete() {
+fn a_name_that_was_deleted_and_created_again_is_sent_as_a_new_resource() {
     let history = History::with_revisions(1);
     let mut follower = resumed(&history, 1);
     history.delete(["models/a"]);
@@ -152,7 +152,7 @@ fn a_revision_without_changes_is_an_empty_delta() {
 }
 
 #[test]
-fn the_newest_trace_context_goes_with_a_delta() {
+fn a_delta_carries_the_newest_trace_context() {
     let history = History::with_revisions(1);
     let mut follower = resumed(&history, 1);
     history.commit([("models/b", 1)]);
@@ -160,13 +160,13 @@ fn the_newest_trace_context_goes_with_a_delta() {
     traced.traceparent = Some("00-1-2-01".into());
     let (shelf, now) = (Shelf::default(), Instant::now());
     let FollowerStep::Message(bytes) = follower.next(&Arc::new(traced), &shelf, now) else {
-        panic!("a change comes as a delta")
+        panic!("a change must arrive as a delta")
     };
     assert_eq!(only_delta(&[decoded(&bytes)]).traceparent, "00-1-2-01");
 }
 
 #[test]
-fn a_follower_at_the_floor_goes_on_and_one_below_it_is_lost() {
+fn a_follower_at_the_floor_continues_and_one_below_it_is_lost() {
     let history = History::with_revisions(3);
     history.delete(["models/a"]);
     let (mut below, mut at) = (resumed(&history, 2), resumed(&history, 3));
@@ -212,7 +212,7 @@ fn followers_at_the_same_cursor_get_the_same_bytes() {
 }
 
 #[test]
-fn a_bookmark_names_what_was_sent_whole() {
+fn a_bookmark_carries_the_last_cursor_that_was_sent_completely() {
     let history = History::with_revisions(1);
     let state = history.state();
     let mark = |follower: &mut Follower| match follower.bookmark(&state, true) {
@@ -244,16 +244,16 @@ fn a_withheld_stream_gets_no_configuration() {
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// Each model by its number, with a value of so many bytes, or deleted.
+    /// Writes each model by its number, with a value of this many bytes, or deletes it (`None`).
     Write(Vec<(u8, Option<usize>)>),
-    /// The oldest revisions are forgotten, up to this part of those that are kept.
+    /// Forgets the oldest revisions, up to this fraction of the kept ones.
     Compact(prop::sample::Index),
-    /// One of the streams is polled so many times.
+    /// Polls one of the streams this many times.
     Poll(usize, u8),
     Bookmark(usize),
-    /// The stream breaks and the follower comes back with its last cursor.
+    /// Breaks the stream. The follower reconnects with its last cursor.
     Resume(usize),
-    /// The follower comes back with what it had at some earlier time.
+    /// The follower reconnects with the content that it had at some earlier time.
     ResumeFromBackup(usize, prop::sample::Index),
     Pass(u8),
 }
@@ -280,7 +280,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..80)
 }
 
-/// Streams of one feed over a history that is written and compacted.
+/// Several streams of one feed, over a history that is written and compacted.
 struct Play {
     history: History,
     shelf: Shelf,
@@ -324,7 +324,7 @@ impl Play {
             Step::Bookmark(stream) => {
                 let Stream { follower, mirror, .. } = &mut self.streams[stream];
                 let frame = follower.bookmark(&self.history.state(), false);
-                // Amid a snapshot that replaces what the follower came with, nothing has been sent whole.
+                // During a snapshot that replaces the follower's content, the follower has no complete state.
                 if mirror.is_loading() || matches!(follower.phase, Phase::SnapshotOwed(_)) {
                     assert!(matches!(frame, Frame::Bookmark(Bookmark { at: None, .. })));
                 } else {
@@ -340,7 +340,7 @@ impl Play {
         }
     }
 
-    /// Whether there may be more.
+    /// Returns whether the stream may have more to send.
     fn poll(&mut self, stream: usize) -> bool {
         let stream_at = &mut self.streams[stream];
         stream_at.now = self.now;
@@ -369,7 +369,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_follower_always_ends_with_what_the_registry_has(steps in steps()) {
+    fn a_follower_always_ends_with_the_content_of_the_registry(steps in steps()) {
         let mut play = Play::new();
         for step in steps {
             play.step(step);

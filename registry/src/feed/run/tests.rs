@@ -26,7 +26,7 @@ fn a_part_is_small_unless_one_resource_is_large() {
     let snapshot = Run::snapshot(&state, View::Router);
     assert_eq!(sizes(&snapshot), [(1, 0), (1, 0), (1, 0), (2, 0)]);
     let Kind::SnapshotBegin(begin) = decoded(&snapshot.frames()[0]) else {
-        panic!("a snapshot begins")
+        panic!("a snapshot must start with a begin message")
     };
     assert_eq!((begin.resources, begin.bytes), (5, 282_000));
     let delta = Run::delta(&state, View::Router, Revision::ZERO);
@@ -34,7 +34,7 @@ fn a_part_is_small_unless_one_resource_is_large() {
 }
 
 #[test]
-fn deletes_take_their_place_in_the_parts() {
+fn deletes_are_distributed_over_the_parts() {
     let history = History::new();
     let names: Vec<String> = (0..1_000).map(|id| format!("models/m{id}")).collect();
     history.commit(names.iter().map(|name| (&**name, 1)));
@@ -49,7 +49,7 @@ fn deletes_take_their_place_in_the_parts() {
 }
 
 #[test]
-fn what_is_encoded_no_longer_keeps_the_state_alive() {
+fn a_completely_encoded_run_does_not_keep_its_state_alive() {
     let history = History::with_revisions(1);
     let state = history.state();
     let run = Run::snapshot(&state, View::Router);

@@ -8,7 +8,7 @@ fn revision(number: i64) -> Revision {
     Revision::new(number).unwrap()
 }
 
-/// A claim to a snapshot of the newest state.
+/// Returns a claim to a snapshot of the newest state.
 fn snapshot(shelf: &Shelf, history: &History, now: Instant) -> Share {
     let state = history.state();
     shelf.snapshot(VIEW, state.items.revision(), &state, now)
@@ -22,7 +22,7 @@ fn claim(share: Share) -> Weak<Run> {
 }
 
 #[test]
-fn a_snapshot_serves_who_needs_no_later_one() {
+fn a_snapshot_is_shared_with_readers_that_need_no_later_revision() {
     let history = History::with_revisions(2);
     let (shelf, now) = (Shelf::default(), Instant::now());
     let first = claim(snapshot(&shelf, &history, now));
@@ -34,14 +34,14 @@ fn a_snapshot_serves_who_needs_no_later_one() {
         let other = claim(shelf.snapshot(view, revision(needed), &state, now));
         assert!(!first.ptr_eq(&other));
     }
-    // What is below the floor leads to no delta.
+    // A snapshot below the floor cannot be followed by deltas.
     history.compact(3);
     let later = claim(shelf.snapshot(VIEW, revision(2), &history.state(), now));
     assert!(!first.ptr_eq(&later));
 }
 
 #[test]
-fn few_snapshots_are_kept_and_each_reader_has_its_time() {
+fn few_snapshots_are_kept_and_each_for_its_full_reading_time() {
     let history = History::with_revisions(1);
     let (shelf, now) = (Shelf::default(), Instant::now());
     let mut readers: Vec<_> = (0..4)
@@ -52,17 +52,17 @@ fn few_snapshots_are_kept_and_each_reader_has_its_time() {
         .collect();
     history.commit([("models/a", 1)]);
     let Share::Busy(until) = snapshot(&shelf, &history, now + 4 * SECOND) else {
-        panic!("four are being read")
+        panic!("four snapshots are being read")
     };
     assert_eq!(until, now + READ_WITHIN);
 
-    // One that nobody reads makes room at once.
+    // A snapshot without readers makes room at once.
     let unread = readers.remove(2);
     drop(unread);
     readers.push(claim(snapshot(&shelf, &history, now + 4 * SECOND)));
     assert!(readers.iter().all(|reader| reader.upgrade().is_some()));
 
-    // One that has had its time is gone for those who have not read it yet.
+    // A snapshot whose reading time is over is dropped, even if a reader has not finished.
     history.commit([("models/a", 1)]);
     readers.push(claim(snapshot(&shelf, &history, until)));
     let lives: Vec<bool> = readers.iter().map(|reader| reader.upgrade().is_some()).collect();

@@ -1,5 +1,5 @@
-//! The keeper of a stream, which has a clock of its own: when a bookmark is due, when a snapshot or a long delta may begin,
-//! and when and how it ends.
+//! The keeper of a stream. It has its own timers and decides when a bookmark is due, when a snapshot or a long delta
+//! may begin, and when and how the stream ends.
 
 use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
 
@@ -14,49 +14,49 @@ use tokio_util::sync::CancellationToken;
 use super::{Line, MakerProgress, Orders, StartTurn, StreamStart};
 use crate::feed::{FeedError, shelf::Shelf};
 
-/// A stream ends itself at about this age, so that followers spread over registries and addresses.
+/// Approximate age at which a stream ends, so that followers spread over registries and addresses.
 const ROTATION: Duration = Duration::from_secs(30 * 60);
 
-/// A reader that takes no frame for so long has stopped reading.
+/// A reader that takes no frame for this long counts as stopped.
 const PROGRESS_WITHIN: Duration = Duration::from_secs(5 * 60);
 
-/// How long a goodbye may take to be read.
+/// Time limit for reading a goodbye.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(10);
 
-/// The same at shutdown, when others wait.
+/// Time limit for reading a goodbye during shutdown, when other parts wait.
 const DRAIN_WITHIN: Duration = Duration::from_secs(1);
 
-/// After a shutdown: the time that a restart takes, then all followers spread.
+/// After a shutdown, followers wait for the time that a restart takes, and then reconnect spread over an interval.
 const DRAIN_MIN_WAIT: Duration = Duration::from_millis(500);
 const DRAIN_SPREAD: Duration = Duration::from_secs(5);
 
-/// Who was too slow comes back when others have been served.
+/// A reader that was too slow reconnects after others have been served.
 const TOO_SLOW_MIN_WAIT: Duration = Duration::from_secs(1);
 const TOO_SLOW_SPREAD: Duration = Duration::from_secs(4);
 
-/// After a new life has begun all followers need a snapshot, which is encoded once: they come within a second.
+/// After a new life has begun, all followers need a snapshot, which is encoded once. They reconnect within a second.
 const MOVED_SPREAD: Duration = Duration::from_secs(1);
 
-/// What keeps a stream in time, whether it is read or not.
+/// Controls the timing of a stream, whether or not it is read.
 #[derive(Debug)]
 pub(in crate::feed) struct Keeper {
     pub(in crate::feed) shelf: Arc<Shelf>,
     pub(in crate::feed) heartbeat: Duration,
     pub(in crate::feed) shutdown: CancellationToken,
-    /// A newer stream has taken this one's place.
+    /// Cancelled when a newer stream replaces this one.
     pub(in crate::feed) replaced: CancellationToken,
 }
 
 impl Keeper {
-    /// Has the stream begin, and keeps it until it ends.
+    /// Starts the stream, and runs until it ends.
     ///
     /// # Errors
     ///
-    /// [`FeedError::TooSlow`] when the reader does not even read its goodbye.
+    /// [`FeedError::TooSlow`] if the reader does not even read the goodbye.
     ///
     /// # Cancel safety
     ///
-    /// Dropping it is an end without goodbye.
+    /// If the future is dropped, the stream ends without a goodbye.
     pub(in crate::feed) async fn run(self, begin: StreamStart, line: Line) -> Result<(), FeedError> {
         let Line {
             begin: begins,
@@ -66,7 +66,8 @@ impl Keeper {
         if begins.send(begin).is_err() {
             return Ok(());
         }
-        // The stream's own, so that its waits do not depend on when others draw theirs.
+        // Each stream has its own generator, so that its waits do not depend on the order in which other streams draw
+        // theirs.
         let mut random = fastrand::Rng::new();
         let rotation = Instant::now() + jittered(ROTATION, &mut random);
         let mut lost = progress.clone();
@@ -75,7 +76,7 @@ impl Keeper {
             why = self.ending(rotation) => why,
             lost = lost.wait_for(|progress| progress.lost.is_some()) => match lost {
                 Ok(progress) => progress.lost.unwrap_or(TOO_SLOW),
-                // The reader has gone.
+                // The reader has disconnected.
                 Err(_closed) => return Ok(()),
             },
             why = self.beat(&orders, progress.clone(), random) => why,
@@ -99,7 +100,7 @@ impl Keeper {
         }
     }
 
-    /// Has a bookmark made every heartbeat, until none has been taken for too long.
+    /// Requests a bookmark every heartbeat, until the reader has taken no frame for too long.
     async fn beat(
         &self,
         orders: &watch::Sender<Orders>,
@@ -120,11 +121,11 @@ impl Keeper {
         }
     }
 
-    /// Waits for each turn that is asked for, and gives it back when it was used, or had its time. Never ends.
+    /// Waits for each requested turn, and gives it back after it was used or its time is over. Never returns.
     async fn turns(&self, orders: &watch::Sender<Orders>, mut progress: watch::Receiver<MakerProgress>) -> Infallible {
         for number in 1.. {
             if progress.wait_for(|progress| progress.asked >= number).await.is_err() {
-                // The reader has gone, which is noticed elsewhere.
+                // The reader has disconnected, which is handled elsewhere.
                 break;
             }
             let start = self.shelf.start().await;
@@ -147,7 +148,7 @@ pub(super) const DRAIN: Goodbye = Goodbye {
     spread: DRAIN_SPREAD,
 };
 
-/// Ages are jittered, so that nobody need wait.
+/// The ages of streams are jittered, so their followers need no wait.
 const ROTATED: Goodbye = Goodbye {
     why: GoodbyeWhy::Rotation,
     min_wait: Duration::ZERO,
@@ -166,7 +167,7 @@ pub(super) const MOVED: Goodbye = Goodbye {
     spread: MOVED_SPREAD,
 };
 
-/// Within 10 % of `duration`, so that streams that began together do not stay together.
+/// Returns a random duration within 10 % of `duration`, so that streams that began together drift apart.
 fn jittered(duration: Duration, random: &mut fastrand::Rng) -> Duration {
     duration.mul_f64(0.9 + 0.2 * random.f64())
 }

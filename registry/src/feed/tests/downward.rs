@@ -1,4 +1,4 @@
-//! What every follower is promised.
+//! Tests of the registry's guarantees to every follower.
 
 use futures_util::FutureExt as _;
 use switchboard::names::ModelName;
@@ -28,7 +28,7 @@ async fn a_watcher_gets_a_snapshot_a_bookmark_and_every_change() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watcher_without_snapshot_and_cursor_gets_only_what_is_new() {
+async fn a_watcher_without_snapshot_and_cursor_gets_only_new_changes() {
     let bench = Bench::new();
     let mut frames = bench.feed.watch(Resume::Nothing, false).unwrap();
     welcome(&mut frames).await;
@@ -42,7 +42,7 @@ async fn a_watcher_without_snapshot_and_cursor_gets_only_what_is_new() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cursor_that_needs_the_snapshot_that_was_refused_fails_the_call() {
+async fn a_cursor_that_needs_a_snapshot_fails_a_call_without_snapshot() {
     let bench = Bench::new();
     let mut cursor = bench.history.cursor_at(2, View::Config);
     cursor.store = StoreId::random();
@@ -54,7 +54,7 @@ async fn a_cursor_that_needs_the_snapshot_that_was_refused_fails_the_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bookmark_comes_every_heartbeat_and_tells_when_the_writer_is_stuck() {
+async fn a_bookmark_is_sent_every_heartbeat_and_reports_a_stalled_writer() {
     let bench = Bench::new();
     let mut frames = bench.watcher().await;
     for probe in 2..10 {
@@ -71,7 +71,7 @@ async fn a_bookmark_comes_every_heartbeat_and_tells_when_the_writer_is_stuck() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn bookmarks_come_amid_a_snapshot_that_is_read_slowly() {
+async fn bookmarks_are_sent_during_a_snapshot_that_is_read_slowly() {
     let bench = Bench::new();
     let names: Vec<String> = (0..20).map(|id| format!("models/{id}")).collect();
     bench.history.commit(names.iter().map(|name| (&**name, 60_000)));
@@ -90,7 +90,7 @@ async fn bookmarks_come_amid_a_snapshot_that_is_read_slowly() {
         }
     }
     assert!(early >= 3, "{early}");
-    // That the follower is up to date is told at once all the same.
+    // The follower still learns at once that it is up to date.
     let start = Instant::now();
     assert_eq!(
         bookmark(&mut frames).await.at,
@@ -110,7 +110,7 @@ async fn a_stream_rotates_at_about_half_an_hour() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_shutdown_all_streams_say_goodbye() {
+async fn at_shutdown_all_streams_end_with_a_goodbye() {
     let bench = Bench::new();
     let mut watcher = bench.watcher().await;
     let (mut router, _) = Router::with(&bench, bench.history.cursor_at(2, View::Router)).await;
@@ -129,14 +129,14 @@ async fn at_shutdown_all_streams_say_goodbye() {
     let mut down = late.down;
     match down.next().await {
         Some(Err(error)) => assert_eq!(error, FeedError::Draining),
-        // The hello may be taken before the shutdown is seen: then the stream has a welcome before its goodbye.
+        // If the hello is read before the shutdown is noticed, the stream has a welcome before its goodbye.
         Some(Ok(Frame::Welcome(_))) => assert_eq!(goodbye(&mut down).await.why, GoodbyeWhy::Drain),
         other => panic!("{other:?}"),
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_writer_that_is_gone_ends_the_streams() {
+async fn the_end_of_the_writer_ends_the_streams() {
     let bench = Bench::new();
     let mut frames = bench.watcher().await;
     drop(bench.history);
@@ -172,7 +172,7 @@ async fn a_slow_watcher_is_cut_off_and_can_resume() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_goodbye_that_nobody_reads_is_given_up() {
+async fn a_stream_does_not_wait_long_for_an_unread_goodbye() {
     // With room for it in the queue, and without.
     for commits in [0, 3] {
         let bench = Bench::new();
@@ -193,7 +193,7 @@ async fn a_goodbye_that_nobody_reads_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stalled_reader_holds_up_nobody_else() {
+async fn a_stalled_reader_does_not_delay_others() {
     let bench = Bench::new();
     let _stalled = bench.watcher().await;
     let mut frames = bench.watcher().await;
@@ -208,7 +208,7 @@ async fn a_stalled_reader_holds_up_nobody_else() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_goes_ends_its_stream() {
+async fn a_reader_that_disconnects_ends_its_stream() {
     let bench = Bench::new();
     let (router, _) = Router::with(&bench, bench.history.cursor_at(2, View::Router)).await;
     let Router { up, down } = router;
@@ -218,9 +218,9 @@ async fn a_reader_that_goes_ends_its_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_keeper_that_fails_does_not_look_like_an_end_in_order() {
+async fn a_failed_keeper_does_not_look_like_a_normal_end() {
     let bench = Bench::new();
-    let mut frames = bench.feed.spawn(async move |_line| panic!("a mistake"));
+    let mut frames = bench.feed.spawn(async move |_line| panic!("a bug"));
     assert_eq!(frames.next().await.unwrap().unwrap_err(), FeedError::Broken);
     assert!(frames.next().await.is_none());
 }
@@ -239,11 +239,11 @@ async fn watchers_are_limited() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_follower_below_the_floor_is_sent_away_and_comes_back_to_a_snapshot() {
+async fn a_follower_below_the_floor_is_disconnected_and_gets_a_snapshot_when_it_returns() {
     let bench = Bench::new();
     let at = bench.history.cursor_at(2, View::Config);
     let mut frames = bench.watcher().await;
-    // Both at once: the stream sees only what is published last.
+    // Both happen at once: the stream only sees the state that is published last.
     bench.history.delete(["models/a"]);
     bench.history.compact(3);
     let goodbye = goodbye(&mut frames).await;
@@ -257,7 +257,7 @@ async fn a_follower_below_the_floor_is_sent_away_and_comes_back_to_a_snapshot() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_whose_snapshot_is_no_longer_kept_is_sent_away() {
+async fn a_reader_whose_snapshot_was_dropped_is_disconnected() {
     let bench = Bench::new();
     let names: Vec<String> = (0..20).map(|id| format!("models/{id}")).collect();
     bench.history.commit(names.iter().map(|name| (&**name, 60_000)));
@@ -274,7 +274,7 @@ async fn a_reader_whose_snapshot_is_no_longer_kept_is_sent_away() {
         others.push(other);
     }
     assert_eq!(goodbye(&mut slow).await.why, GoodbyeWhy::TooSlow);
-    // The others read on.
+    // The other readers continue.
     let mut mirror = Mirror::default();
     let mut fresh = bench.feed.watch(Resume::Nothing, true).unwrap();
     while mirror.at() != Some(bench.history.state().items.cursor(View::Config)) {
@@ -284,7 +284,7 @@ async fn a_reader_whose_snapshot_is_no_longer_kept_is_sent_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn readers_who_ask_and_then_do_not_read_hold_up_a_storm_for_seconds_only() {
+async fn readers_that_request_a_turn_and_do_not_read_delay_others_only_for_seconds() {
     let bench = Bench::new();
     let names: Vec<String> = (0..20).map(|id| format!("models/{id}")).collect();
     bench.history.commit(names.iter().map(|name| (&**name, 60_000)));
@@ -293,7 +293,7 @@ async fn readers_who_ask_and_then_do_not_read_hold_up_a_storm_for_seconds_only()
         .collect();
     for frames in &mut stalled {
         welcome(frames).await;
-        assert!(frame(frames).now_or_never().is_none(), "it has to wait for its turn");
+        assert!(frame(frames).now_or_never().is_none(), "the reader has to wait for its turn");
     }
     tokio::task::yield_now().await;
     let mut frames = bench.feed.watch(Resume::Nothing, true).unwrap();
@@ -308,11 +308,11 @@ async fn readers_who_ask_and_then_do_not_read_hold_up_a_storm_for_seconds_only()
         "{:?}",
         begin.elapsed()
     );
-    assert!(begin.elapsed() > Duration::ZERO, "the starts are all taken");
+    assert!(begin.elapsed() > Duration::ZERO, "all turns are taken");
 }
 
 #[tokio::test(start_paused = true)]
-async fn followers_from_many_places_need_not_wait_for_those_who_do_not_read() {
+async fn followers_at_many_cursors_do_not_wait_for_stalled_ones() {
     let bench = Bench::new();
     let place = || bench.history.state().items.cursor(View::Config);
     let mut places = Vec::new();
@@ -345,7 +345,7 @@ async fn followers_from_many_places_need_not_wait_for_those_who_do_not_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_check_comes_behind_what_was_written_before_it_and_not_after_its_time() {
+async fn a_check_is_sent_after_earlier_writes_and_never_after_its_deadline() {
     let bench = Bench::new();
     let (mut router, _) = Router::with(&bench, bench.history.cursor_at(2, View::Router)).await;
     bookmark(&mut router.down).await;

@@ -1,11 +1,11 @@
-//! A new life of the store, as those see it who follow.
+//! Tests of how followers see a new life of the store.
 
 use switchboard::names::Revision;
 
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn a_new_life_sends_all_away_at_once_to_come_back_for_a_snapshot() {
+async fn a_new_life_disconnects_all_followers_at_once_and_gives_them_a_snapshot() {
     let bench = Bench::new();
     let before = bench.history.cursor_at(2, View::Router);
     let mut watcher = bench.watcher().await;
@@ -32,7 +32,7 @@ async fn a_new_life_sends_all_away_at_once_to_come_back_for_a_snapshot() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_router_reports_of_the_life_before_breaks_no_rule() {
+async fn a_report_about_the_earlier_life_breaks_no_rule() {
     let bench = Bench::new();
     let before = bench.history.cursor_at(2, View::Router);
     let (mut router, _) = Router::with(&bench, before).await;
@@ -47,7 +47,7 @@ async fn what_a_router_reports_of_the_life_before_breaks_no_rule() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_router_that_is_withheld_from_is_shown_with_what_it_has_seen() {
+async fn a_withheld_router_is_counted_and_its_cursor_is_recorded() {
     let bench = Bench::new();
     let withheld = bench.feed.withheld();
     let is_accepted = withheld.is_accepted();
@@ -64,6 +64,6 @@ async fn a_router_that_is_withheld_from_is_shown_with_what_it_has_seen() {
     assert_eq!(
         withheld.seen().revision(),
         newer.revision,
-        "remembered for the next life"
+        "the mark is kept for the next life"
     );
 }

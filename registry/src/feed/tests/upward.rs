@@ -1,9 +1,9 @@
-//! What is asked of routers, and what they get in return.
+//! Tests of the rules for routers, and of the answers to them.
 
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn hello_comes_first_once_and_soon() {
+async fn a_router_must_send_hello_first_once_and_in_time() {
     let bench = Bench::new();
     let at = bench.history.cursor_at(2, View::Router);
 
@@ -26,7 +26,7 @@ async fn hello_comes_first_once_and_soon() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_router_that_falls_silent_is_closed_after_two_and_a_half_heartbeats() {
+async fn the_stream_of_a_silent_router_ends_after_two_and_a_half_heartbeats() {
     let bench = Bench::new();
     let at = bench.history.cursor_at(2, View::Router);
     let (router, _) = Router::with(&bench, at).await;
@@ -43,7 +43,7 @@ async fn a_router_that_falls_silent_is_closed_after_two_and_a_half_heartbeats() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_router_that_leaves_in_order_ends_its_stream_in_order() {
+async fn a_router_that_ends_its_requests_gets_a_normal_end_of_its_stream() {
     let bench = Bench::new();
     let (router, _) = Router::with(&bench, bench.history.cursor_at(2, View::Router)).await;
     assert_eq!(bench.fleet.reports().len(), 1);
@@ -57,7 +57,7 @@ async fn a_router_that_leaves_in_order_ends_its_stream_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_report_must_be_of_this_history() {
+async fn a_report_must_fit_this_history() {
     let bench = Bench::new();
     let at = bench.history.cursor_at(2, View::Router);
     let mut foreign = at;
@@ -80,7 +80,7 @@ async fn a_report_must_be_of_this_history() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_withheld_router_is_heard_but_gets_bookmarks_only() {
+async fn a_withheld_router_can_report_but_only_gets_bookmarks() {
     let bench = Bench::new();
     let mut foreign = bench.history.cursor_at(2, View::Router);
     foreign.store = StoreId::random();
@@ -95,7 +95,7 @@ async fn a_withheld_router_is_heard_but_gets_bookmarks_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reports_are_taken_in_although_the_router_does_not_read() {
+async fn reports_are_processed_even_if_the_router_does_not_read() {
     let bench = Bench::new();
     let at = bench.history.cursor_at(2, View::Router);
     let (router, _) = Router::with(&bench, at).await;
@@ -107,13 +107,13 @@ async fn reports_are_taken_in_although_the_router_does_not_read() {
         };
         router.say(RouterMessage::Report(report)).await;
     }
-    // The queue upwards has one place: all but the last have been taken in when it is free again.
+    // The queue of reports holds one message. When it has room again, all reports except the last have been processed.
     let _room = router.up.reserve().await.unwrap();
     assert!(bench.fleet.reports()[0].held_total >= 999);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_router_that_reconnects_resumes_and_its_older_stream_ends_in_order() {
+async fn a_router_that_reconnects_resumes_and_its_older_stream_ends_normally() {
     let bench = Bench::new();
     let at = bench.history.cursor_at(2, View::Router);
     let greeting = hello(Resume::At(at));
@@ -130,7 +130,7 @@ async fn a_router_that_reconnects_resumes_and_its_older_stream_ends_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bad_message_ends_the_stream_with_what_is_wrong() {
+async fn an_invalid_message_ends_the_stream_with_its_error() {
     let bench = Bench::new();
     let (router, _) = Router::with(&bench, bench.history.cursor_at(2, View::Router)).await;
     router

@@ -1,4 +1,4 @@
-//! One test for each row of the table, in its order.
+//! One test for each row of the table, in the table's order.
 
 use switchboard::{
     digest::{ChainDigest, StateDigest},
@@ -9,7 +9,7 @@ use switchboard::{
 use super::*;
 use crate::testing::History;
 
-/// A cursor of revision 2 of 3, spoilt, and what each column answers.
+/// A cursor of revision 2 of 3 with one wrong field, and the answer of each column.
 struct Case {
     spoil: fn(&mut Cursor),
     router: WelcomeMode,
@@ -42,7 +42,7 @@ fn other_history(items: &Items) -> ResumeError {
 }
 
 #[test]
-fn without_a_cursor_everything_comes_or_only_what_is_new() {
+fn without_a_cursor_a_stream_begins_with_a_snapshot_or_only_shows_new_changes() {
     let history = History::with_revisions(3);
     let items = &history.state().items;
     let first = WelcomeMode::Snapshot(SnapshotWhy::First);
@@ -114,7 +114,7 @@ fn an_older_life_gets_a_snapshot_of_the_fork() {
 }
 
 #[test]
-fn a_revision_that_is_not_yet_is_withheld() {
+fn a_revision_that_does_not_exist_yet_is_withheld() {
     check(&Case {
         spoil: |cursor| cursor.revision = Revision::new(4).unwrap(),
         router: WelcomeMode::Withheld(WithheldWhy::Ahead),
@@ -127,11 +127,11 @@ fn a_revision_that_is_not_yet_is_withheld() {
 }
 
 #[test]
-fn another_past_is_withheld() {
+fn a_diverged_history_is_withheld() {
     check(&Case {
         spoil: |cursor| {
             cursor.chain = ChainDigest::NONE;
-            // A history that diverged has another state too; what counts is the history.
+            // A diverged history also has another state. The difference in the history decides.
             cursor.state = StateDigest::EMPTY;
         },
         router: WelcomeMode::Withheld(WithheldWhy::Diverged),
@@ -141,7 +141,7 @@ fn another_past_is_withheld() {
 }
 
 #[test]
-fn what_is_no_longer_kept_comes_as_a_snapshot() {
+fn a_compacted_revision_gets_a_snapshot() {
     check(&Case {
         spoil: |cursor| cursor.revision = Revision::ZERO,
         router: WelcomeMode::Snapshot(SnapshotWhy::Compacted),
@@ -179,7 +179,7 @@ fn a_wrong_state_gets_a_snapshot() {
 }
 
 #[test]
-fn a_router_that_wants_a_snapshot_gets_it_but_not_of_a_history_that_contradicts_it() {
+fn a_router_that_wants_a_snapshot_gets_one_unless_the_histories_contradict_each_other() {
     let history = History::with_revisions(3);
     let items = &history.state().items;
     let mut cursor = history.cursor_at(2, View::Router);
@@ -210,7 +210,7 @@ fn a_cursor_of_this_history_resumes() {
 }
 
 #[test]
-fn only_what_can_be_true_has_been() {
+fn has_been_at_rejects_only_cursors_that_contradict_the_history() {
     let history = History::with_revisions(3);
     let items = &history.state().items;
     let has_been = |spoil: fn(&mut Cursor)| {
