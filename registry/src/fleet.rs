@@ -1,8 +1,9 @@
-//! The routers that are connected: who they are, how far they are, how the servers of models do that they call, and what
-//! of it an operator should hear.
+//! The connected routers: their identities, their progress, the health of model servers as they see it, and the events
+//! in their reports that an operator should know about.
 //!
-//! It holds the newest report of each, in memory only, and decides nothing about the configuration. Waits for a revision
-//! stand in it too, so that each is told of every router that comes, reports or goes, in that order.
+//! The fleet keeps the newest report of each router, in memory only, and decides nothing about the configuration. It
+//! also contains the waits for a revision, so that each wait is notified of every router that joins, reports or leaves,
+//! in that order.
 
 pub mod check;
 pub mod health;
@@ -32,37 +33,38 @@ use self::{
 };
 use crate::domain::state::State;
 
-/// The most routers at a time: four times what one registry is meant for, so that only a fault meets it. One more is
-/// refused.
+/// Maximum number of connected routers. It is four times the intended maximum for one registry, so only a fault can
+/// reach it. Further routers are refused.
 pub const ROUTERS_MAX: usize = 4_096;
 
-/// How often the log tells of what a router reports, and how often at once: a router that never comes to rest must not fill
-/// it.
+/// Long-term interval between log lines about a router's reports, and number of lines that may be written at once. A
+/// router whose state keeps changing must not flood the log.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 const TELL_AT_ONCE: u32 = 10;
 
-/// No more routers can be connected.
+/// The maximum number of routers is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{ROUTERS_MAX} routers are connected already")]
+#[error("the maximum of {ROUTERS_MAX} routers is already connected")]
 pub struct FleetFull;
 
 /// One process of a router.
 pub type RouterInstance = (RouterId, InstanceId);
 
-/// The routers that are connected.
+/// The connected routers.
 #[derive(Debug, Default)]
 pub struct Fleet {
     streams: Mutex<Streams>,
-    /// Apart, since it may be large: nobody who reads it holds up a report. Locked after `streams`, if both are.
+    /// Has a lock of its own, because it may be large and reading it must not delay a report. Locked after `streams` if
+    /// both are needed.
     health: Mutex<FleetHealth>,
-    /// Locked after `streams`, if both are.
+    /// Locked after `streams` if both are needed.
     checks: RunningChecks,
 }
 
 #[derive(Debug, Default)]
 struct Streams {
     by_router: BTreeMap<RouterInstance, Connected>,
-    /// Tells a stream from an earlier one of the same process.
+    /// Number of streams that ever joined. Distinguishes a stream from an earlier one of the same process.
     joined: u64,
     waits: BTreeMap<u64, Wait>,
     waits_begun: u64,
@@ -82,30 +84,30 @@ struct Connected {
     reported: Option<Instant>,
 }
 
-/// A connected process of a router, for an operator.
+/// A connected router process, as it is shown to an operator.
 #[derive(Debug, Clone)]
 pub struct Seen {
-    /// Which it is.
+    /// Router id and instance id of the process.
     pub key: RouterInstance,
-    /// What it belongs to.
+    /// The group that the router belongs to.
     pub group: Group,
-    /// The version of its program.
+    /// Version of the router's program.
     pub build: Box<str>,
     /// How its stream began.
     pub mode: WelcomeMode,
-    /// How long it is connected.
+    /// How long the router has been connected.
     pub connected: Duration,
-    /// How old its newest report is. `None`: none has come yet.
+    /// Age of its newest report. `None`: no report has arrived yet.
     pub reported: Option<Duration>,
-    /// Its newest report.
+    /// Its newest report. Empty if none has arrived yet.
     pub report: Arc<Report>,
     /// Whether another process is connected under the same id.
     pub is_duplicate: bool,
-    /// Whether it answers check requests.
+    /// Whether the router answers check requests.
     pub can_check: bool,
 }
 
-/// One router's place in the fleet, given up when dropped.
+/// The membership of one router in the fleet. Dropping it ends the membership.
 #[derive(Debug)]
 pub struct Member {
     fleet: Arc<Fleet>,
@@ -113,28 +115,28 @@ pub struct Member {
     stream: u64,
     replaced: CancellationToken,
     orders: Option<mpsc::Receiver<CheckOrder>>,
-    /// The router has said that it shuts down.
+    /// Whether the router has announced that it shuts down.
     is_leaving: bool,
     voice: Mutex<Voice>,
 }
 
-/// What the log may still tell of a router.
+/// Limits the log lines about one router.
 #[derive(Debug)]
 struct Voice {
     pace: Pace,
-    /// What it has not told since it told something.
+    /// Number of events that were not logged since the last log line.
     untold: u64,
 }
 
 impl Fleet {
-    /// Takes in a router that has been answered with `mode`.
+    /// Adds a router that was welcomed with `mode`.
     ///
-    /// An older stream of the same process of the same router is told to end. Two processes under one id both stay, since
-    /// they would evict each other in turns.
+    /// An older stream of the same process of the same router is asked to end. If two processes use one id, both stay,
+    /// because they would otherwise replace each other again and again.
     ///
     /// # Errors
     ///
-    /// [`FleetFull`] when [`ROUTERS_MAX`] are connected.
+    /// [`FleetFull`] if [`ROUTERS_MAX`] routers are connected.
     pub fn join(self: &Arc<Self>, hello: Hello, mode: WelcomeMode) -> Result<Member, FleetFull> {
         let Hello {
             router,
@@ -192,7 +194,7 @@ impl Fleet {
         if let Some(twin) = twin {
             tracing::warn!(
                 router.id = %router, router.instance = %instance, other.instance = %twin,
-                "router id `{router}` is in use by two processes at a time"
+                "router id `{router}` is in use by two processes at the same time"
             );
         }
         Ok(Member {
@@ -206,13 +208,13 @@ impl Fleet {
         })
     }
 
-    /// How many routers are connected.
+    /// Returns the number of connected routers.
     #[must_use]
     pub fn size(&self) -> usize {
         self.lock().by_router.len()
     }
 
-    /// The connected routers behind `after`, by id, then instance; at most `count` of them.
+    /// Returns up to `count` connected routers after `after`, ordered by id, then by instance.
     #[must_use]
     pub fn routers(&self, after: Option<&RouterInstance>, count: usize) -> Vec<Seen> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
@@ -232,7 +234,8 @@ impl Fleet {
         seen.collect()
     }
 
-    /// How the endpoints of each model do, with at most `routers_max` of those who tell of one.
+    /// Returns the health of the endpoints of each model, with at most `routers_max` of the routers that report an
+    /// endpoint.
     #[must_use]
     pub fn health_of<'a>(
         &self,
@@ -243,7 +246,7 @@ impl Fleet {
         models.into_iter().map(|model| health.of(model, routers_max)).collect()
     }
 
-    /// The newest report of each router, for tests.
+    /// Returns the newest report of each router, for tests.
     #[cfg(test)]
     pub(crate) fn reports(&self) -> Vec<Report> {
         let streams = self.lock();
@@ -261,7 +264,7 @@ impl Fleet {
 }
 
 impl Streams {
-    /// Another process under the same router id.
+    /// Returns another process that is connected under the same router id.
     fn twin_of(&self, key: &RouterInstance) -> Option<InstanceId> {
         let (id, _) = key;
         let before = self.by_router.range(..key).next_back();
@@ -274,24 +277,24 @@ impl Streams {
 }
 
 impl Member {
-    /// Resolves when a newer stream of the same process has taken this one's place.
+    /// Returns the token that is cancelled when a newer stream of the same process replaces this one.
     #[must_use]
     pub fn replaced(&self) -> CancellationToken {
         self.replaced.clone()
     }
 
-    /// The checks that the router is asked for, to be sent down its stream. Taken once.
+    /// Returns the receiver of checks to be sent to the router. `None` after the first call.
     pub fn orders(&mut self) -> Option<mpsc::Receiver<CheckOrder>> {
         self.orders.take()
     }
 
-    /// Takes in what a check has found.
+    /// Passes on the findings of a check.
     pub fn check_findings(&self, findings: Findings) {
         self.fleet.checks.answer(self.stream, findings);
     }
 
-    /// Takes in a report: it replaces the one before, but for what it adds about endpoints, of which those count that a
-    /// model of `state` has.
+    /// Stores a report in place of the earlier one. Reports about endpoints are merged instead, and only count for
+    /// endpoints that a model of `state` has.
     pub fn report(&self, mut report: Report, state: &State) {
         let endpoints = std::mem::take(&mut report.endpoints);
         let report = Arc::new(report);
@@ -299,7 +302,7 @@ impl Member {
         let before = {
             let mut streams = self.fleet.lock();
             let Streams { by_router, waits, .. } = &mut *streams;
-            // A newer stream may speak for the router by now.
+            // A newer stream may have replaced this one.
             let Some(connected) = by_router.get_mut(&self.key).filter(|it| it.stream == self.stream) else {
                 return;
             };
@@ -318,7 +321,7 @@ impl Member {
         }
     }
 
-    /// The router shuts down in order: nobody need wait for it any longer.
+    /// Ends the membership of a router that shuts down properly, so that no wait waits for it any longer.
     pub fn leave(mut self) {
         self.is_leaving = true;
     }
@@ -329,7 +332,7 @@ impl Member {
 
     fn tell(&self, news: News<'_>, report: &Report) {
         let (router, instance) = &self.key;
-        // What is told for debugging only may fill the log.
+        // Messages at debug level may flood the log.
         let untold = match news {
             News::Applied(_) => Some(0),
             News::RefusesHistory(_) | News::AcceptsHistory | News::Holds(_) | News::HoldsNothing => {
@@ -341,7 +344,7 @@ impl Member {
             News::RefusesHistory(refusal) => tracing::warn!(
                 router.id = %router, router.instance = %instance, reason = ?refusal.why,
                 offered.revision = refusal.offered.map(|offered| offered.revision.get()), untold,
-                "router `{router}` refuses to follow this registry's history and keeps what it has"
+                "router `{router}` refuses to follow this registry's history and keeps its configuration"
             ),
             News::AcceptsHistory => tracing::info!(
                 router.id = %router, router.instance = %instance, untold,
@@ -376,7 +379,7 @@ impl Default for Voice {
 }
 
 impl Voice {
-    /// Whether something may be told, and then how much was not told before it.
+    /// Returns whether an event may be logged. If so, returns how many events were not logged before it.
     fn admit(&mut self, now: Instant) -> Option<u64> {
         if self.pace.admits(now) {
             return Some(std::mem::take(&mut self.untold));

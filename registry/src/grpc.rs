@@ -1,4 +1,4 @@
-//! The handlers: parse, call, convert. Reads are answered from the published state, writes by the writer.
+//! The gRPC handlers: they parse, call and convert. Reads are answered from the published state, writes by the writer.
 
 pub mod config;
 pub mod feature;
@@ -21,14 +21,14 @@ use crate::{
     wire::write::{ParsedWrite, WriteRequest},
 };
 
-/// Has a write made and answers it.
+/// Submits a write and returns its answer.
 async fn write<R: WriteRequest>(commit: &Commit, request: Request<R>) -> Result<Response<R::Answer>, Status> {
     let asked = ParsedWrite::read(request.into_inner());
     let done = commit.submit(asked).await.map_err(failure)?;
     Ok(written(done))
 }
 
-/// Answers a write, and says in the metadata which revision it was.
+/// Returns the answer of a write, with its revision and incarnation in the metadata.
 fn written<A>(written: Written<A>) -> Response<A> {
     let mut response = Response::new(written.answer);
     let metadata = response.metadata_mut();
@@ -39,12 +39,15 @@ fn written<A>(written: Written<A>) -> Response<A> {
     response
 }
 
-/// Logs what a person should look at; a refusal is the caller's business.
+/// Logs failures that a person should look at. A refusal only concerns the caller.
 fn failure(error: CommitError) -> Failure {
     match &error {
         CommitError::Refused(_) | CommitError::RequestIdReused | CommitError::Ended => {}
         CommitError::Store(_) | CommitError::OutcomeUnknown => {
-            tracing::error!(error = &error as &dyn std::error::Error, "write was not stored");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "a write could not be stored or confirmed"
+            );
         }
     }
     error.into()

@@ -1,4 +1,4 @@
-//! The registry's own errors as they go to callers: the only place that picks a reason.
+//! Converts the registry's own errors into failures for callers. Only this module picks reasons.
 
 pub mod check;
 pub mod feed;

@@ -1,7 +1,8 @@
-//! Checks of models: what a router is asked, what it answers, and the asking itself.
+//! Checks of models by routers: the orders, the findings, and the calls that wait for them.
 //!
-//! A check is under way while whoever asked waits for it. All that there is of it lives as long: its place among the
-//! router's checks, the API token that only this check may fetch, and the right of the router's stream to answer it.
+//! A check exists as long as its caller waits for it. Everything that belongs to it has the same lifetime: its slot
+//! among the router's checks, the API token that only this check may fetch, and the permission of the router's stream
+//! to answer it.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -22,61 +23,61 @@ use tokio::{
 use super::{Fleet, RouterInstance};
 use crate::domain::credential::SetCredential;
 
-/// The most checks of one router that are under way.
+/// Maximum number of running checks of one router.
 pub const RUNNING_MAX: usize = 16;
 
-/// A check that a router is to make.
+/// An order to a router to make a check.
 #[derive(Debug, Clone)]
 pub struct CheckOrder {
-    /// Names it; unguessable.
+    /// Id of the check. It cannot be guessed.
     pub id: CheckId,
-    /// What to check.
+    /// The model to check.
     pub target: CheckedModel,
-    /// The credential to fetch for it.
+    /// Id of the credential that the router has to fetch. `None`: the check needs none, or the router has it already.
     pub credential: Option<CredentialId>,
-    /// By when the router is to be done.
+    /// When the router must have finished.
     pub until: Instant,
 }
 
-/// What is checked.
+/// The model that is checked.
 #[derive(Debug, Clone)]
 pub enum CheckedModel {
-    /// A model as it is registered: the router has it.
+    /// A registered model, which the router already has.
     Registered(ModelName),
-    /// One that is not saved.
+    /// A model that is not saved.
     Unsaved(Arc<Unsaved>),
 }
 
 /// A model that is not saved.
 #[derive(Debug)]
 pub struct Unsaved {
-    /// As it would be saved.
+    /// The model as it would be saved.
     pub model: Model,
-    /// Whether its name is the one that it would have: it may have none yet.
+    /// Whether the caller gave a name or a display name. If not, both are made up.
     pub is_named: bool,
-    /// Whether the stored API token is not for its origins.
+    /// Whether the stored API token was dropped because it may not be sent to all origins of the model.
     pub is_token_dropped: bool,
 }
 
-/// Why a router cannot be asked, or does not answer.
+/// Why a router cannot be asked, or has not answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AskError {
-    /// Its stream has ended.
-    #[error("the router has left")]
+    /// The router's stream has ended.
+    #[error("the router has disconnected")]
     Gone,
-    /// It has as many checks as it may.
-    #[error("the router has {RUNNING_MAX} checks to make already")]
+    /// The router already runs the maximum number of checks.
+    #[error("the router is already running {RUNNING_MAX} checks")]
     Busy,
 }
 
-/// The checks that are under way, by the streams of their routers.
+/// The running checks, by the streams of their routers.
 #[derive(Debug, Default)]
 pub(super) struct RunningChecks(Mutex<HashMap<u64, BTreeMap<CheckId, RunningCheck>>>);
 
 #[derive(Debug)]
 struct RunningCheck {
     findings: oneshot::Sender<Findings>,
-    /// What the router may fetch, once.
+    /// The credential that the router may fetch once. `None`: there is none, or it was fetched.
     credential: Option<SetCredential>,
 }
 
@@ -101,12 +102,13 @@ impl RunningChecks {
         running
     }
 
-    /// The stream has ended: whoever waits for it is told.
+    /// Removes the checks of a stream that has ended. Their callers are notified.
     pub(super) fn forget(&self, stream: u64) {
         self.lock().remove(&stream);
     }
 
-    /// Hands findings to whoever waits for them. What comes too late, or from another stream, is nobody's.
+    /// Passes findings to the caller that waits for them. Findings that arrive too late or from another stream are
+    /// ignored.
     pub(super) fn answer(&self, stream: u64, findings: Findings) {
         if let Some(running) = self.end(stream, findings.id) {
             let _nobody_waits = running.findings.send(findings);
@@ -124,7 +126,7 @@ impl RunningChecks {
     }
 }
 
-/// A check that is under way. Dropped, it is over, whatever the router does.
+/// A running check. Dropping this ends the check, whatever the router does.
 #[derive(Debug)]
 pub struct Asking {
     fleet: Arc<Fleet>,
@@ -138,11 +140,11 @@ impl Asking {
     ///
     /// # Errors
     ///
-    /// [`AskError::Gone`] when the router's stream ends first.
+    /// [`AskError::Gone`] if the router's stream ends first.
     ///
     /// # Cancel safety
     ///
-    /// Safe: the answer can be waited for again.
+    /// Cancel safe: the method can be called again.
     pub async fn findings(&mut self) -> Result<Vec<EndpointCheck>, AskError> {
         let findings = (&mut self.findings).await.map_err(|_ended| AskError::Gone)?;
         Ok(findings.endpoints)
@@ -156,11 +158,11 @@ impl Drop for Asking {
 }
 
 impl Fleet {
-    /// Has a router make a check until a time. Of `credential` it may fetch the token, once.
+    /// Asks a router to make a check until a time. The router may fetch the token of `credential` once.
     ///
     /// # Errors
     ///
-    /// [`AskError`] when the router is not connected, or has as many checks as it may.
+    /// [`AskError`] if the router is not connected, or already runs the maximum number of checks.
     pub fn ask(
         self: &Arc<Self>,
         router: &RouterInstance,
@@ -189,7 +191,7 @@ impl Fleet {
             findings,
         };
         let sent = connected.orders.try_send(order);
-        // Before `asking` may end, which has no use for them.
+        // The lock is released before `asking` can be dropped, whose destructor does not need it.
         drop(streams);
         match sent {
             Ok(()) => Ok(asking),
@@ -198,7 +200,7 @@ impl Fleet {
         }
     }
 
-    /// The credential of a check that is under way, once.
+    /// Returns the credential of a running check, once.
     #[must_use]
     pub fn take_credential(&self, check: CheckId, id: CredentialId) -> Option<SetCredential> {
         self.checks.take_credential(check, id)

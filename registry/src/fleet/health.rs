@@ -1,5 +1,5 @@
-//! How the servers of models do, as the connected routers see them: in memory only, gone with the stream that told it.
-//! Pure.
+//! The health of model servers as the connected routers see it. It is kept in memory only, and removed when the stream
+//! that reported it ends. Pure.
 
 use std::{
     cmp::Reverse,
@@ -16,35 +16,35 @@ use tokio::time::Instant;
 
 use crate::domain::state::State;
 
-/// How many endpoints are kept of one router, and how many of all: what finds no room is left out.
+/// Maximum number of endpoints that are kept per router and for the whole fleet. Further ones are ignored.
 pub(crate) const OF_ROUTER_MAX: usize = 10_000;
 const OF_FLEET_MAX: usize = 200_000;
 
-/// How a server does, as one router sees it.
+/// The health of a server as one router sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouterHealth {
     /// The router.
     pub router: RouterId,
-    /// What it sees.
+    /// The state that the router sees.
     pub state: EndpointState,
-    /// Why, for programs. Empty where it does well.
+    /// Reason of the state, for programs. Empty if the server is healthy.
     pub reason: Box<str>,
-    /// When it told so.
+    /// When the router reported this state.
     pub since: Instant,
 }
 
-/// How one server of a model does.
+/// The health of one server of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointHealth {
-    /// The endpoint, as the model gives it.
+    /// URI of the endpoint, as the model contains it.
     pub uri: Arc<str>,
-    /// How many routers tell of it.
+    /// Number of routers that report this endpoint.
     pub router_count: usize,
-    /// What they see, worst first: one at least.
+    /// The reports, worst first. At least one.
     pub routers: Vec<RouterHealth>,
 }
 
-/// What all routers tell.
+/// The reports of all routers.
 #[derive(Debug, Default)]
 pub(super) struct FleetHealth {
     by_model: BTreeMap<ModelName, ByEndpoint>,
@@ -52,11 +52,12 @@ pub(super) struct FleetHealth {
     count: usize,
 }
 
-/// What is told of one model: by endpoint, then by stream.
+/// The reports about one model: by endpoint, then by stream.
 type ByEndpoint = BTreeMap<Arc<str>, BTreeMap<u64, RouterHealth>>;
 
 impl FleetHealth {
-    /// Takes in what a router tells on one of its streams. Of servers that no model of `state` has it keeps nothing.
+    /// Stores the reports that a router sends on one of its streams. Endpoints that no model of `state` has are not
+    /// stored.
     pub(super) fn tell(
         &mut self,
         stream: u64,
@@ -97,7 +98,7 @@ impl FleetHealth {
             return;
         }
         let endpoints = self.by_model.entry(model.clone()).or_default();
-        // All routers share the text.
+        // All routers share the text of the URI.
         let uri = endpoints
             .get_key_value(uri)
             .map_or_else(|| uri.into(), |(known, _)| Arc::clone(known));
@@ -113,7 +114,7 @@ impl FleetHealth {
         }
     }
 
-    /// Forgets all that was told on a stream.
+    /// Removes everything that was reported on a stream.
     pub(super) fn forget(&mut self, stream: u64) {
         for known in self.by_stream.remove(&stream).unwrap_or_default() {
             self.take_out(stream, &known);
@@ -135,8 +136,8 @@ impl FleetHealth {
         }
     }
 
-    /// How the endpoints of a model do, in its order, with at most `routers_max` of those who tell. An endpoint of which
-    /// nobody tells is left out.
+    /// Returns the health of a model's endpoints, in the model's order, with at most `routers_max` reports each.
+    /// Endpoints without a report are left out.
     pub(super) fn of(&self, model: &Model, routers_max: usize) -> Vec<EndpointHealth> {
         let Some(told) = self.by_model.get(&model.name) else {
             return Vec::new();

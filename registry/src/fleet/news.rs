@@ -1,4 +1,4 @@
-//! What in a router's reports an operator should hear of: pure.
+//! The events in a router's reports that an operator should know about. Pure.
 
 use std::collections::BTreeSet;
 
@@ -8,22 +8,22 @@ use switchboard::{
     stream::{HeldReport, HistoryRefusal, Report},
 };
 
-/// What a report tells that an operator should hear of.
+/// An event in a report that an operator should know about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum News<'a> {
-    /// The router refuses the history, or now for another cause.
+    /// The router refuses the history, or refuses it for a new reason.
     RefusesHistory(&'a HistoryRefusal),
-    /// It no longer does.
+    /// The router no longer refuses the history.
     AcceptsHistory,
-    /// Items are held that were not before; the first of them.
+    /// The router holds items that it did not hold before. Contains the first of them.
     Holds(&'a HeldReport),
-    /// Nothing is held any longer.
+    /// The router no longer holds any item.
     HoldsNothing,
-    /// Another state is in use.
+    /// The router uses another state.
     Applied(&'a Cursor),
 }
 
-/// What is new in a report since the one `before`.
+/// Returns the events in a report, compared with the report `before`.
 pub(super) fn news_since<'a>(report: &'a Report, before: &Report) -> Vec<News<'a>> {
     let mut news = Vec::new();
     match (&before.history_refusal, &report.history_refusal) {
@@ -46,8 +46,8 @@ pub(super) fn news_since<'a>(report: &'a Report, before: &Report) -> Vec<News<'a
     news
 }
 
-/// The items that will not heal by themselves in a moment, as those do that wait for a new API token: a router whose fetch
-/// fails logs it.
+/// Returns the held items that will not become usable by themselves soon. Items that wait for a new API token are left
+/// out: a router whose fetch fails logs that itself.
 fn lasting(report: &Report) -> impl Iterator<Item = &HeldReport> {
     report.held.iter().filter(|held| held.kind.is_lasting())
 }

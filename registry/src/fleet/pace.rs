@@ -1,15 +1,15 @@
-//! How often something may happen: pure.
+//! A rate limit with bursts. Pure.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// So often in the long run, and so many at once.
+/// Admits one event per interval in the long run, and up to `at_once` events at once.
 #[derive(Debug)]
 pub(super) struct Pace {
     every: Duration,
     at_once: u32,
-    /// When all that has happened would be over, one after the other.
+    /// When all admitted events would be over if each took one interval. `None`: no event was admitted yet.
     over: Option<Instant>,
 }
 
@@ -22,7 +22,7 @@ impl Pace {
         }
     }
 
-    /// Whether one may happen now; it is counted then.
+    /// Returns whether an event may happen now, and counts it if so.
     pub(super) fn admits(&mut self, now: Instant) -> bool {
         let ahead = self
             .over
@@ -42,7 +42,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn so_many_are_admitted_at_once_and_then_one_each_time() {
+    fn a_burst_is_admitted_at_once_and_then_one_event_per_interval() {
         let mut pace = Pace::new(SECOND, 3);
         let begin = Instant::now();
         let mut admitted = |at: Duration| (0..9).filter(|_| pace.admits(begin + at)).count();

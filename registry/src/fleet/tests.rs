@@ -1,4 +1,4 @@
-//! Who is connected, and who is waited for.
+//! Tests of the connected routers and of their log lines.
 
 use switchboard::stream::{Resume, SnapshotWhy};
 
@@ -27,7 +27,7 @@ fn holding(count: usize) -> Report {
 }
 
 #[test]
-fn the_newer_stream_of_one_process_wins() {
+fn a_newer_stream_of_one_process_replaces_the_older_one() {
     let fleet = Arc::new(Fleet::default());
     let instance = InstanceId::random();
     let older = fleet.join(hello("r", instance), MODE).unwrap();
@@ -44,7 +44,7 @@ fn the_newer_stream_of_one_process_wins() {
 }
 
 #[test]
-fn a_router_that_never_comes_to_rest_does_not_fill_the_log() {
+fn a_router_whose_state_keeps_changing_does_not_flood_the_log() {
     let begin = Instant::now();
     let mut voice = Voice::default();
     let told: Vec<u64> = (0..1_000).filter_map(|_| voice.admit(begin)).collect();
@@ -52,13 +52,13 @@ fn a_router_that_never_comes_to_rest_does_not_fill_the_log() {
     assert_eq!(
         voice.admit(begin + TELL_EVERY),
         Some(990),
-        "the next line tells how many it stands for"
+        "the next line counts the events that were not logged"
     );
     assert_eq!(voice.admit(begin + TELL_EVERY), None);
 }
 
 #[test]
-fn two_processes_under_one_id_both_stay() {
+fn two_processes_under_one_id_both_stay_connected() {
     let fleet = Arc::new(Fleet::default());
     let [one, two] = [(); 2].map(|()| fleet.join(hello("r", InstanceId::random()), MODE).unwrap());
     assert!(!one.replaced().is_cancelled() && !two.replaced().is_cancelled());
@@ -70,7 +70,7 @@ fn two_processes_under_one_id_both_stay() {
 }
 
 #[test]
-fn a_full_fleet_takes_nobody_new_but_those_it_knows() {
+fn a_full_fleet_refuses_new_routers_and_accepts_known_ones() {
     let fleet = Arc::new(Fleet::default());
     let instance = InstanceId::random();
     let mut members: Vec<Member> = (0..ROUTERS_MAX)
@@ -83,7 +83,7 @@ fn a_full_fleet_takes_nobody_new_but_those_it_knows() {
 }
 
 #[test]
-fn routers_are_listed_by_id_and_show_who_shares_one() {
+fn routers_are_listed_by_id_and_duplicate_ids_are_marked() {
     let fleet = Arc::new(Fleet::default());
     let _members = ["b", "a", "c", "b"].map(|router| fleet.join(hello(router, InstanceId::random()), MODE).unwrap());
     let seen = fleet.routers(None, 10);

@@ -1,4 +1,4 @@
-//! Reads what a router sends up its stream, always and at once: no full window downwards can hold it up.
+//! Reads the messages that a router sends, always and at once: a full window towards the router cannot delay it.
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -9,50 +9,50 @@ use tokio::{sync::watch, time::timeout};
 use super::Member;
 use crate::domain::{items::Items, state::State};
 
-/// How long a router may take for its `hello`.
+/// Time limit for a router's `hello`.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
 
-/// Why a router's stream cannot go on: the rule that it broke.
+/// Why a router's stream cannot continue: the rule that the router broke.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UplinkError {
-    /// A message cannot be used.
+    /// A message is invalid.
     #[error(transparent)]
     Message(#[from] RouterMessageError),
     /// A message could not be received or decoded.
-    #[error("each message must be readable")]
+    #[error("a message could not be received or decoded")]
     Unreadable,
-    /// The first message did not come in time.
-    #[error("`hello` must come within 5 s")]
+    /// The first message did not arrive in time.
+    #[error("`hello` must arrive within 5 s")]
     HelloLate,
     /// The first message was not `hello`.
-    #[error("`hello` must come first")]
+    #[error("the first message must be `hello`")]
     HelloMissing,
-    /// `hello` came again.
-    #[error("`hello` must come once only")]
+    /// The router sent `hello` again.
+    #[error("`hello` must be sent only once")]
     HelloAgain,
-    /// A report names a cursor that this history does not have.
-    #[error("`{field}` must be a place in the history of this registry")]
+    /// A report contains a cursor that is not part of this history.
+    #[error("`{field}` must be a cursor of this registry's history")]
     ForeignCursor {
-        /// The field, from the message down.
+        /// Path of the field from the message.
         field: &'static str,
     },
-    /// Nothing came for 2.5 heartbeats.
-    #[error("a `report` must come at least every heartbeat")]
+    /// No message arrived for 2.5 heartbeats.
+    #[error("a `report` must arrive at least every heartbeat")]
     Silent,
 }
 
-/// Messages of one router.
+/// The messages of one router.
 pub type Messages = Pin<Box<dyn Stream<Item = Result<RouterMessage, UplinkError>> + Send>>;
 
-/// Waits for the `hello`; `None` when the router left without one.
+/// Waits for the `hello`. `None`: the router disconnected without one.
 ///
 /// # Errors
 ///
-/// [`UplinkError`] when something else came first, or nothing within 5 s.
+/// [`UplinkError`] if another message arrives first, or none within 5 s.
 ///
 /// # Cancel safety
 ///
-/// Safe: a message is either taken and returned, or not taken.
+/// Cancel safe: a message is either taken and returned, or not taken.
 pub async fn greeting(messages: &mut Messages) -> Result<Option<Hello>, UplinkError> {
     let first = timeout(HELLO_WITHIN, messages.next())
         .await
@@ -64,18 +64,18 @@ pub async fn greeting(messages: &mut Messages) -> Result<Option<Hello>, UplinkEr
     }
 }
 
-/// Takes in reports, and what checks have found, until the router closes its side in order.
+/// Processes reports and the findings of checks, until the router closes its side properly.
 ///
-/// Reports must fit the published history where they are judged; a router from which the configuration is withheld has
-/// another one by definition, and is not.
+/// If `is_judged`, reports must fit the published history. A withheld router has another history by definition, so its
+/// reports are not checked.
 ///
 /// # Errors
 ///
-/// [`UplinkError`] at the first message that breaks a rule, or when none comes for `silence_max`.
+/// [`UplinkError`] if a message breaks a rule, or if none arrives for `silence_max`.
 ///
 /// # Cancel safety
 ///
-/// Safe: a report is either taken in or not.
+/// Cancel safe: a report is either processed or not.
 pub async fn listen(
     messages: &mut Messages,
     member: &Member,
@@ -94,7 +94,7 @@ pub async fn listen(
             Some(RouterMessage::Hello(_)) => return Err(UplinkError::HelloAgain),
             Some(RouterMessage::Report(report)) => {
                 let state = Arc::clone(&published.borrow());
-                // A new life ends the stream, and what the router says until then is of the life before.
+                // A new life ends the stream. Until then, the router still reports about the earlier life.
                 if is_judged && life == state.items.incarnation() {
                     judge(&report, &state.items)?;
                 }
@@ -104,10 +104,10 @@ pub async fn listen(
     }
 }
 
-/// Whether what a report claims can be true.
+/// Checks whether the cursors of a report can be true.
 ///
-/// The state digests are not compared: a router that was given a snapshot because its own is wrong says so until it has the
-/// snapshot.
+/// The state digests are not compared: a router that gets a snapshot because its state is wrong reports the wrong state
+/// until it has the snapshot.
 fn judge(report: &Report, items: &Items) -> Result<(), UplinkError> {
     let cursors = [
         ("report.applied", &report.applied),

@@ -1,7 +1,8 @@
-//! Whether a revision is in force on every router of a set: pure.
+//! Decides whether a revision is in force on every router of a set. Pure.
 //!
-//! The one hard idea: the set only grows by what connects, and shrinks only by what leaves in order. A router whose stream
-//! breaks off may still answer calls by an older revision, so it stays in the set until a new process takes its place.
+//! The one hard idea: the set grows with every router that connects, and shrinks only when a router leaves properly. A
+//! router whose stream breaks may still answer calls with an older revision, so it stays in the set until a new process
+//! replaces it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,72 +19,72 @@ use switchboard::{
 use super::{ROUTERS_MAX, RouterInstance};
 use crate::domain::state::State;
 
-/// The most routers that an error names.
+/// Maximum number of routers that an error lists.
 const NAMED_MAX: usize = 20;
 
-/// What is waited for.
+/// A request to wait for a revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AwaitedRevision {
-    /// The revision. `None`: the newest.
+    /// The revision to wait for. `None`: the newest.
     pub revision: Option<Revision>,
-    /// The incarnation in which it counts. `None`: the present one.
+    /// The incarnation that the revision belongs to. `None`: the current one.
     pub incarnation: Option<IncarnationId>,
-    /// Only routers of this group count. Empty: all do.
+    /// Only routers of this group count. Empty: all routers count.
     pub group: Group,
-    /// How many routers there must be at least.
+    /// Minimum number of routers in the set.
     pub min_routers: usize,
 }
 
 /// Why a revision is not in force everywhere.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WaitError {
-    /// There are as many waits as there may be.
-    #[error("{max} calls wait for a revision already")]
+    /// The maximum number of calls is already waiting.
+    #[error("the maximum of {max} calls is already waiting for a revision")]
     TooMany {
-        /// How many there may be.
+        /// The maximum number of waiting calls.
         max: usize,
     },
-    /// The revision counts in another incarnation than the present one.
-    #[error("the revision is of another incarnation than the present one")]
+    /// The revision belongs to another incarnation than the current one.
+    #[error("the revision belongs to another incarnation than the current one")]
     OtherIncarnation {
-        /// The present incarnation.
+        /// The current incarnation.
         present: Incarnation,
     },
-    /// The revision is not yet.
-    #[error("revision {wanted} is not yet: the newest is {newest}")]
+    /// The revision does not exist yet.
+    #[error("revision {wanted} does not exist yet: the newest is {newest}")]
     InFuture {
-        /// The revision that is waited for.
+        /// The requested revision.
         wanted: Revision,
         /// The oldest revision that is kept.
         oldest: Revision,
         /// The newest revision.
         newest: Revision,
     },
-    /// There are too few routers.
-    #[error("{connected} of at least {min} routers are connected")]
+    /// Too few routers are connected.
+    #[error("only {connected} of at least {min} routers are connected")]
     TooFew {
-        /// How many there must be.
+        /// The minimum number of routers.
         min: usize,
-        /// How many there are.
+        /// The number of connected routers.
         connected: usize,
     },
     /// Routers cannot use an item of the revision.
     #[error("a router cannot use an item of the revision")]
     Refused(Vec<Refused>),
-    /// The time is over.
-    #[error("revision {wanted} is not in force on {count} of {of} routers in time")]
+    /// The time limit was reached.
+    #[error("revision {wanted} was not in force on {count} of {of} routers in time")]
     NotApplied {
-        /// The revision that is waited for.
+        /// The requested revision.
         wanted: Revision,
-        /// The first of the routers on which it is not, by id.
+        /// The first routers that have not applied it, ordered by id.
         routers: Vec<RouterId>,
-        /// How many these are in all.
+        /// Number of all routers that have not applied it.
         count: usize,
-        /// How many routers were waited for.
+        /// Number of routers in the set.
         of: usize,
     },
-    /// The registry shuts down.
-    #[error("the registry shuts down")]
+    /// The registry is shutting down.
+    #[error("the registry is shutting down")]
     Draining,
 }
 
@@ -92,22 +93,22 @@ pub enum WaitError {
 pub struct Refused {
     /// The router.
     pub router: RouterId,
-    /// The item, with what is wrong with it.
+    /// The held item, with the reason why the router cannot use it.
     pub held: HeldReport,
 }
 
-/// A revision that is in force on all.
+/// A revision that is in force on all routers of the set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InForce {
     /// The revision.
     pub revision: Revision,
-    /// The incarnation in which it counts.
+    /// The incarnation that the revision belongs to.
     pub incarnation: Incarnation,
-    /// The routers.
+    /// The routers of the set.
     pub routers: Vec<RouterId>,
 }
 
-/// How far a wait is.
+/// The state of a wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum WaitVerdict {
     Waiting,
@@ -115,20 +116,21 @@ pub(super) enum WaitVerdict {
     Refused(Vec<Refused>),
 }
 
-/// The routers that are waited for, and how far each is.
+/// The routers that are waited for, with the progress of each.
 #[derive(Debug)]
 pub(super) struct Set {
     goal: Goal,
     group: Group,
     min_routers: usize,
     routers: BTreeMap<RouterInstance, AwaitedRouter>,
-    /// Counts the routers that ever joined, so that a later process can be told from an earlier.
+    /// Number of routers that ever joined. Distinguishes later processes from earlier ones.
     joined: u64,
-    /// How many routers are not at the goal, how many of these refuse it, and how many of all are of lost routers.
+    /// Number of routers that have not reached the goal, number of those that cannot use it, and number of lost
+    /// routers.
     behind: usize,
     refusing: usize,
     lost: usize,
-    /// How many lost routers found no room in the set.
+    /// Number of lost routers that did not fit into the set.
     unlisted: usize,
 }
 
@@ -140,7 +142,7 @@ struct AwaitedRouter {
     standing: RouterStanding,
 }
 
-/// How far one router is.
+/// The progress of one router.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum RouterStanding {
     Behind,
@@ -148,7 +150,8 @@ enum RouterStanding {
     Refused(HeldReport),
 }
 
-/// A revision, with the state by which is told whether an item changed up to it: the newest when the wait began.
+/// The revision to reach, and the newest state when the wait began. The state shows whether an item changed up to the
+/// revision.
 #[derive(Debug)]
 struct Goal {
     revision: Revision,
@@ -156,7 +159,7 @@ struct Goal {
 }
 
 impl Set {
-    /// An empty set that waits for what is wanted, as of a published state.
+    /// Creates an empty set for a request, checked against a published state.
     pub(super) fn new(wanted: AwaitedRevision, state: Arc<State>) -> Result<Self, WaitError> {
         let items = &state.items;
         let present = items.incarnation();
@@ -185,15 +188,15 @@ impl Set {
         })
     }
 
-    /// The incarnation in which the revision counts.
+    /// Returns the incarnation that the revision belongs to.
     pub(super) fn incarnation(&self) -> Incarnation {
         self.goal.state.items.incarnation()
     }
 
-    /// A router connects. It takes the place of every earlier process of its id that was lost.
+    /// Adds a router that connects. It replaces every earlier process of its id that was lost.
     pub(super) fn join(&mut self, key: &RouterInstance, group: &Group, mode: WelcomeMode) {
         if !self.group.is_empty() && self.group != *group {
-            // It has left the group, and took the lost processes of its id along.
+            // The router has left the group, and its lost processes are no longer waited for.
             for replaced in self.others(key, |other| !other.is_connected) {
                 self.remove(&replaced);
             }
@@ -221,7 +224,7 @@ impl Set {
         );
     }
 
-    /// A router reports.
+    /// Updates a router's progress from its report.
     pub(super) fn report(&mut self, key: &RouterInstance, report: &Report) {
         if let Some(awaited) = self.remove(key) {
             let standing = self.goal.judge(report);
@@ -229,7 +232,8 @@ impl Set {
         }
     }
 
-    /// A router's stream breaks off: it stays, unless a later process of its id is there.
+    /// Handles the loss of a router's stream: the router stays in the set, unless a later process of its id is
+    /// connected.
     pub(super) fn lose(&mut self, key: &RouterInstance) {
         let Some(awaited) = self.remove(key) else { return };
         let later = self.others(key, |other| other.is_connected && other.joined > awaited.joined);
@@ -247,12 +251,12 @@ impl Set {
         self.put(key, lost);
     }
 
-    /// A router shuts down in order: it answers no calls any longer.
+    /// Removes a router that shuts down properly, because it no longer answers calls.
     pub(super) fn leave(&mut self, key: &RouterInstance) {
         self.remove(key);
     }
 
-    /// Whether it is decided.
+    /// Returns whether the wait is decided.
     pub(super) fn verdict(&self) -> WaitVerdict {
         if self.refusing > 0 {
             let refused = self.routers.iter().filter_map(|((router, _), awaited)| {
@@ -263,7 +267,7 @@ impl Set {
             });
             return WaitVerdict::Refused(refused.take(NAMED_MAX).collect());
         }
-        // There are no more ids than places: whether there are enough is not counted anew at each report.
+        // Ids are only counted if the number of processes suffices, so that they are not counted at each report.
         if self.behind > 0 || self.unlisted > 0 || self.routers.len() < self.min_routers {
             return WaitVerdict::Waiting;
         }
@@ -278,7 +282,7 @@ impl Set {
         })
     }
 
-    /// What is told when the time is over before it is decided.
+    /// Returns the error for a wait that is not decided when its time is over.
     pub(super) fn overdue(&self) -> WaitError {
         let ids = |keep: fn(&AwaitedRouter) -> bool| -> BTreeSet<&RouterId> {
             let routers = self.routers.iter().filter(|(_, awaited)| keep(awaited));
@@ -300,7 +304,7 @@ impl Set {
         }
     }
 
-    /// Other processes under the same id.
+    /// Returns the other processes with the same id that satisfy `fits`.
     fn others(&self, key: &RouterInstance, fits: impl Fn(&AwaitedRouter) -> bool) -> Vec<RouterInstance> {
         let (id, _) = key;
         let before = self.routers.range(..key).rev();
@@ -329,7 +333,7 @@ impl Set {
 
 impl AwaitedRouter {
     fn is_in_force(&self) -> bool {
-        // What a router has whose history contradicts this one proves nothing about it.
+        // The cursor of a router whose history contradicts this one proves nothing about this history.
         !self.is_withheld && self.standing == RouterStanding::InForce
     }
 
@@ -341,12 +345,12 @@ impl AwaitedRouter {
     }
 }
 
-/// Whether an item that is held changed after the version in use, up to the goal.
+/// Whether a held item changed after the version that the router uses, and not after the goal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum HeldChange {
     No,
     Yes,
-    /// It changed after the goal, which hides whether it did before.
+    /// The item changed after the goal, so it is unknown whether it also changed before.
     Perhaps,
 }
 
@@ -355,7 +359,7 @@ impl Goal {
         let is_applied = report.applied.is_some_and(|applied| {
             applied.incarnation == self.state.items.incarnation() && applied.revision >= self.revision
         });
-        // What an older state holds back the goal may heal.
+        // The goal may make an item usable that the router holds at an older state.
         if !is_applied {
             return RouterStanding::Behind;
         }
@@ -381,7 +385,7 @@ impl Goal {
         if held.revision <= self.revision {
             return HeldChange::Yes;
         }
-        // The router is past the goal. Whatever is not in this state came after it.
+        // The router is past the goal. An item that is not in this state was created after the goal.
         match self.state.items.get(&held.resource) {
             Some(item) if item.revision > self.revision => HeldChange::Perhaps,
             Some(item) if item.revision > held.used_revision => HeldChange::Yes,

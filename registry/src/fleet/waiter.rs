@@ -1,4 +1,4 @@
-//! Waits until a revision is in force, by what the fleet tells.
+//! Waits until a revision is in force, by the events of the fleet.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,10 +15,10 @@ use super::{
 };
 use crate::domain::state::State;
 
-/// The most waits at a time. Each is told of every report, so that they are few.
+/// Maximum number of concurrent waits. It is low because each wait processes every report.
 const WAITS_MAX: usize = 64;
 
-/// A wait as the fleet sees it: it tells the set what happens, and wakes who waits when that decides it.
+/// A wait as part of the fleet. It passes events to the set and wakes the waiting call once the set is decided.
 #[derive(Debug)]
 pub(super) struct Wait {
     pub(super) set: Set,
@@ -26,17 +26,17 @@ pub(super) struct Wait {
 }
 
 impl Wait {
-    /// Lets the set know something.
+    /// Passes an event to the set.
     pub(super) fn tell(&mut self, tell: impl FnOnce(&mut Set)) {
         tell(&mut self.set);
         if self.set.verdict() != WaitVerdict::Waiting {
-            // Kept until it is asked for, so that it cannot be missed.
+            // The permit is stored until it is awaited, so that it cannot be missed.
             self.decided.notify_one();
         }
     }
 }
 
-/// A wait's place in the fleet, given up when dropped.
+/// The registration of a wait with the fleet. Dropping it removes the wait.
 #[derive(Debug)]
 struct Waiter {
     fleet: Arc<Fleet>,
@@ -76,7 +76,7 @@ impl Waiter {
         self.fleet.lock().waits.get(&self.number).map(|wait| ask(&wait.set))
     }
 
-    /// What is decided, if anything is.
+    /// Returns the decision, if there is one.
     fn decision(&self) -> Option<Result<InForce, WaitError>> {
         match self.ask(Set::verdict)? {
             WaitVerdict::Waiting => None,
@@ -93,15 +93,15 @@ impl Drop for Waiter {
 }
 
 impl Fleet {
-    /// Waits until a revision is in force on every router, at most for `timeout`.
+    /// Waits until a revision is in force on every router, for at most `timeout`.
     ///
     /// # Errors
     ///
-    /// [`WaitError`] says why it is not.
+    /// [`WaitError`] if it is not in force.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future ends the wait.
+    /// If the future is dropped, the wait ends.
     pub async fn wait(
         self: &Arc<Self>,
         wanted: AwaitedRevision,
@@ -128,7 +128,7 @@ impl Fleet {
                     () = shutdown.cancelled() => return Err(WaitError::Draining),
                     () = sleep_until(until) => return Err(waiter.ask(Set::overdue).unwrap_or(WaitError::Draining)),
                     changed = published.changed() => if changed.is_err() {
-                        // Nothing will ever change again: the writer has stopped.
+                        // The writer has stopped, so nothing will change any more.
                         return Err(WaitError::Draining);
                     },
                 }

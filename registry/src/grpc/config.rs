@@ -1,4 +1,4 @@
-//! `ConfigService`: the change stream, the API tokens that it names, and what has been.
+//! `ConfigService`: the change stream, the API tokens that it refers to, and the history.
 
 use futures_util::{StreamExt as _, stream::BoxStream};
 use switchboard::{
@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// The service as tonic serves it.
+/// Implements `ConfigService` for tonic.
 #[derive(Debug)]
 pub struct ConfigApi {
     feed: Feed,
@@ -31,7 +31,7 @@ pub struct ConfigApi {
 }
 
 impl ConfigApi {
-    /// Serves `feed`, and `history` beside it.
+    /// Creates the service from `feed` and `history`.
     #[must_use]
     pub const fn new(feed: Feed, history: HistoryApi) -> Self {
         Self { feed, history }
@@ -64,7 +64,7 @@ impl ConfigService for ConfigApi {
             Ok(message) => RouterMessage::try_from(message).map_err(UplinkError::from),
             Err(_status) => Err(UplinkError::Unreadable),
         });
-        // The answer begins before the hello has come: some clients send nothing until they have its head.
+        // The response begins before the hello arrives, because some clients send nothing until they have its headers.
         let frames = self.feed.subscribe(messages.boxed());
         Ok(Response::new(responses(frames)))
     }
@@ -79,7 +79,7 @@ impl ConfigService for ConfigApi {
                 let state = self.feed.state();
                 let found = credential::find(&state, model, key.id).map(wire::credential::response);
                 if found.is_ok() {
-                    tracing::info!(model = %model, credential_id = %key.id, "the API token of `{model}` is handed out");
+                    tracing::info!(model = %model, credential_id = %key.id, "handed out the API token of `{model}`");
                 }
                 found
             }
@@ -137,7 +137,7 @@ impl ConfigService for ConfigApi {
     }
 }
 
-/// Messages downwards. What is the same for many is encoded once, and all its streams share the bytes.
+/// Messages to clients. A message that is the same for many streams is encoded once, and all of them share the bytes.
 type Responses = BoxStream<'static, Result<Encoded, Status>>;
 
 fn responses(frames: Frames) -> Responses {
@@ -186,7 +186,7 @@ mod tests {
 
     type Client = ConfigServiceClient<ConfigServiceServer<ConfigApi>>;
 
-    /// The client talks to the service without a connection between them.
+    /// Creates a client that calls the service without a connection.
     fn client(published: watch::Receiver<Arc<State>>) -> Client {
         let history = HistoryApi::new(
             Commit::without_writer(published.clone()),
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_router_is_answered_and_a_bad_report_ends_its_stream() {
+    async fn a_router_is_welcomed_and_an_invalid_report_ends_its_stream() {
         use subscribe_request::Kind;
 
         let history = History::with_revisions(1);
@@ -286,7 +286,7 @@ mod tests {
         let status = loop {
             match stream.message().await {
                 Ok(Some(_)) => {}
-                Ok(None) => panic!("a bad report is no end in order"),
+                Ok(None) => panic!("an invalid report must not end the stream normally"),
                 Err(status) => break status,
             }
         };
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_credential_is_answered_from_the_published_state() {
+    async fn a_credential_is_read_from_the_published_state() {
         let history = History::with_revisions(1);
         let mut state = (*history.state()).clone();
         let id = CredentialId::random();

@@ -21,7 +21,7 @@ pub struct FeatureApi {
 }
 
 impl FeatureApi {
-    /// Reads and writes through `commit`.
+    /// Creates the service, which reads and writes through `commit`.
     #[must_use]
     pub const fn new(commit: Commit) -> Self {
         Self { commit }

@@ -1,4 +1,4 @@
-//! What `ConfigService` tells of the connected routers.
+//! The part of `ConfigService` that is about the connected routers.
 
 use std::sync::Arc;
 
@@ -17,9 +17,9 @@ pub(super) fn list_routers(
 ) -> Result<registry::ListRoutersResponse, Failure> {
     let page = Page::parse("ListRouters", request.page_size, &request.page_token)?;
     let after = wire::fleet::after(&page)?;
-    // One more than the page holds tells that another follows.
+    // One router more than fits on the page is read, to find out whether another page follows.
     let seen = feed.fleet().routers(after.as_ref(), page.size() + 1);
-    // Not older than what the routers have reported.
+    // The state is read after the routers, so that it is not older than their reports.
     let state = feed.state();
     let (routers, next_page_token) = wire::fleet::routers(&page, seen, &state.items);
     Ok(registry::ListRoutersResponse {

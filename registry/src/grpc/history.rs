@@ -1,4 +1,4 @@
-//! The part of `ConfigService` that is about what has been, and about the configuration as a whole.
+//! The part of `ConfigService` that is about the history, and about the configuration as a whole.
 
 use switchboard::{failure::Failure, pb::registry};
 use tokio::sync::Mutex;
@@ -7,17 +7,18 @@ use tonic::{Request, Response, Status};
 use super::write;
 use crate::{commit::Commit, status::write::unreadable_history, store::History, wire};
 
-/// Answers for `ConfigService`.
+/// Answers calls of `ConfigService`.
 #[derive(Debug)]
 pub struct HistoryApi {
     commit: Commit,
     history: History,
-    /// Held while a configuration is applied: judging a large one takes the writer a while.
+    /// Held while a configuration is applied, because checking a large one keeps the writer busy for a while.
     applying: Mutex<()>,
 }
 
 impl HistoryApi {
-    /// Reads what is from `commit` and what was from `history`, and writes through `commit`.
+    /// Creates the service. It reads the current state and writes through `commit`, and reads past changes from
+    /// `history`.
     #[must_use]
     pub fn new(commit: Commit, history: History) -> Self {
         Self {
@@ -35,12 +36,12 @@ impl HistoryApi {
     }
 
     async fn list(&self, request: &registry::ListChangesRequest) -> Result<registry::ListChangesResponse, Failure> {
-        // Taken first: what is read then is at least as new, and nothing newer is shown.
+        // The state is read first: the page is then at least as new, and nothing newer is returned.
         let state = self.commit.state();
         let listing = wire::history::list(request, &state.items)?;
         let read = self.history.page(&listing.query).await;
         let read = read.map_err(|error| {
-            tracing::error!(error = &error as &dyn std::error::Error, "history was not read");
+            tracing::error!(error = &error as &dyn std::error::Error, "could not read the history");
             unreadable_history(&error)
         })?;
         Ok(wire::history::page(&listing, read, &state.items))

@@ -22,7 +22,7 @@ use crate::{
     wire::{self, count, page::Page},
 };
 
-/// The most routers that are shown for one endpoint.
+/// Maximum number of routers that are returned for one endpoint.
 const ROUTERS_SHOWN_MAX: usize = 100;
 
 /// Serves `ModelService`.
@@ -33,7 +33,8 @@ pub struct ModelApi {
 }
 
 impl ModelApi {
-    /// Reads and writes through `commit`; how the servers of models do is told by `fleet`.
+    /// Creates the service, which reads and writes through `commit`, and reads the health of model servers from
+    /// `fleet`.
     #[must_use]
     pub const fn new(commit: Commit, fleet: Arc<Fleet>) -> Self {
         Self { commit, fleet }
@@ -67,7 +68,7 @@ impl ModelApi {
         let state = self.commit.state();
         let (models, next_page_token) = page.cut(models_after(&state, after), |view| view.model.value.name.id());
         let shown: Vec<&Model> = models.iter().map(|view| &view.model.value).collect();
-        // The worst of each endpoint.
+        // Only the worst report of each endpoint is returned.
         let health = self.fleet.health_of(shown, 1);
         let answers = models.iter().zip(health).map(|(view, health)| registry::Model {
             health: wire::fleet::health(health, 0),

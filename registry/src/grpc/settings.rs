@@ -13,7 +13,7 @@ pub struct SettingsApi {
 }
 
 impl SettingsApi {
-    /// Reads and writes through `commit`.
+    /// Creates the service, which reads and writes through `commit`.
     #[must_use]
     pub const fn new(commit: Commit) -> Self {
         Self { commit }

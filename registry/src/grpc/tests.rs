@@ -20,7 +20,7 @@ use crate::{
     refused_writes::{WriteRequest, refused_writes},
 };
 
-/// The handlers, on a writer that runs until the test ends.
+/// The handlers, with a writer that runs until the test ends.
 struct Running {
     _folder: TempDir,
     _tasks: JoinSet<()>,
@@ -66,7 +66,7 @@ impl Running {
 }
 
 #[tokio::test]
-async fn a_write_tells_its_revision_and_incarnation() {
+async fn a_write_returns_its_revision_and_incarnation() {
     let running = Running::start().await;
     let created = running.create("Mistral").await;
     let metadata = created.metadata();
@@ -186,7 +186,7 @@ async fn families_and_features_are_listed_in_the_catalogues_order() {
 }
 
 #[tokio::test]
-async fn a_refused_write_names_every_bad_field_and_changes_nothing() {
+async fn a_refused_write_names_every_invalid_field_and_changes_nothing() {
     let running = Running::start().await;
     let mut model = running.create("Mistral").await.into_inner();
     model.endpoints.push(registry::Endpoint {
@@ -238,7 +238,7 @@ async fn settings_are_read_as_they_were_written() {
 }
 
 #[tokio::test]
-async fn every_write_tells_its_revision_and_a_check_tells_none() {
+async fn every_write_returns_its_revision_and_a_check_returns_none() {
     let running = Running::start().await;
     running.create("Mistral").await;
     let revision = |metadata: &tonic::metadata::MetadataMap| {

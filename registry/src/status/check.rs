@@ -1,4 +1,4 @@
-//! Why nothing can be checked, as failures.
+//! Converts the errors of checks into failures.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use switchboard::{
 
 use crate::check::CheckError;
 
-/// When a router may have come.
+/// After this time, a router may have connected.
 const RETRY: Duration = Duration::from_secs(1);
 
 impl From<CheckError> for Failure {

@@ -1,4 +1,4 @@
-//! What goes wrong with the change stream, as failures.
+//! Converts the errors of the change stream into failures.
 
 use std::time::Duration;
 
@@ -92,7 +92,7 @@ impl From<CredentialError> for Failure {
     }
 }
 
-/// 1 to 5 s, at random, so that those who were turned away together do not come back together.
+/// Returns a random delay from 1 to 5 s, so that callers that were refused together do not retry together.
 fn spread_delay() -> Duration {
     Duration::from_millis(fastrand::u64(1_000..5_000))
 }
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_cursor_says_what_could_be_resumed_from() {
+    fn a_refused_cursor_reports_the_revisions_that_can_be_resumed() {
         let (oldest, newest) = (Revision::new(5).unwrap(), Revision::new(9).unwrap());
         for error in [
             ResumeError::Compacted { oldest, newest },
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_fields_of_a_message_are_named() {
+    fn invalid_fields_of_a_message_are_named() {
         let mut violations = Violations::new();
         violations.push(
             "report.held_total",

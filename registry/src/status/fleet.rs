@@ -1,4 +1,4 @@
-//! Why a revision is not in force on every router, as failures.
+//! Converts the errors of waits for a revision into failures.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use switchboard::{
 
 use crate::fleet::wait::WaitError;
 
-/// The most bytes of what is listed: a status travels in headers, and some clients take only 8 KiB of them.
+/// Maximum size of a list in bytes: a status is sent in headers, and some clients accept only 8 KiB of them.
 const LISTED_BYTES_MAX: usize = 1_024;
 
-/// When to come back where nothing tells how long it will take.
+/// When to retry if it is unknown how long the condition will last.
 const RETRY: Duration = Duration::from_secs(1);
 
 impl From<WaitError> for Failure {
@@ -32,7 +32,7 @@ impl From<WaitError> for Failure {
             WaitError::NotApplied {
                 wanted, routers, count, ..
             } => {
-                // Ids have no blanks in them.
+                // Ids contain no spaces.
                 let named = listed(routers.iter().map(ToString::to_string)).join(" ");
                 Self::new(Reason::RevisionNotApplied, format!("{message}: {named}"))
                     .with(key::ROUTERS, named)
@@ -66,7 +66,7 @@ impl From<WaitError> for Failure {
     }
 }
 
-/// As many of the texts as there is room for, one at least.
+/// Returns as many of the texts as fit, but at least one.
 fn listed(texts: impl Iterator<Item = String>) -> Vec<String> {
     let mut bytes = 0;
     texts
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn however_long_the_ids_are_the_status_fits_into_a_header() {
+    fn a_status_with_long_ids_fits_into_a_header() {
         let long = |number: usize| router(&format!("{number:x>255}"));
         let refused = (0..20).map(|number| Refused {
             router: long(number),

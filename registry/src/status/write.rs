@@ -1,4 +1,4 @@
-//! What can go wrong with writes, and with reads of single resources.
+//! Converts the errors of writes, and of reads of single resources, into failures.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::{
     store::{Kind, StoreError},
 };
 
-/// When repeating a write may help.
+/// After this time, repeating a write may succeed.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 const MODEL: &str = "switchboard.registry.v1.Model";
@@ -27,7 +27,7 @@ impl From<CommitError> for Failure {
             CommitError::Refused(error) => error.into(),
             CommitError::RequestIdReused => Self::new(
                 Reason::IdempotencyKeyReused,
-                "`request_id` stands for another write of this method already; choose a new one",
+                "`request_id` was already used for another write of this method; choose a new one",
             ),
             CommitError::Store(error) => store(&error, "the write could not be stored"),
             CommitError::OutcomeUnknown => Self::new(
@@ -78,7 +78,7 @@ impl From<WriteError> for Failure {
     }
 }
 
-/// The failure of a call about a resource that does not exist.
+/// Returns the failure of a call about a resource that does not exist.
 #[must_use]
 pub fn not_found(name: &ResourceName) -> Failure {
     let message = format!("`{name}` does not exist");
@@ -91,7 +91,7 @@ pub fn not_found(name: &ResourceName) -> Failure {
     .with_resource(kind(name), name)
 }
 
-/// The failure of a call that what has been could not be read for.
+/// Returns the failure of a call for which the history could not be read.
 #[must_use]
 pub fn unreadable_history(error: &StoreError) -> Failure {
     store(error, "the history could not be read")
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn every_refusal_has_its_row_of_the_error_table() {
+    fn every_refusal_has_its_code_and_reason() {
         let model = ModelName::parse("models/a").unwrap();
         let mut violations = Violations::new();
         violations.push("model.family", FieldReason::FamilyUnknown, "is not in the catalogue");
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_say_what_they_are_about() {
+    fn refusals_name_their_subjects() {
         let model = ModelName::parse("models/a").unwrap();
         let taken = status(WriteError::NameTaken {
             field: "model.display_name",
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failing_store_is_told_by_kind_and_whether_to_try_again() {
+    fn a_store_failure_is_reported_by_kind_and_with_advice_to_retry() {
         let failing = |kind| {
             CommitError::Store(Arc::new(StoreError::Sql {
                 during: "commit",
@@ -293,7 +293,10 @@ mod tests {
                 is_retried,
                 "{expected}"
             );
-            assert!(!status.message().contains("worker"), "a cause stays inside");
+            assert!(
+                !status.message().contains("worker"),
+                "the cause is not shown to the caller"
+            );
         }
     }
 }

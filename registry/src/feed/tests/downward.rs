@@ -293,7 +293,10 @@ async fn readers_that_request_a_turn_and_do_not_read_delay_others_only_for_secon
         .collect();
     for frames in &mut stalled {
         welcome(frames).await;
-        assert!(frame(frames).now_or_never().is_none(), "the reader has to wait for its turn");
+        assert!(
+            frame(frames).now_or_never().is_none(),
+            "the reader has to wait for its turn"
+        );
     }
     tokio::task::yield_now().await;
     let mut frames = bench.feed.watch(Resume::Nothing, true).unwrap();

@@ -71,7 +71,7 @@ async fn only_the_router_that_was_asked_can_answer_and_only_once() {
 }
 
 #[tokio::test]
-async fn a_token_is_handed_out_once_to_who_knows_the_check_while_it_is_under_way() {
+async fn a_token_is_handed_out_once_and_only_while_its_check_runs() {
     let fleet = Arc::new(Fleet::default());
     let (router, mut member) = join(&fleet, "r");
     let mut orders = member.orders().unwrap();
@@ -82,17 +82,23 @@ async fn a_token_is_handed_out_once_to_who_knows_the_check_while_it_is_under_way
     assert!(fleet.take_credential(CheckId::random(), credential.id).is_none());
     assert!(fleet.take_credential(order.id, CredentialId::random()).is_none());
     assert!(fleet.take_credential(order.id, credential.id).is_some());
-    assert!(fleet.take_credential(order.id, credential.id).is_none(), "once");
+    assert!(
+        fleet.take_credential(order.id, credential.id).is_none(),
+        "a token is handed out only once"
+    );
     drop(asking);
 
     let asking = fleet.ask(&router, target(), Some(credential.clone()), soon()).unwrap();
     let order = orders.recv().await.unwrap();
     drop(asking);
-    assert!(fleet.take_credential(order.id, credential.id).is_none(), "it is over");
+    assert!(
+        fleet.take_credential(order.id, credential.id).is_none(),
+        "the check is over"
+    );
 }
 
 #[tokio::test]
-async fn who_waits_is_told_when_the_router_leaves_or_comes_again() {
+async fn a_waiting_caller_is_notified_when_the_router_leaves_or_reconnects() {
     let fleet = Arc::new(Fleet::default());
     let (router, member) = join(&fleet, "r");
     let mut asking = fleet.ask(&router, target(), None, soon()).unwrap();
@@ -116,7 +122,7 @@ async fn who_waits_is_told_when_the_router_leaves_or_comes_again() {
 }
 
 #[tokio::test]
-async fn a_router_has_only_so_many_checks_and_each_that_ends_makes_room() {
+async fn a_router_has_a_limited_number_of_checks_and_an_ended_check_makes_room() {
     let fleet = Arc::new(Fleet::default());
     let (router, mut member) = join(&fleet, "r");
     let mut orders = member.orders().unwrap();
@@ -125,12 +131,12 @@ async fn a_router_has_only_so_many_checks_and_each_that_ends_makes_room() {
         .collect();
     let refused = |fleet: &Arc<Fleet>| fleet.ask(&router, target(), None, soon()).unwrap_err();
     assert_eq!(refused(&fleet), AskError::Busy);
-    // What is not sent yet takes its room too.
+    // An order that was not sent yet takes a slot too.
     asked.pop();
     assert_eq!(refused(&fleet), AskError::Busy);
     orders.recv().await.unwrap();
     asked.push(fleet.ask(&router, target(), None, soon()).unwrap());
     assert_eq!(refused(&fleet), AskError::Busy);
     drop(asked);
-    assert!(fleet.checks.lock().is_empty(), "nothing is left of them");
+    assert!(fleet.checks.lock().is_empty(), "no check remains");
 }

@@ -1,4 +1,4 @@
-//! Who is waited for, and when it is decided.
+//! Tests of the set of routers, and of when a wait is decided.
 
 use switchboard::{
     history::View,
@@ -66,7 +66,7 @@ fn missing(set: &Set) -> (Vec<String>, usize) {
 }
 
 #[test]
-fn it_is_in_force_once_the_last_router_has_applied_it() {
+fn a_revision_is_in_force_once_the_last_router_has_applied_it() {
     let history = History::with_revisions(5);
     let mut set = set(&history, wanted(4));
     let (a, b) = (router("a"), router("b"));
@@ -81,7 +81,7 @@ fn it_is_in_force_once_the_last_router_has_applied_it() {
 }
 
 #[test]
-fn the_newest_revision_is_that_of_the_call() {
+fn the_newest_revision_is_determined_when_the_wait_begins() {
     let history = History::with_revisions(3);
     let mut set = set(&history, wanted(0));
     let a = router("a");
@@ -92,7 +92,7 @@ fn the_newest_revision_is_that_of_the_call() {
 }
 
 #[test]
-fn a_router_that_comes_later_is_waited_for_too() {
+fn a_router_that_connects_later_is_waited_for_too() {
     let history = History::with_revisions(3);
     let mut set = set(&history, wanted(3));
     let (a, b) = (router("a"), router("b"));
@@ -103,7 +103,7 @@ fn a_router_that_comes_later_is_waited_for_too() {
 }
 
 #[test]
-fn a_router_that_is_lost_stays_until_a_new_process_takes_its_place() {
+fn a_lost_router_is_waited_for_until_a_new_process_replaces_it() {
     let history = History::with_revisions(3);
     let mut set = set(&history, wanted(3));
     let (a, b, next) = (router("a"), router("b"), router("a"));
@@ -119,7 +119,7 @@ fn a_router_that_is_lost_stays_until_a_new_process_takes_its_place() {
 }
 
 #[test]
-fn a_lost_router_that_comes_back_in_another_group_is_waited_for_no_more() {
+fn a_lost_router_that_returns_in_another_group_is_no_longer_waited_for() {
     let history = History::with_revisions(3);
     let group = Group::parse("blue").unwrap();
     let wanted = AwaitedRevision {
@@ -138,7 +138,7 @@ fn a_lost_router_that_comes_back_in_another_group_is_waited_for_no_more() {
 }
 
 #[test]
-fn a_process_that_came_before_the_lost_one_does_not_stand_for_it() {
+fn an_earlier_process_does_not_replace_a_lost_one() {
     let history = History::with_revisions(3);
     let mut set = set(&history, wanted(3));
     let (earlier, later) = (router("a"), router("a"));
@@ -147,11 +147,11 @@ fn a_process_that_came_before_the_lost_one_does_not_stand_for_it() {
     set.report(&earlier, &applied(&history, 3));
     set.lose(&later);
     assert_eq!(missing(&set).1, 1);
-    // Neither when its stream begins anew.
+    // Nor does it when its stream reconnects.
     set.lose(&earlier);
     join(&mut set, &earlier);
     assert_eq!(missing(&set).1, 1);
-    // The other way round it does: a replacement may begin before what it replaces is gone.
+    // A later process does replace an earlier one, and may connect before the earlier one is lost.
     join(&mut set, &later);
     set.report(&later, &applied(&history, 3));
     set.report(&earlier, &applied(&history, 2));
@@ -160,20 +160,20 @@ fn a_process_that_came_before_the_lost_one_does_not_stand_for_it() {
 }
 
 #[test]
-fn a_stream_that_begins_anew_changes_nothing() {
+fn a_stream_that_reconnects_changes_nothing() {
     let history = History::with_revisions(3);
     let mut set = set(&history, wanted(3));
     let a = router("a");
     join(&mut set, &a);
     set.report(&a, &applied(&history, 3));
     set.lose(&a);
-    assert_eq!(names(&set), ["a"], "what a process has applied it has");
+    assert_eq!(names(&set), ["a"], "a lost process keeps the state that it has applied");
     join(&mut set, &a);
     assert_eq!(names(&set), ["a"]);
 }
 
 #[test]
-fn a_router_that_shuts_down_is_waited_for_no_longer() {
+fn a_router_that_shuts_down_is_no_longer_waited_for() {
     let history = History::with_revisions(3);
     let mut set = set(
         &history,
@@ -190,7 +190,7 @@ fn a_router_that_shuts_down_is_waited_for_no_longer() {
 }
 
 #[test]
-fn as_many_routers_as_are_asked_for_must_be_there() {
+fn at_least_the_minimum_number_of_routers_must_be_connected() {
     let history = History::with_revisions(3);
     let mut set = set(
         &history,
@@ -245,7 +245,7 @@ fn a_router_with_another_history_never_counts() {
     assert_eq!(missing(&set).1, 1);
 }
 
-/// `models/a` changes at 2 and 4, `models/b` at 3 and 6; the wait begins at 6.
+/// Creates a history in which `models/a` changes at 2 and 4, and `models/b` at 3 and 6. The wait begins at 6.
 fn changes() -> History {
     let history = History::new();
     for name in ["models/x", "models/a", "models/b", "models/a", "models/x", "models/b"] {
@@ -255,18 +255,36 @@ fn changes() -> History {
 }
 
 #[test]
-fn what_is_held_blocks_a_revision_that_changed_it_and_no_other() {
+fn a_held_item_blocks_only_revisions_that_changed_it() {
     use HeldKind::{CredentialPending, Refused};
     let history = changes();
-    // What is waited for; where the router is; what it holds, in use at, wanted at; what it means.
+    // The goal; the router's revision; the held item with its used and its newest revision; the expected verdict; why.
     let rows = [
-        (3, 6, ("models/a", 2, 4), Some(false), "4 hides whether it changed at 3"),
+        (
+            3,
+            6,
+            ("models/a", 2, 4),
+            Some(false),
+            "the change at 4 hides whether it changed at 3",
+        ),
         (4, 6, ("models/a", 2, 4), None, "changed at 4"),
         (5, 6, ("models/a", 2, 4), None, "changed at 4, before 5"),
-        (4, 3, ("models/a", 0, 2), Some(false), "4 may heal what is held at 3"),
-        (3, 6, ("models/b", 3, 6), Some(true), "3 is in use"),
-        (5, 6, ("models/b", 0, 6), Some(false), "may have been usable at 3"),
-        (5, 6, ("models/new", 0, 7), Some(true), "did not exist then"),
+        (
+            4,
+            3,
+            ("models/a", 0, 2),
+            Some(false),
+            "revision 4 may make the item usable",
+        ),
+        (3, 6, ("models/b", 3, 6), Some(true), "the version of 3 is in use"),
+        (
+            5,
+            6,
+            ("models/b", 0, 6),
+            Some(false),
+            "the item may have been usable at 3",
+        ),
+        (5, 6, ("models/new", 0, 7), Some(true), "the item did not exist at 5"),
     ];
     for (revision, at, (name, used, wanted_at), expected, why) in rows {
         for cause in [Refused, CredentialPending] {
@@ -284,7 +302,7 @@ fn what_is_held_blocks_a_revision_that_changed_it_and_no_other() {
                 WaitVerdict::Waiting => Some(false),
                 WaitVerdict::Refused(_) => None,
             };
-            // Only what does not heal by itself fails a wait at once.
+            // Only an item that does not become usable by itself fails a wait at once.
             let expected = if cause == Refused {
                 expected
             } else {
@@ -296,7 +314,7 @@ fn what_is_held_blocks_a_revision_that_changed_it_and_no_other() {
 }
 
 #[test]
-fn a_change_that_came_after_the_wait_began_blocks_nothing() {
+fn a_change_after_the_wait_began_blocks_nothing() {
     let history = History::new();
     history.commit([("models/a", 1)]);
     history.commit([("models/b", 1)]);
@@ -314,7 +332,7 @@ fn a_change_that_came_after_the_wait_began_blocks_nothing() {
 }
 
 #[test]
-fn a_refusal_names_router_and_item_and_goes_when_it_is_healed() {
+fn a_refusal_names_router_and_item_and_ends_when_the_item_is_usable() {
     let history = changes();
     let mut set = set(&history, wanted(4));
     let a = router("a");
@@ -336,7 +354,7 @@ fn a_refusal_names_router_and_item_and_goes_when_it_is_healed() {
 }
 
 #[test]
-fn what_is_held_and_not_listed_blocks() {
+fn a_held_item_that_is_not_listed_blocks() {
     let history = changes();
     let mut set = set(&history, wanted(4));
     let a = router("a");
@@ -382,5 +400,5 @@ fn only_the_first_routers_are_named_and_all_are_counted() {
     let (named, count) = missing(&set);
     assert_eq!((named.len(), count), (NAMED_MAX, ROUTERS_MAX + 30));
     assert_eq!(named[0], "r00000");
-    assert!(set.routers.len() <= ROUTERS_MAX, "what is kept has a bound");
+    assert!(set.routers.len() <= ROUTERS_MAX, "the set is bounded");
 }
