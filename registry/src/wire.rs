@@ -1,7 +1,8 @@
-//! The contract and the domain, one into the other: one file for each resource.
+//! Converts between the contract and the domain, one file for each resource.
 //!
-//! Requests become writes that carry what is wrong around their fields; the writer reads the fields over what is stored then,
-//! adds what does not fit the state, and answers once with all of it. Nothing here does I/O.
+//! A request becomes a write that carries the violations outside the resource's fields. The writer merges the fields
+//! into the stored resource of that moment, adds the violations against the state, and answers once with all of them.
+//! This module does no I/O.
 
 pub mod batch;
 pub mod check;
@@ -22,7 +23,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use switchboard::{catalogue::Stage, names::NameError, pb::registry, reason::FieldReason, violation::Violations};
 
-/// Parses a required name; `None` when it is bad, which is a violation by then.
+/// Parses a required name. `None`: the name is invalid, and a violation was added.
 fn name<N>(text: &str, field: &str, parse: fn(&str) -> Result<N, NameError>, violations: &mut Violations) -> Option<N> {
     if text.is_empty() {
         violations.push(field, FieldReason::FieldRequired, "must be given");
@@ -37,7 +38,7 @@ fn name<N>(text: &str, field: &str, parse: fn(&str) -> Result<N, NameError>, vio
     }
 }
 
-/// An etag that was given: silence and an empty text are the same.
+/// Returns the etag in a request. `None`: the text is empty, which means that no etag was given.
 fn etag(text: String) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
 }
@@ -50,7 +51,7 @@ const fn stage(stage: Stage) -> registry::ReleaseStage {
     }
 }
 
-/// A number of entries as the contract has it.
+/// Converts a number of entries into the contract's type.
 #[must_use]
 pub fn count(entries: usize) -> i32 {
     i32::try_from(entries).unwrap_or(i32::MAX)

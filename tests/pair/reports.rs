@@ -250,12 +250,12 @@ fn breaches(head: &Cursor) -> Vec<Breach> {
         rule(
             "a report first",
             vec![say(Up::Report(Report::default()))],
-            "`hello` must come first",
+            "the first message must be `hello`",
         ),
         rule(
             "hello twice",
             greeted(Up::Hello(hello())),
-            "`hello` must come once only",
+            "`hello` must be sent only once",
         ),
         rule(
             "nothing said at all",
@@ -270,12 +270,12 @@ fn breaches(head: &Cursor) -> Vec<Breach> {
         rule(
             "no message",
             vec![say(Up::Hello(hello())), Bytes::from_static(&[0x12, 0xff])],
-            "must be readable",
+            "could not be received or decoded",
         ),
         rule(
             "ahead",
             applied(cursor(|c| c.revision += 1)),
-            "`report.applied` must be a place",
+            "`report.applied` must be a cursor",
         ),
         rule(
             "other store",
@@ -416,7 +416,7 @@ async fn a_message_that_is_too_large_or_never_comes_ends_its_stream_only() {
     let (_up, mut down) = silent;
     let status = next(&mut down).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
-    assert_eq!(status.message(), "`hello` must come within 5 s");
+    assert_eq!(status.message(), "`hello` must arrive within 5 s");
     pair.finish().await;
 }
 
@@ -470,7 +470,7 @@ async fn of_one_process_the_newer_stream_stays_and_of_one_router_id_both() {
         (newer.cursor(), twin.cursor()),
         (truth.peer.cursor(), truth.peer.cursor())
     );
-    assert!(pair.registry().log().contains("is in use by two processes at a time"));
+    assert!(pair.registry().log().contains("is in use by two processes at the same time"));
     pair.finish().await;
 }
 

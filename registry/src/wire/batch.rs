@@ -1,4 +1,4 @@
-//! Batches of features on the wire.
+//! Batches of features in the contract.
 
 use switchboard::{pb::registry, reason::FieldReason, violation::Violations};
 
@@ -27,7 +27,7 @@ pub fn update(request: registry::BatchUpdateFeaturesRequest) -> BatchUpdateFeatu
             ),
         );
     }
-    // One too many is a violation; what is wrong with each of a thousand is not asked.
+    // Too many updates are one violation. The updates beyond the maximum are not checked.
     let requests = request.requests.into_iter().take(BatchUpdateFeatures::COUNT_MAX);
     let mut updates = Vec::with_capacity(requests.len());
     for (index, request) in requests.enumerate() {
@@ -39,7 +39,7 @@ pub fn update(request: registry::BatchUpdateFeaturesRequest) -> BatchUpdateFeatu
                 violations.push(
                     format!("{FIELD}[{index}].{field}"),
                     FieldReason::FieldUnknown,
-                    "stands only outside, where it is for the whole batch",
+                    "must be left out here; the batch itself has this field",
                 );
             }
         }
@@ -48,7 +48,7 @@ pub fn update(request: registry::BatchUpdateFeaturesRequest) -> BatchUpdateFeatu
     BatchUpdateFeatures { updates, violations }
 }
 
-/// The answer to a batch.
+/// Returns the answer to a batch.
 #[must_use]
 pub fn answer(view: &BatchView) -> registry::BatchUpdateFeaturesResponse {
     registry::BatchUpdateFeaturesResponse {

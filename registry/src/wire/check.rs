@@ -1,4 +1,4 @@
-//! Checks of models, between the contract and what asks for them.
+//! Converts between the contract's checks of models and their domain types.
 
 use std::time::Duration;
 
@@ -17,11 +17,12 @@ use crate::{
     fleet::check::{CheckOrder, CheckedModel},
 };
 
-/// Reads what a call wants, which may take `allowed`; answers also how long it may take.
+/// Reads a request to check a model. Returns the request and the time limit of the check. `allowed` is the time that
+/// the call may take; `None` stands for the default.
 ///
 /// # Errors
 ///
-/// Violations for everything that is wrong with the fields that are not the model's own.
+/// All violations, except those in the fields of the model.
 pub fn wanted(
     request: registry::CheckModelRequest,
     allowed: Option<Duration>,
@@ -36,7 +37,7 @@ pub fn wanted(
             violations.push(
                 "all_routers",
                 FieldReason::ValueMalformed,
-                "must be left out beside `router`",
+                "must be left out if `router` is given",
             );
             Routers::All
         }
@@ -54,7 +55,7 @@ pub fn wanted(
         );
     }
     if !is_registered && request.model.is_none() {
-        violations.push("name", FieldReason::FieldRequired, "must be given, or `model`, or both");
+        violations.push("name", FieldReason::FieldRequired, "must be given if `model` is not");
     }
     if let (Some(Some(name)), Some(model)) = (&name, &request.model)
         && !model.name.is_empty()
@@ -63,7 +64,7 @@ pub fn wanted(
         violations.push(
             "model.name",
             FieldReason::ValueMalformed,
-            "must be the model's `name`, or be left out",
+            "must equal `name`, or be left out",
         );
     }
     let subject = match (name.flatten(), request.model) {
@@ -90,7 +91,7 @@ fn edited(name: &ModelName, model: registry::Model, update_mask: Option<prost_ty
     }))
 }
 
-/// What is only checked needs no name for people; a made-up one is nobody else's.
+/// Reads a model that is only checked. It needs no display name: a random one is made up, which no other model has.
 fn new(mut model: registry::Model) -> CheckSubject {
     let is_named = !model.name.is_empty() || model.display_name.is_some();
     model
@@ -103,7 +104,7 @@ fn new(mut model: registry::Model) -> CheckSubject {
     CheckSubject::New { write, is_named }
 }
 
-/// The answer of a call.
+/// Returns the answer to a check.
 #[must_use]
 pub fn answer(checks: &[Checked]) -> registry::CheckModelResponse {
     registry::CheckModelResponse {
@@ -114,7 +115,7 @@ pub fn answer(checks: &[Checked]) -> registry::CheckModelResponse {
     }
 }
 
-/// What a router is asked. What is left of its time is counted from now.
+/// Converts an order into the request to the router. The remaining time is counted from now.
 impl From<&CheckOrder> for CheckRequest {
     fn from(order: &CheckOrder) -> Self {
         let target = match &order.target {

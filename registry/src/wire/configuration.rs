@@ -1,4 +1,4 @@
-//! The whole configuration on the wire: exported, and applied.
+//! The whole configuration in the contract: exported and applied.
 
 use prost::Message as _;
 use switchboard::{
@@ -16,10 +16,10 @@ use crate::domain::{
     write::{ApplyConfig, COUNT_MAX, DiffView, GivenFeature, GivenModel},
 };
 
-/// How many bytes a configuration may have.
+/// Maximum size of a configuration in bytes.
 const BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// The configuration, with only what somebody has set.
+/// Exports the configuration, with explicitly set fields only.
 #[must_use]
 pub fn export(state: &State) -> registry::ExportConfigResponse {
     let features = Catalogue::get().features().iter();
@@ -50,7 +50,7 @@ pub fn apply(request: registry::ApplyConfigRequest) -> ApplyConfig {
     }
     let config = match &request.config {
         None => {
-            let description = "must be given: what it does not have is deleted";
+            let description = "must be given: models that it does not contain are deleted";
             violations.push("config", FieldReason::FieldRequired, description);
             None
         }
@@ -73,15 +73,15 @@ pub fn apply(request: registry::ApplyConfigRequest) -> ApplyConfig {
     }
 }
 
-/// What is too large as a whole is not asked about its parts.
+/// Checks the size of the whole configuration. Returns false if it is too large; its parts are then not checked.
 fn check_size(config: &registry::Config, violations: &mut Violations) -> bool {
     let (count, bytes) = (config.models.len() + config.features.len() + 1, config.encoded_len());
     if count > COUNT_MAX {
-        let description = format!("has {count} resources; one revision can have {COUNT_MAX}");
+        let description = format!("has {count} resources; the maximum is {COUNT_MAX}");
         violations.push("config", FieldReason::ValueOutOfRange, description);
     }
     if bytes > BYTES_MAX {
-        let description = format!("has {bytes} bytes; one revision can have {BYTES_MAX}");
+        let description = format!("has {bytes} bytes; the maximum is {BYTES_MAX}");
         violations.push("config", FieldReason::ValueOutOfRange, description);
     }
     count <= COUNT_MAX && bytes <= BYTES_MAX
@@ -108,7 +108,7 @@ fn given_feature(feature: registry::Feature) -> GivenFeature {
     }
 }
 
-/// The answer to a configuration that was applied.
+/// Returns the answer to an applied configuration.
 #[must_use]
 pub fn applied(view: &DiffView) -> registry::ApplyConfigResponse {
     registry::ApplyConfigResponse {

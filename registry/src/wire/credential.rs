@@ -1,4 +1,4 @@
-//! Requests for the API token of a model.
+//! Requests for API tokens in the contract.
 
 use switchboard::{
     names::{CheckId, CredentialId, ModelName},
@@ -9,21 +9,21 @@ use switchboard::{
 
 use crate::domain::credential::SetCredential;
 
-/// Which credential is asked for, and whose it is.
+/// Identifies the requested credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CredentialKey {
-    /// Whose it is.
+    /// The owner of the credential.
     pub owner: CredentialOwner,
-    /// The credential.
+    /// Id of the credential.
     pub id: CredentialId,
 }
 
-/// Whose credential it is.
+/// The owner of a credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CredentialOwner {
-    /// A model's.
+    /// A registered model.
     Model(ModelName),
-    /// That of a check that is under way.
+    /// A running check.
     Check(CheckId),
 }
 
@@ -57,7 +57,7 @@ impl TryFrom<&registry::GetModelCredentialRequest> for CredentialKey {
     }
 }
 
-/// The answer with the token in it.
+/// Returns the answer, which contains the token.
 #[must_use]
 pub fn response(credential: &SetCredential) -> registry::GetModelCredentialResponse {
     registry::GetModelCredentialResponse {
@@ -67,7 +67,7 @@ pub fn response(credential: &SetCredential) -> registry::GetModelCredentialRespo
     }
 }
 
-/// As text and sorted as text, which is another order than that of the parts.
+/// Returns the origins as sorted texts. The order of the texts differs from the order of the values.
 fn sorted<'a>(origins: impl IntoIterator<Item = &'a switchboard::endpoint::Origin>) -> Vec<String> {
     let mut texts: Vec<String> = origins.into_iter().map(ToString::to_string).collect();
     texts.sort_unstable();
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_that_is_wrong_is_said_at_once() {
+    fn all_violations_are_reported_at_once() {
         let reasons = |model: &str, id: &str| -> Vec<(String, FieldReason)> {
             let request = registry::GetModelCredentialRequest {
                 model: model.to_owned(),

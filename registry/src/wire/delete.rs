@@ -1,4 +1,4 @@
-//! Deleting on the wire.
+//! Deleting models in the contract.
 
 use switchboard::{names::ModelName, pb::registry, violation::Violations};
 
@@ -22,7 +22,7 @@ pub fn delete(request: registry::DeleteModelRequest) -> DeleteModel {
     }
 }
 
-/// The answer to a deletion.
+/// Returns the answer to a delete.
 #[must_use]
 pub fn answer(view: &DeletedView) -> registry::DeleteModelResponse {
     registry::DeleteModelResponse {

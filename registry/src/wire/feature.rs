@@ -1,4 +1,4 @@
-//! Features on the wire.
+//! Features in the contract.
 
 use switchboard::{names::FeatureName, pb::registry, reason::FieldReason, violation::Violations};
 
@@ -38,13 +38,13 @@ pub fn update(request: registry::UpdateFeatureRequest) -> UpdateFeature {
 ///
 /// # Errors
 ///
-/// A violation when the name is bad.
+/// A violation if the name is invalid.
 pub fn get(request: &registry::GetFeatureRequest) -> Result<FeatureName, Violations> {
     let mut violations = Violations::new();
     name(&request.name, "name", FeatureName::parse, &mut violations).ok_or(violations)
 }
 
-/// A feature as it is answered.
+/// Returns a feature as answers contain it.
 #[must_use]
 pub fn answer(view: &FeatureView) -> registry::Feature {
     let (facts, feature, record) = (view.facts, &view.feature.value, view.feature.record);

@@ -1,4 +1,4 @@
-//! Who is connected, what is waited for, and how the servers of models do.
+//! Connected routers, waits for a revision, and the health of model servers in the contract.
 
 use std::time::{Duration, SystemTime};
 
@@ -24,18 +24,18 @@ use crate::{
     },
 };
 
-/// The most bytes of a page of routers, so that one that is full of held items can still be received.
+/// Maximum size of a page of routers in bytes, so that a page with many held items can still be received.
 const PAGE_BYTES_MAX: usize = 1024 * 1024;
-/// The longest wait.
+/// Maximum duration of a wait.
 const WAIT_MAX: Duration = Duration::from_secs(15 * 60);
-/// The longest wait of a call that says nothing.
+/// Duration of a wait if neither the request nor the call has a time limit.
 const WAIT_DEFAULT: Duration = Duration::from_secs(60);
 
-/// The router behind which a page begins. `None`: none, it is the first.
+/// Returns the router after which a page begins. `None`: it is the first page.
 ///
 /// # Errors
 ///
-/// A violation for a token of which the key is no router.
+/// A violation if the key in the token is not a router.
 pub fn after(page: &Page) -> Result<Option<RouterInstance>, Violations> {
     let read = |text: &str| {
         let (router, instance) = text.split_once(' ')?;
@@ -45,7 +45,7 @@ pub fn after(page: &Page) -> Result<Option<RouterInstance>, Violations> {
     key.transpose()
 }
 
-/// A page of routers, and the token of the next. `items` is the published history, not older than what was seen.
+/// Returns a page of routers, and the token of the next page. `items` must not be older than `seen`.
 #[must_use]
 pub fn routers(page: &Page, seen: Vec<Seen>, items: &Items) -> (Vec<registry::Router>, String) {
     let now = SystemTime::now();
@@ -108,17 +108,18 @@ fn router_row(seen: &Seen, items: &Items, now: SystemTime) -> registry::Router {
     }
 }
 
-/// How many revisions the newest is ahead. `None`: the router has applied none of this history.
+/// Returns by how many revisions a router is behind the newest. `None`: the router has applied no revision of this
+/// history.
 fn lag(applied: &Cursor, began: WelcomeMode, items: &Items) -> Option<i64> {
     let is_ours = applied.incarnation == items.incarnation() && !matches!(began, WelcomeMode::Withheld(_));
     is_ours.then(|| items.revision().get().saturating_sub(applied.revision.get()).max(0))
 }
 
-/// Reads a request to wait, of a call that may take `allowed`.
+/// Reads a request to wait. Returns the request and its time limit. `allowed` is the time that the call may take.
 ///
 /// # Errors
 ///
-/// Violations for everything that is wrong with its fields.
+/// All violations in the fields.
 pub fn wait(
     request: &registry::WaitForRevisionRequest,
     allowed: Option<Duration>,
@@ -159,7 +160,7 @@ pub fn wait(
     violations.or((wanted, timeout))
 }
 
-/// A revision that is in force.
+/// Returns the answer to a wait whose revision is in force.
 #[must_use]
 pub fn in_force(done: &InForce) -> registry::WaitForRevisionResponse {
     registry::WaitForRevisionResponse {
@@ -169,7 +170,7 @@ pub fn in_force(done: &InForce) -> registry::WaitForRevisionResponse {
     }
 }
 
-/// How the endpoints of a model do, with as many of the routers as are asked for.
+/// Converts the health of endpoints, with at most `routers_max` reports each.
 #[must_use]
 pub fn health(health: Vec<EndpointHealth>, routers_max: usize) -> Vec<registry::EndpointHealth> {
     let (now, wall) = (Instant::now(), SystemTime::now());

@@ -1,4 +1,4 @@
-//! What has been, on the wire: changes, and going back.
+//! Past changes and restores in the contract.
 
 use prost::Message as _;
 use prost_types::Any;
@@ -21,22 +21,22 @@ use crate::{
     store::{PastChange, PastChanges, Query},
 };
 
-/// How many bytes the changes of one answer have at most, unless a single one has more.
+/// Maximum size in bytes of the changes in one answer, unless a single change is larger.
 const BYTES_MAX: usize = 1024 * 1024;
 
-/// Which page of the history is asked for.
+/// The requested page of the history.
 #[derive(Debug)]
 pub struct Listing {
-    /// What to read.
+    /// The query for the page.
     pub query: Query,
     page: Page,
 }
 
-/// Reads a request for a page of the history, by the newest state.
+/// Reads a request for a page of the history. `items` is the newest state.
 ///
 /// # Errors
 ///
-/// Violations, also for a page token that goes with other filters or another incarnation.
+/// All violations. A page token is invalid with other filters or in another incarnation.
 pub fn list(request: &registry::ListChangesRequest, items: &Items) -> Result<Listing, Violations> {
     let mut violations = Violations::new();
     let page = Page::parse("ListChanges", request.page_size, &request.page_token);
@@ -70,7 +70,7 @@ pub fn list(request: &registry::ListChangesRequest, items: &Items) -> Result<Lis
     Ok(Listing { query, page })
 }
 
-/// Where a page ended, and what it was a page of.
+/// The last change of a page, and the head that the list began with.
 struct PageEnd {
     head: Revision,
     revision: Revision,
@@ -83,7 +83,7 @@ impl PageEnd {
         format!("{incarnation}\n{head}\n{revision}\n{name}\n{resource}\n{actor}")
     }
 
-    /// `None`: the key is not of this list.
+    /// Reads the key of a page token. `None`: the key belongs to another list.
     fn read(key: &str, request: &registry::ListChangesRequest, items: &Items) -> Option<Self> {
         let mut parts = key.splitn(6, '\n');
         let incarnation = parts.next()?;
@@ -98,7 +98,7 @@ impl PageEnd {
     }
 }
 
-/// A page of the history as it is answered.
+/// Returns a page of the history as the answer contains it.
 #[must_use]
 pub fn page(listing: &Listing, read: PastChanges, items: &Items) -> registry::ListChangesResponse {
     let query = &listing.query;
@@ -134,7 +134,7 @@ pub fn page(listing: &Listing, read: PastChanges, items: &Items) -> registry::Li
     }
 }
 
-/// As many as an answer may have, one at least.
+/// Takes as many changes as fit into an answer, but at least one.
 fn within_limit(changes: impl Iterator<Item = registry::Change>) -> Vec<registry::Change> {
     let mut bytes = 0;
     let mut taken = Vec::new();
@@ -167,7 +167,7 @@ fn payload(name: &ResourceName, value: Vec<u8>) -> Any {
     }
 }
 
-/// Reads a request to go back.
+/// Reads a request to restore a revision.
 #[must_use]
 pub fn restore(request: registry::RestoreRevisionRequest) -> RestoreRevision {
     let mut violations = Violations::new();
@@ -182,7 +182,7 @@ pub fn restore(request: registry::RestoreRevisionRequest) -> RestoreRevision {
     }
 }
 
-/// Reads a revision; `None` when it is negative, which is a violation by then.
+/// Reads a revision. `None`: it is negative, and a violation was added.
 fn revision_of(number: i64, violations: &mut Violations) -> Option<Revision> {
     let revision = Revision::new(number);
     if revision.is_none() {
@@ -191,7 +191,7 @@ fn revision_of(number: i64, violations: &mut Violations) -> Option<Revision> {
     revision
 }
 
-/// The answer to having gone back.
+/// Returns the answer to a restore.
 #[must_use]
 pub fn restored(view: &DiffView) -> registry::RestoreRevisionResponse {
     registry::RestoreRevisionResponse {
@@ -202,7 +202,7 @@ pub fn restored(view: &DiffView) -> registry::RestoreRevisionResponse {
     }
 }
 
-/// What a write of the whole configuration changed: as many as an answer may have.
+/// Returns the changes of a write of the whole configuration, as many as fit into an answer.
 pub(super) fn changes(view: &DiffView) -> Vec<registry::Change> {
     within_limit(view.diff.changes.iter().map(|changed| {
         let after = changed.after.as_ref().map(stored::encode);
@@ -221,7 +221,7 @@ pub(super) fn changes(view: &DiffView) -> Vec<registry::Change> {
     }))
 }
 
-/// The same changes where they were only tried.
+/// Returns the changes of a write that was only checked: without revision and commit time.
 pub(super) fn tried(changes: Vec<registry::Change>) -> Vec<registry::Change> {
     let tried = changes.into_iter().map(|change| registry::Change {
         revision: 0,
@@ -231,7 +231,8 @@ pub(super) fn tried(changes: Vec<registry::Change>) -> Vec<registry::Change> {
     tried.collect()
 }
 
-/// The paths of the leaves that differ between two values of a resource, sorted. None where one of them is missing.
+/// Returns the sorted paths of the leaves that differ between two values of a resource. Empty if one of them is
+/// missing.
 fn fields(name: &ResourceName, before: Option<&[u8]>, after: Option<&[u8]>) -> Vec<String> {
     let (Some(before), Some(after)) = (before, after) else {
         return Vec::new();
@@ -241,7 +242,7 @@ fn fields(name: &ResourceName, before: Option<&[u8]>, after: Option<&[u8]>) -> V
             let (before, after): (registry::ModelEntry, registry::ModelEntry) = (decode(before), decode(after));
             let is_token_touched = before.credential != after.credential;
             let mut paths = differing(&before.model.unwrap_or_default(), &after.model.unwrap_or_default());
-            // The credential is the trace that a token leaves.
+            // A changed token is only visible as a changed credential.
             paths.extend(is_token_touched.then(|| "api_token".to_owned()));
             paths.sort_unstable();
             paths
@@ -251,7 +252,7 @@ fn fields(name: &ResourceName, before: Option<&[u8]>, after: Option<&[u8]>) -> V
     }
 }
 
-/// Values that were stored can be read.
+/// Decodes a stored value. Stored values are always readable.
 fn decode<M: prost::Message + Default>(value: &[u8]) -> M {
     M::decode(value).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Resources as they are streamed. Payloads go out as they are stored: nothing is encoded again.
+//! Resources as they are streamed. The payload is sent as it is stored, without encoding it again.
 
 use switchboard::{pb::registry, stream::Streamed};
 
@@ -32,7 +32,7 @@ mod tests {
     };
 
     #[test]
-    fn both_streams_read_the_same_bytes_and_no_part_is_larger_than_it_may_be() {
+    fn watch_and_subscribe_decode_the_same_bytes_and_no_part_is_too_large() {
         let history = History::new();
         let name = |id: usize| format!("models/{}{id}", "m".repeat(50));
         let names: Vec<String> = (0..2_000).map(name).collect();
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_goes_out_as_it_is_stored() {
+    fn a_payload_is_streamed_as_it_is_stored() {
         let history = History::with_revisions(2);
         let state = history.state();
         let item = state.items.get("models/a").unwrap();

@@ -1,4 +1,4 @@
-//! Models and families on the wire.
+//! Models and families in the contract.
 
 use switchboard::{
     catalogue::{Catalogue, Family},
@@ -61,13 +61,13 @@ pub fn update(request: registry::UpdateModelRequest) -> UpdateModel {
 ///
 /// # Errors
 ///
-/// A violation when the name is bad.
+/// A violation if the name is invalid.
 pub fn get(request: &registry::GetModelRequest) -> Result<ModelName, Violations> {
     let mut violations = Violations::new();
     name(&request.name, "name", ModelName::parse, &mut violations).ok_or(violations)
 }
 
-/// A model as it is answered.
+/// Returns a model as answers contain it.
 #[must_use]
 pub fn answer(view: &ModelView) -> registry::Model {
     let (model, record) = (&view.model.value, &view.model.record);
@@ -78,7 +78,7 @@ pub fn answer(view: &ModelView) -> registry::Model {
         api_token_update_time: view.token_update_time.map(timestamp),
         features: view.features.iter().map(ToString::to_string).collect(),
         release_stage: stage(model.spec.family.stage).into(),
-        // Told by the fleet, to those who read.
+        // Added from the fleet when a model is read.
         health: Vec::new(),
         revision: record.revision.get(),
         create_time: Some(timestamp(record.create_time)),
@@ -88,7 +88,7 @@ pub fn answer(view: &ModelView) -> registry::Model {
     }
 }
 
-/// A family as it is answered.
+/// Returns a family as answers contain it.
 #[must_use]
 pub fn family(family: &Family, state: &State) -> registry::ModelFamily {
     let features = Catalogue::get().features().iter();
@@ -127,7 +127,7 @@ fn requested_id(id: &str, whole: &str, violations: &mut Violations) -> Requested
             violations.push(
                 "model.name",
                 FieldReason::ValueMalformed,
-                "must be the name that goes with `model_id`, or be left out",
+                "must be `models/` followed by `model_id`, or be left out",
             );
             RequestedId::Bad
         }

@@ -1,8 +1,9 @@
-//! Pages of lists: by key, so that what is written between two pages moves nothing.
+//! Pages of lists. A page token contains the key of the last entry, so that writes between two pages do not shift
+//! entries.
 
 use switchboard::{reason::FieldReason, violation::Violations};
 
-/// Which page of a list is asked for.
+/// The requested page of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
     method: &'static str,
@@ -18,7 +19,7 @@ impl Page {
     ///
     /// # Errors
     ///
-    /// Violations for a negative size and for a token that this method did not give.
+    /// Violations for a negative size, and for a token that does not come from this method.
     pub fn parse(method: &'static str, page_size: i32, page_token: &str) -> Result<Self, Violations> {
         let mut violations = Violations::new();
         let size = match usize::try_from(page_size) {
@@ -40,32 +41,33 @@ impl Page {
         })
     }
 
-    /// The key of the last entry of the page before.
+    /// Returns the key of the previous page's last entry. `None`: this is the first page.
     #[must_use]
     pub fn after(&self) -> Option<&str> {
         self.after.as_deref()
     }
 
-    /// How many entries it has at most.
+    /// Returns the maximum number of entries.
     #[must_use]
     pub const fn size(&self) -> usize {
         self.size
     }
 
-    /// The token of the page after the entry with this key.
+    /// Returns the token of the page that begins after the entry with this key.
     #[must_use]
     pub fn token(&self, key: &str) -> String {
         write_token(self.method, key)
     }
 
-    /// Takes this page's entries of those that come after [`Self::after`], and the token of the next page: empty when
-    /// this is the last.
+    /// Takes the entries of this page from `rest`, which begins after [`Self::after`]. Returns them with the token of
+    /// the next page, which is empty if this is the last page.
     #[must_use]
     pub fn cut<T>(&self, rest: impl Iterator<Item = T>, key: impl FnOnce(&T) -> &str) -> (Vec<T>, String) {
         self.cut_while(rest, |_| true, key)
     }
 
-    /// The same of entries that may be large: the page ends before the first that does not fit, but has one at least.
+    /// Like [`Self::cut`], for entries that may be large: the page ends before the first entry that does not fit, but
+    /// has at least one entry.
     #[must_use]
     pub fn cut_while<T>(
         &self,
@@ -87,11 +89,11 @@ impl Page {
         (page, token)
     }
 
-    /// This page of a list in a fixed order, such as the catalogue's.
+    /// Returns this page of a list with a fixed order, such as the catalogue's.
     ///
     /// # Errors
     ///
-    /// A violation when the token names an entry that is not in the list.
+    /// A violation if the token contains an entry that is not in the list.
     pub fn cut_slice<'a, T>(
         &self,
         list: &'a [T],
@@ -107,14 +109,14 @@ impl Page {
         Ok(self.cut(list.iter().skip(start), |entry| key(entry)))
     }
 
-    /// What is wrong with a token that this method did not give.
+    /// Returns the violation for a token that does not come from this method.
     #[must_use]
     pub fn unknown_token() -> Violations {
         let mut violations = Violations::new();
         violations.push(
             "page_token",
             FieldReason::PageTokenInvalid,
-            "must be `next_page_token` of this method's answer, or empty for the first page",
+            "must be the `next_page_token` of an answer of this method, or empty for the first page",
         );
         violations
     }
@@ -162,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_ends_before_what_does_not_fit_but_is_never_empty() {
+    fn a_page_ends_before_an_entry_that_does_not_fit_but_is_never_empty() {
         for (fitting, expected) in [(0, 1), (1, 1), (2, 2), (9, 3)] {
             let mut taken = 0;
             let fits = |_: &&&str| {

@@ -1,4 +1,4 @@
-//! The settings on the wire.
+//! The settings in the contract.
 
 use switchboard::{names::ResourceName, pb::registry, reason::FieldReason, violation::Violations};
 
@@ -31,7 +31,7 @@ pub fn update(request: registry::UpdateSettingsRequest) -> UpdateSettings {
     }
 }
 
-/// The settings have one name, which may be left out.
+/// Checks the name of the settings, which may be left out.
 pub(super) fn check_name(name: &str, field: &str, violations: &mut Violations) {
     if !matches!(name, "" | ResourceName::SETTINGS) {
         let description = "must be `settings`, or be left out";
@@ -39,7 +39,7 @@ pub(super) fn check_name(name: &str, field: &str, violations: &mut Violations) {
     }
 }
 
-/// The settings as they are answered.
+/// Returns the settings as answers contain them.
 #[must_use]
 pub fn answer(view: &SettingsView) -> registry::Settings {
     let record = view.settings.record;

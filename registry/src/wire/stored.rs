@@ -1,6 +1,7 @@
-//! Resources as the bytes that are stored, streamed and hashed: only what somebody has set.
+//! Resources as the bytes that are stored, streamed and hashed. The bytes contain explicitly set fields only.
 //!
-//! Encoded once, at the write, and kept for ever: nothing is encoded again to be hashed or sent.
+//! A resource is encoded once, when it is written. The bytes are kept for ever and never encoded again to be hashed or
+//! sent.
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -22,26 +23,26 @@ use crate::domain::{
     write::{Old, OldResource},
 };
 
-/// Why stored bytes are no resource that this build can read.
+/// Why this build cannot read a stored resource.
 #[derive(Debug, thiserror::Error)]
 pub enum StoredError {
-    /// The bytes are not the message.
-    #[error("stored bytes are not readable")]
+    /// The bytes cannot be decoded as the message.
+    #[error("the stored bytes are not readable")]
     Unreadable(#[source] prost::DecodeError),
-    /// The message breaks a rule that writes go by.
+    /// The message breaks a rule for writes.
     #[error("stored {field} {description}")]
     Invalid {
-        /// The field.
+        /// Path of the field.
         field: String,
-        /// What is wrong with it.
+        /// What is wrong with the field.
         description: String,
     },
-    /// The model says another thing of its credential than the credential itself.
-    #[error("the stored credential is not the one that the model names")]
+    /// The reference to the credential in the model differs from the stored credential.
+    #[error("the stored credential does not match the model")]
     Credential,
 }
 
-/// The bytes of a resource as a change leaves it.
+/// Encodes the resource of a change.
 #[must_use]
 pub fn encode(change: &Change) -> Bytes {
     match change {
@@ -56,11 +57,11 @@ pub fn encode(change: &Change) -> Bytes {
     .into()
 }
 
-/// Reads the bytes of a resource. The credential of a model is stored apart and handed in.
+/// Decodes the bytes of a resource. A model's credential is stored separately and passed as an argument.
 ///
 /// # Errors
 ///
-/// [`StoredError`] when the bytes are not what [`encode`] writes for a valid resource.
+/// [`StoredError`] if the bytes are not what [`encode`] writes for a valid resource.
 pub fn decode(name: &ResourceName, value: &[u8], credential: &ModelCredential) -> Result<Change, StoredError> {
     match name {
         ResourceName::Model(name) => {
@@ -82,7 +83,8 @@ pub fn decode(name: &ResourceName, value: &[u8], credential: &ModelCredential) -
     }
 }
 
-/// Reads what a resource was. What was valid then and is not now, since the catalogue has changed, is told as such.
+/// Decodes an old value of a resource. A value that is no longer valid because the catalogue has changed is returned as
+/// its violations.
 #[must_use]
 pub fn decode_old(name: &ResourceName, value: Option<&[u8]>) -> Old {
     let was = value.map(|value| old_resource(name, value));
@@ -115,7 +117,7 @@ fn old_message<M: prost::Message + Default>(value: &[u8]) -> Result<M, Violation
     })
 }
 
-/// Whether two values of a resource say the same, as far as this build can read them.
+/// Returns whether two values of a resource are equal, as far as this build can read them.
 #[must_use]
 pub fn is_same(name: &ResourceName, one: &[u8], other: &[u8]) -> bool {
     fn is_same_message<M: prost::Message + Default + PartialEq>(one: &[u8], other: &[u8]) -> bool {
@@ -165,7 +167,7 @@ fn message<M: prost::Message + Default>(value: &[u8]) -> Result<M, StoredError> 
 }
 
 impl StoredError {
-    /// The first of what is wrong stands for all: nobody can answer with more fields.
+    /// Reports only the first violation, because nobody can be asked to correct stored fields.
     fn invalid(resource: &str, violations: &Violations) -> Self {
         let (field, description) = match violations.as_slice() {
             [first, ..] => (first.field.as_str(), first.description.as_str()),

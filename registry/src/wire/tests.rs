@@ -1,4 +1,4 @@
-//! The rules of writes, from the request to the answer, without a store.
+//! Tests of the rules of writes, from the request to the answer, without a store.
 
 mod apply;
 mod batch;
@@ -31,7 +31,7 @@ use crate::{
     wire::{batch as batch_wire, feature as feature_wire, model as model_wire, settings as settings_wire, stored},
 };
 
-/// A configuration in memory, written as the writer writes it.
+/// A configuration in memory that applies writes as the writer does.
 pub(super) struct World {
     pub(super) state: State,
 }
@@ -48,7 +48,7 @@ impl World {
         Self { state }
     }
 
-    /// With `models/{id}` of each family, in beta or not.
+    /// Creates a world with the model `models/{id}` of each family, whether or not the family is in beta.
     pub(super) fn with_models(families: &[&str]) -> Self {
         let mut world = Self::new();
         world.set_beta(true);
@@ -183,10 +183,10 @@ pub(super) fn paths(mask: &[&str]) -> Option<prost_types::FieldMask> {
     })
 }
 
-/// The bad fields of a refused write, as `field REASON`.
+/// Returns the invalid fields of a refused write, as `field REASON`.
 pub(super) fn bad_fields<T: std::fmt::Debug>(outcome: Result<T, WriteError>) -> Vec<String> {
     let Err(WriteError::Invalid(violations)) = outcome else {
-        panic!("{outcome:?} has no bad fields");
+        panic!("{outcome:?} has no invalid fields");
     };
     let fields = violations.as_slice().iter();
     fields.map(|bad| format!("{} {}", bad.field, bad.reason)).collect()
@@ -202,7 +202,7 @@ fn settings_are_set_cleared_and_refused_like_any_resource() {
         (seeded.beta_enabled, seeded.revision, seeded.update_time),
         (Some(false), 0, None)
     );
-    assert_eq!(world.revision(), 1, "what changes nothing makes no revision");
+    assert_eq!(world.revision(), 1, "a write without changes makes no revision");
 
     world.set_beta(true);
     let cleared = world.update_settings(registry::Settings::default(), &["*"]).unwrap();
@@ -240,7 +240,7 @@ fn settings_are_set_cleared_and_refused_like_any_resource() {
 }
 
 #[test]
-fn a_refused_write_names_every_bad_field_and_changes_nothing() {
+fn a_refused_write_names_every_invalid_field_and_changes_nothing() {
     let mut world = World::with_models(&["mistral"]);
     let two = registry::Model {
         endpoints: endpoints(&[("http://gpu1", None), ("http://gpu2", None)]),

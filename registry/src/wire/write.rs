@@ -1,4 +1,4 @@
-//! What all requests to write have in common: `request_id`, `validate_only`, and the answer.
+//! The common parts of all write requests: `request_id`, `validate_only`, and the answer.
 
 use std::fmt;
 
@@ -13,43 +13,45 @@ use crate::domain::{
     },
 };
 
-/// A request to write.
+/// A request for a write.
 pub trait WriteRequest: prost::Message + Sized + 'static {
-    /// The write that it asks for.
+    /// The requested write.
     type Write: Revise;
-    /// The message that answers it.
+    /// The message with the answer.
     type Answer: WriteAnswer;
 
-    /// The method: an id of one says nothing about another.
+    /// Name of the method. A request id only belongs to one method.
     const METHOD: &'static str;
 
-    /// Takes `request_id` out, so that what is left is the content.
+    /// Removes the `request_id` and returns it. The rest of the message is the content.
     fn take_request_id(&mut self) -> String;
 
-    /// Whether it is only to be checked.
+    /// Returns whether the write is only checked.
     fn is_validate_only(&self) -> bool;
 
-    /// Reads the rest, with what is known to be wrong.
+    /// Reads the rest of the request, and adds `violations` to those that are found.
     fn into_write(self, violations: Violations) -> Self::Write;
 
-    /// The answer to a write that was made.
+    /// Returns the answer to a write that was made.
     fn answer(outcome: &<Self::Write as Revise>::View) -> Self::Answer;
 }
 
 /// The answer to a write.
 pub trait WriteAnswer: prost::Message + Default + Sized + 'static {
-    /// The same for a write that was only checked: without anything that only a revision can give.
+    /// Converts the answer into that of a write that was only checked: without the values that only a revision can
+    /// have.
     #[must_use]
     fn into_checked(self) -> Self;
 }
 
-/// A request to write, as it was understood.
+/// A request for a write that was read.
 pub struct ParsedWrite<R: WriteRequest> {
     /// The write.
     pub write: R::Write,
-    /// Its request id, with the encoded content that it stands for.
+    /// The request id, and the encoded content that it belongs to. `None`: the request has no valid id, or is only
+    /// checked.
     pub repeat: Option<(RepeatId, Vec<u8>)>,
-    /// Whether it is only to be checked.
+    /// Whether the write is only checked.
     pub validate_only: bool,
 }
 

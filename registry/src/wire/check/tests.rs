@@ -20,7 +20,7 @@ fn mistral() -> registry::Model {
 }
 
 #[test]
-fn a_request_says_what_is_checked_and_who_checks() {
+fn a_request_selects_the_model_and_the_routers() {
     assert_eq!(fields(registry::CheckModelRequest::default()), ["name"]);
     let all = registry::CheckModelRequest {
         name: "mistral".to_owned(),
@@ -52,7 +52,7 @@ fn a_request_says_what_is_checked_and_who_checks() {
 }
 
 #[test]
-fn a_model_that_is_not_saved_needs_no_name_and_is_asked_about_without_its_token() {
+fn an_unsaved_model_needs_no_name_and_is_sent_without_its_token() {
     let request = registry::CheckModelRequest {
         model: Some(mistral()),
         ..Default::default()
@@ -65,7 +65,7 @@ fn a_model_that_is_not_saved_needs_no_name_and_is_asked_about_without_its_token(
     let state = crate::testing::History::with_revisions(1).state();
     let verdict = write.judge(&state, CredentialId::random()).unwrap();
     let Some(crate::domain::state::Change::Model { model, .. }) = verdict.change else {
-        panic!("a model is made")
+        panic!("the write must create a model")
     };
     let id = CredentialId::random();
     let order = CheckOrder {

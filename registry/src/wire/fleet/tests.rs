@@ -1,4 +1,4 @@
-//! What is shown of the fleet, and what is read of a wait.
+//! Tests of the fleet in answers, and of reading requests to wait.
 
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ fn shown(fleet: &Fleet, history: &History) -> Vec<registry::Router> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_router_is_shown_with_what_it_has_and_what_it_lacks() {
+async fn a_router_is_listed_with_its_cursors_its_lag_and_its_held_items() {
     let (fleet, history) = (Arc::new(Fleet::default()), History::with_revisions(5));
     let member = joined(&fleet, "a");
     let row = &shown(&fleet, &history)[0];
@@ -83,7 +83,7 @@ async fn a_router_is_shown_with_what_it_has_and_what_it_lacks() {
 }
 
 #[test]
-fn the_lag_is_told_only_of_this_history() {
+fn the_lag_is_only_reported_for_this_history() {
     let (fleet, history) = (Arc::new(Fleet::default()), History::with_revisions(5));
     let withheld = join(&fleet, "a", WelcomeMode::Withheld(WithheldWhy::Diverged));
     let stranger = joined(&fleet, "b");
@@ -123,7 +123,7 @@ fn pages_of_routers_follow_one_another() {
 }
 
 #[test]
-fn every_bad_field_of_a_wait_is_named() {
+fn every_invalid_field_of_a_wait_is_named() {
     let request = registry::WaitForRevisionRequest {
         revision: -1,
         incarnation: "x".to_owned(),
@@ -180,7 +180,7 @@ fn world() -> World {
     world
 }
 
-/// Endpoint, state, reason, and how many tell of it.
+/// Returns the endpoint, state, reason, and number of reporting routers of each endpoint.
 fn health_of(fleet: &Fleet, world: &World) -> Vec<(String, types::EndpointState, String, i32)> {
     let models = world.state.models.values().map(|model| &model.value);
     let all = fleet.health_of(models, 2).into_iter().flatten().collect();
@@ -198,14 +198,14 @@ fn health_of(fleet: &Fleet, world: &World) -> Vec<(String, types::EndpointState,
 }
 
 #[test]
-fn the_worst_that_a_router_sees_is_shown_until_it_says_otherwise_or_goes() {
+fn the_worst_state_is_shown_until_its_router_reports_another_or_disconnects() {
     use EndpointState::{Healthy, Misconfigured, Recovering};
     let (fleet, world) = (Arc::new(Fleet::default()), world());
     let [a, b, c] = ["a", "b", "c"].map(|router| joined(&fleet, router));
     let says = |member: &Member, state, reason: &str| {
         member.report(endpoints(vec![told("mistral", SERVER, state, reason)]), &world.state);
     };
-    assert!(health_of(&fleet, &world).is_empty(), "nobody has called it");
+    assert!(health_of(&fleet, &world).is_empty(), "no router has reported it");
     says(&a, Some(Healthy), "");
     says(&b, Some(Misconfigured), "UPSTREAM_CREDENTIAL_REJECTED");
     says(&c, Some(Recovering), "UPSTREAM_CONNECT_FAILED");
@@ -218,7 +218,7 @@ fn the_worst_that_a_router_sees_is_shown_until_it_says_otherwise_or_goes() {
     let all = fleet.health_of(models, 2).into_iter().flatten().collect();
     let routers = &health(all, 2)[0].routers;
     let ids: Vec<&str> = routers.iter().map(|router| router.router.as_str()).collect();
-    assert_eq!(ids, ["b", "c"], "the worst first, as many as are asked for");
+    assert_eq!(ids, ["b", "c"], "the worst first, up to the requested number");
 
     says(&b, None, "");
     drop(c);
@@ -227,12 +227,12 @@ fn the_worst_that_a_router_sees_is_shown_until_it_says_otherwise_or_goes() {
     assert_eq!(
         health_of(&fleet, &world).len(),
         1,
-        "a report adds, and takes nothing away"
+        "a report only changes the endpoints that it contains"
     );
 }
 
 #[test]
-fn only_servers_of_models_that_exist_are_kept() {
+fn only_endpoints_of_existing_models_are_kept() {
     let (fleet, mut world) = (Arc::new(Fleet::default()), world());
     let member = joined(&fleet, "a");
     let healthy = Some(EndpointState::Healthy);
@@ -254,7 +254,7 @@ fn only_servers_of_models_that_exist_are_kept() {
 }
 
 #[test]
-fn the_server_of_a_platform_itself_is_one_of_the_model() {
+fn a_platforms_own_endpoint_belongs_to_the_model() {
     let (fleet, mut world) = (Arc::new(Fleet::default()), World::new());
     let claude = registry::Model {
         endpoint: None,
@@ -270,7 +270,7 @@ fn the_server_of_a_platform_itself_is_one_of_the_model() {
 }
 
 #[test]
-fn a_newer_stream_of_a_router_begins_without_facts() {
+fn a_newer_stream_of_a_router_begins_without_health_reports() {
     let (fleet, world) = (Arc::new(Fleet::default()), world());
     let hello = Hello {
         router: RouterId::parse("a").unwrap(),
@@ -293,7 +293,7 @@ fn a_newer_stream_of_a_router_begins_without_facts() {
 }
 
 #[test]
-fn of_one_router_only_so_many_servers_are_kept() {
+fn the_number_of_endpoints_kept_per_router_is_limited() {
     let (fleet, mut world) = (Arc::new(Fleet::default()), World::new());
     let per_model = 64;
     let count = OF_ROUTER_MAX / per_model + 1;

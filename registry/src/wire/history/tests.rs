@@ -51,7 +51,7 @@ fn changes(changes: Vec<PastChange>, is_cut: bool) -> PastChanges {
 }
 
 #[test]
-fn a_page_goes_on_where_the_one_before_ended_and_shows_nothing_newer() {
+fn a_page_continues_after_the_previous_one_and_shows_nothing_newer() {
     let mut items = items();
     let first = list(&request(""), &items).unwrap();
     assert_eq!(
@@ -70,7 +70,7 @@ fn a_page_goes_on_where_the_one_before_ended_and_shows_nothing_newer() {
 }
 
 #[test]
-fn a_token_goes_with_its_filters_and_its_incarnation() {
+fn a_page_token_is_only_valid_with_its_filters_and_its_incarnation() {
     let items = items();
     let listing = list(&request(""), &items).unwrap();
     let token = page(&listing, changes(vec![past(9, 1)], true), &items).next_page_token;
@@ -93,7 +93,7 @@ fn a_token_goes_with_its_filters_and_its_incarnation() {
 }
 
 #[test]
-fn bad_filters_are_told_at_once() {
+fn all_invalid_fields_of_a_listing_are_reported_at_once() {
     for bad in ["model/a", "features/", "tokens/1", "models/A", "x"] {
         let request = registry::ListChangesRequest {
             page_size: -1,
@@ -108,7 +108,7 @@ fn bad_filters_are_told_at_once() {
 }
 
 #[test]
-fn a_page_ends_where_it_would_become_too_large() {
+fn a_page_ends_before_it_becomes_too_large() {
     let items = items();
     let listing = list(&request(""), &items).unwrap();
     let answer = page(
@@ -124,7 +124,7 @@ fn a_page_ends_where_it_would_become_too_large() {
 }
 
 #[test]
-fn the_fields_that_differ_are_those_that_a_mask_would_name() {
+fn differing_fields_are_listed_with_the_paths_of_a_mask() {
     let model = |change: fn(&mut registry::ModelEntry, &mut registry::Model)| {
         let (mut entry, mut model) = (registry::ModelEntry::default(), registry::Model::default());
         change(&mut entry, &mut model);
@@ -167,7 +167,7 @@ fn the_fields_that_differ_are_those_that_a_mask_would_name() {
             ..Default::default()
         };
     });
-    // Every leaf that can be set, but the short form of one.
+    // Every leaf that can be set, except the short form of a single endpoint.
     let settable = registry::Model::layout().leaves();
     let mut expected: Vec<_> = settable.filter(|path| *path != "endpoint").collect();
     expected.sort_unstable();

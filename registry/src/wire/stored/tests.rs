@@ -215,7 +215,7 @@ prop_compose! {
         let fallbacks = others.into_iter().filter(|other| *other != model).collect();
         let routes = Routes {
             fallbacks: Fallbacks::new(fallbacks).unwrap(),
-            // Ids that were drawn twice make another list, which is as good.
+            // If an id was drawn twice, the empty list is used instead, which is just as good.
             rules: Rules::new(rules).unwrap_or_default(),
         };
         match provider {
@@ -232,9 +232,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn every_model_is_read_back_and_is_no_larger_than_counted(model in any_model()) {
+    fn every_model_is_read_back_and_is_not_larger_than_its_size_bound(model in any_model()) {
         let Change::Model { credential, .. } = self::model() else { panic!() };
-        // The reference to the credential is counted where it is known.
+        // The writer counts the reference to the credential separately.
         let counted = model.stored_bytes_max() + 2 * 64;
         let change = Change::Model { model, credential: credential.clone(), is_token_touched: false };
         read_back(&change, &credential);
@@ -242,7 +242,7 @@ proptest! {
     }
 
     #[test]
-    fn every_feature_is_read_back_and_is_no_larger_than_counted(feature in any_feature()) {
+    fn every_feature_is_read_back_and_is_not_larger_than_its_size_bound(feature in any_feature()) {
         let counted = feature.spec.setting.stored_bytes_max();
         let change = Change::Feature(feature);
         read_back(&change, &ModelCredential::None);
@@ -251,7 +251,7 @@ proptest! {
 }
 
 #[test]
-fn many_short_texts_are_counted_with_what_stands_around_them() {
+fn the_size_bound_includes_the_overhead_of_many_short_texts() {
     let rule = NewRule {
         id: None,
         matches: RuleMatch::new(vec![], vec![], vec!["1".into(); 1000], None).unwrap(),
@@ -279,7 +279,7 @@ fn many_short_texts_are_counted_with_what_stands_around_them() {
 }
 
 #[test]
-fn what_is_stored_has_no_token_and_nothing_that_is_output_only() {
+fn the_stored_bytes_contain_no_token_and_no_output_only_field() {
     let change = model();
     let value = encode(&change);
     assert!(!String::from_utf8_lossy(&value).contains("canary-4f1c"));
@@ -289,17 +289,14 @@ fn what_is_stored_has_no_token_and_nothing_that_is_output_only() {
     assert_eq!((stored.revision, stored.release_stage), (0, 0));
     assert_eq!((stored.platform, stored.infill_mode), (None, None));
     assert_eq!((stored.limits, stored.tls), (None, None));
-    assert_eq!(
-        stored.endpoints[0].weight, None,
-        "a default is nothing that somebody has set"
-    );
+    assert_eq!(stored.endpoints[0].weight, None, "a default is not stored");
     assert_eq!(stored.endpoints[1].weight, Some(0));
     let origins = entry.credential.unwrap().origins;
     assert_eq!(origins, ["http://gpu1:8000", "https://gpu2:443"]);
 }
 
 #[test]
-fn a_model_with_another_models_credential_is_not_read() {
+fn a_model_whose_credential_does_not_match_is_not_read() {
     let change = model();
     let read = decode(&change.name(), &encode(&change), &ModelCredential::None);
     assert!(matches!(read, Err(StoredError::Credential)));

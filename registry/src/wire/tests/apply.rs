@@ -1,4 +1,4 @@
-//! The whole configuration: exported and applied, every rule asked about the end.
+//! Tests of exporting and applying the whole configuration. Every rule is checked against the final state.
 
 use super::*;
 use crate::{
@@ -52,7 +52,7 @@ fn resources(answer: &registry::ApplyConfigResponse) -> Vec<&str> {
 }
 
 #[test]
-fn what_is_given_is_all_there_is_then() {
+fn an_applied_configuration_replaces_the_stored_one() {
     let mut world = World::with_models(&["mistral", "llama3"]);
     world.assign("duo_chat", "models/mistral").unwrap();
     world.assign("code_generations", "models/llama3").unwrap();
@@ -89,7 +89,7 @@ fn what_is_given_is_all_there_is_then() {
     assert_eq!(
         (again.revision, again.changes_total),
         (base + 1, 0),
-        "one revision or none"
+        "an unchanged configuration makes no revision"
     );
     let nothing = apply(&mut world, registry::Config::default()).unwrap();
     assert_eq!(
@@ -99,7 +99,7 @@ fn what_is_given_is_all_there_is_then() {
 }
 
 #[test]
-fn what_was_exported_changes_nothing_and_makes_the_same_elsewhere() {
+fn an_export_changes_nothing_here_and_creates_the_same_configuration_elsewhere() {
     let mut world = World::with_models(&["mistral", "llama3", "qwen"]);
     let given = registry::Model {
         identifier: Some("custom_openai/mistral-7b".to_owned()),
@@ -134,7 +134,7 @@ fn what_was_exported_changes_nothing_and_makes_the_same_elsewhere() {
     let exported = export(&world);
     let bytes = prost::Message::encode_to_vec(&exported);
     assert!(!String::from_utf8_lossy(&bytes).contains("canary"));
-    assert_eq!(exported.features.len(), 2, "only what somebody has set");
+    assert_eq!(exported.features.len(), 2, "only features that were set are exported");
 
     let base = world.revision();
     let answer = apply(&mut world, exported.clone()).unwrap();
@@ -150,7 +150,7 @@ fn what_was_exported_changes_nothing_and_makes_the_same_elsewhere() {
 }
 
 #[test]
-fn all_that_is_wrong_is_told_at_its_place() {
+fn every_violation_is_reported_with_its_path() {
     let mut world = World::with_models(&["mistral"]);
     let unknown = |family: &str, name: &str| registry::Model {
         family: Some(family.to_owned()),
@@ -203,7 +203,10 @@ fn all_that_is_wrong_is_told_at_its_place() {
         "config.features[5].model FAMILY_NOT_COMPATIBLE",
         "config.features[6].name VALUE_MALFORMED",
     ];
-    assert_eq!(found, expected, "the doubtful model is no second violation");
+    assert_eq!(
+        found, expected,
+        "a reference to an invalid model is not another violation"
+    );
     assert_eq!(
         world.revision(),
         World::with_models(&["mistral"]).revision(),
@@ -212,7 +215,7 @@ fn all_that_is_wrong_is_told_at_its_place() {
 }
 
 #[test]
-fn requests_that_are_no_configuration_are_refused() {
+fn requests_without_a_valid_configuration_are_refused() {
     let mut world = World::new();
     let nothing = registry::ApplyConfigRequest {
         expected_revision: -1,
@@ -244,13 +247,13 @@ fn requests_that_are_no_configuration_are_refused() {
 }
 
 #[test]
-fn beta_is_asked_only_about_what_is_newly_assigned() {
+fn beta_is_only_checked_for_new_assignments() {
     let mut world = World::with_models(&["mistral", "qwen"]);
     let kept = export(&world);
     assert_eq!(
         apply(&mut world, kept.clone()).unwrap().changes_total,
         0,
-        "qwen is kept"
+        "the existing model may stay"
     );
     let mut more = kept;
     more.features.push(assigned("duo_chat", "models/qwen"));
@@ -269,12 +272,12 @@ fn beta_is_asked_only_about_what_is_newly_assigned() {
     assert_eq!(
         apply(&mut world, more).unwrap().changes_total,
         3,
-        "by the settings of the end"
+        "the new settings decide"
     );
 }
 
 #[test]
-fn a_token_is_kept_set_and_dropped_as_by_single_writes() {
+fn a_token_is_kept_set_and_dropped_as_in_single_writes() {
     let mut world = World::new();
     let with_token = |id: &str, host: &str, token: Option<&str>| registry::Model {
         endpoint: Some(format!("http://{host}:8000")),
@@ -293,7 +296,7 @@ fn a_token_is_kept_set_and_dropped_as_by_single_writes() {
         all.collect()
     };
     let before = credentials(&world);
-    assert_ne!(before[0], before[1], "each token has an id of its own");
+    assert_ne!(before[0], before[1], "each token has its own id");
     let second = vec![
         with_token("kept", "gpu1", None),
         with_token("moved", "gpu2", None),
@@ -307,7 +310,7 @@ fn a_token_is_kept_set_and_dropped_as_by_single_writes() {
 }
 
 #[test]
-fn an_expected_revision_holds_until_something_changes() {
+fn an_expected_revision_is_accepted_until_something_changes() {
     let mut world = World::with_models(&["mistral", "llama3"]);
     let base = world.revision();
     let expecting = |expected_revision, config| registry::ApplyConfigRequest {
@@ -349,7 +352,7 @@ fn an_expected_revision_holds_until_something_changes() {
 }
 
 #[test]
-fn an_answer_to_a_trial_has_no_revision_but_the_one_it_was_judged_by() {
+fn the_answer_to_a_check_contains_no_revision_except_the_base() {
     let mut world = World::new();
     let answer = apply(&mut world, config(vec![full("new")], Vec::new())).unwrap();
     let tried = answer.clone().into_checked();

@@ -21,7 +21,7 @@ fn write(
 }
 
 #[test]
-fn a_batch_is_one_revision_and_answers_in_the_order_asked() {
+fn a_batch_is_one_revision_and_answers_in_request_order() {
     let mut world = World::with_models(&["mistral"]);
     let before = world.revision();
     let requests = vec![
@@ -36,7 +36,11 @@ fn a_batch_is_one_revision_and_answers_in_the_order_asked() {
 
     let again = write(&mut world, requests).unwrap();
     assert_eq!(again, answer);
-    assert_eq!(world.revision(), before + 1, "what changes nothing makes no revision");
+    assert_eq!(
+        world.revision(),
+        before + 1,
+        "a write without changes makes no revision"
+    );
 }
 
 #[test]
@@ -57,13 +61,13 @@ fn each_update_has_its_own_mask_and_etag() {
     let before = world.revision();
     let stale = write(&mut world, batch("stale"));
     assert!(matches!(stale, Err(WriteError::Conflict { .. })));
-    assert_eq!(world.revision(), before, "none of it is made");
+    assert_eq!(world.revision(), before, "no update of the batch is made");
     let answer = write(&mut world, batch(&assigned.etag)).unwrap();
     assert_eq!(answer.features[1].provider, Some(types::Provider::Unassigned.into()));
 }
 
 #[test]
-fn a_batch_of_more_than_a_hundred_is_refused() {
+fn a_batch_of_more_than_a_hundred_updates_is_refused() {
     let mut world = World::with_models(&["mistral"]);
     let before = world.revision();
     let too_many = vec![update("duo_chat", "models/mistral"); 101];

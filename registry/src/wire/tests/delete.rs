@@ -20,7 +20,7 @@ fn delete(world: &mut World, name: &str, reassign_to: &str) -> Result<registry::
         .map(|view| delete::answer(&view))
 }
 
-/// `models/mistral` with two features, one of them switched off.
+/// Creates a world in which `models/mistral` has two features, one of them switched off.
 fn in_use(other_family: &str) -> World {
     let mut world = World::with_models(&["mistral", other_family]);
     world.assign("code_generations", "models/mistral").unwrap();
@@ -31,7 +31,7 @@ fn in_use(other_family: &str) -> World {
 }
 
 #[test]
-fn nothing_is_left_of_a_deleted_model_and_its_id_may_be_used_again() {
+fn a_deleted_model_leaves_nothing_and_its_id_can_be_used_again() {
     let mut world = World::new();
     let with_token = registry::Model {
         api_token: Some("canary-4f1c".to_owned()),
@@ -61,7 +61,7 @@ fn nothing_is_left_of_a_deleted_model_and_its_id_may_be_used_again() {
 }
 
 #[test]
-fn a_model_in_use_stays_and_the_refusal_names_its_features() {
+fn a_model_in_use_is_not_deleted_and_the_refusal_names_its_features() {
     let mut world = in_use("claude_3");
     let before = world.revision();
     let Err(WriteError::InUse { features, .. }) = delete(&mut world, "models/mistral", "") else {
@@ -94,7 +94,7 @@ fn every_reference_moves_in_the_revision_of_the_delete() {
 }
 
 #[test]
-fn a_delete_that_cannot_be_made_is_refused_whole() {
+fn a_delete_that_breaks_a_rule_changes_nothing() {
     let mut world = in_use("codegemma");
     let before = world.revision();
     for (heir, expected) in [
@@ -122,7 +122,7 @@ fn a_delete_that_cannot_be_made_is_refused_whole() {
 }
 
 #[test]
-fn a_move_is_a_new_assignment_to_the_beta_gate() {
+fn a_moved_reference_counts_as_a_new_assignment_for_beta() {
     let catalogue = Catalogue::get();
     let (feature, family) = catalogue
         .features()

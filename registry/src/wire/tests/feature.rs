@@ -1,4 +1,4 @@
-//! Assigning features.
+//! Tests of assigning features.
 
 use switchboard::pb::{
     registry,
@@ -16,7 +16,7 @@ fn number(provider: Provider) -> Option<i32> {
 }
 
 #[test]
-fn a_feature_is_assigned_and_the_model_tells_so() {
+fn an_assigned_feature_is_listed_by_its_model() {
     let mut world = World::with_models(&["mistral"]);
     let feature = world.assign(CHAT, MISTRAL).unwrap();
     assert_eq!((feature.provider(), feature.model()), (SelfHosted, MISTRAL));
@@ -31,10 +31,10 @@ fn a_feature_is_assigned_and_the_model_tells_so() {
 }
 
 #[test]
-fn provider_and_model_go_together() {
+fn provider_and_model_must_match() {
     let on = Some((SelfHosted, Some(MISTRAL)));
     let off = Some((Disabled, Some(MISTRAL)));
-    // Setting before, provider and model in the update, its mask; setting after, or what is bad.
+    // Setting before; provider and model in the update; its mask; setting after, or the violation.
     for (before, provider, model, mask, after) in [
         (
             None,
@@ -120,7 +120,7 @@ fn provider_and_model_go_together() {
 }
 
 #[test]
-fn everything_that_is_wrong_with_an_assignment_is_told_at_once() {
+fn all_violations_of_an_assignment_are_reported_at_once() {
     let mut world = World::with_models(&["codestral"]);
     let feature = setting("duo_chat_troubleshoot_job", Some(99), Some("models/codestral"));
     assert_eq!(
@@ -135,7 +135,7 @@ fn everything_that_is_wrong_with_an_assignment_is_told_at_once() {
 }
 
 #[test]
-fn a_family_fits_the_feature_in_both_directions() {
+fn the_family_must_fit_whether_the_feature_or_the_model_changes() {
     let mut world = World::with_models(&["mistral", "starcoder"]);
     world.set_beta(true);
     let outcome = world.assign(CHAT, "models/starcoder");
@@ -159,7 +159,7 @@ fn a_family_fits_the_feature_in_both_directions() {
 }
 
 #[test]
-fn beta_gates_new_assignments_and_keeps_old_ones() {
+fn beta_is_required_for_new_assignments_and_existing_ones_are_kept() {
     let mut world = World::with_models(&["mistral", "qwen"]);
     for (feature, model, subjects) in [
         (CHAT, "models/qwen", &["family `qwen`"][..]),

@@ -1,4 +1,4 @@
-//! The fields of a model beside what every model has: set, replaced, cleared, refused.
+//! Tests of the optional fields of a model: set, replaced, cleared and refused.
 
 use std::collections::BTreeMap;
 
@@ -347,7 +347,7 @@ fn a_model_that_is_too_large_to_be_stored_is_refused() {
 }
 
 #[test]
-fn everything_that_was_read_can_be_sent_back() {
+fn a_model_with_all_fields_that_was_read_can_be_sent_back() {
     let mut world = world();
     let full = registry::Model {
         limits: Some(ModelLimits {

@@ -1,4 +1,4 @@
-//! Limits of features, and the places of models that are kept for them.
+//! Tests of the limits of features, and of the places of models that are reserved for them.
 
 use prost_types::Duration;
 use switchboard::{
@@ -36,7 +36,7 @@ fn with_limits(feature: &str, max: Option<i32>, reserved: Option<i32>) -> regist
     }
 }
 
-/// Assigned, with places reserved.
+/// Returns a feature that is assigned to a model and reserves places on it.
 fn reserving(feature: &str, model: &str, reserved: i32) -> registry::Feature {
     registry::Feature {
         limits: Some(limits(None, Some(reserved))),
@@ -58,7 +58,7 @@ fn span(seconds: i64, nanos: i32) -> Option<Duration> {
     Some(Duration { seconds, nanos })
 }
 
-/// `models/mistral` with 8 places, 5 of them kept for the chat, and `models/claude-3` with 4.
+/// Creates `models/mistral` with 8 places, 5 of them reserved for the chat, and `models/claude-3` with 4 places.
 fn world() -> World {
     let mut world = World::with_models(&["mistral", "claude_3"]);
     world.update(with_places(MISTRAL, Some(8)), &[]).unwrap();
@@ -164,7 +164,7 @@ fn limits_of_a_feature_are_set_leaf_by_leaf_and_replaced_as_a_whole_by_a_mask() 
 }
 
 #[test]
-fn limits_stay_whatever_the_provider_is() {
+fn limits_are_kept_for_every_provider() {
     let mut world = world();
     for provider in [Vendored, Disabled, Unassigned] {
         let after = world
@@ -172,7 +172,7 @@ fn limits_stay_whatever_the_provider_is() {
             .unwrap();
         assert_eq!(after.limits, Some(limits(None, Some(5))), "{provider:?}");
     }
-    // Reserved again as soon as there is a model to reserve on.
+    // The places are reserved again as soon as the feature has a model.
     world.update_feature(reserving(CODE, MISTRAL, 4), &[]).unwrap();
     assert_eq!(
         bad_fields(world.assign(CHAT, MISTRAL)),
@@ -199,7 +199,7 @@ fn a_feature_reserves_no_more_than_its_own_limit() {
 }
 
 #[test]
-fn what_features_reserve_fits_the_model_of_the_feature() {
+fn reservations_must_fit_the_model_of_their_feature() {
     const RESERVED: &str = "feature.limits.reserved_concurrency";
     for (given, bad) in [
         (reserving(CODE, MISTRAL, 3), None),
@@ -208,11 +208,11 @@ fn what_features_reserve_fits_the_model_of_the_feature() {
         (reserving(CODE, CLAUDE, 5), Some(RESERVED)),
         (with_limits(CHAT, None, Some(8)), None),
         (with_limits(CHAT, None, Some(9)), Some(RESERVED)),
-        // A move to another model takes the reservation along.
+        // The reservation moves with the feature to another model.
         (setting(CHAT, None, Some(CLAUDE)), Some("feature.model")),
-        // No model, no reservation yet.
+        // Without a model, nothing is reserved yet.
         (with_limits(CODE, None, Some(100)), None),
-        // Fallbacks and rules reserve nothing.
+        // Fallbacks and rules do not reserve places.
         (
             registry::Feature {
                 fallback_models: vec![CLAUDE.to_owned()],
@@ -240,9 +240,9 @@ fn a_feature_that_is_switched_off_reserves_no_places_until_it_is_switched_on_aga
     assert_eq!(
         bad_fields(world.update_feature(switched(SelfHosted), &[])),
         [format!("feature.provider {BOOKED}")],
-        "another feature has reserved the places meanwhile"
+        "another feature has reserved the places in the meantime"
     );
-    // While it is off neither its limits nor the model's ask about its places.
+    // While the feature is off, neither its own limits nor the model's are checked against its places.
     world.update_feature(with_limits(CHAT, None, Some(8)), &[]).unwrap();
     world.update(with_places(MISTRAL, Some(7)), &[]).unwrap();
     let less = registry::Feature {
@@ -257,7 +257,7 @@ fn a_feature_that_is_switched_off_reserves_no_places_until_it_is_switched_on_aga
 fn a_model_without_a_limit_has_no_places_to_reserve() {
     let mut world = World::with_models(&["mistral"]);
     let Err(WriteError::Invalid(violations)) = world.update_feature(reserving(CHAT, MISTRAL, 1), &[]) else {
-        panic!("it was reserved");
+        panic!("a place was reserved");
     };
     let said = &violations.as_slice()[0].description;
     assert!(said.contains("has no `limits.max_concurrency`"), "{said}");
@@ -265,7 +265,7 @@ fn a_model_without_a_limit_has_no_places_to_reserve() {
 }
 
 #[test]
-fn a_models_limit_stays_above_what_is_reserved() {
+fn a_models_limit_cannot_be_lower_than_the_reserved_places() {
     let mut world = world();
     let bad = [format!("model.limits.max_concurrency {BOOKED}")];
     assert_eq!(bad_fields(world.update(with_places(MISTRAL, Some(4)), &[])), bad);
@@ -280,7 +280,7 @@ fn a_models_limit_stays_above_what_is_reserved() {
 }
 
 #[test]
-fn each_of_a_batch_is_judged_after_the_ones_before() {
+fn each_update_of_a_batch_is_checked_after_the_earlier_ones() {
     let request = |feature| registry::UpdateFeatureRequest {
         feature: Some(feature),
         ..Default::default()
@@ -312,7 +312,7 @@ fn each_of_a_batch_is_judged_after_the_ones_before() {
 }
 
 #[test]
-fn a_deleted_models_reservations_move_only_where_they_fit() {
+fn a_deleted_models_reservations_only_move_to_a_model_with_enough_places() {
     let mut world = world();
     let request = |reassign_to: &str| {
         delete::delete(registry::DeleteModelRequest {
@@ -329,7 +329,7 @@ fn a_deleted_models_reservations_move_only_where_they_fit() {
     assert_eq!(
         bad_fields(outcome),
         [format!("reassign_to {BOOKED}")],
-        "beside what is reserved there"
+        "in addition to the places that are reserved there"
     );
     world.update(with_places(CLAUDE, Some(8)), &[]).unwrap();
     world.write(&request(CLAUDE)).unwrap();
@@ -338,7 +338,7 @@ fn a_deleted_models_reservations_move_only_where_they_fit() {
 }
 
 #[test]
-fn a_whole_configuration_is_judged_by_its_end() {
+fn an_applied_configuration_is_checked_in_its_final_state() {
     let mut world = world();
     let mut config = configuration::export(&world.state).config.unwrap();
     let mut apply = |config: &registry::Config| {
@@ -357,7 +357,7 @@ fn a_whole_configuration_is_judged_by_its_end() {
     let mut expected =
         [chat.unwrap(), index].map(|index| format!("config.features[{index}].limits.reserved_concurrency {BOOKED}"));
     expected.sort_unstable();
-    assert_eq!(bad, expected, "all who reserve too much together");
+    assert_eq!(bad, expected, "all features that together reserve too much");
 
     let places = |config: &mut registry::Config, places| {
         let mut models = config.models.iter_mut();
@@ -374,7 +374,7 @@ fn a_whole_configuration_is_judged_by_its_end() {
 }
 
 #[test]
-fn an_export_has_a_feature_of_which_only_limits_are_set() {
+fn an_export_contains_features_of_which_only_limits_are_set() {
     let mut world = World::new();
     let limited = with_limits(CODE, Some(3), None);
     world.update_feature(limited.clone(), &[]).unwrap();
@@ -400,7 +400,7 @@ fn an_export_has_a_feature_of_which_only_limits_are_set() {
 }
 
 #[test]
-fn what_was_reserved_comes_back_with_the_limit_that_it_fitted() {
+fn a_restore_brings_back_reservations_together_with_the_limits() {
     let mut world = world();
     let (before, names) = (world.state.items.revision(), [MISTRAL, "features/duo_chat"]);
     let values = names.map(|name| world.state.items.get(name).unwrap().value.clone());

@@ -1,4 +1,4 @@
-//! Creating and changing models.
+//! Tests of creating and changing models.
 
 use switchboard::pb::registry;
 
@@ -8,7 +8,7 @@ use crate::domain::write::WriteError;
 const GPU1: &str = "http://gpu1:8000/v1";
 
 #[test]
-fn a_new_model_is_answered_as_it_was_given() {
+fn a_created_model_is_returned_as_it_was_given() {
     let mut world = World::new();
     let created = world
         .create(registry::Model {
@@ -47,7 +47,7 @@ fn an_id_is_given_or_derived() {
 }
 
 #[test]
-fn an_update_sets_what_is_present_and_a_mask_what_it_names() {
+fn an_update_sets_present_fields_or_the_fields_in_the_mask() {
     let mut world = World::new();
     let start = registry::Model {
         identifier: Some("mistral-7b".to_owned()),
@@ -60,7 +60,7 @@ fn an_update_sets_what_is_present_and_a_mask_what_it_names() {
         display_name: Some("Mistral Small".to_owned()),
         ..named("models/mistral")
     };
-    // Mask, then display name, identifier and `disabled` after it.
+    // The mask; then the display name, identifier and `disabled` after the update.
     for (mask, display_name, identifier, disabled) in [
         (&[][..], "Mistral Small", Some("mistral-7b"), true),
         (&["display_name"], "Mistral Small", Some("mistral-7b"), true),
@@ -86,7 +86,7 @@ fn an_update_sets_what_is_present_and_a_mask_what_it_names() {
     assert_eq!((whole.family(), whole.identifier.clone()), ("mixtral", None));
     assert!(
         whole.api_token_set,
-        "a full replacement that is silent about the token keeps it"
+        "a full replacement without a token keeps the stored one"
     );
 
     let emptied = world
@@ -102,7 +102,7 @@ fn an_update_sets_what_is_present_and_a_mask_what_it_names() {
 }
 
 #[test]
-fn the_short_form_is_refused_where_it_would_lose_endpoints() {
+fn the_short_form_is_refused_if_it_would_lose_endpoints() {
     let mut world = World::new();
     let several = registry::Model {
         endpoints: endpoints(&[(GPU1, None), ("http://gpu2", Some(0))]),
@@ -132,14 +132,14 @@ fn the_short_form_is_refused_where_it_would_lose_endpoints() {
 }
 
 #[test]
-fn what_was_read_can_be_sent_back_and_changes_nothing() {
+fn a_model_that_was_read_can_be_sent_back_and_changes_nothing() {
     let mut world = World::new();
     let read = world.create(model("Mistral", "mistral", GPU1)).unwrap();
     let before = world.revision();
     for mask in [&[][..], &["*"], &["display_name", "endpoints"]] {
         assert_eq!(world.update(read.clone(), mask).unwrap(), read);
     }
-    assert_eq!(world.revision(), before, "what changes nothing makes no revision");
+    assert_eq!(world.revision(), before, "a write without changes makes no revision");
 
     let renamed = registry::Model {
         display_name: Some("Other".to_owned()),
@@ -155,7 +155,7 @@ fn what_was_read_can_be_sent_back_and_changes_nothing() {
 }
 
 #[test]
-fn a_family_in_beta_is_newly_accepted_only_while_beta_is_on() {
+fn a_family_in_beta_can_be_newly_chosen_only_while_beta_is_on() {
     let mut world = World::new();
     let outcome = world.create(model("Q", "qwen", GPU1));
     assert_eq!(

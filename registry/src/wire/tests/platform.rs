@@ -1,4 +1,4 @@
-//! What a model's platform and family allow.
+//! Tests of the fields that a model's platform and family allow.
 
 use switchboard::pb::registry::{
     self, InfillMode,
@@ -17,7 +17,7 @@ fn world() -> World {
 }
 
 #[test]
-fn an_infill_mode_is_one_that_the_family_can_do() {
+fn the_family_must_support_the_infill_mode() {
     use InfillMode::{Chat, Completions, FamilyDefault, Suffix};
     for (family, mode, bad) in [
         ("mistral", FamilyDefault, None),
@@ -61,7 +61,7 @@ fn an_infill_mode_is_one_that_the_family_can_do() {
     assert_eq!((both.family(), both.infill_mode()), ("llama3", FamilyDefault));
 }
 
-/// A model that every platform takes, with an API version for the one that wants it.
+/// Returns a model that every platform accepts, with an API version for the platform that needs one.
 fn on(platform: Option<Platform>, identifier: Option<&str>) -> registry::Model {
     registry::Model {
         display_name: Some("New".to_owned()),
@@ -82,7 +82,7 @@ fn version(text: &str) -> PlatformOptions {
 }
 
 #[test]
-fn a_new_models_platform_is_given_or_told_by_the_identifier() {
+fn a_new_models_platform_is_given_or_derived_from_the_identifier() {
     const MISMATCH: &str = "model.identifier IDENTIFIER_PLATFORM_MISMATCH";
     const UNSUPPORTED: &str = "model.platform PLATFORM_NOT_SUPPORTED";
     let version_wanted = "model.platform_options.api_version FIELD_REQUIRED";
@@ -121,7 +121,7 @@ fn a_new_models_platform_is_given_or_told_by_the_identifier() {
 }
 
 #[test]
-fn a_platform_and_an_identifier_go_together_whichever_changes() {
+fn platform_and_identifier_must_match_whichever_changes() {
     let mut world = world();
     let changed = |platform: Option<Platform>, identifier: Option<&str>| registry::Model {
         platform: platform.map(Into::into),
@@ -138,7 +138,7 @@ fn a_platform_and_an_identifier_go_together_whichever_changes() {
     assert_eq!(
         cleared.platform(),
         Anthropic,
-        "its default is what the identifier tells"
+        "the default is derived from the identifier"
     );
     let plain = world.update(named(NAME), &["platform", "identifier"]).unwrap();
     assert_eq!(plain.platform(), OpenaiCompatible);
@@ -171,7 +171,7 @@ fn an_endpoint_is_required_unless_the_platform_has_its_own() {
     assert_eq!(
         bad,
         ["model.endpoints FIELD_REQUIRED"],
-        "the platform's own goes with it"
+        "the platform's own endpoint is lost with the platform"
     );
     let moved = registry::Model {
         endpoint: Some("http://gpu1".to_owned()),
@@ -182,7 +182,7 @@ fn an_endpoint_is_required_unless_the_platform_has_its_own() {
 }
 
 #[test]
-fn a_platform_of_chats_takes_no_other_infill_and_no_family_without_chat() {
+fn a_chat_only_platform_refuses_other_infill_modes_and_families_without_chat() {
     use InfillMode::{Chat, Completions, FamilyDefault, Suffix};
     for (mode, is_good) in [
         (FamilyDefault, true),
@@ -236,7 +236,7 @@ fn a_platform_of_chats_takes_no_other_infill_and_no_family_without_chat() {
 }
 
 #[test]
-fn an_api_version_is_azures_and_goes_with_it() {
+fn an_api_version_belongs_to_azure_and_is_removed_with_it() {
     const FIELD: &str = "model.platform_options.api_version";
     let with = |options| registry::Model {
         platform_options: Some(options),
@@ -310,6 +310,6 @@ fn options_of_other_platforms_are_refused_unless_they_are_empty() {
     assert_eq!(
         bad_fields(world().update(bedrock, &[])),
         ["model.platform PLATFORM_NOT_SUPPORTED"],
-        "the platform is to blame, not what it would need"
+        "only the platform is refused, not its missing options"
     );
 }

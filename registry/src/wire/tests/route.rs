@@ -1,4 +1,4 @@
-//! Fallbacks and rules of features.
+//! Tests of the fallbacks and rules of features.
 
 use switchboard::pb::{
     registry::{self, FeatureRule, RuleMatch},
@@ -17,7 +17,7 @@ fn number(provider: Provider) -> Option<i32> {
     Some(provider.into())
 }
 
-/// With three models that fit, of which the first is assigned.
+/// Creates a world with three models that fit, of which the first is assigned.
 fn world() -> World {
     let mut world = World::with_models(&["mistral", "mixtral", "llama3", "starcoder", "qwen"]);
     world.assign(CHAT, A).unwrap();
@@ -62,7 +62,7 @@ fn matching(matches: RuleMatch) -> FeatureRule {
 }
 
 #[test]
-fn fallbacks_are_other_models_that_fit_each_once() {
+fn fallbacks_must_be_different_models_that_fit_the_feature() {
     let nine: Vec<_> = (0..9).map(|number| format!("models/m{number}")).collect();
     let nine: Vec<_> = nine.iter().map(String::as_str).collect();
     for (list, bad) in [
@@ -88,7 +88,7 @@ fn fallbacks_are_other_models_that_fit_each_once() {
 }
 
 #[test]
-fn a_model_cannot_be_its_own_fallback_whichever_is_given() {
+fn a_model_cannot_be_its_own_fallback_whichever_field_changes() {
     let mut world = world();
     world.update_feature(with_fallbacks(&[B]), &[]).unwrap();
     assert_eq!(
@@ -104,7 +104,7 @@ fn a_model_cannot_be_its_own_fallback_whichever_is_given() {
 }
 
 #[test]
-fn every_part_of_a_rule_is_parsed_where_it_stands() {
+fn every_part_of_a_rule_is_checked_and_reported_with_its_path() {
     let entries = |count: usize| vec!["1".to_owned(); count];
     let base = RuleMatch::default();
     let percent = |percent| {
@@ -199,7 +199,7 @@ fn every_part_of_a_rule_is_parsed_where_it_stands() {
 }
 
 #[test]
-fn rules_have_ids_of_their_own_and_an_end() {
+fn rules_have_unique_ids_and_a_limited_size() {
     let mut world = world();
     let derived = with_rules(vec![rule("", B), rule("", B), rule("mixtral", C)]);
     let rules = world.update_feature(derived, &[]).unwrap().rules;
@@ -226,7 +226,7 @@ fn rules_have_ids_of_their_own_and_an_end() {
     assert_eq!(
         bad_fields(world.update_feature(with_rules(vec![large; 2]), &[])),
         ["feature.rules VALUE_OUT_OF_RANGE"],
-        "more than can be stored"
+        "too large to be stored"
     );
 }
 
@@ -254,7 +254,7 @@ fn lists_are_replaced_as_a_whole_and_emptied_by_a_mask() {
 }
 
 #[test]
-fn only_a_provider_that_has_models_keeps_fallbacks_and_rules() {
+fn only_providers_with_models_keep_fallbacks_and_rules() {
     let full = |provider| registry::Feature {
         provider,
         fallback_models: texts(&[B]),
@@ -305,7 +305,7 @@ fn only_a_provider_that_has_models_keeps_fallbacks_and_rules() {
 }
 
 #[test]
-fn a_model_tells_every_feature_that_names_it_and_keeps_a_family_that_fits_them() {
+fn a_model_lists_all_features_that_name_it_and_its_family_must_fit_them() {
     let mut world = world();
     let rules = with_rules(vec![rule("r", C), rule("s", C)]);
     world.update_feature(rules, &[]).unwrap();
@@ -333,7 +333,7 @@ fn a_model_tells_every_feature_that_names_it_and_keeps_a_family_that_fits_them()
 }
 
 #[test]
-fn beta_gates_models_that_are_newly_named_and_keeps_those_that_are_not() {
+fn beta_is_required_for_newly_named_models_and_others_are_kept() {
     const QWEN: &str = "models/qwen";
     let mut world = world();
     let refusal = Err(WriteError::BetaNotEnabled(texts(&["family `qwen`"])));

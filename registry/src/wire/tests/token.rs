@@ -1,4 +1,4 @@
-//! API tokens: set, kept, replaced, cleared, dropped.
+//! Tests of API tokens: set, kept, replaced, cleared and dropped.
 
 use std::collections::BTreeSet;
 
@@ -61,7 +61,7 @@ fn a_token_is_kept_while_no_origin_is_added() {
 }
 
 #[test]
-fn a_token_is_kept_when_zones_come_and_go() {
+fn a_token_is_kept_when_zones_change() {
     let mut world = with_token();
     let first = credential(&world).unwrap();
     for zone in ["a", "b", ""] {
@@ -74,7 +74,7 @@ fn a_token_is_kept_when_zones_come_and_go() {
 }
 
 #[test]
-fn a_token_for_a_platform_itself_goes_nowhere_else() {
+fn a_token_for_a_platforms_own_endpoint_is_bound_to_it() {
     let mut world = World::new();
     let claude = registry::Model {
         family: Some("claude_3".to_owned()),
@@ -86,7 +86,7 @@ fn a_token_for_a_platform_itself_goes_nowhere_else() {
     world.create(claude).unwrap();
     let first = credential(&world).unwrap();
     assert_eq!(first.2, BTreeSet::from(["https://api.anthropic.com:443".into()]));
-    // The same place, named.
+    // The same origin, given explicitly.
     world
         .update(with(&[("https://api.anthropic.com/v1", None)], None), &[])
         .unwrap();
@@ -102,7 +102,7 @@ fn a_token_for_a_platform_itself_goes_nowhere_else() {
 }
 
 #[test]
-fn a_token_is_dropped_when_an_origin_is_added_without_one() {
+fn a_token_is_dropped_when_an_origin_is_added_without_a_new_token() {
     for origin in ["http://gpu3:8000", "https://gpu1:8000", "http://gpu1:8001"] {
         let mut world = with_token();
         let list = [("http://gpu1:8000", None), (origin, None)];
@@ -111,7 +111,7 @@ fn a_token_is_dropped_when_an_origin_is_added_without_one() {
         assert_eq!(credential(&world), None);
 
         let back = world.update(with(&[("http://gpu1:8000", None)], None), &[]).unwrap();
-        assert!(back.api_token_dropped, "a dropped token does not come back");
+        assert!(back.api_token_dropped, "a dropped token is not restored");
         let given = world.update(with(&list, Some("second")), &[]).unwrap();
         assert!(given.api_token_set && !given.api_token_dropped);
         assert!(credential(&world).unwrap().2.len() == 2);
@@ -119,13 +119,13 @@ fn a_token_is_dropped_when_an_origin_is_added_without_one() {
 }
 
 #[test]
-fn a_token_is_replaced_cleared_and_never_answered() {
+fn a_token_is_replaced_cleared_and_never_returned() {
     let mut world = with_token();
     let first = credential(&world).unwrap();
     let read = world.update(with(&[], Some("second")), &[]).unwrap();
     let second = credential(&world).unwrap();
     assert_eq!(second.1, "second");
-    assert_ne!(second.0, first.0, "each set has an id of its own");
+    assert_ne!(second.0, first.0, "each new token has its own id");
     assert!(!format!("{read:?}").contains("\"second\""));
 
     let before = world.revision();
@@ -133,7 +133,7 @@ fn a_token_is_replaced_cleared_and_never_answered() {
     assert_eq!(
         again.revision,
         before + 1,
-        "the same text given again is a new credential"
+        "setting the same text again makes a new credential"
     );
     assert_ne!(credential(&world).unwrap().0, second.0);
 
@@ -142,10 +142,10 @@ fn a_token_is_replaced_cleared_and_never_answered() {
     assert!(cleared.api_token_update_time.is_some());
     let before = world.revision();
     world.update(with(&[], None), &["api_token"]).unwrap();
-    assert_eq!(world.revision(), before, "there is nothing to clear any more");
+    assert_eq!(world.revision(), before, "there is no token left to clear");
     world.update(with(&[("http://new", None)], None), &[]).unwrap();
     let moved = world.update(named("models/mistral"), &["api_token"]).unwrap();
-    assert!(!moved.api_token_dropped, "without a token none is dropped");
+    assert!(!moved.api_token_dropped, "a model without a token drops none");
 }
 
 #[test]
