@@ -69,7 +69,7 @@ pub enum FeedError {
     /// The client does not read the stream.
     #[error("the client does not read the stream")]
     TooSlow,
-    /// The registry shuts down.
+    /// The registry is shutting down.
     #[error("the registry is shutting down")]
     Draining,
     /// The stream's task failed.

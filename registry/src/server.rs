@@ -104,7 +104,7 @@ pub enum RunError {
     /// A write failed, so memory and database may differ. A restart reads the database again.
     #[error("could not write to the database")]
     Write(#[source] WriteFailure),
-    /// The writer panicked.
+    /// The writer's task panicked.
     #[error("the task of the writer failed")]
     Writer(#[source] JoinError),
 }

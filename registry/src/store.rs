@@ -42,7 +42,7 @@ use crate::domain::{
     write::OldValue,
 };
 
-/// The open database.
+/// The open database, which holds its lock file.
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,

@@ -470,7 +470,11 @@ async fn of_one_process_the_newer_stream_stays_and_of_one_router_id_both() {
         (newer.cursor(), twin.cursor()),
         (truth.peer.cursor(), truth.peer.cursor())
     );
-    assert!(pair.registry().log().contains("is in use by two processes at the same time"));
+    assert!(
+        pair.registry()
+            .log()
+            .contains("is in use by two processes at the same time")
+    );
     pair.finish().await;
 }
 

@@ -17,7 +17,7 @@ pub enum ModelCredential {
     Dropped,
 }
 
-/// An API token and where it may be sent.
+/// An API token and the origins to which it may be sent.
 #[derive(Debug, Clone)]
 pub struct SetCredential {
     /// New each time a token is set, and never used again.

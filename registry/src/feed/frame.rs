@@ -14,7 +14,7 @@ pub enum Frame {
     Welcome(Welcome),
     /// A part of the configuration, encoded once for all followers that get it.
     Shared(Bytes),
-    /// A sign of life.
+    /// A sign of life, sent at regular intervals.
     Bookmark(Bookmark),
     /// Announces that the stream ends normally.
     Goodbye(Goodbye),

@@ -1,4 +1,4 @@
-//! `ConfigService`: the change stream, the API tokens that it refers to, and the history.
+//! The handlers of `ConfigService`: the change stream, the API tokens that it refers to, and the history.
 
 use futures_util::{StreamExt as _, stream::BoxStream};
 use switchboard::{

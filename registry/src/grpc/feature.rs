@@ -1,4 +1,4 @@
-//! `FeatureService`.
+//! The handlers of `FeatureService`.
 
 use switchboard::{
     catalogue::Catalogue,

@@ -1,4 +1,4 @@
-//! `ModelService`.
+//! The handlers of `ModelService`.
 
 use std::{ops::Bound, sync::Arc};
 

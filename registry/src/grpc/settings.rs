@@ -1,4 +1,4 @@
-//! `SettingsService`.
+//! The handlers of `SettingsService`.
 
 use switchboard::pb::registry::{self, settings_service_server::SettingsService};
 use tonic::{Request, Response, Status};

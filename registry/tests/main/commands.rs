@@ -376,7 +376,10 @@ async fn the_history_is_accepted_by_the_registry_that_runs_or_without_one() {
     assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
     let store = "0123456789abcdef0123456789abcdef";
     let told = done(folder, &["accept-history", "--above=5,100", "--adopt-store", store]);
-    assert!(told.contains("running registry") && told.contains("incarnation 6 ("), "{told}");
+    assert!(
+        told.contains("running registry") && told.contains("incarnation 6 ("),
+        "{told}"
+    );
     assert!(told.contains(store) && told.contains("revision 101"), "{told}");
     switch_beta(folder, 2).await;
     drop(running);

@@ -173,7 +173,7 @@ async fn a_slow_watcher_is_cut_off_and_can_resume() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_does_not_wait_long_for_an_unread_goodbye() {
-    // With room for it in the queue, and without.
+    // Without and with messages that were not read before the goodbye.
     for commits in [0, 3] {
         let bench = Bench::new();
         let mut frames = bench.watcher().await;
