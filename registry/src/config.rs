@@ -75,8 +75,8 @@ pub enum Command {
     Restore(Restore),
     /// Declare the content of the database the newest, as a new incarnation, for routers that refuse to follow it
     ///
-    /// If a registry is running on the database, the registry does this itself, above everything that its routers have
-    /// seen. Otherwise this command does it.
+    /// The new incarnation begins above the incarnations and revisions that are known. If a registry is running on the
+    /// database, the registry begins it, also above everything that its routers have seen. Otherwise this command does.
     #[command(after_help = CODES)]
     AcceptHistory(AcceptHistory),
 }
@@ -121,8 +121,8 @@ pub struct Restore {
     /// Backup to restore
     pub file: PathBuf,
 
-    /// Begin above this incarnation number and this revision, in addition to those in the files; needed if the replaced
-    /// database cannot be read
+    /// Begin above this incarnation number and this revision too, not only above those in the files; needed if the
+    /// replaced database cannot be read
     #[arg(long, value_name = "NUMBER,REVISION")]
     pub above: Option<Mark>,
 
@@ -134,7 +134,7 @@ pub struct Restore {
 /// Arguments of `accept-history`.
 #[derive(Debug, Args)]
 pub struct AcceptHistory {
-    /// Begin above this incarnation number and this revision, in addition to those already known; an error in the
+    /// Begin above this incarnation number and this revision too, not only above those that are known; an error in the
     /// registry's log reports what its routers have seen
     #[arg(long, value_name = "NUMBER,REVISION")]
     pub above: Option<Mark>,

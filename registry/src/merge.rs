@@ -60,7 +60,7 @@ pub struct Layout {
 #[derive(Debug)]
 struct Leaf {
     path: String,
-    /// The field of the resource whose message contains this field. `None`: the resource itself contains it.
+    /// The message field of the resource that contains this field. `None`: the resource contains it directly.
     group: Option<FieldDescriptor>,
     field: FieldDescriptor,
     is_input_only: bool,

@@ -270,9 +270,10 @@ impl Head {
     }
 }
 
-/// Runs `work`, whose first statement begins a transaction, and commits it. Uses plain statements, because a
-/// transaction object of sqlx becomes unusable when SQLite ends the transaction by itself, as it does after some
-/// failures.
+/// Runs `work`, whose first statement begins a transaction, and commits it.
+///
+/// Uses plain statements, because a transaction object of sqlx becomes unusable when SQLite ends the transaction by
+/// itself, as it does after some failures.
 async fn transact(
     connection: &mut SqliteConnection,
     work: impl AsyncFnOnce(&mut SqliteConnection) -> Result<(), WriteFailure>,

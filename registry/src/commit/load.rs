@@ -43,8 +43,10 @@ pub(crate) fn state(loaded: Loaded) -> Result<State, OpenError> {
     Ok(state)
 }
 
-/// Returns the missing ones of the resources that every registry has: the settings, and the unassigned features of the
-/// catalogue. A new store lacks all of them; an existing one lacks the features that a new release has added.
+/// Returns the resources that every registry must have and this one lacks: the settings, and the catalogue's features.
+///
+/// The features are unassigned. A new store lacks all of these resources; an existing one lacks the features that a new
+/// release has added.
 pub(crate) fn seed(state: &State) -> Vec<(Change, Bytes)> {
     let features = Catalogue::get().features().iter();
     let features = features.map(|facts| Change::Feature(Feature::unset(facts.name.clone())));

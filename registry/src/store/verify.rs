@@ -29,8 +29,10 @@ pub(super) struct StoredChange {
     pub(super) before_bytes: usize,
 }
 
-/// Replays the history and returns the tombstones. The replay starts at the beginning of the life, or at the floor if
-/// older history was cut off. `past` and `changes` are ordered by revision, and the changes of one revision by name.
+/// Replays the history, verifies it, and returns the tombstones.
+///
+/// The replay starts at the beginning of the life, or at the floor if older history was cut off. `past` and `changes` are
+/// ordered by revision, and the changes of one revision by name.
 ///
 /// From the start of the replay on, the changes prove the chain. The states are proved step by step: each change
 /// subtracts the item that it replaced and adds the new item, and the final sum must match the live resources. This

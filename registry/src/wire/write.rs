@@ -44,7 +44,7 @@ pub trait WriteAnswer: prost::Message + Default + Sized + 'static {
     fn into_checked(self) -> Self;
 }
 
-/// A request for a write that was read.
+/// A parsed request for a write.
 pub struct ParsedWrite<R: WriteRequest> {
     /// The write.
     pub write: R::Write,

@@ -10,7 +10,7 @@ use crate::{
     store::Storage,
 };
 
-/// The behavior of a storage at its next commit, or when it is opened again the next time.
+/// The behaviour of a storage at its next commit, or when it is opened again the next time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     /// The commit fails, but the batch was stored.

@@ -282,7 +282,7 @@ fn check_beta(state: &State, family: &Family) -> Result<(), WriteError> {
     Ok(())
 }
 
-/// Returns how errors about beta name a family.
+/// Returns the text that stands for a family in errors about beta.
 pub(super) fn family_subject(family: &Family) -> String {
     format!("family `{}`", family.machine_name)
 }
