@@ -1,12 +1,13 @@
-//! Guards the contract as its clients see it: every edit of the `.proto` files shows in review, and all of it is
-//! documented.
+//! Checks the contract as its clients see it: every edit of the `.proto` files is visible in review, and every
+//! declaration is documented.
 //!
-//! `buf` compares with what has landed (`.ci/run contract`); the listing beside this file is for the reader of a change.
-//! [`RENEW`] writes the listing again after an intended edit.
+//! `buf` compares the contract with the version that was merged last (`.ci/run contract`). The listing in
+//! `tests/contract/listing.txt` is for the reviewer of a change. [`RENEW`] writes the listing again after an intended
+//! edit.
 
 #![expect(
     clippy::unwrap_used,
-    reason = "what cannot be read must fail the test, in helpers too"
+    reason = "a file that cannot be read must fail the test, in helpers too"
 )]
 
 use std::{collections::HashMap, env, fs, path::Path};
@@ -21,7 +22,7 @@ use similar::TextDiff;
 /// The command that writes the listing again.
 const RENEW: &str = "SWITCHBOARD_UPDATE_LISTING=1 cargo test --test contract";
 
-/// Numbers that a location in a descriptor is made of: the fields of `descriptor.proto` that hold the declarations.
+/// Field numbers of `descriptor.proto` that make up the path of a location in a descriptor.
 mod place {
     pub(crate) const MESSAGE: i32 = 4;
     pub(crate) const ENUM: i32 = 5;
@@ -37,15 +38,15 @@ mod place {
 /// One line of the listing.
 #[derive(Debug)]
 struct Declaration {
-    /// Where it stands, by the numbers of [`place`].
+    /// Path of the declaration in the descriptor, made of the numbers in [`place`].
     path: Vec<i32>,
     /// Its full name.
     name: String,
-    /// What the listing says of it.
+    /// The line that the listing has for the declaration.
     line: String,
 }
 
-/// The files of the contract itself, without those that it imports from elsewhere.
+/// Returns the files of the contract itself, without the files that it imports from other packages.
 fn files() -> Vec<FileDescriptorProto> {
     let set = FileDescriptorSet::decode(switchboard::pb::FILE_DESCRIPTOR_SET).unwrap();
     let mut files: Vec<_> = set
@@ -117,7 +118,8 @@ fn list_message(message: &DescriptorProto, path: &[i32], scope: &str, package: &
         });
     }
     for (i, oneof) in (0..).zip(&message.oneof_decl) {
-        // The compiler makes a hidden oneof for each `optional` field: nobody wrote it, so nobody documents it.
+        // The compiler generates a hidden oneof for each `optional` field. It is not in the source, so it has no
+        // comment.
         if !oneof.name().starts_with('_') {
             found.push(Declaration {
                 path: [path, &[place::ONEOF_OF_MESSAGE, i]].concat(),
@@ -127,7 +129,7 @@ fn list_message(message: &DescriptorProto, path: &[i32], scope: &str, package: &
         }
     }
     for (i, nested) in (0..).zip(&message.nested_type) {
-        // What the compiler makes of a map has no place of its own in the text.
+        // The message that the compiler generates for a map field is not in the source.
         if nested.options.as_ref().is_some_and(|options| options.map_entry()) {
             continue;
         }
@@ -144,7 +146,7 @@ fn list_message(message: &DescriptorProto, path: &[i32], scope: &str, package: &
     }
 }
 
-/// The numbers and names that no field of the message may have again.
+/// Formats the reserved numbers and names of the message, which no new field may use.
 fn reserved(message: &DescriptorProto) -> String {
     let numbers = message
         .reserved_range
@@ -189,7 +191,7 @@ fn type_of(field: &FieldDescriptorProto, package: &str) -> String {
     }
 }
 
-/// A type's name as it may be written inside `package`.
+/// Returns a type's name as it can be written inside `package`.
 fn relative(type_name: &str, package: &str) -> String {
     let full = type_name.trim_start_matches('.');
     full.strip_prefix(package)
@@ -198,7 +200,7 @@ fn relative(type_name: &str, package: &str) -> String {
         .to_owned()
 }
 
-/// The comment on each declaration of a file, by place.
+/// Returns the comment on each declaration of a file, keyed by the declaration's path.
 fn comments(file: &FileDescriptorProto) -> HashMap<&[i32], &str> {
     let source = file.source_code_info.as_ref().unwrap();
     source
@@ -210,7 +212,7 @@ fn comments(file: &FileDescriptorProto) -> HashMap<&[i32], &str> {
 }
 
 #[test]
-fn the_contract_is_as_listed() {
+fn the_contract_equals_the_listing() {
     let mut listing = String::new();
     for file in files() {
         for declaration in declarations(&file) {
@@ -230,7 +232,7 @@ fn the_contract_is_as_listed() {
 }
 
 #[test]
-fn a_difference_is_shown_by_its_lines_and_the_command_that_renews_the_listing() {
+fn the_failure_message_shows_the_changed_lines_and_the_renew_command() {
     let lines: Vec<String> = (0..100)
         .map(|number| format!("  {number} field_{number}: string\n"))
         .collect();
@@ -267,11 +269,14 @@ fn every_service_method_message_field_and_value_is_documented() {
                 .collect::<Vec<_>>()
         })
         .collect();
-    assert!(undocumented.is_empty(), "without a comment: {undocumented:#?}");
+    assert!(
+        undocumented.is_empty(),
+        "these declarations have no comment: {undocumented:#?}"
+    );
 }
 
 #[test]
-fn a_caller_of_the_router_needs_nothing_of_the_registry() {
+fn the_router_contract_does_not_import_the_registry_contract() {
     for file in files() {
         if file.package() != "switchboard.registry.v1" {
             let imports: Vec<_> = file
@@ -285,7 +290,7 @@ fn a_caller_of_the_router_needs_nothing_of_the_registry() {
 }
 
 #[test]
-fn numbers_are_of_types_that_every_client_language_has() {
+fn fields_have_types_that_every_client_language_has() {
     let strange: Vec<_> = every_field()
         .filter(|(_, field)| {
             !matches!(
@@ -302,12 +307,13 @@ fn numbers_are_of_types_that_every_client_language_has() {
         })
         .map(|(message, field)| format!("{message}.{}", field.name()))
         .collect();
-    assert!(strange.is_empty(), "{strange:?}");
+    assert!(strange.is_empty(), "these fields have other types: {strange:?}");
 }
 
-/// `"disabled": false` must be told from silence, in everything that a write can set.
+/// Every field that a write can set has presence, because `"disabled": false` must be distinguishable from an absent
+/// field.
 #[test]
-fn everything_that_can_be_set_has_presence() {
+fn every_field_that_can_be_set_has_presence() {
     let mut lacking = Vec::new();
     for file in files() {
         let comments = comments(&file);
@@ -325,10 +331,11 @@ fn everything_that_can_be_set_has_presence() {
             }
         }
     }
-    assert!(lacking.is_empty(), "not `optional`: {lacking:?}");
+    assert!(lacking.is_empty(), "these fields are not `optional`: {lacking:?}");
 }
 
-/// The message for a listing that is out of date: the changed lines, each with one line around it, and what to do.
+/// Returns the message for an outdated listing: the changed lines, each with one line of context, and the command to
+/// run.
 fn difference(kept: &str, listing: &str) -> String {
     let changed = TextDiff::from_lines(kept, listing);
     let hunks = changed.unified_diff().context_radius(1).to_string();

@@ -1,8 +1,9 @@
-//! Every reason for a failure is explained to users, with its code, and shown by a test.
+//! Checks that `docs/errors.md` explains every failure reason with its code, and that at least one test covers each
+//! reason.
 
 #![expect(
     clippy::unwrap_used,
-    reason = "what cannot be read must fail the test, in helpers too"
+    reason = "a file that cannot be read must fail the test, in helpers too"
 )]
 
 use std::{
@@ -15,7 +16,7 @@ use switchboard::reason::{FieldReason, Reason};
 
 const PAGE: &str = include_str!("../docs/errors.md");
 
-/// The reasons of a row's first cell, and the cells after it.
+/// Yields, for each table row of the page, the reasons in its first cell and the text of the remaining cells.
 fn rows() -> impl Iterator<Item = (Vec<&'static str>, Vec<&'static str>)> {
     PAGE.lines().filter(|line| line.starts_with("| `")).map(|line| {
         let mut cells = line.trim_matches(['|', ' ']).split(" | ");
@@ -24,7 +25,7 @@ fn rows() -> impl Iterator<Item = (Vec<&'static str>, Vec<&'static str>)> {
     })
 }
 
-/// `UNAVAILABLE` for `Unavailable`, as people write codes.
+/// Returns the code's name in upper snake case: `UNAVAILABLE` for `Unavailable`.
 fn spelled(code: tonic::Code) -> String {
     let mut name = String::new();
     for letter in format!("{code:?}").chars() {
@@ -50,14 +51,20 @@ fn the_page_explains_every_reason_and_no_other() {
         .iter()
         .map(|(&reason, cells)| (reason, cells[0].to_owned()))
         .collect();
-    assert_eq!(of_page, known, "docs/errors.md, and Reason with its codes");
+    assert_eq!(
+        of_page, known,
+        "docs/errors.md and `Reason` list different reasons or codes"
+    );
 
     let of_page: BTreeSet<&str> = rows()
         .filter(|(_, cells)| cells.len() == 1)
         .flat_map(|(reasons, _)| reasons)
         .collect();
     let known: BTreeSet<&str> = FieldReason::ALL.iter().map(|reason| reason.as_str()).collect();
-    assert_eq!(of_page, known, "docs/errors.md, and FieldReason");
+    assert_eq!(
+        of_page, known,
+        "docs/errors.md and `FieldReason` list different reasons"
+    );
 }
 
 /// By `name`: GitLab removes `id` from Markdown.
@@ -69,13 +76,13 @@ fn every_explained_reason_has_an_anchor() {
     }
 }
 
-/// All that the tests of the repository say, but this one.
+/// Appends all test code of the repository to `found`, except this file.
 fn test_code(folder: &Path, found: &mut String) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap();
         if path.is_dir() {
-            // Not what is built, nor what tools have brought.
+            // Skip build output and downloaded tools.
             if name != "target" && !name.starts_with('.') {
                 test_code(&path, found);
             }
@@ -88,11 +95,11 @@ fn test_code(folder: &Path, found: &mut String) {
     }
 }
 
-/// Its caller is gone, so no test can be told.
+/// The reason that no test can observe: the caller that it is meant for has gone.
 const TOLD_TO_NOBODY: Reason = Reason::CallerCancelled;
 
 #[test]
-fn every_reason_is_shown_by_a_test() {
+fn every_reason_is_covered_by_a_test() {
     let mut code = String::new();
     test_code(Path::new(env!("CARGO_MANIFEST_DIR")), &mut code);
     let words: HashSet<&str> = code
@@ -110,5 +117,5 @@ fn every_reason_is_shown_by_a_test() {
         .filter(|(variant, text)| !words.contains(variant.as_str()) && !words.contains(text))
         .map(|(variant, _)| variant)
         .collect();
-    assert!(untested.is_empty(), "no test shows {untested:?}");
+    assert!(untested.is_empty(), "no test covers {untested:?}");
 }

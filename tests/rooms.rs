@@ -1,12 +1,12 @@
-//! Guards the order of the rooms: the modules at the top of each crate, which depend on those below them and never on
-//! those above.
+//! Checks the order of the rooms: the modules at the top of each crate. A room depends only on rooms below it, never on
+//! rooms above it.
 //!
-//! Each crate has one list, from the top down. A room that is not in its list fails too, so that whoever adds one decides
-//! where it stands. Test code may look anywhere.
+//! Each crate has one list of its rooms, from the top down. A room that is missing from its list also fails the test,
+//! so that the author of a new room has to decide on its position. Test code may import any room.
 
 #![expect(
     clippy::unwrap_used,
-    reason = "what cannot be read must fail the test, in helpers too"
+    reason = "a file that cannot be read must fail the test, in helpers too"
 )]
 
 use std::{
@@ -79,7 +79,7 @@ const SHARED: &[&str] = &[
     "reason",
 ];
 
-/// One import of a room by another.
+/// An import of one room by another.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Import {
     from: String,
@@ -88,7 +88,7 @@ struct Import {
 }
 
 #[test]
-fn rooms_depend_on_rooms_below_them() {
+fn rooms_depend_only_on_rooms_below_them() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let crates = [("registry/src", REGISTRY), ("router/src", ROUTER), ("src", SHARED)];
     let wrong: Vec<String> = crates
@@ -102,7 +102,7 @@ fn rooms_depend_on_rooms_below_them() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// What is wrong with the rooms of a crate, given their order from the top down.
+/// Returns a message for each violation in a crate, given the order of its rooms from the top down.
 fn violations(order: &[&str], rooms: &Rooms) -> Vec<String> {
     let level = |room: &str| order.iter().position(|known| *known == room);
     let unordered = rooms.names.iter().filter(|room| level(room).is_none());
@@ -118,7 +118,7 @@ fn violations(order: &[&str], rooms: &Rooms) -> Vec<String> {
     unordered.chain(gone).chain(upward).collect()
 }
 
-/// The rooms of a crate.
+/// The rooms of a crate and the imports between them.
 #[derive(Debug, Default)]
 struct Rooms {
     names: BTreeSet<String>,
@@ -126,7 +126,8 @@ struct Rooms {
 }
 
 impl Rooms {
-    /// Reads them from a folder of sources, without test code. Files that are not a room, like `lib.rs`, import nothing.
+    /// Reads the rooms from a folder of sources and ignores test code. Files that are not a room, such as `lib.rs`, are
+    /// skipped.
     fn read(source: &Path) -> Self {
         let mut files = BTreeSet::new();
         list_sources(source, &mut files);
@@ -157,13 +158,13 @@ impl Rooms {
                 file: file.clone(),
             }));
         }
-        // What else is at the root of a crate, like an exported macro, is not a room.
+        // Other items at the root of a crate, such as an exported macro, are not rooms.
         rooms.imports.retain(|import| rooms.names.contains(&import.to));
         rooms
     }
 }
 
-/// The folder of the modules that a file declares.
+/// Returns the folder that holds the modules declared in a file.
 fn children(file: &Path) -> PathBuf {
     if ["lib.rs", "main.rs"].iter().any(|name| file == Path::new(name)) {
         PathBuf::new()
@@ -186,11 +187,11 @@ fn list_sources(source: &Path, files: &mut BTreeSet<PathBuf>) {
     }
 }
 
-/// A source file in tokens: words and single signs, without comments, texts and test code.
+/// A source file as tokens: words and single punctuation characters, without comments, literals and test code.
 #[derive(Debug, PartialEq, Eq)]
 struct Code {
     tokens: Vec<String>,
-    /// Modules in files of their own that only tests have.
+    /// Names of the modules that have a file of their own and are declared under `#[cfg(test)]`.
     test_modules: Vec<String>,
 }
 
@@ -219,10 +220,11 @@ impl Code {
         code
     }
 
-    /// The names at the root of the crate that a file at this depth uses: after `crate`, or after as many `super` as lead to the root.
+    /// Returns the names at the root of the crate that a file at this depth uses: the names after `crate`, or after
+    /// enough `super` segments to reach the root.
     fn roots(&self, depth: usize) -> BTreeSet<String> {
         let mut roots = BTreeSet::new();
-        // Of each open brace: whether it is that of a module, which is one level deeper.
+        // For each open brace: whether it opens a module, whose content is one level deeper.
         let mut braces = Vec::new();
         let mut before = [""; 2];
         let mut rest = self.tokens.as_slice();
@@ -252,7 +254,7 @@ impl Code {
     }
 }
 
-/// What follows `prefix`. `None`: the tokens begin with something else.
+/// Returns the tokens after `prefix`, or `None` if the tokens do not begin with it.
 fn strip<'a>(tokens: &'a [String], prefix: &[&str]) -> Option<&'a [String]> {
     let (head, tail) = tokens.split_at_checked(prefix.len())?;
     head.iter()
@@ -261,7 +263,7 @@ fn strip<'a>(tokens: &'a [String], prefix: &[&str]) -> Option<&'a [String]> {
         .then_some(tail)
 }
 
-/// The first names of what is imported: one, or those of a group.
+/// Returns the first name of an import path, or the first names of all members of an import group.
 fn heads(named: &[String]) -> Vec<String> {
     let mut depth = 0;
     let mut is_head = true;
@@ -285,7 +287,7 @@ fn heads(named: &[String]) -> Vec<String> {
     heads
 }
 
-/// How many tokens the item at the beginning has: up to its semicolon or its last brace.
+/// Returns the number of tokens of the item at the beginning: up to its semicolon or its closing brace.
 fn item_length(item: &[String]) -> usize {
     let is_import = item
         .iter()
@@ -306,7 +308,8 @@ fn item_length(item: &[String]) -> usize {
     item.len()
 }
 
-/// The words and signs of a source text. Comments go, a text in quotes becomes one sign.
+/// Splits a source text into words and punctuation characters. Comments are dropped, and a quoted literal becomes one
+/// `"`.
 fn tokens(text: &str) -> Vec<String> {
     let mut tokens = Vec::new();
     let mut rest = text;
@@ -337,7 +340,7 @@ fn is_of_word(character: char) -> bool {
     character.is_alphanumeric() || character == '_'
 }
 
-/// The length of the text in quotes that begins here. `None`: none does.
+/// Returns the length of the quoted literal that begins here, or `None` if the code does not begin with one.
 fn text_length(code: &str) -> Option<usize> {
     let body = code.trim_start_matches('b');
     if let Some(raw) = body.strip_prefix('r') {
@@ -362,7 +365,7 @@ fn text_length(code: &str) -> Option<usize> {
             }
             None
         }
-        // A character; a lifetime has no second quote.
+        // A character literal. A lifetime has no closing quote.
         '\'' => {
             let (_, character) = characters.next()?;
             if character == '\\' {
@@ -378,7 +381,7 @@ fn text_length(code: &str) -> Option<usize> {
 }
 
 #[test]
-fn an_import_is_found_however_it_is_written() {
+fn imports_are_found_in_every_notation() {
     let text = r#"
         //! See [`crate::in_a_comment`].
         use crate::{
@@ -406,7 +409,7 @@ fn an_import_is_found_however_it_is_written() {
 }
 
 #[test]
-fn an_upward_arrow_and_a_wrong_order_are_violations() {
+fn upward_imports_and_wrong_orders_are_violations() {
     let import = |from: &str, to: &str| Import {
         from: from.to_owned(),
         to: to.to_owned(),

@@ -1,9 +1,9 @@
-"""Writes digests.json: the golden vectors of digest format 1, apart from Switchboard's own code.
+"""Writes digests.json, the golden vectors of digest format 1. It does not use Switchboard's own code.
 
     python3 tests/contract/digests.py > tests/contract/digests.json
 
-lp(x) is the length in 4 bytes, big-endian, then the bytes; numbers have 8 bytes, big-endian; ids are their text. Whoever
-follows the change stream with a program of their own can check it against these vectors.
+lp(x) is the length of x in 4 bytes, big-endian, followed by the bytes of x. Numbers have 8 bytes, big-endian. Ids are
+encoded as their text. Authors of other programs that follow the change stream can check these against the vectors.
 """
 
 import hashlib
@@ -46,7 +46,7 @@ def life(parent, store, incarnation_number, incarnation):
 
 
 def chain(before, revision, changes):
-    """`changes`: name to the item's digest, or to None where the name was deleted."""
+    """`changes` maps a name to the item's digest, or to None if the name was deleted."""
     parts = []
     for name in sorted(changes, key=str.encode):
         parts.append(b"\1" + changes[name] if changes[name] else b"\0" + lp(name.encode()))
@@ -63,7 +63,7 @@ ITEMS = [
 ]
 STORE = "00112233445566778899aabbccddeeff"
 LIVES = [(1, "ffeeddccbbaa99887766554433221100"), (2, "0123456789abcdef0123456789abcdef")]
-# Each revision: name to an index into ITEMS, None: deleted.
+# Each revision maps a name to an index into ITEMS, or to None if the name was deleted.
 REVISIONS = [
     {"settings": 0, "models/mistral": 1},
     {},
@@ -109,7 +109,7 @@ def main():
         )
     vectors = {
         "about": "golden vectors of digest format 1, written by digests.py; values are hexadecimal, "
-        "changes name an item by its place or, where the name was deleted, null",
+        "changes name an item by its index or, if the name was deleted, null",
         "items": items,
         "states": states,
         "store": STORE,

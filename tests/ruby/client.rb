@@ -1,10 +1,12 @@
 # frozen_string_literal: true
 
-# GitLab Rails stands at the other end in Ruby: what it would do with the router, done with Ruby's own gRPC.
+# A Ruby client in the place of GitLab Rails: makes the calls to the router that Rails makes, with Ruby's own gRPC
+# library.
 #
 #   ruby -I STUBS client.rb ADDRESS SCENARIO
 #
-# STUBS is a folder with the stubs of proto/switchboard/router/v1/inference.proto. Prints one JSON object: what was seen.
+# STUBS is a folder with the stubs of proto/switchboard/router/v1/inference.proto. Prints what the scenario observed as
+# one JSON object.
 
 require 'json'
 require 'grpc'
@@ -21,7 +23,7 @@ class Client
     @stub = ROUTER::InferenceService::Stub.new(address, :this_channel_is_insecure)
   end
 
-  # The answer as it is written, with metadata both ways.
+  # Streams an answer, with request and response metadata.
   def stream
     operation = @stub.stream_infer(chat('What is a switchboard?'), **options, return_op: true)
     events = operation.execute.to_a
@@ -33,7 +35,7 @@ class Client
       metadata: operation.metadata }
   end
 
-  # The whole answer at once.
+  # Gets the whole answer in one response.
   def unary
     operation = @stub.infer(chat('What is a switchboard?'), **options, return_op: true)
     answer = operation.execute
@@ -44,8 +46,9 @@ class Client
       metadata: operation.metadata }
   end
 
-  # The model falls silent for longer than the caller waits. After its first piece: before it, this version of the gem
-  # now and then takes its own deadline for a mistake of its caller (GRPC::Core::CallError).
+  # The model stops sending for longer than the caller's deadline. It stops after its first piece: if it stopped
+  # earlier, this version of the gem would sometimes report its own deadline as a usage error of its caller
+  # (GRPC::Core::CallError).
   def deadline
     text = +''
     failed = failure do
@@ -54,7 +57,7 @@ class Client
     failed.merge(text: text)
   end
 
-  # The caller leaves after the first piece.
+  # The caller cancels after the first piece.
   def cancel
     operation = @stub.stream_infer(chat('hello'), return_op: true)
     text = +''
@@ -67,7 +70,7 @@ class Client
     failed.merge(text: text)
   end
 
-  # A failure with its reason, and one with its fields.
+  # Two failures: one with a reason, and one with field violations.
   def errors
     unknown = chat('hello').tap { |request| request.feature = 'telepathy' }
     wrong = chat('hello').tap { |request| request.options = ROUTER::InferOptions.new(temperature: 9, top_p: 0) }
@@ -89,7 +92,7 @@ class Client
     message.event == :delta ? message.delta.text : ''
   end
 
-  # What a failed call tells.
+  # Returns code and details of a failed call.
   def failure
     yield
     { code: 'OK' }

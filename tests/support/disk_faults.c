@@ -1,15 +1,15 @@
-// Loaded before the C library under a registry: counts what it does to the files of its database, has some of it fail, and
-// keeps a journal of it, by which a test works out what a disk would hold after a power cut.
+// A library that is preloaded into a registry. It counts the writes and syncs of the database's files, makes some of
+// them fail, and keeps a journal of them, from which a test works out what a disk would hold after a power cut.
 //
-//   DISK_FAULTS_DATABASE  the database; its log has the same name with `-wal`
-//   DISK_FAULTS_JOURNAL   where the journal goes
-//   DISK_FAULTS_FAIL      `write` or `sync`: what fails
-//   DISK_FAULTS_FIRST     the first one that fails, from 1; DISK_FAULTS_LAST the last one
+//   DISK_FAULTS_DATABASE  path of the database; its log has the same name with `-wal`
+//   DISK_FAULTS_JOURNAL   path of the journal
+//   DISK_FAULTS_FAIL      `write` or `sync`: the kind of operation that fails
+//   DISK_FAULTS_FIRST     number of the first operation that fails, from 1; DISK_FAULTS_LAST is the last one
 //   DISK_FAULTS_ERROR     `EIO` or `ENOSPC`
-//   DISK_FAULTS_WHILE     they fail only while this file exists, and only then are they counted
+//   DISK_FAULTS_WHILE     operations fail and are counted only while this file exists
 //
-// A record of the journal: kind (`w` write, `s` sync, `x` sync that failed, `t` truncate, `u` unlink, `!` a fault that was
-// told), file (`d` database, `l` log), six bytes of nothing, offset, length, and for `w` the bytes.
+// A journal record: kind (`w` write, `s` sync, `x` failed sync, `t` truncate, `u` unlink, `!` injected fault), file
+// (`d` database, `l` log), six zero bytes, offset, length, and for `w` the bytes.
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -63,7 +63,7 @@ static void record(char kind, char file, int64_t offset, const void *bytes, int6
     if (real(journal, parts, 2) < 0) abort();
 }
 
-// Whether this one fails: the error, or 0.
+// Returns the error with which this operation fails, or 0 if it does not fail.
 static int fault(const char *kind, char file) {
     const char *fail = getenv("DISK_FAULTS_FAIL"), *when = getenv("DISK_FAULTS_WHILE");
     const char *first = getenv("DISK_FAULTS_FIRST"), *last = getenv("DISK_FAULTS_LAST"), *error = getenv("DISK_FAULTS_ERROR");
@@ -80,7 +80,7 @@ static ssize_t write_at(int fd, const void *bytes, size_t length, off64_t offset
     if (!file) return real(fd, bytes, length, offset);
     pthread_mutex_lock(&lock);
     int error = fault("write", file);
-    // A disk that becomes full takes what still fits.
+    // A disk that becomes full still writes the bytes that fit.
     size_t fits = error == ENOSPC ? length / 2 : error ? 0 : length;
     ssize_t written = fits ? real(fd, bytes, fits, offset) : 0;
     if (written > 0) record('w', file, offset, bytes, written);

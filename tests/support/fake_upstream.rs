@@ -1,8 +1,9 @@
-//! A model server that does what a script says, fault by fault, and writes down what it was asked.
+//! A scripted model server that can produce every fault and records the requests that it receives.
 //!
-//! It speaks HTTP/1.1 over a plain socket by hand, so that it can break every rule of it. Each request takes the next
-//! script, else the usual one, which answers `hello` unless another was given. Probes come whenever they like, so what they
-//! ask (`GET`) has scripts and a record of its own, and is answered by 404 without one. So is what a check asks so.
+//! It speaks HTTP/1.1 by hand over a plain socket, so that it can violate the protocol in any way. Each request takes
+//! the next queued script, or else the default script, which answers `hello` unless the test sets another. Probes and
+//! connection checks send `GET` requests at any time, so `GET` requests have a queue of scripts and a record of their
+//! own; without a script the answer is 404.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a harness fails by panicking")]
 #![allow(dead_code, clippy::allow_attributes, reason = "each test binary uses a part of it")]
 
@@ -23,7 +24,7 @@ use tokio::{
     time::{Instant, interval, timeout},
 };
 
-/// How long a test waits for something that should happen soon.
+/// How long a test waits for an event that should happen soon.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the server does with one request.
@@ -32,21 +33,21 @@ pub(crate) struct Script(Vec<Step>);
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// Bytes as they are.
+    /// Raw bytes.
     Raw(Vec<u8>),
     /// One chunk of a chunked body.
     Chunk(Vec<u8>),
-    /// Nothing, for so long.
+    /// Sends nothing for this long.
     Pause(Duration),
-    /// Nothing, until the peer closes.
+    /// Sends nothing until the peer closes the connection.
     Hang,
-    /// The end of the connection, said or not: an orderly close.
+    /// Closes the connection in the orderly way, whether or not the response is complete.
     Close,
-    /// The end of the connection by a reset.
+    /// Resets the connection.
     Reset,
-    /// The same bytes as they are again and again, until the peer closes.
+    /// Sends the same raw bytes again and again until the peer closes the connection.
     Flood(Vec<u8>),
-    /// So many pieces of text, by their number, one each so often.
+    /// Sends `count` numbered pieces of text, one per interval `every`.
     Pieces {
         piece: fn(usize) -> String,
         count: usize,
@@ -55,13 +56,13 @@ enum Step {
 }
 
 impl Script {
-    /// A whole answer of these pieces, with a finish reason, usage and `[DONE]`.
+    /// A complete streamed answer of these pieces, with a finish reason, usage and `[DONE]`.
     pub(crate) fn answer<'a>(pieces: impl IntoIterator<Item = &'a str>) -> Self {
         let begun = pieces.into_iter().fold(Self::stream(), Self::text);
         begun.finish("stop").usage(3, 2).done().end()
     }
 
-    /// The header of an answer that streams events, and nothing yet.
+    /// The header of an answer that streams events, without any event.
     pub(crate) fn stream() -> Self {
         Self::head(
             200,
@@ -79,7 +80,7 @@ impl Script {
         Self::default().raw(head)
     }
 
-    /// A whole response that is no stream.
+    /// A complete response that is not a stream.
     pub(crate) fn response(status: u16, headers: &[(&str, &str)], body: &str) -> Self {
         let length = body.len().to_string();
         let mut all = vec![("content-length", length.as_str())];
@@ -87,7 +88,7 @@ impl Script {
         Self::head(status, &all).raw(body)
     }
 
-    /// A whole answer that is no stream, as a chat's.
+    /// A complete chat answer that is not a stream.
     pub(crate) fn whole(text: &str) -> Self {
         let text = json_string(text);
         let body = format!(
@@ -96,101 +97,101 @@ impl Script {
         Self::json(&body)
     }
 
-    /// A whole response of JSON.
+    /// A complete response with a JSON body.
     pub(crate) fn json(body: &str) -> Self {
         Self::response(200, &[("content-type", "application/json")], body)
     }
 
-    /// Nothing at all, until the peer closes.
+    /// Sends nothing until the peer closes the connection.
     pub(crate) fn silence() -> Self {
         Self::default().hang()
     }
 
-    /// The connection ends without a word.
+    /// Closes the connection without a response.
     pub(crate) fn closed() -> Self {
         Self::default().close()
     }
 
-    /// The connection is reset without a word.
+    /// Resets the connection without a response.
     pub(crate) fn broken() -> Self {
         Self::default().reset()
     }
 
-    /// A piece of text, as a chat's chunk.
+    /// Adds a piece of text as a chat chunk.
     pub(crate) fn text(self, text: &str) -> Self {
         self.chunk(text_event(text))
     }
 
-    /// A finish reason.
+    /// Adds a finish reason.
     pub(crate) fn finish(self, reason: &str) -> Self {
         self.event(&format!(
             r#"{{"choices":[{{"index":0,"delta":{{}},"finish_reason":"{reason}"}}]}}"#
         ))
     }
 
-    /// A usage chunk.
+    /// Adds a usage chunk.
     pub(crate) fn usage(self, input: u32, output: u32) -> Self {
         self.event(&format!(
             r#"{{"choices":[],"usage":{{"prompt_tokens":{input},"completion_tokens":{output}}}}}"#
         ))
     }
 
-    /// The mark of the end.
+    /// Adds the end marker `[DONE]`.
     pub(crate) fn done(self) -> Self {
         self.event("[DONE]")
     }
 
-    /// One event with this data.
+    /// Adds one event with this data.
     pub(crate) fn event(self, data: &str) -> Self {
         self.chunk(format!("data: {data}\n\n"))
     }
 
-    /// One chunk of the body.
+    /// Adds one chunk of the body.
     pub(crate) fn chunk(self, bytes: impl Into<Vec<u8>>) -> Self {
         self.step(Step::Chunk(bytes.into()))
     }
 
-    /// Bytes outside all rules.
+    /// Adds raw bytes, which may violate the protocol.
     pub(crate) fn raw(self, bytes: impl Into<Vec<u8>>) -> Self {
         self.step(Step::Raw(bytes.into()))
     }
 
-    /// The orderly end of a chunked body; the connection stays.
+    /// Ends a chunked body in the orderly way; the connection stays open.
     pub(crate) fn end(self) -> Self {
         self.raw("0\r\n\r\n")
     }
 
-    /// A pause.
+    /// Adds a pause.
     pub(crate) fn pause(self, pause: Duration) -> Self {
         self.step(Step::Pause(pause))
     }
 
-    /// Nothing more, until the peer closes.
+    /// Sends nothing more until the peer closes the connection.
     pub(crate) fn hang(self) -> Self {
         self.step(Step::Hang)
     }
 
-    /// The connection is closed here.
+    /// Closes the connection at this point.
     pub(crate) fn close(self) -> Self {
         self.step(Step::Close)
     }
 
-    /// The connection is reset here.
+    /// Resets the connection at this point.
     pub(crate) fn reset(self) -> Self {
         self.step(Step::Reset)
     }
 
-    /// This chunk without end.
+    /// Repeats this chunk without end.
     pub(crate) fn flood(self, bytes: impl Into<Vec<u8>>) -> Self {
         self.step(Step::Flood(framed(&bytes.into())))
     }
 
-    /// These bytes outside all rules, without end.
+    /// Repeats these raw bytes without end.
     pub(crate) fn flood_raw(self, bytes: impl Into<Vec<u8>>) -> Self {
         self.step(Step::Flood(bytes.into()))
     }
 
-    /// So many pieces of text, which have numbers, one each so often.
+    /// Adds `count` numbered pieces of text, one per interval `every`.
     pub(crate) fn pieces(self, piece: fn(usize) -> String, count: usize, every: Duration) -> Self {
         self.step(Step::Pieces { piece, count, every })
     }
@@ -201,14 +202,14 @@ impl Script {
     }
 }
 
-/// A request as it came.
+/// A request that the server received.
 #[derive(Debug, Clone)]
 pub(crate) struct Received {
-    /// The number of the connection that it came on, from 0, among those that calls came on.
+    /// Index of the connection on which the request arrived, counting only connections that carried calls.
     pub(crate) connection: usize,
-    /// Method and path.
+    /// Method, path and HTTP version.
     pub(crate) line: String,
-    /// Headers, names in lower case.
+    /// Headers, with names in lower case.
     pub(crate) headers: BTreeMap<String, String>,
     /// The body.
     pub(crate) body: String,
@@ -218,37 +219,37 @@ pub(crate) struct Received {
 struct Log {
     requests: Vec<Received>,
     probes: Vec<Received>,
-    /// When each connection was closed.
+    /// When each connection was closed. `None`: it is still open.
     connections: Vec<Option<Instant>>,
-    /// How many scripts play for calls, and how many did at most.
+    /// How many scripts are playing for calls now, and the maximum so far.
     playing: usize,
     playing_most: usize,
 }
 
-/// The server. It ends when it is dropped.
+/// The server. Dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct FakeUpstream {
     port: u16,
     scripts: Arc<Mutex<VecDeque<Script>>>,
     probe_scripts: Arc<Mutex<VecDeque<Script>>>,
-    /// The usual answer to who asks for its list of models.
+    /// The default answer to requests for the list of models.
     list: Arc<Mutex<Option<Script>>>,
     log: watch::Sender<Log>,
     server: JoinSet<()>,
 }
 
 impl FakeUpstream {
-    /// Starts a server on a port of its own.
+    /// Starts a server with the default script on a free port.
     pub(crate) async fn start() -> Self {
         Self::always(Script::answer(["hello"])).await
     }
 
-    /// Starts a server that follows this script whenever no other is lined up.
+    /// Starts a server that follows this script whenever no other script is queued.
     pub(crate) async fn always(usual: Script) -> Self {
         Self::on("127.0.0.1", 0, usual).await
     }
 
-    /// Ends the server with all its connections. What is told is the port, for another.
+    /// Ends the server with all its connections. Returns its port, so that another server can be started there.
     pub(crate) async fn kill(mut self) -> u16 {
         self.server.shutdown().await;
         self.port
@@ -290,71 +291,72 @@ impl FakeUpstream {
         }
     }
 
-    /// Lines up a script for the next request that has none yet.
+    /// Queues a script for the next call that has none yet.
     pub(crate) fn then(&self, script: Script) -> &Self {
         self.scripts.lock().push_back(script);
         self
     }
 
-    /// Lines up a script for the next probe that has none yet.
+    /// Queues a script for the next probe that has none yet.
     pub(crate) fn probed(&self, script: Script) -> &Self {
         self.probe_scripts.lock().push_back(script);
         self
     }
 
-    /// Answers so whenever it is asked for its list of models.
+    /// Sets the answer to every request for the list of models.
     pub(crate) fn listing(&self, script: Script) -> &Self {
         *self.list.lock() = Some(script);
         self
     }
 
-    /// All that probes have asked so far.
+    /// Returns all probes received so far.
     pub(crate) fn probes(&self) -> Vec<Received> {
         self.log.borrow().probes.clone()
     }
 
-    /// Waits until a probe has asked something.
+    /// Waits until the server has received a probe.
     pub(crate) async fn is_probed(&self) {
         let mut log = self.log.subscribe();
         let seen = timeout(PATIENCE, log.wait_for(|log| !log.probes.is_empty())).await;
-        seen.expect("a probe should come").unwrap();
+        seen.expect("a probe should arrive").unwrap();
     }
 
-    /// Where it listens.
+    /// Returns the address on which the server listens.
     pub(crate) fn addr(&self) -> SocketAddr {
         ([127, 0, 0, 1], self.port).into()
     }
 
-    /// The base URL.
+    /// Returns the base URL.
     pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}/v1", self.port)
     }
 
-    /// The base URL by a name that leads here.
+    /// Returns the base URL with a host name that resolves to this server.
     pub(crate) fn url_by(&self, name: &str) -> String {
         format!("http://{name}:{}/v1", self.port)
     }
 
-    /// All requests so far.
+    /// Returns all calls received so far.
     pub(crate) fn requests(&self) -> Vec<Received> {
         self.log.borrow().requests.clone()
     }
 
-    /// The request of a number, from 0, once it has come.
+    /// Waits for the call with this index and returns it.
     pub(crate) async fn request(&self, number: usize) -> Received {
         let mut log = self.log.subscribe();
         let seen = timeout(PATIENCE, log.wait_for(|log| log.requests.len() > number)).await;
-        seen.expect("the request should come").unwrap().requests[number].clone()
+        seen.expect("the request should arrive").unwrap().requests[number].clone()
     }
 
-    /// Waits until there was a connection of a number, from 0.
+    /// Waits until the connection with this index has been opened.
     pub(crate) async fn opened(&self, connection: usize) {
         let mut log = self.log.subscribe();
         let seen = timeout(PATIENCE, log.wait_for(|log| log.connections.len() > connection)).await;
         seen.expect("the connection should be opened").unwrap();
     }
 
-    /// Waits until the connection of a number, from 0, is closed by the peer or by the script; says when that was.
+    /// Waits until the connection with this index is closed by the peer or by the script, and returns when that
+    /// happened.
     pub(crate) async fn closed(&self, connection: usize) -> Instant {
         let mut log = self.log.subscribe();
         let when = |log: &Log| log.connections.get(connection).copied().flatten();
@@ -363,30 +365,30 @@ impl FakeUpstream {
         when(&seen).unwrap()
     }
 
-    /// How many calls were there at the same time at most.
+    /// Returns the maximum number of calls that were in progress at the same time.
     pub(crate) fn calls_at_once(&self) -> usize {
         self.log.borrow().playing_most
     }
 
-    /// How many connections there were so far.
+    /// Returns how many connections have been opened so far.
     pub(crate) fn connections(&self) -> usize {
         self.log.borrow().connections.len()
     }
 }
 
-/// What connections share.
+/// State that the connections share.
 #[derive(Clone)]
 struct Play {
     usual: Script,
     scripts: Arc<Mutex<VecDeque<Script>>>,
     probe_scripts: Arc<Mutex<VecDeque<Script>>>,
-    /// The usual answer to who asks for its list of models.
+    /// The default answer to requests for the list of models.
     list: Arc<Mutex<Option<Script>>>,
     log: watch::Sender<Log>,
 }
 
 impl Play {
-    /// The number of a connection on which a call comes.
+    /// Returns the index of a connection that carries a call, and assigns one if it has none.
     fn number(&self, connection: &mut Option<usize>) -> usize {
         *connection.get_or_insert_with(|| {
             let mut number = 0;
@@ -398,7 +400,7 @@ impl Play {
         })
     }
 
-    /// Takes a request down, and tells what it gets.
+    /// Records a request and returns the script for it.
     fn script(&self, mut request: Received, connection: &mut Option<usize>) -> Script {
         if request.line.starts_with("GET ") {
             let is_list = request.line.starts_with("GET /v1/models ");
@@ -413,7 +415,7 @@ impl Play {
         script.unwrap_or_else(|| self.usual.clone())
     }
 
-    /// Counts a call that has come, until what is returned is dropped.
+    /// Counts a call as in progress until the returned guard is dropped.
     fn playing(&self) -> Playing {
         self.log.send_modify(|log| {
             log.playing += 1;
@@ -439,7 +441,7 @@ async fn serve(listener: TcpListener, play: Play) {
         let play = play.clone();
         connections.spawn(async move {
             let mut number = None;
-            // Whoever ended it, and however: here it only matters that it ended.
+            // It does not matter who ended the connection, or how.
             converse(socket, &mut number, &play).await.ok();
             if let Some(number) = number {
                 play.log
@@ -453,7 +455,7 @@ async fn converse(mut socket: TcpStream, number: &mut Option<usize>, play: &Play
     socket.set_nodelay(true)?;
     let mut unread = Vec::new();
     socket.read_buf(&mut unread).await?;
-    // Also where it never becomes a request, as a TLS handshake does not.
+    // Also counts a connection whose bytes never become a request, such as a TLS handshake.
     if !unread.is_empty() && !unread.starts_with(b"GET") {
         play.number(number);
     }
@@ -464,7 +466,7 @@ async fn converse(mut socket: TcpStream, number: &mut Option<usize>, play: &Play
                 Step::Raw(bytes) => socket.write_all(&bytes).await?,
                 Step::Chunk(bytes) => socket.write_all(&framed(&bytes)).await?,
                 Step::Pause(pause) => {
-                    // A peer that goes meanwhile is noticed at once.
+                    // If the peer closes during the pause, the script ends at once.
                     if let Ok(gone) = timeout(pause, hang(&mut socket)).await {
                         return gone;
                     }
@@ -488,7 +490,7 @@ async fn converse(mut socket: TcpStream, number: &mut Option<usize>, play: &Play
     Ok(())
 }
 
-/// Waits until the peer closes.
+/// Waits until the peer closes the connection.
 async fn hang(socket: &mut TcpStream) -> std::io::Result<()> {
     let mut nothing = [0; 64];
     while socket.read(&mut nothing).await? > 0 {}
@@ -502,7 +504,7 @@ fn framed(bytes: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The next request. `None`: the peer closed.
+/// Reads the next request. Returns `None` if the peer closed the connection.
 async fn receive(socket: &mut TcpStream, unread: &mut Vec<u8>) -> std::io::Result<Option<Received>> {
     let head_end = loop {
         if let Some(end) = unread.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
@@ -513,7 +515,7 @@ async fn receive(socket: &mut TcpStream, unread: &mut Vec<u8>) -> std::io::Resul
         }
     };
     let head: Vec<u8> = unread.drain(..head_end).collect();
-    let head = String::from_utf8(head).expect("a request's header is text");
+    let head = String::from_utf8(head).expect("a request's header is UTF-8");
     let mut lines = head.trim_end().split("\r\n");
     let line = lines.next().unwrap_or_default().to_owned();
     let headers: BTreeMap<String, String> = lines
@@ -528,7 +530,7 @@ async fn receive(socket: &mut TcpStream, unread: &mut Vec<u8>) -> std::io::Resul
             return Ok(None);
         }
     }
-    let body = String::from_utf8(unread.drain(..length).collect()).expect("a request's body is text");
+    let body = String::from_utf8(unread.drain(..length).collect()).expect("a request's body is UTF-8");
     Ok(Some(Received {
         connection: 0,
         line,
@@ -537,7 +539,7 @@ async fn receive(socket: &mut TcpStream, unread: &mut Vec<u8>) -> std::io::Resul
     }))
 }
 
-/// A piece of text, as the event of a chat's chunk.
+/// Formats a piece of text as the event of a chat chunk.
 fn text_event(text: &str) -> String {
     let text = json_string(text);
     format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":{text}}}}}]}}\n\n")

@@ -1,6 +1,6 @@
-//! Requests for inference that the router refuses for what they say, one row each, with every bad field in order.
+//! Inference requests that the router refuses because of their content: one row each, with every bad field in order.
 //!
-//! The conversion of requests and the port are tested with the same rows.
+//! The tests of the request conversion and of the router's port use the same rows.
 
 use switchboard::pb::router::{
     ChatInput, InferOptions, InferRequest, InfillInput, Message, Part, Reasoning, ResponseFormat, Role, Tool, ToolCall,
@@ -36,7 +36,7 @@ fn chat(messages: Vec<Message>) -> InferRequest {
     with_input(Some(Input::Chat(ChatInput { messages })))
 }
 
-/// A message of one role with parts that are set.
+/// Builds a message of this role from these parts.
 fn said<const N: usize>(role: Role, kinds: [Kind; N]) -> Message {
     Message {
         role: role.into(),
@@ -71,7 +71,7 @@ fn thought() -> Kind {
     })
 }
 
-/// A chat that is in order.
+/// A valid chat request.
 fn question() -> InferRequest {
     chat(vec![said(Role::User, [words()])])
 }
@@ -173,10 +173,18 @@ fn parts() -> Vec<RefusedRequest> {
     ];
     let all = |role| chat(vec![said(role, [words(), call("c", "f"), result("c"), thought()])]);
     vec![
-        refused("parts that a system has not", all(Role::System), NOT_OF_ITS_ROLE),
-        refused("parts that a user has not", all(Role::User), NOT_OF_ITS_ROLE),
         refused(
-            "an assistant's result and empty call",
+            "parts that a system message must not have",
+            all(Role::System),
+            NOT_OF_ITS_ROLE,
+        ),
+        refused(
+            "parts that a user message must not have",
+            all(Role::User),
+            NOT_OF_ITS_ROLE,
+        ),
+        refused(
+            "an assistant message with a tool result and an empty tool call",
             chat(vec![said(Role::Assistant, [result("c"), call("", "")])]),
             &[
                 ("chat.messages[0].parts[0]", "VALUE_MALFORMED"),
@@ -185,7 +193,7 @@ fn parts() -> Vec<RefusedRequest> {
             ],
         ),
         refused(
-            "a tool's words, empty result and thought",
+            "a tool message with text, an empty result and reasoning",
             chat(vec![said(Role::Tool, [words(), result(""), thought()])]),
             &[
                 ("chat.messages[0].parts[0]", "VALUE_MALFORMED"),
@@ -218,17 +226,17 @@ fn tools() -> Vec<RefusedRequest> {
     let f: &[(&str, &str)] = &[("f", "")];
     vec![
         refused(
-            "a name without the need for a tool",
+            "a tool choice with a name that does not require a tool",
             with(f, AUTO, "f"),
             &[("tool_choice.name", "VALUE_MALFORMED")],
         ),
         refused(
-            "the choice of a tool that is not there",
+            "the choice of a tool that is not in the list",
             with(f, REQUIRED, "g"),
             &[("tool_choice.name", "VALUE_UNKNOWN")],
         ),
         refused(
-            "the need for a tool, and no tools",
+            "a required tool without a list of tools",
             with(&[], REQUIRED, ""),
             &[("tool_choice.mode", "VALUE_MALFORMED")],
         ),
@@ -243,12 +251,12 @@ fn tools() -> Vec<RefusedRequest> {
             &[("tools[0].name", "FIELD_REQUIRED")],
         ),
         refused(
-            "a tool's name with a blank",
+            "a tool name with a space",
             with(&[("a b", "")], AUTO, ""),
             &[("tools[0].name", "VALUE_MALFORMED")],
         ),
         refused(
-            "a tool twice",
+            "the same tool twice",
             with(&[("f", ""), ("f", "{}")], AUTO, ""),
             &[("tools[1].name", "VALUE_REPEATED")],
         ),
@@ -279,12 +287,12 @@ fn response_formats() -> Vec<RefusedRequest> {
             &[("response_format.kind", "VALUE_UNKNOWN")],
         ),
         refused(
-            "a name without a schema's format",
+            "a schema name for a format without a schema",
             with(2, "n", ""),
             &[(NAME, "VALUE_MALFORMED")],
         ),
         refused(
-            "a schema without its format",
+            "a schema for a format without a schema",
             with(1, "", "{}"),
             &[(SCHEMA, "VALUE_MALFORMED")],
         ),
@@ -294,7 +302,7 @@ fn response_formats() -> Vec<RefusedRequest> {
             &[(NAME, "FIELD_REQUIRED")],
         ),
         refused(
-            "a name without its schema",
+            "a schema name without a schema",
             with(3, "n", ""),
             &[(SCHEMA, "FIELD_REQUIRED")],
         ),

@@ -1,7 +1,8 @@
-//! Writes that the registry refuses for what they say, one row each, with all that their callers are told.
+//! Writes that the registry refuses because of their content: one row each, with the whole error that the caller
+//! receives.
 //!
-//! The rules, the handlers and the port are each tested with the same rows, on a configuration that has `models/mistral` with
-//! two servers, where `duo_chat` is unassigned and beta is off.
+//! The tests of the domain rules, the handlers and the registry's port use the same rows. They run on a configuration
+//! that has `models/mistral` with two servers, where `duo_chat` is unassigned and beta is off.
 
 use prost_types::FieldMask;
 use switchboard::pb::{
@@ -14,10 +15,10 @@ use switchboard::pb::{
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-/// In every token, so that no answer may have it.
+/// Part of every token in the rows, so that a test can check that no answer contains it.
 const CANARY: &str = "canary";
 
-/// A request that is refused.
+/// A request that the registry refuses.
 #[derive(Debug, Clone)]
 pub(crate) enum WriteRequest {
     CreateModel(CreateModelRequest),
@@ -37,12 +38,12 @@ pub(crate) struct RefusedWrite {
     reason: &'static str,
     /// The bad fields with their reasons, in order.
     fields: Vec<(&'static str, &'static str)>,
-    /// Metadata of the reason that is told.
+    /// Metadata that the reason in the answer must have.
     metadata: &'static [(&'static str, &'static str)],
 }
 
 impl RefusedWrite {
-    /// Compares with what a caller was told.
+    /// Compares the row with the status that a caller received.
     pub(crate) fn check(&self, status: &Status) {
         let Self { name, .. } = self;
         let details = status.get_error_details();
@@ -60,7 +61,10 @@ impl RefusedWrite {
         for &(key, value) in self.metadata {
             assert_eq!(info.metadata.get(key).map(String::as_str), Some(value), "{name}");
         }
-        assert!(!format!("{status:?}").contains(CANARY), "{name}: the token is told");
+        assert!(
+            !format!("{status:?}").contains(CANARY),
+            "{name}: the status contains the token"
+        );
     }
 
     fn metadata(self, metadata: &'static [(&'static str, &'static str)]) -> Self {
@@ -84,7 +88,7 @@ fn refused(
     }
 }
 
-/// A row of a request that has only bad fields.
+/// Builds a row for a request whose only errors are bad fields.
 fn invalid(name: &'static str, request: WriteRequest, fields: &[(&'static str, &'static str)]) -> RefusedWrite {
     refused(name, request, (Code::InvalidArgument, "VALIDATION_FAILED"), fields)
 }
@@ -102,7 +106,7 @@ fn endpoints<const N: usize>(list: [(&str, Option<i32>); N]) -> Vec<Endpoint> {
     list.map(endpoint).into()
 }
 
-/// Creates a model that is in order, but for the change.
+/// Builds a request that creates a model which is valid except for the change.
 fn create(change: impl FnOnce(&mut Model)) -> WriteRequest {
     create_as("", change)
 }
@@ -126,7 +130,7 @@ fn with_endpoint(uri: &str) -> WriteRequest {
     create(|model| model.endpoint = text(uri))
 }
 
-/// Updates the model that there is.
+/// Builds a request that updates the existing model.
 fn update(mask: &[&str], change: impl FnOnce(&mut Model)) -> WriteRequest {
     let mut model = Model {
         name: "models/mistral".to_owned(),
@@ -190,7 +194,7 @@ fn new_models() -> Vec<RefusedWrite> {
             &[("model", "FIELD_REQUIRED")],
         ),
         invalid(
-            "a model that says nothing",
+            "a model without any field",
             create(|model| *model = Model::default()),
             &[
                 ("model.display_name", "FIELD_REQUIRED"),
@@ -246,7 +250,7 @@ fn new_models() -> Vec<RefusedWrite> {
             &[("model.api_token", "CREDENTIAL_NOT_ASCII")],
         ),
         invalid(
-            "an empty display name, and a platform that is not there",
+            "an empty display name and an unsupported platform",
             create(|model| {
                 model.display_name = text("");
                 model.identifier = text("vertex_ai/gemini");
@@ -257,7 +261,7 @@ fn new_models() -> Vec<RefusedWrite> {
             ],
         ),
         refused(
-            "a display name that differs in case and blanks only",
+            "a display name that differs only in case and surrounding spaces",
             create(|model| model.display_name = text(" MISTRAL ")),
             NAME_TAKEN,
             &[],
@@ -273,7 +277,7 @@ fn new_models() -> Vec<RefusedWrite> {
         )
         .metadata(&[("field", "model.name")]),
         invalid(
-            "a name and another id",
+            "a name that contradicts the id",
             create_as("yours", |model| model.name = "models/mine".to_owned()),
             &[("model.name", "VALUE_MALFORMED")],
         ),
@@ -283,7 +287,7 @@ fn new_models() -> Vec<RefusedWrite> {
             &[("model.name", "NAME_TOO_LONG")],
         ),
         invalid(
-            "an id with a capital",
+            "an id with a capital letter",
             create_as("Mine", |_| {}),
             &[("model_id", "VALUE_MALFORMED")],
         ),
@@ -308,37 +312,37 @@ fn new_endpoints() -> Vec<RefusedWrite> {
     let many = (0..1000).flat_map(|port| endpoints([(&*format!("http://h:{}", port + 1), None)]));
     vec![
         invalid(
-            "no scheme, but a port",
+            "an endpoint without a scheme, with a port",
             with_endpoint("gpu1:8000"),
             &[(ENDPOINT, "ENDPOINT_SCHEME_UNSUPPORTED")],
         ),
         invalid(
-            "no scheme",
+            "an endpoint without a scheme",
             with_endpoint("gpu1"),
             &[(ENDPOINT, "ENDPOINT_SCHEME_UNSUPPORTED")],
         ),
         invalid(
-            "a user and a password",
+            "an endpoint with a user and a password",
             with_endpoint("http://user:pw@gpu1"),
             &[(ENDPOINT, "ENDPOINT_HAS_USERINFO")],
         ),
         invalid(
-            "a user",
+            "an endpoint with a user",
             with_endpoint("http://u@h"),
             &[(ENDPOINT, "ENDPOINT_HAS_USERINFO")],
         ),
         invalid(
-            "a query",
+            "an endpoint with a query",
             with_endpoint("http://gpu1?key=1"),
             &[(ENDPOINT, "ENDPOINT_HAS_QUERY")],
         ),
         invalid(
-            "a fragment",
+            "an endpoint with a fragment",
             with_endpoint("http://gpu1/v1#top"),
             &[(ENDPOINT, "ENDPOINT_HAS_FRAGMENT")],
         ),
         invalid(
-            "a blank",
+            "an endpoint with a space",
             with_endpoint("http://gpu 1"),
             &[(ENDPOINT, "ENDPOINT_MALFORMED")],
         ),
@@ -353,17 +357,17 @@ fn new_endpoints() -> Vec<RefusedWrite> {
             &[(ENDPOINT, "ENDPOINT_AMBIGUOUS")],
         ),
         invalid(
-            "an endpoint twice",
+            "the same endpoint twice",
             several(endpoints([("http://gpu1:8000", None), ("http://gpu1:8000", None)])),
             &[("model.endpoints[1].uri", "VALUE_REPEATED")],
         ),
         invalid(
-            "an endpoint twice, once with its path",
+            "the same endpoint twice, once with its path",
             several(endpoints([(GPU1, None), ("http://gpu1:8000", None)])),
             &[("model.endpoints[1].uri", "VALUE_REPEATED")],
         ),
         invalid(
-            "no endpoint that has a weight",
+            "endpoints that all have weight 0",
             several(endpoints([(GPU1, Some(0))])),
             &[("model.endpoints", "VALUE_OUT_OF_RANGE")],
         ),
@@ -379,12 +383,12 @@ fn model_updates() -> Vec<RefusedWrite> {
     const MASK: &str = "update_mask";
     vec![
         invalid(
-            "an update that says nothing",
+            "an update without any field",
             update(&[], |_| {}),
             &[(MASK, "UPDATE_EMPTY")],
         ),
         invalid(
-            "an update of what is output only",
+            "an update with only output-only fields",
             update(&[], |model| {
                 model.revision = 9;
                 model.etag = String::new();
@@ -392,7 +396,7 @@ fn model_updates() -> Vec<RefusedWrite> {
             &[(MASK, "UPDATE_EMPTY")],
         ),
         invalid(
-            "a field of the output in a mask",
+            "an output-only field in a mask",
             update(&["etag"], |_| {}),
             &[(MASK, "FIELD_OUTPUT_ONLY")],
         ),
@@ -402,7 +406,7 @@ fn model_updates() -> Vec<RefusedWrite> {
             &[(MASK, "FIELD_UNKNOWN")],
         ),
         invalid(
-            "a mask with several bad fields, and without what it clears",
+            "a mask with several bad fields, some of them required and cleared",
             update(&["display_name", "features", "x", "endpoints.uri", "family"], |_| {}),
             &[
                 (MASK, "FIELD_OUTPUT_ONLY"),
@@ -446,17 +450,17 @@ fn model_updates() -> Vec<RefusedWrite> {
         )
         .metadata(&[("model", "models/nothing")]),
         invalid(
-            "one endpoint where two are stored",
+            "one endpoint for a model that has two",
             update(&[], |model| model.endpoint = text("http://h")),
             &[("model.endpoint", "ENDPOINT_AMBIGUOUS")],
         ),
         invalid(
-            "a prefix against the platform",
+            "an identifier prefix that contradicts the platform",
             update(&[], |model| model.identifier = text("azure/gpt")),
             &[("model.identifier", "IDENTIFIER_PLATFORM_MISMATCH")],
         ),
         invalid(
-            "both of these",
+            "one endpoint and an identifier prefix that contradicts the platform",
             update(&[], |model| {
                 model.endpoint = text("http://gpu3");
                 model.identifier = text("bedrock/x");
@@ -485,7 +489,7 @@ fn features() -> Vec<RefusedWrite> {
             &[("feature.model", "PROVIDER_MISMATCH")],
         ),
         invalid(
-            "an update of a feature that says nothing",
+            "an update of a feature without any field",
             WriteRequest::UpdateFeature(setting("duo_chat", None, None)),
             &[("update_mask", "UPDATE_EMPTY")],
         ),
@@ -511,7 +515,7 @@ fn features() -> Vec<RefusedWrite> {
             &[("requests[1].feature.model", "MODEL_NOT_FOUND")],
         ),
         invalid(
-            "a batch with everything wrong",
+            "a batch with many errors",
             batch(vec![
                 on("code_generations", "models/mistral"),
                 with_fields_of_its_own,
@@ -543,7 +547,7 @@ fn settings() -> Vec<RefusedWrite> {
     };
     vec![
         invalid(
-            "settings by another name",
+            "settings with a wrong name",
             update_settings(Some(misnamed)),
             &[("settings.name", "VALUE_MALFORMED"), ("update_mask", "UPDATE_EMPTY")],
         ),

@@ -1,7 +1,8 @@
-//! Runs the tests of a binary that has `harness = false`, and ignores those whose requirements the machine does not meet.
+//! Runs the tests of a binary that has `harness = false`, and ignores tests whose requirements the machine does not
+//! meet.
 //!
-//! libtest cannot ignore a test at run time, so a test that returned early for want of a program would count as passed.
-//! Here such a test is shown as ignored, with the reason; if `CI` is set, it fails.
+//! libtest cannot ignore a test at run time, so a test that returns early because a program is missing would count as
+//! passed. Here such a test is reported as ignored, with the reason; if `CI` is set, it fails.
 
 use std::{
     env, fs, io,
@@ -14,26 +15,26 @@ use libtest_mimic::{Arguments, Completion, Trial};
 /// Something that a test needs and that a machine may lack.
 #[derive(Debug)]
 pub(crate) enum Requirement {
-    /// A program on the path.
+    /// A program on the `PATH`.
     Program {
-        /// The name of its file.
+        /// File name of the program.
         name: &'static str,
         /// How to install it.
         remedy: &'static str,
     },
-    /// Anything else that can be looked up.
+    /// Any other condition that can be checked.
     Condition {
-        /// Whether the machine has it.
+        /// Returns whether the machine meets the condition.
         is_met: fn() -> bool,
-        /// The reason that is shown if it does not.
+        /// Reason that is reported if the condition is not met.
         reason: &'static str,
-        /// What to do about it.
+        /// How to meet the condition.
         remedy: &'static str,
     },
 }
 
 impl Requirement {
-    /// The path of the required program.
+    /// Returns the path of the required program.
     pub(crate) fn path(&self) -> PathBuf {
         match self {
             Self::Program { name, remedy } => {
@@ -43,7 +44,7 @@ impl Requirement {
         }
     }
 
-    /// Why the requirement is not met, and what to do about it. `None`: it is met.
+    /// Returns why the requirement is not met and how to meet it, or `None` if it is met.
     fn unmet(&self) -> Option<(String, &'static str)> {
         match *self {
             Self::Program { name, remedy } => {
@@ -55,18 +56,18 @@ impl Requirement {
     }
 }
 
-/// The first file of this name in the folders of `PATH`.
+/// Returns the first file with this name in the folders of `PATH`.
 fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut files = env::split_paths(&path).map(|folder| folder.join(name));
     files.find(|file| file.is_file())
 }
 
-/// Lists the tests of a module in a function `tests`. A test that is missing from its list is reported by the compiler as
-/// dead code.
+/// Defines the function `tests`, which lists the tests of a module. The compiler reports a test that is missing from
+/// its list as dead code.
 ///
-/// Each test is an `async fn`, which gets a runtime of its own with one thread. After its name may stand `(parallel)`, for a
-/// runtime with two worker threads, or `(sync)`, for a plain `fn`; then what it needs.
+/// Each test is an `async fn`, which gets a runtime of its own with one thread. After its name, `(parallel)` gives it a
+/// runtime with two worker threads, and `(sync)` marks a plain `fn`. The requirements of the test follow.
 macro_rules! tests {
     ($($name:ident $(($kind:ident))? $(needs $requirement:ident)*),+ $(,)?) => {
         pub(crate) fn tests() -> Vec<libtest_mimic::Trial> {
@@ -93,7 +94,7 @@ pub(crate) fn block_on(runtime: &mut tokio::runtime::Builder, test: impl Future<
     runtime.enable_all().build().unwrap().block_on(test);
 }
 
-/// A test by its path, which begins with the name of the binary.
+/// Creates a test from its path, whose first segment is the name of the binary.
 pub(crate) fn test(path: &str, requirements: &'static [&Requirement], run: fn()) -> Trial {
     let name = path.split_once("::").map_or(path, |(_, name)| name);
     Trial::ignorable_test(name, move || {
@@ -107,9 +108,9 @@ pub(crate) fn test(path: &str, requirements: &'static [&Requirement], run: fn())
     })
 }
 
-/// Runs those of the tests that the command line selects. `folder` holds the source of the binary.
+/// Runs the tests that the command line selects. `folder` holds the source of the binary.
 pub(crate) fn run(folder: &Path, tests: Vec<Trial>) -> ExitCode {
-    // The compiler removes such a function where it does not use libtest, and says nothing.
+    // Without libtest the compiler removes a function with `#[test]` without a warning.
     let stray = find_attribute(folder).unwrap();
     assert!(
         stray.is_none(),
@@ -118,7 +119,7 @@ pub(crate) fn run(folder: &Path, tests: Vec<Trial>) -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), tests).exit_code()
 }
 
-/// A source file below `folder` that has a test which is not run.
+/// Returns a source file in `folder` that has a test which would never run.
 fn find_attribute(folder: &Path) -> io::Result<Option<PathBuf>> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
