@@ -1,4 +1,4 @@
-//! Calls that go on while catalogs are swapped: each tries one model after the other by the catalog that it began with.
+//! Calls during catalog swaps: each call tries one model after the other from the catalog with which it began.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::{
     writes::FEATURES,
 };
 
-/// The milliseconds of all calls: they do not meet.
+/// The actor class of all calls, which do not affect each other.
 const CLASS: u64 = 7;
 
 /// Makes one call after the other until it is dropped.
@@ -33,7 +33,7 @@ pub(crate) async fn keep_calling(process: Process, current: Arc<Current>, networ
             catalog: Arc::clone(&catalog),
         };
         network.log.write(Actor::Caller(process.router), began);
-        // A queue, then one server that does not answer after the other.
+        // The pauses stand for a queue, and then for servers that do not answer.
         for attempt in 0..2 {
             network.clock.pause(CLASS, between(&mut random, 0, 2_500)).await;
             let catalog = match network.mutant {
@@ -50,7 +50,7 @@ pub(crate) async fn keep_calling(process: Process, current: Arc<Current>, networ
     }
 }
 
-/// What an attempt takes from a catalog.
+/// Returns what an attempt takes from a catalog.
 pub(crate) fn send(catalog: &Catalog, feature: &str, attempt: usize) -> Sent {
     let decision = catalog.resolve(feature, &Caller::default()).ok();
     let model = decision.and_then(|decision| {
@@ -58,7 +58,7 @@ pub(crate) fn send(catalog: &Catalog, feature: &str, attempt: usize) -> Sent {
             .candidates(&decision)
             .filter_map(|candidate| candidate.model.ok());
         let models: Vec<&Arc<CompiledModel>> = models.collect();
-        // With nobody else to try, the same is tried again.
+        // If there is no other model, the same one is tried again.
         models.get(attempt).or_else(|| models.last()).copied()
     });
     Sent {

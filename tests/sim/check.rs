@@ -1,4 +1,4 @@
-//! One checker for each invariant of the design that a simulation can see: from the history to its violations.
+//! One checker for each invariant of the design that a simulation can observe: it maps a history to its violations.
 
 mod call;
 mod router;
@@ -16,7 +16,7 @@ use switchboard_router::subscription::received::Received;
 
 use crate::history::History;
 
-/// The invariants, by their numbers in the design.
+/// The invariants, with their numbers in the design.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Invariant {
     DurableBeforeVisible = 1,
@@ -36,7 +36,7 @@ pub(crate) enum Invariant {
     VersionSkew = 20,
     NoSecret = 22,
     RightToken = 23,
-    /// Of `WaitForRevision`, which the design does not number.
+    /// The invariant of `WaitForRevision`, which has no number in the design.
     InForce = 100,
 }
 
@@ -44,11 +44,11 @@ pub(crate) enum Invariant {
 #[derive(Debug, Clone)]
 pub(crate) struct Violation {
     pub(crate) invariant: Invariant,
-    #[expect(dead_code, reason = "it is printed for people")]
+    #[expect(dead_code, reason = "it is read only through `Debug`")]
     pub(crate) what: String,
 }
 
-/// What a checker finds.
+/// The violations that a checker finds.
 pub(crate) type Found = Vec<String>;
 
 type Checker = fn(&History) -> Found;
@@ -74,7 +74,7 @@ const CHECKERS: [(Invariant, Checker); 18] = [
     (Invariant::InForce, wait::in_force),
 ];
 
-/// All violations of a history.
+/// Returns all violations of a history.
 pub(crate) fn all(history: &History) -> Vec<Violation> {
     let each = |(invariant, checker): (Invariant, Checker)| {
         checker(history)
@@ -84,7 +84,7 @@ pub(crate) fn all(history: &History) -> Vec<Violation> {
     CHECKERS.into_iter().flat_map(each).collect()
 }
 
-/// Resources in a form that can be compared: by name, when they were created and changed, and their bytes.
+/// Resources in a form that can be compared: name, create revision, revision and encoded bytes.
 type Plain = BTreeMap<String, (i64, i64, Bytes)>;
 
 fn plain_of_state(state: &State) -> Plain {
@@ -116,7 +116,7 @@ fn put(plain: &mut Plain, resource: &registry::Resource) {
     plain.insert(resource.name.clone(), content);
 }
 
-/// The names in which the two differ.
+/// Returns the names of the resources in which the two differ.
 fn difference(one: &Plain, other: &Plain) -> Vec<String> {
     let names = one.keys().chain(other.keys());
     let mut names: Vec<_> = names

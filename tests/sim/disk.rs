@@ -1,4 +1,4 @@
-//! A volume: what is durable of a registry's database, and what only seems to be.
+//! A volume: which data of a registry's database is durable, and which is written but not yet synced.
 
 pub(crate) mod skew;
 
@@ -35,7 +35,7 @@ use crate::{
     time::{Clock, between},
 };
 
-/// What a database holds.
+/// The content of a database.
 #[derive(Debug, Clone)]
 pub(crate) struct Content {
     store: StoreId,
@@ -49,16 +49,16 @@ pub(crate) struct Content {
     ended: Vec<Ended>,
 }
 
-/// What a change put an end to.
+/// The version of a resource that a change replaced or deleted.
 #[derive(Debug, Clone)]
 struct Ended {
     revision: Revision,
     name: ResourceName,
-    /// `None`: there was nothing.
+    /// The stored value before the change. `None`: the resource did not exist.
     value: Option<Bytes>,
 }
 
-/// A volume that registries are run on.
+/// A volume on which registries run.
 #[derive(Debug)]
 pub(crate) struct Volume {
     pub(crate) number: usize,
@@ -69,13 +69,13 @@ pub(crate) struct Volume {
 #[derive(Debug)]
 struct Inner {
     durable: Content,
-    /// Written and not synced: a power cut keeps it or not.
+    /// Content that is written but not synced: a power cut may or may not keep it.
     unsynced: Option<Content>,
     random: Rng,
     trouble: Trouble,
 }
 
-/// What goes wrong with writes, in percent of them.
+/// The percentage of writes that fail in each way.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Trouble {
     pub(crate) fails: u8,
@@ -84,7 +84,7 @@ pub(crate) struct Trouble {
 }
 
 impl Content {
-    /// A new store, before its first revision.
+    /// Creates a new store without any revision.
     pub(crate) fn empty() -> Self {
         Self {
             store: StoreId::random(),
@@ -106,7 +106,7 @@ impl Content {
         self.past.last().map_or(Revision::ZERO, |past| past.revision)
     }
 
-    /// The same content as a new life.
+    /// Returns the same content after it has begun a new life.
     pub(crate) fn new_life(mut self, new: &NewLife) -> Self {
         let time = self.past.last().map_or(SystemTime::UNIX_EPOCH, |past| past.commit_time);
         let (life, first) = self.loaded().items.begin_life(new, time);
@@ -116,7 +116,7 @@ impl Content {
         self
     }
 
-    /// The changes of an earlier life are not kept.
+    /// Drops the changes of earlier lives, which a store does not keep.
     fn forget_past_lives(&mut self) {
         self.chains.clear();
         self.deleted.clear();
@@ -236,7 +236,7 @@ impl Volume {
         self.inner.lock().trouble = trouble;
     }
 
-    /// What is there for good.
+    /// Returns the durable content.
     pub(crate) fn content(&self) -> Content {
         self.inner.lock().durable.clone()
     }
@@ -245,7 +245,7 @@ impl Volume {
         self.inner.lock().durable.loaded()
     }
 
-    /// What was written and not synced is there afterwards, or not.
+    /// Cuts the power: data that was written but not synced is either kept or lost.
     pub(crate) fn cut_power(&self) {
         let kept = {
             let mut inner = self.inner.lock();
@@ -257,7 +257,7 @@ impl Volume {
         }
     }
 
-    /// Makes a content durable, and says what is new in it.
+    /// Makes a content durable and logs the revisions and answers that are new in it.
     fn settle(&self, content: Content) {
         let mut inner = self.inner.lock();
         let old = inner.durable.head();

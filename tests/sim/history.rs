@@ -1,4 +1,4 @@
-//! What everybody saw, in the order in which it happened.
+//! Everything that the participants of a run observed, in the order in which it happened.
 
 mod text;
 
@@ -23,7 +23,7 @@ use switchboard_router::{
 use self::text::Ids;
 use crate::time::Clock;
 
-/// Who saw it.
+/// The participant that observed an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Actor {
     World,
@@ -39,7 +39,7 @@ pub(crate) enum Actor {
     Caller(usize),
 }
 
-/// A revision with the history up to it.
+/// A revision with the digest of the history up to it.
 pub(crate) type Place = (Revision, ChainDigest);
 
 /// One router process.
@@ -50,13 +50,13 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// The id that its router has. The last two share one, as where a configuration was copied.
+    /// Returns the id of the process's router. The last two routers share an id, as if a configuration had been copied.
     pub(crate) fn id(self) -> String {
         format!("router-{}", self.router.min(3))
     }
 }
 
-/// How a write ended, as its caller knows it.
+/// The outcome of a write, as its client knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Written {
@@ -68,71 +68,71 @@ pub(crate) enum Outcome {
     Unknown,
 }
 
-/// What one attempt of a call takes from its catalog.
+/// The data that one attempt of a call takes from its catalog.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sent {
     pub(crate) attempt: usize,
-    /// What the caller is told of the configuration.
+    /// The revision that the caller receives.
     pub(crate) revision: Revision,
-    /// `None`: nobody can answer.
+    /// `None`: no model can answer.
     pub(crate) model: Option<String>,
     pub(crate) uris: Vec<String>,
     pub(crate) token: Option<String>,
 }
 
-/// One thing that was seen.
+/// One observation.
 #[derive(Debug, Clone)]
 pub(crate) enum Event {
-    /// What a volume holds for good from now on, beside what it held.
+    /// Revisions that are durable on a volume from now on, in addition to the earlier ones.
     Durable {
         volume: usize,
         incarnation: IncarnationId,
         places: Vec<Place>,
-        /// The request ids that were stored with the revisions of their answers.
+        /// The request ids that were stored, with the revisions of their answers.
         answers: Vec<(String, Revision)>,
     },
-    /// A registry reads a volume and begins to serve.
+    /// A registry run has loaded a volume and begins to serve.
     Began {
         run: usize,
         volume: usize,
         state: Arc<State>,
     },
-    /// It publishes a state.
+    /// A registry run publishes a state.
     Published { run: usize, state: Arc<State> },
-    /// It is gone.
+    /// A registry run has ended.
     Gone { run: usize, how: &'static str },
-    /// A caller asks for a write.
+    /// A client submits a write.
     Asked {
         write: usize,
         run: usize,
         request_id: String,
-        /// The resource and its etag, if the write depends on it.
+        /// Name and etag of the resource, if the write is conditional on an etag.
         base: Option<(String, String)>,
         what: String,
     },
-    /// And gets its answer.
+    /// A client receives the outcome of its write.
     Answered { write: usize, outcome: Outcome },
-    /// A router's hello.
+    /// A router sends its hello.
     Hello {
         stream: usize,
         process: Process,
         run: usize,
         hello: registry::Hello,
     },
-    /// A watcher's request.
+    /// A watcher opens a stream.
     Watched {
         stream: usize,
         run: usize,
         resume: Option<Cursor>,
         include_snapshot: bool,
     },
-    /// What the registry says on a stream.
+    /// The registry sends a message on a stream.
     Said {
         stream: usize,
         run: usize,
         message: registry::SubscribeResponse,
     },
-    /// What the router reports, and what is in use at that moment.
+    /// A router sends a report. `in_use` is the cursor of its catalog at that moment.
     Reported {
         stream: usize,
         process: Process,
@@ -141,51 +141,51 @@ pub(crate) enum Event {
     },
     /// A stream has ended.
     Closed { stream: usize, why: &'static str },
-    /// A router process begins, with nothing.
+    /// A router process starts without any state.
     Started { process: Process, instance: InstanceId },
-    /// What a router has received whole.
+    /// A router has received a complete state.
     Received { process: Process, state: Arc<Received> },
-    /// What a router uses.
+    /// A router begins to use a catalog.
     InUse {
         process: Process,
         applied: Applied,
         catalog: Arc<Catalog>,
     },
-    /// A credential as the router gets it.
+    /// A router receives a credential.
     Fetched {
         process: Process,
         id: String,
         token: String,
     },
-    /// A call begins, by this catalog.
+    /// A call begins with this catalog.
     Called {
         process: Process,
         call: usize,
         feature: &'static str,
         catalog: Arc<Catalog>,
     },
-    /// And is sent to a model.
+    /// A call sends an attempt to a model.
     Sent { process: Process, call: usize, sent: Sent },
-    /// Somebody waits until a revision is in force, while these processes are connected.
+    /// A client waits until a revision is in force, while these router processes are connected.
     Waiting {
         wait: usize,
         revision: Revision,
         connected: Vec<InstanceId>,
     },
-    /// And is told so.
+    /// A client receives the result of its wait.
     Waited {
         wait: usize,
         result: Result<InForce, WaitError>,
     },
-    /// Something that the world does.
+    /// The world injects a fault or ends one.
     Fault(String),
-    /// Faults are over: from now on all must converge to this registry.
+    /// Faults are over: from now on all routers must converge to this registry run.
     Healed { run: usize },
-    /// The time for that is up.
+    /// The time for convergence is over.
     Stopped { head: Box<Cursor>, state: Arc<State> },
 }
 
-/// An event with its time and who saw it.
+/// An event with its time and the participant that observed it.
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
     pub(crate) at: Duration,
@@ -193,7 +193,7 @@ pub(crate) struct Record {
     pub(crate) event: Event,
 }
 
-/// Where events are written down.
+/// The shared log to which participants write events.
 #[derive(Debug, Clone)]
 pub(crate) struct Log {
     clock: Clock,
@@ -218,7 +218,7 @@ impl Log {
     }
 }
 
-/// All that was seen in one run.
+/// All events of one run, and all states that registries published.
 #[derive(Debug)]
 pub(crate) struct History {
     pub(crate) records: Vec<Record>,
@@ -242,7 +242,7 @@ impl History {
         self.records.iter().map(|record| &record.event)
     }
 
-    /// What a registry had published there.
+    /// Returns the state that a registry published at this cursor.
     pub(crate) fn truth(&self, cursor: &Cursor) -> Option<&Arc<State>> {
         let states = self
             .truth
@@ -250,12 +250,13 @@ impl History {
         states.iter().find(|state| state.items.head().chain == cursor.chain)
     }
 
-    /// Every state that was published.
+    /// Returns every published state.
     pub(crate) fn states(&self) -> impl Iterator<Item = &Arc<State>> {
         self.truth.values().flatten()
     }
 
-    /// As text, the same for the same seed: what is drawn from the system's random source is numbered as it comes.
+    /// Formats the history so that the same seed gives the same text: ids from the system's random source are replaced
+    /// by numbers in order of appearance.
     pub(crate) fn text(&self) -> String {
         let mut ordered: Vec<&Record> = self.records.iter().collect();
         ordered.sort_by_key(|record| (record.at.as_millis(), record.actor));

@@ -1,14 +1,14 @@
-//! The change stream as a whole in simulated time: the real writer, feed and subscription over a simulated disk and
-//! network, with all that can befall them.
+//! Simulates the whole change stream in simulated time: the real writer, feed and subscription run on a simulated disk
+//! and network, with every fault that can happen to them.
 //!
-//! A run is drawn from a seed, and the same seed gives the same run. `cargo test --test sim -- --seed 7` plays that one
-//! and prints what everybody saw, `-- --seeds 10000` plays many; without either the tests below run.
+//! A seed determines a run, and the same seed always gives the same run. `cargo test --test sim -- --seed 7` plays that
+//! run and prints its history, `-- --seeds 10000` plays many runs; without either option the tests below run.
 
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a test fails by panicking, and says on the terminal what it is about"
+    reason = "a test fails by panicking, and prints its result on the terminal"
 )]
 
 mod calls;
@@ -41,16 +41,16 @@ use mutants::Mutant;
 use switchboard::pb::registry::subscribe_response::Kind;
 use world::Plan;
 
-/// Runs that are played where nothing else is said.
+/// Number of runs if the command line does not set one.
 const SEEDS: u64 = 200;
 
-/// How many runs may pass before a planted defect has to be found.
+/// Number of runs within which a planted defect has to be found.
 const MUTANT_SEEDS: u64 = 40;
 
-/// The options of every test binary, and which runs to play.
+/// The options of every test binary, and the runs to play.
 #[derive(Debug, Parser)]
 struct CommandLine {
-    /// Play the run of this seed alone, and print what everybody saw.
+    /// Play only the run with this seed, and print its history.
     #[arg(long)]
     seed: Option<u64>,
     /// Play this many runs, and no other test.
@@ -74,7 +74,10 @@ fn main() -> ExitCode {
                 "the_same_seed_gives_the_same_history",
                 the_same_seed_gives_the_same_history,
             ),
-            test("the_runs_meet_what_they_are_for", the_runs_meet_what_they_are_for),
+            test(
+                "the_runs_cover_every_expected_event",
+                the_runs_cover_every_expected_event,
+            ),
             test(
                 "each_planted_defect_is_found_by_the_checker_of_its_invariant",
                 each_planted_defect_is_found_by_the_checker_of_its_invariant,
@@ -84,7 +87,7 @@ fn main() -> ExitCode {
     libtest_mimic::run(&arguments.tests, tests).exit_code()
 }
 
-/// A test, which fails by panicking.
+/// Creates a test that fails by panicking.
 fn test(name: &str, run: impl FnOnce() + Send + 'static) -> Trial {
     Trial::test(name, || {
         run();
@@ -92,15 +95,15 @@ fn test(name: &str, run: impl FnOnce() + Send + 'static) -> Trial {
     })
 }
 
-/// Plays one run again, and prints what everybody saw and what is wrong with it.
+/// Plays one run and prints its history and its violations.
 fn replay(seed: u64) -> ExitCode {
     let Some(history) = seeds::run(Plan { seed, mutant: None }) else {
-        println!("seed {seed}: a part of it has panicked");
+        println!("seed {seed}: a part of the run has panicked");
         return ExitCode::FAILURE;
     };
     let violations = check::all(&history);
     let count = violations.len();
-    // Whoever reads it may have seen enough.
+    // A write error only means that the reader has closed the pipe.
     let _gone = writeln!(
         io::stdout(),
         "{}\nseed {seed}: {count} violations {violations:#?}",
@@ -116,8 +119,8 @@ fn replay(seed: u64) -> ExitCode {
 fn no_run_violates_an_invariant(count: u64) {
     let bad = seeds::each(count, |seed| {
         let what = seeds::judge(seed)?;
-        // At once: many runs take long.
-        eprintln!("seed {seed} (again with --seed {seed}): {what}");
+        // Printed at once, because many runs take long.
+        eprintln!("seed {seed} (play it again with --seed {seed}): {what}");
         Some(())
     });
     assert!(bad.is_empty(), "{} of {count} runs violate an invariant", bad.len());
@@ -134,7 +137,7 @@ fn the_same_seed_gives_the_same_history() {
     }
 }
 
-fn the_runs_meet_what_they_are_for() {
+fn the_runs_cover_every_expected_event() {
     let mut met = BTreeSet::new();
     for seed in 0..MUTANT_SEEDS {
         let mut watched = BTreeSet::new();
@@ -197,8 +200,8 @@ fn the_runs_meet_what_they_are_for() {
         "held Refused",
         "refused RevisionRegressed",
         "refused StoreChanged",
-        "refused by its content",
-        "refused by the disk",
+        "refused because of its content",
+        "refused because of the disk",
         "stalled",
         "unknown",
         "watcher Resumed Unspecified",
@@ -210,7 +213,7 @@ fn the_runs_meet_what_they_are_for() {
         "written",
     ];
     let missing: Vec<_> = expected.into_iter().filter(|what| !met.contains(*what)).collect();
-    assert!(missing.is_empty(), "no run meets {missing:?}, only {met:?}");
+    assert!(missing.is_empty(), "no run has {missing:?}, the runs only have {met:?}");
 }
 
 fn each_planted_defect_is_found_by_the_checker_of_its_invariant() {

@@ -1,6 +1,6 @@
-//! Planted defects: each makes one part of the system wrong in the way that it is named after.
+//! Planted defects: each makes one part of the system wrong in the way that its name says.
 //!
-//! They stand around the real parts, at the seams, and are chosen at run time.
+//! They wrap the real parts at their interfaces and are selected at run time.
 
 use std::collections::BTreeMap;
 
@@ -24,52 +24,52 @@ use switchboard_router::{
 /// A planted defect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mutant {
-    /// The registry leaves a new resource out of a delta, and its digests agree.
+    /// The registry omits a new resource from a delta, and its digests agree with the omission.
     SkippedEvent,
-    /// It sends a delta twice.
+    /// The registry sends a delta twice.
     Duplicate,
-    /// It sends two deltas in the wrong order.
+    /// The registry sends two deltas in the wrong order.
     Reordered,
-    /// Who resumes does not hear of deletes, as if the tombstones had gone too early.
+    /// A resumed follower does not receive deletes, as if their tombstones had been dropped too early.
     LostDelete,
-    /// It follows a cursor of a revision that it does not have yet.
+    /// The registry resumes a cursor whose revision does not exist yet.
     FutureAccepted,
-    /// It says that a follower is up to date before it is.
+    /// The registry reports a follower as up to date before it is.
     EarlyBookmark,
-    /// It leaves the last part of each snapshot out.
+    /// The registry omits the parts of each snapshot.
     TornSnapshot,
-    /// It puts an API token into a resource.
+    /// The registry puts an API token into a resource.
     SecretOnStream,
-    /// It stops sending deltas, and says nothing of it.
+    /// The registry stops sending deltas and bookmarks without ending the stream.
     SilentStop,
-    /// It publishes and answers before the disk has it.
+    /// The registry publishes and answers before the disk has synced.
     CommitWithoutSync,
-    /// It does not look up what it has answered before.
+    /// The registry does not look up its earlier answers.
     RequestIdForgotten,
-    /// Callers' etags get lost.
+    /// The etags of client requests are lost.
     EtagIgnored,
     /// The router reports what it has received as being in use.
     AppliedEarly,
-    /// It goes on using a model that was deleted.
+    /// The router continues to use a model that was deleted.
     HeldAfterDelete,
-    /// It uses a model that was disabled.
+    /// The router uses a model that was disabled.
     DisabledInUse,
-    /// It goes back to a model's version from before one that took no calls.
+    /// The router returns to a model version that is older than a version which took no calls.
     ReplacedInUse,
-    /// It keeps credentials by the names of their models.
+    /// The router stores credentials under the names of their models.
     CredentialByModel,
-    /// A call loads the catalog again in its course.
+    /// A call loads the catalog again while it runs.
     LoadedAgain,
-    /// The router uses what it refuses, as something that it knows.
+    /// The router replaces a model that it refuses with one that it knows.
     RefusedInUse,
-    /// It does not say what it refuses.
+    /// The router does not report what it refuses.
     RefusalUntold,
-    /// The registry lets a watcher with a cursor begin at the present revision.
+    /// The registry starts a watcher that has a cursor at the current revision.
     WatchedFromNow,
 }
 
 impl Mutant {
-    /// What the router says, as this defect has it.
+    /// Returns a router's message as this defect alters it.
     pub(crate) fn up(self, message: &registry::SubscribeRequest) -> registry::SubscribeRequest {
         let mut message = message.clone();
         if self == Self::AppliedEarly
@@ -86,13 +86,14 @@ impl Mutant {
     }
 }
 
-/// Makes what one stream says wrong.
+/// Alters the registry's messages on one stream.
 #[derive(Debug)]
 pub(crate) struct Forger {
     mutant: Option<Mutant>,
-    /// The digests of resources that the stream has named.
+    /// The digests of the resources that the stream has sent.
     known: BTreeMap<String, ItemDigest>,
-    /// What the router must not have noticed: names with the digest that is missing, or that is too much.
+    /// Hidden changes that the router must not notice: the digest by name, and whether the router lacks the resource
+    /// (true) or still has it although it was deleted (false).
     missing: BTreeMap<String, (ItemDigest, bool)>,
     has_resumed: bool,
     waiting: Option<registry::SubscribeResponse>,
@@ -152,7 +153,7 @@ impl Forger {
         vec![message]
     }
 
-    /// Leaves something out of deltas, and makes all cursors after it agree.
+    /// Removes changes from deltas, and changes the digests of all later cursors so that they agree.
     fn hide(&mut self, mutant: Mutant, kind: &mut Kind) {
         match kind {
             Kind::Welcome(welcome) => self.has_resumed = welcome.mode() == Mode::Resumed,
@@ -217,12 +218,12 @@ fn digest(resource: &registry::Resource) -> ItemDigest {
     })
 }
 
-/// Compiles, rightly or not.
+/// Compiles catalogs, with a defect if one is planted.
 #[derive(Debug)]
 pub(crate) struct Compiler {
     mutant: Option<Mutant>,
     before: Mutex<BTreeMap<ModelName, ModelState>>,
-    /// The newest version of each model that was usable, with the revisions that created and changed it.
+    /// The newest usable version of each model, with the revisions that created and changed it.
     usable: Mutex<BTreeMap<ModelName, (Revision, Revision, ModelState)>>,
 }
 
@@ -268,7 +269,7 @@ impl Compiler {
 }
 
 impl Compiler {
-    /// Has a model that waits for its credential without a version in use answer in its last usable one.
+    /// If a model waits for its credential and has no version in use, makes its last usable version answer calls.
     fn replace(&self, received: &Received, compiled: &mut Compiled) {
         let mut usable = self.usable.lock();
         for (name, state) in &mut compiled.catalog.models {
@@ -292,7 +293,7 @@ impl Compiler {
     }
 }
 
-/// Hands credentials on, rightly or not.
+/// Passes credentials on, with a defect if one is planted.
 #[derive(Debug)]
 pub(crate) struct Tokens {
     mutant: Option<Mutant>,

@@ -1,7 +1,8 @@
-//! The network between routers and registries: who answers where, and what the weather is like on the way.
+//! The network between routers and registries: which registry run listens on which address, and the network conditions
+//! of each router.
 //!
-//! A stream is a connection: nothing in it is lost, doubled or overtaken, it is late or it ends. Everything else would be
-//! a fault of TCP, not of ours; mutants play those.
+//! A stream behaves like a TCP connection: no message is lost, duplicated or reordered. Messages can be late, or the
+//! stream ends. Any other fault would be a fault of TCP; the planted defects simulate those.
 
 use std::sync::{
     Arc,
@@ -14,16 +15,16 @@ use tokio_util::task::TaskTracker;
 
 use crate::{history::Log, mutants::Mutant, registry::RunLink, time::Clock};
 
-/// How it is between one router and all registries.
+/// Network conditions between one router and all registries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Weather {
     /// Connections of an earlier epoch are reset.
     pub(crate) epoch: u64,
-    /// Nothing gets to the registry.
+    /// No message reaches the registry.
     pub(crate) no_up: bool,
-    /// Nothing gets to the router.
+    /// No message reaches the router.
     pub(crate) no_down: bool,
-    /// Each message takes up to so many milliseconds.
+    /// Maximum delay of a message in milliseconds.
     pub(crate) delay_max: u64,
 }
 
@@ -56,7 +57,7 @@ impl Network {
         }
     }
 
-    /// Who answers at an address.
+    /// Sets the registry run that listens on an address, or `None` if no registry does.
     pub(crate) fn serve(&self, address: usize, run: Option<RunLink>) {
         self.registries.lock()[address] = run;
     }
@@ -73,7 +74,7 @@ impl Network {
         self.weather[router].send_modify(change);
     }
 
-    /// The number of the next stream.
+    /// Returns the number of the next stream.
     pub(crate) fn next_stream(&self) -> usize {
         self.streams.fetch_add(1, Ordering::Relaxed)
     }
@@ -83,7 +84,7 @@ impl Network {
     }
 }
 
-/// Which way a message goes.
+/// The direction of a message.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Way {
     Up,

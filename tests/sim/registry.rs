@@ -22,14 +22,14 @@ use crate::{
 
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// So little that streams are cut off from their past all the time.
+/// Small limits, so that followers often find their position compacted away.
 const RETENTION: Retention = Retention {
     revisions: 6,
     change_bytes: 4 * 1024,
     answers: 200,
 };
 
-/// A registry that runs.
+/// A running registry.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) number: usize,
@@ -41,19 +41,19 @@ pub(crate) struct Run {
     log: Log,
 }
 
-/// What reaches a registry from outside.
+/// The interfaces of a registry that clients and routers use.
 #[derive(Debug, Clone)]
 pub(crate) struct RunLink {
     pub(crate) number: usize,
     pub(crate) commit: Commit,
     pub(crate) feed: Feed,
     pub(crate) api: Arc<ConfigApi>,
-    /// The process is gone, and its connections with it.
+    /// Cancelled when the process has ended, and its connections with it.
     pub(crate) dead: CancellationToken,
 }
 
 impl Run {
-    /// Begins on what is durable of a volume. `None`: it could not write its first revision.
+    /// Starts a registry on the durable content of a volume. Returns `None` if it could not write its first revision.
     pub(crate) async fn begin(
         number: usize,
         volume: &Arc<Volume>,
@@ -97,10 +97,10 @@ impl Run {
                 let state = Arc::clone(&published.borrow_and_update());
                 to.write(actor, Event::Published { run: number, state });
             }
-            // It lives as long as the writer.
+            // The task lives as long as the writer.
             std::future::pending().await
         });
-        // Lists of changes are read from a real file, and so not here.
+        // Lists of changes are read from a real database file, so they are not available here.
         let history = HistoryApi::new(commit.clone(), store::History::new(PathBuf::from("simulated")));
         let link = RunLink {
             number,
@@ -120,12 +120,12 @@ impl Run {
         })
     }
 
-    /// Whether the writer has given up, as it does when it does not know what is durable.
+    /// Whether the writer has given up, which it does when it does not know what is durable.
     pub(crate) fn has_ended(&mut self) -> bool {
         self.tasks.try_join_next().is_some()
     }
 
-    /// The process ends here and now.
+    /// Ends the process immediately.
     pub(crate) async fn kill(mut self) {
         self.link.dead.cancel();
         self.tasks.shutdown().await;
@@ -134,7 +134,7 @@ impl Run {
         self.gone("killed");
     }
 
-    /// It shuts down in order: goodbyes, then the end.
+    /// Shuts down in order: sends goodbyes, then ends.
     pub(crate) async fn stop(mut self) {
         self.shutdown.cancel();
         self.streams.close();

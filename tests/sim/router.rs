@@ -1,4 +1,4 @@
-//! One router process: the real subscription within simulated surroundings.
+//! One router process: the real subscription in simulated surroundings.
 
 use std::sync::Arc;
 
@@ -18,10 +18,10 @@ use crate::{
     surroundings::Surroundings,
 };
 
-/// A router that runs.
+/// A running router.
 #[derive(Debug)]
 pub(crate) struct Router {
-    /// Dropped with it, as at a kill.
+    /// Dropped together with the router, as in a kill.
     _tasks: JoinSet<()>,
 }
 
@@ -45,7 +45,7 @@ impl Router {
         let subscription = Subscription::within(surroundings, config, Arc::clone(&current), LiveModels::default());
         let progress = subscription.progress();
         let mut tasks = JoinSet::new();
-        // Calls draw numbers of their own, so that whatever else a seed does stays the same.
+        // Calls have a seed of their own, so that everything else in the run stays the same.
         tasks.spawn(keep_calling(process, Arc::clone(&current), network.clone(), !seed));
         let (mut states, to) = (progress.states(), log.clone());
         tasks.spawn(async move {
@@ -70,7 +70,7 @@ impl Router {
             }
         });
         tasks.spawn(async move {
-            // What the subscription draws at its beginning, it draws in the first poll.
+            // The subscription draws its initial random values in the first poll.
             fastrand::seed(seed);
             subscription.run(CancellationToken::new()).await;
         });

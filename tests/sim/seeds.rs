@@ -1,4 +1,4 @@
-//! Plays many seeds: each run has a runtime of its own, so that several can be played at a time.
+//! Plays many seeds. Each run has a runtime of its own, so that several runs can be played in parallel.
 
 use std::{
     cell::Cell,
@@ -13,15 +13,15 @@ use crate::{
     world::{Plan, play},
 };
 
-/// How many runs are played at a time.
+/// How many runs are played in parallel.
 const THREADS: usize = 2;
 
 thread_local! {
-    /// How often something has panicked on this thread: a task that does is caught, and nobody else would know.
+    /// Number of panics on this thread. A panic in a task is caught by the runtime, so only this counter shows it.
     static PANICS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Counts panics from now on, beside saying what they are.
+/// Installs a panic hook that counts panics and then calls the previous hook.
 pub(crate) fn count_panics() {
     let say = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
@@ -30,23 +30,23 @@ pub(crate) fn count_panics() {
     }));
 }
 
-/// Plays a run. `None`: some part of it has panicked.
+/// Plays a run. Returns `None` if any part of it has panicked.
 pub(crate) fn run(plan: Plan) -> Option<History> {
     let before = PANICS.get();
     let history = catch_unwind(AssertUnwindSafe(|| play(plan))).ok();
     history.filter(|_| PANICS.get() == before)
 }
 
-/// What is wrong with a run without planted defects.
+/// Plays a run without planted defects and returns its violations as text, or `None` if it has none.
 pub(crate) fn judge(seed: u64) -> Option<String> {
     let violations: Vec<Violation> = match run(Plan { seed, mutant: None }) {
         Some(history) => check::all(&history),
-        None => return Some("a part of it has panicked".to_owned()),
+        None => return Some("a part of the run has panicked".to_owned()),
     };
     (!violations.is_empty()).then(|| format!("{violations:#?}"))
 }
 
-/// What `look` has seen in the first `count` runs, in the order of the seeds.
+/// Applies `look` to the first `count` seeds and returns its results in the order of the seeds.
 pub(crate) fn each<T: Send>(count: u64, look: impl Fn(u64) -> Option<T> + Sync) -> Vec<(u64, T)> {
     let next = AtomicU64::new(0);
     let work = || {

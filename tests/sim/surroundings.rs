@@ -1,5 +1,5 @@
-//! What a simulated router has around it in the place of gRPC: connections that carry messages as bytes, late, cut off,
-//! one way only, or not at all.
+//! The surroundings of a simulated router in the place of gRPC: connections that carry messages as bytes, and that can
+//! delay them, break, work in one direction only, or fail.
 
 use std::{
     future::Future,
@@ -42,13 +42,13 @@ use crate::{
     time::{Clock, between},
 };
 
-/// The world as one router process sees it.
+/// The simulated world as one router process sees it.
 #[derive(Debug, Clone)]
 pub(crate) struct Surroundings {
     network: Network,
     process: Process,
     current: Arc<Current>,
-    /// One source for each activity, so that none depends on when another draws.
+    /// One random source for each activity, so that no activity depends on when another one draws.
     random: Arc<Mutex<Vec<Rng>>>,
     fetches: Arc<AtomicU64>,
     compiler: Arc<Compiler>,
@@ -81,9 +81,9 @@ impl Surroundings {
         }
     }
 
-    /// One of the things that the process does at a time, with random numbers of its own.
+    /// Returns the pacer of one activity of the process, with a random source of its own.
     fn pacer(&self, activity: u64) -> Pacer {
-        // The milliseconds of the registries and of the callers come first.
+        // Classes below 8 belong to the world, the registries and their clients.
         let router = u64::try_from(self.process.router).unwrap();
         Pacer {
             clock: self.network.clock,
@@ -93,14 +93,14 @@ impl Surroundings {
     }
 }
 
-/// How many things a router does at a time, each in milliseconds of its own.
+/// Number of activities of a router that can run at the same time, each in milliseconds of its own.
 const ACTIVITIES: u64 = FETCHES + FETCHES_AT_A_TIME;
 const DIALS: u64 = 0;
 const COMPILES: u64 = 1;
 const SPEAKS: u64 = 2;
 const LISTENS: u64 = 3;
 const FETCHES: u64 = 4;
-/// Several of one model can run at a time, the older ones for credentials that were replaced.
+/// Several fetches for one model can run at the same time, the older ones for credentials that were replaced since.
 const FETCHES_AT_A_TIME: u64 = 8;
 
 /// Waits on behalf of one activity.
@@ -156,7 +156,7 @@ impl surroundings::Surroundings for Surroundings {
 }
 
 impl Connection {
-    /// Resolves when the connection breaks, as both sides see at once.
+    /// Resolves when the connection breaks; both sides notice at the same time.
     fn broken(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut weather = self.near.network.weather(self.near.process.router);
         let (epoch, dead) = (self.epoch, self.run.dead.clone());
@@ -169,7 +169,7 @@ impl Connection {
         }
     }
 
-    /// One message's way, as long as it takes.
+    /// Waits for as long as the network takes to deliver one message.
     async fn travel(&self, way: Way, pacer: &mut Pacer) {
         let mut weather = self.near.network.weather(self.near.process.router);
         let delay_max = weather.borrow().delay_max;
@@ -181,7 +181,7 @@ impl Connection {
         }
     }
 
-    /// Carries what the router says, until either side ends it.
+    /// Carries the router's messages until either side ends the stream.
     async fn carry_up(
         self,
         stream: usize,
@@ -210,10 +210,10 @@ impl Connection {
                     report,
                     in_use: self.near.current.load().map(|catalog| catalog.cursor),
                 },
-                // Nobody asks for checks here.
+                // The simulation requests no checks.
                 Some(subscribe_request::Kind::CheckResult(_)) | None => Event::Closed {
                     stream,
-                    why: "nonsense",
+                    why: "unexpected message",
                 },
             };
             network.log.write(Actor::Up(stream), event);
@@ -226,11 +226,11 @@ impl Connection {
                 return;
             }
         }
-        // That the router has gone is a message too.
+        // The end of the router's stream travels like a message.
         self.travel(Way::Up, &mut pacer).await;
     }
 
-    /// Carries what the registry says.
+    /// Carries the registry's messages.
     async fn carry_down(
         self,
         stream: usize,
@@ -263,7 +263,7 @@ impl Connection {
                 }
             }
         }
-        closed("in order");
+        closed("cleanly");
         self.travel(Way::Down, &mut pacer).await;
     }
 }
@@ -283,7 +283,8 @@ impl surroundings::Connection for Connection {
         let has_left = Arc::new(AtomicBool::new(false));
         let has_ended = Arc::clone(&has_left);
         let end = once(async move { (!has_ended.load(Ordering::Relaxed)).then_some(Err(UplinkError::Unreadable)) });
-        // A connection that breaks is not a router that leaves in order.
+        // If the connection breaks, the messages end with an error; only a router that leaves in order ends them
+        // without one.
         let messages = ReceiverStream::new(messages).chain(end.filter_map(future::ready));
         let frames = self.run.feed.subscribe(messages.boxed());
         let (carrier, broken) = (self.clone(), self.broken());

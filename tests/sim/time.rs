@@ -1,13 +1,13 @@
-//! Simulated time, and who acts when.
+//! Simulated time, and the milliseconds in which each actor may act.
 //!
-//! Two that act in the same millisecond might come in any order, so each actor has milliseconds of its own. What is woken
-//! by one change at once is told apart by its actor in the history.
+//! Two actors that act in the same millisecond could run in either order, so each actor has milliseconds of its own. If
+//! one change wakes several actors at once, the history distinguishes and sorts their events by actor.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// How many actors have milliseconds of their own.
+/// Number of actors that have milliseconds of their own.
 const CLASSES: u64 = 68;
 
 /// The clock of one run.
@@ -25,12 +25,12 @@ impl Clock {
         self.begin.elapsed()
     }
 
-    /// Waits for `duration` at least, up to the next millisecond that is the actor's own.
+    /// Waits for at least `duration`, until the next millisecond that belongs to the actor.
     pub(crate) async fn pause(&self, class: u64, duration: Duration) {
         sleep_until(self.at(class, duration)).await;
     }
 
-    /// The moment that [`Self::pause`] waits for.
+    /// Returns the moment that [`Self::pause`] waits for.
     pub(crate) fn at(&self, class: u64, duration: Duration) -> Instant {
         let wanted = u64::try_from((self.now() + duration).as_millis()).unwrap() + 1;
         let own = wanted + (class % CLASSES + CLASSES - wanted % CLASSES) % CLASSES;
@@ -38,7 +38,7 @@ impl Clock {
     }
 }
 
-/// A time between the two.
+/// Draws a duration between `min` and `max` milliseconds.
 pub(crate) fn between(random: &mut fastrand::Rng, min: u64, max: u64) -> Duration {
     Duration::from_millis(random.u64(min..=max))
 }

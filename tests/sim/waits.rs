@@ -1,4 +1,4 @@
-//! Callers that wait until a revision is in force.
+//! Clients that wait until a revision is in force.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,10 +13,10 @@ use crate::{
     time::between,
 };
 
-/// The milliseconds of all that wait: they do it one after the other.
+/// The actor class of all waits, which run one after the other.
 const CLASS: u64 = 6;
 
-/// The most routers there are.
+/// Maximum number of routers.
 const ROUTERS_MAX: usize = 100;
 
 /// Waits for one revision after the other until it is dropped.
@@ -36,7 +36,7 @@ pub(crate) async fn keep_waiting(network: Network, seed: u64) {
     }
 }
 
-/// Waits for the newest revision, and writes down what comes of it.
+/// Waits for the newest revision and logs the result.
 pub(crate) async fn wait(network: &Network, run: &RunLink, number: usize, timeout: Duration) {
     let (fleet, actor) = (Arc::clone(run.feed.fleet()), Actor::Waiter);
     let newest: Revision = run.commit.state().items.revision();

@@ -1,4 +1,4 @@
-//! A watcher: it follows for a while, goes on from its cursor later, and takes a snapshot or not.
+//! A watcher that follows a registry for a while, resumes from its cursor later, and sometimes accepts a snapshot.
 
 use fastrand::Rng;
 use futures_util::StreamExt as _;
@@ -18,7 +18,7 @@ use crate::{
     time::between,
 };
 
-/// Its milliseconds.
+/// The actor class of the watcher.
 const CLASS: u64 = 3;
 
 /// Follows one registry after the other until it is dropped.
@@ -44,7 +44,7 @@ pub(crate) async fn keep_watching(network: Network, seed: u64) {
         };
         network.log.write(Actor::Down(stream), event);
         let frames = watch(&run, resume, include_snapshot, network.mutant);
-        // Who is refused without a snapshot asks for one.
+        // A watcher that is refused without a snapshot asks for one next time.
         takes_snapshot = frames.is_err();
         let why = match frames {
             Ok(frames) => {
@@ -54,7 +54,7 @@ pub(crate) async fn keep_watching(network: Network, seed: u64) {
                     biased;
                     () = dead.cancelled() => "reset",
                     () = network.clock.pause(CLASS, between(&mut random, 0, most)) => "by the watcher",
-                    () = follow(&network, &run, stream, frames, seed ^ most, &mut resume) => "in order",
+                    () = follow(&network, &run, stream, frames, seed ^ most, &mut resume) => "cleanly",
                 }
             }
             Err(_refused) => "refused",
@@ -76,7 +76,7 @@ fn watch(
         .watch(resume.map_or(Resume::Nothing, Resume::At), include_snapshot)
 }
 
-/// Reads, mostly at once, and notes how far it has come.
+/// Reads the stream, mostly without delay, and records its position.
 async fn follow(
     network: &Network,
     run: &RunLink,
@@ -87,7 +87,7 @@ async fn follow(
 ) {
     let mut random = Rng::with_seed(seed);
     while let Some(Ok(frame)) = frames.next().await {
-        // The kinds of a watcher's messages have the numbers of a router's.
+        // The kinds of a watcher's messages have the same field numbers as those of a router's messages.
         let message = registry::SubscribeResponse::decode(frame.encode()).unwrap();
         let at = match &message.kind {
             Some(Kind::SnapshotEnd(end)) => end.at.as_ref(),

@@ -1,4 +1,4 @@
-//! One run: routers, registries and callers, what befalls them, and then a time without faults.
+//! One run: routers, registries and callers with faults, followed by a period without faults.
 
 mod lives;
 mod straggler;
@@ -22,19 +22,19 @@ use crate::{
     writes::{Client, Etags},
 };
 
-/// The world's own milliseconds.
+/// The actor class of the world itself; it determines the world's milliseconds.
 const WORLD: u64 = 0;
 
-/// The number of the wait after all.
+/// The number of the wait after all faults are over.
 const LAST_WAIT: usize = 1_000_000;
 
-/// One run of so many begins with what a registry of another build has written.
+/// One run in this many begins with a database that a registry of another build has written.
 const SKEW: u64 = 4;
 
-/// How many registries there are at most.
+/// Maximum number of registries.
 const REGISTRIES: usize = 2;
 
-/// What a run is like.
+/// The parameters of a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan {
     pub(crate) seed: u64,
@@ -47,19 +47,19 @@ struct World {
     log: Log,
     network: Network,
     mutant: Option<Mutant>,
-    /// By address.
+    /// The running registries, by address.
     runs: [Option<Run>; REGISTRIES],
     volumes: Vec<Arc<Volume>>,
-    /// Earlier contents of the volume, to go back to.
+    /// Earlier contents of the volume, which a fault can restore.
     backups: Vec<Content>,
     routers: Vec<Router>,
     started: usize,
-    /// Whether the history was tampered with, so that only a new life heals it.
+    /// Whether the history was tampered with, so that only a new life of the store repairs it.
     is_torn: bool,
     addresses: usize,
 }
 
-/// Plays one run and returns what everybody saw.
+/// Plays one run and returns its history.
 pub(crate) fn play(plan: Plan) -> History {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -112,7 +112,7 @@ impl World {
         world
     }
 
-    /// Writes go on while one fault follows the other.
+    /// Injects one fault after the other while clients write.
     async fn suffer(&mut self) {
         let writes = self.random.usize(20..80);
         let mut clients = JoinSet::new();
@@ -123,7 +123,7 @@ impl World {
             clients.spawn(client.run());
         }
         clients.spawn(keep_waiting(self.network.clone(), self.random.u64(..)));
-        // A number of its own, so that whatever else a seed does stays the same.
+        // A seed that does not advance `self.random`, so that everything else in the run stays the same.
         let seed = !self.random.clone().u64(..);
         clients.spawn(keep_watching(self.network.clone(), seed));
         let faults = self.random.usize(6..20);
@@ -132,7 +132,7 @@ impl World {
             self.revive().await;
             self.fault().await;
         }
-        // Without the first registry a caller could not end.
+        // Without the first registry the clients cannot finish.
         self.pause(100, 1_000).await;
         clients.shutdown().await;
     }
@@ -141,7 +141,7 @@ impl World {
         let router = self.random.usize(..self.routers.len());
         match self.random.u8(..68) / 3 {
             0 if self.random.u8(..3) == 0 => {
-                self.say("nothing happens for so long that streams rotate".to_owned());
+                self.say("no fault for so long that streams rotate".to_owned());
                 self.pause(30 * 60_000, 40 * 60_000).await;
             }
             0..3 => {
@@ -153,12 +153,12 @@ impl World {
             5 => self.shut(router, false, true),
             6 => {
                 let delay_max = self.random.u64(100..4_000);
-                self.say(format!("router {router} is up to {delay_max} ms away"));
+                self.say(format!("messages of router {router} take up to {delay_max} ms"));
                 self.network.change(router, |weather| weather.delay_max = delay_max);
             }
             8 => self.second_registry().await,
             7 => {
-                self.say(format!("the weather of router {router} is fine again"));
+                self.say(format!("the network of router {router} works again"));
                 self.network.change(router, |weather| {
                     (weather.no_up, weather.no_down, weather.delay_max) = (false, false, 20);
                 });
@@ -188,7 +188,7 @@ impl World {
                 self.volume().trouble(trouble);
             }
             16 => {
-                self.say("the disk of registry 0 is well again".to_owned());
+                self.say("the disk of registry 0 works again".to_owned());
                 self.volume().trouble(Trouble::default());
             }
             17 => {
@@ -228,7 +228,8 @@ impl World {
         Router::start(process, self.addresses, &self.network, seed, &self.log)
     }
 
-    /// No more faults: all must come to what the first registry has, mostly by a new life of its store where that is needed.
+    /// Ends all faults. All routers must converge to the state of the first registry, in most runs after a new life of
+    /// its store if that is needed.
     async fn heal(&mut self) {
         for router in 0..self.routers.len() {
             self.network.change(router, |weather| {
@@ -237,7 +238,7 @@ impl World {
         }
         self.kill(1).await;
         self.volume().trouble(Trouble::default());
-        // Else those whose history it contradicts have to say so, and keep what they have.
+        // Without a new life, routers whose history contradicts the registry's must report that and keep their state.
         if self.is_torn && self.random.u8(..4) > 0 {
             self.new_life().await;
         }
@@ -245,14 +246,14 @@ impl World {
         let run = self.runs[0].as_ref().unwrap();
         self.log.write(Actor::World, Event::Healed { run: run.number });
         let commit = run.link.commit.clone();
-        // A hung dial, a silence, one back-off, and a goodbye's spread.
+        // Covers a connection attempt that hangs, the silence timeout, one back-off, and the spread delay of a goodbye.
         let limit = HEARTBEAT.mul_f64(2.5) + Duration::from_secs(10 + 10 + 6);
         self.clock.pause(WORLD, limit).await;
         let state = commit.state();
         let head = Box::new(state.items.cursor(View::Router));
         self.log.write(Actor::World, Event::Stopped { head, state });
         let link = self.runs[0].as_ref().unwrap().link.clone();
-        // What is in force is known by now.
+        // By now the registry must know what is in force.
         wait(&self.network, &link, LAST_WAIT, Duration::from_secs(1)).await;
     }
 
@@ -263,7 +264,7 @@ impl World {
         }
     }
 
-    /// Who has given up is started again, as an operator's supervisor does.
+    /// Restarts registries that have given up, as an operator's supervisor does.
     async fn revive(&mut self) {
         for address in 0..REGISTRIES {
             if self.runs[address].as_mut().is_some_and(Run::has_ended) {

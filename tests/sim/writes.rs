@@ -1,4 +1,5 @@
-//! Callers that write: sensible or not, again when they do not know, and some only if nobody else has.
+//! Clients that send valid and invalid writes, repeat a write if its outcome is unknown, and make some writes
+//! conditional on an etag.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -25,7 +26,7 @@ use crate::{
     time::between,
 };
 
-/// Of different families of needs: with a parent, without.
+/// Features with and without a parent.
 pub(crate) const FEATURES: [&str; 5] = [
     "code_generations",
     "code_completions",
@@ -48,20 +49,20 @@ enum Write {
     Restore(RestoreRevisionRequest),
 }
 
-/// The newest etag of each model, as far as it is known.
+/// The newest known etag of each model.
 pub(crate) type Etags = Arc<Mutex<BTreeMap<String, String>>>;
 
-/// One caller.
+/// One client.
 pub(crate) struct Client {
     pub(crate) number: usize,
     pub(crate) network: Network,
     pub(crate) random: Rng,
-    /// What limits and places in zones are drawn from: apart, as nothing else depends on them.
+    /// Random source for limits, zones and hedge delays. It is separate, because nothing else depends on these values.
     pub(crate) tuning: Rng,
     pub(crate) log: Log,
-    /// How many writes it makes at most.
+    /// Maximum number of writes.
     pub(crate) writes: usize,
-    /// Etags that anybody has seen, of models: callers tell each other.
+    /// Etags of models that any client has seen; all clients share them.
     pub(crate) etags: Etags,
     pub(crate) tokens: usize,
 }
@@ -87,7 +88,8 @@ impl Client {
             let write = self.any();
             let number = self.number * 10_000 + place * 4;
             let request_id = format!("request-{}-{place}", self.number);
-            // Who does not know asks again, under the same request id; some ask again though they know.
+            // A client that does not know the outcome repeats the write with the same request id. Some clients repeat
+            // it although they know the outcome.
             for again in 0..3 {
                 let outcome = self.send(number + again, &write, &request_id).await;
                 if !matches!(outcome, Outcome::Unknown) && self.random.u8(..6) > 0 {
@@ -105,7 +107,8 @@ impl Client {
     }
 
     async fn send(&mut self, number: usize, write: &Write, request_id: &str) -> Outcome {
-        // The second registry, if there is one, is a copy that nobody should write to; somebody does.
+        // The second registry, if it runs, works on a copy that should not be written to; some clients write to it
+        // anyway.
         let address = usize::from(self.random.u8(..8) == 0);
         let run = if address == 1 && self.network.has(1) {
             self.network.at(1)
@@ -248,7 +251,7 @@ impl Client {
         }
     }
 
-    /// Back to a revision that is kept, mostly.
+    /// Restores a revision that is still kept in most cases.
     fn restore(&mut self) -> RestoreRevisionRequest {
         let run = self.network.at(0);
         let newest = run.map_or(0, |run| run.commit.state().items.revision().get());
@@ -311,7 +314,7 @@ impl Client {
         }
     }
 
-    /// So few places that reservations do not always fit, but mostly.
+    /// Few places, so that reservations fit in most cases, but not always.
     fn limits(&mut self) -> ModelLimits {
         ModelLimits {
             max_concurrency: Some(self.tuning.i32(3..8)),
@@ -359,7 +362,7 @@ impl Write {
                 let feature = request.feature.as_ref().unwrap();
                 format!("assign {} to {:?}", feature.name, feature.model)
             }
-            Self::Restore(request) => format!("go back to {}", request.revision),
+            Self::Restore(request) => format!("restore revision {}", request.revision),
             Self::Settings(request) => {
                 let settings = request.settings.as_ref().unwrap();
                 format!("pause {:?}", settings.inference_paused)
@@ -372,7 +375,7 @@ fn update_etag(update: &UpdateModelRequest) -> &str {
     update.model.as_ref().map_or("", |model| &model.etag)
 }
 
-/// Has a write made.
+/// Submits a write and returns its outcome.
 pub(crate) async fn submit<R: WriteRequest>(commit: &Commit, request: R) -> Outcome {
     match commit.submit(ParsedWrite::read(request)).await {
         Ok(written) => Outcome::Written {
@@ -380,9 +383,9 @@ pub(crate) async fn submit<R: WriteRequest>(commit: &Commit, request: R) -> Outc
             incarnation: written.incarnation,
             answer: written.answer.encode_to_vec(),
         },
-        Err(CommitError::Refused(_)) => Outcome::Refused("by its content"),
-        Err(CommitError::RequestIdReused) => Outcome::Refused("for its request id"),
-        Err(CommitError::Store(_)) => Outcome::Refused("by the disk"),
+        Err(CommitError::Refused(_)) => Outcome::Refused("because of its content"),
+        Err(CommitError::RequestIdReused) => Outcome::Refused("because of its request id"),
+        Err(CommitError::Store(_)) => Outcome::Refused("because of the disk"),
         Err(CommitError::OutcomeUnknown | CommitError::Ended) => Outcome::Unknown,
     }
 }

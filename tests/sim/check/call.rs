@@ -1,4 +1,4 @@
-//! What calls use.
+//! Checks what calls use.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,8 @@ use crate::{
     history::{Event, History},
 };
 
-/// All that a call uses is of the catalog that it began with: the decision, the models, their servers and tokens, and the
-/// revision that its caller is told.
+/// Everything that a call uses comes from the catalog with which it began: the decision, the models, their servers and
+/// tokens, and the revision that its caller receives.
 pub(super) fn isolation_12(history: &History) -> Found {
     let mut found = Found::new();
     let mut began = BTreeMap::new();

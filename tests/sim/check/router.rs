@@ -1,4 +1,4 @@
-//! What routers receive and use.
+//! Checks what routers receive and use.
 
 use std::collections::BTreeMap;
 
@@ -20,12 +20,13 @@ use crate::{
     writes::FEATURES,
 };
 
-/// The newest version of each model that was in force at a process: a life of the store, a name, the revision that
-/// created it.
+/// The newest version of each model that was in force at a process, by process, life of the store, model name and
+/// create revision.
 type InForce = BTreeMap<(Process, IncarnationId, ModelName, Revision), Revision>;
 
-/// What a router has received is what the registry published there; what it uses is that, less what is held, each in an
-/// earlier version of the same life, but none older than what was in force; and it never says to use what it does not.
+/// The state that a router has received is the state that the registry published at that cursor. Its catalog is that
+/// state, except that a held model is in an earlier version of the same life, which is not older than a version that
+/// was in force. A router never reports a catalog that it does not use.
 pub(super) fn atomic_3(history: &History) -> Found {
     let mut found = Found::new();
     let mut had: BTreeMap<Process, Vec<&Received>> = BTreeMap::new();
@@ -35,7 +36,7 @@ pub(super) fn atomic_3(history: &History) -> Found {
             Event::Received { process, state } => {
                 had.entry(*process).or_default().push(state);
                 let Some(truth) = history.truth(state.cursor()) else {
-                    found.push(format!("{process:?} has received what was never published"));
+                    found.push(format!("{process:?} has received a state that was never published"));
                     continue;
                 };
                 let names = difference(&plain_of_received(state), &plain_of_state(truth));
@@ -68,7 +69,7 @@ pub(super) fn atomic_3(history: &History) -> Found {
                 if applied != *in_use {
                     let revisions = [applied, *in_use].map(|at| at.map(|at| at.revision));
                     found.push(format!(
-                        "{process:?} reports another catalog than it uses: {revisions:?}"
+                        "{process:?} reports a catalog that it does not use: {revisions:?}"
                     ));
                 }
             }
@@ -92,12 +93,12 @@ fn wrong_models(had: &[&Received], truth: &State, catalog: &Catalog, applied: &A
         found.push(format!("models {used:?} instead of {live:?}"));
     }
     if catalog.inference_paused != truth.settings.value.inference_paused {
-        found.push("the switch of inference".to_owned());
+        found.push("`inference_paused` differs".to_owned());
     }
     for (name, state) in &catalog.models {
         let Some(newest) = entry(truth, name) else { continue };
         if newest.model.as_ref().unwrap().disabled() != matches!(state, ModelState::Disabled) {
-            found.push(format!("{name} is disabled, or not"));
+            found.push(format!("{name} is disabled in only one of registry and router"));
         }
         let ModelState::Ready(model) = state else { continue };
         let held = applied
@@ -108,7 +109,8 @@ fn wrong_models(had: &[&Received], truth: &State, catalog: &Catalog, applied: &A
             None => Some(newest),
             Some(held) => {
                 let item = &truth.items.get(&name.to_string()).unwrap();
-                // Of what this very router has had: a copy of the volume can have other revisions of the same number.
+                // Only states that this router received count: a copy of the volume can have different revisions with
+                // the same number.
                 let earlier = had.iter().find_map(|state| {
                     let raw = &state.resources().get(&*name.to_string())?.raw;
                     let is_it = raw.revision == held.used_revision
@@ -124,15 +126,18 @@ fn wrong_models(had: &[&Received], truth: &State, catalog: &Catalog, applied: &A
         };
         match version {
             Some(version) if is_of(model, &version, held.is_some()) => {}
-            Some(_) => found.push(format!("{name} is not as it was written, held {}", held.is_some())),
+            Some(_) => found.push(format!(
+                "{name} differs from the version that was written, held {}",
+                held.is_some()
+            )),
             None => found.push(format!("{name} is held at a version that was never received")),
         }
     }
     found
 }
 
-/// Models that are called in a version older than one that was in force. A version is in force once it is not held, also
-/// if it takes no calls; one that disables the model is so at once.
+/// Finds models that take calls in a version older than one that was in force. A version is in force once it is not
+/// held, even if it takes no calls; a version that disables the model is in force immediately.
 fn left_for_older(
     process: Process,
     in_force: &mut InForce,
@@ -154,7 +159,7 @@ fn left_for_older(
         match (held, state) {
             (None, _) | (_, ModelState::Disabled) => *newest = item.revision,
             (Some(held), ModelState::Ready(_)) if held.used_revision < *newest => found.push(format!(
-                "{name} is called as of {}, though {newest} was in force",
+                "{name} is called in version {}, although {newest} was in force",
                 held.used_revision
             )),
             _ => {}
@@ -163,7 +168,7 @@ fn left_for_older(
     found
 }
 
-/// Whether a model in use is this version. A held one may have lost its credential since.
+/// Whether a model in use is this version. A held model may have lost its credential since.
 fn is_of(model: &CompiledModel, version: &registry::ModelEntry, is_held: bool) -> bool {
     let written = version.model.as_ref().unwrap();
     let endpoints: Vec<&str> = written.endpoints.iter().map(|endpoint| &*endpoint.uri).collect();
@@ -179,7 +184,7 @@ fn is_of(model: &CompiledModel, version: &registry::ModelEntry, is_held: bool) -
     endpoints == used && (id == wanted || is_held && id.is_none())
 }
 
-/// The same cursor is the same state, however often and by whatever way it is received.
+/// The same cursor always has the same state, however often and in whatever way a router receives it.
 pub(super) fn exactly_once_5(history: &History) -> Found {
     let mut found = Found::new();
     let mut known = BTreeMap::new();
@@ -202,7 +207,7 @@ pub(super) fn exactly_once_5(history: &History) -> Found {
     found
 }
 
-/// What a process has received never goes back, and never to another store.
+/// The state that a process has received never goes back, and never changes to another store.
 pub(super) fn monotonic_9(history: &History) -> Found {
     let mut found = Found::new();
     let mut newest: BTreeMap<Process, Cursor> = BTreeMap::new();
@@ -228,8 +233,8 @@ pub(super) fn monotonic_9(history: &History) -> Found {
     found
 }
 
-/// In the end everybody has received and uses the newest revision, and holds nothing but what this build cannot read; but
-/// for those whose history is another one: they have told so.
+/// In the end every router has received and uses the newest revision, and holds only resources that this build cannot
+/// read. The exception are routers that follow another history: they must have reported that.
 pub(super) fn convergence_10(history: &History) -> Found {
     let mut found = Found::new();
     let (mut newest, mut received, mut in_use) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
@@ -261,15 +266,15 @@ pub(super) fn convergence_10(history: &History) -> Found {
                     }
                     if !has.is_some_and(|has| has.cursor() == &**head) {
                         let at = has.map(|has| has.cursor().revision);
-                        found.push(format!("{process:?} has received {at:?} of {}", head.revision));
+                        found.push(format!("{process:?} has received {at:?} instead of {}", head.revision));
                     } else if has.map(|has| plain_of_received(has)) != Some(plain_of_state(state)) {
-                        found.push(format!("{process:?} has another state than the registry"));
+                        found.push(format!("{process:?} has a different state than the registry"));
                     }
                     let used = in_use.get(process);
                     let is_all_used = |applied: &Applied| applied.held.iter().all(|held| is_skew(held, state));
                     if !used.is_some_and(|(applied, catalog)| catalog.cursor == **head && is_all_used(applied)) {
                         let used = used.map(|(applied, catalog)| (catalog.cursor.revision, &applied.held));
-                        found.push(format!("{process:?} uses {used:?} of {}", head.revision));
+                        found.push(format!("{process:?} uses {used:?} instead of {}", head.revision));
                     }
                 }
             }
@@ -279,7 +284,7 @@ pub(super) fn convergence_10(history: &History) -> Found {
     found
 }
 
-/// Whether a registry at `head` may send what comes after `own`.
+/// Whether a registry at `head` may send the changes after `own`.
 fn goes_on(own: &Cursor, head: &Cursor, history: &History) -> bool {
     let is_same = own.store == head.store && own.revision <= head.revision;
     if own.incarnation != head.incarnation {
@@ -308,11 +313,11 @@ fn goes_on(own: &Cursor, head: &Cursor, history: &History) -> bool {
     }
     let places = volume.and_then(|volume| places.remove(&volume)).unwrap_or_default();
     let floor = places.keys().next();
-    // Below what the volume held when it was first seen, nobody can tell.
+    // Nothing is known about revisions below those that the volume held when it was first logged.
     is_same && (places.get(&own.revision) == Some(&own.chain) || floor.is_some_and(|floor| own.revision < *floor))
 }
 
-/// A router uses only what it has received whole and found good.
+/// A router uses only states that it has received completely and verified.
 pub(super) fn last_good_stays_11(history: &History) -> Found {
     let mut found = Found::new();
     let mut received: BTreeMap<Process, Vec<Cursor>> = BTreeMap::new();
@@ -323,7 +328,7 @@ pub(super) fn last_good_stays_11(history: &History) -> Found {
                 let has = received.get(process);
                 if !has.is_some_and(|has| has.contains(&catalog.cursor)) {
                     found.push(format!(
-                        "{process:?} uses {} without having it",
+                        "{process:?} uses {} without having received it",
                         catalog.cursor.revision
                     ));
                 }
@@ -334,8 +339,8 @@ pub(super) fn last_good_stays_11(history: &History) -> Found {
     found
 }
 
-/// A call carries the token that was set under the credential's id, to its origins only, and none of a model that is
-/// deleted, disabled or without its credential.
+/// A call carries the token that was set under the credential's id, and only to the token's origins. No call carries a
+/// token of a model that is deleted, disabled or without a credential.
 pub(super) fn right_token_23(history: &History) -> Found {
     let mut found = Found::new();
     let mut tokens = BTreeMap::new();
@@ -359,31 +364,31 @@ pub(super) fn right_token_23(history: &History) -> Found {
                 found.push(format!("{process:?} at {}: {name} {what}", catalog.cursor.revision));
             };
             let Some(newest) = entry(truth, name) else {
-                wrong("is called though it is deleted");
+                wrong("is called although it is deleted");
                 continue;
             };
             if newest.model.as_ref().unwrap().disabled() {
-                wrong("is called though it is disabled");
+                wrong("is called although it is disabled");
             }
             let Some(credential) = &model.credential else { continue };
             if newest.credential.as_ref().unwrap().state() != CredentialState::Set {
-                wrong("carries a token that was taken back");
+                wrong("carries a token that was removed");
             }
             match tokens.get(&credential.id) {
                 Some(set) if set.token.expose() == credential.token.expose() => {
                     let mut origins = model.spec.servers().iter().map(|endpoint| endpoint.uri.origin());
                     if !origins.all(|origin| set.origins.contains(&origin)) {
-                        wrong("carries its token to an origin that it is not for");
+                        wrong("sends its token to an origin that the token is not bound to");
                     }
                 }
-                Some(_) | None => wrong("carries another token than was set"),
+                Some(_) | None => wrong("carries a token other than the one that was set"),
             }
         }
     }
     found
 }
 
-/// Every model that a call may come to.
+/// Returns every model that a call can be sent to.
 fn callable(catalog: &Catalog) -> Vec<&CompiledModel> {
     let decisions = FEATURES
         .iter()

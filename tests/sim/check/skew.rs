@@ -1,4 +1,4 @@
-//! What is made of resources that another build has written.
+//! Checks how routers treat resources that another build has written.
 
 use std::collections::BTreeSet;
 
@@ -18,8 +18,8 @@ use crate::{
     history::{Event, History},
 };
 
-/// What a router cannot read is refused by its name, told so, and never used; nothing else is refused. That its bytes are
-/// there and its digest is right, the checkers of what is received see.
+/// A resource that a router cannot read is refused and reported by its name and never used; no other resource is
+/// refused. The checkers of received states verify that its bytes are present and that its digest is right.
 pub(super) fn refused_by_name_20(history: &History) -> Found {
     let mut found = Found::new();
     for event in history.events() {
@@ -46,7 +46,7 @@ pub(super) fn refused_by_name_20(history: &History) -> Found {
                     .collect();
                 let right: BTreeSet<&str> = unreadable(truth).map(|item| &*item.key).collect();
                 if told != right {
-                    found.push(format!("{process:?} says that it refuses {told:?}, not {right:?}"));
+                    found.push(format!("{process:?} reports that it refuses {told:?}, not {right:?}"));
                 }
             }
             _ => {}
@@ -74,7 +74,7 @@ fn wrong(truth: &State, applied: &Applied, catalog: &Catalog) -> Found {
     found
 }
 
-/// Whether something is held only since a router of this build cannot read it, or what it names.
+/// Whether a resource is held only because a router of this build cannot read it, or cannot read a model that it names.
 pub(super) fn is_skew(held: &Held, truth: &State) -> bool {
     let name = match &held.why {
         HeldWhy::Refused(_) => held.name.clone(),

@@ -1,4 +1,4 @@
-//! What registries say on their streams.
+//! Checks what registries send on their streams.
 
 use std::collections::BTreeMap;
 
@@ -15,31 +15,31 @@ use switchboard::{
 use super::{Found, Plain, difference, plain_of_state, put};
 use crate::history::{Event, History};
 
-/// One stream from its hello on.
+/// The state of one stream since its hello.
 #[derive(Debug, Default)]
 struct Stream {
     resume: Option<Cursor>,
     is_watcher: bool,
     volume: usize,
     welcome: Option<registry::Welcome>,
-    /// The last cursor that was sent whole.
+    /// The last cursor whose state was sent completely.
     position: Option<Cursor>,
     resources: Plain,
-    /// How many parts of what is under way were sent.
+    /// Number of parts already sent of the snapshot or delta in progress.
     parts: i32,
 }
 
-/// What one message is in the course of its stream.
+/// One message of a stream, with the stream's state before and after it.
 struct Step<'a> {
     number: usize,
     before: &'a Stream,
     after: &'a Stream,
     kind: &'a Kind,
-    /// What is durable of the volume that the registry runs on.
+    /// The durable revisions of the volume on which the registry runs.
     durable: &'a BTreeMap<Revision, ChainDigest>,
 }
 
-/// Goes through all streams, message by message.
+/// Visits all messages of all streams.
 fn walk(history: &History, mut look: impl FnMut(Step<'_>)) {
     let mut streams: BTreeMap<usize, Stream> = BTreeMap::new();
     let mut volumes = BTreeMap::new();
@@ -103,7 +103,7 @@ impl Stream {
         match kind {
             Kind::Welcome(welcome) => {
                 if welcome.mode() == Mode::Resumed {
-                    // A watcher that takes no snapshot and has nothing begins at the present.
+                    // A watcher without a cursor that does not take a snapshot begins at the current revision.
                     let present = || cursor(welcome.head.as_ref()).filter(|_| self.is_watcher);
                     next.position = self.resume.or_else(present);
                     let state = next.position.and_then(|at| history.truth(&at));
@@ -153,7 +153,7 @@ fn revision(at: Option<&Cursor>) -> i64 {
     at.map_or(0, |at| at.revision.get())
 }
 
-/// Revisions of one life have no hole, and each delta leads further than what was sent before.
+/// The revisions of one life have no gaps, and each delta leads to a later revision than everything sent before it.
 pub(super) fn dense_and_total_2(history: &History) -> Found {
     let mut found = Found::new();
     let mut newest: BTreeMap<_, Revision> = BTreeMap::new();
@@ -180,14 +180,14 @@ pub(super) fn dense_and_total_2(history: &History) -> Found {
                 delta.to.as_ref().map_or(0, |to| to.revision),
             );
             if to <= at {
-                found.push(format!("stream {}: a delta to {to} comes after {at}", step.number));
+                found.push(format!("stream {}: a delta to {to} follows {at}", step.number));
             }
         }
     });
     found
 }
 
-/// Each delta goes on from where the one before it ended, and no part is missing.
+/// Each delta begins at the revision at which the previous one ended, and no part is missing.
 pub(super) fn gap_free_4(history: &History) -> Found {
     let mut found = Found::new();
     walk(history, |step| {
@@ -203,7 +203,10 @@ pub(super) fn gap_free_4(history: &History) -> Found {
                 }
             }
             Kind::SnapshotPart(part) if part.part != parts => {
-                found.push(format!("stream {number}: part {} is not part {parts}", part.part));
+                found.push(format!(
+                    "stream {number}: got part {} instead of part {parts}",
+                    part.part
+                ));
             }
             _ => {}
         }
@@ -211,7 +214,7 @@ pub(super) fn gap_free_4(history: &History) -> Found {
     found
 }
 
-/// A bookmark names what was sent whole on its stream, and nothing else.
+/// A bookmark names exactly the state that was sent completely on its stream.
 pub(super) fn bookmark_truth_6(history: &History) -> Found {
     let mut found = Found::new();
     walk(history, |step| {
@@ -229,7 +232,7 @@ pub(super) fn bookmark_truth_6(history: &History) -> Found {
     found
 }
 
-/// Whatever way a stream took to a revision, it shows what the registry had published there.
+/// However a stream reached a revision, it shows the state that the registry published there.
 pub(super) fn resume_equals_snapshot_7(history: &History) -> Found {
     let mut found = Found::new();
     walk(history, |step| {
@@ -256,7 +259,8 @@ pub(super) fn resume_equals_snapshot_7(history: &History) -> Found {
     found
 }
 
-/// A history that does not go on from a cursor, or of which a part is no longer kept, is never sent as if it did.
+/// The registry resumes a cursor only if its history contains the cursor and all later changes are still kept. It sends
+/// a snapshot or withholds the history only for the reasons that the contract allows.
 pub(super) fn fork_detection_8(history: &History) -> Found {
     let mut found = Found::new();
     walk(history, |step| {
@@ -267,7 +271,10 @@ pub(super) fn fork_detection_8(history: &History) -> Found {
             .and_then(|welcome| cursor(welcome.head.as_ref()));
         let life = life.map(|head| head.incarnation);
         if step.after.position.is_some_and(|at| Some(at.incarnation) != life) {
-            found.push(format!("stream {}: another life than it was welcomed to", step.number));
+            found.push(format!(
+                "stream {}: a life other than the one in its welcome",
+                step.number
+            ));
         }
         let Kind::Welcome(welcome) = step.kind else { return };
         let Some(head) = cursor(welcome.head.as_ref()) else {
@@ -288,7 +295,7 @@ pub(super) fn fork_detection_8(history: &History) -> Found {
         let is_kept = resume.revision.get() >= welcome.oldest_resumable;
         let is_right = match welcome.mode() {
             Mode::Resumed => is_same_life && is_known && is_kept,
-            // A watcher uses nothing: whatever it had, it may start anew.
+            // A watcher does not use the configuration, so it may always begin again with a snapshot.
             Mode::Snapshot if step.before.is_watcher => true,
             Mode::Snapshot if welcome.reason() == ModeReason::Compacted => is_same_life && !contradicts && !is_kept,
             Mode::Snapshot if welcome.reason() == ModeReason::Fork => {
@@ -309,7 +316,7 @@ pub(super) fn fork_detection_8(history: &History) -> Found {
     found
 }
 
-/// No API token is ever on a stream.
+/// No API token ever appears on a stream.
 pub(super) fn no_secret_22(history: &History) -> Found {
     let mut found = Found::new();
     walk(history, |step| {
@@ -325,7 +332,7 @@ pub(super) fn no_secret_22(history: &History) -> Found {
                 .map(|payload| &*payload.value)
                 .unwrap_or_default();
             if value.windows(7).any(|bytes| bytes == b"canary-") {
-                found.push(format!("stream {}: `{}` has a token", step.number, resource.name));
+                found.push(format!("stream {}: `{}` contains a token", step.number, resource.name));
             }
         }
     });

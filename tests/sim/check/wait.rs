@@ -1,4 +1,4 @@
-//! What those are told who wait for a revision.
+//! Checks the results of waits for a revision.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +12,9 @@ use crate::{
     history::{Event, History, Process},
 };
 
-/// A revision that is said to be in force is in use by every router that was connected when the wait began, with nothing
-/// held back; and when all is healed, only those are said to lack it that do.
+/// If the registry reports a revision as in force, every router that was connected when the wait began uses it and
+/// holds nothing back. After all faults are over, the registry reports a router as lacking the revision only if it does
+/// lack it.
 pub(super) fn in_force(history: &History) -> Found {
     let mut found = Found::new();
     let (mut processes, mut live) = (BTreeMap::new(), BTreeMap::new());
@@ -46,7 +47,10 @@ pub(super) fn in_force(history: &History) -> Found {
                     continue;
                 };
                 if number != *wait || revision != done.revision {
-                    found.push(format!("wait {wait} for {revision} is told of {}", done.revision));
+                    found.push(format!(
+                        "wait {wait} for {revision} gets the result for {}",
+                        done.revision
+                    ));
                 }
                 let is_in_force = |process: &Process| {
                     let mut used = used.get(process).into_iter().flatten();
@@ -59,12 +63,12 @@ pub(super) fn in_force(history: &History) -> Found {
                 };
                 let connected = connected.iter().map(|instance| processes[instance]);
                 for process in connected.filter(|process| live[&process.router] == *process) {
-                    // Of two processes under one id, one that is lost is taken to be replaced by the other.
+                    // If two processes share an id and one is lost, the registry considers it replaced by the other.
                     let mut same = live.values().filter(|other| other.id() == process.id());
                     let is_listed = done.routers.iter().any(|router| router.to_string() == process.id());
                     if !is_listed || !same.any(is_in_force) {
                         found.push(format!(
-                            "wait {wait}: {revision} is said to be in force, but not on {process:?}"
+                            "wait {wait}: {revision} is reported as in force, but {process:?} does not use it"
                         ));
                     }
                 }
@@ -76,7 +80,8 @@ pub(super) fn in_force(history: &History) -> Found {
                 (WaitError::NotApplied { routers, .. }, Some(head)) => {
                     let uses = |process: &&Process| {
                         let newest = used.get(process).and_then(|used| used.last());
-                        // Who is not sent this history may have come to the same by another that was written alike.
+                        // A router that refuses this history may have reached an equal cursor through another history
+                        // with the same writes.
                         let is_refused = refuses.get(process) == Some(&true);
                         !is_refused && newest.is_some_and(|(cursor, _)| *cursor == head)
                     };
@@ -85,7 +90,10 @@ pub(super) fn in_force(history: &History) -> Found {
                             .values()
                             .filter(|process| process.id() == router.to_string() && !uses(process));
                         if lacking.next().is_none() {
-                            found.push(format!("wait {wait}: `{router}` is said to lack {}", head.revision));
+                            found.push(format!(
+                                "wait {wait}: `{router}` is reported to lack {} but uses it",
+                                head.revision
+                            ));
                         }
                     }
                 }
@@ -95,7 +103,9 @@ pub(super) fn in_force(history: &History) -> Found {
                         states.any(|state| unreadable(state).any(|item| &*item.key == name))
                     };
                     let needless = refused.iter().filter(|refused| !is_unreadable(&refused.held.resource));
-                    found.extend(needless.map(|refused| format!("wait {wait}: {refused:?} needlessly")));
+                    found.extend(
+                        needless.map(|refused| format!("wait {wait}: {refused:?}, although the resource can be read")),
+                    );
                 }
                 (WaitError::NotApplied { .. } | WaitError::OtherIncarnation { .. } | WaitError::Draining, None) => {}
                 (error, _) => found.push(format!("wait {wait} fails: {error}")),

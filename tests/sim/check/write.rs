@@ -1,4 +1,4 @@
-//! What callers are answered, and what the disk has.
+//! Checks the answers that clients receive against the content of the disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,8 @@ use switchboard_registry::domain::state::State;
 use super::Found;
 use crate::history::{Event, History, Outcome};
 
-/// Nobody sees a revision that a power cut could take away, and none that was durable is missing at the next start.
+/// No client or router sees a revision that a power cut could lose, and no durable revision is missing after the next
+/// start.
 pub(super) fn durable_before_visible_1(history: &History) -> Found {
     let mut found = Found::new();
     let mut volumes = BTreeMap::new();
@@ -39,7 +40,7 @@ pub(super) fn durable_before_visible_1(history: &History) -> Found {
                 let (begins, newest) = (state.items.revision(), durable[volume].keys().next_back());
                 let head = state.items.head();
                 if newest != Some(&begins) || durable[volume].get(&begins) != Some(&head.chain) {
-                    found.push(format!("run {run} begins at {begins}, the volume has {newest:?}"));
+                    found.push(format!("run {run} begins at {begins}, but the volume has {newest:?}"));
                 }
             }
             Event::Published { run, state } => {
@@ -72,7 +73,8 @@ pub(super) fn durable_before_visible_1(history: &History) -> Found {
             } => {
                 let volume = volumes[&writes[write]];
                 let places = &durable[&volume];
-                // What a new life was synced together with is in that life, and not known by its own revision.
+                // Writes that were synced in the same batch as a new life are part of that life and not known by their
+                // own revision.
                 let (life, first) = lives[&volume];
                 let is_of_life = life == *incarnation && *revision >= first;
                 if is_of_life && !places.contains_key(revision) && is_above_floor(places, *revision) {
@@ -87,12 +89,12 @@ pub(super) fn durable_before_visible_1(history: &History) -> Found {
     found
 }
 
-/// What a volume held when it was first seen may have been cut off below.
+/// Revisions below those that the volume held when it was first logged may have been compacted.
 fn is_above_floor<T>(durable: &BTreeMap<Revision, T>, revision: Revision) -> bool {
     durable.keys().next().is_none_or(|floor| revision >= *floor)
 }
 
-/// The answers to each request on each volume: the revision, and the message.
+/// The answers to each request id on each volume: revision and encoded message.
 type Answers<'a> = BTreeMap<(usize, &'a str), Vec<(Revision, &'a [u8])>>;
 
 fn volumes(history: &History) -> BTreeMap<usize, usize> {
@@ -103,7 +105,7 @@ fn volumes(history: &History) -> BTreeMap<usize, usize> {
     began.collect()
 }
 
-/// The same request id gets the same answer, and makes one revision at most.
+/// The same request id always gets the same answer and makes at most one revision.
 pub(super) fn idempotent_writes_13(history: &History) -> Found {
     let volumes = volumes(history);
     let mut asked = BTreeMap::new();
@@ -131,13 +133,15 @@ pub(super) fn idempotent_writes_13(history: &History) -> Found {
     let different = answers
         .iter()
         .filter(|(_, answers)| answers.windows(2).any(|pair| pair[0] != pair[1]));
-    let different = different.map(|((volume, id), _)| format!("{id} on volume {volume} is answered in two ways"));
+    let different = different.map(|((volume, id), _)| format!("{id} on volume {volume} has two different answers"));
     let twice = stored.iter().filter(|(_, revisions)| revisions.len() > 1);
-    let twice = twice.map(|((volume, id), revisions)| format!("{id} on volume {volume} has made {revisions:?}"));
+    let twice = twice
+        .map(|((volume, id), revisions)| format!("{id} on volume {volume} has made several revisions: {revisions:?}"));
     different.chain(twice).collect()
 }
 
-/// A write that goes by an etag changes exactly what the etag is of: nobody has changed it between.
+/// A write that is conditional on an etag is applied to the version of that etag: no other write changed the resource
+/// in between.
 pub(super) fn etag_14(history: &History) -> Found {
     let volumes = volumes(history);
     let mut asked = BTreeMap::new();
@@ -169,7 +173,7 @@ pub(super) fn etag_14(history: &History) -> Found {
                     let lost: BTreeSet<i64> = between.filter(|at| at > base && *at < revision.get()).collect();
                     if !lost.is_empty() {
                         found.push(format!(
-                            "write {write} to {name} goes by {base}, and passes over {lost:?}"
+                            "write {write} to {name} is based on {base} and overwrites {lost:?}"
                         ));
                     }
                 }

@@ -1,4 +1,4 @@
-//! What a registry of another build has left on a volume: resources of which this build can only keep the bytes.
+//! Resources that a registry of another build has left on a volume, of which this build can only keep the bytes.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -22,12 +22,12 @@ use super::Content;
 /// The model that no router of this build can read.
 const MODEL: &str = "models/tomorrow";
 
-/// A field that no message has.
+/// An encoded field that no message of this build has.
 const UNKNOWN_FIELD: [u8; 3] = [0xc0, 0x3e, 1];
 
 impl Content {
-    /// A store whose first revision is by another build: a model of a kind that is unknown here, a feature that names it, and
-    /// one that is not in the catalogue, both with a field that is unknown too.
+    /// A store whose first revision was written by another build: a model of an unknown type, a feature that names this
+    /// model, and a feature that is not in the catalogue. Both features also have an unknown field.
     pub(crate) fn of_another_build() -> Self {
         let model = ModelEntry {
             model: Some(Model {
@@ -89,7 +89,7 @@ impl Content {
     }
 }
 
-/// The resources of a state that no router of this build can read.
+/// Returns the resources of a state that no router of this build can read.
 pub(crate) fn unreadable(state: &State) -> impl Iterator<Item = &Arc<Item>> {
     let items = state.items.all(View::Router);
     items.filter(|item| item.type_url != type_url(&item.name))

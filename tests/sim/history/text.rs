@@ -1,4 +1,4 @@
-//! A history as text.
+//! Formats the events of a history as text.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use switchboard::{
 
 use super::{Event, Outcome};
 
-/// Random ids, numbered in the order in which they are seen.
+/// Random ids, numbered in the order in which they appear.
 #[derive(Default)]
 pub(super) struct Ids(BTreeMap<String, usize>);
 
@@ -44,13 +44,13 @@ impl Ids {
             } => {
                 let life = self.id(incarnation);
                 let revisions: Vec<_> = places.iter().map(|(revision, _)| revision.get()).collect();
-                format!("volume {volume} has {revisions:?}@{life} {answers:?}")
+                format!("volume {volume} stores {revisions:?}@{life}, answers {answers:?}")
             }
             Event::Began { run, volume, state } => {
                 format!("run {run} begins on volume {volume} at {}", state.items.revision())
             }
             Event::Published { run, state } => format!("run {run} publishes {}", state.items.revision()),
-            Event::Gone { run, how } => format!("run {run} is gone: {how}"),
+            Event::Gone { run, how } => format!("run {run} has ended: {how}"),
             Event::Asked {
                 write,
                 run,
@@ -64,7 +64,7 @@ impl Ids {
             Event::Answered { write, outcome } => match outcome {
                 Outcome::Written { revision, .. } => format!("write {write} is revision {revision}"),
                 Outcome::Refused(why) => format!("write {write} is refused: {why}"),
-                Outcome::Unknown => format!("write {write} is perhaps made"),
+                Outcome::Unknown => format!("write {write} has an unknown outcome"),
             },
             Event::Hello {
                 stream,
@@ -121,7 +121,7 @@ impl Ids {
             }
             Event::Fetched { process, id, token } => {
                 let id = self.id(id);
-                format!("{process:?} has fetched {id}: {token}")
+                format!("{process:?} has fetched credential {id}: {token}")
             }
             Event::Called {
                 process,
@@ -130,7 +130,7 @@ impl Ids {
                 catalog,
             } => {
                 let cursor = self.cursor(&catalog.cursor);
-                format!("{process:?} begins call {call} of {feature} by {cursor}")
+                format!("{process:?} begins call {call} of {feature} with {cursor}")
             }
             Event::Sent { process, call, sent } => format!("{process:?} in call {call}: {sent:?}"),
             Event::Waiting {
@@ -143,8 +143,8 @@ impl Ids {
                 Err(error) => format!("wait {wait}: {error}"),
             },
             Event::Fault(what) => what.clone(),
-            Event::Healed { run } => format!("all is healed, run {run} serves"),
-            Event::Stopped { head, .. } => format!("the time is up at {}", self.cursor(head)),
+            Event::Healed { run } => format!("faults are over, run {run} serves"),
+            Event::Stopped { head, .. } => format!("the time for convergence is over at {}", self.cursor(head)),
         }
     }
 
@@ -163,7 +163,10 @@ impl Ids {
                 let upserts: Vec<_> = delta.upserts.iter().map(|resource| &resource.name).collect();
                 let deletes: Vec<_> = delta.deletes.iter().map(|deleted| &deleted.name).collect();
                 let to = self.wire(delta.to.as_ref());
-                format!("delta {} to {to}: {upserts:?}, less {deletes:?}", delta.from_revision)
+                format!(
+                    "delta {} to {to}: upserts {upserts:?}, deletes {deletes:?}",
+                    delta.from_revision
+                )
             }
             Some(Kind::Bookmark(bookmark)) => {
                 let at = self.wire(bookmark.at.as_ref());

@@ -1,4 +1,4 @@
-//! Volumes that are swapped and copied, and the new lives of the store that heal it.
+//! Swaps and copies of volumes, and the new lives of the store that repair the history afterwards.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl World {
-    /// The volume is swapped by hand: for an older copy, or for an empty one.
+    /// Replaces the volume by hand with an older copy or with an empty one.
     pub(super) async fn go_back(&mut self) {
         let content = match self.random.choice(&self.backups) {
             Some(backup) => backup.clone(),
@@ -22,7 +22,7 @@ impl World {
         };
         self.is_torn = true;
         self.say(format!(
-            "the volume of registry 0 is swapped for one at {}",
+            "the volume of registry 0 is replaced with one at {}",
             content.head()
         ));
         self.kill(0).await;
@@ -31,7 +31,7 @@ impl World {
         self.begin(0).await;
     }
 
-    /// A second registry begins on a copy of the volume of the first, or ends.
+    /// Starts a second registry on a copy of the first registry's volume, or ends it if it runs.
     pub(super) async fn second_registry(&mut self) {
         if self.addresses < REGISTRIES {
             return;
@@ -50,20 +50,20 @@ impl World {
         let seed = self.random.u64(..);
         let number = self.volumes.len();
         let volume = Volume::new(number, content, seed, self.log.clone());
-        // The newest is that of registry 0.
+        // The last volume of the list belongs to registry 0.
         self.volumes.insert(0, Arc::clone(&volume));
         self.begin_on(1, &volume).await;
     }
 
-    /// What the first registry has becomes the newest life of the store that routers know: while it runs, or while it
-    /// does not.
+    /// Turns the state of the first registry into the newest life of the store that routers know, either while the
+    /// registry runs or while it is stopped.
     pub(super) async fn new_life(&mut self) {
         if self.random.bool() || !self.accept_history().await {
             self.restore().await;
         }
     }
 
-    /// The registry that runs begins the new life. False: it could not.
+    /// Begins the new life in the running registry. Returns false if the registry could not begin it.
     pub(super) async fn accept_history(&mut self) -> bool {
         self.say("the store begins a new life while its registry runs".to_owned());
         let (store, above) = self.known();
@@ -94,7 +94,7 @@ impl World {
         self.begin(0).await;
     }
 
-    /// The store that routers know, and the highest life and revision that anybody can have seen.
+    /// Returns the store that routers know, and the highest life and revision that any process can have seen.
     fn known(&self) -> (StoreId, Mark) {
         let history = self.log.history();
         let states = history.events().filter_map(|event| match event {

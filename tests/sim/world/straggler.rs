@@ -1,4 +1,4 @@
-//! A router that falls behind a delete, until the history is cut off right at the place where it is, or beyond.
+//! A router that misses a delete until the history is compacted up to the router's position, or beyond it.
 
 use std::time::Duration;
 
@@ -12,18 +12,18 @@ use tokio::time::timeout;
 use super::World;
 use crate::{history::Outcome, writes::submit};
 
-/// A model that only this writes, so that nobody creates it again.
+/// A model that only this module writes, so that no client creates it again.
 const MAYFLY: &str = "models/mayfly";
 
-/// How many writes are made at most until the history is cut off there.
+/// Maximum number of writes until the history is compacted that far.
 const WRITES_MAX: usize = 30;
 
 impl World {
     pub(super) async fn straggle(&mut self, router: usize) {
-        // A stalled reader goes on with the stream that it has, one that was cut off has to resume.
+        // A stalled reader continues with its stream; a router that was cut off has to resume.
         let (is_stalled, is_beyond) = (self.random.bool(), self.random.bool());
         self.say(format!(
-            "router {router} misses a delete, stalled {is_stalled}, until it is cut off {is_beyond}"
+            "router {router} misses a delete, stalled {is_stalled}, until its position is compacted away {is_beyond}"
         ));
         self.write(CreateModelRequest {
             model: Some(Model {
@@ -41,7 +41,7 @@ impl World {
         .await;
         self.pause(300, 600).await;
         self.network.change(router, |weather| weather.no_down = true);
-        // Whoever stalls has one message on its way: this one.
+        // A stalled router has one message in flight: this one.
         self.toggle().await;
         self.pause(10, 100).await;
         if !is_stalled {
@@ -73,7 +73,7 @@ impl World {
         run.map_or(Revision::ZERO, |run| run.link.commit.state().items.oldest_resumable())
     }
 
-    /// A write that always changes something, if it is made.
+    /// Makes a write that always changes something if it succeeds.
     async fn toggle(&mut self) {
         let run = self.runs[0].as_ref();
         let is_paused = run.is_some_and(|run| run.link.commit.state().settings.value.inference_paused);
@@ -87,7 +87,7 @@ impl World {
         .await;
     }
 
-    /// The revision of a write by the world itself.
+    /// Makes a write on behalf of the world and returns its revision, or `None` if it was not written.
     async fn write<R: WriteRequest>(&mut self, request: R) -> Option<Revision> {
         self.pause(1, 50).await;
         let link = self.runs[0].as_ref()?.link.clone();
