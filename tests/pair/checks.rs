@@ -1,4 +1,4 @@
-//! `CheckModel`: from the administrator over the control stream to the model server and back.
+//! `CheckModel`: from the administrator's call through the control stream to the model server and back.
 
 pub(crate) mod routers;
 pub(crate) mod servers;
@@ -15,10 +15,10 @@ use crate::{
     harness::{Pair, reason_of},
 };
 
-/// A token of which nothing may be found anywhere.
+/// A token that must not appear in any log.
 const CANARY: &str = "sk-canary-7d1e";
 
-/// A server that lists one model and answers whatever it is asked, in the order in which a check asks.
+/// Starts a server that lists these models and has one answer for each call of a check, in the order of the calls.
 async fn server(names: &[&str]) -> FakeUpstream {
     let server = FakeUpstream::start().await;
     server
@@ -34,7 +34,7 @@ fn list(names: &[&str]) -> Script {
     Script::json(&format!(r#"{{"object":"list","data":[{}]}}"#, names.join(",")))
 }
 
-/// What both kinds of call take for a whole answer.
+/// A response that both kinds of call accept as a complete answer.
 fn completion() -> Script {
     Script::json(r#"{"choices":[{"index":0,"text":"a","message":{"content":"a"},"finish_reason":"stop"}]}"#)
 }
@@ -59,7 +59,7 @@ async fn check(pair: &Pair, request: CheckModelRequest) -> Result<Vec<ModelCheck
     Ok(answer.into_inner().checks)
 }
 
-/// The only check, of a model that is not saved.
+/// Checks an unsaved model and returns the only check.
 async fn check_unsaved(pair: &Pair, model: Model) -> ModelCheck {
     let request = CheckModelRequest {
         model: Some(model),
@@ -73,7 +73,7 @@ fn only(mut checks: Vec<ModelCheck>) -> ModelCheck {
     checks.remove(0)
 }
 
-/// The steps that have failed or passed, in order.
+/// Returns the steps that passed or failed, in order.
 fn taken(check: &ModelCheck) -> Vec<(&str, CheckOutcome)> {
     let steps = check
         .steps
@@ -82,7 +82,7 @@ fn taken(check: &ModelCheck) -> Vec<(&str, CheckOutcome)> {
     steps.map(|step| (step.step.as_str(), step.outcome())).collect()
 }
 
-/// The step at which a check ended: all behind it are skipped.
+/// Returns the step at which a check failed. All later steps must be skipped.
 fn failed(check: &ModelCheck) -> &CheckStep {
     assert!(!check.passed, "{check:?}");
     let place = check
@@ -125,7 +125,7 @@ const ALL: [(&str, CheckOutcome); 7] = [
     ("infill", CheckOutcome::Passed),
 ];
 
-async fn what_was_saved_a_moment_ago_is_checked_with_its_token_though_no_feature_uses_it() {
+async fn a_new_model_is_checked_with_its_token_before_any_feature_uses_it() {
     let pair = Pair::start().await;
     for _ in 0..5 {
         let server = server(&["mistral"]).await;
@@ -143,7 +143,7 @@ async fn what_was_saved_a_moment_ago_is_checked_with_its_token_though_no_feature
         assert!(check.passed);
         assert_eq!((check.router.as_str(), check.endpoint), ("pair", server.url()));
         let lines: Vec<String> = server.requests().iter().map(|request| request.line.clone()).collect();
-        assert_eq!(lines.len(), 3, "three calls for one token: {lines:?}");
+        assert_eq!(lines.len(), 3, "three calls of one token each: {lines:?}");
         for request in server.requests() {
             assert_eq!(request.headers["authorization"], format!("Bearer {CANARY}"));
             assert!(request.body.contains(r#""max_tokens":1"#), "{request:?}");
@@ -158,7 +158,7 @@ async fn what_was_saved_a_moment_ago_is_checked_with_its_token_though_no_feature
     pair.finish().await;
 }
 
-async fn an_edit_form_is_laid_over_what_is_stored_and_its_token_goes_nowhere_new() {
+async fn a_check_merges_an_edit_with_the_stored_model_and_sends_the_token_to_no_new_origin() {
     let pair = Pair::start().await;
     let old = server(&["mistral"]).await;
     let model = Model {
@@ -219,6 +219,6 @@ async fn an_edit_form_is_laid_over_what_is_stored_and_its_token_goes_nowhere_new
 }
 
 tests! {
-    what_was_saved_a_moment_ago_is_checked_with_its_token_though_no_feature_uses_it,
-    an_edit_form_is_laid_over_what_is_stored_and_its_token_goes_nowhere_new,
+    a_new_model_is_checked_with_its_token_before_any_feature_uses_it,
+    a_check_merges_an_edit_with_the_stored_model_and_sends_the_token_to_no_new_origin,
 }

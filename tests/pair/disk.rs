@@ -1,6 +1,7 @@
-//! The registry under failing disks and sudden ends: what was acknowledged stays, and what cannot be done is said.
+//! The registry with failing disks and sudden process ends: acknowledged writes stay, and operations that cannot be
+//! done are reported.
 //!
-//! What each test does a few times in the gate, the long list does as often as these variables say.
+//! `.ci/run` repeats each test a few times. `.ci/long` sets environment variables for more repetitions.
 
 pub(crate) mod damage;
 pub(crate) mod faults;
@@ -12,12 +13,12 @@ mod writes;
 
 use std::env;
 
-/// A number from the environment.
+/// Reads a number from the environment.
 fn number(name: &str, default: u64) -> u64 {
     env::var_os(name).map_or(default, |text| text.to_str().unwrap().parse().unwrap())
 }
 
-/// A random number generator, whose seed is printed; `SWITCHBOARD_TEST_SEED` gives an earlier one.
+/// Creates a random number generator and prints its seed; `SWITCHBOARD_TEST_SEED` sets the seed of an earlier run.
 fn random() -> fastrand::Rng {
     let seed = number("SWITCHBOARD_TEST_SEED", fastrand::u64(..));
     eprintln!("SWITCHBOARD_TEST_SEED={seed}");

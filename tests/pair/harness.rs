@@ -1,4 +1,4 @@
-//! Starts the two binaries on free ports, talks to them, and proves that they ended in order.
+//! Starts the two binaries on free ports, calls them, and checks that they shut down in order.
 
 use std::{
     collections::HashMap,
@@ -25,7 +25,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Status, transport::Channel};
 
-/// How long anything may take that takes a moment on an idle machine.
+/// Time limit for operations that take a moment on an idle machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One running binary.
@@ -44,7 +44,7 @@ impl Service {
         Self::start_under(&[], name, folder, args).await
     }
 
-    /// The same, with these environment variables.
+    /// Like [`Self::start`], with these environment variables.
     pub(crate) async fn start_under(env: &[(&str, &str)], name: &'static str, folder: &Path, args: &[String]) -> Self {
         let ready_file = folder.join(format!("{name}.ready"));
         let log = folder.join(format!("{name}.log"));
@@ -79,24 +79,24 @@ impl Service {
         }
     }
 
-    /// A channel to the service. It connects when it is first used, and again when the service comes back.
+    /// Returns a channel to the service. It connects on first use, and again after the service has restarted.
     pub(crate) fn channel(&self) -> Channel {
         Channel::from_shared(format!("http://{}", self.listen_addr))
             .unwrap()
             .connect_lazy()
     }
 
-    /// Stops the process where it is, or lets it go on.
+    /// Sends a signal to the process.
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Memory that the process has in use.
+    /// Returns the memory that the process uses now, in KiB.
     pub(crate) fn resident_kib(&self) -> u64 {
         self.status_kib("VmRSS:")
     }
 
-    /// The most memory that the process has had in use.
+    /// Returns the maximum memory that the process has used, in KiB.
     pub(crate) fn peak_kib(&self) -> u64 {
         self.status_kib("VmHWM:")
     }
@@ -107,24 +107,24 @@ impl Service {
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
-    /// Ends the process as a power cut would.
+    /// Kills the process without any cleanup, as a power cut would. Returns its listen address.
     pub(crate) fn kill(mut self) -> SocketAddr {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         self.listen_addr
     }
 
-    /// Stops the process where it stands, without its noticing.
+    /// Suspends the process without notice.
     pub(crate) fn freeze(&self) {
         kill_process(Pid::from_child(&self.child), Signal::STOP).unwrap();
     }
 
-    /// Lets a frozen process go on.
+    /// Resumes a suspended process.
     pub(crate) fn thaw(&self) {
         kill_process(Pid::from_child(&self.child), Signal::CONT).unwrap();
     }
 
-    /// Asks the process to end, and waits until it has.
+    /// Asks the process to shut down and waits until it has ended.
     pub(crate) async fn terminate(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
         self.ended().await
@@ -147,7 +147,7 @@ impl Service {
         }
     }
 
-    /// All that the process has written so far, and those before it under this name.
+    /// Returns the log of this process and of earlier processes with the same name and folder.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
     }
@@ -174,27 +174,27 @@ impl Drop for Service {
 pub(crate) struct Pair {
     registry: Option<Service>,
     pub(crate) router: Service,
-    /// Last, since the processes write into it until they have ended.
+    /// The last field, so that it is dropped after the processes, which write into the folder until they end.
     pub(crate) folder: TempDir,
 }
 
 impl Pair {
-    /// Starts both and waits until both serve.
+    /// Starts both processes and waits until both serve.
     pub(crate) async fn start() -> Self {
         Self::start_with(&[]).await
     }
 
-    /// The same, with flags for both.
+    /// Like [`Self::start`], with flags for both processes.
     pub(crate) async fn start_with(flags: &[String]) -> Self {
         Self::start_as(&[], flags, |registry| registry).await
     }
 
-    /// The same, with environment variables for both.
+    /// Like [`Self::start`], with environment variables for both processes.
     pub(crate) async fn start_under(env: &[(&str, &str)]) -> Self {
         Self::start_as(env, &[], |registry| registry).await
     }
 
-    /// The same; `way` gives the address by which the router reaches the registry.
+    /// Like [`Self::start`]; `way` maps the registry's address to the address that the router connects to.
     pub(crate) async fn start_by(way: impl FnOnce(SocketAddr) -> SocketAddr) -> Self {
         Self::start_as(&[], &[], way).await
     }
@@ -216,7 +216,7 @@ impl Pair {
         self.registry.as_ref().expect("the registry runs")
     }
 
-    /// Ends the registry as a power cut would, and returns what starts it again on the same port.
+    /// Kills the registry as a power cut would. Returns its address, so that it can be restarted on the same port.
     pub(crate) fn kill_registry(&mut self) -> SocketAddr {
         self.registry.take().expect("the registry runs").kill()
     }
@@ -225,26 +225,26 @@ impl Pair {
         self.registry = Some(start_registry(&[], self.folder.path(), addr, &[]).await);
     }
 
-    /// Ends the router as a power cut would, and starts another one with these flags.
+    /// Kills the router as a power cut would, and starts another one with these flags.
     pub(crate) async fn restart_router(&mut self, registry: SocketAddr, flags: &[String]) {
         self.restart_router_under(&[], registry, flags).await;
     }
 
-    /// The same, with these environment variables.
+    /// Like [`Self::restart_router`], with these environment variables.
     pub(crate) async fn restart_router_under(&mut self, env: &[(&str, &str)], registry: SocketAddr, flags: &[String]) {
         self.kill_router();
-        // The file that it left behind would tell its address.
+        // The ready file of the killed router has its old address.
         drop(fs::remove_file(self.folder.path().join("switchboard-router.ready")));
         self.router = start_router(env, self.folder.path(), registry, flags).await;
     }
 
-    /// Ends the router as a power cut would.
+    /// Kills the router as a power cut would.
     pub(crate) fn kill_router(&mut self) {
         self.router.child.kill().unwrap();
         self.router.child.wait().unwrap();
     }
 
-    /// Ends both and proves that they did so in order.
+    /// Ends both processes and checks that they exit with success.
     pub(crate) async fn finish(mut self) {
         let status = self.router.terminate().await;
         assert!(
@@ -317,7 +317,7 @@ impl Pair {
         self.features().update_feature(request).await.unwrap().into_inner()
     }
 
-    /// Changes the model that [`Pair::configure`] made: what is present is set.
+    /// Updates the model that [`Pair::configure`] created: sets the fields that are present.
     pub(crate) async fn update_model(&self, model: registry::Model) -> Result<registry::Model, Status> {
         let model = registry::Model {
             name: "models/mistral".to_owned(),
@@ -333,7 +333,7 @@ impl Pair {
             .map(tonic::Response::into_inner)
     }
 
-    /// Asks for code until the router answers by a configuration of at least `revision`.
+    /// Calls code generation until the router answers from a configuration of at least `revision`.
     pub(crate) async fn wait_for_revision(&self, revision: i64) {
         let started = Instant::now();
         loop {
@@ -352,7 +352,8 @@ impl Pair {
         }
     }
 
-    /// Waits until calls of a feature would go by a configuration of at least `revision`, without making one.
+    /// Waits until the router resolves a feature with a configuration of at least `revision`. It makes no inference
+    /// call.
     pub(crate) async fn wait_until_resolved(&self, feature: &str, revision: i64) {
         self.wait_until(async || {
             let request = ResolveFeatureRequest {
@@ -367,7 +368,7 @@ impl Pair {
         .await;
     }
 
-    /// Waits until the router answers a feature at all, be it by a failure of the model server.
+    /// Waits until the router sends calls of a feature to a model server, even if the server fails them.
     pub(crate) async fn wait_until_routed(&self, feature: &str) {
         self.wait_until(async || {
             let result = infer(&mut self.inference(), feature, "ping").await;
@@ -377,20 +378,20 @@ impl Pair {
         .await;
     }
 
-    /// Waits until something holds that takes a moment.
+    /// Waits until a condition holds.
     pub(crate) async fn wait_until(&self, mut holds: impl AsyncFnMut() -> bool) {
         let started = Instant::now();
         while !holds().await {
             assert!(
                 started.elapsed() < PATIENCE,
-                "it does not come to hold:\n{}",
+                "the condition does not hold in time:\n{}",
                 self.router.log()
             );
             sleep(Duration::from_millis(5)).await;
         }
     }
 
-    /// Waits until the router has any configuration: it then knows features, assigned or not.
+    /// Waits until the router has any configuration: from then on it knows all features, whether assigned or not.
     async fn wait_until_configured(&self) {
         let started = Instant::now();
         loop {
@@ -426,12 +427,12 @@ async fn start_registry(env: &[(&str, &str)], folder: &Path, addr: SocketAddr, f
         format!("--database-url=sqlite://{}", folder.join("switchboard.db").display()),
     ];
     args.extend_from_slice(flags);
-    // A file that an earlier process left behind would tell the old address.
+    // The ready file of an earlier process has its old address.
     drop(fs::remove_file(folder.join("switchboard-registry.ready")));
     Service::start_under(env, "switchboard-registry", folder, &args).await
 }
 
-/// A whole answer.
+/// A complete answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) selection: router::Selection,
@@ -439,7 +440,7 @@ pub(crate) struct Answer {
     pub(crate) completion: router::Completion,
 }
 
-/// A call for the feature.
+/// Builds a request for the feature.
 pub(crate) fn asking(feature: &str, prompt: &str) -> router::InferRequest {
     router::InferRequest {
         feature: feature.to_owned(),
@@ -448,7 +449,7 @@ pub(crate) fn asking(feature: &str, prompt: &str) -> router::InferRequest {
     }
 }
 
-/// Makes one call and checks that its events come in the promised order.
+/// Makes one call and checks that its events arrive in the documented order.
 pub(crate) async fn infer(
     client: &mut InferenceServiceClient<Channel>,
     feature: &str,
@@ -457,15 +458,18 @@ pub(crate) async fn infer(
     call(client, asking(feature, prompt)).await
 }
 
-/// The same, with all that can be said of a call.
+/// Like [`infer`], with a complete request.
 pub(crate) async fn call(
     client: &mut InferenceServiceClient<Channel>,
     request: router::InferRequest,
 ) -> Result<Answer, Status> {
     let (mut selection, mut text, mut completion) = (None, String::new(), None);
     let mut stream = client.stream_infer(request).await?.into_inner();
-    while let Some(message) = timeout(PATIENCE, stream.message()).await.expect("the stream goes on")? {
-        assert!(completion.is_none(), "nothing comes after the completion");
+    while let Some(message) = timeout(PATIENCE, stream.message())
+        .await
+        .expect("the stream continues")?
+    {
+        assert!(completion.is_none(), "no event follows the completion");
         match message.event.expect("an event is set") {
             Event::Selection(first) => assert!(selection.replace(first).is_none(), "one selection"),
             Event::Delta(delta) => {
@@ -484,7 +488,7 @@ pub(crate) async fn call(
     })
 }
 
-/// The reason of a failure. `None`: it was none.
+/// Returns the reason of a failure, or `None` if the call succeeded.
 pub(crate) fn reason_of<T>(result: &Result<T, Status>) -> Option<String> {
     use tonic_types::StatusExt as _;
 
@@ -498,7 +502,7 @@ pub(crate) fn reason_of<T>(result: &Result<T, Status>) -> Option<String> {
     )
 }
 
-/// A binary of the workspace, which cargo puts beside the tests' own.
+/// Returns the path of a workspace binary, which cargo puts next to the test binaries.
 pub(crate) fn binary(name: &str) -> PathBuf {
     let mut path = env::current_exe().unwrap();
     path.pop();

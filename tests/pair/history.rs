@@ -1,4 +1,4 @@
-//! History and the whole configuration, on the real pair and with the real grpcurl.
+//! History, export, apply and restore with both real services and the real grpcurl.
 
 use std::process::Command;
 
@@ -15,7 +15,7 @@ use crate::{
 
 const CANARY: &str = "canary-4f1c";
 
-/// All pages of the history.
+/// Returns all pages of the history.
 async fn history(pair: &Pair, request: ListChangesRequest) -> Vec<Change> {
     let (mut changes, mut page_token) = (Vec::new(), String::new());
     loop {
@@ -33,7 +33,7 @@ async fn history(pair: &Pair, request: ListChangesRequest) -> Vec<Change> {
     }
 }
 
-async fn what_was_done_is_listed_undone_exported_and_applied_without_a_token() {
+async fn changes_are_listed_restored_exported_and_applied_without_tokens() {
     let mut pair = Pair::start().await;
     pair.configure("http://127.0.0.1:9", Some(CANARY)).await;
     let limited = Model {
@@ -79,7 +79,7 @@ async fn what_was_done_is_listed_undone_exported_and_applied_without_a_token() {
     let applied = applied.into_inner();
     assert_eq!(history(&pair, request).await[0].after, None);
 
-    // History survives a restart.
+    // The history survives a restart.
     let addr = pair.kill_registry();
     pair.restart_registry(addr).await;
     let back = RestoreRevisionRequest {
@@ -129,7 +129,7 @@ async fn what_was_done_is_listed_undone_exported_and_applied_without_a_token() {
     pair.finish().await;
 }
 
-async fn a_configuration_of_thousands_of_models_is_one_revision_and_its_answer_stays_small() {
+async fn applying_thousands_of_models_makes_one_revision_and_a_small_answer() {
     let pair = Pair::start().await;
     let models = (0..4000).map(|number| Model {
         name: format!("models/m{number}"),
@@ -179,7 +179,7 @@ async fn a_configuration_of_thousands_of_models_is_one_revision_and_its_answer_s
     pair.finish().await;
 }
 
-async fn an_administrator_does_the_same_with_grpcurl() {
+async fn history_methods_work_with_grpcurl() {
     let grpcurl = GRPCURL.path();
     let pair = Pair::start().await;
     pair.configure("http://127.0.0.1:9", Some(CANARY)).await;
@@ -222,7 +222,7 @@ async fn an_administrator_does_the_same_with_grpcurl() {
 }
 
 tests! {
-    what_was_done_is_listed_undone_exported_and_applied_without_a_token,
-    a_configuration_of_thousands_of_models_is_one_revision_and_its_answer_stays_small,
-    an_administrator_does_the_same_with_grpcurl needs GRPCURL,
+    changes_are_listed_restored_exported_and_applied_without_tokens,
+    applying_thousands_of_models_makes_one_revision_and_a_small_answer,
+    history_methods_work_with_grpcurl needs GRPCURL,
 }

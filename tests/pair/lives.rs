@@ -1,4 +1,4 @@
-//! Databases that are restored, swapped by hand, lost and declared the newest, under a router that follows.
+//! Databases that are restored, swapped by hand, lost or declared the newest, while a router follows.
 
 use std::{
     fs,
@@ -27,7 +27,7 @@ fn database(pair: &Pair) -> PathBuf {
     pair.folder.path().join("switchboard.db")
 }
 
-/// Runs a subcommand on the pair's database, which has to succeed.
+/// Runs a subcommand on the pair's database. It must succeed.
 fn command(pair: &Pair, args: &[&str]) -> String {
     let output = Command::new(binary("switchboard-registry"))
         .args(args)
@@ -38,7 +38,7 @@ fn command(pair: &Pair, args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Copies a database that no registry holds with its log, over whatever is there.
+/// Copies a database that no registry has open, with its log, and replaces any existing database.
 fn copy(from: &Path, to: &Path) {
     for suffix in ["", "-wal", "-shm"] {
         let named = |path: &Path| PathBuf::from(format!("{}{suffix}", path.display()));
@@ -53,7 +53,7 @@ fn remove(database: &Path) {
     copy(Path::new("/nowhere"), database);
 }
 
-/// What the registry has.
+/// Returns the registry's current cursor.
 async fn head(pair: &Pair) -> Cursor {
     let request = WatchRequest {
         include_snapshot: Some(false),
@@ -61,18 +61,18 @@ async fn head(pair: &Pair) -> Cursor {
     };
     let mut watch = pair.config().watch(request).await.unwrap().into_inner();
     let Some(Kind::Welcome(welcome)) = watch.message().await.unwrap().unwrap().kind else {
-        panic!("a welcome comes first");
+        panic!("the first message must be a welcome");
     };
     welcome.head.unwrap()
 }
 
-/// What the router uses.
+/// Returns the cursor of the router's catalog.
 async fn applied(pair: &Pair) -> Cursor {
     let status = pair.routing().get_status(GetStatusRequest {}).await.unwrap();
     status.into_inner().applied.unwrap()
 }
 
-/// Where a cursor stands, whatever the view.
+/// Returns the position of a cursor without its view.
 fn place(cursor: &Cursor) -> (&str, i64, &str, i64, &[u8], &[u8]) {
     (
         &cursor.store,
@@ -84,7 +84,7 @@ fn place(cursor: &Cursor) -> (&str, i64, &str, i64, &[u8], &[u8]) {
     )
 }
 
-/// Waits until the router has exactly what the registry has, and returns that.
+/// Waits until the router uses exactly the registry's current state, and returns its cursor.
 async fn converged(pair: &Pair) -> Cursor {
     let head = head(pair).await;
     pair.wait_until(async || {
@@ -94,7 +94,7 @@ async fn converged(pair: &Pair) -> Cursor {
             .await
             .unwrap()
             .into_inner();
-        // A token that was not known is still on its way: its model is held until then.
+        // A model is held until the router has fetched its new token.
         status.held.is_empty() && place(&status.applied.unwrap()) == place(&head)
     })
     .await;
@@ -102,7 +102,7 @@ async fn converged(pair: &Pair) -> Cursor {
     head
 }
 
-/// Waits until the registry refuses the router for this reason, and says so; the router keeps what it has.
+/// Waits until the registry withholds its history from the router and logs this reason. The router must keep its state.
 async fn withheld(pair: &Pair, reason: &str, refusal: &str) {
     let before = applied(pair).await;
     pair.wait_until(async || history(pair).await == ServingStatus::NotServing)
@@ -114,11 +114,18 @@ async fn withheld(pair: &Pair, reason: &str, refusal: &str) {
         newest.contains(&told) && newest.contains(refusal)
     })
     .await;
-    assert!(pair.registry().log().contains("accept-history"), "what to do is told");
-    assert_eq!(place(&applied(pair).await), place(&before), "the last good stays");
+    assert!(
+        pair.registry().log().contains("accept-history"),
+        "the log names the remedy"
+    );
+    assert_eq!(
+        place(&applied(pair).await),
+        place(&before),
+        "the router keeps its last good state"
+    );
 }
 
-/// What health tells of the history.
+/// Returns the health status of the history.
 async fn history(pair: &Pair) -> ServingStatus {
     let request = HealthCheckRequest {
         service: "history".to_owned(),
@@ -135,7 +142,7 @@ async fn rename(pair: &Pair, display_name: &str) -> Model {
     pair.update_model(renamed).await.unwrap()
 }
 
-/// Gives the model another server, with a token of its own.
+/// Moves the model to another server with a token of its own.
 async fn move_to(pair: &Pair, upstream: &FakeUpstream, token: &str) {
     let moved = Model {
         endpoint: Some(upstream.url()),
@@ -145,7 +152,7 @@ async fn move_to(pair: &Pair, upstream: &FakeUpstream, token: &str) {
     pair.update_model(moved).await.unwrap();
 }
 
-/// Every token that a model server was sent.
+/// Returns every token that a model server received.
 fn tokens(upstream: &FakeUpstream) -> Vec<String> {
     let mut sent: Vec<String> = upstream
         .requests()
@@ -163,7 +170,7 @@ async fn answer(pair: &Pair) -> String {
         .text
 }
 
-/// A pair that is configured for a server by which it is known, and followed.
+/// Starts a pair with a configured model, waits until the router follows, and returns it with its model server.
 async fn configured() -> (Pair, FakeUpstream) {
     let pair = Pair::start().await;
     let upstream = FakeUpstream::always(Script::answer(["old"])).await;
@@ -177,7 +184,7 @@ fn stop(pair: &mut Pair) -> SocketAddr {
     pair.kill_registry()
 }
 
-async fn a_restored_backup_is_followed_whole_and_with_its_own_token() {
+async fn a_router_follows_a_restored_backup_and_uses_its_tokens() {
     let (mut pair, old) = configured().await;
     let new = FakeUpstream::always(Script::answer(["new"])).await;
     let backup = pair.folder.path().join("backup.db").display().to_string();
@@ -196,7 +203,10 @@ async fn a_restored_backup_is_followed_whole_and_with_its_own_token() {
         pair.restart_registry(addr).await;
         let restored = converged(&pair).await;
         assert_eq!(restored.store, first.store);
-        assert_eq!(restored.state_digest, first.state_digest, "what the backup held");
+        assert_eq!(
+            restored.state_digest, first.state_digest,
+            "the restored state equals the backup"
+        );
         assert!(restored.revision > past.revision);
         lives.push(restored.incarnation_number);
         assert_eq!(answer(&pair).await, "old");
@@ -218,7 +228,7 @@ async fn a_restored_backup_is_followed_whole_and_with_its_own_token() {
     pair.finish().await;
 }
 
-async fn a_file_that_was_swapped_by_hand_is_refused_until_it_is_accepted() {
+async fn a_router_refuses_a_swapped_database_until_it_is_accepted() {
     let (mut pair, old) = configured().await;
     let (kept, new) = (
         pair.folder.path().join("kept.db"),
@@ -238,13 +248,13 @@ async fn a_file_that_was_swapped_by_hand_is_refused_until_it_is_accepted() {
     withheld(&pair, "Ahead", "RevisionRegressed").await;
     assert_eq!(answer(&pair).await, "new");
 
-    // On another branch past what the router has.
+    // Continues on another branch until it is past the router's revision.
     while rename(&pair, &format!("Branch {}", fastrand::u32(..))).await.revision <= newest.revision {}
     let addr = stop(&mut pair);
     pair.restart_registry(addr).await;
     withheld(&pair, "Diverged", "RevisionRegressed").await;
     assert_eq!(answer(&pair).await, "new");
-    assert_eq!(old.requests().len(), asked, "what was taken back is not used");
+    assert_eq!(old.requests().len(), asked, "the old server gets no calls");
 
     let told = command(&pair, &["accept-history"]);
     assert!(told.contains("incarnation 2 ("), "{told}");
@@ -258,7 +268,7 @@ async fn a_file_that_was_swapped_by_hand_is_refused_until_it_is_accepted() {
     pair.finish().await;
 }
 
-async fn an_empty_volume_empties_no_router() {
+async fn an_empty_database_does_not_empty_a_router() {
     let (mut pair, _old) = configured().await;
     let backup = pair.folder.path().join("backup.db").display().to_string();
     command(&pair, &["backup", &backup]);
@@ -296,7 +306,7 @@ async fn an_empty_volume_empties_no_router() {
     pair.finish().await;
 }
 
-async fn an_older_life_behind_the_same_address_is_not_followed() {
+async fn a_router_does_not_follow_an_older_life_at_the_same_address() {
     let (mut pair, _old) = configured().await;
     let kept = pair.folder.path().join("kept.db");
     let addr = stop(&mut pair);
@@ -310,7 +320,7 @@ async fn an_older_life_behind_the_same_address_is_not_followed() {
     copy(&kept, &database(&pair));
     pair.restart_registry(addr).await;
     withheld(&pair, "StaleHistory", "RevisionRegressed").await;
-    // However far it goes on by itself.
+    // However many revisions the older life adds.
     while rename(&pair, &format!("Branch {}", fastrand::u32(..))).await.revision <= second.revision {}
     assert_eq!(place(&applied(&pair).await), place(&second));
 
@@ -320,8 +330,8 @@ async fn an_older_life_behind_the_same_address_is_not_followed() {
 }
 
 tests! {
-    a_restored_backup_is_followed_whole_and_with_its_own_token,
-    a_file_that_was_swapped_by_hand_is_refused_until_it_is_accepted,
-    an_empty_volume_empties_no_router,
-    an_older_life_behind_the_same_address_is_not_followed,
+    a_router_follows_a_restored_backup_and_uses_its_tokens,
+    a_router_refuses_a_swapped_database_until_it_is_accepted,
+    an_empty_database_does_not_empty_a_router,
+    a_router_does_not_follow_an_older_life_at_the_same_address,
 }

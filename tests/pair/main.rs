@@ -1,13 +1,13 @@
-//! Promises that need both services: the real binaries, over loopback.
+//! Tests of guarantees that need both services: they run the real binaries over loopback.
 //!
-//! `cargo build` makes the binaries first; `cargo test --workspace` does so by itself.
+//! Build the binaries with `cargo build` first; `cargo test --workspace` does that by itself.
 
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::print_stderr,
-    reason = "a test fails by panicking, and says on the terminal what it measures"
+    reason = "a test fails by panicking, and prints its measurements on the terminal"
 )]
 
 #[macro_use]

@@ -1,4 +1,4 @@
-//! A model that moves to another server with another token while no call needs it: its old server is called no more.
+//! A model moves to another server with another token while no call needs it. Its old server must not be called again.
 
 use switchboard::pb::registry::{CreateModelRequest, Model, WaitForRevisionRequest};
 use tokio::time::Instant;
@@ -13,20 +13,20 @@ use crate::{
 const MOVES: usize = 40;
 const CALLERS: usize = 6;
 
-/// What calls say that come to the model which has the feature meanwhile.
+/// The text of answers from the model that has the feature while the other one is unassigned.
 const SPARE: &str = "spare";
 
-/// A model under load, with its newest server.
+/// A model under load, with all its servers.
 struct Moved {
     pair: Pair,
     proxy: Proxy,
     load: Load,
     servers: Vec<FakeUpstream>,
-    /// When each move was in force: from then on calls come to no earlier server.
+    /// When each move came into force. Calls that begin later must not reach an earlier server.
     in_force: Vec<Instant>,
 }
 
-/// Each server says which one it is.
+/// Starts a server that answers with its own number.
 async fn server(number: usize) -> FakeUpstream {
     FakeUpstream::always(Script::answer([&*number.to_string()])).await
 }
@@ -73,7 +73,8 @@ impl Moved {
         self.pair.config().wait_for_revision(request).await.unwrap();
     }
 
-    /// Moves the model to a new server with a new token while it takes no calls, and waits until that is in force.
+    /// Moves the model, while it takes no calls, to a new server with a new token, and waits until the move is in
+    /// force.
     async fn move_on(&mut self) {
         let number = self.servers.len();
         self.servers.push(server(number).await);
@@ -93,12 +94,13 @@ impl Moved {
         self.pair.wait_until(async || newest.requests().len() >= CALLERS).await;
     }
 
-    /// Stops the load and returns how many calls came to each of the newer, and to a replaced server.
+    /// Stops the load. Returns the number of calls that reached the right server, and the number that reached a
+    /// replaced one.
     async fn finish(self) -> (usize, usize) {
         let calls = self.load.finish().await;
         let (mut right, mut replaced) = (0, 0);
         for call in &calls {
-            // The moves that were in force when the call began.
+            // The number of moves that were in force when the call began.
             let moves = self.in_force.iter().filter(|at| **at <= call.began).count();
             match &call.result {
                 Ok(answer) if answer.text == SPARE => {}
@@ -123,7 +125,7 @@ impl Moved {
     }
 }
 
-async fn a_server_that_was_replaced_while_its_model_took_no_calls_is_called_no_more() {
+async fn a_server_replaced_while_its_model_takes_no_calls_is_never_called_again() {
     let mut moved = Moved::start().await;
     let spare = with_spare(&moved.pair).await;
     for number in 0..MOVES {
@@ -144,12 +146,12 @@ async fn a_server_that_was_replaced_while_its_model_took_no_calls_is_called_no_m
     drop(spare);
 }
 
-async fn nor_is_it_called_while_the_registry_cannot_be_asked_for_the_new_token() {
+async fn a_replaced_server_is_not_called_while_the_router_cannot_fetch_the_new_token() {
     let mut moved = Moved::start().await;
     for number in 0..MOVES {
         moved.set_disabled(true).await;
         moved.move_on().await;
-        // What the registry says still arrives, and nothing that the router asks.
+        // The registry's messages still reach the router, but the router's requests do not reach the registry.
         moved.proxy.set(Weather::Holding { up: true, down: false });
         moved.set_disabled(false).await;
         moved
@@ -175,7 +177,7 @@ async fn nor_is_it_called_while_the_registry_cannot_be_asked_for_the_new_token()
     assert!(right >= MOVES * CALLERS, "{right} calls at the new servers");
 }
 
-/// A second model, which takes the calls while the first has no feature.
+/// Creates a second model, which takes the calls while the first has no feature.
 async fn with_spare(pair: &Pair) -> FakeUpstream {
     let upstream = FakeUpstream::always(Script::answer([SPARE])).await;
     let model = Model {
@@ -194,6 +196,6 @@ async fn with_spare(pair: &Pair) -> FakeUpstream {
 }
 
 tests! {
-    a_server_that_was_replaced_while_its_model_took_no_calls_is_called_no_more,
-    nor_is_it_called_while_the_registry_cannot_be_asked_for_the_new_token,
+    a_server_replaced_while_its_model_takes_no_calls_is_never_called_again,
+    a_replaced_server_is_not_called_while_the_router_cannot_fetch_the_new_token,
 }

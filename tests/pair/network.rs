@@ -1,5 +1,5 @@
-//! A bad network between router and registry: the router answers all the time, is never in between two states, and comes
-//! to the registry's state when the network heals.
+//! A bad network between router and registry: the router always answers, never uses a partial state, and converges to
+//! the registry's state when the network works again.
 
 use std::{
     collections::BTreeMap,
@@ -29,10 +29,11 @@ use crate::{
     routing::Load,
 };
 
-/// Two and a half heartbeats, after which silence counts as death, and the longest back-off.
+/// Two and a half heartbeats, after which silence counts as a dead connection, plus the longest back-off.
 pub(crate) const CONVERGED_WITHIN: Duration = Duration::from_millis(2_500 * 15 + 10_000);
 
-/// What becomes of the network, and whether open connections are cut first, so that the weather meets new ones too.
+/// Name, network condition, and whether open connections are cut first, so that the condition also affects new
+/// connections.
 const FAULTS: [(&str, Weather, bool); 10] = [
     ("cut", Weather::Fair, true),
     ("refused", Weather::Refusing, true),
@@ -50,8 +51,9 @@ const FAULTS: [(&str, Weather, bool); 10] = [
     ("reset in a frame", Weather::ResetAfter(2_000), false),
 ];
 
-/// `SWITCHBOARD_TEST_FAULT_MS` says how long each fault lasts: with a minute, silence is noticed as such.
-async fn after_any_fault_of_the_network_the_router_comes_to_the_registrys_state() {
+/// `SWITCHBOARD_TEST_FAULT_MS` sets how long each fault lasts. A minute is long enough for the router to detect
+/// silence.
+async fn the_router_converges_to_the_registrys_state_after_every_network_fault() {
     let lasts = Duration::from_millis(number("SWITCHBOARD_TEST_FAULT_MS", 400) as u64);
     let mut way = None;
     let pair = Pair::start_by(|registry| way.insert(Proxy::start(registry)).addr()).await;
@@ -90,15 +92,18 @@ async fn after_any_fault_of_the_network_the_router_comes_to_the_registrys_state(
     assert!(proxy.resets() > 5, "{} connections were reset", proxy.resets());
     let seen = watched.finish().await;
     assert!(seen.len() > 10, "{} states", seen.len());
-    assert!(truth.knows(&seen) > seen.len() / 2, "most of them can be compared");
+    assert!(
+        truth.knows(&seen) > seen.len() / 2,
+        "most of the states can be compared"
+    );
     for call in load.finish().await {
         call.result.expect("no call fails");
     }
     pair.finish().await;
 }
 
-/// `SWITCHBOARD_TEST_CUTS` says at how many places each is cut.
-async fn a_snapshot_and_a_delta_of_many_parts_that_are_cut_anywhere_leave_no_half_state() {
+/// `SWITCHBOARD_TEST_CUTS` sets the number of positions at which snapshot and delta are cut.
+async fn an_interrupted_snapshot_or_delta_is_never_applied_partially() {
     const MODELS: usize = 280;
     let cuts = number("SWITCHBOARD_TEST_CUTS", 4);
     let mut way = None;
@@ -117,7 +122,7 @@ async fn a_snapshot_and_a_delta_of_many_parts_that_are_cut_anywhere_leave_no_hal
         .map(|item| item.payload.as_ref().unwrap().value.len())
         .sum();
     assert!(bytes > 1024 * 1024, "{bytes} bytes");
-    // Each place in its own stretch of the way.
+    // Each cut lies in its own section of the transfer.
     let place = |cut: usize| Weather::ResetAfter(bytes / cuts * cut + fastrand::usize(1..bytes / cuts));
 
     proxy.set(place(0));
@@ -132,7 +137,7 @@ async fn a_snapshot_and_a_delta_of_many_parts_that_are_cut_anywhere_leave_no_hal
     endure(&proxy, cuts, place).await;
     wait_for(&fresh, &before).await;
     let seen = watched.finish().await;
-    assert_eq!(seen, std::slice::from_ref(&before), "nothing, then all of it");
+    assert_eq!(seen, std::slice::from_ref(&before), "no state, then the complete one");
     assert!(fresh.terminate().await.success());
 
     proxy.set(Weather::Refusing);
@@ -154,7 +159,7 @@ async fn a_snapshot_and_a_delta_of_many_parts_that_are_cut_anywhere_leave_no_hal
     pair.finish().await;
 }
 
-/// Lets the network cut connections at one place after the other, then be fair.
+/// Cuts connections at one position after the other, and then ends the fault.
 async fn endure(proxy: &Proxy, cuts: usize, place: impl Fn(usize) -> Weather) {
     let first = proxy.resets();
     for cut in 1..=cuts {
@@ -173,12 +178,12 @@ async fn rename(pair: &Pair, truth: &mut Truth) {
     let revision = pair
         .update_model(named)
         .await
-        .expect("the registry's writes go on")
+        .expect("the registry still accepts writes")
         .revision;
     truth.read_to(revision).await;
 }
 
-/// Waits until the router has applied this very state.
+/// Waits until the router has applied exactly this state.
 async fn wait_for(router: &Service, state: &Cursor) {
     let started = Instant::now();
     loop {
@@ -208,7 +213,7 @@ async fn ask(routing: &mut RoutingServiceClient<Channel>) -> Option<Cursor> {
         .applied
 }
 
-/// Every state that the registry has had, as a peer of it was told that follows without a bad network.
+/// Every state that the registry has had, as received by a peer whose network has no faults.
 pub(crate) struct Truth {
     pub(crate) peer: Peer,
     open: Open,
@@ -230,25 +235,25 @@ impl Truth {
 
     pub(crate) async fn read_to(&mut self, revision: i64) {
         while self.peer.mirror.revision() < revision {
-            let kind = self.open.next().await.unwrap().expect("the stream goes on");
+            let kind = self.open.next().await.unwrap().expect("the stream continues");
             self.peer.mirror.take(kind);
             let cursor = self.peer.cursor();
             self.states.insert(cursor.revision, cursor.clone());
         }
     }
 
-    /// Proves that each of these was a state of the registry, and returns how many it could compare.
+    /// Checks that each of these was a state of the registry, and returns the number of states that it could compare.
     pub(crate) fn knows(&self, seen: &[Cursor]) -> usize {
         let known = seen
             .iter()
             .filter_map(|cursor| Some((cursor, self.states.get(&cursor.revision)?)));
         known
-            .map(|(cursor, state)| assert_eq!(cursor, state, "it was never so"))
+            .map(|(cursor, state)| assert_eq!(cursor, state, "the registry never had this state"))
             .count()
     }
 }
 
-/// Asks a router without a pause what it has applied.
+/// Polls the applied cursor of a router continuously.
 pub(crate) struct Watched {
     stop: Arc<AtomicBool>,
     asking: JoinSet<Vec<Cursor>>,
@@ -262,7 +267,7 @@ impl Watched {
         asking.spawn(async move {
             let mut seen: Vec<Cursor> = Vec::new();
             loop {
-                // Asked once more when it is over: what came just before counts.
+                // Polls once more after the stop, so that the last state is included.
                 let is_over = stopped.load(Ordering::Relaxed);
                 let applied = ask(&mut routing).await;
                 if let Some(cursor) = applied
@@ -281,7 +286,7 @@ impl Watched {
         Self { stop, asking }
     }
 
-    /// The states that it had, in order.
+    /// Returns the states that the router had, in order.
     pub(crate) async fn finish(mut self) -> Vec<Cursor> {
         self.stop.store(true, Ordering::Relaxed);
         self.asking.join_next().await.unwrap().unwrap()
@@ -289,6 +294,6 @@ impl Watched {
 }
 
 tests! {
-    after_any_fault_of_the_network_the_router_comes_to_the_registrys_state,
-    a_snapshot_and_a_delta_of_many_parts_that_are_cut_anywhere_leave_no_half_state,
+    the_router_converges_to_the_registrys_state_after_every_network_fault,
+    an_interrupted_snapshot_or_delta_is_never_applied_partially,
 }

@@ -1,4 +1,4 @@
-//! The registry dies and comes back: calls go on, and nothing that was acknowledged is lost.
+//! The registry dies and comes back: calls continue, and no acknowledged write is lost.
 
 use std::{env, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
     routing::Load,
 };
 
-async fn calls_go_on_while_the_registry_is_dead_and_the_router_resumes_without_a_snapshot() {
+async fn calls_succeed_while_the_registry_is_down_and_the_router_resumes_without_a_snapshot() {
     let mut pair = Pair::start().await;
     let upstream = FakeUpstream::always(Script::answer(["still", " here"])).await;
     pair.configure(&upstream.url(), Some("sk-1")).await;
@@ -55,15 +55,15 @@ async fn calls_go_on_while_the_registry_is_dead_and_the_router_resumes_without_a
     pair.finish().await;
 }
 
-/// `SWITCHBOARD_TEST_KILLS` says how often; the gate's number is the default.
-async fn what_was_acknowledged_survives_a_kill_at_any_moment() {
+/// `SWITCHBOARD_TEST_KILLS` sets the number of kills; the default is for `.ci/run`.
+async fn acknowledged_writes_survive_a_kill_at_any_moment() {
     let kills: u32 = env::var_os("SWITCHBOARD_TEST_KILLS").map_or(20, |text| text.to_str().unwrap().parse().unwrap());
     let mut pair = Pair::start().await;
     pair.configure("http://127.0.0.1:9", None).await;
 
     let mut written = 0;
     for round in 0..kills {
-        // Writes as fast as they are acknowledged, until the kill cuts one off.
+        // Writes as fast as writes are acknowledged, until the kill interrupts one.
         let mut client = pair.models();
         let mut writing = JoinSet::new();
         writing.spawn(async move {
@@ -85,7 +85,7 @@ async fn what_was_acknowledged_survives_a_kill_at_any_moment() {
                 }
             }
         });
-        // Spreads the kills over the phases of a write.
+        // Distributes the kills over the phases of a write.
         sleep(Duration::from_micros(u64::from(20_000 + round * 1_733 % 20_000))).await;
         let addr = pair.kill_registry();
         let (tried, acknowledged) = timeout(PATIENCE, writing.join_next()).await.unwrap().unwrap().unwrap();
@@ -98,13 +98,13 @@ async fn what_was_acknowledged_survives_a_kill_at_any_moment() {
         if let Some((number, revision)) = acknowledged {
             assert!(
                 model.revision >= revision,
-                "revision {revision} was acknowledged, {} is there",
+                "revision {revision} was acknowledged, but the registry has {}",
                 model.revision
             );
             let kept = [number, tried].map(|number| Some(format!("Mistral {number}")));
             assert!(
                 kept.contains(&model.display_name),
-                "{:?} is there, {kept:?} were written",
+                "the registry has {:?}, but {kept:?} were written",
                 model.display_name
             );
         }
@@ -115,6 +115,6 @@ async fn what_was_acknowledged_survives_a_kill_at_any_moment() {
 }
 
 tests! {
-    calls_go_on_while_the_registry_is_dead_and_the_router_resumes_without_a_snapshot,
-    what_was_acknowledged_survives_a_kill_at_any_moment,
+    calls_succeed_while_the_registry_is_down_and_the_router_resumes_without_a_snapshot,
+    acknowledged_writes_survive_a_kill_at_any_moment,
 }

@@ -1,5 +1,5 @@
-//! Cursors that do not fit, routers that break the rules, and two that are the same: each is answered exactly, and nobody
-//! else notices.
+//! Cursors that do not fit, routers that violate the protocol, and routers that share an id: the registry answers each
+//! one exactly, and no other stream is affected.
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -26,17 +26,17 @@ use crate::{
     peer::{Peer, dial, next, write_model, write_models},
 };
 
-/// What is done to a cursor that fits, and what a router and a watcher are answered then.
+/// Name, change to a valid cursor, and the welcome that a router and a watcher receive for the changed cursor.
 type Row = (&'static str, fn(&mut Cursor), (Mode, ModeReason), (Mode, ModeReason));
 
-async fn a_cursor_is_answered_by_the_first_row_of_the_table_that_fits() {
+async fn the_registry_answers_a_cursor_by_the_first_matching_row_of_the_table() {
     use Mode::{Resumed, Snapshot, Withheld};
     use ModeReason::{
         Ahead, CursorUnreadable, Diverged, Fork, OtherStore, StaleHistory, StateMismatch, Unspecified,
         View as OtherView,
     };
     let rows: [Row; 13] = [
-        ("as it is", |_| {}, (Resumed, Unspecified), (Resumed, Unspecified)),
+        ("unchanged", |_| {}, (Resumed, Unspecified), (Resumed, Unspecified)),
         (
             "unknown format",
             |c| c.format = 9,
@@ -125,7 +125,7 @@ async fn a_cursor_is_answered_by_the_first_row_of_the_table_that_fits() {
                 peer.read_to(&mut open, head).await.unwrap();
                 assert_eq!(peer.cursor(), &fits, "{name}");
             }
-            // A sign of life, and no configuration.
+            // A sign of life without any configuration.
             _ => match open.next().await.unwrap().unwrap() {
                 Kind::Bookmark(bookmark) => {
                     assert_eq!(bookmark.at.is_some(), for_router.0 == Resumed, "{name}");
@@ -161,7 +161,7 @@ async fn a_cursor_is_answered_by_the_first_row_of_the_table_that_fits() {
     pair.finish().await;
 }
 
-/// What a router says, and the field at fault; none: the rule that it broke.
+/// Messages of a router that violate the protocol. `field` is the invalid field; `None` if another rule is violated.
 struct Breach {
     name: &'static str,
     said: Vec<Bytes>,
@@ -169,7 +169,7 @@ struct Breach {
     message: &'static str,
 }
 
-async fn a_router_that_breaks_a_rule_is_told_which_and_nobody_else_notices() {
+async fn a_protocol_violation_is_named_and_affects_no_other_stream() {
     let pair = Pair::start().await;
     let head = write_models(&pair, 0..4, 0).await;
     let mut truth = Truth::start(&pair).await;
@@ -258,7 +258,7 @@ fn breaches(head: &Cursor) -> Vec<Breach> {
             "`hello` must be sent only once",
         ),
         rule(
-            "nothing said at all",
+            "an empty message",
             vec![Bytes::new()],
             "must be a `hello`, a `report` or a `check_result`",
         ),
@@ -268,7 +268,7 @@ fn breaches(head: &Cursor) -> Vec<Breach> {
             "must be a `hello`, a `report` or a `check_result`",
         ),
         rule(
-            "no message",
+            "an unreadable message",
             vec![say(Up::Hello(hello())), Bytes::from_static(&[0x12, 0xff])],
             "could not be received or decoded",
         ),
@@ -307,22 +307,22 @@ fn breaches(head: &Cursor) -> Vec<Breach> {
         ),
         field("a long list", held(257, "models/a", HeldWhy::Refused), "report.held"),
         field(
-            "a long text",
+            "a long resource name",
             held(1, &"x".repeat(256), HeldWhy::Refused),
             "report.held[0].item.resource",
         ),
         field(
-            "a forged line",
+            "a resource name with a line break",
             held(1, "a\nb", HeldWhy::Refused),
             "report.held[0].item.resource",
         ),
         field(
-            "no cause",
+            "no reason for a held item",
             held(1, "models/a", HeldWhy::Unspecified),
             "report.held[0].why",
         ),
         field(
-            "fewer than none",
+            "a negative number",
             report(Report {
                 held_total: -1,
                 ..Default::default()
@@ -330,7 +330,7 @@ fn breaches(head: &Cursor) -> Vec<Breach> {
             "report.held_total",
         ),
         field(
-            "a refusal without a cause",
+            "a history refusal without a reason",
             report(Report {
                 history_refusal: Some(HistoryRefusal::default()),
                 ..Default::default()
@@ -360,7 +360,7 @@ fn say(kind: Up) -> Bytes {
     SubscribeRequest { kind: Some(kind) }.encode_to_vec().into()
 }
 
-/// Says this on a stream of its own, and returns how it ended.
+/// Sends these messages on a new stream and returns the status with which the stream ends.
 async fn told(pair: &Pair, said: Vec<Bytes>) -> Status {
     let mut client = Grpc::new(pair.registry().channel());
     client.ready().await.unwrap();
@@ -374,18 +374,18 @@ async fn told(pair: &Pair, said: Vec<Bytes>) -> Status {
     }
 }
 
-/// How a stream ends, which must be soon and not in order.
+/// Waits for the end of a stream, which must come soon and with an error.
 async fn end(down: &mut Streaming<SubscribeResponse>) -> Status {
     loop {
         match next(down).await {
             Ok(Some(_)) => {}
-            Ok(None) => panic!("a broken rule is no end in order"),
+            Ok(None) => panic!("a stream with a violation must end with an error"),
             Err(status) => return status,
         }
     }
 }
 
-async fn a_message_that_is_too_large_or_never_comes_ends_its_stream_only() {
+async fn a_too_large_or_missing_message_ends_only_its_own_stream() {
     let pair = Pair::start().await;
     let mut truth = Truth::start(&pair).await;
     let silent = dial(pair.registry().listen_addr, None).await.unwrap();
@@ -420,7 +420,7 @@ async fn a_message_that_is_too_large_or_never_comes_ends_its_stream_only() {
     pair.finish().await;
 }
 
-async fn a_flood_of_tiny_reports_disturbs_nobody() {
+async fn a_flood_of_small_reports_affects_no_other_stream() {
     let pair = Pair::start().await;
     let mut truth = Truth::start(&pair).await;
     let mut peer = Peer::new(pair.registry(), "chatty");
@@ -435,12 +435,12 @@ async fn a_flood_of_tiny_reports_disturbs_nobody() {
             undisturbed(&pair, &mut truth).await;
         }
     };
-    // The flood's connection may be cut: HTTP/2 bounds what lies unread of it. No other is touched.
+    // The flood's connection may be cut, because HTTP/2 limits its unread data. No other connection is affected.
     tokio::join!(flood, others);
     pair.finish().await;
 }
 
-async fn of_one_process_the_newer_stream_stays_and_of_one_router_id_both() {
+async fn a_newer_stream_ends_the_older_one_of_its_process_but_not_of_its_router_id() {
     let pair = Pair::start().await;
     let mut truth = Truth::start(&pair).await;
     let mut older = Peer::new(pair.registry(), "same");
@@ -456,7 +456,7 @@ async fn of_one_process_the_newer_stream_stays_and_of_one_router_id_both() {
         match first.next().await.unwrap() {
             Some(Kind::Goodbye(goodbye)) => break goodbye,
             Some(_) => {}
-            None => panic!("an end in order is told"),
+            None => panic!("a goodbye must precede the end"),
         }
     };
     assert_eq!(goodbye.why(), GoodbyeWhy::Rotation);
@@ -478,16 +478,16 @@ async fn of_one_process_the_newer_stream_stays_and_of_one_router_id_both() {
     pair.finish().await;
 }
 
-/// A write is made and read by one who has followed all the time.
+/// Makes a write and checks that a follower which has followed from the start receives it.
 async fn undisturbed(pair: &Pair, truth: &mut Truth) {
     let revision = write_model(pair.models(), fastrand::usize(1_000..), 0).await.unwrap();
     truth.read_to(revision).await;
 }
 
 tests! {
-    a_cursor_is_answered_by_the_first_row_of_the_table_that_fits,
-    a_router_that_breaks_a_rule_is_told_which_and_nobody_else_notices,
-    a_message_that_is_too_large_or_never_comes_ends_its_stream_only,
-    a_flood_of_tiny_reports_disturbs_nobody,
-    of_one_process_the_newer_stream_stays_and_of_one_router_id_both,
+    the_registry_answers_a_cursor_by_the_first_matching_row_of_the_table,
+    a_protocol_violation_is_named_and_affects_no_other_stream,
+    a_too_large_or_missing_message_ends_only_its_own_stream,
+    a_flood_of_small_reports_affects_no_other_stream,
+    a_newer_stream_ends_the_older_one_of_its_process_but_not_of_its_router_id,
 }

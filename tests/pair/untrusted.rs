@@ -1,4 +1,4 @@
-//! A model server whose certificate nobody vouches for.
+//! A model server with a self-signed certificate, which no trusted authority has issued.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -18,7 +18,7 @@ const OPENSSL: Requirement = Requirement::Program {
     remedy: "apt-get install openssl",
 };
 
-/// OpenSSL's own server with a certificate that it signed itself.
+/// OpenSSL's own server with a self-signed certificate.
 struct SelfSigned {
     server: Child,
     port: u16,
@@ -45,7 +45,7 @@ impl SelfSigned {
         let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
         let port = lines
             .find_map(|line| line.unwrap().strip_prefix("ACCEPT 127.0.0.1:")?.parse().ok())
-            .expect("the server tells its port");
+            .expect("the server prints its port");
         Self { server, port }
     }
 }
@@ -57,7 +57,7 @@ impl Drop for SelfSigned {
     }
 }
 
-async fn a_certificate_that_nobody_vouches_for_is_refused_by_its_own_reason() {
+async fn an_untrusted_certificate_fails_with_its_own_reason() {
     let pair = Pair::start().await;
     let server = SelfSigned::start(pair.folder.path());
     pair.configure(&format!("https://localhost:{}", server.port), None)
@@ -71,5 +71,5 @@ async fn a_certificate_that_nobody_vouches_for_is_refused_by_its_own_reason() {
 }
 
 tests! {
-    a_certificate_that_nobody_vouches_for_is_refused_by_its_own_reason needs OPENSSL,
+    an_untrusted_certificate_fails_with_its_own_reason needs OPENSSL,
 }
