@@ -1,4 +1,5 @@
-//! A model server that others wrote in order to misbehave, llmock, and its own verdict on how we took it.
+//! Tests the router against llmock, an independent model server that injects faults and reports how its client handled
+//! them.
 
 use std::{
     fs,
@@ -31,10 +32,10 @@ const LLMOCK: Requirement = Requirement::Program {
     name: "llmock",
     remedy: "pip install llmock==0.2.2",
 };
-/// Where it is asked for answers.
+/// The path of requests for answers.
 const COMPLETIONS: &str = "/v1/chat/completions";
 
-/// llmock, which ends with its handle.
+/// A running llmock, which ends when it is dropped.
 struct Llmock {
     child: Child,
     addr: SocketAddr,
@@ -42,11 +43,11 @@ struct Llmock {
 
 impl Llmock {
     async fn start(folder: &Path) -> Self {
-        // A port that was free a moment ago: it cannot tell which one it took.
+        // A port that was free a moment ago, because llmock cannot report which port it uses.
         let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let log = fs::File::create(folder.join("llmock.log")).unwrap();
         let child = Command::new(LLMOCK.path())
-            // Slow enough that it notices who stops reading.
+            // Slow enough to notice a client that stops reading.
             .args([
                 "serve",
                 "--host",
@@ -70,7 +71,7 @@ impl Llmock {
         server
     }
 
-    /// Speaks to it as its administrator.
+    /// Sends a request to llmock's administration interface and returns the body of the answer.
     async fn ask(&self, method: &str, path: &str, body: &Value) -> String {
         let body = body.to_string();
         let length = body.len();
@@ -89,7 +90,7 @@ impl Llmock {
         body.to_owned()
     }
 
-    /// What the next request for an answer meets.
+    /// Sets the fault for the next request for an answer.
     async fn will(&self, behaviour: Value) {
         let mut behaviour = behaviour;
         behaviour["match"] = json!({"path": COMPLETIONS});
@@ -104,7 +105,7 @@ impl Drop for Llmock {
     }
 }
 
-/// Registers a model with these servers and lets it answer the feature.
+/// Registers a model with these servers and assigns it to the feature.
 async fn configure(pair: &Pair, feature: &str, servers: &[SocketAddr], limits: ModelLimits) {
     let model = Model {
         display_name: Some(feature.replace('_', " ")),
@@ -129,15 +130,15 @@ async fn configure(pair: &Pair, feature: &str, servers: &[SocketAddr], limits: M
     pair.wait_until_routed(feature).await;
 }
 
-/// Asks, and expects an answer that is whole.
+/// Makes a call and expects a complete answer.
 async fn answered(pair: &Pair, feature: &str) {
     let answer = infer(&mut pair.inference(), feature, feature).await.unwrap();
     assert!(!answer.text.is_empty(), "{feature}");
     assert_eq!(answer.completion.finish_reason(), FinishReason::Stop, "{feature}");
 }
 
-/// Each fault has a model of its own, so that none is counted with another.
-async fn a_chaos_servers_own_verdict_on_the_router_is_good() {
+/// Each fault has a model of its own, so that it does not affect the counts of another one.
+async fn llmock_finds_no_misbehaviour_of_the_router() {
     let pair = Pair::start().await;
     let server = Llmock::start(pair.folder.path()).await;
     let usual = ModelLimits::default();
@@ -145,7 +146,7 @@ async fn a_chaos_servers_own_verdict_on_the_router_is_good() {
         first_token_timeout: Some(Seconds { seconds: 1, nanos: 0 }),
         ..usual
     };
-    // Two ways to the server: two servers, as far as the router knows.
+    // Two addresses of the same server, which the router treats as two servers.
     let other = Proxy::start(server.addr);
     let two = [server.addr, other.addr()];
     let elsewhere = [
@@ -203,12 +204,13 @@ async fn a_chaos_servers_own_verdict_on_the_router_is_good() {
     configure(&pair, refused, &two, usual).await;
     server.ask("POST", "reset", &Value::Null).await;
 
-    // Before the first token another server answers, and the caller sees nothing of it.
+    // Before the first token another server answers, and the caller does not notice the fault.
     for (feature, behaviour, _) in elsewhere {
         server.will(behaviour).await;
         answered(&pair, feature).await;
     }
-    // Where there is none, or after the first token, the caller is told, and repeats as it is told to.
+    // Without another server, or after the first token, the caller gets the failure and repeats the call after the
+    // given delay.
     for (feature, behaviour, reason, is_partial) in told {
         server.will(behaviour).await;
         let result = infer(&mut pair.inference(), feature, feature).await;
@@ -221,15 +223,15 @@ async fn a_chaos_servers_own_verdict_on_the_router_is_good() {
         sleep(pause.unwrap_or_default()).await;
         answered(&pair, feature).await;
     }
-    // What would be refused again is not repeated.
+    // A request that would be refused again is not repeated.
     server.will(json!({"type": "fail", "status": 400})).await;
     let result = infer(&mut pair.inference(), refused, refused).await;
     assert_eq!(reason_of(&result).as_deref(), Some("UPSTREAM_REJECTED_REQUEST"));
 
     let pending: Value = serde_json::from_str(&server.ask("GET", "scenario", &Value::Null).await).unwrap();
-    assert_eq!(pending["pending"], json!([]), "each fault was met");
+    assert_eq!(pending["pending"], json!([]), "each fault was injected");
     let verdict: Value = serde_json::from_str(&server.ask("GET", "verdict", &Value::Null).await).unwrap();
-    // It takes two ways to itself for one caller who asks twice: what probes ask of each is no repeat.
+    // llmock takes probes on both addresses for a repeated request, so its findings about probes are ignored.
     let findings = verdict["findings"].as_array().unwrap().iter();
     let of_calls: Vec<&Value> = findings.filter(|finding| finding["path"] != "GET /metrics").collect();
     assert!(of_calls.is_empty(), "{of_calls:#?}");
@@ -242,5 +244,5 @@ async fn a_chaos_servers_own_verdict_on_the_router_is_good() {
 }
 
 tests! {
-    a_chaos_servers_own_verdict_on_the_router_is_good needs LLMOCK,
+    llmock_finds_no_misbehaviour_of_the_router needs LLMOCK,
 }

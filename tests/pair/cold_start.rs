@@ -1,4 +1,4 @@
-//! A router that starts while the registry is away, with what its snapshot file has.
+//! A router that starts from its snapshot file while the registry is down.
 
 use std::{
     fs,
@@ -53,8 +53,8 @@ impl Kept {
             .await;
     }
 
-    /// Has all that is in use now written to the file. The first write of a revision may come before its credentials: one
-    /// more revision says that they are there.
+    /// Waits until everything in use is in the file. The first write of a revision can precede its credentials, so this
+    /// makes one more revision, which is written with the credentials.
     async fn settled(&self, display_name: &str) -> i64 {
         let changed = Model {
             display_name: Some(display_name.to_owned()),
@@ -84,7 +84,7 @@ impl Kept {
             .await;
     }
 
-    /// Waits until the registry is told that a revision is in the file, or a later one, and returns which it is.
+    /// Waits until the router reports that this or a later revision is in the file, and returns the reported revision.
     async fn claimed(&self, revision: i64) -> i64 {
         let mut claimed = 0;
         self.pair
@@ -111,7 +111,7 @@ fn write_key(folder: &Path, mode: u32) -> PathBuf {
     path
 }
 
-async fn a_router_serves_from_its_file_until_the_registry_returns_and_then_goes_on_from_there() {
+async fn a_router_serves_from_its_snapshot_file_and_resumes_when_the_registry_returns() {
     let mut kept = Kept::start().await;
     let upstream = FakeUpstream::always(Script::answer(["still", " here"])).await;
     kept.pair.configure(&upstream.url(), Some(CANARY)).await;
@@ -120,7 +120,7 @@ async fn a_router_serves_from_its_file_until_the_registry_returns_and_then_goes_
     let sealed = fs::read(kept.file()).unwrap();
     for text in [CANARY, "mistral", "127.0.0.1"] {
         let is_there = sealed.windows(text.len()).any(|window| window == text.as_bytes());
-        assert!(!is_there, "{text} stands in the file");
+        assert!(!is_there, "{text} is in the file in plain text");
     }
     assert_eq!(fs::metadata(kept.file()).unwrap().permissions().mode() & 0o777, 0o600);
     let (asked, snapshots) = (upstream.requests().len(), kept.snapshots());
@@ -145,15 +145,20 @@ async fn a_router_serves_from_its_file_until_the_registry_returns_and_then_goes_
     kept.pair
         .wait_until(async || kept.health("config-fresh").await == ServingStatus::Serving)
         .await;
-    assert_eq!(kept.snapshots(), snapshots, "it resumes where the file was");
+    assert_eq!(
+        kept.snapshots(),
+        snapshots,
+        "the router resumes from the file's revision"
+    );
     kept.settled("Mistral Two").await;
     assert!(!kept.pair.router.log().contains(CANARY));
     kept.pair.finish().await;
 }
 
-/// Where a router is killed, when it comes there for the n-th time, and what it then has in its file.
+/// Failpoint, the number of the pass at which it kills the router, and the revision that the router then has in its
+/// file.
 const KILLS: [(&str, u32, Found); 4] = [
-    // The first time is what the file has.
+    // The first pass applies the content of the file.
     ("apply.before-report", 2, Found::Older),
     ("persist.before-rename", 1, Found::Older),
     ("persist.before-rename", 1, Found::Nothing),
@@ -167,7 +172,7 @@ enum Found {
     Newer,
 }
 
-async fn a_router_that_is_killed_while_it_persists_has_all_that_it_ever_claimed() {
+async fn a_router_killed_while_it_persists_keeps_every_revision_that_it_reported_as_persisted() {
     for (point, nth, found) in KILLS {
         let mut kept = Kept::start().await;
         let upstream = FakeUpstream::always(Script::answer(["fine"])).await;
@@ -199,7 +204,11 @@ async fn a_router_that_is_killed_while_it_persists_has_all_that_it_ever_claimed(
         kept.restart_router().await;
         let has = if found == Found::Nothing {
             kept.waits_for("there is no snapshot file").await;
-            assert_eq!(applied(&kept.pair.router).await, None, "half a file is none");
+            assert_eq!(
+                applied(&kept.pair.router).await,
+                None,
+                "a partially written file is not used"
+            );
             0
         } else {
             kept.pair
@@ -215,7 +224,7 @@ async fn a_router_that_is_killed_while_it_persists_has_all_that_it_ever_claimed(
             Found::Newer => newer,
         };
         assert_eq!(has, expected, "{point}");
-        assert!(claimed <= has, "{point}: {claimed} was claimed");
+        assert!(claimed <= has, "{point}: {claimed} was reported as persisted");
 
         kept.pair.restart_registry(kept.registry).await;
         kept.pair
@@ -226,7 +235,7 @@ async fn a_router_that_is_killed_while_it_persists_has_all_that_it_ever_claimed(
     }
 }
 
-async fn a_model_that_is_deleted_while_the_router_is_down_is_gone_when_it_is_back() {
+async fn a_model_deleted_while_the_router_is_down_is_not_called_after_its_restart() {
     let mut kept = Kept::start().await;
     let (old, new) = tokio::join!(
         FakeUpstream::always(Script::answer(["old"])),
@@ -277,7 +286,7 @@ async fn a_model_that_is_deleted_while_the_router_is_down_is_gone_when_it_is_bac
     kept.pair.finish().await;
 }
 
-async fn an_older_database_is_refused_by_a_router_that_was_started_again_too() {
+async fn a_restarted_router_refuses_an_older_database() {
     let mut kept = Kept::start().await;
     let upstream = FakeUpstream::always(Script::answer(["newest"])).await;
     kept.pair.configure(&upstream.url(), Some("sk-1")).await;
@@ -293,7 +302,7 @@ async fn an_older_database_is_refused_by_a_router_that_was_started_again_too() {
     };
     kept.pair.update_model(rotated).await.unwrap();
     let is_rotated = async || {
-        // The assignment may still be on its way, too.
+        // The router may not have the assignment yet, either.
         let is_answered = infer(&mut kept.pair.inference(), CODE, "hello").await.is_ok();
         is_answered && last_token(&upstream).as_deref() == Some("Bearer sk-2")
     };
@@ -328,7 +337,7 @@ fn database_files(folder: &Path) -> Vec<PathBuf> {
     paths.into_iter().filter(|path| path.exists()).collect()
 }
 
-async fn a_file_with_one_flipped_byte_is_as_good_as_none_and_replaced() {
+async fn a_damaged_snapshot_file_is_ignored_and_replaced() {
     let mut kept = Kept::start().await;
     let upstream = FakeUpstream::always(Script::answer(["fine"])).await;
     let revision = kept.pair.configure(&upstream.url(), Some("sk-1")).await.revision;
@@ -346,7 +355,7 @@ async fn a_file_with_one_flipped_byte_is_as_good_as_none_and_replaced() {
     assert_eq!(reason_of(&result).as_deref(), Some("CONFIG_NOT_LOADED"));
     assert_eq!(kept.health("").await, ServingStatus::NotServing);
     assert_eq!(kept.pair.router.log().matches("snapshot is ignored").count(), 1);
-    assert_eq!(fs::read(kept.file()).unwrap(), bytes, "it is not deleted");
+    assert_eq!(fs::read(kept.file()).unwrap(), bytes, "the damaged file is not deleted");
 
     kept.pair.restart_registry(kept.registry).await;
     kept.pair.wait_until_routed(CODE).await;
@@ -356,7 +365,7 @@ async fn a_file_with_one_flipped_byte_is_as_good_as_none_and_replaced() {
     kept.pair.finish().await;
 }
 
-fn a_key_file_that_others_can_read_is_refused_before_anything_is_done() {
+fn a_key_file_that_others_can_read_is_refused_at_startup() {
     let folder = tempfile::tempdir().unwrap();
     let key_file = write_key(folder.path(), 0o644);
     let output = Command::new(binary("switchboard-router"))
@@ -375,10 +384,10 @@ fn a_key_file_that_others_can_read_is_refused_before_anything_is_done() {
 }
 
 tests! {
-    a_router_serves_from_its_file_until_the_registry_returns_and_then_goes_on_from_there,
-    a_router_that_is_killed_while_it_persists_has_all_that_it_ever_claimed,
-    a_model_that_is_deleted_while_the_router_is_down_is_gone_when_it_is_back,
-    an_older_database_is_refused_by_a_router_that_was_started_again_too,
-    a_file_with_one_flipped_byte_is_as_good_as_none_and_replaced,
-    a_key_file_that_others_can_read_is_refused_before_anything_is_done (sync),
+    a_router_serves_from_its_snapshot_file_and_resumes_when_the_registry_returns,
+    a_router_killed_while_it_persists_keeps_every_revision_that_it_reported_as_persisted,
+    a_model_deleted_while_the_router_is_down_is_not_called_after_its_restart,
+    a_restarted_router_refuses_an_older_database,
+    a_damaged_snapshot_file_is_ignored_and_replaced,
+    a_key_file_that_others_can_read_is_refused_at_startup (sync),
 }

@@ -1,4 +1,4 @@
-//! Model servers that die, come back, say nothing or fail everything, under calls that go on.
+//! Model servers that die, come back, stay silent or fail every call, while calls continue.
 
 use std::time::Duration;
 
@@ -21,12 +21,12 @@ use crate::{
 
 const FEATURE: &str = "code_generations";
 const MODEL: &str = "models/mistral";
-/// Callers of a load that ask without a pause.
+/// Number of callers that make calls without pauses.
 const CALLERS: usize = 20;
-/// Hard failures in a row that take a server out.
+/// Number of consecutive hard failures that take a server out.
 const HARD_MAX: usize = 3;
 
-/// A model with these servers, which does not exist yet.
+/// Builds a model with these servers. It is not created yet.
 pub(crate) fn model(servers: &[&FakeUpstream]) -> Model {
     let endpoint = |server: &&FakeUpstream| Endpoint {
         uri: server.url(),
@@ -40,7 +40,7 @@ pub(crate) fn model(servers: &[&FakeUpstream]) -> Model {
     }
 }
 
-/// A server that answers with its name, in two pieces.
+/// Starts a server that answers with its name in two pieces.
 async fn server(name: &'static str) -> FakeUpstream {
     FakeUpstream::always(named(name)).await
 }
@@ -55,7 +55,7 @@ fn failing() -> Script {
 }
 
 impl Pair {
-    /// Registers a model.
+    /// Creates a model and returns its name.
     pub(crate) async fn add(&self, model: Model) -> String {
         let request = switchboard::pb::registry::CreateModelRequest {
             model: Some(model),
@@ -64,7 +64,7 @@ impl Pair {
         self.models().create_model(request).await.unwrap().into_inner().name
     }
 
-    /// Has a feature answered by a model, and waits until the router knows. No call is made for it.
+    /// Assigns a model to a feature and waits until the router uses the assignment. It makes no inference call.
     pub(crate) async fn route(&self, feature: &str, model: &str, more: Feature) {
         let feature = Feature {
             name: format!("features/{feature}"),
@@ -80,7 +80,7 @@ impl Pair {
         self.wait_until_resolved(&feature.name, written.revision).await;
     }
 
-    /// How a server of the model does, as the registry tells.
+    /// Returns the health of one of the model's servers as the registry reports it.
     async fn health(&self, server: &str) -> Option<(EndpointState, String)> {
         let request = GetModelRequest { name: MODEL.to_owned() };
         let model = self.models().get_model(request).await.unwrap().into_inner();
@@ -98,7 +98,7 @@ impl Pair {
         status.into_inner().down_models
     }
 
-    /// Which server answers a call of this key.
+    /// Makes a call with this affinity key and returns the answer, which names the server.
     async fn by_key(&self, key: &str) -> String {
         let mut request = asking(FEATURE, "hello");
         key.clone_into(&mut request.affinity_key);
@@ -106,13 +106,13 @@ impl Pair {
     }
 }
 
-/// How many attempts failed before these answers.
+/// Counts the failed attempts that preceded these answers.
 fn failed_attempts(answers: &[&Answer]) -> usize {
     let more = |answer: &&Answer| usize::try_from(answer.selection.attempt_count - 1).unwrap();
     answers.iter().map(more).sum()
 }
 
-async fn a_server_that_dies_under_load_costs_no_call_and_comes_back_with_one() {
+async fn a_server_that_dies_under_load_fails_no_later_call_and_returns_after_one_trial() {
     let (dying, other) = (server("dying").await, server("other").await);
     let url = dying.url();
     let pair = Pair::start().await;
@@ -128,18 +128,21 @@ async fn a_server_that_dies_under_load_costs_no_call_and_comes_back_with_one() {
         .await;
 
     let back = FakeUpstream::on_port(port, named("back")).await;
-    // The one call that tries it has to wait for its first token, while the others go on.
+    // The trial has to wait for its first token while other calls continue.
     let trial = Duration::from_secs(3);
     back.then(Script::stream().pause(trial).text("back").finish("stop").done().end());
     pair.wait_until(async || !back.requests().is_empty()).await;
     let answered = other.requests().len();
     other.request(answered + 50).await;
-    assert_eq!(back.requests().len(), 1, "one call tries it");
+    assert_eq!(back.requests().len(), 1, "only the trial reaches the server");
     pair.is_known_as(&url, EndpointState::Healthy, "").await;
     let answered = (back.requests().len(), other.requests().len());
     pair.wait_until(async || back.requests().len() >= answered.0 + 10).await;
     let (to_it, to_other) = (back.requests().len() - answered.0, other.requests().len() - answered.1);
-    assert!(3 * to_it < to_other, "{to_it} calls at once, {to_other} to the other");
+    assert!(
+        3 * to_it < to_other,
+        "{to_it} calls to the returned server at once, {to_other} to the other"
+    );
 
     let calls = load.finish().await;
     let mut later = Vec::new();
@@ -148,7 +151,7 @@ async fn a_server_that_dies_under_load_costs_no_call_and_comes_back_with_one() {
             Ok(answer) if call.began > died => later.push(answer),
             Ok(_) => {}
             Err(status) => {
-                // Its text had begun.
+                // Only a call whose text had begun may fail.
                 assert_eq!(
                     reason_of(&call.result).unwrap(),
                     "UPSTREAM_STREAM_TRUNCATED",
@@ -161,7 +164,7 @@ async fn a_server_that_dies_under_load_costs_no_call_and_comes_back_with_one() {
     let in_vain = failed_attempts(&later);
     assert!(
         in_vain <= CALLERS + HARD_MAX,
-        "{in_vain} attempts at a dead server, {} calls",
+        "{in_vain} attempts at the dead server in {} calls",
         later.len()
     );
     pair.finish().await;
@@ -185,22 +188,26 @@ async fn a_model_with_one_server_is_never_locked_out() {
             let failed = infer(&mut pair.inference(), FEATURE, "hello").await;
             assert_eq!(reason_of(&failed).unwrap(), "UPSTREAM_CONNECT_FAILED");
         }
-        assert!(failing.elapsed() < Duration::from_secs(2), "they fail fast");
+        assert!(failing.elapsed() < Duration::from_secs(2), "calls fail fast");
         pair.is_known_as(&url, EndpointState::Ejected, "UPSTREAM_CONNECT_FAILED")
             .await;
         assert_eq!(pair.down_models().await, [MODEL]);
 
         let back = FakeUpstream::on_port(port, named(life)).await;
         let answer = infer(&mut pair.inference(), FEATURE, "hello").await.unwrap();
-        assert_eq!(answer.text, format!("{life}."), "the first call after its return");
+        assert_eq!(
+            answer.text,
+            format!("{life}."),
+            "the first call after the server's return succeeds"
+        );
         assert!(pair.down_models().await.is_empty());
         port = back.kill().await;
     }
     pair.finish().await;
 }
 
-/// `SWITCHBOARD_TEST_CALLS` says how many, fifty a second.
-async fn servers_that_fail_everything_are_asked_little_more_than_once_a_call() {
+/// `SWITCHBOARD_TEST_CALLS` sets the number of calls; the rate is fifty a second.
+async fn servers_that_fail_everything_get_little_more_than_one_attempt_per_call() {
     let calls = number("SWITCHBOARD_TEST_CALLS", 200);
     let servers = [
         FakeUpstream::always(failing()).await,
@@ -233,12 +240,12 @@ async fn servers_that_fail_everything_are_asked_little_more_than_once_a_call() {
     }
     let requests: usize = servers.iter().map(|server| server.requests().len()).sum();
     eprintln!("{requests} requests for {calls} calls");
-    assert!(requests > calls, "some are tried once more");
+    assert!(requests > calls, "some calls are repeated");
     assert!(5 * requests <= 6 * calls, "{requests} requests for {calls} calls");
     pair.finish().await;
 }
 
-async fn a_router_prefers_the_servers_of_its_zone_while_there_are_any() {
+async fn a_router_prefers_the_servers_of_its_zone_while_they_answer() {
     let (near, far) = (server("near").await, server("far").await);
     let mut pair = Pair::start().await;
     let registry = pair.registry().listen_addr;
@@ -262,7 +269,7 @@ async fn a_router_prefers_the_servers_of_its_zone_while_there_are_any() {
     pair.finish().await;
 }
 
-async fn calls_of_one_key_stay_at_one_server_and_return_to_it() {
+async fn calls_with_one_affinity_key_stay_at_one_server_and_return_to_it() {
     let (mortal, other) = (server("mortal").await, server("other").await);
     let url = mortal.url();
     let pair = Pair::start().await;
@@ -289,13 +296,13 @@ async fn calls_of_one_key_stay_at_one_server_and_return_to_it() {
         assert_eq!(pair.by_key(key).await, "other.", "{key}");
     }
     let _back = FakeUpstream::on_port(port, named("mortal")).await;
-    // Some call has to try it.
+    // One call has to try the server.
     pair.wait_until(async || {
         pair.by_key("any").await;
         pair.health(&url).await == Some((EndpointState::Healthy, String::new()))
     })
     .await;
-    // The keys return little by little, as its share grows; no other moves.
+    // The keys return gradually, as the server's share grows. No other key moves.
     pair.wait_until(async || {
         let mut returned = 0;
         for key in &movable {
@@ -310,7 +317,7 @@ async fn calls_of_one_key_stay_at_one_server_and_return_to_it() {
     pair.finish().await;
 }
 
-async fn a_short_call_that_gets_no_token_is_answered_by_another_server() {
+async fn a_short_call_that_gets_no_token_is_hedged_to_another_server() {
     let (silent, good) = (FakeUpstream::always(Script::silence()).await, server("good").await);
     let pair = Pair::start().await;
     let name = pair.add(model(&[&silent, &good])).await;
@@ -321,9 +328,9 @@ async fn a_short_call_that_gets_no_token_is_answered_by_another_server() {
     };
     pair.route(FEATURE, &name, more).await;
 
-    // Either may be called first.
+    // The router may call either server first.
     let (answer, took) = loop {
-        assert!(good.requests().len() < 100, "the silent one is never called first");
+        assert!(good.requests().len() < 100, "the silent server is never called first");
         let began = Instant::now();
         let answer = infer(&mut pair.inference(), FEATURE, "hello").await.unwrap();
         assert_eq!(answer.text, "good.");
@@ -339,10 +346,10 @@ async fn a_short_call_that_gets_no_token_is_answered_by_another_server() {
 }
 
 tests! {
-    a_server_that_dies_under_load_costs_no_call_and_comes_back_with_one,
+    a_server_that_dies_under_load_fails_no_later_call_and_returns_after_one_trial,
     a_model_with_one_server_is_never_locked_out,
-    servers_that_fail_everything_are_asked_little_more_than_once_a_call,
-    a_router_prefers_the_servers_of_its_zone_while_there_are_any,
-    calls_of_one_key_stay_at_one_server_and_return_to_it,
-    a_short_call_that_gets_no_token_is_answered_by_another_server,
+    servers_that_fail_everything_get_little_more_than_one_attempt_per_call,
+    a_router_prefers_the_servers_of_its_zone_while_they_answer,
+    calls_with_one_affinity_key_stay_at_one_server_and_return_to_it,
+    a_short_call_that_gets_no_token_is_hedged_to_another_server,
 }

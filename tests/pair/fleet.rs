@@ -1,4 +1,5 @@
-//! The fleet as an operator sees it: who is connected, what is in force where, and how the servers of models do.
+//! The fleet as an operator sees it: connected routers, the revision in force on each of them, and the health of model
+//! servers.
 
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ use crate::{
     harness::{PATIENCE, Pair, Service, infer, reason_of},
 };
 
-/// A further router of the pair's registry.
+/// Another router of the pair's registry.
 pub(crate) struct Other {
     pub(crate) service: Service,
     _folder: TempDir,
@@ -56,7 +57,7 @@ async fn routers(pair: &Pair) -> Vec<Router> {
     listed.unwrap().into_inner().routers
 }
 
-/// Waits until so many routers are connected and have applied all.
+/// Waits until `count` routers are connected and have applied the newest revision.
 async fn settled(pair: &Pair, count: usize) {
     pair.wait_until(async || {
         let routers = routers(pair).await;
@@ -65,7 +66,7 @@ async fn settled(pair: &Pair, count: usize) {
     .await;
 }
 
-/// Waits until the pair's own router has applied all.
+/// Waits until the pair's own router has applied the newest revision.
 async fn reached(pair: &Pair) {
     pair.wait_until(async || {
         let routers = routers(pair).await;
@@ -103,13 +104,13 @@ async fn wait(pair: &Pair, request: WaitForRevisionRequest) -> Result<WaitForRev
 
 const SHORT: Duration = Duration::from_millis(200);
 
-/// The routers that a wait names.
+/// Returns the routers that the status of a wait names.
 fn named(status: &Status) -> String {
     let details = status.get_error_details();
     details.error_info().unwrap().metadata["routers"].clone()
 }
 
-async fn routers_are_listed_and_two_under_one_id_are_shown() {
+async fn routers_are_listed_and_duplicate_ids_are_marked() {
     let pair = Pair::start().await;
     settled(&pair, 1).await;
     let [router] = &routers(&pair).await[..] else {
@@ -162,7 +163,7 @@ async fn a_wait_names_the_frozen_router_and_ends_within_100_ms_of_its_apply() {
     let late = ended.saturating_duration_since(seen);
     assert!(
         late < Duration::from_millis(100),
-        "it ends {late:?} after the last apply was seen"
+        "the wait ends {late:?} after the last apply was seen"
     );
     pair.finish().await;
 }
@@ -176,11 +177,15 @@ async fn a_wait_ends_before_the_deadline_of_its_call() {
     request.set_timeout(Duration::from_secs(1));
     let status = pair.config().wait_for_revision(request).await.unwrap_err();
     pair.router.thaw();
-    assert_eq!(named(&status), "pair", "the registry's own answer comes first");
+    assert_eq!(
+        named(&status),
+        "pair",
+        "the registry answers before the deadline of the call"
+    );
     pair.finish().await;
 }
 
-async fn a_killed_router_is_waited_for_until_its_next_process_has_applied_and_a_stopped_one_is_not() {
+async fn a_wait_includes_a_killed_router_until_its_next_process_applies_but_not_a_stopped_one() {
     let pair = Pair::start().await;
     let other = Other::start(&pair, "other", &[]).await;
     settled(&pair, 2).await;
@@ -190,12 +195,12 @@ async fn a_killed_router_is_waited_for_until_its_next_process_has_applied_and_a_
     let mut client = pair.config();
     let mut waiting = JoinSet::new();
     waiting.spawn(async move { client.wait_for_revision(within(PATIENCE)).await });
-    // The wait has begun: it names the router before and after its end.
+    // The wait has begun: a second wait names the router both before and after it is killed.
     assert_eq!(named(&wait(&pair, within(SHORT)).await.unwrap_err()), "other");
     other.service.kill();
     pair.wait_until(async || routers(&pair).await.len() == 1).await;
     let early = timeout(SHORT, waiting.join_next()).await;
-    assert!(early.is_err(), "it goes on: {early:?}");
+    assert!(early.is_err(), "the wait continues: {early:?}");
     let mut next = Other::start(&pair, "other", &[]).await;
     let answer = timeout(PATIENCE, waiting.join_next()).await.unwrap().unwrap();
     assert_eq!(answer.unwrap().unwrap().into_inner().router_ids, ["other", "pair"]);
@@ -213,7 +218,7 @@ async fn a_killed_router_is_waited_for_until_its_next_process_has_applied_and_a_
     pair.finish().await;
 }
 
-async fn a_router_that_stops_while_it_is_waited_for_leaves_the_wait() {
+async fn a_router_that_shuts_down_during_a_wait_is_no_longer_waited_for() {
     let pair = Pair::start().await;
     reached(&pair).await;
     let peer = Peer::join(&pair, "peer").await;
@@ -228,7 +233,7 @@ async fn a_router_that_stops_while_it_is_waited_for_leaves_the_wait() {
     pair.finish().await;
 }
 
-async fn a_wait_is_for_a_group_and_may_be_for_nobody() {
+async fn a_wait_can_be_for_one_group_and_for_no_router() {
     let pair = Pair::start().await;
     settled(&pair, 1).await;
     let of = |group: &str, min_routers| WaitForRevisionRequest {
@@ -256,7 +261,7 @@ async fn a_wait_is_for_a_group_and_may_be_for_nobody() {
     pair.finish().await;
 }
 
-/// A router that says what the test tells it to.
+/// A router that sends the messages that the test gives it.
 struct Peer {
     up: mpsc::Sender<SubscribeRequest>,
     down: Streaming<SubscribeResponse>,
@@ -264,7 +269,7 @@ struct Peer {
 }
 
 impl Peer {
-    /// Joins, and reads up to the end of its snapshot.
+    /// Joins the fleet and reads to the end of its snapshot.
     async fn join(pair: &Pair, id: &str) -> Self {
         let hello = Hello {
             router_id: id.to_owned(),
@@ -290,26 +295,26 @@ impl Peer {
         self.up.send(SubscribeRequest { kind }).await.unwrap();
     }
 
-    /// Ends its direction, as a router that shuts down does.
+    /// Closes the router's side of the stream, as a router does when it shuts down.
     async fn leave(self) {
         let Self { up, mut down, .. } = self;
         drop(up);
         while down.message().await.unwrap().is_some() {}
     }
 
-    /// What the registry ends the stream with.
+    /// Returns the error with which the registry ends the stream.
     async fn end(&mut self) -> Status {
         loop {
             match self.down.message().await {
                 Ok(Some(_)) => {}
-                Ok(None) => panic!("the stream ends in order"),
+                Ok(None) => panic!("the stream ended without an error"),
                 Err(status) => return status,
             }
         }
     }
 }
 
-async fn a_refused_item_fails_a_wait_at_once_and_nonsense_ends_its_router_only() {
+async fn a_refused_item_fails_a_wait_at_once_and_an_invalid_report_ends_only_its_stream() {
     let pair = Pair::start().await;
     pair.configure("http://127.0.0.1:9", None).await;
     let peer = Peer::join(&pair, "peer").await;
@@ -334,7 +339,7 @@ async fn a_refused_item_fails_a_wait_at_once_and_nonsense_ends_its_router_only()
     peer.report(refused).await;
     let asked = Instant::now();
     let status = wait(&pair, within(PATIENCE)).await.unwrap_err();
-    assert!(asked.elapsed() < PATIENCE / 2, "it fails at once");
+    assert!(asked.elapsed() < PATIENCE / 2, "the wait fails at once");
     let details = status.get_error_details();
     assert_eq!(details.error_info().unwrap().reason, "REVISION_REFUSED");
     let violation = &details.precondition_failure().unwrap().violations[0];
@@ -361,15 +366,18 @@ async fn a_refused_item_fails_a_wait_at_once_and_nonsense_ends_its_router_only()
         Some("STREAM_PROTOCOL_VIOLATION")
     );
     settled(&pair, 1).await;
-    assert!(wait(&pair, within(PATIENCE)).await.is_ok(), "others are not disturbed");
-    // The one that waited for the liar from before waits for its next process.
+    assert!(
+        wait(&pair, within(PATIENCE)).await.is_ok(),
+        "other routers are not affected"
+    );
+    // A wait that began earlier continues to wait for the next process of the misbehaving router.
     if let Err(status) = waiting.join_next().await.unwrap().unwrap() {
         assert_eq!(named(&status), "liar");
     }
     pair.finish().await;
 }
 
-async fn the_health_of_a_server_is_what_calls_found() {
+async fn the_health_of_a_server_comes_from_calls() {
     let pair = Pair::start().await;
     let upstream = FakeUpstream::start().await;
     pair.configure(&upstream.url(), Some("sk-1")).await;
@@ -398,7 +406,7 @@ async fn the_health_of_a_server_is_what_calls_found() {
         (&*upstream.url(), "UPSTREAM_MODEL_NOT_FOUND", 1)
     );
     assert_eq!(health.routers[0].router, "pair");
-    assert_eq!(model.etag, etag, "it is no change of the model");
+    assert_eq!(model.etag, etag, "health does not change the model");
     let listed = pair.models().list_models(ListModelsRequest::default()).await;
     let listed = &listed.unwrap().into_inner().models[0].health[0];
     assert_eq!((listed.state, listed.routers.len()), (health.state, 0));
@@ -408,7 +416,7 @@ async fn the_health_of_a_server_is_what_calls_found() {
         .await
         .unwrap_err();
     shows(EndpointState::BackingOff).await;
-    // It is left alone for as long as it asks.
+    // The router makes no call for as long as the server has asked for.
     pair.wait_until(async || infer(&mut pair.inference(), "code_generations", "hello").await.is_ok())
         .await;
     assert_eq!(shows(EndpointState::Healthy).await.health[0].reason, "");
@@ -416,12 +424,12 @@ async fn the_health_of_a_server_is_what_calls_found() {
 }
 
 tests! {
-    routers_are_listed_and_two_under_one_id_are_shown,
+    routers_are_listed_and_duplicate_ids_are_marked,
     a_wait_names_the_frozen_router_and_ends_within_100_ms_of_its_apply,
     a_wait_ends_before_the_deadline_of_its_call,
-    a_killed_router_is_waited_for_until_its_next_process_has_applied_and_a_stopped_one_is_not,
-    a_router_that_stops_while_it_is_waited_for_leaves_the_wait,
-    a_wait_is_for_a_group_and_may_be_for_nobody,
-    a_refused_item_fails_a_wait_at_once_and_nonsense_ends_its_router_only,
-    the_health_of_a_server_is_what_calls_found,
+    a_wait_includes_a_killed_router_until_its_next_process_applies_but_not_a_stopped_one,
+    a_router_that_shuts_down_during_a_wait_is_no_longer_waited_for,
+    a_wait_can_be_for_one_group_and_for_no_router,
+    a_refused_item_fails_a_wait_at_once_and_an_invalid_report_ends_only_its_stream,
+    the_health_of_a_server_comes_from_calls,
 }

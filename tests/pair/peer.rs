@@ -1,4 +1,4 @@
-//! A router as the registry sees it: a stream of `Subscribe` spoken by hand, on a connection of its own.
+//! A router implemented by hand: a `Subscribe` stream on a connection of its own.
 
 use std::{net::SocketAddr, ops::Range, time::Duration};
 
@@ -33,15 +33,15 @@ use crate::{
     mirror::Mirror,
 };
 
-/// A peer that says nothing else says this often that it lives.
+/// How often a peer that sends nothing else sends an empty report as a sign of life.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 
-/// One router's side of the protocol.
+/// The router's side of the protocol.
 #[derive(Debug)]
 pub(crate) struct Peer {
     registry: SocketAddr,
     pub(crate) hello: Hello,
-    /// Bytes that may come unread, on the connection and on the stream.
+    /// HTTP/2 window of the connection and of the stream, in bytes. `None`: the default.
     pub(crate) window: Option<u32>,
     pub(crate) mirror: Mirror,
 }
@@ -69,7 +69,7 @@ impl Peer {
         }
     }
 
-    /// Says hello from where it is, and reads the welcome.
+    /// Sends the hello with its current cursor and reads the welcome.
     pub(crate) async fn open(&mut self) -> Result<Open, Status> {
         self.mirror.begin();
         let mut hello = self.hello.clone();
@@ -80,12 +80,12 @@ impl Peer {
         drop(up.send(up_message(Up::Hello(hello))).await);
         let welcome = match next(&mut down).await? {
             Some(Kind::Welcome(welcome)) => welcome,
-            other => panic!("a welcome comes first, not {other:?}"),
+            other => panic!("the first message must be a welcome, not {other:?}"),
         };
         Ok(Open { welcome, up, down })
     }
 
-    /// Reads until a revision is reached.
+    /// Reads until the mirror has reached a revision.
     pub(crate) async fn read_to(&mut self, open: &mut Open, revision: i64) -> Result<(), Status> {
         while self.mirror.revision() < revision {
             match open.next().await? {
@@ -103,7 +103,7 @@ impl Peer {
 }
 
 impl Open {
-    /// The next message, which must come soon. `None`: the stream ended in order.
+    /// Reads the next message, which must arrive soon. Returns `None` if the stream ended without an error.
     pub(crate) async fn next(&mut self) -> Result<Option<Kind>, Status> {
         next(&mut self.down).await
     }
@@ -112,17 +112,17 @@ impl Open {
         self.say_raw(up_message(kind)).await;
     }
 
-    /// Returns once there is room; what the registry no longer takes is lost.
+    /// Returns once the message is queued. A message that the registry no longer reads is lost.
     pub(crate) async fn say_raw(&self, message: SubscribeRequest) {
         drop(
             timeout(PATIENCE, self.up.send(message))
                 .await
-                .expect("the registry reads on"),
+                .expect("the registry keeps reading"),
         );
     }
 }
 
-/// A stream on which nothing was said yet.
+/// Opens a stream without sending a hello.
 pub(crate) async fn dial(
     registry: SocketAddr,
     window: Option<u32>,
@@ -146,7 +146,7 @@ pub(crate) async fn dial(
 }
 
 pub(crate) async fn next(down: &mut Streaming<SubscribeResponse>) -> Result<Option<Kind>, Status> {
-    let message = timeout(PATIENCE, down.message()).await.expect("the stream goes on")?;
+    let message = timeout(PATIENCE, down.message()).await.expect("the stream continues")?;
     Ok(message.map(|message| message.kind.expect("a kind is set")))
 }
 
@@ -154,14 +154,15 @@ fn up_message(kind: Up) -> SubscribeRequest {
     SubscribeRequest { kind: Some(kind) }
 }
 
-/// Followers need a socket each, on both sides.
+/// Raises the limit of open files, because each follower needs one socket on either side.
 pub(crate) fn allow_many_sockets() {
     let mut limit = getrlimit(Limit::Nofile);
     limit.current = limit.maximum;
     setrlimit(Limit::Nofile, limit).unwrap();
 }
 
-/// Writes models that weigh about 4 KiB each, new ones or a new `round` of them, and returns the newest revision.
+/// Writes models of about 4 KiB each and returns the newest revision. Round 0 creates them, a later `round` updates
+/// them.
 pub(crate) async fn write_models(pair: &Pair, numbers: Range<usize>, round: u32) -> i64 {
     let mut writing = JoinSet::new();
     let mut newest = 0;
@@ -175,7 +176,7 @@ pub(crate) async fn write_models(pair: &Pair, numbers: Range<usize>, round: u32)
     writing.join_all().await.into_iter().fold(newest, i64::max)
 }
 
-/// Writes one of [`write_models`]: round 0 makes it.
+/// Writes one of the models of [`write_models`].
 pub(crate) async fn write_model(
     mut models: ModelServiceClient<Channel>,
     number: usize,
@@ -205,7 +206,7 @@ pub(crate) async fn write_model(
     Ok(models.create_model(request).await?.into_inner().revision)
 }
 
-/// A number that a long run sets higher.
+/// Reads a number from the environment; `.ci/long` sets larger ones.
 pub(crate) fn number(name: &str, default: usize) -> usize {
     std::env::var_os(name).map_or(default, |text| text.to_str().unwrap().parse().unwrap())
 }

@@ -1,4 +1,4 @@
-//! What holds for each of the two processes: flags, limits, health, failures that no handler sees, and the end.
+//! Behaviour of each of the two processes: flags, limits, health, failures outside the handlers, and shutdown.
 
 use std::{
     io::{Read as _, Write as _},
@@ -40,7 +40,7 @@ fn help_explains_every_flag() {
 /// Arguments, environment, and the flag that the error names.
 type Wrong<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a str);
 
-fn a_wrong_value_is_one_line_and_exit_code_2() {
+fn an_invalid_flag_prints_one_line_and_exits_with_code_2() {
     let both: &[Wrong<'_>] = &[
         (&["--listen-addr", "nowhere"], &[], "--listen-addr"),
         (&["--listen-addr", "0.0.0.0:0"], &[], "--insecure-no-auth"),
@@ -82,12 +82,12 @@ fn a_wrong_value_is_one_line_and_exit_code_2() {
                 stderr.starts_with("error: ") && stderr.contains(named),
                 "{name} {args:?}: {stderr}"
             );
-            assert!(output.stdout.is_empty(), "nothing is logged before the flags are right");
+            assert!(output.stdout.is_empty(), "nothing is logged before all flags are valid");
         }
     }
 }
 
-async fn a_taken_port_is_told_before_anything_is_done() {
+async fn a_port_in_use_is_reported_before_the_database_is_created() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap().to_string();
     let folder = tempfile::tempdir().unwrap();
@@ -109,7 +109,7 @@ async fn a_taken_port_is_told_before_anything_is_done() {
     assert!(!database.exists());
 }
 
-async fn a_failure_that_no_handler_sees_has_a_reason_and_the_request_id() {
+async fn a_failure_outside_the_handlers_has_a_reason_and_the_request_id() {
     let pair = Pair::start().await;
     for (service, known, limit) in [
         (
@@ -147,7 +147,7 @@ async fn a_failure_that_no_handler_sees_has_a_reason_and_the_request_id() {
     pair.finish().await;
 }
 
-/// Calls a method with one text, which stands in field 1 of every request.
+/// Calls a method with one text, which is field 1 of every request.
 async fn call(service: &Service, method: &'static str, text: String) -> Status {
     let mut client = Grpc::new(service.channel());
     client.ready().await.unwrap();
@@ -168,13 +168,13 @@ fn reason(status: &Status) -> String {
         .unwrap_or_default()
 }
 
-async fn the_limit_of_streams_is_announced() {
+async fn the_limit_of_concurrent_streams_is_announced() {
     let pair = Pair::start().await;
     for (service, limit) in [(pair.registry(), 256), (&pair.router, 1024)] {
         let stream = tokio::net::TcpStream::connect(service.listen_addr).await.unwrap();
         let (client, mut connection) = h2::client::handshake(stream).await.unwrap();
         let mut ping = connection.ping_pong().unwrap();
-        // The answer to a ping comes after the settings.
+        // The server answers a ping after it has sent its settings.
         tokio::select! {
             result = &mut connection => panic!("the connection ended: {result:?}"),
             pong = ping.ping(h2::Ping::opaque()) => { pong.unwrap(); }
@@ -184,8 +184,9 @@ async fn the_limit_of_streams_is_announced() {
     pair.finish().await;
 }
 
-async fn a_client_that_provokes_resets_is_cut_off() {
-    // A request to `/`, and a window that grows past its maximum, which has to be answered by a reset of the stream.
+async fn a_client_that_provokes_many_resets_is_disconnected() {
+    // A request to `/`, followed by a window update beyond the maximum window, which the server must answer by
+    // resetting the stream.
     const HEADERS: [u8; 12] = [0, 0, 3, 1, 4, 0, 0, 0, 0, 0x83, 0x86, 0x84];
     const WINDOW_UPDATE: [u8; 13] = [0, 0, 4, 8, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff];
 
@@ -281,7 +282,7 @@ fn http_get(addr: std::net::SocketAddr, path: &str) -> String {
     answer
 }
 
-async fn both_end_inside_a_bound_with_open_streams_and_a_silent_client() {
+async fn both_services_shut_down_in_time_with_open_streams_and_a_silent_client() {
     use crate::fake_upstream::{FakeUpstream, Script};
 
     let pair = Pair::start().await;
@@ -322,7 +323,7 @@ async fn both_end_inside_a_bound_with_open_streams_and_a_silent_client() {
     );
     assert!(
         matches!(goodbye, Some(Kind::Goodbye(_))),
-        "the watch ends with a goodbye, then OK"
+        "the watch ends with a goodbye and then OK"
     );
     assert_eq!(
         (status.code(), reason(&status)),
@@ -334,18 +335,18 @@ async fn both_end_inside_a_bound_with_open_streams_and_a_silent_client() {
     );
     assert!(
         asked.elapsed() < Duration::from_secs(12),
-        "both ended after {:?}",
+        "both shut down after {:?}",
         asked.elapsed()
     );
 }
 
 tests! {
     help_explains_every_flag (sync),
-    a_wrong_value_is_one_line_and_exit_code_2 (sync),
-    a_taken_port_is_told_before_anything_is_done,
-    a_failure_that_no_handler_sees_has_a_reason_and_the_request_id,
-    the_limit_of_streams_is_announced,
-    a_client_that_provokes_resets_is_cut_off,
+    an_invalid_flag_prints_one_line_and_exits_with_code_2 (sync),
+    a_port_in_use_is_reported_before_the_database_is_created,
+    a_failure_outside_the_handlers_has_a_reason_and_the_request_id,
+    the_limit_of_concurrent_streams_is_announced,
+    a_client_that_provokes_many_resets_is_disconnected,
     a_router_is_ready_once_it_has_a_configuration,
-    both_end_inside_a_bound_with_open_streams_and_a_silent_client,
+    both_services_shut_down_in_time_with_open_streams_and_a_silent_client,
 }

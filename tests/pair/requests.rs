@@ -1,4 +1,4 @@
-//! In which form requests are taken: how large, and how compressed, by both services.
+//! The size and the compression of requests that both services accept.
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -24,16 +24,16 @@ use crate::{
 };
 
 const MIB: usize = 1024 * 1024;
-/// What becomes of a bomb when it is let off.
+/// Size of a decompression bomb after decompression.
 const BOMB: usize = 100 * MIB;
-/// What a service may need to find out that it is one: the limit of a message, twice while its buffer grows, and what comes
-/// as well.
+/// Memory in KiB that a service may need to detect a bomb: the message limit, twice that while its buffer grows, and
+/// some other memory.
 const BOMB_KIB: u64 = 24 * 1024;
 const ENCODINGS: [CompressionEncoding; 2] = [CompressionEncoding::Gzip, CompressionEncoding::Zstd];
 const GET_MODEL: &str = "switchboard.registry.v1.ModelService/GetModel";
 const INFER: &str = "switchboard.router.v1.InferenceService/StreamInfer";
 
-/// A caller on one connection by hand, since a client would get a new one without a word.
+/// A caller that uses one HTTP/2 connection by hand, because a gRPC client would silently open a new one.
 struct Caller {
     client: h2::client::SendRequest<Bytes>,
     origin: String,
@@ -53,7 +53,7 @@ impl Caller {
         }
     }
 
-    /// How a call ends at once. `None`: its answer begins.
+    /// Returns the status of a call that fails before its response begins, or `None` if the response begins.
     async fn refused(&self, method: &str, encoding: Option<&str>, frame: Bytes) -> Option<Status> {
         let mut request = Request::post(format!("{}/{method}", self.origin))
             .header("content-type", "application/grpc")
@@ -72,20 +72,20 @@ impl Caller {
         Status::from_header_map(response.headers())
     }
 
-    /// Checks that the connection is the same as in the beginning.
+    /// Checks that the original connection is still open.
     fn assert_unharmed(mut self) {
         assert!(self.connection.try_join_next().is_none());
     }
 }
 
-/// A message of one text, which stands in field 1 of most requests, as it goes over the wire.
+/// Encodes a message with one text, which is field 1 of most requests, as a gRPC frame.
 async fn of_text(text: String, encoding: Option<CompressionEncoding>) -> Bytes {
     let encoder = ProstCodec::<String, ()>::default().encoder();
     let body = EncodeBody::new_client(encoder, stream::once(async { Ok(text) }), encoding, None);
     body.collect().await.unwrap().to_bytes()
 }
 
-/// The same, of so many bytes in all.
+/// Like [`of_text`], with a message of this many bytes in total.
 async fn of_bytes(bytes: usize, encoding: Option<CompressionEncoding>) -> Bytes {
     let head = 1 + prost::length_delimiter_len(bytes - 5);
     let frame = of_text("x".repeat(bytes - head), encoding).await;
@@ -93,7 +93,7 @@ async fn of_bytes(bytes: usize, encoding: Option<CompressionEncoding>) -> Bytes 
     frame
 }
 
-/// These bytes, said to be compressed.
+/// Builds a frame with these bytes that is marked as compressed.
 fn marked(bytes: &[u8]) -> Bytes {
     let length = u32::try_from(bytes.len()).unwrap().to_be_bytes();
     [[1].as_slice(), &length, bytes].concat().into()
@@ -110,7 +110,7 @@ fn assert_too_large(status: &Status, limit: usize) {
     assert_eq!(details.error_info().unwrap().metadata["limit"], limit.to_string());
 }
 
-async fn a_message_that_is_too_large_leaves_its_connection_usable_compressed_or_not() {
+async fn a_too_large_message_leaves_its_connection_usable() {
     let pair = Pair::start().await;
     for (service, method, limit) in [(pair.registry(), GET_MODEL, MIB), (&pair.router, INFER, 4 * MIB)] {
         let caller = Caller::connect(service).await;
@@ -118,12 +118,16 @@ async fn a_message_that_is_too_large_leaves_its_connection_usable_compressed_or_
             let name = encoding.map(|encoding| encoding.to_string());
             for (bytes, is_taken) in [(limit - 1, true), (limit, true), (limit + 1, false)] {
                 let frame = of_bytes(bytes, encoding).await;
-                // More often than a connection that loses its window over it would stand.
+                // More often than a connection would survive if each refusal used up its window.
                 for _ in 0..3 {
                     let frame = frame.clone();
                     let status = caller.refused(method, name.as_deref(), frame).await.unwrap();
                     if is_taken {
-                        assert_eq!(told(&status).0, Code::InvalidArgument, "{name:?}, {bytes}: it is read");
+                        assert_eq!(
+                            told(&status).0,
+                            Code::InvalidArgument,
+                            "{name:?}, {bytes}: the message is accepted"
+                        );
                     } else {
                         assert_too_large(&status, limit);
                     }
@@ -135,7 +139,7 @@ async fn a_message_that_is_too_large_leaves_its_connection_usable_compressed_or_
     pair.finish().await;
 }
 
-async fn a_small_message_that_becomes_a_large_one_costs_no_memory() {
+async fn a_decompression_bomb_costs_little_memory() {
     let pair = Pair::start().await;
     for encoding in ENCODINGS {
         let bomb = of_bytes(BOMB, Some(encoding)).await;
@@ -155,7 +159,7 @@ async fn a_small_message_that_becomes_a_large_one_costs_no_memory() {
     pair.finish().await;
 }
 
-/// Every method that the services have, by its full name.
+/// Returns the full name of every method of the services.
 fn methods(files: &[u8]) -> Vec<String> {
     let files = FileDescriptorSet::decode(files).unwrap().file;
     let of_file = |file: prost_types::FileDescriptorProto| {
@@ -171,7 +175,7 @@ fn methods(files: &[u8]) -> Vec<String> {
     files.into_iter().flat_map(of_file).collect()
 }
 
-async fn every_method_takes_gzip_and_zstd_and_names_what_it_does_not_take() {
+async fn every_method_accepts_gzip_and_zstd_and_refuses_other_encodings() {
     let pair = Pair::start().await;
     let own = methods(pb::FILE_DESCRIPTOR_SET);
     assert!(own.len() > 20, "{own:?}");
@@ -192,7 +196,7 @@ async fn every_method_takes_gzip_and_zstd_and_names_what_it_does_not_take() {
             }
             let caller = Caller::connect(service).await;
             for encoding in ENCODINGS {
-                // Of no model, feature or rule.
+                // A request without any model, feature or rule.
                 let frame = of_text(String::new(), Some(encoding)).await;
                 if let Some(status) = caller.refused(method, Some(&encoding.to_string()), frame).await {
                     assert_ne!(status.code(), Code::Unimplemented, "{method}, {encoding}: {status:?}");
@@ -215,7 +219,7 @@ async fn every_method_takes_gzip_and_zstd_and_names_what_it_does_not_take() {
     pair.finish().await;
 }
 
-async fn a_compressed_call_is_answered_and_a_damaged_one_spoils_nothing() {
+async fn a_compressed_call_is_answered_and_a_damaged_one_affects_no_other_call() {
     let upstream = FakeUpstream::start().await;
     let pair = Pair::start().await;
     let feature = "code_generations";
@@ -239,7 +243,7 @@ async fn a_compressed_call_is_answered_and_a_damaged_one_spoils_nothing() {
         let damaged = frame.slice(5..frame.len() / 2);
         let status = caller.refused(INFER, Some(&name), marked(&damaged)).await.unwrap();
         assert_eq!(told(&status), (Code::Internal, "INTERNAL_ERROR".to_owned()), "{name}");
-        // What is compressed and does not say how.
+        // A compressed message without the `grpc-encoding` header.
         let status = caller.refused(INFER, None, frame).await.unwrap();
         assert_eq!(told(&status), (Code::Internal, "INTERNAL_ERROR".to_owned()), "{name}");
     }
@@ -248,8 +252,8 @@ async fn a_compressed_call_is_answered_and_a_damaged_one_spoils_nothing() {
 }
 
 tests! {
-    a_message_that_is_too_large_leaves_its_connection_usable_compressed_or_not,
-    a_small_message_that_becomes_a_large_one_costs_no_memory,
-    every_method_takes_gzip_and_zstd_and_names_what_it_does_not_take,
-    a_compressed_call_is_answered_and_a_damaged_one_spoils_nothing,
+    a_too_large_message_leaves_its_connection_usable,
+    a_decompression_bomb_costs_little_memory,
+    every_method_accepts_gzip_and_zstd_and_refuses_other_encodings,
+    a_compressed_call_is_answered_and_a_damaged_one_affects_no_other_call,
 }

@@ -1,4 +1,4 @@
-//! How features share a model: what one of them reserves, and how many calls it may have.
+//! How features share a model: reserved places, and the maximum number of concurrent calls of a feature.
 
 use std::{
     sync::{
@@ -21,18 +21,18 @@ use crate::{
     harness::{Pair, asking, infer, reason_of},
 };
 
-/// The feature that has places of its own, and the one that takes all it can get.
+/// A feature with reserved places, and a feature that uses all the places it can get.
 const FAVOURED: &str = "code_completions";
 const GREEDY: &str = "duo_chat";
 const PLACES: i32 = 5;
 const RESERVED: i32 = 3;
-/// One less than its places, since each comes free a moment after its answer.
+/// One fewer than the reserved places, because a place becomes free a moment after its answer.
 const FAVOURED_CALLERS: usize = 2;
 const GREEDY_CALLERS: usize = 16;
-/// Of both together.
+/// Number of calls of both features together.
 const CALLS: usize = 200;
 
-/// Callers that ask without a pause until they shall stop. They tell how long each call took.
+/// Starts callers that make calls without pauses until `stop` is set. Each returns the duration of its calls.
 fn callers(pair: &Pair, feature: &'static str, count: usize, stop: &Arc<AtomicBool>) -> JoinSet<Vec<Duration>> {
     let mut callers = JoinSet::new();
     for _ in 0..count {
@@ -56,7 +56,7 @@ async fn median(callers: JoinSet<Vec<Duration>>) -> Duration {
     took[took.len() / 2]
 }
 
-async fn a_feature_with_places_of_its_own_does_not_wait_behind_another() {
+async fn a_feature_with_reserved_places_does_not_wait_for_another_feature() {
     let answer = Script::stream().pause(Duration::from_millis(30)).text("hello");
     let upstream = FakeUpstream::always(answer.finish("stop").done().end()).await;
     let pair = Pair::start().await;
@@ -87,7 +87,7 @@ async fn a_feature_with_places_of_its_own_does_not_wait_behind_another() {
     assert_eq!(
         upstream.calls_at_once(),
         usize::try_from(PLACES - RESERVED).unwrap(),
-        "what is reserved stays free"
+        "reserved places stay free"
     );
     let favoured = callers(&pair, FAVOURED, FAVOURED_CALLERS, &stop);
     let before = upstream.requests().len();
@@ -96,13 +96,13 @@ async fn a_feature_with_places_of_its_own_does_not_wait_behind_another() {
     stop.store(true, Ordering::Relaxed);
     let (favoured, greedy) = (median(favoured).await, median(greedy).await);
     eprintln!("{favoured:?} for the favoured feature, {greedy:?} for the greedy one");
-    // Eight greedy callers come to each place that is not reserved.
+    // Eight greedy callers compete for each place that is not reserved.
     assert!(3 * favoured < greedy, "{favoured:?}, {greedy:?}");
     assert!(upstream.calls_at_once() <= usize::try_from(PLACES).unwrap());
     pair.finish().await;
 }
 
-async fn a_feature_that_has_all_its_calls_is_refused_one_more_at_once() {
+async fn a_feature_at_its_limit_is_refused_another_call_at_once() {
     let upstream = FakeUpstream::start().await;
     upstream.then(Script::stream().text("one").hang());
     let pair = Pair::start().await;
@@ -128,9 +128,9 @@ async fn a_feature_that_has_all_its_calls_is_refused_one_more_at_once() {
     let refused = infer(&mut pair.inference(), GREEDY, "hello").await;
     assert_eq!(reason_of(&refused).unwrap(), "QUOTA_EXCEEDED");
     assert_eq!(refused.unwrap_err().code(), Code::ResourceExhausted);
-    assert_eq!(upstream.requests().len(), 1, "no server is asked");
+    assert_eq!(upstream.requests().len(), 1, "the refused call reaches no server");
     let other = infer(&mut pair.inference(), FAVOURED, "hello").await.unwrap();
-    assert_eq!(other.text, "hello", "others have no part in it");
+    assert_eq!(other.text, "hello", "other features are not affected");
 
     drop(held);
     upstream.closed(0).await;
@@ -140,6 +140,6 @@ async fn a_feature_that_has_all_its_calls_is_refused_one_more_at_once() {
 }
 
 tests! {
-    a_feature_with_places_of_its_own_does_not_wait_behind_another,
-    a_feature_that_has_all_its_calls_is_refused_one_more_at_once,
+    a_feature_with_reserved_places_does_not_wait_for_another_feature,
+    a_feature_at_its_limit_is_refused_another_call_at_once,
 }

@@ -1,4 +1,4 @@
-//! Every line of the README's table of tasks, as it stands there, with the real grpcurl.
+//! Runs every command of the README's table of tasks exactly as written, with the real grpcurl.
 
 use std::{collections::BTreeMap, path::Path, process::Command, time::Duration};
 
@@ -8,16 +8,16 @@ use tokio::time::Instant;
 
 use crate::{administrator::GRPCURL, harness::Pair};
 
-/// What stands in the README for a text that only the reader can know.
+/// The README's placeholder for a text that only the reader knows.
 const PLACEHOLDER: &str = "…";
 
-/// One line of the table.
+/// One row of the table.
 #[derive(Debug, Clone)]
 struct Task {
     name: String,
     /// Service and method, without the package.
     method: String,
-    /// Empty: the request is.
+    /// The request. Empty if the command sends an empty request.
     data: String,
 }
 
@@ -27,7 +27,7 @@ impl Task {
     }
 }
 
-/// What is done with one line: it is run, and its answer shows these values at these places.
+/// One step of the test: the command to run, and JSON pointers into its answer with the expected values.
 struct Step {
     task: &'static str,
     shows: &'static [(&'static str, &'static str)],
@@ -37,7 +37,7 @@ const fn step(task: &'static str, shows: &'static [(&'static str, &'static str)]
     Step { task, shows }
 }
 
-/// All lines, in an order in which each finds what it needs. Values are JSON.
+/// All commands, in an order in which each finds the resources that it needs. Values are JSON.
 const STEPS: [Step; 51] = [
     step("allow families and features in beta", &[("/betaEnabled", "true")]),
     step("turn all self-hosted inference off", &[("/inferencePaused", "true")]),
@@ -261,7 +261,7 @@ const STEPS: [Step; 51] = [
     ),
 ];
 
-/// The README's table.
+/// Returns the rows of the README's table by their names.
 fn tasks() -> BTreeMap<String, Task> {
     let readme = include_str!("../../README.md");
     let rows = readme
@@ -282,7 +282,7 @@ fn tasks() -> BTreeMap<String, Task> {
     .collect()
 }
 
-/// Runs a line of the table, and returns its first answer.
+/// Runs a command of the table and returns its first answer.
 fn run(program: &Path, pair: &Pair, task: &Task, secret: &str) -> Result<Value, String> {
     let (address, package) = if task.is_of_router() {
         (pair.router.listen_addr, "router")
@@ -311,7 +311,7 @@ fn run(program: &Path, pair: &Pair, task: &Task, secret: &str) -> Result<Value, 
         .map_err(|error| format!("{error}: {}", String::from_utf8_lossy(&output.stdout)))
 }
 
-/// Why an answer does not show what it should. Empty: it does.
+/// Describes how an answer differs from the expected values. Empty if it does not differ.
 fn missing(answer: &Value, shows: &[(&str, &str)]) -> String {
     let differ = shows.iter().filter_map(|(place, expected)| {
         let expected: Value = serde_json::from_str(expected).unwrap();
@@ -338,7 +338,8 @@ async fn create(pair: &Pair, id: &str, family: &str) {
     pair.models().create_model(request).await.unwrap();
 }
 
-/// What a line finds in place, beside what the lines before it did. Returns what its placeholder stands for.
+/// Creates the state that a command needs in addition to the effects of earlier commands. Returns the text that
+/// replaces its placeholder.
 async fn prepare(pair: &Pair, program: &Path, task: &Task) -> String {
     match task.name.as_str() {
         "move a model of one server to another host" => {
@@ -366,13 +367,16 @@ async fn prepare(pair: &Pair, program: &Path, task: &Task) -> String {
     "sk-readme".to_owned()
 }
 
-async fn every_task_of_the_readme_works_as_it_is_written() {
+async fn every_task_of_the_readme_works_as_written() {
     let program = GRPCURL.path();
     let tasks = tasks();
     let listed: Vec<&String> = tasks.keys().collect();
     let mut tried: Vec<&str> = STEPS.iter().map(|step| step.task).collect();
     tried.sort_unstable();
-    assert_eq!(listed, tried, "the table of the README, and the steps here");
+    assert_eq!(
+        listed, tried,
+        "the README's table and the steps of this test have the same tasks"
+    );
 
     let pair = Pair::start().await;
     for (id, family) in [("codestral", "codestral"), ("mixtral", "mixtral"), ("new", "llama3")] {
@@ -391,7 +395,7 @@ async fn every_task_of_the_readme_works_as_it_is_written() {
             if wrong.is_empty() {
                 break;
             }
-            // What was written a moment ago may still be on its way to the router.
+            // The router may not have received the newest write yet.
             if !task.is_of_router() || began.elapsed() > Duration::from_secs(5) {
                 failed.push(format!("{}: {wrong}", step.task));
                 break;
@@ -409,5 +413,5 @@ async fn every_task_of_the_readme_works_as_it_is_written() {
 }
 
 tests! {
-    every_task_of_the_readme_works_as_it_is_written needs GRPCURL,
+    every_task_of_the_readme_works_as_written needs GRPCURL,
 }

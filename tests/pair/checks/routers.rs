@@ -1,4 +1,4 @@
-//! Who checks, and what becomes of a router that cannot.
+//! Which router makes a check, and the result if a router cannot make it.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use crate::{
     peer::Peer,
 };
 
-async fn every_router_tells_what_it_finds_and_one_that_cannot_holds_nobody_up() {
+async fn every_router_reports_its_check_and_a_router_without_checks_delays_no_other() {
     let pair = Pair::start().await;
     let server = FakeUpstream::start().await;
     server.listing(refusal(401));
     let other = Other::start(&pair, "other", &[]).await;
-    // A router of a release that knows no checks.
+    // A router of a release without checks.
     let mut old = Peer::new(pair.registry(), "old");
     let _stream = old.open().await.unwrap();
     pair.wait_until(async || {
@@ -49,7 +49,7 @@ async fn every_router_tells_what_it_finds_and_one_that_cannot_holds_nobody_up() 
     let chosen = only(check(&pair, request("other", false)).await.unwrap());
     assert_eq!(chosen.router, "other");
     let any = only(check(&pair, request("", false)).await.unwrap());
-    assert_ne!(any.router, "old", "one that can check is chosen");
+    assert_ne!(any.router, "old", "a router that supports checks is chosen");
     assert_eq!(
         reason_of(&check(&pair, request("nobody", false)).await).as_deref(),
         Some("NO_ROUTER_CONNECTED")
@@ -68,7 +68,7 @@ async fn every_router_tells_what_it_finds_and_one_that_cannot_holds_nobody_up() 
     pair.finish().await;
 }
 
-async fn without_a_router_it_says_so_and_one_that_dies_is_a_failed_check() {
+async fn a_check_without_a_router_is_refused_and_a_router_that_dies_is_a_failed_check() {
     let mut pair = Pair::start().await;
     let server = FakeUpstream::start().await;
     server.listing(Script::silence());
@@ -94,6 +94,6 @@ async fn without_a_router_it_says_so_and_one_that_dies_is_a_failed_check() {
 }
 
 tests! {
-    every_router_tells_what_it_finds_and_one_that_cannot_holds_nobody_up,
-    without_a_router_it_says_so_and_one_that_dies_is_a_failed_check,
+    every_router_reports_its_check_and_a_router_without_checks_delays_no_other,
+    a_check_without_a_router_is_refused_and_a_router_that_dies_is_a_failed_check,
 }

@@ -1,4 +1,4 @@
-//! What is found of a server, and whose fault it is.
+//! What a check finds out about a server, and to which fault it attributes a failure.
 
 use std::sync::Arc;
 
@@ -23,9 +23,9 @@ use crate::{
     harness::Pair,
 };
 
-async fn a_wrong_token_is_the_credentials_fault_and_is_told_nowhere() {
+async fn a_wrong_token_is_a_credential_fault_and_is_never_printed() {
     let pair = Pair::start().await;
-    // Some servers show their list to anybody, so only a call finds it out.
+    // Some servers show their list of models without a valid token, so that only a call detects a wrong token.
     for is_list_open in [true, false] {
         let server = FakeUpstream::always(refusal(401)).await;
         server.listing(if is_list_open { list(&["mistral"]) } else { refusal(401) });
@@ -42,7 +42,7 @@ async fn a_wrong_token_is_the_credentials_fault_and_is_told_nowhere() {
         assert_eq!(
             server.probes()[0].headers["authorization"],
             format!("Bearer {CANARY}"),
-            "the token came by its one-time id"
+            "the router fetched the token by its one-time id"
         );
         assert!(!format!("{check:?}").contains(CANARY));
     }
@@ -54,7 +54,7 @@ async fn a_wrong_token_is_the_credentials_fault_and_is_told_nowhere() {
     pair.finish().await;
 }
 
-async fn each_endpoint_is_checked_by_itself_and_says_where_it_fails() {
+async fn each_endpoint_is_checked_separately_and_reports_its_failed_step() {
     let pair = Pair::start().await;
     let well = server(&["mistral"]).await;
     let down = {
@@ -99,7 +99,7 @@ async fn each_endpoint_is_checked_by_itself_and_says_where_it_fails() {
     pair.finish().await;
 }
 
-async fn the_servers_list_says_which_model_it_is() {
+async fn a_check_finds_the_model_in_the_servers_list() {
     let pair = Pair::start().await;
     let several = FakeUpstream::start().await;
     several.listing(list(&["one", "two", "<b>"]));
@@ -141,10 +141,10 @@ async fn the_servers_list_says_which_model_it_is() {
 const AUTHORITY: &str = include_str!("../../../router/tests/tls/authority.pem");
 const CERTIFICATE: &str = include_str!("../../../router/tests/tls/good.pem");
 const KEY: &str = include_str!("../../../router/tests/tls/key.pem");
-/// Whom the certificate is for.
+/// The host name in the certificate.
 const CERTIFIED: &str = "gpu.test";
 
-/// Speaks TLS before a server that speaks none. It ends when it is dropped.
+/// A TLS proxy in front of a server that does not speak TLS. It ends when it is dropped.
 struct TlsFront {
     url: String,
     _front: JoinSet<()>,
@@ -171,7 +171,7 @@ impl TlsFront {
                 let (socket, _) = listener.accept().await.unwrap();
                 let acceptor = acceptor.clone();
                 connections.spawn(async move {
-                    // A client that does not trust the certificate breaks off.
+                    // A client that does not trust the certificate closes the connection.
                     let Ok(mut socket) = acceptor.accept(socket).await else {
                         return;
                     };
@@ -184,7 +184,7 @@ impl TlsFront {
     }
 }
 
-/// An https address of a server that speaks none, and the server.
+/// Starts a server that does not speak TLS and returns an https URL for it.
 async fn without_tls() -> (String, JoinSet<()>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
@@ -201,7 +201,7 @@ async fn without_tls() -> (String, JoinSet<()>) {
     (url, server)
 }
 
-async fn a_server_has_to_prove_who_it_is_before_it_is_told_anything() {
+async fn a_check_sends_nothing_to_a_server_with_an_untrusted_certificate() {
     let pair = Pair::start().await;
     let server = server(&["mistral"]).await;
     let front = TlsFront::start(&server).await;
@@ -237,7 +237,7 @@ async fn a_server_has_to_prove_who_it_is_before_it_is_told_anything() {
     pair.finish().await;
 }
 
-async fn a_platform_of_others_is_asked_for_no_list_and_called_in_its_own_words() {
+async fn a_check_of_a_hosted_platform_skips_the_list_and_uses_the_platforms_dialect() {
     let pair = Pair::start().await;
     let server = FakeUpstream::always(refusal(401)).await;
     let model = Model {
@@ -257,9 +257,9 @@ async fn a_platform_of_others_is_asked_for_no_list_and_called_in_its_own_words()
 }
 
 tests! {
-    a_wrong_token_is_the_credentials_fault_and_is_told_nowhere,
-    each_endpoint_is_checked_by_itself_and_says_where_it_fails,
-    the_servers_list_says_which_model_it_is,
-    a_server_has_to_prove_who_it_is_before_it_is_told_anything,
-    a_platform_of_others_is_asked_for_no_list_and_called_in_its_own_words,
+    a_wrong_token_is_a_credential_fault_and_is_never_printed,
+    each_endpoint_is_checked_separately_and_reports_its_failed_step,
+    a_check_finds_the_model_in_the_servers_list,
+    a_check_sends_nothing_to_a_server_with_an_untrusted_certificate,
+    a_check_of_a_hosted_platform_skips_the_list_and_uses_the_platforms_dialect,
 }

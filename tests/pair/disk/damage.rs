@@ -1,4 +1,4 @@
-//! Files that are not what they should be: damaged, another's, missing, in use.
+//! Database files that are damaged, belong to another store, are missing, or are in use.
 
 use std::fs;
 
@@ -10,11 +10,11 @@ use super::{
 };
 use crate::histories::follower::Follower;
 
-/// The exit code of a registry that finds its database damaged.
+/// The exit code of a registry whose database is damaged.
 const DAMAGED: Option<i32> = Some(3);
 
-/// `SWITCHBOARD_TEST_FLIPS` says how many.
-async fn a_flipped_byte_is_noticed_or_changes_nothing() {
+/// `SWITCHBOARD_TEST_FLIPS` sets the number of flipped bits.
+async fn a_flipped_bit_is_detected_or_changes_nothing() {
     let mut rng = random();
     let folder = tempfile::tempdir().unwrap();
     let registry = Registry::start(folder.path()).await;
@@ -40,11 +40,11 @@ async fn a_flipped_byte_is_noticed_or_changes_nothing() {
             }
             Err(status) => {
                 let log = log(folder.path());
-                // A higher number of the schema cannot be told from one of a later release.
+                // A higher schema number looks the same as the schema of a later release.
                 let is_newer = log.contains("is newer than this program");
                 assert!(status.code() == DAMAGED || is_newer, "byte {place}: {status}:\n{log}");
                 let left = fs::read(database(folder.path())).unwrap();
-                assert!(left == flipped, "byte {place}: a damaged file is left as it was");
+                assert!(left == flipped, "byte {place}: a damaged file is not changed");
                 refused += 1;
             }
         }
@@ -53,7 +53,7 @@ async fn a_flipped_byte_is_noticed_or_changes_nothing() {
     assert!(refused > 0 && served > 0);
 }
 
-async fn a_second_registry_on_one_database_ends_at_once() {
+async fn a_second_registry_on_the_same_database_exits_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let registry = Registry::start(folder.path()).await;
     let status = Registry::start_with(folder.path(), &Setting::default())
@@ -67,10 +67,10 @@ async fn a_second_registry_on_one_database_ends_at_once() {
     );
     let mut writes = Writes::default();
     writes.make(&registry, 3).await;
-    assert_eq!(writes.acknowledged(), 3, "the first is not disturbed");
+    assert_eq!(writes.acknowledged(), 3, "the first registry is not affected");
 }
 
-async fn an_empty_volume_is_not_taken_for_the_store_that_was_asked_for() {
+async fn an_empty_volume_is_refused_if_a_store_id_is_expected() {
     let folder = tempfile::tempdir().unwrap();
     let registry = Registry::start(folder.path()).await;
     let store = Follower::try_start(registry.channel())
@@ -94,12 +94,12 @@ async fn an_empty_volume_is_not_taken_for_the_store_that_was_asked_for() {
     drop(Registry::start(empty.path()).await);
     assert!(
         Registry::start_with(empty.path(), &setting).await.is_err(),
-        "another store"
+        "the volume has another store"
     );
 }
 
 tests! {
-    a_flipped_byte_is_noticed_or_changes_nothing,
-    a_second_registry_on_one_database_ends_at_once,
-    an_empty_volume_is_not_taken_for_the_store_that_was_asked_for,
+    a_flipped_bit_is_detected_or_changes_nothing,
+    a_second_registry_on_the_same_database_exits_at_once,
+    an_empty_volume_is_refused_if_a_store_id_is_expected,
 }

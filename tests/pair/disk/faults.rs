@@ -11,11 +11,12 @@ use super::{
 };
 use crate::histories::follower::Follower;
 
-/// As many as the writes of a test.
+/// Number of writes that the test makes.
 const WRITES: u32 = 10;
 
-/// Both after a kill and after a power cut. `SWITCHBOARD_TEST_DISK_STEP` says how far apart the n are: 1 is every n.
-async fn what_was_acknowledged_survives_the_failure_of_any_write_or_sync() {
+/// Checks the state after a kill and the state after a power cut. `SWITCHBOARD_TEST_DISK_STEP` sets the distance
+/// between the tested n; 1 tests every n.
+async fn acknowledged_writes_survive_the_failure_of_any_write_or_sync() {
     let step = number("SWITCHBOARD_TEST_DISK_STEP", 29);
     let mut rng = random();
     let new = tempfile::tempdir().unwrap();
@@ -30,7 +31,7 @@ async fn what_was_acknowledged_survives_the_failure_of_any_write_or_sync() {
     ] {
         let mut count = 0;
         for first in (1 + rng.u64(0..step)..).step_by(usize::try_from(step).unwrap()) {
-            // Once, or a few times, so that opening the database again fails too.
+            // One to three consecutive operations fail, so that reopening the database can fail, too.
             let last = first + rng.u64(0..3);
             let fault = Fault {
                 what,
@@ -44,21 +45,21 @@ async fn what_was_acknowledged_survives_the_failure_of_any_write_or_sync() {
             count += 1;
         }
         eprintln!("{what} {error}: {count} faults");
-        assert!(count > 0, "no {what} has failed");
+        assert!(count > 0, "no {what} failed");
     }
 }
 
-/// Returns whether the fault has come at all.
+/// Returns whether the fault occurred.
 async fn survives(before: &[u8], fault: Fault, rng: &mut fastrand::Rng) -> bool {
     let folder = tempfile::tempdir().unwrap();
     fs::write(database(folder.path()), before).unwrap();
     let mut writes = Writes::default();
     let mut follower = None;
-    // It may fail to start, with a reason, and without a panic.
+    // The registry may fail to start, with an error and without a panic.
     if let Ok(registry) = Registry::start_with(folder.path(), &shim::setting(folder.path(), fault, false)).await {
         let mut following = Follower::try_start(registry.channel()).await.unwrap();
         writes.make(&registry, WRITES).await;
-        // What it was shown by now is shown to it again later.
+        // The follower must be able to resume later from what it has received by now.
         while following.revision() < i64::try_from(writes.acknowledged()).unwrap() + 1 {
             following.try_step().await.unwrap();
         }
@@ -78,5 +79,5 @@ async fn survives(before: &[u8], fault: Fault, rng: &mut fastrand::Rng) -> bool 
 }
 
 tests! {
-    what_was_acknowledged_survives_the_failure_of_any_write_or_sync,
+    acknowledged_writes_survive_the_failure_of_any_write_or_sync,
 }

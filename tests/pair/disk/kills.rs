@@ -1,4 +1,4 @@
-//! SIGKILL at every point where it could matter.
+//! SIGKILL at every failpoint of the registry.
 
 use std::os::unix::process::ExitStatusExt as _;
 
@@ -23,8 +23,8 @@ const POINTS: [&str; 8] = [
     "feed.mid-delta",
 ];
 
-/// `SWITCHBOARD_TEST_FAILPOINT_ROUNDS` says how often each is come to.
-async fn what_was_acknowledged_survives_a_kill_at_every_failpoint() {
+/// `SWITCHBOARD_TEST_FAILPOINT_ROUNDS` sets the number of rounds for each failpoint.
+async fn acknowledged_writes_survive_a_kill_at_every_failpoint() {
     let mut rng = random();
     for round in 0..number("SWITCHBOARD_TEST_FAILPOINT_ROUNDS", 1) {
         for point in POINTS {
@@ -32,7 +32,7 @@ async fn what_was_acknowledged_survives_a_kill_at_every_failpoint() {
             let mut writes = Writes::default();
             let registry = Registry::start(folder.path()).await;
             let mut follower = Follower::try_start(registry.channel()).await.unwrap();
-            // More than one message holds, for whoever comes back.
+            // Enough data for several messages to a follower that comes back.
             writes.make_together(registry.channel(), 100).await;
             assert!(registry.terminate().await.success());
 
@@ -51,7 +51,7 @@ async fn what_was_acknowledged_survives_a_kill_at_every_failpoint() {
             let channel = registry.channel();
             let mut following = JoinSet::new();
             following.spawn(async move {
-                // One that resumes is sent a delta, and a new one a snapshot.
+                // A resumed follower receives a delta, and a new one a snapshot.
                 let mut resumed = follower.try_resume(channel.clone()).await;
                 let newcomer = Follower::try_start(channel).await;
                 while newcomer.is_some() && resumed.is_some() {
@@ -63,7 +63,7 @@ async fn what_was_acknowledged_survives_a_kill_at_every_failpoint() {
             let status = registry
                 .end()
                 .await
-                .unwrap_or_else(|| panic!("{point}@{nth} was not come to"));
+                .unwrap_or_else(|| panic!("{point}@{nth} was not reached"));
             assert_eq!(status.signal(), Some(6), "{point}@{nth}, round {round}: {status}");
             let mut follower = following.join_next().await.unwrap().unwrap();
 
@@ -75,5 +75,5 @@ async fn what_was_acknowledged_survives_a_kill_at_every_failpoint() {
 }
 
 tests! {
-    what_was_acknowledged_survives_a_kill_at_every_failpoint,
+    acknowledged_writes_survive_a_kill_at_every_failpoint,
 }

@@ -1,4 +1,4 @@
-//! A registry alone, which may fail to start and may end by itself.
+//! A registry without a router, which may fail to start and may end by itself.
 
 use std::{
     collections::HashMap,
@@ -15,7 +15,7 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 
 use crate::harness::{PATIENCE, binary};
 
-/// What a registry is started with besides its folder.
+/// Additional arguments and environment variables of a registry.
 #[derive(Debug, Default)]
 pub(super) struct Setting {
     pub(super) args: Vec<String>,
@@ -29,24 +29,24 @@ pub(super) struct Registry {
     addr: SocketAddr,
 }
 
-/// The database in a folder.
+/// Returns the path of the database in a folder.
 pub(super) fn database(folder: &Path) -> PathBuf {
     folder.join("switchboard.db")
 }
 
-/// All that registries in a folder have written.
+/// Returns the output of all registries that ran in a folder.
 pub(super) fn log(folder: &Path) -> String {
     fs::read_to_string(folder.join("log")).unwrap_or_default()
 }
 
 impl Registry {
-    /// Starts one that has to start.
+    /// Starts a registry, which must succeed.
     pub(super) async fn start(folder: &Path) -> Self {
         let started = Self::start_with(folder, &Setting::default()).await;
-        started.unwrap_or_else(|status| panic!("it ended with {status}:\n{}", log(folder)))
+        started.unwrap_or_else(|status| panic!("the registry ended with {status}:\n{}", log(folder)))
     }
 
-    /// Waits until it serves, or has ended.
+    /// Starts a registry and waits until it serves or has ended.
     pub(super) async fn start_with(folder: &Path, setting: &Setting) -> Result<Self, ExitStatus> {
         let ready_file = folder.join("ready");
         drop(fs::remove_file(&ready_file));
@@ -84,7 +84,7 @@ impl Registry {
             }
             if started.elapsed() > PATIENCE {
                 drop(child.kill());
-                panic!("it neither serves nor ends:\n{}", log(folder));
+                panic!("the registry neither serves nor ends:\n{}", log(folder));
             }
             sleep(Duration::from_millis(3)).await;
         }
@@ -96,20 +96,20 @@ impl Registry {
             .connect_lazy()
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub(super) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// SIGTERM.
+    /// Sends SIGTERM and waits for the end.
     pub(super) async fn terminate(self) -> ExitStatus {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        self.end().await.expect("it ends when it is told to")
+        self.end().await.expect("the registry ends after SIGTERM")
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until the process ends by itself. Returns `None` if it does not end in time.
     pub(super) async fn end(mut self) -> Option<ExitStatus> {
         let asked = Instant::now();
         while asked.elapsed() < PATIENCE {
@@ -121,7 +121,7 @@ impl Registry {
         None
     }
 
-    /// What health tells of a service, or of a part.
+    /// Returns the health status of a service or of a part.
     pub(super) async fn health(&self, service: &str) -> ServingStatus {
         let request = HealthCheckRequest {
             service: service.to_owned(),

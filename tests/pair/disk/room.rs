@@ -1,4 +1,4 @@
-//! A disk that becomes full, and has room again.
+//! A disk that becomes full and then has space again.
 
 use std::{fs, path::Path, process::Command};
 
@@ -20,7 +20,7 @@ const MOUNTING: Requirement = Requirement::Condition {
     remedy: "run the tests as root",
 };
 
-async fn a_full_disk_refuses_writes_while_reads_go_on_and_heals_by_itself() {
+async fn a_full_disk_refuses_writes_but_not_reads_and_recovers_by_itself() {
     let folder = tempfile::tempdir().unwrap();
     let fault = Fault {
         what: "write",
@@ -36,12 +36,12 @@ async fn a_full_disk_refuses_writes_while_reads_go_on_and_heals_by_itself() {
     .await;
 }
 
-async fn a_full_volume_refuses_writes_while_reads_go_on_and_heals_by_itself() {
+async fn a_full_volume_refuses_writes_but_not_reads_and_recovers_by_itself() {
     let volume = tempfile::tempdir().unwrap();
     let _mounted = Mounted::new(volume.path()).unwrap();
     let ballast = volume.path().join("ballast");
     let fill = &mut || {
-        // Until nothing fits any more.
+        // The write fails once the volume is full.
         drop(fs::write(&ballast, vec![1; 4 * 1024 * 1024]));
     };
     goes_full(volume.path(), &Setting::default(), fill, &|| {
@@ -50,7 +50,7 @@ async fn a_full_volume_refuses_writes_while_reads_go_on_and_heals_by_itself() {
     .await;
 }
 
-async fn a_disk_that_fails_leaves_writes_open_while_reads_go_on_and_heals_by_itself() {
+async fn a_failing_disk_makes_write_outcomes_unknown_but_serves_reads_and_recovers_by_itself() {
     let folder = tempfile::tempdir().unwrap();
     let fault = Fault {
         what: "sync",
@@ -65,14 +65,18 @@ async fn a_disk_that_fails_leaves_writes_open_while_reads_go_on_and_heals_by_its
     let mut follower = Follower::try_start(registry.channel()).await.unwrap();
 
     fs::write(shim::while_file(folder.path()), "").unwrap();
-    for waited in ["for long", "not at all"] {
+    for waited in ["a long time", "not at all"] {
         writes.make(&registry, 1).await;
         assert_eq!(writes.last_reason(), "WRITE_OUTCOME_UNKNOWN", "waited {waited}");
     }
     assert_eq!(registry.health(WRITING).await, ServingStatus::NotServing);
     assert_eq!(registry.health("").await, ServingStatus::Serving);
     let shown = Follower::try_start(registry.channel()).await.unwrap();
-    assert_eq!(shown.revision(), follower.revision(), "nothing is shown that may go");
+    assert_eq!(
+        shown.revision(),
+        follower.revision(),
+        "a revision that may be lost is not shown"
+    );
 
     fs::remove_file(shim::while_file(folder.path())).unwrap();
     registry.wait_for_health(WRITING, ServingStatus::Serving).await;
@@ -83,11 +87,11 @@ async fn a_disk_that_fails_leaves_writes_open_while_reads_go_on_and_heals_by_its
     writes.check(&registry, Some(&mut follower)).await;
 }
 
-/// A small volume at a folder, until it is dropped.
+/// A small volume mounted at a folder until it is dropped.
 struct Mounted<'a>(&'a Path);
 
 impl<'a> Mounted<'a> {
-    /// `None`: it cannot be mounted.
+    /// Mounts the volume. Returns `None` if it cannot be mounted.
     fn new(folder: &'a Path) -> Option<Self> {
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(folder);
@@ -112,7 +116,7 @@ async fn goes_full(folder: &Path, setting: &Setting, fill: &mut impl FnMut(), fr
     let mut tries = 0;
     while writes.last_reason().is_empty() {
         tries += 1;
-        // What the files have by now can still be written over.
+        // Pages that the files already have can still be overwritten.
         assert!(tries < 500, "the disk does not become full");
         fill();
         writes.make(&registry, 1).await;
@@ -134,7 +138,7 @@ async fn goes_full(folder: &Path, setting: &Setting, fill: &mut impl FnMut(), fr
 }
 
 tests! {
-    a_full_disk_refuses_writes_while_reads_go_on_and_heals_by_itself,
-    a_full_volume_refuses_writes_while_reads_go_on_and_heals_by_itself needs MOUNTING,
-    a_disk_that_fails_leaves_writes_open_while_reads_go_on_and_heals_by_itself,
+    a_full_disk_refuses_writes_but_not_reads_and_recovers_by_itself,
+    a_full_volume_refuses_writes_but_not_reads_and_recovers_by_itself needs MOUNTING,
+    a_failing_disk_makes_write_outcomes_unknown_but_serves_reads_and_recovers_by_itself,
 }

@@ -1,4 +1,5 @@
-//! The library that is loaded under a registry, and the disk after a power cut by the journal that it kept.
+//! The fault library that is preloaded into a registry, and the content of the disk after a power cut, computed from
+//! the library's journal.
 
 use std::{
     collections::BTreeSet,
@@ -10,10 +11,10 @@ use std::{
 
 use super::process::{Setting, database};
 
-/// What a disk writes whole or not at all.
+/// The unit that a disk writes completely or not at all, in bytes.
 const SECTOR: usize = 512;
 
-/// The library, built once.
+/// Builds the library once and returns its path.
 fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
@@ -30,30 +31,30 @@ fn library() -> &'static Path {
     })
 }
 
-/// What fails.
+/// The operations that fail.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fault {
     /// `write` or `sync`.
     pub(super) what: &'static str,
     /// `EIO` or `ENOSPC`.
     pub(super) error: &'static str,
-    /// The first of them that fails.
+    /// Number of the first operation that fails, from 1.
     pub(super) first: u64,
-    /// The last one.
+    /// Number of the last operation that fails.
     pub(super) last: u64,
 }
 
-/// Where the journal of a folder's database is.
+/// Returns the path of the journal for a folder's database.
 fn journal(folder: &Path) -> PathBuf {
     folder.join("journal")
 }
 
-/// Faults only while this file is there, where a test asks for it.
+/// Returns the path of the file that turns faults on while it exists, if the test uses that switch.
 pub(super) fn while_file(folder: &Path) -> PathBuf {
     folder.join("failing")
 }
 
-/// What a registry is started with, so that its disk fails.
+/// Returns the setting of a registry whose disk fails.
 pub(super) fn setting(folder: &Path, fault: Fault, has_switch: bool) -> Setting {
     let mut env = vec![
         ("LD_PRELOAD", library().display().to_string()),
@@ -73,7 +74,8 @@ pub(super) fn setting(folder: &Path, fault: Fault, has_switch: bool) -> Setting 
     }
 }
 
-/// One file on a disk: what is safe, what the system believes, and which sectors of that were not written yet.
+/// One file on a disk: the durable content, the content that the operating system assumes, and the sectors that are not
+/// yet written.
 #[derive(Debug, Default)]
 struct OnDisk {
     safe: Vec<u8>,
@@ -99,7 +101,7 @@ impl OnDisk {
         self.dirty.extend(offset / SECTOR..end.div_ceil(SECTOR));
     }
 
-    /// Those dirty sectors become safe that `arrives` says of.
+    /// Makes the dirty sectors durable for which `arrives` returns true.
     fn settle(&mut self, mut arrives: impl FnMut() -> bool) {
         for sector in std::mem::take(&mut self.dirty) {
             let end = ((sector + 1) * SECTOR).min(self.believed.len());
@@ -118,9 +120,10 @@ impl OnDisk {
     }
 }
 
-/// A power cut: leaves in `to` what the disk of `from` holds when `before` is what it held when the journal began. Of what was not
-/// synced, some sectors have arrived and some have not. A sync that failed has lost what it was for, although the system
-/// goes on believing it. Returns whether a fault was told to the registry at all.
+/// Simulates a power cut: writes to `to` what the disk of `from` holds afterwards. `before` is its content at the
+/// beginning of the journal. Some of the sectors that were not synced have arrived, others have not. A failed sync
+/// loses the sectors that it was for, although the operating system still assumes them to be written. Returns whether
+/// the registry received an injected fault at all.
 pub(super) fn cut_power(before: &[u8], from: &Path, to: &Path, rng: &mut fastrand::Rng) -> bool {
     let mut files = [OnDisk::of(before.to_vec()), OnDisk::default()];
     let mut log_is_there = false;

@@ -1,4 +1,4 @@
-//! Writes that are repeated by their request ids, and what must be true of them afterwards.
+//! Writes that can be repeated by their request ids, and the conditions that must hold for them afterwards.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::{
     histories::follower::Follower,
 };
 
-/// What a write that was not made answers with: anything else leaves it open.
+/// Reasons of writes that were not made. After any other failure the outcome is unknown.
 const NOT_MADE: [&str; 5] = [
     "STORAGE_FULL",
     "STORAGE_BUSY",
@@ -23,7 +23,7 @@ const NOT_MADE: [&str; 5] = [
     "SERVER_DRAINING",
 ];
 
-/// Writes by number, each creating a model, with their answers: the revision, or why there is none.
+/// Writes by number, each of which creates a model, with their results: the revision or the status.
 #[derive(Debug, Default)]
 pub(super) struct Writes(BTreeMap<u32, Result<i64, Status>>);
 
@@ -37,7 +37,7 @@ impl Writes {
         }
     }
 
-    /// The same, several at a time, until the registry has ended or `count` are made.
+    /// Makes `count` more writes, four at a time, or fewer if the registry ends.
     pub(super) async fn make_together(&mut self, registry: Channel, count: u32) {
         let mut tasks = JoinSet::new();
         for writer in 0..4 {
@@ -62,19 +62,19 @@ impl Writes {
         self.0.last_key_value().map_or(0, |(number, _)| number + 1)
     }
 
-    /// Why the last write was not made.
+    /// Returns the reason with which the last write failed, or an empty string if it succeeded.
     pub(super) fn last_reason(&self) -> String {
         let last = self.0.last_key_value().and_then(|(_, answer)| answer.as_ref().err());
         last.map(reason).unwrap_or_default()
     }
 
-    /// How many were acknowledged.
+    /// Returns the number of acknowledged writes.
     pub(super) fn acknowledged(&self) -> usize {
         self.0.values().filter(|answer| answer.is_ok()).count()
     }
 
-    /// Holds a registry that was started again against them: what was acknowledged is there, what was refused is not, and
-    /// each that is repeated is there once. A follower goes on from where it was, and is told the right digest.
+    /// Checks a restarted registry: acknowledged writes are present, refused ones are not, and a repeated write is
+    /// present once. A follower resumes from its cursor and gets the right digest.
     pub(super) async fn check(&self, registry: &Registry, follower: Option<&mut Follower>) {
         let present = models(registry).await;
         for (number, answer) in &self.0 {
@@ -93,7 +93,7 @@ impl Writes {
         let mut client = ModelServiceClient::new(registry.channel());
         for (&number, answer) in &self.0 {
             let again = create(&mut client, number).await;
-            let again = again.unwrap_or_else(|status| panic!("write {number} again: {status:?}"));
+            let again = again.unwrap_or_else(|status| panic!("write {number} repeated: {status:?}"));
             let found = present.get(&format!("models/m{number}"));
             let before = answer.as_ref().ok().or(found);
             assert!(
@@ -122,7 +122,7 @@ async fn create(client: &mut ModelServiceClient<Channel>, number: u32) -> Result
         model: Some(Model {
             display_name: Some(format!("Model {number}")),
             family: Some("mistral".to_owned()),
-            // Long, so that few of them fill more than one message of the stream.
+            // Long, so that a few models fill more than one message of the stream.
             endpoint: Some(format!("http://gpu{number}:8000/{}", "x".repeat(1000))),
             ..Default::default()
         }),
@@ -139,7 +139,7 @@ async fn create(client: &mut ModelServiceClient<Channel>, number: u32) -> Result
     answer.map(|answer| answer.into_inner().revision)
 }
 
-/// The models that are there, with their revisions.
+/// Returns all models with their revisions.
 pub(super) async fn models(registry: &Registry) -> BTreeMap<String, i64> {
     let mut client = ModelServiceClient::new(registry.channel());
     let (mut found, mut page_token) = (BTreeMap::new(), String::new());
