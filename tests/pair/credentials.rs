@@ -1,4 +1,4 @@
-//! An API token appears in sealed memory and at the model server, and nowhere else.
+//! An API token is visible in sealed memory and to the model server, and nowhere else.
 
 use switchboard::{
     names::InstanceId,
@@ -17,7 +17,7 @@ use crate::{
 
 const CANARY: &str = "sk-canary-7d41f0";
 
-async fn a_canary_token_is_seen_by_the_model_server_alone() {
+async fn only_the_model_server_sees_an_api_token() {
     let pair = Pair::start().await;
     let upstream = FakeUpstream::always(Script::answer(["fine"])).await;
     let refusing = FakeUpstream::always(Script::response(401, &[], CANARY)).await;
@@ -38,7 +38,7 @@ async fn a_canary_token_is_seen_by_the_model_server_alone() {
         pair.models().list_models(ListModelsRequest::default()).await.unwrap()
     ));
 
-    // Refused writes and refused calls.
+    // Refused writes and refused calls must not show the token either.
     for bad in [format!("{CANARY}\n"), format!("{CANARY} "), CANARY.repeat(200)] {
         let model = Model {
             api_token: Some(bad),
@@ -64,7 +64,8 @@ async fn a_canary_token_is_seen_by_the_model_server_alone() {
     shown.extend(watched);
     shown.extend(subscribed(&pair).await);
 
-    // Only the router's own call brings the token, under exactly one id, and even that answer does not print it.
+    // Only `GetModelCredential` returns the token, only under the current id, and the `Debug` output of its answer does
+    // not show it.
     let ask = async |credential_id: &str| {
         let model = "models/mistral".to_owned();
         let request = GetModelCredentialRequest {
@@ -91,7 +92,7 @@ async fn a_canary_token_is_seen_by_the_model_server_alone() {
     pair.finish().await;
 }
 
-async fn a_token_that_is_rotated_twice_under_load_fails_no_call_and_reaches_no_other_server() {
+async fn a_token_rotated_twice_under_load_fails_no_call_and_reaches_no_other_server() {
     let pair = Pair::start().await;
     let (first, second) = tokio::join!(FakeUpstream::start(), FakeUpstream::start());
     pair.configure(&first.url(), Some("sk-1")).await;
@@ -99,7 +100,8 @@ async fn a_token_that_is_rotated_twice_under_load_fails_no_call_and_reaches_no_o
 
     let load = Load::start(&pair, 4);
     pair.wait_until(async || first.requests().len() > 50).await;
-    // Twice in a row, so that the router may see the second before it has fetched the first; then to another server.
+    // Twice in a row, so that the router may see the second token before it has fetched the first one; then a move to
+    // another server.
     for token in ["sk-2", "sk-3"] {
         let rotated = Model {
             api_token: Some(token.to_owned()),
@@ -132,7 +134,7 @@ async fn a_token_that_is_rotated_twice_under_load_fails_no_call_and_reaches_no_o
     pair.finish().await;
 }
 
-async fn a_model_that_moves_without_its_token_sends_none_until_one_is_given() {
+async fn a_model_that_moves_loses_its_token_and_takes_no_calls_until_a_token_is_written() {
     let pair = Pair::start().await;
     let (old, new) = tokio::join!(
         FakeUpstream::always(Script::answer(["old"])),
@@ -169,7 +171,7 @@ async fn a_model_that_moves_without_its_token_sends_none_until_one_is_given() {
     pair.finish().await;
 }
 
-/// The model as Watch shows it, and all that Watch sends, as bytes in a text.
+/// Returns the model as `Watch` shows it, and the bytes of everything that `Watch` sends, as text.
 async fn watched_model(pair: &Pair) -> (ModelEntry, Vec<String>) {
     let mut stream = pair.config().watch(WatchRequest::default()).await.unwrap().into_inner();
     let (mut entry, mut shown) = (None, Vec::new());
@@ -193,7 +195,7 @@ async fn watched_model(pair: &Pair) -> (ModelEntry, Vec<String>) {
     (entry.expect("the snapshot has the model"), shown)
 }
 
-/// All that Subscribe sends to a router until the snapshot is whole.
+/// Returns everything that `Subscribe` sends to a router until its snapshot is complete, as text.
 async fn subscribed(pair: &Pair) -> Vec<String> {
     let hello = Hello {
         router_id: "canary".to_owned(),
@@ -222,7 +224,7 @@ fn raw(message: &impl prost::Message) -> String {
 }
 
 tests! {
-    a_canary_token_is_seen_by_the_model_server_alone,
-    a_token_that_is_rotated_twice_under_load_fails_no_call_and_reaches_no_other_server,
-    a_model_that_moves_without_its_token_sends_none_until_one_is_given,
+    only_the_model_server_sees_an_api_token,
+    a_token_rotated_twice_under_load_fails_no_call_and_reaches_no_other_server,
+    a_model_that_moves_loses_its_token_and_takes_no_calls_until_a_token_is_written,
 }

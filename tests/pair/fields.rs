@@ -1,7 +1,8 @@
-//! Every field that can be set, by itself: it comes back wherever the contract shows it, and no field is forgotten on the way.
+//! Sets every settable field by itself and checks that it appears everywhere the contract shows it and that no
+//! conversion loses it.
 //!
-//! Which fields there are is not written here: the descriptor of the contract says so, and [`MODEL`], [`FEATURE`] and
-//! [`SETTINGS`] must have a value for each.
+//! The fields come from the descriptor of the contract, not from this file. [`MODEL`], [`FEATURE`] and [`SETTINGS`]
+//! must have a value for each of them.
 
 use std::{collections::BTreeMap, fmt::Debug};
 
@@ -33,13 +34,13 @@ const CA: &str = include_str!("../../src/resource/model/tls/ca.pem");
 /// The models that features name.
 const MODELS: [&str; 3] = ["models/a", "models/b", "models/c"];
 
-/// A field that can be set, with a value that it does not have by itself.
+/// A settable field with a value that differs from its default.
 struct Row<M> {
     path: &'static str,
-    /// What the resource needs before.
+    /// Prepares the resource for the value.
     before: fn(&mut M),
     value: fn(&mut M),
-    /// What a router makes of the value.
+    /// Whether a router uses the value.
     routed: fn(&Content) -> bool,
 }
 
@@ -52,14 +53,14 @@ const fn row<M>(path: &'static str, value: fn(&mut M), routed: fn(&Content) -> b
     }
 }
 
-/// The options that no platform of this build has: their one value is a refusal.
+/// The options that no platform of this build supports: every value is refused.
 const OPTIONS_OF_NO_PLATFORM: [&str; 2] = ["platform_options.region", "platform_options.project"];
 
 const fn seconds(seconds: i64) -> Option<prost_types::Duration> {
     Some(prost_types::Duration { seconds, nanos: 0 })
 }
 
-/// The model that a router would call.
+/// Returns the model as a router would call it.
 fn called(content: &Content) -> catalog::CompiledModel {
     let Content::Model(name, content) = content else {
         panic!("not a model: {content:?}");
@@ -267,7 +268,7 @@ fn assigned(feature: &mut Feature) {
     feature.model = Some(MODELS[0].to_owned());
 }
 
-/// Who answers a feature on a router.
+/// Returns the assignment of a feature on a router.
 fn assignment(content: &Content) -> &catalog::Assignment {
     match content {
         Content::Feature(_, Ok(CompiledSetting::SelfHosted(assignment))) => assignment,
@@ -322,7 +323,7 @@ const FEATURE: &[Row<Feature>] = &[
         |c| {
             let [rule] = &assignment(c).rules[..] else { return false };
             let feature = "features/duo_chat".parse().unwrap();
-            // It holds by all its conditions, and by none of them alone.
+            // The rule holds only if all of its conditions hold.
             let holds = |namespace_id, project_id, user_id, global_user_id| {
                 let scope = catalog::Scope {
                     namespace_id,
@@ -379,7 +380,7 @@ const FEATURE: &[Row<Feature>] = &[
 ];
 
 const SETTINGS: &[Row<Settings>] = &[
-    // Routers have no use for it.
+    // Routers do not use this field.
     row(
         "beta_enabled",
         |s| s.beta_enabled = Some(true),
@@ -392,21 +393,21 @@ const SETTINGS: &[Row<Settings>] = &[
     ),
 ];
 
-/// One kind of resource, as the registry shows it.
+/// A kind of resource, in the forms in which the registry shows it.
 trait Kind: Editable + Clone + PartialEq + Debug + Default {
-    /// Its name, as it is shown.
+    /// The resource name that the registry returns.
     fn name(&self) -> &str;
 
-    /// What the registry has of one resource.
+    /// Reads one resource from the registry.
     async fn get(pair: &Pair, name: &str) -> Self;
 
-    /// Changes a resource: exactly the field at `path`.
+    /// Updates exactly the field at `path`.
     async fn update(self, pair: &Pair, name: &str, path: &str) -> Result<Self, tonic::Status>;
 
-    /// The resource in an export.
+    /// Returns the resource from an export.
     fn exported(config: &registry::Config, name: &str) -> Self;
 
-    /// The resource in a payload of the change stream or the history.
+    /// Decodes the resource from a payload of the change stream or of the history.
     fn payload(payload: &prost_types::Any) -> Self;
 }
 
@@ -519,14 +520,14 @@ impl Kind for Settings {
     }
 }
 
-/// What a row gives, and nothing else.
+/// Returns a resource that has only the value of a row.
 fn value<M: Kind>(row: &Row<M>) -> M {
     let mut value = M::default();
     (row.value)(&mut value);
     value
 }
 
-/// Whether a resource as it is shown has the value of a row: laying the value over it changes nothing.
+/// Whether a resource has the value of a row: merging the value into it changes nothing.
 fn shows<M: Kind>(shown: &M, row: &Row<M>) -> bool {
     let (path, given) = (row.path, value(row));
     let mut violations = Violations::new();
@@ -534,7 +535,7 @@ fn shows<M: Kind>(shown: &M, row: &Row<M>) -> bool {
     violations.is_empty() && edit.over(shown).0 == *shown
 }
 
-/// Fails where one of the places that show a resource lacks the value of a row.
+/// Checks that each place that shows a resource has the value of a row.
 async fn check<M: Kind>(pair: &Pair, name: &str, row: &Row<M>, when: &str) {
     let path = row.path;
     let config = pair.config().export_config(ExportConfigRequest {}).await.unwrap();
@@ -557,7 +558,7 @@ async fn check<M: Kind>(pair: &Pair, name: &str, row: &Row<M>, when: &str) {
     ];
     for (place, shown) in &places {
         assert_eq!(shown.name(), name, "{path} is {place} {when}");
-        // What is input only is shown by what it comes to.
+        // An input-only field is visible only through its effect.
         let is_shown = match path {
             "api_token" => true,
             "endpoint" => differing(&before, shown).contains(&"endpoints".to_owned()),
@@ -568,7 +569,7 @@ async fn check<M: Kind>(pair: &Pair, name: &str, row: &Row<M>, when: &str) {
     assert_eq!(
         changes[0].fields,
         [if path == "endpoint" { "endpoints" } else { path }],
-        "{path} alone is listed as changed {when}"
+        "only {path} is listed as changed {when}"
     );
     let resource = Resource::try_from(streamed).unwrap();
     assert!(
@@ -578,7 +579,7 @@ async fn check<M: Kind>(pair: &Pair, name: &str, row: &Row<M>, when: &str) {
     );
 }
 
-/// Everything that `Watch` begins with, by name.
+/// Returns the snapshot with which `Watch` begins, by resource name.
 async fn watched(pair: &Pair) -> BTreeMap<String, registry::Resource> {
     let mut stream = pair.config().watch(WatchRequest::default()).await.unwrap().into_inner();
     let mut resources = BTreeMap::new();
@@ -618,22 +619,27 @@ async fn create(pair: &Pair, name: &str, prepare: fn(&mut Model)) {
     pair.models().create_model(request).await.unwrap();
 }
 
-/// Sets the field of a row alone, and checks that the answer has it and nothing else is changed.
+/// Sets only the field of a row, and checks that the answer has the value and no other change.
 async fn set<M: Kind>(pair: &Pair, name: &str, row: &Row<M>) {
     let before = M::get(pair, name).await;
     assert!(
         !shows(&before, row) || row.path == "api_token",
-        "{} has another value before",
+        "{} has a different value before the update",
         row.path
     );
     let answer = value(row).update(pair, name, row.path).await.unwrap();
     let changed = match row.path {
-        // Never in an answer.
+        // An answer never contains the token.
         "api_token" => vec![],
         "endpoint" => vec!["endpoints"],
         path => vec![path],
     };
-    assert_eq!(differing(&before, &answer), changed, "{} alone is answered", row.path);
+    assert_eq!(
+        differing(&before, &answer),
+        changed,
+        "the answer changes only {}",
+        row.path
+    );
     assert_eq!(answer, M::get(pair, name).await);
 }
 
@@ -679,11 +685,11 @@ async fn every_field_of_a_feature_that_can_be_set_is_shown_stored_listed_and_rou
         "review_merge_request",
     ];
     let names = features.map(|id| format!("features/{id}"));
-    assert!(FEATURE.len() <= names.len(), "there is a feature for each field");
+    assert!(FEATURE.len() <= names.len(), "each field has a feature of its own");
     for (name, row) in names.iter().zip(FEATURE) {
         let mut before = Feature {
             name: name.clone(),
-            // A feature that nobody has set would not be exported.
+            // A feature without any setting would not be exported.
             hedge_delay: seconds(1),
             ..Default::default()
         };
@@ -715,7 +721,7 @@ async fn every_setting_that_can_be_set_is_shown_stored_listed_and_routed() {
     pair.finish().await;
 }
 
-/// The rows are those of the descriptor, and a list's value has every field of its entries.
+/// Checks that the rows match the descriptor, and that the value of a list sets every field of its entries.
 async fn each_field_of_the_contract_that_can_be_set_has_a_row() {
     fn paths<M: Kind>(rows: &[Row<M>]) -> Vec<&str> {
         rows.iter().map(|row| row.path).collect()
@@ -725,7 +731,11 @@ async fn each_field_of_the_contract_that_can_be_set_has_a_row() {
     }
     fn check_filled(message: &DynamicMessage) {
         for field in ReflectMessage::descriptor(message).fields() {
-            assert!(message.has_field(&field), "a value for {} is given", field.full_name());
+            assert!(
+                message.has_field(&field),
+                "the row has no value for {}",
+                field.full_name()
+            );
             let FieldKind::Message(inner) = field.kind() else {
                 continue;
             };

@@ -1,4 +1,4 @@
-//! A process that stands still for a while, and clocks that jump.
+//! Processes that are suspended for a while, and wall clocks that jump.
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -20,8 +20,8 @@ const FAKETIME: Requirement = Requirement::Program {
     remedy: "apt-get install faketime",
 };
 
-/// `SWITCHBOARD_TEST_FROZEN_MS` says for how long each stands still.
-async fn calls_do_not_notice_a_frozen_registry_and_a_frozen_router_catches_up() {
+/// `SWITCHBOARD_TEST_FROZEN_MS` sets how long each process is suspended.
+async fn calls_succeed_while_the_registry_is_frozen_and_a_frozen_router_catches_up() {
     let lasts = Duration::from_millis(number("SWITCHBOARD_TEST_FROZEN_MS", 1_500) as u64);
     let pair = Pair::start().await;
     let upstream = FakeUpstream::always(Script::answer(["here"])).await;
@@ -41,10 +41,7 @@ async fn calls_do_not_notice_a_frozen_registry_and_a_frozen_router_catches_up() 
         Instant::now()
     };
     let ((head, written), thawed) = tokio::join!(write, thaw);
-    assert!(
-        written >= thawed,
-        "nothing is acknowledged by a process that stands still"
-    );
+    assert!(written >= thawed, "a suspended process acknowledges nothing");
     truth.read_to(head).await;
     converge(&pair, &truth).await;
     let calls = load.finish().await;
@@ -66,7 +63,8 @@ async fn calls_do_not_notice_a_frozen_registry_and_a_frozen_router_catches_up() 
     truth.read_to(head).await;
     converge(&pair, &truth).await;
     for call in load.finish().await {
-        call.result.expect("a call waits, and does not fail");
+        call.result
+            .expect("a call to a suspended router waits and does not fail");
     }
     assert!(truth.knows(&watched.finish().await) > 0);
     pair.finish().await;
@@ -76,10 +74,10 @@ async fn converge(pair: &Pair, truth: &Truth) {
     let began = Instant::now();
     pair.wait_until(async || applied(&pair.router).await.as_ref() == Some(truth.peer.cursor()))
         .await;
-    eprintln!("the same state after {:?}", began.elapsed());
+    eprintln!("converged after {:?}", began.elapsed());
 }
 
-async fn a_wall_clock_that_jumps_by_a_day_changes_nothing() {
+async fn a_wall_clock_jump_of_a_day_has_no_effect() {
     let library = faketime();
     let folder = tempfile::tempdir().unwrap();
     let clock = folder.path().join("clock");
@@ -119,7 +117,7 @@ async fn a_wall_clock_that_jumps_by_a_day_changes_nothing() {
     let day = 24 * 60 * 60;
     assert!(
         times[0] - times[1] > 2 * day - 600 && times[2] - times[1] > day - 600,
-        "the clock did jump: {times:?}"
+        "the clock has jumped: {times:?}"
     );
     for call in load.finish().await {
         call.result.expect("no call fails");
@@ -128,12 +126,12 @@ async fn a_wall_clock_that_jumps_by_a_day_changes_nothing() {
     assert_eq!(
         log.matches("lost the connection to the registry").count(),
         0,
-        "the stream goes on:\n{log}"
+        "the stream continues:\n{log}"
     );
     pair.finish().await;
 }
 
-/// The library that makes a process see another clock.
+/// Returns the path of the library that changes the clock of a process.
 fn faketime() -> PathBuf {
     let folders = fs::read_dir("/usr/lib").unwrap();
     let library = folders
@@ -143,6 +141,6 @@ fn faketime() -> PathBuf {
 }
 
 tests! {
-    calls_do_not_notice_a_frozen_registry_and_a_frozen_router_catches_up,
-    a_wall_clock_that_jumps_by_a_day_changes_nothing needs FAKETIME,
+    calls_succeed_while_the_registry_is_frozen_and_a_frozen_router_catches_up,
+    a_wall_clock_jump_of_a_day_has_no_effect needs FAKETIME,
 }

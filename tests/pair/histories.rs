@@ -1,5 +1,5 @@
-//! Random histories of writes: at the end of each, the stream shows and the router does what a plain model of the
-//! configuration says.
+//! Random histories of writes: after each history, the stream and the router agree with a simple model of the
+//! configuration.
 
 pub(crate) mod follower;
 mod model;
@@ -24,11 +24,12 @@ use follower::Follower;
 use plain::{Outcome, Plain};
 use writes::{FEATURES, World};
 
-/// How many histories the gate runs.
+/// Number of histories that `.ci/run` plays.
 const HISTORIES: u64 = 200;
 
-/// `SWITCHBOARD_TEST_HISTORIES` asks for another number, `SWITCHBOARD_TEST_SEED` for the histories of an earlier run.
-async fn after_any_history_the_stream_and_the_router_show_what_was_written() {
+/// `SWITCHBOARD_TEST_HISTORIES` sets the number of histories, `SWITCHBOARD_TEST_SEED` repeats the histories of an
+/// earlier run.
+async fn after_random_histories_the_stream_and_the_router_agree_with_the_model() {
     let number = |name, default| env::var_os(name).map_or(default, |text| text.to_str().unwrap().parse().unwrap());
     let histories = number("SWITCHBOARD_TEST_HISTORIES", HISTORIES);
     let seed = number("SWITCHBOARD_TEST_SEED", fastrand::u64(..));
@@ -77,13 +78,13 @@ async fn after_any_history_the_stream_and_the_router_show_what_was_written() {
             assert_eq!(
                 restore(&pair, revision).await,
                 head,
-                "history {history}, back to {revision}"
+                "history {history}, restore of revision {revision}"
             );
             plain = after;
             past.insert(head, plain.clone());
         }
         assert_eq!(apply_what_is_exported(&pair).await, head, "history {history}");
-        // Some histories arrive as they are written, others as one merged delta.
+        // The follower receives some histories write by write, others as one merged delta.
         if rng.bool() {
             follower.resume(&pair).await;
         }
@@ -100,12 +101,15 @@ async fn after_any_history_the_stream_and_the_router_show_what_was_written() {
     }
     for (kind, (accepted, refused)) in &tally {
         eprintln!("{kind}: {accepted} accepted, {refused} refused");
-        assert!(*accepted > 0 || histories < HISTORIES, "no {kind} was accepted");
+        assert!(
+            *accepted > 0 || histories < HISTORIES,
+            "no write of kind {kind} was accepted"
+        );
     }
     pair.finish().await;
 }
 
-/// Goes back to a revision, and returns the newest one after it.
+/// Restores a revision and returns the newest revision afterwards.
 async fn restore(pair: &Pair, revision: i64) -> i64 {
     let request = RestoreRevisionRequest {
         revision,
@@ -115,7 +119,7 @@ async fn restore(pair: &Pair, revision: i64) -> i64 {
     answer.into_inner().revision
 }
 
-/// Applies what is there already, and returns the newest revision after it.
+/// Applies the exported configuration unchanged and returns the newest revision afterwards.
 async fn apply_what_is_exported(pair: &Pair) -> i64 {
     let exported = pair.config().export_config(ExportConfigRequest {}).await.unwrap();
     let exported = exported.into_inner();
@@ -128,8 +132,8 @@ async fn apply_what_is_exported(pair: &Pair) -> i64 {
     answer.into_inner().revision
 }
 
-/// Waits until the router has applied this very state, then compares what it says of the features and what it does with
-/// their calls.
+/// Waits until the router has applied exactly this state. Then checks its routes and its answers to calls of all
+/// features.
 async fn router_agrees(pair: &Pair, upstreams: &[FakeUpstream], plain: &Plain, cursor: &Cursor) {
     let (mut routing, mut client) = (pair.routing(), pair.inference());
     pair.wait_until(async || {
@@ -141,7 +145,7 @@ async fn router_agrees(pair: &Pair, upstreams: &[FakeUpstream], plain: &Plain, c
                 cursor.state_digest.clone(),
             )
         };
-        // A token that was set a moment ago may still be on its way: its model is held until then.
+        // A model is held until the router has fetched its new token.
         status.held.is_empty() && status.applied.as_ref().map(place) == Some(place(cursor))
     })
     .await;
@@ -149,16 +153,19 @@ async fn router_agrees(pair: &Pair, upstreams: &[FakeUpstream], plain: &Plain, c
     assert_eq!(routes.config_revision, cursor.revision);
     assert!(
         plain.allows_routes(&routes.routes),
-        "{:#?} by {plain:#?}",
+        "{:#?} do not agree with {plain:#?}",
         routes.routes
     );
     for feature in FEATURES {
         let outcome = outcome(&mut client, upstreams, feature).await;
-        assert!(plain.allows(feature, &outcome), "{feature}: {outcome:?} by {plain:#?}");
+        assert!(
+            plain.allows(feature, &outcome),
+            "{feature}: {outcome:?} does not agree with {plain:#?}"
+        );
     }
 }
 
-/// What becomes of a call, with what the model server saw of it.
+/// Makes a call and returns its outcome, with the token that the model server received.
 async fn outcome(client: &mut InferenceServiceClient<Channel>, upstreams: &[FakeUpstream], feature: &str) -> Outcome {
     match infer(client, feature, "ping").await {
         Err(status) => Outcome::Refused(reason_of::<()>(&Err(status)).unwrap()),
@@ -173,7 +180,7 @@ async fn outcome(client: &mut InferenceServiceClient<Channel>, upstreams: &[Fake
                 .iter()
                 .find(|upstream| upstream.url().contains(&endpoint))
                 .expect("a model server of this test answers");
-            let asked = upstream.requests().pop().expect("it was asked");
+            let asked = upstream.requests().pop().expect("the model server was called");
             Outcome::Answered {
                 model,
                 source_feature,
@@ -185,5 +192,5 @@ async fn outcome(client: &mut InferenceServiceClient<Channel>, upstreams: &[Fake
 }
 
 tests! {
-    after_any_history_the_stream_and_the_router_show_what_was_written,
+    after_random_histories_the_stream_and_the_router_agree_with_the_model,
 }

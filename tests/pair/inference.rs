@@ -1,4 +1,4 @@
-//! Calls that do what they should not, and mistakes of the router's own: one call fails, and nothing else.
+//! Answers without end, and panics in the router: one call fails, and no other call is affected.
 
 use switchboard::pb::router::{InferRequest, StreamInferResponse, infer_request::Input, stream_infer_response::Event};
 use tonic::{Code, Status, Streaming};
@@ -10,7 +10,7 @@ use crate::{
     observability::metric,
 };
 
-/// What a router may need for one answer that has no end: its caps, and what is on its way.
+/// Memory in KiB that a router may use for one endless answer: its limits, and data in flight.
 const ANSWER_KIB: u64 = 24 * 1024;
 const FEATURE: &str = "code_generations";
 const PROMPT: &str = "canary-prompt-44af";
@@ -34,7 +34,7 @@ async fn start(env: &[(&str, &str)], upstream: &FakeUpstream) -> Pair {
     pair
 }
 
-async fn an_answer_without_end_costs_no_memory() {
+async fn an_endless_answer_uses_bounded_memory() {
     let upstream = FakeUpstream::start().await;
     let pair = start(&[], &upstream).await;
     infer(&mut pair.inference(), FEATURE, PROMPT).await.unwrap();
@@ -72,8 +72,8 @@ async fn an_answer_without_end_costs_no_memory() {
     pair.finish().await;
 }
 
-async fn a_panic_at_any_place_fails_one_call_and_no_other() {
-    // Far enough that the calls by which a pair finds out that it is configured do not come so far.
+async fn a_panic_fails_only_its_own_call() {
+    // The calls with which a pair detects that it is configured must not reach these counts.
     let points = "infer.handler=panic@100;infer.task=panic@100;infer.answer=panic@100";
     let upstream = FakeUpstream::start().await;
     let pair = start(&[("SWITCHBOARD_FAILPOINTS", points)], &upstream).await;
@@ -99,7 +99,7 @@ async fn a_panic_at_any_place_fails_one_call_and_no_other() {
         match ended.await {
             Ok(last) => assert!(
                 matches!(last, Some(Event::Completion(_))),
-                "OK comes with a completion only"
+                "OK never comes without a completion"
             ),
             Err(status) => {
                 failed += 1;
@@ -111,7 +111,7 @@ async fn a_panic_at_any_place_fails_one_call_and_no_other() {
                 assert_eq!(info.metadata["request_id"], id);
                 assert!(
                     !status.message().contains("failpoint"),
-                    "the panic's own text is not told"
+                    "the status does not contain the panic message"
                 );
             }
         }
@@ -128,13 +128,13 @@ async fn a_panic_at_any_place_fails_one_call_and_no_other() {
         "hello"
     );
     drop(other);
-    // What the stream beside them had is closed only now.
+    // The connection of the other stream was not closed before.
     upstream.closed(upstream.request(0).await.connection).await;
     assert!(!pair.router.log().contains(PROMPT));
     pair.finish().await;
 }
 
 tests! {
-    an_answer_without_end_costs_no_memory,
-    a_panic_at_any_place_fails_one_call_and_no_other,
+    an_endless_answer_uses_bounded_memory,
+    a_panic_fails_only_its_own_call,
 }

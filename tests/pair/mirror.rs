@@ -1,4 +1,4 @@
-//! What a change stream has shown so far, proved by its digest whenever it is whole.
+//! The state that a change stream has shown so far, checked against its digest whenever it is complete.
 
 use std::collections::BTreeMap;
 
@@ -11,15 +11,15 @@ use switchboard::{
     },
 };
 
-/// The resources at one revision. Equal mirrors were shown the same, however it came.
+/// The resources at one revision. Two mirrors are equal if they have the same state, however they received it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Mirror {
     items: BTreeMap<String, Resource>,
     digests: BTreeMap<String, ItemDigest>,
-    /// The sum of them.
+    /// The sum of the digests.
     state: StateDigest,
     cursor: Cursor,
-    /// The parts so far of what is under way. `None`: it is gone.
+    /// Resources from the parts received so far of the snapshot or delta in progress. `None`: the resource was deleted.
     gathered: BTreeMap<String, Option<Resource>>,
 }
 
@@ -48,15 +48,15 @@ impl Mirror {
         &self.items
     }
 
-    /// Forgets what was under way: another stream begins.
+    /// Discards a partial snapshot or delta, because a new stream begins.
     pub(crate) fn begin(&mut self) {
         self.gathered.clear();
     }
 
-    /// Takes in one message that comes after the welcome.
+    /// Applies one message after the welcome.
     pub(crate) fn take(&mut self, kind: Kind) {
         match kind {
-            Kind::SnapshotBegin(_) => assert_eq!(self.gathered, BTreeMap::new(), "a snapshot begins once"),
+            Kind::SnapshotBegin(_) => assert_eq!(self.gathered, BTreeMap::new(), "a snapshot begins only once"),
             Kind::SnapshotPart(part) => self.gather(part.resources),
             Kind::SnapshotEnd(end) => {
                 self.items.clear();
@@ -67,7 +67,7 @@ impl Mirror {
             Kind::Delta(delta) => self.apply(delta),
             Kind::Bookmark(bookmark) => {
                 if let Some(at) = bookmark.at {
-                    assert_eq!(at, self.cursor, "a bookmark is what was sent whole");
+                    assert_eq!(at, self.cursor, "a bookmark names the last complete state");
                 }
             }
             other @ (Kind::Welcome(_) | Kind::Goodbye(_) | Kind::CheckRequest(_)) => panic!("unexpected: {other:?}"),
@@ -78,10 +78,10 @@ impl Mirror {
         assert_eq!(
             delta.from_revision,
             self.revision(),
-            "a delta begins where the one before ended"
+            "a delta begins at the revision of the previous one"
         );
-        let to = delta.to.as_ref().expect("a delta leads somewhere").revision;
-        assert!(to > delta.from_revision, "a delta leads on");
+        let to = delta.to.as_ref().expect("a delta has a target").revision;
+        assert!(to > delta.from_revision, "a delta leads to a later revision");
         self.gather(delta.upserts);
         for gone in delta.deletes {
             self.gathered.insert(gone.name, None);
@@ -97,7 +97,7 @@ impl Mirror {
             .extend(resources.map(|resource| (resource.name.clone(), Some(resource))));
     }
 
-    /// All parts are here: what is kept has to have the digest that was promised.
+    /// Applies the collected parts. The resulting state must have the digest of the cursor.
     fn reach(&mut self, cursor: Option<Cursor>) {
         for (name, resource) in std::mem::take(&mut self.gathered) {
             let old = match resource {

@@ -1,4 +1,4 @@
-//! What can be seen from outside: traces at a real collector, metrics, access lines, the log level, and the health command.
+//! Traces at a real collector, metrics, access lines, the log level and the health command.
 
 use std::{
     io::{Read as _, Write as _},
@@ -60,7 +60,7 @@ async fn ask(pair: &Pair, trace: (&str, &str)) -> Result<(), Status> {
     Ok(())
 }
 
-/// A collector that writes down what it gets.
+/// A collector that logs the spans that it receives.
 struct Collector {
     child: Child,
     addr: SocketAddr,
@@ -123,7 +123,7 @@ impl Collector {
         spans
     }
 
-    /// Waits for a chain of spans, from the caller's down, and returns the last one's id.
+    /// Waits for a chain of spans below the caller's span and returns the id of the last one.
     async fn chain(&self, (trace, root): (&str, &str), names: &[&str]) -> String {
         let started = Instant::now();
         loop {
@@ -135,7 +135,10 @@ impl Collector {
             if let Some(last) = last {
                 return last;
             }
-            assert!(started.elapsed() < PATIENCE, "no trace of {names:?}: {spans:#?}");
+            assert!(
+                started.elapsed() < PATIENCE,
+                "no trace has the chain {names:?}: {spans:#?}"
+            );
             sleep(std::time::Duration::from_millis(20)).await;
         }
     }
@@ -148,7 +151,7 @@ impl Drop for Collector {
     }
 }
 
-async fn one_trace_shows_a_call_and_one_a_write_up_to_the_router() {
+async fn one_trace_shows_a_call_and_another_a_write_up_to_the_router() {
     let folder = tempfile::tempdir().unwrap();
     let collector = Collector::start(folder.path()).await;
     let pair = Pair::start_with(&[format!("--otlp-endpoint=http://{}", collector.addr)]).await;
@@ -177,7 +180,7 @@ async fn one_trace_shows_a_call_and_one_a_write_up_to_the_router() {
     ];
     collector.chain(WRITE, &write).await;
 
-    // The last spans are sent at the end.
+    // The last spans are sent at shutdown.
     pair.finish().await;
     let text = collector.text();
     for canary in ["canary-prompt", "canary-token", "hello"] {
@@ -192,7 +195,7 @@ async fn one_trace_shows_a_call_and_one_a_write_up_to_the_router() {
     );
 }
 
-async fn a_collector_that_is_not_there_costs_nothing_but_the_spans() {
+async fn a_collector_that_does_not_answer_loses_only_the_spans() {
     let hanging = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("--otlp-endpoint=http://{}", hanging.local_addr().unwrap());
     let pair = Pair::start_with(&[endpoint]).await;
@@ -201,17 +204,17 @@ async fn a_collector_that_is_not_there_costs_nothing_but_the_spans() {
     pair.wait_until_routed("code_generations").await;
     let asked = Instant::now();
     pair.finish().await;
-    assert!(asked.elapsed() < PATIENCE / 4, "it ended after {:?}", asked.elapsed());
+    assert!(asked.elapsed() < PATIENCE / 4, "shutdown took {:?}", asked.elapsed());
 }
 
-async fn calls_are_counted_and_told_on_one_line_each() {
+async fn calls_are_counted_and_have_one_access_line_each() {
     let pair = Pair::start_with(&["--log-format=json".to_owned()]).await;
     let upstream = FakeUpstream::start().await;
     pair.configure(&upstream.url(), None).await;
     pair.wait_until_routed("code_generations").await;
     let before = metric(&pair.router, "switchboard_router_attempts_total{outcome=\"answered\"}");
     ask(&pair, CALL).await.unwrap();
-    // Without a collector the caller's context goes on as it came.
+    // Without a collector the router forwards the caller's trace context unchanged.
     let request = upstream.requests().pop().unwrap();
     assert_eq!(request.headers["traceparent"], format!("00-{}-{}-01", CALL.0, CALL.1));
 
@@ -260,7 +263,7 @@ async fn calls_are_counted_and_told_on_one_line_each() {
     pair.finish().await;
 }
 
-async fn the_metrics_are_as_prometheus_wants_them() {
+async fn the_metrics_pass_promtool() {
     let promtool = PROMTOOL.path();
     let pair = Pair::start().await;
     for service in [pair.registry(), &pair.router] {
@@ -278,7 +281,7 @@ async fn the_metrics_are_as_prometheus_wants_them() {
     pair.finish().await;
 }
 
-async fn the_log_level_is_changed_while_the_service_runs() {
+async fn the_log_level_can_be_changed_while_the_service_runs() {
     let pair = Pair::start().await;
     let admin = pair.router.admin_addr;
     let refused = http(admin, "PUT", "/log-level", "loud");
@@ -299,7 +302,7 @@ async fn the_log_level_is_changed_while_the_service_runs() {
     pair.finish().await;
 }
 
-async fn the_health_command_tells_by_its_exit_code() {
+async fn the_health_command_reports_by_its_exit_code() {
     let pair = Pair::start().await;
     let ask = |name: &str, addr: SocketAddr, service: &str| {
         let output = Command::new(binary(name))
@@ -323,7 +326,7 @@ async fn the_health_command_tells_by_its_exit_code() {
     assert_eq!(ask("switchboard-router", router, "").0, Some(1));
 }
 
-/// The value of a metric; 0 while it is not there.
+/// Returns the value of a metric, or 0 if it does not exist yet.
 pub(crate) fn metric(service: &Service, name: &str) -> f64 {
     let text = http(service.admin_addr, "GET", "/metrics", "");
     let mut values = text
@@ -350,10 +353,10 @@ fn body(answer: &str) -> &str {
 }
 
 tests! {
-    one_trace_shows_a_call_and_one_a_write_up_to_the_router needs ROTEL,
-    a_collector_that_is_not_there_costs_nothing_but_the_spans,
-    calls_are_counted_and_told_on_one_line_each,
-    the_metrics_are_as_prometheus_wants_them needs PROMTOOL,
-    the_log_level_is_changed_while_the_service_runs,
-    the_health_command_tells_by_its_exit_code,
+    one_trace_shows_a_call_and_another_a_write_up_to_the_router needs ROTEL,
+    a_collector_that_does_not_answer_loses_only_the_spans,
+    calls_are_counted_and_have_one_access_line_each,
+    the_metrics_pass_promtool needs PROMTOOL,
+    the_log_level_can_be_changed_while_the_service_runs,
+    the_health_command_reports_by_its_exit_code,
 }

@@ -1,4 +1,4 @@
-//! A network between two processes that can be made bad, and good again, while they talk over it.
+//! A TCP proxy between two processes that can simulate network faults and recovery while they communicate.
 
 use std::{
     io,
@@ -22,42 +22,42 @@ use tokio::{
     time::sleep,
 };
 
-/// How the network is.
+/// The condition of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Weather {
     /// Everything passes.
     Fair,
-    /// Who connects is reset at once.
+    /// New connections are reset at once.
     Refusing,
-    /// Connections stay, and what is sent in these directions does not arrive until the weather changes.
+    /// Connections stay open, but data in the given directions does not arrive until the condition changes.
     Holding {
         /// To the server.
         up: bool,
         /// To the client.
         down: bool,
     },
-    /// Each piece takes between this and twice as long.
+    /// Each piece is delayed by between one and two times this duration.
     Slow(Duration),
-    /// Each byte is a packet.
+    /// Each byte is sent as a packet of its own.
     Bytewise,
-    /// About 10 kB a second in each direction.
+    /// About 10 kB per second in each direction.
     Dripping,
-    /// A connection is reset when so many more bytes have gone to the client.
+    /// A connection is reset after this many more bytes to the client.
     ResetAfter(usize),
 }
 
-/// Listens on one port for as long as it lives, whatever the weather and whether or not the server is there.
+/// Listens on one port until it is dropped, whatever the condition of the network and whether or not the server runs.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     addr: SocketAddr,
     weather: watch::Sender<Weather>,
-    /// Counts up to reset all connections that are open.
+    /// A counter; incrementing it resets all open connections.
     cuts: watch::Sender<u64>,
     resets: Arc<AtomicU64>,
     _accepting: JoinSet<()>,
 }
 
-/// What a connection knows of the network.
+/// The state of the network as a connection observes it.
 #[derive(Clone)]
 struct Sky {
     weather: watch::Receiver<Weather>,
@@ -104,12 +104,12 @@ impl Proxy {
         self.weather.send_replace(weather);
     }
 
-    /// Resets all connections that are open.
+    /// Resets all open connections.
     pub(crate) fn cut(&self) {
         self.cuts.send_modify(|cuts| *cuts += 1);
     }
 
-    /// How many connections were reset in their midst.
+    /// Returns how many open connections were reset.
     pub(crate) fn resets(&self) -> u64 {
         self.resets.load(Ordering::Relaxed)
     }
@@ -135,7 +135,7 @@ async fn accept(listener: TcpListener, server: SocketAddr, sky: Sky) {
     }
 }
 
-/// Carries bytes both ways until one side is through, or the network cuts the connection.
+/// Carries bytes in both directions until one side closes or the network cuts the connection.
 async fn connect(mut client: TcpStream, mut server: TcpStream, mut sky: Sky) {
     drop((client.set_nodelay(true), server.set_nodelay(true)));
     let mut cuts = sky.cuts.clone();
@@ -162,13 +162,13 @@ async fn connect(mut client: TcpStream, mut server: TcpStream, mut sky: Sky) {
 enum End {
     /// The sender has closed.
     Closed,
-    /// As many bytes have gone as may go.
+    /// The permitted number of bytes has passed.
     Spent,
 }
 
 async fn carry(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, direction: Direction, mut sky: Sky) -> io::Result<End> {
     let mut buffer = vec![0; 16 * 1024];
-    // Bytes that went by since the weather was last looked at anew.
+    // Bytes that have passed since the last change of the condition.
     let mut gone = 0;
     loop {
         let now = *sky.weather.borrow_and_update();
@@ -195,7 +195,7 @@ async fn carry(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, direction: Directi
             return Ok(End::Spent);
         }
         gone += read;
-        // What was read before the network began to hold is held too.
+        // Data that was read before the network began to hold is held, too.
         let weather = *sky
             .weather
             .wait_for(|weather| !direction.is_held(*weather))
@@ -227,7 +227,7 @@ impl Direction {
     }
 }
 
-/// When the socket is closed, the peer shall see a reset.
+/// Makes the peer see a reset when the socket is closed.
 fn reset(socket: &TcpStream) {
     drop(socket.set_zero_linger());
 }

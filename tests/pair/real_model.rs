@@ -1,4 +1,4 @@
-//! A real language model behind a real server: what it says comes through, and it stops when the caller leaves.
+//! A real language model on a real server: the router relays its answers, and the model stops when the caller cancels.
 
 use std::{
     fs,
@@ -37,9 +37,9 @@ const MODEL_SERVER: Requirement = Requirement::Condition {
     remedy: "./quickstart --once installs it",
 };
 
-/// How long the server may take to load its model, on a machine that has other things to do.
+/// How long the server may take to load its model on a busy machine.
 const LOADED_WITHIN: Duration = Duration::from_secs(90);
-/// It takes all cores when it loads and when it answers: one at a time.
+/// Lets one test run at a time, because the server uses all cores while it loads and answers.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// The folder of the installed model server.
@@ -58,11 +58,11 @@ impl ModelServer {
         Self::start_at(folder, 0).await
     }
 
-    /// The same, at this port. 0: a free one.
+    /// Starts the server at this port; 0 selects a free port.
     async fn start_at(folder: &Path, port: u16) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let ready_file = folder.join("model.uri");
-        // One that was killed left its own behind.
+        // A server that was killed leaves its ready file behind.
         drop(fs::remove_file(&ready_file));
         let child = Command::new("python3")
             .arg(root.join("examples/model_server.py"))
@@ -91,14 +91,14 @@ impl ModelServer {
         Self { child, addr }
     }
 
-    /// Ends the server as a power cut would.
+    /// Kills the server as a power cut would, and returns its address.
     fn kill(mut self) -> SocketAddr {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         self.addr
     }
 
-    /// How many answers the server is working on.
+    /// Returns the number of answers that the server is working on.
     async fn busy(&self) -> u32 {
         let mut stream = TcpStream::connect(self.addr).await.unwrap();
         stream
@@ -122,7 +122,7 @@ impl Drop for ModelServer {
     }
 }
 
-/// Passes bytes on to the model server, and tells when the router closed a connection.
+/// A TCP proxy in front of the model server that reports when the router closes a connection.
 struct Tap {
     addr: SocketAddr,
     closed: mpsc::Receiver<Instant>,
@@ -178,7 +178,7 @@ fn chat(question: &str, max_output_tokens: i32) -> InferRequest {
     }
 }
 
-/// A whole streamed answer: its text and how it ended.
+/// Makes a streamed call and returns its text and its completion.
 async fn answer(pair: &Pair, request: InferRequest) -> Result<(String, Completion), Status> {
     let mut stream = pair.inference().stream_infer(request).await?.into_inner();
     let (mut text, mut completion) = (String::new(), None);
@@ -196,7 +196,7 @@ async fn answer(pair: &Pair, request: InferRequest) -> Result<(String, Completio
     Ok((text, completion.expect("OK never comes without a completion")))
 }
 
-async fn a_real_model_answers_call_after_call_and_stops_when_its_caller_leaves() {
+async fn a_real_model_answers_many_calls_and_stops_when_its_caller_cancels() {
     let _alone = ALONE.lock().await;
     let pair = Pair::start().await;
     let server = ModelServer::start(pair.folder.path()).await;
@@ -204,7 +204,7 @@ async fn a_real_model_answers_call_after_call_and_stops_when_its_caller_leaves()
     pair.configure(&format!("http://{}/v1", tap.addr), None).await;
     pair.wait_until_routed("code_generations").await;
 
-    // The server closes each connection after its stream, without saying so: no call may fail by that.
+    // The server closes each connection after its stream without announcing it. No call may fail because of that.
     for _ in 0..20 {
         let (text, completion) = answer(&pair, chat("Say hello.", 8)).await.unwrap();
         assert!(!text.trim().is_empty());
@@ -212,7 +212,7 @@ async fn a_real_model_answers_call_after_call_and_stops_when_its_caller_leaves()
             completion.finish_reason(),
             FinishReason::Stop | FinishReason::Length
         ));
-        let usage = completion.usage.expect("llama.cpp tells the usage");
+        let usage = completion.usage.expect("llama.cpp reports the usage");
         assert!(
             usage.input_tokens > Some(0) && usage.output_tokens > Some(0),
             "{usage:?}"
@@ -223,7 +223,7 @@ async fn a_real_model_answers_call_after_call_and_stops_when_its_caller_leaves()
     let request = chat("Tell a very long story about a telephone switchboard.", 2000);
     let mut stream = pair.inference().stream_infer(request).await.unwrap().into_inner();
     for _ in 0..5 {
-        stream.message().await.unwrap().expect("the story goes on");
+        stream.message().await.unwrap().expect("the story continues");
     }
     assert_eq!(server.busy().await, 1);
     let left = Instant::now();
@@ -233,12 +233,15 @@ async fn a_real_model_answers_call_after_call_and_stops_when_its_caller_leaves()
     assert!(late < Duration::from_millis(100), "closed after {late:?}");
     let started = Instant::now();
     while server.busy().await > 0 {
-        assert!(started.elapsed() < PATIENCE, "the model goes on for nobody");
+        assert!(
+            started.elapsed() < PATIENCE,
+            "the model still generates after the caller has gone"
+        );
     }
     pair.finish().await;
 }
 
-async fn a_real_model_fills_in_code_and_what_does_not_fit_is_told() {
+async fn a_real_model_completes_infill_and_a_too_long_prompt_is_refused() {
     let _alone = ALONE.lock().await;
     let pair = Pair::start().await;
     let server = ModelServer::start(pair.folder.path()).await;
@@ -266,19 +269,20 @@ async fn a_real_model_fills_in_code_and_what_does_not_fit_is_told() {
         "{result:?}"
     );
 
-    // This server has one model and answers by any name: a wrong one cannot be told from a right one.
+    // This server has one model and accepts any model name, so it does not detect a wrong one.
     let wrong = Model {
         identifier: Some("no-such-model".to_owned()),
         ..Default::default()
     };
     let updated = pair.update_model(wrong).await.unwrap();
-    // Without a call: all that this server could write takes longer than a busy machine has patience.
+    // Waits without an inference call, because an answer of unlimited length could exceed the time limit on a busy
+    // machine.
     pair.wait_until_resolved("code_generations", updated.revision).await;
     answer(&pair, chat("Say hello.", 4)).await.unwrap();
     pair.finish().await;
 }
 
-async fn an_answer_ends_with_its_server_and_the_next_call_meets_the_new_one() {
+async fn an_answer_fails_with_its_server_and_later_calls_reach_the_restarted_server() {
     let _alone = ALONE.lock().await;
     let pair = Pair::start().await;
     let server = ModelServer::start(pair.folder.path()).await;
@@ -288,12 +292,12 @@ async fn an_answer_ends_with_its_server_and_the_next_call_meets_the_new_one() {
     let request = chat("Tell a very long story about a telephone switchboard.", 2000);
     let mut stream = pair.inference().stream_infer(request).await.unwrap().into_inner();
     for _ in 0..5 {
-        stream.message().await.unwrap().expect("the story goes on");
+        stream.message().await.unwrap().expect("the story continues");
     }
     let addr = server.kill();
     let status = loop {
         match timeout(PATIENCE, stream.message()).await.unwrap() {
-            Ok(message) => assert!(message.is_some(), "a cut answer never looks like success"),
+            Ok(message) => assert!(message.is_some(), "a truncated answer never looks like success"),
             Err(status) => break status,
         }
     };
@@ -339,8 +343,8 @@ async fn a_real_server_passes_every_step_of_a_check() {
 }
 
 tests! {
-    a_real_model_answers_call_after_call_and_stops_when_its_caller_leaves needs MODEL_SERVER,
-    a_real_model_fills_in_code_and_what_does_not_fit_is_told needs MODEL_SERVER,
-    an_answer_ends_with_its_server_and_the_next_call_meets_the_new_one needs MODEL_SERVER,
+    a_real_model_answers_many_calls_and_stops_when_its_caller_cancels needs MODEL_SERVER,
+    a_real_model_completes_infill_and_a_too_long_prompt_is_refused needs MODEL_SERVER,
+    an_answer_fails_with_its_server_and_later_calls_reach_the_restarted_server needs MODEL_SERVER,
     a_real_server_passes_every_step_of_a_check needs MODEL_SERVER,
 }

@@ -1,4 +1,5 @@
-//! What the two services refuse, row by row: code, reason, fields, details, and that nothing has changed by it.
+//! Everything that the two services refuse, row by row: code, reason, fields and details. A refused call changes
+//! nothing.
 
 use std::pin::Pin;
 
@@ -25,14 +26,14 @@ use crate::{
     refused_writes::{WriteRequest, refused_writes},
 };
 
-/// One refused call and what it is told.
+/// One call that is refused, and the expected status.
 struct Row<'a> {
     name: &'static str,
     call: Pin<Box<dyn Future<Output = Result<(), Status>> + 'a>>,
     code: Code,
     reason: &'static str,
     fields: &'static [(&'static str, &'static str)],
-    /// What else the details have to hold.
+    /// Whether the details have the other expected content.
     details: fn(&ErrorDetails) -> bool,
 }
 
@@ -133,7 +134,7 @@ fn ask(feature: &str, change: impl FnOnce(&mut InferRequest)) -> InferRequest {
     request
 }
 
-/// A model with two servers and a token, on `code_generations`; `duo_chat` is unassigned.
+/// Starts a pair with a model on `code_generations` that has two servers and a token. `duo_chat` is unassigned.
 async fn start() -> Pair {
     let pair = Pair::start().await;
     pair.configure("http://127.0.0.1:9", Some("sk-1")).await;
@@ -178,10 +179,10 @@ async fn judge(pair: &Pair, rows: Vec<Row<'_>>) {
         assert_eq!(fields, row.fields, "{}", row.name);
         assert!((row.details)(&details), "{}: {details:?}", row.name);
     }
-    assert_eq!(revision(pair).await, before, "nothing has changed");
+    assert_eq!(revision(pair).await, before, "refused calls change nothing");
 }
 
-/// The details of a failure have the id that its headers have.
+/// Checks that the details of a failure have the same request id as its headers.
 fn check_request_id(status: &Status) {
     let id = status.metadata().get("x-request-id").unwrap();
     let details = status.get_error_details();
@@ -198,7 +199,7 @@ async fn revision(pair: &Pair) -> i64 {
         .revision
 }
 
-async fn what_the_registry_refuses_is_told_exactly_and_changes_nothing() {
+async fn the_registry_refuses_with_exact_errors_and_changes_nothing() {
     use Code::{Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, OutOfRange};
     const INVALID: &str = "VALIDATION_FAILED";
 
@@ -256,7 +257,7 @@ async fn what_the_registry_refuses_is_told_exactly_and_changes_nothing() {
         row.check(&status);
         check_request_id(&status);
     }
-    assert_eq!(revision(&pair).await, head.revision, "nothing has changed");
+    assert_eq!(revision(&pair).await, head.revision, "refused writes change nothing");
 
     let rows = vec![
         row(
@@ -314,7 +315,7 @@ async fn what_the_registry_refuses_is_told_exactly_and_changes_nothing() {
         )
         .details(has_resource),
         row(
-            "a negative page",
+            "a negative page size",
             on!(m.list_models(ListModelsRequest {
                 page_size: -1,
                 ..Default::default()
@@ -344,7 +345,7 @@ async fn what_the_registry_refuses_is_told_exactly_and_changes_nothing() {
         )
         .details(|details| metadata(details, "credential_id")),
         row(
-            "a cursor of the future",
+            "a cursor ahead of the history",
             on!(c.watch(cursor(|cursor| cursor.revision += 1000))),
             OutOfRange,
             "REVISION_IN_FUTURE",
@@ -358,7 +359,7 @@ async fn what_the_registry_refuses_is_told_exactly_and_changes_nothing() {
         )
         .details(|details| metadata(details, "incarnation")),
         row(
-            "a cursor that is none",
+            "an unreadable cursor",
             on!(c.watch(cursor(|cursor| cursor.chain_digest.clear()))),
             InvalidArgument,
             "CURSOR_INVALID",
@@ -367,7 +368,7 @@ async fn what_the_registry_refuses_is_told_exactly_and_changes_nothing() {
     ];
     judge(&pair, rows).await;
 
-    // A deleted id may be used again, and is another model: what was known of the first fits no more.
+    // The id of a deleted model may be used again, for a different model: an etag of the first model does not match it.
     let first = models
         .get_model(GetModelRequest {
             name: "models/other".to_owned(),
@@ -401,17 +402,17 @@ async fn what_the_registry_refuses_is_told_exactly_and_changes_nothing() {
     pair.finish().await;
 }
 
-/// Where the history stands, as Watch tells it.
+/// Returns the current cursor of the history, as `Watch` sends it.
 async fn head(pair: &Pair) -> Cursor {
     let mut stream = pair.config().watch(WatchRequest::default()).await.unwrap().into_inner();
     let first = stream.message().await.unwrap().unwrap();
     let Some(watch_response::Kind::Welcome(welcome)) = first.kind else {
-        panic!("a welcome comes first")
+        panic!("the first message must be a welcome")
     };
     welcome.head.unwrap()
 }
 
-async fn what_the_router_refuses_is_told_exactly() {
+async fn the_router_refuses_with_exact_errors() {
     use Code::{DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound, Unavailable};
     const INVALID: &str = "VALIDATION_FAILED";
 
@@ -466,10 +467,10 @@ async fn what_the_router_refuses_is_told_exactly() {
     judge(&pair, rows.collect()).await;
 
     let rows = vec![
-        row("a deadline that is none", timed("soon"), InvalidArgument, INVALID)
+        row("an unreadable deadline", timed("soon"), InvalidArgument, INVALID)
             .fields(&[("grpc-timeout", "VALUE_MALFORMED")]),
         row(
-            "too short a deadline",
+            "a deadline that is too short",
             timed("50m"),
             DeadlineExceeded,
             "DEADLINE_BUDGET_TOO_SMALL",
@@ -482,35 +483,35 @@ async fn what_the_router_refuses_is_told_exactly() {
         )
         .details(|details| metadata(details, "revision") && metadata(details, "config_age")),
         row(
-            "a feature that is off",
+            "a disabled feature",
             infer(ask("duo_chat", |_| {})),
             FailedPrecondition,
             "FEATURE_DISABLED",
         )
         .details(has_precondition),
         row(
-            "its child",
+            "a child of a disabled feature",
             infer(ask("duo_chat_fix_code", |_| {})),
             FailedPrecondition,
             "FEATURE_DISABLED",
         )
         .details(has_precondition),
         row(
-            "a feature of the cloud",
+            "a vendored feature",
             infer(ask("review_merge_request", |_| {})),
             FailedPrecondition,
             "FEATURE_VENDORED",
         )
         .details(has_precondition),
         row(
-            "a feature of nobody",
+            "an unassigned feature",
             infer(ask("code_completions", |_| {})),
             FailedPrecondition,
             "FEATURE_UNASSIGNED",
         )
         .details(has_precondition),
         row(
-            "a server that refuses",
+            "a server that refuses connections",
             infer(ask("code_generations", |_| {})),
             Unavailable,
             "UPSTREAM_CONNECT_FAILED",
@@ -548,6 +549,6 @@ async fn what_the_router_refuses_is_told_exactly() {
 }
 
 tests! {
-    what_the_registry_refuses_is_told_exactly_and_changes_nothing,
-    what_the_router_refuses_is_told_exactly,
+    the_registry_refuses_with_exact_errors_and_changes_nothing,
+    the_router_refuses_with_exact_errors,
 }

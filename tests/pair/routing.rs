@@ -1,4 +1,4 @@
-//! Changes that arrive while calls run, and calls that their callers leave.
+//! Configuration changes that arrive during calls.
 
 use std::{
     sync::{
@@ -23,13 +23,13 @@ use crate::{
     harness::{Answer, Pair, infer},
 };
 
-/// Callers that ask for code without a pause.
+/// Callers that continuously call code generation.
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     callers: JoinSet<Vec<Call>>,
 }
 
-/// One call of a load: when it began, and how it ended.
+/// One call of a load: when it began, and its result.
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) began: Instant,
@@ -48,7 +48,7 @@ impl Load {
                     let began = Instant::now();
                     let result = infer(&mut client, "code_generations", "hello").await;
                     calls.push(Call { began, result });
-                    // A real caller thinks; without this the load is all that the machine does.
+                    // A real caller has pauses; without this one the load would use the whole machine.
                     sleep(Duration::from_millis(5)).await;
                 }
                 calls
@@ -57,7 +57,7 @@ impl Load {
         Self { stop, callers: tasks }
     }
 
-    /// Stops, and returns every call that was made.
+    /// Stops the load and returns every call that was made.
     pub(crate) async fn finish(self) -> Vec<Call> {
         self.stop.store(true, Ordering::Relaxed);
         self.callers.join_all().await.into_iter().flatten().collect()
@@ -70,7 +70,7 @@ async fn a_new_endpoint_is_used_within_100_ms_and_no_call_fails() {
         FakeUpstream::always(Script::answer(["old"])),
         FakeUpstream::always(Script::answer(["new"]))
     );
-    // With a token, so that the move also needs a new credential on the router.
+    // The model has a token, so that the move also requires a new credential on the router.
     pair.configure(&old.url(), Some("sk-old")).await;
     pair.wait_until_routed("code_generations").await;
 
@@ -95,7 +95,7 @@ async fn a_new_endpoint_is_used_within_100_ms_and_no_call_fails() {
         match answer.text.as_str() {
             "old" => before += 1,
             "new" => after += 1,
-            other => panic!("who says {other}?"),
+            other => panic!("unexpected answer {other}"),
         }
         let late = call.began.saturating_duration_since(acknowledged);
         assert!(
@@ -122,7 +122,7 @@ async fn a_new_endpoint_is_used_within_100_ms_and_no_call_fails() {
     pair.finish().await;
 }
 
-async fn an_unassigned_feature_is_answered_by_its_parent() {
+async fn an_unassigned_feature_uses_the_setting_of_its_parent() {
     let pair = Pair::start().await;
     let upstream = FakeUpstream::always(Script::answer(["because"])).await;
     pair.configure(&upstream.url(), None).await;
@@ -147,7 +147,7 @@ async fn an_unassigned_feature_is_answered_by_its_parent() {
     pair.finish().await;
 }
 
-async fn a_model_that_is_taken_out_answers_no_more_and_comes_back() {
+async fn a_disabled_model_takes_no_calls_until_it_is_enabled() {
     let pair = Pair::start().await;
     let upstream = FakeUpstream::always(Script::answer(["here"])).await;
     pair.configure(&upstream.url(), None).await;
@@ -173,6 +173,6 @@ async fn a_model_that_is_taken_out_answers_no_more_and_comes_back() {
 
 tests! {
     a_new_endpoint_is_used_within_100_ms_and_no_call_fails,
-    an_unassigned_feature_is_answered_by_its_parent,
-    a_model_that_is_taken_out_answers_no_more_and_comes_back,
+    an_unassigned_feature_uses_the_setting_of_its_parent,
+    a_disabled_model_takes_no_calls_until_it_is_enabled,
 }

@@ -1,4 +1,4 @@
-//! GitLab's own language at the other end: Ruby's gRPC, with stubs that its tools make from our files.
+//! A Ruby client, as GitLab has one: Ruby's gRPC library with stubs that its tools generate from the contract.
 
 use std::{
     path::{Path, PathBuf},
@@ -19,13 +19,13 @@ const RUBY: Requirement = Requirement::Program {
     name: "ruby",
     remedy: INSTALL,
 };
-/// Makes Ruby's stubs from the contract.
+/// Generates Ruby stubs from the contract.
 const RUBY_STUBS: Requirement = Requirement::Program {
     name: "grpc_tools_ruby_protoc",
     remedy: INSTALL,
 };
 
-/// A pair with a model, and a Ruby program that calls it.
+/// A pair with a model, and the stubs for the Ruby client.
 struct Ruby {
     pair: Pair,
     stubs: PathBuf,
@@ -41,7 +41,7 @@ impl Ruby {
         Self { pair, stubs }
     }
 
-    /// Runs a scenario of the Ruby program, and returns what it saw.
+    /// Runs a scenario of the Ruby client and returns its observations.
     async fn run(&self, scenario: &'static str) -> Value {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ruby/client.rb");
         let mut command = Command::new(RUBY.path());
@@ -60,9 +60,10 @@ impl Ruby {
     }
 }
 
-/// Makes the stubs of what a caller of models needs: one file.
+/// Generates the stubs that a client of the inference API needs: one file.
 ///
-/// From the compiled contract: a protoc older than 22, as Debian 12 has it, does not know the option `debug_redact` in the text.
+/// The input is the compiled contract, because a protoc older than 22, such as the one of Debian 12, cannot parse the
+/// option `debug_redact` in the source files.
 fn generate(generator: &Path, stubs: &Path) {
     std::fs::create_dir(stubs).unwrap();
     let contract = stubs.with_extension("binpb");
@@ -77,7 +78,7 @@ fn generate(generator: &Path, stubs: &Path) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-async fn ruby_reads_an_answer_as_it_is_written_and_metadata_goes_both_ways() {
+async fn ruby_reads_a_streamed_answer_and_exchanges_metadata() {
     let upstream = FakeUpstream::always(Script::answer(["a board", " of switches"])).await;
     let ruby = Ruby::start(&upstream).await;
     let seen = ruby.run("stream").await;
@@ -92,7 +93,7 @@ async fn ruby_reads_an_answer_as_it_is_written_and_metadata_goes_both_ways() {
     ruby.pair.finish().await;
 }
 
-async fn ruby_gets_a_whole_answer_at_once() {
+async fn ruby_reads_a_unary_answer() {
     let answer = r#"{"choices":[{"index":0,"message":{"role":"assistant","content":"a board"},"finish_reason":"stop"}],
         "usage":{"prompt_tokens":3,"completion_tokens":2}}"#;
     let upstream = FakeUpstream::always(Script::response(200, &[("content-type", "application/json")], answer)).await;
@@ -106,7 +107,7 @@ async fn ruby_gets_a_whole_answer_at_once() {
     ruby.pair.finish().await;
 }
 
-async fn a_deadline_and_a_cancel_from_ruby_reach_the_model_server() {
+async fn a_deadline_and_a_cancellation_from_ruby_reach_the_model_server() {
     let upstream = FakeUpstream::start().await;
     let ruby = Ruby::start(&upstream).await;
     for (scenario, code) in [("deadline", "GRPC::DeadlineExceeded"), ("cancel", "GRPC::Cancelled")] {
@@ -123,7 +124,7 @@ async fn a_deadline_and_a_cancel_from_ruby_reach_the_model_server() {
     ruby.pair.finish().await;
 }
 
-async fn ruby_reads_why_a_call_failed() {
+async fn ruby_reads_the_reason_of_a_failed_call() {
     let upstream = FakeUpstream::start().await;
     let ruby = Ruby::start(&upstream).await;
     let seen = ruby.run("errors").await;
@@ -145,8 +146,8 @@ async fn ruby_reads_why_a_call_failed() {
 }
 
 tests! {
-    ruby_reads_an_answer_as_it_is_written_and_metadata_goes_both_ways needs RUBY needs RUBY_STUBS,
-    ruby_gets_a_whole_answer_at_once needs RUBY needs RUBY_STUBS,
-    a_deadline_and_a_cancel_from_ruby_reach_the_model_server needs RUBY needs RUBY_STUBS,
-    ruby_reads_why_a_call_failed needs RUBY needs RUBY_STUBS,
+    ruby_reads_a_streamed_answer_and_exchanges_metadata needs RUBY needs RUBY_STUBS,
+    ruby_reads_a_unary_answer needs RUBY needs RUBY_STUBS,
+    a_deadline_and_a_cancellation_from_ruby_reach_the_model_server needs RUBY needs RUBY_STUBS,
+    ruby_reads_the_reason_of_a_failed_call needs RUBY needs RUBY_STUBS,
 }

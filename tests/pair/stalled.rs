@@ -1,4 +1,4 @@
-//! Routers that do not read what they are sent, among others that do.
+//! Routers that stop reading, together with routers that keep reading.
 
 use std::time::Duration;
 
@@ -18,25 +18,25 @@ use crate::{
 const MODELS: usize = 50;
 const WRITES: usize = 200;
 
-/// Bytes that a stalled reader has room for.
+/// HTTP/2 window of a stalled reader, in bytes.
 const WINDOW: u32 = 4 * 1024;
 
-/// What a registry spends while routers follow.
+/// Latency and memory of a registry while routers follow.
 #[derive(Debug)]
 struct Spent {
-    /// Of writes, one after the other.
+    /// Median latency of sequential writes.
     median: Duration,
     slow: Duration,
     resident_kib: u64,
 }
 
-/// `SWITCHBOARD_TEST_FOLLOWERS` says how many follow; nine of ten stop reading.
-async fn nine_of_ten_readers_that_stop_cost_no_more_than_readers_that_go_on() {
+/// `SWITCHBOARD_TEST_FOLLOWERS` sets the number of followers; nine of ten stop reading.
+async fn stalled_readers_cost_no_more_than_active_readers() {
     let count = number("SWITCHBOARD_TEST_FOLLOWERS", 100);
     allow_many_sockets();
     let going_on = spent(count, 0).await;
     let stopped = spent(count / 10, count - count / 10).await;
-    eprintln!("{count} readers go on: {going_on:?}\nnine of ten have stopped: {stopped:?}");
+    eprintln!("{count} active readers: {going_on:?}\nnine of ten stalled: {stopped:?}");
     assert!(
         stopped.median < 2 * going_on.median + Duration::from_millis(20),
         "{stopped:?}, {going_on:?}"
@@ -45,7 +45,7 @@ async fn nine_of_ten_readers_that_stop_cost_no_more_than_readers_that_go_on() {
         stopped.slow < 2 * going_on.slow + Duration::from_millis(500),
         "{stopped:?}, {going_on:?}"
     );
-    // What was on its way when a reader stopped stays there: a window, and what was encoded for it.
+    // Data in flight to a stalled reader stays in memory: one window, and the messages encoded for it.
     let on_its_way = 64 * u64::try_from(count).unwrap();
     assert!(
         stopped.resident_kib < going_on.resident_kib + going_on.resident_kib / 4 + on_its_way,
@@ -89,7 +89,7 @@ async fn spent(reading: usize, stalled: usize) -> Spent {
         let longest = read_on(&mut peer, &mut open, head).await;
         assert!(
             longest > WRITES as i64 / 2,
-            "the rest comes merged, not {longest} revisions at most"
+            "later changes are merged, but the longest delta has only {longest} revisions"
         );
         assert_eq!(peer.cursor(), truth.peer.cursor());
     }
@@ -98,7 +98,7 @@ async fn spent(reading: usize, stalled: usize) -> Spent {
     spent
 }
 
-/// Reads to a revision, and returns over how many revisions the longest delta went. A goodbye is followed.
+/// Reads to a revision, reconnects after a goodbye, and returns the number of revisions in the longest delta.
 async fn read_on(peer: &mut Peer, open: &mut Open, head: i64) -> i64 {
     let mut longest = 0;
     while peer.mirror.revision() < head {
@@ -114,7 +114,7 @@ async fn read_on(peer: &mut Peer, open: &mut Open, head: i64) -> i64 {
     longest
 }
 
-async fn readers_that_stop_within_a_long_delta_keep_nobody_waiting() {
+async fn readers_that_stall_during_a_long_delta_delay_no_other_reader() {
     const STOPPED: usize = 40;
     let pair = Pair::start().await;
     let (mut late, truth) = spread(&pair, STOPPED + 1).await;
@@ -126,14 +126,14 @@ async fn readers_that_stop_within_a_long_delta_keep_nobody_waiting() {
     let began = Instant::now();
     let mut open = late[0].open().await.unwrap();
     read_on(&mut late[0], &mut open, truth.revision).await;
-    eprintln!("beside {STOPPED} that have stopped: {:?}", began.elapsed());
+    eprintln!("next to {STOPPED} stalled readers: {:?}", began.elapsed());
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     assert_eq!(late[0].cursor(), &truth);
     pair.finish().await;
 }
 
-/// Peers that are each at another place of the history, far behind its head, so that none shares with another what it is to
-/// be sent, and the head.
+/// Creates peers that each have a different cursor far behind the head, so that no two of them can share messages.
+/// Returns the peers and the head.
 pub(crate) async fn spread(pair: &Pair, count: usize) -> (Vec<Peer>, Cursor) {
     let mut truth = Truth::start(pair).await;
     let mut peers = Vec::new();
@@ -149,7 +149,7 @@ pub(crate) async fn spread(pair: &Pair, count: usize) -> (Vec<Peer>, Cursor) {
     (peers, truth.peer.cursor().clone())
 }
 
-async fn a_router_that_reports_without_end_and_reads_nothing_is_heard_and_holds_up_nobody() {
+async fn reports_of_a_router_that_reads_nothing_are_processed_and_delay_no_other_router() {
     const REPORTS: i32 = 3_000;
     let pair = Pair::start().await;
     let head = write_models(&pair, 0..MODELS, 0).await;
@@ -159,7 +159,8 @@ async fn a_router_that_reports_without_end_and_reads_nothing_is_heard_and_holds_
     deaf.window = Some(1024);
     let open = deaf.open().await.unwrap();
 
-    // More than all windows and queues upwards together: it only goes through when the registry reads it.
+    // More data than all windows and queues towards the registry can hold, so that it passes only if the registry reads
+    // it.
     let flood = async {
         for number in 1..=REPORTS {
             open.say(Up::Report(holding(number))).await;
@@ -176,7 +177,7 @@ async fn a_router_that_reports_without_end_and_reads_nothing_is_heard_and_holds_
         slowest
     };
     let ((), slowest) = tokio::join!(flood, others);
-    eprintln!("from a write to its reader, the slowest of 50 beside {REPORTS} reports: {slowest:?}");
+    eprintln!("the slowest of 50 writes until its reader has it, during {REPORTS} reports: {slowest:?}");
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
     let last = format!("models/unusable-{REPORTS}");
     pair.wait_until(async || {
@@ -193,7 +194,7 @@ async fn a_router_that_reports_without_end_and_reads_nothing_is_heard_and_holds_
     pair.finish().await;
 }
 
-/// A report of about 1 KiB.
+/// Builds a report of about 1 KiB.
 fn holding(number: i32) -> Report {
     let held = |resource: String| Held {
         item: Some(Refusal {
@@ -214,7 +215,7 @@ fn holding(number: i32) -> Report {
 }
 
 tests! {
-    nine_of_ten_readers_that_stop_cost_no_more_than_readers_that_go_on (parallel),
-    readers_that_stop_within_a_long_delta_keep_nobody_waiting,
-    a_router_that_reports_without_end_and_reads_nothing_is_heard_and_holds_up_nobody,
+    stalled_readers_cost_no_more_than_active_readers (parallel),
+    readers_that_stall_during_a_long_delta_delay_no_other_reader,
+    reports_of_a_router_that_reads_nothing_are_processed_and_delay_no_other_router,
 }

@@ -1,4 +1,4 @@
-//! All followers come back at the same moment.
+//! All followers reconnect at the same moment.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,11 +19,11 @@ use crate::{
 
 const CONVERGED_WITHIN: Duration = Duration::from_secs(10);
 
-/// Enough for all that a registry holds of so many followers.
+/// Enough memory for everything that a registry keeps for this many followers.
 const RESIDENT_KIB_MAX: u64 = 256 * 1024;
 
-/// `SWITCHBOARD_TEST_FOLLOWERS` says how many come back.
-async fn when_the_registry_dies_all_followers_are_back_in_time_and_resume() {
+/// `SWITCHBOARD_TEST_FOLLOWERS` sets the number of followers.
+async fn all_followers_resume_in_time_after_the_registry_dies() {
     let count = number("SWITCHBOARD_TEST_FOLLOWERS", 100);
     allow_many_sockets();
     let mut pair = Pair::start().await;
@@ -38,7 +38,7 @@ async fn when_the_registry_dies_all_followers_are_back_in_time_and_resume() {
     let addr = pair.kill_registry();
     pair.restart_registry(addr).await;
     let back = Instant::now();
-    // The router of the pair has lost its connection too: a channel made now is a new one.
+    // The pair's client has lost its connection too; this channel makes a new one.
     let models = pair.models();
     let mut slowest = Duration::ZERO;
     let mut head = 0;
@@ -49,14 +49,18 @@ async fn when_the_registry_dies_all_followers_are_back_in_time_and_resume() {
     }
     storm.reach(head).await;
     eprintln!(
-        "{count} resumed: {:?}, the slowest of 20 writes meanwhile: {slowest:?}",
+        "{count} resumed: {:?}, the slowest of 20 concurrent writes: {slowest:?}",
         back.elapsed()
     );
     assert!(back.elapsed() < CONVERGED_WITHIN, "{:?}", back.elapsed());
     assert!(slowest < Duration::from_secs(5), "a write took {slowest:?}");
-    assert_eq!(storm.modes(), vec![Mode::Resumed; count], "nobody needs a snapshot");
+    assert_eq!(
+        storm.modes(),
+        vec![Mode::Resumed; count],
+        "every follower resumes without a snapshot"
+    );
     let resident = pair.registry().resident_kib();
-    eprintln!("the registry has {resident} KiB");
+    eprintln!("the registry uses {resident} KiB");
     assert!(resident < RESIDENT_KIB_MAX, "{resident} KiB");
     storm.stop();
     pair.wait_until(async || {
@@ -68,8 +72,8 @@ async fn when_the_registry_dies_all_followers_are_back_in_time_and_resume() {
     pair.finish().await;
 }
 
-/// Nothing that is sent can be shared then.
-async fn followers_that_come_back_from_as_many_places_are_all_served_in_time() {
+/// Followers with different cursors cannot share encoded messages.
+async fn followers_with_different_cursors_are_all_served_in_time() {
     let count = number("SWITCHBOARD_TEST_FOLLOWERS", 100);
     allow_many_sockets();
     let pair = Pair::start().await;
@@ -86,12 +90,12 @@ async fn followers_that_come_back_from_as_many_places_are_all_served_in_time() {
         });
     }
     coming.join_all().await;
-    eprintln!("{count} from as many places: {:?}", began.elapsed());
+    eprintln!("{count} with different cursors: {:?}", began.elapsed());
     assert!(began.elapsed() < CONVERGED_WITHIN, "{:?}", began.elapsed());
     pair.finish().await;
 }
 
-/// Followers that come back whenever their stream ends.
+/// Followers that reconnect whenever their stream ends.
 pub(crate) struct Storm {
     followers: JoinSet<()>,
     revisions: Vec<watch::Receiver<i64>>,
@@ -116,7 +120,7 @@ impl Storm {
         }
     }
 
-    /// Waits until all are there.
+    /// Waits until all followers have reached this revision.
     pub(crate) async fn reach(&mut self, revision: i64) {
         let began = Instant::now();
         for (number, reached) in self.revisions.iter_mut().enumerate() {
@@ -124,12 +128,12 @@ impl Storm {
             let reached = timeout(left, reached.wait_for(|reached| *reached >= revision)).await;
             assert!(
                 reached.is_ok_and(|reached| reached.is_ok()),
-                "follower {number} is left behind"
+                "follower {number} does not catch up"
             );
         }
     }
 
-    /// How the streams were welcomed since this was asked last.
+    /// Returns the modes of all welcomes since the last call.
     fn modes(&mut self) -> Vec<Mode> {
         std::iter::from_fn(|| self.modes.try_recv().ok()).collect()
     }
@@ -145,7 +149,7 @@ async fn follow(mut peer: Peer, revision: Arc<watch::Sender<i64>>, modes: mpsc::
             Ok(never) => match never {},
             Err(status) => status,
         };
-        // The shortest back-off of a router, with its jitter.
+        // The shortest back-off of a router, with jitter.
         sleep(Duration::from_millis(fastrand::u64(1..200))).await;
     }
 }
@@ -165,6 +169,6 @@ async fn follow_once(
 }
 
 tests! {
-    when_the_registry_dies_all_followers_are_back_in_time_and_resume (parallel),
-    followers_that_come_back_from_as_many_places_are_all_served_in_time (parallel),
+    all_followers_resume_in_time_after_the_registry_dies (parallel),
+    followers_with_different_cursors_are_all_served_in_time (parallel),
 }

@@ -1,4 +1,4 @@
-//! A reader of `Watch` that keeps what it is shown.
+//! A client of `Watch` that keeps the state that it receives.
 
 use std::collections::BTreeMap;
 
@@ -18,14 +18,14 @@ use crate::{
     mirror::Mirror,
 };
 
-/// What was shown so far, and up to where.
+/// The stream and the state received so far.
 #[derive(Debug)]
 pub(crate) struct Follower {
     stream: Streaming<WatchResponse>,
     mirror: Mirror,
 }
 
-/// Two followers are equal when they were shown the same, however it came.
+/// Two followers are equal if they have the same state, however they received it.
 impl PartialEq for Follower {
     fn eq(&self, other: &Self) -> bool {
         self.mirror == other.mirror
@@ -33,13 +33,13 @@ impl PartialEq for Follower {
 }
 
 impl Follower {
-    /// Follows from the beginning, and has read the snapshot.
+    /// Starts a follower without a cursor and reads its snapshot.
     pub(crate) async fn start(pair: &Pair) -> Self {
         let follower = Self::try_start(pair.registry().channel()).await;
-        follower.expect("the stream goes on")
+        follower.expect("the stream continues")
     }
 
-    /// The same, of a registry that may end meanwhile.
+    /// Like [`Self::start`], for a registry that may end meanwhile. Returns `None` if it ends.
     pub(crate) async fn try_start(registry: Channel) -> Option<Self> {
         let mut follower = Self {
             stream: watch(registry, None).await?,
@@ -52,13 +52,13 @@ impl Follower {
         Some(follower)
     }
 
-    /// Leaves, and comes back to where it was.
+    /// Reconnects and resumes from the current cursor.
     pub(crate) async fn resume(&mut self, pair: &Pair) {
         let resumed = self.try_resume(pair.registry().channel()).await;
-        resumed.expect("the stream goes on");
+        resumed.expect("the stream continues");
     }
 
-    /// The same, of a registry that may end meanwhile.
+    /// Like [`Self::resume`], for a registry that may end meanwhile. Returns `None` if it ends.
     pub(crate) async fn try_resume(&mut self, registry: Channel) -> Option<()> {
         self.stream = watch(registry, Some(self.cursor().clone())).await?;
         assert_eq!(self.welcome().await?, Mode::Resumed);
@@ -66,10 +66,10 @@ impl Follower {
         Some(())
     }
 
-    /// Reads on until this revision is reached.
+    /// Reads until this revision is reached.
     pub(crate) async fn catch_up(&mut self, revision: i64) {
         while self.revision() < revision {
-            self.try_step().await.expect("the stream goes on");
+            self.try_step().await.expect("the stream continues");
         }
     }
 
@@ -85,12 +85,12 @@ impl Follower {
         self.mirror.items()
     }
 
-    /// `None`: the stream has broken off.
+    /// Reads the next message. Returns `None` if the stream has broken.
     async fn next(&mut self) -> Option<Kind> {
         let message = timeout(PATIENCE, self.stream.message())
             .await
-            .expect("the stream goes on");
-        // Both streams have the same kinds under the same numbers.
+            .expect("the stream continues");
+        // Both kinds of stream have the same message kinds under the same field numbers.
         let same = SubscribeResponse::decode(&*message.ok()??.encode_to_vec()).unwrap();
         same.kind
     }
@@ -98,11 +98,11 @@ impl Follower {
     async fn welcome(&mut self) -> Option<Mode> {
         match self.next().await? {
             Kind::Welcome(welcome) => Some(welcome.mode()),
-            other => panic!("the welcome comes first, not {other:?}"),
+            other => panic!("the first message must be a welcome, not {other:?}"),
         }
     }
 
-    /// Reads one message.
+    /// Reads and applies one message. Returns `None` if the stream has broken.
     pub(crate) async fn try_step(&mut self) -> Option<()> {
         let next = self.next().await?;
         self.mirror.take(next);

@@ -1,4 +1,4 @@
-//! A model, as somebody would explain it.
+//! A model in the simple description that the histories are compared with.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use super::plain::Outcome;
 pub(super) struct Model {
     pub(super) display_name: String,
     pub(super) family: String,
-    /// Weights and zones by URL.
+    /// Weight and zone by URL.
     pub(super) endpoints: BTreeMap<String, (i32, String)>,
     pub(super) disabled: bool,
     pub(super) max_queue: Option<i32>,
@@ -48,7 +48,7 @@ impl Model {
         }
     }
 
-    /// Sets what is given.
+    /// Sets the fields that the request has.
     pub(super) fn set(&mut self, given: &registry::Model) {
         if let Some(name) = &given.display_name {
             self.display_name.clone_from(name);

@@ -1,4 +1,4 @@
-//! The configuration as somebody would explain it: what each write does to it, and what follows for a call.
+//! The configuration in a simple description: the effect of each write, and the outcome of a call that follows from it.
 
 use std::collections::BTreeMap;
 
@@ -18,29 +18,29 @@ use super::{
     writes::Write,
 };
 
-/// What is configured.
+/// A configuration.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Plain {
     /// By resource name.
     pub(super) models: BTreeMap<String, Model>,
-    /// By resource name; one of which nothing is set is missing.
+    /// By resource name. A feature without any setting is missing.
     pub(super) features: BTreeMap<String, Setting>,
     pub(super) beta_enabled: bool,
     pub(super) inference_paused: bool,
 }
 
-/// The rules that a write breaks, by the reasons that tell of them.
+/// The rules that a write violates, as the reasons that the registry may report.
 #[derive(Debug, PartialEq)]
 pub(super) struct Broken(Vec<&'static str>);
 
 impl Broken {
-    /// Whether a failure of this reason tells of these rules, or of one of them.
+    /// Whether a failure with this reason reports these violations, or one of them.
     pub(super) fn is_told_by(&self, reason: &str) -> bool {
         self.0.contains(&reason) || (self.0.len() > 1 && reason == "VALIDATION_FAILED")
     }
 }
 
-/// What becomes of a call.
+/// The outcome of a call.
 #[derive(Debug)]
 pub(super) enum Outcome {
     Answered {
@@ -53,7 +53,7 @@ pub(super) enum Outcome {
 }
 
 impl Plain {
-    /// The configuration that a stream shows.
+    /// Reads the configuration from the items of a stream.
     pub(super) fn read(items: &BTreeMap<String, Resource>) -> Self {
         let mut plain = Self::default();
         for (name, item) in items {
@@ -77,7 +77,7 @@ impl Plain {
         plain
     }
 
-    /// As a stream shows it, which has no tokens.
+    /// Returns the configuration as a stream shows it, without the texts of tokens.
     pub(super) fn without_tokens(&self) -> Self {
         let mut plain = self.clone();
         for model in plain.models.values_mut() {
@@ -88,7 +88,7 @@ impl Plain {
         plain
     }
 
-    /// The configuration after a write.
+    /// Returns the configuration after a write, or the rules that the write violates.
     pub(super) fn after(&self, write: &Write) -> Result<Self, Broken> {
         let mut after = self.clone();
         let mut broken = Vec::new();
@@ -98,7 +98,8 @@ impl Plain {
             Write::DeleteModel { name, reassign_to } => after.delete(name, reassign_to, &mut broken),
             Write::UpdateFeature(feature) => after.assign(feature, &mut broken),
             Write::BatchUpdateFeatures(features) => {
-                // What is refused counts for nobody after it: its places stay as they were for those.
+                // A refused request does not count for later requests of the batch, which are checked against the
+                // places without it.
                 let mut kept = after.clone();
                 for feature in features {
                     after.assign(feature, &mut broken);
@@ -126,7 +127,8 @@ impl Plain {
         }
     }
 
-    /// The configuration of an earlier time, with the tokens of now as far as they may go there.
+    /// Returns the configuration after restoring `then`: with the current tokens, if the restored origins may have
+    /// them.
     pub(super) fn gone_back(&self, then: &Self) -> Self {
         let mut after = then.clone();
         for (name, model) in &mut after.models {
@@ -264,7 +266,7 @@ impl Plain {
         }
     }
 
-    /// No more places of a model are kept than it has.
+    /// Checks that the reservations of a model do not exceed its places.
     fn check_places(&self, broken: &mut Vec<&'static str>) {
         for (name, model) in &self.models {
             let users = self.features.values();
@@ -275,7 +277,7 @@ impl Plain {
         }
     }
 
-    /// Naming a model anew asks whether beta is on.
+    /// Checks that beta is enabled if a feature names a model that it did not name before.
     fn check_beta(&self, feature: &str, before: &Setting, after: &Setting, broken: &mut Vec<&'static str>) {
         let named = after
             .models()
@@ -291,7 +293,7 @@ impl Plain {
         self.features.get(feature).cloned().unwrap_or_else(Setting::unset)
     }
 
-    /// The features that name a model.
+    /// Returns the features that name a model.
     pub(super) fn users<'a>(&'a self, model: &'a str) -> impl Iterator<Item = &'a str> {
         self.features
             .iter()
@@ -305,14 +307,14 @@ impl Plain {
             .any(|(other, model)| other != name && model.display_name == display_name)
     }
 
-    /// Whether this may become of a call of a feature.
+    /// Whether this is the right outcome of a call of a feature.
     pub(super) fn allows(&self, feature: &str, outcome: &Outcome) -> bool {
         let has_place = |setting: &Setting, name: &String| self.has_place(setting, name);
         let (source, selected) = self.selected(&format!("features/{feature}"), has_place);
         match (selected, outcome) {
             (Ok(_), Outcome::Refused(reason)) if self.inference_paused => reason == "INFERENCE_PAUSED",
             (Ok(_), _) if self.inference_paused => false,
-            // Whether there is a model is not even asked.
+            // While inference is paused, the state of the model does not matter.
             (Err("MODEL_DISABLED" | "MODEL_CREDENTIAL_MISSING" | "MODEL_OVERLOADED"), Outcome::Refused(reason))
                 if self.inference_paused =>
             {
@@ -324,7 +326,7 @@ impl Plain {
         }
     }
 
-    /// Whether a router says of each feature what follows for its calls.
+    /// Whether the routes of a router agree with the outcomes of calls, for each feature.
     pub(super) fn allows_routes(&self, routes: &[Route]) -> bool {
         let has_place = |setting: &Setting, name: &String| self.has_place(setting, name);
         routes.len() == Catalogue::get().features().len()
@@ -346,7 +348,8 @@ impl Plain {
                 })
     }
 
-    /// Whether a model has a place for calls of a setting: its own, or one that nobody has reserved.
+    /// Whether a model has a place for calls with this setting: a reserved one of the feature, or one that is not
+    /// reserved.
     fn has_place(&self, setting: &Setting, model: &String) -> bool {
         let users = self.features.values();
         let users = users.filter(|user| user.model.as_ref() == Some(model));
@@ -358,7 +361,7 @@ impl Plain {
                 .is_none_or(|places| reserved < places)
     }
 
-    /// The feature whose setting decides a call of a feature, and the model, or the reason of the failure.
+    /// Returns the feature whose setting decides a call, and the selected model or the reason of the failure.
     fn selected(
         &self,
         feature: &str,
@@ -381,7 +384,7 @@ impl Plain {
         (source, selected)
     }
 
-    /// The first that can be called; if none can, what is wrong with the first.
+    /// Returns the first candidate that can be called. If there is none, returns the reason of the first candidate.
     fn candidate(
         &self,
         setting: &Setting,

@@ -1,24 +1,24 @@
-//! The setting of a feature, as somebody would explain it.
+//! The setting of a feature in the simple description that the histories are compared with.
 
 use switchboard::pb::{
     registry::{self, FeatureLimits},
     types::Provider,
 };
 
-/// Who answers a feature.
+/// The setting of a feature.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Setting {
     pub(super) provider: Provider,
     pub(super) model: Option<String>,
     pub(super) fallbacks: Vec<String>,
-    /// The models of the rules; no call of the histories matches one.
+    /// The models of the rules. No call of the histories matches a rule.
     pub(super) rules: Vec<String>,
     pub(super) limits: FeatureLimits,
     pub(super) hedge_delay: Option<prost_types::Duration>,
 }
 
 impl Setting {
-    /// What the fields of a feature say.
+    /// Reads the fields of a feature.
     pub(super) fn read(feature: &registry::Feature) -> Self {
         Self {
             provider: feature.provider(),
@@ -30,7 +30,7 @@ impl Setting {
         }
     }
 
-    /// Of which nobody has set anything.
+    /// The setting of a feature without any setting.
     pub(super) fn unset() -> Self {
         Self {
             provider: Provider::Unassigned,
@@ -38,7 +38,7 @@ impl Setting {
         }
     }
 
-    /// Who answers, without any model; what else is set stays.
+    /// Changes the provider and removes all models. Limits and hedge delay stay.
     pub(super) fn answered_by(self, provider: Provider) -> Self {
         Self {
             provider,
@@ -48,7 +48,7 @@ impl Setting {
         }
     }
 
-    /// Sets what is given of the limits and of the hedge delay.
+    /// Sets the limits and the hedge delay that the request has.
     pub(super) fn limit(&mut self, given: &Self) {
         let (limits, given_limits) = (&mut self.limits, &given.limits);
         limits.max_concurrency = given_limits.max_concurrency.or(limits.max_concurrency);
@@ -56,7 +56,7 @@ impl Setting {
         self.hedge_delay = given.hedge_delay.or(self.hedge_delay);
     }
 
-    /// The places of its model that it reserves: none while it is switched off.
+    /// The number of reserved places of the model: 0 while the feature is switched off.
     pub(super) fn reserved(&self) -> i32 {
         let is_on = self.provider == Provider::SelfHosted;
         self.limits.reserved_concurrency.filter(|_| is_on).unwrap_or(0)

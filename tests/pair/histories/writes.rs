@@ -1,4 +1,4 @@
-//! Writes that somebody might make, sensible or not.
+//! Random writes, valid and invalid.
 
 use fastrand::Rng;
 use switchboard::pb::{
@@ -14,7 +14,8 @@ use tonic::Status;
 use super::plain::Plain;
 use crate::harness::Pair;
 
-/// The features of the histories: without and with a parent, in beta, and one that none of [`FAMILIES`] may serve.
+/// The features of the histories: with and without a parent, one in beta, and one that no family of [`FAMILIES`] may
+/// serve.
 pub(super) const FEATURES: [&str; 6] = [
     "code_generations",
     "code_completions",
@@ -23,7 +24,7 @@ pub(super) const FEATURES: [&str; 6] = [
     "generate_commit_message",
     "sast_vulnerability_fp_detection",
 ];
-/// The families of the histories; the last is in beta.
+/// The families of the histories; the last one is in beta.
 const FAMILIES: [&str; 4] = ["mistral", "llama3", "gpt", "qwen"];
 const MODELS: [&str; 6] = ["one", "two", "three", "four", "five", "six"];
 
@@ -34,7 +35,7 @@ pub(super) enum Write {
     UpdateModel(Model),
     DeleteModel {
         name: String,
-        /// Empty: to nobody.
+        /// The model that takes over the features. Empty: none.
         reassign_to: String,
     },
     UpdateFeature(Feature),
@@ -44,7 +45,7 @@ pub(super) enum Write {
 
 type MakeUp = fn(&World, &Plain, &mut Rng) -> Write;
 
-/// How often each kind of write is tried, and how one is made up.
+/// The relative frequency of each kind of write, and the function that generates one.
 const KINDS: [(u32, MakeUp); 6] = [
     (2, |world, _, rng| Write::CreateModel(world.new_model(rng))),
     (5, |world, _, rng| Write::UpdateModel(world.changed_model(rng))),
@@ -55,7 +56,7 @@ const KINDS: [(u32, MakeUp); 6] = [
 ];
 
 impl Write {
-    /// What it is called in the contract.
+    /// Returns the name of the RPC.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::CreateModel(_) => "CreateModel",
@@ -67,7 +68,7 @@ impl Write {
         }
     }
 
-    /// Makes the write, and returns the revision that it answers with.
+    /// Makes the write and returns the revision in its answer.
     pub(super) async fn send(&self, pair: &Pair) -> Result<i64, Status> {
         match self.clone() {
             Self::CreateModel(model) => {
@@ -119,7 +120,7 @@ impl Write {
     }
 }
 
-/// What the writes are about.
+/// The model servers that the writes refer to.
 #[derive(Debug)]
 pub(super) struct World {
     /// Base URLs of the model servers.
@@ -160,7 +161,7 @@ impl World {
         }
     }
 
-    /// One or two fields of a model, left out and empty ones among them.
+    /// Sets one or two fields of a model, with missing and empty values among them.
     fn changed_model(&self, rng: &mut Rng) -> Model {
         let mut changed = Model {
             name: model(rng),
@@ -176,7 +177,7 @@ impl World {
                 4 => {
                     changed.limits = Some(ModelLimits {
                         max_queue: rng.bool().then(|| rng.i32(0..100)),
-                        // Never empty: that is refused as such, which other tests show.
+                        // Never empty: an update without fields is refused, which other tests cover.
                         max_concurrency: Some(places(rng)),
                         ..Default::default()
                     });
@@ -188,7 +189,7 @@ impl World {
         changed
     }
 
-    /// Some of the servers, in any order; the first always takes calls.
+    /// Some of the servers in random order. The first one always has a weight above 0.
     fn endpoints(&self, rng: &mut Rng) -> Vec<Endpoint> {
         let mut uris = self.servers.clone();
         rng.shuffle(&mut uris);
@@ -210,13 +211,13 @@ fn settings(rng: &mut Rng) -> Settings {
     let is_about_beta = rng.u8(..3) > 0;
     Settings {
         beta_enabled: is_about_beta.then(|| rng.u8(..3) > 0),
-        // Mostly off, since a pause hides who would answer.
+        // Mostly false, because a pause hides which model would answer.
         inference_paused: (!is_about_beta || rng.bool()).then(|| rng.u8(..5) == 0),
         ..Default::default()
     }
 }
 
-/// Of any model, often to another one.
+/// Deletes any model, often with a reassignment to another model.
 fn deletion(plain: &Plain, rng: &mut Rng) -> Write {
     let name = model(rng);
     let others: Vec<&String> = plain.models.keys().filter(|other| **other != name).collect();
@@ -227,7 +228,7 @@ fn deletion(plain: &Plain, rng: &mut Rng) -> Write {
     Write::DeleteModel { name, reassign_to }
 }
 
-/// Several features at once, each once.
+/// Updates of several different features.
 fn batch(plain: &Plain, rng: &mut Rng) -> Vec<Feature> {
     let mut names = FEATURES;
     rng.shuffle(&mut names);
@@ -247,7 +248,7 @@ fn feature(plain: &Plain, rng: &mut Rng) -> Feature {
         3 => None,
         _ => Some(Provider::SelfHosted),
     };
-    // Mostly a model that exists, since a write that is refused teaches little.
+    // Mostly a model that exists, because a refused write tests little.
     let names: Vec<&String> = plain.models.keys().collect();
     let model = match rng.choice(names) {
         _ if rng.u8(..4) == 0 => None,
@@ -257,7 +258,7 @@ fn feature(plain: &Plain, rng: &mut Rng) -> Feature {
     let clears = matches!(provider, Some(Provider::Unassigned | Provider::Vendored));
     Feature {
         name: format!("features/{}", pick(&FEATURES, rng)),
-        // Never empty: that is refused as such, which other tests show.
+        // Never empty: an update without fields is refused, which other tests cover.
         provider: provider
             .or_else(|| model.is_none().then_some(Provider::Disabled))
             .map(i32::from),
@@ -268,7 +269,7 @@ fn feature(plain: &Plain, rng: &mut Rng) -> Feature {
             max_concurrency: rng.bool().then(|| places(rng)),
             reserved_concurrency: rng.bool().then(|| rng.i32(0..=12)),
         }),
-        // Longer than any call of the histories.
+        // Longer than any call of the histories takes.
         hedge_delay: (rng.u8(..6) == 0).then(|| prost_types::Duration {
             seconds: rng.i64(30..=60),
             nanos: 0,
@@ -277,12 +278,12 @@ fn feature(plain: &Plain, rng: &mut Rng) -> Feature {
     }
 }
 
-/// More than the histories have calls at a time, and few enough that reservations do not always fit.
+/// More places than the histories have concurrent calls, and few enough that reservations do not always fit.
 fn places(rng: &mut Rng) -> i32 {
     rng.i32(10..=40)
 }
 
-/// Of the models that exist, each once.
+/// Some of the existing models, each at most once.
 fn fallbacks(plain: &Plain, rng: &mut Rng) -> Vec<String> {
     let mut names: Vec<String> = plain.models.keys().cloned().collect();
     rng.shuffle(&mut names);
@@ -290,9 +291,9 @@ fn fallbacks(plain: &Plain, rng: &mut Rng) -> Vec<String> {
     names
 }
 
-/// Exceptions for namespaces that no call of the histories is of.
+/// Exceptions for namespaces that no call of the histories has.
 fn rules(plain: &Plain, rng: &mut Rng) -> Vec<FeatureRule> {
-    // By place, since an id derived from a model stays when the rule moves to another.
+    // Numbered by position, because an id that is derived from a model stays when the rule moves to another model.
     let rules = (1..).zip(fallbacks(plain, rng)).map(|(place, model)| FeatureRule {
         rule_id: format!("rule-{place}"),
         model,
