@@ -26,13 +26,13 @@ fn registry(database: &Path) -> Command {
     command
 }
 
-/// A registry that serves; it ends with the test.
+/// A running registry, which ends when it is dropped.
 struct Running(Child);
 
 impl Running {
     async fn start(folder: &Path) -> Self {
         let ready_file = folder.join("ready.json");
-        // One that was killed leaves its own behind.
+        // A registry that was killed leaves its ready file behind.
         drop(std::fs::remove_file(&ready_file));
         let child = registry(&folder.join("switchboard.db"))
             .arg("--ready-file")
@@ -49,7 +49,7 @@ impl Running {
         running
     }
 
-    /// A channel to the port that the ready file names.
+    /// Returns a channel to the address in the ready file.
     fn channel(folder: &Path) -> Channel {
         let text = std::fs::read_to_string(folder.join("ready.json")).unwrap();
         let addr = text
@@ -69,7 +69,7 @@ impl Drop for Running {
 }
 
 #[tokio::test]
-async fn a_database_that_somebody_else_holds_is_waited_for_and_then_told() {
+async fn a_write_waits_for_a_locked_database_and_then_fails_as_busy() {
     let folder = tempfile::tempdir().unwrap();
     let _running = Running::start(folder.path()).await;
     let mut settings = SettingsServiceClient::new(Running::channel(folder.path()));
@@ -108,7 +108,7 @@ fn in_use(output: &Output) -> String {
 }
 
 #[tokio::test]
-async fn a_second_registry_on_one_file_is_refused_by_whatever_path_it_comes() {
+async fn a_second_registry_on_the_same_file_is_refused_through_any_path() {
     let folder = tempfile::tempdir().unwrap();
     let _first = Running::start(folder.path()).await;
     let link = folder.path().join("link.db");
@@ -120,7 +120,7 @@ async fn a_second_registry_on_one_file_is_refused_by_whatever_path_it_comes() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_database_is_refused_and_left_as_it_is() {
+async fn a_file_that_is_not_a_database_is_refused_and_not_changed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("switchboard.db");
     let text = "this is no database, and long enough to be looked at as one".repeat(20);
@@ -131,7 +131,7 @@ async fn a_file_that_is_no_database_is_refused_and_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn the_database_and_its_companions_are_for_their_owner_alone() {
+async fn only_the_owner_can_access_the_database_files() {
     use std::os::unix::fs::PermissionsExt as _;
 
     let folder = tempfile::tempdir().unwrap();
@@ -144,5 +144,5 @@ async fn the_database_and_its_companions_are_for_their_owner_alone() {
             seen += 1;
         }
     }
-    assert!(seen >= 2, "the database and its lock");
+    assert!(seen >= 2, "at least the database and its lock exist");
 }

@@ -1,4 +1,4 @@
-//! What a caller gets when all goes well.
+//! Answers to calls without faults, and failures that need no model server.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn an_answer_is_one_selection_its_text_and_one_completion() {
+async fn an_answer_has_one_selection_its_text_and_one_completion() {
     let upstream = FakeUpstream::start().await;
     upstream.then(Script::answer(["Hel", "lo ", "wörld 🦀"]));
     let router = Setup::at(upstream.url()).start().await;
@@ -64,7 +64,7 @@ async fn an_answer_is_one_selection_its_text_and_one_completion() {
 }
 
 #[tokio::test]
-async fn an_unassigned_feature_is_answered_by_its_parents_model() {
+async fn an_unassigned_feature_uses_its_parents_model() {
     let upstream = FakeUpstream::start().await;
     let router = Setup::at(upstream.url()).start().await;
     for name in [
@@ -89,18 +89,22 @@ async fn an_unassigned_feature_is_answered_by_its_parents_model() {
 }
 
 #[tokio::test]
-async fn reasoning_is_told_apart_from_text() {
+async fn reasoning_is_separate_from_text() {
     let upstream = FakeUpstream::start().await;
     let thought = r#"{"choices":[{"index":0,"delta":{"reasoning_content":"hm"}}]}"#;
     upstream.then(Script::stream().event(thought).text("yes").finish("stop").end());
     let router = Setup::at(upstream.url()).start().await;
     let answer = router.ask(prompt("hi")).await;
     assert_eq!((answer.reasoning.as_str(), answer.text.as_str()), ("hm", "yes"));
-    assert_eq!(answer.completion.unwrap().usage, None, "usage is never made up");
+    assert_eq!(
+        answer.completion.unwrap().usage,
+        None,
+        "the router never invents a usage"
+    );
 }
 
 #[tokio::test]
-async fn a_family_that_only_completes_is_sent_text() {
+async fn a_completion_only_family_receives_plain_text_and_refuses_chat() {
     let upstream = FakeUpstream::start().await;
     let chunk = r#"{"choices":[{"index":0,"text":"x = 1","finish_reason":"length"}]}"#;
     upstream.then(Script::stream().event(chunk).done().end());
@@ -129,7 +133,7 @@ async fn a_family_that_only_completes_is_sent_text() {
 }
 
 #[tokio::test]
-async fn an_answer_is_whole_with_a_finish_reason_or_the_mark_of_the_end() {
+async fn an_answer_is_complete_with_a_finish_reason_or_the_end_marker() {
     use router::FinishReason::{Other, Stop};
     let upstream = FakeUpstream::start().await;
     let router = Setup::at(upstream.url()).start().await;
@@ -163,7 +167,7 @@ async fn an_answer_is_whole_with_a_finish_reason_or_the_mark_of_the_end() {
 }
 
 #[tokio::test]
-async fn a_feature_that_nobody_can_answer_says_why() {
+async fn a_call_of_an_unavailable_feature_fails_with_the_reason() {
     let upstream = FakeUpstream::start().await;
     let code = tonic::Code::FailedPrecondition;
     for (setup, feature, code, reason) in [
@@ -232,7 +236,7 @@ async fn a_feature_that_nobody_can_answer_says_why() {
 }
 
 #[tokio::test]
-async fn without_a_configuration_the_caller_is_told_to_come_back() {
+async fn without_a_configuration_a_call_fails_with_a_retry_delay() {
     let router = Router::start(Arc::new(Current::default()), CallLimits::default()).await;
     let told = router.ask(prompt("hi")).await.told();
     assert_eq!(
@@ -243,7 +247,7 @@ async fn without_a_configuration_the_caller_is_told_to_come_back() {
 }
 
 #[tokio::test]
-async fn all_that_is_wrong_with_a_request_is_told_at_once() {
+async fn all_violations_of_a_request_are_reported_at_once() {
     let upstream = FakeUpstream::start().await;
     let router = Setup::at(upstream.url()).start().await;
     let mut wrong = prompt("");

@@ -1,4 +1,5 @@
-//! Before the first token a call goes on to another server and another model, as often as it may; after it, never.
+//! Before the first token a call may try other servers and other models, within its limits; after the first token it
+//! never does.
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ fn failing() -> Script {
     Script::response(500, &[], "")
 }
 
-/// A base URL that refuses to be dialled.
+/// Returns a base URL that refuses connections.
 #[expect(clippy::unwrap_used, reason = "a helper of tests fails by panicking")]
 async fn refusing() -> String {
     let unused = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -22,8 +23,9 @@ async fn refusing() -> String {
 }
 
 #[tokio::test]
-async fn whether_a_fault_is_repeated_and_where() {
-    // Each fault, and how many requests then go to the model's other server and to the fallback model, which answer well.
+async fn a_fault_is_repeated_at_another_server_or_model_or_not_at_all() {
+    // Faults after which a call tries the model's other server and then the fallback, faults after which it goes to the
+    // fallback at once, and faults after which it fails.
     let login = Script::response(200, &[("content-type", "text/html")], "");
     let other_server = [
         ("500", failing()),
@@ -51,7 +53,7 @@ async fn whether_a_fault_is_repeated_and_where() {
         .chain(other_model.map(|row| (row, "models/b")))
         .chain(nowhere.map(|row| (row, "")));
     for ((name, script), answering) in rows {
-        // Whichever server is asked first fails; the fallback always answers.
+        // Both servers of the model fail their first request; the fallback always answers.
         let (one, two) = (FakeUpstream::start().await, FakeUpstream::start().await);
         let fallback = FakeUpstream::start().await;
         let router = Setup::at(one.url())
@@ -61,7 +63,7 @@ async fn whether_a_fault_is_repeated_and_where() {
             .limits(|limits| limits.first_token = Duration::from_millis(500))
             .start()
             .await;
-        // Only one of them is asked first, so the other's script stays: both get one, and one request takes it.
+        // The call may reach either server first, so both get the script.
         let (scripted_one, scripted_two) = (script.clone(), script);
         one.then(scripted_one);
         two.then(scripted_two);
@@ -69,7 +71,7 @@ async fn whether_a_fault_is_repeated_and_where() {
         let asked = one.requests().len() + two.requests().len();
         match answering {
             "models/m" => {
-                // Both servers of the model fail the same way, then the fallback answers.
+                // Both servers of the model fail in the same way, then the fallback answers.
                 assert_eq!((asked, fallback.requests().len()), (2, 1), "{name}");
                 let selection = answer.selection.unwrap();
                 assert_eq!(selection.attempt_count, 3, "{name}");
@@ -104,7 +106,7 @@ async fn another_server_of_the_model_answers_without_a_failover() {
 }
 
 #[tokio::test]
-async fn a_call_has_three_attempts_and_names_every_candidate_when_they_are_spent() {
+async fn a_call_makes_three_attempts_and_its_failure_names_every_candidate() {
     let (one, two) = (
         FakeUpstream::always(failing()).await,
         FakeUpstream::always(failing()).await,
@@ -121,8 +123,8 @@ async fn a_call_has_three_attempts_and_names_every_candidate_when_they_are_spent
     let told = answer.told();
     assert_eq!(told.reason, "UPSTREAM_SERVER_ERROR");
     assert_eq!(told.metadata["attempts"], "3");
-    assert_eq!(told.metadata["model"], "models/b", "the last that was tried");
-    assert_eq!(c.requests().len(), 0, "there is no fourth attempt");
+    assert_eq!(told.metadata["model"], "models/b", "the last model that was tried");
+    assert_eq!(c.requests().len(), 0, "the call makes no fourth attempt");
     let expected = [
         ("models/m", CandidateOutcome::Failed),
         ("models/gone", CandidateOutcome::NotReady),
@@ -138,7 +140,7 @@ async fn a_call_has_three_attempts_and_names_every_candidate_when_they_are_spent
 }
 
 #[tokio::test]
-async fn a_server_that_fails_everything_is_asked_for_a_fifth_of_it_again() {
+async fn repeats_are_limited_to_a_fifth_of_the_calls() {
     const CALLS: usize = 150;
     let (one, two) = (
         FakeUpstream::always(failing()).await,
@@ -148,23 +150,26 @@ async fn a_server_that_fails_everything_is_asked_for_a_fifth_of_it_again() {
     let mut attempts = 0;
     for _ in 0..CALLS {
         let told = router.ask(prompt("hi")).await.told();
-        assert_eq!(told.reason, "UPSTREAM_SERVER_ERROR", "the last attempt tells");
+        assert_eq!(
+            told.reason, "UPSTREAM_SERVER_ERROR",
+            "the last attempt determines the reason"
+        );
         attempts += told.metadata["attempts"].parse::<usize>().unwrap();
     }
     let asked = one.requests().len() + two.requests().len();
-    assert_eq!(attempts, asked, "an attempt that is not paid for is not counted");
+    assert_eq!(attempts, asked, "an attempt that the budget refuses is not counted");
     assert!((CALLS + 10..=CALLS * 6 / 5).contains(&asked), "{asked}");
     let refused = refusing().await;
     let (good, router) = (FakeUpstream::start().await, Setup::at(refused));
     let router = router.and_at(good.url()).start().await;
     for _ in 0..CALLS {
         let answer = router.ask(prompt("hi")).await;
-        assert_eq!(answer.text, "hello", "what was never sent costs nothing");
+        assert_eq!(answer.text, "hello", "a request that was never sent costs no budget");
     }
 }
 
 #[tokio::test]
-async fn an_attempt_is_counted_once_as_what_it_was() {
+async fn an_attempt_is_counted_once_with_its_outcome() {
     const OUTCOMES: [&str; 5] = ["answered", "failed", "truncated", "unreachable", "abandoned"];
     let (server, other) = (FakeUpstream::start().await, FakeUpstream::start().await);
     let router = Setup::at(refusing().await)
@@ -173,7 +178,7 @@ async fn an_attempt_is_counted_once_as_what_it_was() {
         .fallbacks(&["b"])
         .start()
         .await;
-    // Some of the calls go to the server that refuses connections first.
+    // Some of the calls reach the server that refuses connections first.
     let before = |selection: Option<Selection>| u64::try_from(selection.unwrap().attempt_count).unwrap() - 1;
     let streamed = router.ask(prompt("hi")).await;
     assert_eq!(streamed.text, "hello");
@@ -213,7 +218,7 @@ async fn nothing_is_repeated_after_the_first_token() {
 }
 
 #[tokio::test]
-async fn a_silent_server_leaves_half_of_the_time_to_the_next() {
+async fn a_silent_server_gets_only_half_of_the_remaining_time() {
     let (one, b) = (
         FakeUpstream::always(Script::silence()).await,
         FakeUpstream::start().await,
@@ -233,7 +238,7 @@ async fn a_silent_server_leaves_half_of_the_time_to_the_next() {
 }
 
 #[tokio::test]
-async fn a_rule_decides_by_the_scope_of_the_call() {
+async fn a_rule_matches_by_the_scope_of_the_call() {
     let (m, pilot) = (FakeUpstream::start().await, FakeUpstream::start().await);
     let setting = assigned(&[("beta-group", "42", "pilot")], &[]);
     let router = Setup::at(m.url())

@@ -1,8 +1,8 @@
-//! A caller that goes, at any stage and however it goes, stops the model at once and leaves nothing behind.
+//! A caller that cancels, at any stage and in any way, stops the model at once and leaves nothing behind.
 #![expect(
     clippy::print_stderr,
     clippy::unwrap_used,
-    reason = "a test fails by panicking, and tells what it has measured"
+    reason = "a test fails by panicking, and prints its measurements"
 )]
 
 use std::time::Duration;
@@ -16,33 +16,33 @@ use crate::{
     peer::{Call, Method, Peer, Stream},
 };
 
-/// Places of the model, all of which must be there again in the end.
+/// Places of the model, all of which must be free again in the end.
 const PLACES: usize = 2;
 
-/// Where in a call its caller goes.
+/// The stage of a call at which its caller cancels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// It waits for a place at the model.
+    /// The call waits for a place at the model.
     Queued,
-    /// The server takes the connection, and says nothing to the TLS handshake.
+    /// The server has accepted the connection and does not answer the TLS handshake.
     Dialling,
     /// The request was sent.
     Waiting,
     Streaming,
-    /// The answer is complete, the body not yet at its end.
+    /// The answer is complete, but its body has not ended.
     Complete,
 }
 
-/// How a caller goes.
+/// The way in which a caller cancels.
 #[derive(Debug, Clone, Copy)]
 enum Way {
-    /// By a reset of the call's stream.
+    /// By resetting the call's stream.
     Reset,
-    /// With its connection.
+    /// By closing its connection.
     Cut,
 }
 
-/// As a caller has it.
+/// A call as its caller holds it.
 enum Held {
     Call(Call),
     Stream(Stream),
@@ -78,7 +78,7 @@ async fn router(stage: Stage) -> (FakeUpstream, Router) {
             queue_timeout: Timeout::parse(minute).ok(),
             ..model::Limits::default()
         })
-        // Nothing but the caller ends a call.
+        // Only the caller ends a call.
         .limits(|limits| {
             limits.patience.finish = minute;
             limits.drain = minute;
@@ -88,7 +88,7 @@ async fn router(stage: Stage) -> (FakeUpstream, Router) {
     (upstream, router)
 }
 
-/// One call that comes to its stage; how long after its caller's going the model was free.
+/// Makes a call, cancels it at this stage, and returns how long afterwards the model was free.
 async fn cancelled(upstream: &FakeUpstream, router: &Router, stage: Stage, method: Method, way: Way) -> Duration {
     let peer = Peer::connect(router.address).await;
     let (connection, running) = (upstream.connections(), router.tasks.len());
@@ -120,7 +120,7 @@ async fn cancelled(upstream: &FakeUpstream, router: &Router, stage: Stage, metho
         Way::Cut => drop(peer),
     }
     let free = match stage {
-        // No server has seen it: its end is that of its task.
+        // No server has received the call, so its end is the end of its task.
         Stage::Queued => {
             router.running(running).await;
             Instant::now()
@@ -130,9 +130,10 @@ async fn cancelled(upstream: &FakeUpstream, router: &Router, stage: Stage, metho
     free.saturating_duration_since(gone)
 }
 
-/// `SWITCHBOARD_TEST_CANCELS` callers go at each stage, in each way; with hundreds of them the time is judged.
+/// `SWITCHBOARD_TEST_CANCELS` sets the number of callers for each stage and way. With hundreds of them the time limit
+/// is strict.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_model_is_free_at_once_when_its_caller_goes_and_nothing_is_left() {
+async fn the_model_is_free_at_once_after_its_caller_cancels() {
     use Stage::{Complete, Dialling, Queued, Streaming, Waiting};
     let count = number("SWITCHBOARD_TEST_CANCELS", 20);
     let at_once = Duration::from_millis(if count < 100 { 1000 } else { 100 });
@@ -141,7 +142,7 @@ async fn the_model_is_free_at_once_when_its_caller_goes_and_nothing_is_left() {
             Method::StreamInfer,
             [Queued, Dialling, Waiting, Streaming, Complete].as_slice(),
         ),
-        // A whole answer has no tokens in between.
+        // A unary call has no stage between its tokens.
         (Method::Infer, [Queued, Dialling, Waiting].as_slice()),
     ] {
         for &stage in stages {
@@ -161,13 +162,13 @@ async fn the_model_is_free_at_once_when_its_caller_goes_and_nothing_is_left() {
                 }
                 drop((held, holding));
                 router.settled().await;
-                // No connection is left.
+                // No connection stays open.
                 let opened = upstream.connections();
                 for connection in 0..opened {
                     upstream.closed(connection).await;
                 }
 
-                // Every place is there again: as many calls as there are places come to the server at once.
+                // Every place is free again: as many calls as there are places reach the server at once.
                 let caller = Peer::connect(router.address).await;
                 let mut calls = Vec::new();
                 for _ in 0..PLACES {

@@ -1,4 +1,4 @@
-//! Connections to model servers: which are used again, what travels on them, and when they are closed.
+//! Connections to model servers: which are reused, what is sent on them, and when they are closed.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use crate::{
     harness::{Answer, Setup, TOKEN, Told, event, prompt},
 };
 
-/// Within this time a caller's going away reaches the model server.
+/// The time within which a cancellation must reach the model server.
 const AT_ONCE: Duration = Duration::from_millis(100);
 
 #[tokio::test]
-async fn a_connection_carries_one_call_after_another() {
+async fn a_connection_is_reused_for_later_calls() {
     let upstream = FakeUpstream::start().await;
     let router = Setup::at(upstream.url()).start().await;
     for _ in 0..3 {
@@ -25,7 +25,7 @@ async fn a_connection_carries_one_call_after_another() {
 }
 
 #[tokio::test]
-async fn a_stale_connection_is_no_failure() {
+async fn a_stale_connection_does_not_fail_a_call() {
     for stale in [Script::closed(), Script::broken()] {
         let upstream = FakeUpstream::start().await;
         let router = Setup::at(upstream.url()).start().await;
@@ -40,14 +40,14 @@ async fn a_stale_connection_is_no_failure() {
         assert_eq!(
             connections,
             [0, 0, 1],
-            "the second call was sent once more, on a fresh connection"
+            "the second call was sent again on a new connection"
         );
         assert_eq!(requests[1].body, requests[2].body);
     }
 }
 
 #[tokio::test]
-async fn a_reused_connection_that_breaks_within_an_answer_is_a_failure() {
+async fn a_reused_connection_that_breaks_during_an_answer_fails_the_call() {
     let upstream = FakeUpstream::start().await;
     let router = Setup::at(upstream.url()).start().await;
     router.ask(prompt("first")).await;
@@ -73,7 +73,7 @@ async fn a_request_that_fails_twice_is_not_sent_a_third_time() {
 }
 
 #[tokio::test]
-async fn a_server_that_closes_after_each_answer_without_saying_so_is_called_back_to_back() {
+async fn calls_succeed_at_a_server_that_closes_after_each_answer_unannounced() {
     let upstream = FakeUpstream::start().await;
     let router = Setup::at(upstream.url()).start().await;
     for round in 0..100 {
@@ -84,7 +84,7 @@ async fn a_server_that_closes_after_each_answer_without_saying_so_is_called_back
 }
 
 #[tokio::test]
-async fn a_token_goes_only_to_the_origins_that_it_is_bound_to() {
+async fn a_token_is_sent_only_to_the_origins_that_it_is_bound_to() {
     let (own, other) = (FakeUpstream::start().await, FakeUpstream::start().await);
     let router = Setup::at(own.url()).token_for(&[&own.url()]).start().await;
     router.ask(prompt("hi")).await;
@@ -108,7 +108,7 @@ async fn a_redirect_is_not_followed() {
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_before_the_first_token_closes_the_connection_to_the_model() {
+async fn a_cancellation_before_the_first_token_closes_the_connection_to_the_model() {
     let upstream = FakeUpstream::start().await;
     let router = Setup::at(upstream.url()).start().await;
     for (number, script) in [Script::silence(), Script::stream().hang()].into_iter().enumerate() {
@@ -116,7 +116,7 @@ async fn a_caller_that_goes_before_the_first_token_closes_the_connection_to_the_
         let mut client = router.client.clone();
         let call = client.stream_infer(prompt("hi"));
         tokio::select! {
-            _ = call => panic!("nothing is answered"),
+            _ = call => panic!("the call must not be answered"),
             _ = upstream.request(number) => {}
         }
         let gone = Instant::now();
@@ -127,7 +127,7 @@ async fn a_caller_that_goes_before_the_first_token_closes_the_connection_to_the_
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_mid_stream_closes_the_connection_to_the_model() {
+async fn a_cancellation_mid_stream_closes_the_connection_to_the_model() {
     let upstream = FakeUpstream::start().await;
     upstream.then(Script::stream().text("one").hang());
     let router = Setup::at(upstream.url()).start().await;
@@ -140,7 +140,7 @@ async fn a_caller_that_goes_mid_stream_closes_the_connection_to_the_model() {
 }
 
 #[tokio::test]
-async fn a_caller_that_does_not_read_frees_the_model_and_is_told_so() {
+async fn a_caller_that_does_not_read_frees_the_model_and_gets_a_failure() {
     let piece = format!(
         r#"{{"choices":[{{"index":0,"delta":{{"content":"{}"}}}}]}}"#,
         "x".repeat(8000)
@@ -195,7 +195,7 @@ async fn running_calls_end_when_the_router_shuts_down() {
     assert_eq!(
         router.ask(prompt("hi")).await.told().reason,
         "SERVER_DRAINING",
-        "nor is a new one taken"
+        "a new call is refused"
     );
     upstream.closed(0).await;
     upstream.closed(1).await;
@@ -203,19 +203,20 @@ async fn running_calls_end_when_the_router_shuts_down() {
 }
 
 #[tokio::test]
-async fn a_slow_epilogue_does_not_keep_the_caller() {
+async fn a_slow_epilogue_does_not_delay_the_completion() {
     let upstream = FakeUpstream::start().await;
     upstream.then(Script::stream().text("one").finish("stop").hang());
     let router = Setup::at(upstream.url()).start().await;
     let mut stream = router.begin().await;
     let completion = timeout(Duration::from_secs(1), event(&mut stream)).await;
-    completion.expect("usage and the mark of the end are waited for only half a second");
+    completion.expect("the router waits only half a second for usage and the end marker");
     upstream.closed(0).await;
 }
 
-/// Each in its own words that HTTP has for a stream of events, behind what it lets come before.
+/// Each response frames the same stream of events in a different way that HTTP permits, some after informational
+/// responses.
 #[tokio::test]
-async fn an_answer_is_read_however_http_frames_it() {
+async fn an_answer_is_read_in_every_http_framing() {
     let event = |data: &str| format!("data: {data}\n\n");
     let body = [
         event(r#"{"choices":[{"index":0,"delta":{"content":"hello"}}]}"#),
@@ -248,7 +249,7 @@ async fn an_answer_is_read_however_http_frames_it() {
 }
 
 #[tokio::test]
-async fn a_status_that_promises_no_answer_is_none() {
+async fn a_status_without_an_answer_is_a_protocol_error() {
     for head in [
         "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n",
         "HTTP/1.1 202 Accepted\r\ncontent-type: text/event-stream\r\ncontent-length: 0\r\n\r\n",

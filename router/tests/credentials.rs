@@ -1,4 +1,4 @@
-//! A refused credential: a newer one is waited for, and without one the model is left alone for a while.
+//! A refused credential: the router waits for a newer one, and without one it does not call the model for a while.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ fn setup(upstream: &FakeUpstream, token: &'static str) -> Setup {
 }
 
 #[tokio::test]
-async fn a_newer_credential_that_is_on_its_way_is_waited_for() {
+async fn a_refused_call_waits_for_a_newer_credential() {
     let upstream = FakeUpstream::start().await;
     let router = setup(&upstream, TOKEN).start().await;
     let streamed = async {
@@ -64,13 +64,13 @@ async fn a_newer_credential_is_tried_once() {
     let told = answer.told();
     assert_eq!(told.reason, "UPSTREAM_CREDENTIAL_REJECTED");
     assert_eq!(told.metadata["attempts"], "2");
-    // Both are known not to be accepted.
+    // Both credentials are known to be refused.
     router.ask(prompt("hi")).await.told();
     assert_eq!(upstream.requests().len(), 2);
 }
 
 #[tokio::test]
-async fn a_model_whose_credential_is_refused_is_left_alone_until_it_has_another() {
+async fn a_model_whose_credential_is_refused_is_not_called_until_it_has_another() {
     let (upstream, other) = (FakeUpstream::start().await, FakeUpstream::start().await);
     upstream.then(refused());
     let router = setup(&upstream, TOKEN)
@@ -94,7 +94,7 @@ async fn a_model_whose_credential_is_refused_is_left_alone_until_it_has_another(
             "{waited:?}"
         );
     }
-    assert_eq!(upstream.requests().len(), 1, "it is not asked again");
+    assert_eq!(upstream.requests().len(), 1, "the server gets no second request");
     let resolved = router.resolved("duo_chat").await;
     assert_eq!(
         (resolved.reason.as_str(), resolved.selection),
@@ -124,13 +124,16 @@ async fn a_fallback_answers_for_a_model_whose_credential_is_refused() {
             (selection.model.as_str(), selection.reason()),
             ("models/b", SelectionReason::Failover)
         );
-        assert_eq!(selection.attempt_count, attempts, "passing over is no attempt");
+        assert_eq!(
+            selection.attempt_count, attempts,
+            "passing over a model is not an attempt"
+        );
     }
     assert_eq!(upstream.requests().len(), 1);
 }
 
 #[tokio::test]
-async fn a_model_that_is_down_is_called_where_its_fallbacks_credential_is_refused() {
+async fn a_model_that_is_down_is_called_if_its_fallbacks_credential_is_refused() {
     let (upstream, b) = (FakeUpstream::start().await, FakeUpstream::start().await);
     b.then(refused());
     let router = setup(&upstream, TOKEN)

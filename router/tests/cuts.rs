@@ -1,16 +1,16 @@
-//! An answer that is cut off anywhere never looks whole.
+//! A truncated answer never looks complete, wherever it is cut.
 
 use crate::{
     fake_upstream::{FakeUpstream, Script},
     harness::{Router, Setup, number, prompt},
 };
 
-/// How the end of a body is known.
+/// The way in which the end of a body is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Framing {
-    /// By its last chunk.
+    /// By the last chunk.
     Chunked,
-    /// By the connection's end, which a cut looks like.
+    /// By the end of the connection, which looks the same as a cut.
     Closed,
     /// By its length.
     Length,
@@ -21,10 +21,10 @@ const FRAMINGS: [Framing; 3] = [Framing::Chunked, Framing::Closed, Framing::Leng
 fn response(framing: Framing, kind: &str, body: &str) -> Vec<u8> {
     let head = |header: &str| format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\n{header}\r\n");
     let text = match framing {
-        // In pieces that end anywhere.
+        // In chunks that end at arbitrary positions.
         Framing::Chunked => {
             let pieces = body.as_bytes().chunks(97).map(|piece| {
-                // Sizes and data are text here.
+                // Chunk sizes and data are ASCII here.
                 format!("{:x}\r\n{}\r\n", piece.len(), String::from_utf8_lossy(piece))
             });
             head("transfer-encoding: chunked\r\n") + &pieces.collect::<String>() + "0\r\n\r\n"
@@ -35,7 +35,7 @@ fn response(framing: Framing, kind: &str, body: &str) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// An answer cut off at every so many bytes, `SWITCHBOARD_TEST_CUT_STEP`, and what became of each call.
+/// Cuts an answer after every n-th byte, where n is `SWITCHBOARD_TEST_CUT_STEP`, and returns the outcome of each call.
 async fn cut(bytes: &[u8], ask: impl AsyncFn(&Router) -> String) -> Vec<(usize, String)> {
     let upstream = FakeUpstream::start().await;
     let router = Setup::at(upstream.url()).start().await;
@@ -48,7 +48,7 @@ async fn cut(bytes: &[u8], ask: impl AsyncFn(&Router) -> String) -> Vec<(usize, 
 }
 
 #[tokio::test]
-async fn a_stream_that_is_cut_at_any_byte_is_no_whole_answer() {
+async fn a_stream_cut_at_any_byte_never_looks_complete() {
     let pieces: Vec<String> = (0..32).map(|number| format!("piece {number:>3} ")).collect();
     let event = |piece: &String| {
         format!("data: {{\"id\":\"c\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{piece}\"}}}}]}}\n\n")
@@ -70,7 +70,7 @@ async fn a_stream_that_is_cut_at_any_byte_is_no_whole_answer() {
             }
         };
         let ended = cut(&bytes, ask).await;
-        // With the blank line behind the finish reason the answer is complete, whatever comes then.
+        // From the blank line after the finish reason on, the answer is complete.
         let finished = bytes.windows(6).position(|part| part == b"\"stop\"").unwrap();
         for (index, told) in ended {
             if told == format!("whole: {text}") {
@@ -84,7 +84,7 @@ async fn a_stream_that_is_cut_at_any_byte_is_no_whole_answer() {
 }
 
 #[tokio::test]
-async fn a_whole_answer_that_is_cut_at_any_byte_is_none() {
+async fn a_unary_answer_cut_at_any_byte_is_a_failure() {
     let text = "word ".repeat(380);
     let body = format!(r#"{{"choices":[{{"index":0,"message":{{"content":"{text}"}},"finish_reason":"stop"}}]}}"#);
     for framing in FRAMINGS {
@@ -95,7 +95,7 @@ async fn a_whole_answer_that_is_cut_at_any_byte_is_none() {
             Err(told) => told.reason,
         };
         for (index, told) in cut(&bytes, ask).await {
-            // JSON that ends with its connection is only seen to be broken.
+            // If the body ends with its connection, truncated JSON looks like malformed JSON.
             let is_broken = told == "UPSTREAM_PROTOCOL_ERROR" && framing == Framing::Closed;
             assert!(
                 told == "UPSTREAM_STREAM_TRUNCATED" || is_broken,

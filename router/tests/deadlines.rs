@@ -1,4 +1,4 @@
-//! The caller's deadline bounds the whole stream, read or not.
+//! The caller's deadline limits the whole stream, whether or not the caller reads it.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::{
     peer::{Method, Peer},
 };
 
-/// A call with a `grpc-timeout`. The client has a timer of its own for the time until an answer begins.
+/// Builds a call with a `grpc-timeout`. The client has a timer of its own that limits the time until an answer begins.
 #[expect(clippy::expect_used, reason = "a helper of tests fails by panicking")]
 fn within(milliseconds: u32) -> tonic::Request<router::InferRequest> {
     let mut request = tonic::Request::new(prompt("hi"));
@@ -26,7 +26,8 @@ fn within(milliseconds: u32) -> tonic::Request<router::InferRequest> {
     request
 }
 
-/// For how long the machine stood still at most, from `begin` until this is dropped: it never ends by itself.
+/// Measures the longest time for which the machine did not run this task, from `begin` until the future is dropped. It
+/// never ends by itself.
 async fn standstill(begin: Instant, longest: &mut Duration) -> Infallible {
     const LOOK: Duration = Duration::from_millis(2);
     sleep_until(begin).await;
@@ -40,11 +41,11 @@ async fn standstill(begin: Instant, longest: &mut Duration) -> Infallible {
 }
 
 #[tokio::test]
-async fn a_deadline_that_passes_before_the_first_token_is_told_in_time() {
+async fn a_deadline_before_the_first_token_fails_the_call_in_time() {
     const TIMEOUT: Duration = Duration::from_secs(2);
     let upstream = FakeUpstream::always(Script::silence()).await;
     let router = Setup::at(upstream.url()).start().await;
-    // A caller without a timer of its own: what it is told is ours.
+    // A caller without a timer of its own, so that every failure comes from the router.
     let peer = Peer::connect(router.address).await;
     for connection in 0..10 {
         let begun = Instant::now();
@@ -57,7 +58,7 @@ async fn a_deadline_that_passes_before_the_first_token_is_told_in_time() {
             never = standstill(begun + less_margin(TIMEOUT), &mut stood_still) => match never {},
         };
         upstream.closed(connection).await;
-        // Nobody could have told it in time, and the transport's own timer on the router's side may have been first.
+        // The router could not have answered in time, and the transport's own timer in the router may have fired first.
         if stood_still > (TIMEOUT - less_margin(TIMEOUT)) / 4 {
             continue;
         }
@@ -71,7 +72,7 @@ async fn a_deadline_that_passes_before_the_first_token_is_told_in_time() {
         assert!(!told.metadata.contains_key("partial"));
         return;
     }
-    panic!("the machine stood still each time");
+    panic!("the machine paused the test in every round");
 }
 
 #[tokio::test]
@@ -94,7 +95,7 @@ async fn a_deadline_ends_a_stream_that_has_begun() {
 }
 
 #[tokio::test]
-async fn a_deadline_frees_the_model_though_the_caller_does_not_read() {
+async fn a_deadline_frees_the_model_even_if_the_caller_does_not_read() {
     let piece = format!(r#"{{"choices":[{{"delta":{{"content":"{}"}}}}]}}"#, "x".repeat(8000));
     let upstream = FakeUpstream::start().await;
     upstream.then(Script::stream().flood(format!("data: {piece}\n\n")));
@@ -104,7 +105,7 @@ async fn a_deadline_frees_the_model_though_the_caller_does_not_read() {
     upstream.closed(0).await;
     let status = loop {
         match stream.message().await {
-            Ok(message) => assert!(message.is_some(), "it does not end well"),
+            Ok(message) => assert!(message.is_some(), "the stream must end with a failure"),
             Err(status) => break status,
         }
     };
@@ -112,7 +113,7 @@ async fn a_deadline_frees_the_model_though_the_caller_does_not_read() {
 }
 
 #[tokio::test]
-async fn a_call_with_too_little_time_is_not_begun() {
+async fn a_call_with_too_short_a_deadline_is_refused() {
     let upstream = FakeUpstream::start().await;
     let router = Setup::at(upstream.url()).start().await;
     let told = router.ask(within(100)).await.told();
@@ -124,7 +125,7 @@ async fn a_call_with_too_little_time_is_not_begun() {
 }
 
 #[tokio::test]
-async fn a_call_without_a_deadline_has_the_routers_own() {
+async fn a_call_without_a_deadline_gets_the_routers_own() {
     let upstream = FakeUpstream::start().await;
     upstream.then(Script::stream().text("one").hang());
     let router = Setup::at(upstream.url())
@@ -137,7 +138,7 @@ async fn a_call_without_a_deadline_has_the_routers_own() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_complete_is_not_spoilt_by_its_deadline() {
+async fn a_deadline_does_not_fail_a_complete_answer() {
     let upstream = FakeUpstream::start().await;
     upstream.then(Script::stream().text("one").finish("stop").hang());
     let router = Setup::at(upstream.url())

@@ -1,4 +1,4 @@
-//! Calls of servers that speak another dialect than the usual one.
+//! Calls to servers that do not speak the default dialect.
 
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ async fn azure_is_called_by_deployment_and_with_its_own_header() {
 }
 
 #[tokio::test]
-async fn anthropic_is_called_with_its_headers_and_its_thoughts_come_back_signed() {
+async fn anthropic_gets_its_own_headers_and_its_reasoning_is_relayed_with_signatures() {
     let upstream = FakeUpstream::start().await;
     upstream.then(Script::stream().chunk(THINKING).end());
     let router = anthropic(&upstream).start().await;
@@ -91,7 +91,7 @@ async fn anthropic_is_called_with_its_headers_and_its_thoughts_come_back_signed(
 }
 
 #[tokio::test]
-async fn a_whole_answers_thoughts_can_be_appended_to_the_chat() {
+async fn the_reasoning_of_a_unary_answer_can_be_appended_to_the_chat() {
     let upstream = FakeUpstream::start().await;
     let body = json!({
         "type": "message",
@@ -126,7 +126,7 @@ async fn a_whole_answers_thoughts_can_be_appended_to_the_chat() {
 }
 
 #[tokio::test]
-async fn an_overloaded_server_is_told_as_one_by_status_or_within_the_stream() {
+async fn an_overloaded_server_is_recognized_by_its_status_or_a_stream_error() {
     let overloaded = r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#;
     let json = ("content-type", "application/json");
     for (script, retry) in [
@@ -137,7 +137,7 @@ async fn an_overloaded_server_is_told_as_one_by_status_or_within_the_stream() {
         (Script::response(529, &[json], overloaded), None),
         (Script::stream().event(overloaded).end(), None),
     ] {
-        // Each meets a server of its own: the first one asks to be left alone.
+        // Each script has a server of its own, because the first server asks for a pause.
         let upstream = FakeUpstream::always(script).await;
         let router = anthropic(&upstream).start().await;
         let told = router.ask(prompt("hi")).await.told();
@@ -151,7 +151,7 @@ async fn an_overloaded_server_is_told_as_one_by_status_or_within_the_stream() {
 }
 
 #[tokio::test]
-async fn a_ping_is_no_token() {
+async fn a_ping_does_not_count_as_a_token() {
     let upstream = FakeUpstream::start().await;
     let ping = r#"{"type":"ping"}"#;
     upstream.then(Script::stream().event(ping).hang());
@@ -164,7 +164,7 @@ async fn a_ping_is_no_token() {
 }
 
 #[tokio::test]
-async fn a_prompt_that_is_too_long_for_anthropic_is_told_as_such() {
+async fn a_prompt_that_is_too_long_for_anthropic_exceeds_the_context_length() {
     let upstream = FakeUpstream::start().await;
     let body = r#"{"type":"error","error":{"type":"invalid_request_error","message":"prompt is too long: 9 tokens > 8 maximum"}}"#;
     upstream.then(Script::response(400, &[("content-type", "application/json")], body));
@@ -178,7 +178,7 @@ async fn a_prompt_that_is_too_long_for_anthropic_is_told_as_such() {
 }
 
 #[tokio::test]
-async fn what_a_platform_cannot_take_is_refused_before_the_call() {
+async fn input_that_a_platform_does_not_support_is_refused_before_the_call() {
     let upstream = FakeUpstream::start().await;
     let mut formatted = prompt("hi");
     formatted.response_format = Some(router::ResponseFormat {

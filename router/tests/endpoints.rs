@@ -1,4 +1,5 @@
-//! Several servers of a model: one that dies, one that comes back, all that fail, and what a swap of the catalog keeps.
+//! Several servers of a model: servers that die and come back, models whose servers all fail, and the state that a
+//! catalog swap keeps.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,7 +24,7 @@ fn slow() -> Script {
     begun.finish("stop").done().end()
 }
 
-/// Lets time pass for all timers.
+/// Advances all timers by this time.
 async fn pass(span: Duration) {
     time::pause();
     time::advance(span).await;
@@ -42,7 +43,7 @@ impl Router {
         status.into_inner().down_models
     }
 
-    /// Has every server that is wanted to be probed pass.
+    /// Reports a passed probe for every server that is due for one.
     fn pass_probes(&self) {
         let catalog = self.current.load().unwrap();
         for identity in self.models.to_probe(&catalog) {
@@ -63,7 +64,7 @@ impl Router {
             .into_inner()
     }
 
-    /// Calls until the model is down.
+    /// Makes calls until the model is down.
     async fn break_down(&self) {
         for _ in 0..20 {
             self.ask(prompt("hi")).await;
@@ -82,7 +83,7 @@ async fn one_of_two_servers_is_killed_under_load_and_comes_back() {
         calls.spawn(async move {
             for _ in 0..60 {
                 let answer = router.ask(prompt("hi")).await;
-                // Only whoever was being answered may lose the rest.
+                // Only a call whose answer had begun may be truncated.
                 assert!(answer.text == "hello" || answer.told().metadata["partial"] == "true");
             }
         });
@@ -99,11 +100,11 @@ async fn one_of_two_servers_is_killed_under_load_and_comes_back() {
     for _ in 0..10 {
         assert_eq!(router.ask(prompt("hi")).await.text, "hello");
     }
-    assert_eq!(back.requests().len(), 0, "it is left alone at first");
+    assert_eq!(back.requests().len(), 0, "the returned server gets no calls at first");
     pass(Duration::from_secs(7)).await;
     router.pass_probes();
     assert_eq!(router.ask(prompt("hi")).await.text, "hello");
-    assert_eq!(back.requests().len(), 1, "one call tries it");
+    assert_eq!(back.requests().len(), 1, "only the trial reaches the server");
     let ramping = router.endpoints().await;
     assert_eq!(ramping[0].state(), EndpointState::Healthy);
     assert!(ramping[0].ramp < 0.2, "{}", ramping[0].ramp);
@@ -111,7 +112,7 @@ async fn one_of_two_servers_is_killed_under_load_and_comes_back() {
     for _ in 0..40 {
         assert_eq!(router.ask(prompt("hi")).await.text, "hello");
     }
-    assert!(back.requests().len() > 5, "it has its share again");
+    assert!(back.requests().len() > 5, "the server gets its share of calls again");
 }
 
 #[tokio::test]
@@ -123,7 +124,7 @@ async fn a_model_that_is_down_is_passed_over_while_a_fallback_answers() {
     let answer = router.ask(prompt("hi")).await;
     let selection = answer.selection.unwrap();
     assert_eq!((answer.text.as_str(), selection.model.as_str()), ("hello", "models/b"));
-    assert_eq!(selection.attempt_count, 1, "passing over is no attempt");
+    assert_eq!(selection.attempt_count, 1, "passing over a model is not an attempt");
     assert_eq!(
         (selection.reason(), selection.degraded),
         (SelectionReason::Failover, false)
@@ -145,19 +146,22 @@ async fn a_model_with_one_server_and_no_fallback_is_never_locked_out() {
     let m = FakeUpstream::always(failing()).await;
     let router = Setup::at(m.url()).start().await;
     router.break_down().await;
-    assert_eq!(m.requests().len(), 20, "each call reaches it");
+    assert_eq!(m.requests().len(), 20, "each call reaches the only server");
     let resolved = router.resolve().await;
     assert!(resolved.selection.unwrap().degraded);
     m.then(Script::answer(["hello"]));
     let answer = router.ask(prompt("hi")).await;
     assert!(answer.selection.unwrap().degraded);
-    assert!(router.down_models().await.is_empty(), "an answer is the best proof");
+    assert!(
+        router.down_models().await.is_empty(),
+        "an answer ends the outage at once"
+    );
     m.then(Script::answer(["hello"]));
     assert!(!router.ask(prompt("hi")).await.selection.unwrap().degraded);
 }
 
 #[tokio::test]
-async fn when_the_fallback_is_down_too_the_model_is_used_as_if_it_were_well() {
+async fn a_model_that_is_down_is_called_if_its_fallback_is_down_too() {
     let (m, b) = (
         FakeUpstream::always(failing()).await,
         FakeUpstream::always(failing()).await,
@@ -173,7 +177,7 @@ async fn when_the_fallback_is_down_too_the_model_is_used_as_if_it_were_well() {
 }
 
 #[tokio::test]
-async fn a_server_that_asks_for_it_is_left_alone_and_its_callers_are_told() {
+async fn a_server_that_asks_for_a_pause_gets_no_calls_and_callers_get_its_reason() {
     let busy = Script::response(429, &[("retry-after", "30")], "");
     let m = FakeUpstream::always(busy).await;
     let router = Setup::at(m.url()).start().await;
@@ -193,7 +197,7 @@ async fn a_server_that_asks_for_it_is_left_alone_and_its_callers_are_told() {
 }
 
 #[tokio::test]
-async fn a_swap_of_the_catalog_resets_nothing() {
+async fn a_catalog_swap_keeps_the_health_of_servers() {
     let m = FakeUpstream::always(failing()).await;
     let router = Setup::at(m.url()).start().await;
     router.break_down().await;
@@ -203,7 +207,7 @@ async fn a_swap_of_the_catalog_resets_nothing() {
 }
 
 #[tokio::test]
-async fn calls_of_one_key_stay_with_one_server() {
+async fn calls_with_one_affinity_key_stay_at_one_server() {
     let (one, two) = (FakeUpstream::start().await, FakeUpstream::start().await);
     let router = Setup::at(one.url()).and_at(two.url()).start().await;
     let mut homes = Vec::new();
@@ -218,5 +222,5 @@ async fn calls_of_one_key_stay_with_one_server() {
     }
     homes.sort();
     homes.dedup();
-    assert_eq!(homes.len(), 2, "other keys have other homes");
+    assert_eq!(homes.len(), 2, "different keys use different servers");
 }

@@ -1,5 +1,5 @@
-//! The table of faults: each is told by its own reason and by nothing else, is counted against whom it should, and costs
-//! the caller nothing that another model could save. `docs/faults.md` has the numbers.
+//! The table of faults: each fault gets its own reason, affects the right part of the server's health, and does not
+//! fail a call that a fallback model can answer. `docs/faults.md` has the numbers.
 
 mod caller;
 mod place;
@@ -22,46 +22,46 @@ use crate::{
     harness::{Answer, Router, Setup, TOKEN},
 };
 
-/// What must not be seen in any failure.
+/// A prompt that no failure may show.
 const CANARY: &str = "canary-prompt-91c2";
 
-/// What happens to one call, and what comes of it.
+/// A fault of one call and its expected effects.
 #[derive(Debug)]
 struct Row {
-    /// Of `docs/faults.md`.
+    /// The number in `docs/faults.md`.
     number: u8,
     name: &'static str,
     fault: Fault,
     caller: Caller,
-    /// Code and reason. `None`: nobody is there to be told.
+    /// Expected code and reason. `None`: the caller has gone.
     told: Option<(Code, &'static str)>,
-    /// How many pieces the caller got before. `None`: as many as came in the time.
+    /// Number of pieces that the caller receives before the failure. `None`: it depends on timing.
     sent: Option<usize>,
     against: Against,
     metadata: &'static [(&'static str, &'static str)],
     fields: &'static [&'static str],
-    /// Seconds after which to come back.
+    /// The expected retry delay in seconds.
     retry: Option<u64>,
 }
 
-/// What is wrong with the model's server.
+/// The fault of the model's server, or of the way to it.
 #[derive(Debug, Clone)]
 enum Fault {
-    /// It does this.
+    /// The server plays this script.
     Script(Script),
-    /// Nobody listens at its port.
+    /// No process listens on its port.
     Refused,
-    /// Nobody answers what is sent to its port.
+    /// Packets to its port are dropped.
     BlackHole,
-    /// It takes the connection, and nobody is there.
+    /// The kernel accepts the connection, but no process reads from it.
     HalfOpen,
-    /// Its name is nobody's.
+    /// Its host name does not exist.
     NoName,
-    /// Its name is not told in time.
+    /// The look-up of its host name does not answer in time.
     SlowName,
-    /// The router itself makes a mistake on the way there.
+    /// The router panics on the way to the server.
     Panic,
-    /// It speaks HTTP where TLS is wanted.
+    /// It speaks plain HTTP although its URL requires TLS.
     NoTls,
 }
 
@@ -71,21 +71,21 @@ impl From<Script> for Fault {
     }
 }
 
-/// Whom a fault is counted against.
+/// What a fault counts against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Against {
     /// The server's health.
     Server,
-    /// Its load: it is left alone for a while.
+    /// The server's load: it gets no new calls for a while.
     Load,
-    /// What somebody has to change.
+    /// The configuration, which an administrator has to change.
     Settings,
-    /// The caller, so nobody here.
+    /// Nothing, because the fault is the caller's.
     Nobody,
 }
 
 impl Row {
-    /// A fault that one attempt of one server shows.
+    /// A fault of one attempt at one server.
     fn new(number: u8, name: &'static str, fault: impl Into<Fault>, code: Code, reason: &'static str) -> Self {
         Self {
             number,
@@ -105,7 +105,7 @@ impl Row {
         Self { against, ..self }
     }
 
-    /// After so many pieces.
+    /// Sets the number of pieces that the caller receives before the failure.
     fn sent(self, sent: usize) -> Self {
         Self {
             sent: Some(sent),
@@ -113,7 +113,7 @@ impl Row {
         }
     }
 
-    /// With a caller that does this, after pieces whose number depends on time.
+    /// Sets what the caller does. The number of pieces then depends on timing.
     fn to(self, caller: Caller) -> Self {
         Self {
             caller,
@@ -126,12 +126,12 @@ impl Row {
         Self { metadata, ..self }
     }
 
-    /// With a violation at these fields.
+    /// Expects a violation at these fields.
     fn blames(self, fields: &'static [&'static str]) -> Self {
         Self { fields, ..self }
     }
 
-    /// To be repeated after so many seconds.
+    /// Expects a retry delay of this many seconds.
     fn retry(self, seconds: u64) -> Self {
         Self {
             retry: Some(seconds),
@@ -141,14 +141,14 @@ impl Row {
 }
 
 impl Row {
-    /// A router whose model has this fault.
+    /// Builds a router whose model has this fault.
     fn setup(&self, place: &Place) -> Setup {
         let origin = place.url();
         Setup::at(origin)
             .token_for(&[origin])
             .names(place.names())
             .limits(|limits| {
-                // Above the second in which a refusal is read.
+                // More than the second in which the body of a refusal is read.
                 limits.first_token = Duration::from_millis(1500);
                 limits.patience.idle = Duration::from_secs(1);
                 limits.patience.slow_caller = Duration::from_secs(1);
@@ -159,18 +159,18 @@ impl Row {
             })
     }
 
-    /// It says which model it is about.
+    /// Whether the failure names the model.
     fn reaches_a_model(&self) -> bool {
         self.caller.is_heard() && !matches!(self.fault, Fault::Panic)
     }
 
-    /// Another server may answer in its stead.
+    /// Whether another model may answer instead.
     fn can_be_repeated(&self) -> bool {
         self.sent == Some(0) && self.against != Against::Nobody
     }
 }
 
-/// Whom the one call so far was counted against.
+/// Returns what the only call so far was counted against.
 #[expect(clippy::unwrap_used, clippy::panic, reason = "a helper of tests fails by panicking")]
 async fn against(router: &Router) -> Against {
     let status = router
@@ -184,11 +184,11 @@ async fn against(router: &Router) -> Against {
         Some(EndpointState::BackingOff) => Against::Load,
         Some(EndpointState::Misconfigured) => Against::Settings,
         Some(EndpointState::Unspecified | EndpointState::Healthy) => Against::Nobody,
-        other => panic!("one fault makes no server {other:?}"),
+        other => panic!("one fault must not make a server {other:?}"),
     }
 }
 
-/// Checks all that the caller got.
+/// Checks everything that the caller received.
 fn check(row: &Row, name: &str, answer: &Answer) {
     let Some((code, reason)) = row.told else {
         assert!(answer.failure.is_none() && answer.completion.is_none(), "{name}");
@@ -197,7 +197,7 @@ fn check(row: &Row, name: &str, answer: &Answer) {
     let told = answer.told();
     assert_eq!((told.code, told.reason.as_str()), (code, reason), "{name}");
     if let Some(sent) = row.sent {
-        assert_eq!(answer.deltas, sent, "{name}: what was sent stays sent");
+        assert_eq!(answer.deltas, sent, "{name}: number of pieces that the caller received");
     }
     let is_partial = answer.deltas > 0;
     let tokens_sent = is_partial.then(|| answer.deltas.to_string());
@@ -229,15 +229,19 @@ fn check(row: &Row, name: &str, answer: &Answer) {
 }
 
 #[tokio::test]
-async fn every_fault_is_told_and_counted_as_what_it_is() {
+async fn every_fault_has_its_own_reason_and_effect_on_health() {
     for row in rows::rows() {
         let name = format!("{}, {}", row.number, row.name);
         let place = Place::with(&row.fault).await;
         let router = row.setup(&place).start().await.narrow().await;
         check(&row, &name, &row.caller.ask(&router).await);
-        assert_eq!(against(&router).await, row.against, "{name}: whom it counts against");
+        assert_eq!(
+            against(&router).await,
+            row.against,
+            "{name}: what the fault counts against"
+        );
         router.settled().await;
-        // With the router goes the pool, and with it what lay there unused.
+        // Dropping the router drops its pool and the idle connections in it.
         drop(router);
         if row.caller.is_heard() {
             place.was_asked_once(&name).await;
@@ -253,7 +257,7 @@ fn numbers() -> BTreeSet<u8> {
 }
 
 #[test]
-fn the_table_and_its_document_have_every_fault_and_no_other() {
+fn the_table_and_its_document_list_exactly_the_known_faults() {
     let in_table: BTreeSet<u8> = rows::rows().iter().map(|row| row.number).collect();
     assert_eq!(in_table, numbers());
     let document = include_str!("../../docs/faults.md");
@@ -261,11 +265,15 @@ fn the_table_and_its_document_have_every_fault_and_no_other() {
         .lines()
         .filter_map(|line| line.strip_prefix("| ")?.split(" |").next());
     let in_document: Vec<u8> = cells.filter_map(|number| number.parse().ok()).collect();
-    assert_eq!(in_document, numbers().into_iter().collect::<Vec<_>>(), "in this order");
+    assert_eq!(
+        in_document,
+        numbers().into_iter().collect::<Vec<_>>(),
+        "the document lists the faults in this order"
+    );
 }
 
 #[tokio::test]
-async fn another_model_answers_in_the_stead_of_every_fault_that_is_not_the_callers() {
+async fn a_fallback_answers_after_every_fault_that_is_not_the_callers() {
     let spare = FakeUpstream::start().await;
     let mut answered = 0;
     for row in rows::rows() {

@@ -1,5 +1,5 @@
-//! The fuzzer's bodies over its corpora, so that nothing it ever found comes back.
-#![expect(clippy::unwrap_used, reason = "the corpora are there")]
+//! Runs the fuzz bodies over the fuzzer's corpora, so that no defect found by fuzzing comes back.
+#![expect(clippy::unwrap_used, reason = "the corpora exist")]
 
 mod bodies;
 
@@ -21,16 +21,16 @@ fn corpus(name: &str) -> Vec<(String, Vec<u8>)> {
 fn every_corpus_passes() {
     for (name, body) in ALL {
         let corpus = corpus(name);
-        assert!(!corpus.is_empty(), "{name} has a corpus");
+        assert!(!corpus.is_empty(), "{name} has no corpus");
         for (file, bytes) in corpus {
             let passed = catch_unwind(|| body(&bytes));
-            assert!(passed.is_ok(), "{file} breaks a promise");
+            assert!(passed.is_ok(), "{file} violates a property");
         }
     }
 }
 
 #[test]
-fn every_body_has_a_program_of_the_fuzzer() {
+fn every_body_has_a_fuzz_target() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../fuzz/fuzz_targets");
     let mut programs: Vec<String> = fs::read_dir(folder)
         .unwrap()
@@ -44,7 +44,7 @@ fn every_body_has_a_program_of_the_fuzzer() {
 
 proptest! {
     #[test]
-    fn no_change_of_a_corpus_breaks_a_promise(
+    fn no_mutation_of_a_corpus_violates_a_property(
         which in any::<prop::sample::Index>(),
         file in any::<prop::sample::Index>(),
         changes in prop::collection::vec((any::<prop::sample::Index>(), 0..3, any::<u8>()), 0..6),

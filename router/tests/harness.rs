@@ -1,4 +1,4 @@
-//! A router with a configuration made by hand, on a port of its own.
+//! A router with a hand-made configuration, on a port of its own.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a harness fails by panicking")]
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
@@ -49,10 +49,10 @@ use tonic::{
 };
 use tonic_types::StatusExt as _;
 
-/// The model's API token; it must be seen nowhere but in one header.
+/// The model's API token. It may appear only in one request header.
 pub(crate) const TOKEN: &str = "sk-canary-7d1e";
 
-/// The most bytes of a request.
+/// The maximum size of a request in bytes.
 pub(crate) const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// A hand-made configuration of revision 7: one model, `models/m`, which answers `duo_chat`.
@@ -78,7 +78,7 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// A model of family `mistral` at this base URL, without a token.
+    /// Creates a setup with a model of family `mistral` at this base URL, without a token.
     pub(crate) fn at(endpoint: impl Into<String>) -> Self {
         Self {
             family: "mistral",
@@ -101,19 +101,19 @@ impl Setup {
         }
     }
 
-    /// With a model whose name at its servers was not given.
+    /// Removes the model's identifier.
     pub(crate) fn without_identifier(mut self) -> Self {
         self.identifier = None;
         self
     }
 
-    /// With names that are looked up so.
+    /// Sets the resolver of host names.
     pub(crate) fn names(mut self, names: Names) -> Self {
         self.names = names;
         self
     }
 
-    /// With servers that prove themselves by this.
+    /// Sets the model's CA certificates and server name.
     pub(crate) fn tls(mut self, ca_pem: Option<&str>, server_name: Option<&str>) -> Self {
         self.tls = Tls {
             ca: CaCertificates::parse(ca_pem.unwrap_or_default()).unwrap(),
@@ -122,30 +122,30 @@ impl Setup {
         self
     }
 
-    /// With another server of the model.
+    /// Adds another server of the model.
     pub(crate) fn and_at(mut self, endpoint: impl Into<String>) -> Self {
         self.endpoints.push(endpoint.into());
         self
     }
 
-    /// With another model at this base URL, which can be called.
+    /// Adds another model at this base URL, which is ready for calls.
     pub(crate) fn other(mut self, id: &'static str, endpoint: impl Into<String>) -> Self {
         self.others.push((id, endpoint.into()));
         self
     }
 
-    /// With models that take over `duo_chat` in this order.
+    /// Sets the fallback models of `duo_chat`, in this order.
     pub(crate) fn fallbacks(self, ids: &[&str]) -> Self {
         self.setting("duo_chat", assigned(&[], ids))
     }
 
-    /// With limits of the model.
+    /// Sets the limits of the model.
     pub(crate) fn model_limits(mut self, limits: model::Limits) -> Self {
         self.model_limits = limits;
         self
     }
 
-    /// With self-hosted inference switched off.
+    /// Pauses self-hosted inference.
     pub(crate) fn paused(mut self) -> Self {
         self.inference_paused = true;
         self
@@ -156,49 +156,49 @@ impl Setup {
         self
     }
 
-    /// With servers of this platform, which know the model by this name.
+    /// Sets the platform of the model, and its identifier there.
     pub(crate) fn platform(mut self, platform: Platform, identifier: &'static str) -> Self {
         (self.platform, self.identifier) = (platform, Some(identifier.to_owned()));
         self
     }
 
-    /// With an API token that is bound to these origins.
+    /// Gives the model an API token that is bound to these origins.
     pub(crate) fn token_for(mut self, origins: &[&str]) -> Self {
         self.token_origins = Some(origins.iter().map(|&origin| origin.to_owned()).collect());
         self
     }
 
-    /// With this text as API token.
+    /// Sets the text of the API token.
     pub(crate) fn token(mut self, token: &'static str) -> Self {
         self.token = token;
         self
     }
 
-    /// With a feature's setting of its own.
+    /// Sets the setting of a feature.
     pub(crate) fn setting(mut self, feature: &'static str, setting: CompiledSetting) -> Self {
         self.settings.push((feature, setting));
         self
     }
 
-    /// With the model in this state instead of ready.
+    /// Sets the state of the model, which is ready otherwise.
     pub(crate) fn state(mut self, state: ModelState) -> Self {
         self.state = Some(state);
         self
     }
 
-    /// With the model completing code in this way.
+    /// Sets the infill mode of the model.
     pub(crate) fn infill_mode(mut self, mode: InfillMode) -> Self {
         self.infill_mode = mode;
         self
     }
 
-    /// With other limits.
+    /// Changes the call limits.
     pub(crate) fn limits(mut self, change: impl FnOnce(&mut CallLimits)) -> Self {
         change(&mut self.limits);
         self
     }
 
-    /// With no small messages in streamed answers, where `pads`.
+    /// If `pads` is set, pads small messages of streamed answers.
     pub(crate) fn padding(mut self, pads: bool) -> Self {
         self.pads = pads;
         self
@@ -286,7 +286,7 @@ pub(crate) fn model_name() -> ModelName {
     ModelName::parse("models/m").unwrap()
 }
 
-/// `models/m` with rules by namespace, `(id, namespace, model)`, and fallbacks.
+/// Builds a setting for `models/m` with rules by namespace, `(id, namespace, model)`, and with fallbacks.
 pub(crate) fn assigned(rules: &[(&str, &str, &str)], fallbacks: &[&str]) -> CompiledSetting {
     let rule = |&(id, namespace, model): &(&str, &str, &str)| CompiledRule {
         id: RuleId::parse(id).unwrap(),
@@ -302,12 +302,12 @@ pub(crate) fn assigned(rules: &[(&str, &str, &str)], fallbacks: &[&str]) -> Comp
     }))
 }
 
-/// One model alone.
+/// Builds a setting with this model and nothing else.
 pub(crate) fn named(model: &str) -> CompiledSetting {
     ModelName::from_id(model).unwrap().into()
 }
 
-/// `models/m`, with calls made a second time when no token has come by then.
+/// Builds a setting for `models/m` whose calls are hedged after this delay.
 pub(crate) fn hedged(delay: Duration) -> CompiledSetting {
     CompiledSetting::SelfHosted(Arc::new(Assignment {
         model: model_name(),
@@ -318,7 +318,8 @@ pub(crate) fn hedged(delay: Duration) -> CompiledSetting {
     }))
 }
 
-/// `models/m` with limits of the feature's calls: how many at a time, and how many places of the model are its own.
+/// Builds a setting for `models/m` with the feature's limits: its concurrent calls, and its reserved places of the
+/// model.
 pub(crate) fn limited(max_concurrency: Option<i32>, reserved_concurrency: i32) -> CompiledSetting {
     CompiledSetting::SelfHosted(Arc::new(Assignment {
         model: model_name(),
@@ -336,7 +337,7 @@ fn feature(name: &str) -> FeatureName {
     FeatureName::from_id(name).unwrap()
 }
 
-/// A router on a port of its own, and a client of it. It ends when it is dropped.
+/// A router on a port of its own, with clients. It ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Router {
     pub(crate) client: InferenceServiceClient<Channel>,
@@ -402,12 +403,12 @@ impl Router {
         }
     }
 
-    /// Puts another configuration in use.
+    /// Replaces the configuration.
     pub(crate) fn swap(&self, setup: Setup) {
         self.current.swap(Arc::new(setup.catalog()));
     }
 
-    /// What would become of a call of a feature.
+    /// Resolves a feature without making a call.
     pub(crate) async fn resolved(&self, feature: &str) -> router::ResolveFeatureResponse {
         let request = router::ResolveFeatureRequest {
             feature: feature.to_owned(),
@@ -417,7 +418,7 @@ impl Router {
         resolved.unwrap().into_inner()
     }
 
-    /// Probes every server once, one after the other, and tells how each does.
+    /// Probes every server once, one after the other, and returns the health of each.
     pub(crate) async fn probe(&self) -> Vec<Option<Health>> {
         let prober = Prober::new(Arc::clone(&self.current), self.upstream.clone());
         for server in self.servers() {
@@ -426,7 +427,7 @@ impl Router {
         self.servers().iter().map(|server| server.health).collect()
     }
 
-    /// How many attempts the metrics count for each outcome, and how many run.
+    /// Returns the number of attempts in the metrics for each outcome, and the number of running attempts.
     pub(crate) fn counted<const N: usize>(&self, outcomes: [&str; N]) -> ([u64; N], u64) {
         let mut registry = Registry::default();
         self.upstream.metrics().register(&mut registry);
@@ -434,18 +435,18 @@ impl Router {
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         let value = |name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(name));
-            line.expect("there is such a metric").trim().parse().unwrap()
+            line.expect("the metric exists").trim().parse().unwrap()
         };
         let counts = outcomes.map(|outcome| value(&format!("attempts_total{{outcome=\"{outcome}\"}}")));
         (counts, value("attempts_active"))
     }
 
-    /// The servers, as they are known now.
+    /// Returns the current state of the servers.
     pub(crate) fn servers(&self) -> Vec<endpoints::Status> {
         self.models.status(&self.current.load().unwrap())
     }
 
-    /// With a client whose transport takes little ahead of its reader: the smallest windows of the protocol.
+    /// Replaces the client with one whose transport reads little ahead: it has the protocol's default windows.
     pub(crate) async fn narrow(mut self) -> Self {
         const WINDOW: u32 = 65_535;
         let channel = Channel::from_shared(format!("http://{}", self.address))
@@ -456,7 +457,7 @@ impl Router {
         self
     }
 
-    /// Makes a call and reads its answer to the end.
+    /// Makes a streamed call and reads its answer to the end.
     pub(crate) async fn ask(&self, request: impl tonic::IntoRequest<router::InferRequest>) -> Answer {
         let mut answer = Answer::default();
         match self.client.clone().stream_infer(request).await {
@@ -469,7 +470,7 @@ impl Router {
         answer
     }
 
-    /// Makes a call whose answer comes whole.
+    /// Makes a unary call.
     pub(crate) async fn infer(
         &self,
         request: impl tonic::IntoRequest<router::InferRequest>,
@@ -478,7 +479,7 @@ impl Router {
         answered.map_err(|status| Told::of(&status))
     }
 
-    /// Begins a call, and takes its selection and its first piece.
+    /// Begins a streamed call and reads its selection and its first piece.
     pub(crate) async fn begin(&self) -> Streaming<router::StreamInferResponse> {
         let mut stream = self
             .client
@@ -492,7 +493,7 @@ impl Router {
         stream
     }
 
-    /// Waits until so many calls run.
+    /// Waits until this many calls run.
     pub(crate) async fn running(&self, calls: usize) {
         let reached = async {
             while self.tasks.len() != calls {
@@ -500,37 +501,38 @@ impl Router {
             }
         };
         let reached = timeout(Duration::from_secs(10), reached).await;
-        reached.expect("so many calls run");
+        reached.expect("this many calls run");
     }
 
-    /// Waits until every call's task has ended: then each body was read to its end, or its connection closed.
+    /// Waits until every call's task has ended. From then on each body has been read to its end, or its connection is
+    /// closed.
     pub(crate) async fn settled(&self) {
         self.tasks.close();
         let ended = timeout(Duration::from_secs(10), self.tasks.wait()).await;
-        ended.expect("no task is left");
+        ended.expect("every task ends");
         self.tasks.reopen();
     }
 }
 
-/// A number that a long run sets higher.
+/// Reads a number from the environment; `.ci/long` sets larger ones.
 pub(crate) fn number<N: std::str::FromStr<Err: std::fmt::Debug>>(name: &str, default: N) -> N {
     std::env::var_os(name).map_or(default, |text| text.to_str().unwrap().parse().unwrap())
 }
 
-/// What this many in a hundred do not pass.
+/// Returns a percentile of these times.
 pub(crate) fn percentile(times: &[Duration], hundredths: usize) -> Duration {
     let mut times = times.to_vec();
     times.sort_unstable();
     times[(times.len() * hundredths / 100).min(times.len() - 1)]
 }
 
-/// The next event of an answer that has one.
+/// Reads the next event of a stream, which must have one.
 pub(crate) async fn event(stream: &mut Streaming<router::StreamInferResponse>) -> Event {
-    let message = stream.message().await.unwrap().expect("another event comes");
+    let message = stream.message().await.unwrap().expect("another event arrives");
     message.event.expect("an event is set")
 }
 
-/// A call of `duo_chat` with plain text.
+/// Builds a call of `duo_chat` with plain text.
 pub(crate) fn prompt(text: &str) -> router::InferRequest {
     router::InferRequest {
         feature: "duo_chat".to_owned(),
@@ -539,7 +541,7 @@ pub(crate) fn prompt(text: &str) -> router::InferRequest {
     }
 }
 
-/// All that a caller got.
+/// Everything that a caller received.
 #[derive(Debug, Default)]
 pub(crate) struct Answer {
     pub(crate) metadata: Option<tonic::metadata::MetadataMap>,
@@ -554,22 +556,22 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// Reads to the end, and checks the order of events.
+    /// Reads the stream to its end and checks the order of its events.
     pub(crate) async fn read(&mut self, mut stream: Streaming<router::StreamInferResponse>) {
         loop {
             let event = match stream.message().await {
                 Ok(Some(message)) => message.event.expect("an event is set"),
-                Ok(None) => break assert!(self.completion.is_some(), "OK comes with a completion only"),
+                Ok(None) => break assert!(self.completion.is_some(), "OK never comes without a completion"),
                 Err(status) => {
-                    assert_eq!(self.completion, None, "a failure comes instead of a completion");
+                    assert_eq!(self.completion, None, "no failure follows a completion");
                     self.failure = Some(status);
                     break;
                 }
             };
-            assert_eq!(self.completion, None, "nothing follows the completion");
+            assert_eq!(self.completion, None, "no event follows the completion");
             match event {
                 Event::Selection(selection) => {
-                    assert_eq!(self.selection, None, "there is one selection");
+                    assert_eq!(self.selection, None, "only one selection arrives");
                     assert_eq!(self.deltas, 0, "the selection comes first");
                     self.selection = Some(selection);
                 }
@@ -591,13 +593,13 @@ impl Answer {
         );
     }
 
-    /// The failure as callers match on it.
+    /// Returns the failure as callers evaluate it.
     pub(crate) fn told(&self) -> Told {
         Told::of(self.failure.as_ref().expect("the call fails"))
     }
 }
 
-/// A failure as callers match on it.
+/// A failure as callers evaluate it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Told {
     pub(crate) code: tonic::Code,
@@ -605,7 +607,7 @@ pub(crate) struct Told {
     pub(crate) metadata: HashMap<String, String>,
     pub(crate) fields: Vec<String>,
     pub(crate) retry: Option<Duration>,
-    /// Each model that was considered, and what became of it.
+    /// Each candidate model and its outcome.
     pub(crate) candidates: Vec<(String, CandidateOutcome)>,
 }
 
@@ -615,7 +617,7 @@ impl Told {
         let info = details.error_info().expect("every failure has its reason");
         assert_eq!(info.domain, "switchboard");
         let id = info.metadata.get("request_id").expect("every failure names its call");
-        // A failure after the first message comes in trailers, which the header is not part of.
+        // A failure after the first message arrives in trailers, which do not contain the header.
         if let Some(header) = status.metadata().get("x-request-id") {
             assert_eq!(*header, id.as_str());
         }
@@ -634,15 +636,15 @@ impl Told {
     }
 }
 
-/// The models of a failure that names any.
+/// Returns the candidates that a failure lists, if it lists any.
 fn candidates(status: &Status) -> Vec<(String, CandidateOutcome)> {
-    let rich = tonic_types::pb::Status::decode(status.details()).expect("the details can be read");
+    let rich = tonic_types::pb::Status::decode(status.details()).expect("the details are readable");
     let ours = rich
         .details
         .iter()
         .find(|detail| detail.type_url == "type.googleapis.com/switchboard.router.v1.Candidates");
     let Some(ours) = ours else { return Vec::new() };
-    let candidates = router::Candidates::decode(ours.value.as_slice()).expect("it is what its name says");
+    let candidates = router::Candidates::decode(ours.value.as_slice()).expect("the message has the named type");
     candidates
         .candidates
         .into_iter()

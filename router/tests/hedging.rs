@@ -1,4 +1,4 @@
-//! A short call that has no token in time is made a second time; the first token wins.
+//! A short call without a token in time is hedged: a second attempt starts, and the first token wins.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ impl Servers {
             .setting("duo_chat", hedged(DELAY))
     }
 
-    /// How many requests came to both together.
+    /// Returns the number of requests that both servers received.
     fn requests(&self) -> usize {
         self.0.iter().map(|server| server.requests().len()).sum()
     }
@@ -40,7 +40,7 @@ impl Servers {
 
 #[tokio::test]
 async fn the_first_token_wins_and_the_other_connection_is_closed() {
-    // The first call goes to either of them: one is silent for ever, the other answers.
+    // The first attempt may reach either server: one never answers, the other does.
     for _ in 0..8 {
         let servers = Servers([
             FakeUpstream::always(Script::silence()).await,
@@ -60,11 +60,11 @@ async fn the_first_token_wins_and_the_other_connection_is_closed() {
             return router.settled().await;
         }
     }
-    panic!("the silent server is never asked first");
+    panic!("the silent server is never called first");
 }
 
 #[tokio::test]
-async fn only_short_calls_without_tools_are_made_twice_and_only_beside_free_places() {
+async fn only_short_calls_without_tools_are_hedged_and_only_with_a_free_place() {
     let slow = || {
         Script::stream()
             .pause(4 * DELAY)
@@ -86,11 +86,11 @@ async fn only_short_calls_without_tools_are_made_twice_and_only_beside_free_plac
     };
     let plain = || prompt("hi");
     for (name, request, limits, reserved, requests) in [
-        ("a short one", plain(), places(2), 0, 2),
-        ("a long one", prompt(&"x".repeat(5000)), places(2), 0, 1),
-        ("one with tools", with_tools, places(2), 0, 1),
+        ("a short call", plain(), places(2), 0, 2),
+        ("a long call", prompt(&"x".repeat(5000)), places(2), 0, 1),
+        ("a call with tools", with_tools, places(2), 0, 1),
         ("a model with one place", plain(), places(1), 0, 1),
-        ("a place of another feature", plain(), places(2), 1, 1),
+        ("a place reserved for another feature", plain(), places(2), 1, 1),
     ] {
         let servers = Servers::always(slow()).await;
         let setup = servers.setup().model_limits(limits);
@@ -102,13 +102,13 @@ async fn only_short_calls_without_tools_are_made_twice_and_only_beside_free_plac
         assert_eq!(
             router.ask(prompt("hi")).await.text,
             "hello",
-            "{name}: every place came back"
+            "{name}: every place is free again"
         );
     }
 }
 
 #[tokio::test]
-async fn one_call_in_twenty_is_made_twice() {
+async fn one_call_in_twenty_is_hedged() {
     let slow = || {
         Script::stream()
             .pause(3 * DELAY)
@@ -125,5 +125,5 @@ async fn one_call_in_twenty_is_made_twice() {
     assert_eq!(servers.requests(), 16);
     let attempts = answers.iter().flat_map(|answer| &answer.selection);
     let attempts: i32 = attempts.map(|selection| selection.attempt_count).sum();
-    assert_eq!(attempts, 16, "a second attempt that is not made is not counted");
+    assert_eq!(attempts, 16, "a hedge that is not made is not counted");
 }

@@ -1,4 +1,4 @@
-//! What goes to the model for each kind of input, and what comes back of tools.
+//! The request to the model for each kind of input, and the tool calls in its answer.
 
 use serde_json::{Value, json};
 use switchboard::{
@@ -48,7 +48,7 @@ fn with_tool(mut request: router::InferRequest) -> router::InferRequest {
 }
 
 #[tokio::test]
-async fn code_is_completed_with_the_familys_tokens() {
+async fn infill_uses_the_familys_tokens() {
     let upstream = FakeUpstream::start().await;
     let chunk = r#"{"choices":[{"index":0,"text":"x)","finish_reason":"stop"}]}"#;
     upstream.then(Script::stream().event(chunk).done().end());
@@ -71,7 +71,7 @@ async fn code_is_completed_with_the_familys_tokens() {
 }
 
 #[tokio::test]
-async fn the_models_infill_mode_wins_over_its_familys() {
+async fn the_models_infill_mode_overrides_its_familys() {
     let upstream = FakeUpstream::start().await;
     let router = completing(&upstream, "qwen")
         .infill_mode(InfillMode::Suffix)
@@ -146,7 +146,7 @@ async fn a_tool_call_streams_in_pieces_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn what_a_model_cannot_take_is_refused_before_it_is_called() {
+async fn input_that_a_model_does_not_support_is_refused_before_the_call() {
     let upstream = FakeUpstream::start().await;
     let with_format = |mut request: router::InferRequest| {
         request.response_format = Some(router::ResponseFormat {
@@ -176,14 +176,14 @@ async fn what_a_model_cannot_take_is_refused_before_it_is_called() {
 }
 
 #[tokio::test]
-async fn a_server_that_refuses_to_be_asked_for_usage_is_not_asked_again() {
+async fn a_server_that_refuses_stream_options_does_not_get_them_again() {
     let upstream = FakeUpstream::start().await;
     let refusal = |word: &str| {
         let body = format!(r#"{{"error":{{"message":"unknown field {word}"}}}}"#);
         Script::response(400, &[("content-type", "application/json")], &body)
     };
     let router = Setup::at(upstream.url()).start().await;
-    // What does not help is not remembered: a refusal may name anything that the caller wrote.
+    // A repeat that does not help is not remembered, because a refusal may quote any text of the caller.
     upstream.then(refusal("stream_options")).then(refusal("stream_options"));
     let told = router.ask(prompt("stream_options")).await.told();
     assert_eq!(told.reason, "UPSTREAM_REJECTED_REQUEST");

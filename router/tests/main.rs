@@ -1,4 +1,4 @@
-//! The router through its port, with scripted model servers behind it.
+//! Tests of the router through its port, with scripted model servers.
 
 #[path = "../../tests/support/fake_upstream.rs"]
 mod fake_upstream;

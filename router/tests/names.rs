@@ -1,4 +1,4 @@
-//! Names of model servers: resolvers that fail or hang, and names with several addresses.
+//! Host names of model servers: resolvers that fail or hang, and names with several addresses.
 
 use std::{
     io,
@@ -19,7 +19,8 @@ use crate::{
 
 pub(crate) const NAME: &str = "gpu.test";
 
-/// Names that have these loopback addresses, given by their last part, while `is_up`.
+/// Builds a resolver for a name with these loopback addresses, given by their last number. It answers while `is_up` is
+/// set.
 pub(crate) fn names(addresses: &[u8], is_up: &Arc<AtomicBool>) -> Names {
     let addresses: Vec<IpAddr> = addresses.iter().copied().map(loopback).collect();
     let is_up = Arc::clone(is_up);
@@ -39,8 +40,8 @@ pub(crate) fn up() -> Arc<AtomicBool> {
 }
 
 #[tokio::test]
-async fn a_server_whose_name_is_lost_is_called_where_it_was() {
-    // It keeps no connection, so that each call is dialled.
+async fn a_server_whose_name_no_longer_resolves_is_called_at_its_last_address() {
+    // The server keeps no connection open, so each call opens a new one.
     let answer = Script::answer(["hello"]).close();
     let upstream = FakeUpstream::always(answer).await;
     let is_up = up();
@@ -55,7 +56,7 @@ async fn a_server_whose_name_is_lost_is_called_where_it_was() {
 }
 
 #[tokio::test]
-async fn a_name_that_is_unknown_or_not_told_in_time_is_a_failure_of_dns() {
+async fn an_unknown_or_slow_name_is_a_dns_failure() {
     let hangs = Names::new(Box::new(|_| Box::pin(std::future::pending())));
     let unknown = names(&[], &Arc::default());
     for names in [unknown, hangs] {
@@ -70,12 +71,12 @@ async fn a_name_that_is_unknown_or_not_told_in_time_is_a_failure_of_dns() {
 }
 
 #[tokio::test]
-async fn a_name_with_several_addresses_is_several_servers_that_keep_the_name() {
+async fn a_name_with_several_addresses_is_several_servers_with_that_host_name() {
     let ill = FakeUpstream::always(Script::response(500, &[], "")).await;
     let well = ill.beside(Script::answer(["hello"])).await;
     let setup = Setup::at(ill.url_by(NAME)).names(names(&[1, 2], &up()));
     let router = setup.start().await;
-    // The first call dials by name, finds out that there are two servers, and goes on to the other.
+    // The first call connects by name, finds two servers, and continues with the other one.
     for _ in 0..5 {
         assert_eq!(router.ask(prompt("hi")).await.text, "hello");
         router.settled().await;
@@ -84,7 +85,7 @@ async fn a_name_with_several_addresses_is_several_servers_that_keep_the_name() {
     let requests = well.requests();
     assert_eq!(requests.len(), 5);
     for request in requests {
-        assert_eq!(request.connection, 0, "its pool is its own");
+        assert_eq!(request.connection, 0, "each server has a pool of its own");
         assert!(request.headers["host"].starts_with(NAME));
     }
     let servers = router.servers();

@@ -1,5 +1,5 @@
-//! A deadline is kept wherever the call stands, whether or not anybody looks at it.
-#![expect(clippy::print_stderr, reason = "what was measured is told")]
+//! A deadline is kept in every stage of a call, whether or not the caller reads the answer.
+#![expect(clippy::print_stderr, reason = "the test prints its measurements")]
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use crate::{
     harness::{Setup, number, percentile, prompt},
 };
 
-/// What a caller allows.
+/// The deadline that a caller sets.
 const TIMEOUT: Duration = Duration::from_secs(1);
-/// How many calls run at a time.
+/// Number of concurrent calls.
 const AT_ONCE: usize = 20;
 
-/// `SWITCHBOARD_TEST_DEADLINES` calls at each stage; with hundreds of them the time is judged.
+/// `SWITCHBOARD_TEST_DEADLINES` sets the number of calls at each stage. With hundreds of them the time limit is strict.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_deadline_is_overrun_wherever_the_call_stands() {
+async fn a_deadline_is_kept_in_every_stage_of_a_call() {
     let count: usize = number("SWITCHBOARD_TEST_DEADLINES", AT_ONCE);
     let allowed = Duration::from_millis(if count < 100 { 1000 } else { 50 });
     let piece = "x".repeat(8000);
@@ -27,8 +27,8 @@ async fn no_deadline_is_overrun_wherever_the_call_stands() {
     for (name, script, is_read) in [
         ("before the answer", Script::silence(), true),
         ("before the first token", Script::stream().hang(), true),
-        ("within the answer", Script::stream().text("one").hang(), true),
-        ("behind a full buffer", Script::stream().flood(flood), false),
+        ("during the answer", Script::stream().text("one").hang(), true),
+        ("with a full buffer", Script::stream().flood(flood), false),
     ] {
         let upstream = FakeUpstream::always(script).await;
         let router = Setup::at(upstream.url()).start().await.narrow().await;
@@ -37,7 +37,7 @@ async fn no_deadline_is_overrun_wherever_the_call_stands() {
         for round in 0..count.div_ceil(AT_ONCE) {
             let mut calls = JoinSet::new();
             for number in round * AT_ONCE..(round + 1) * AT_ONCE {
-                // By its prompt a call is known where it arrives.
+                // The prompt identifies the call at the model server.
                 let mut request = tonic::Request::new(prompt(&format!("call {number}.")));
                 request.metadata_mut().insert("grpc-timeout", "1S".parse().unwrap());
                 let mut client = router.client.clone();
@@ -53,7 +53,7 @@ async fn no_deadline_is_overrun_wherever_the_call_stands() {
                     }
                     loop {
                         match stream.message().await {
-                            Ok(message) => assert!(message.is_some(), "it does not end well"),
+                            Ok(message) => assert!(message.is_some(), "the stream must end with a failure"),
                             Err(status) => return (Some(status), now.elapsed(), None),
                         }
                     }
@@ -63,7 +63,8 @@ async fn no_deadline_is_overrun_wherever_the_call_stands() {
             router.settled().await;
             for (status, took, _unread) in &ended {
                 if let Some(status) = status {
-                    // Where the machine is so slow that the margin was used up, the transport's own timer says it.
+                    // On a machine so slow that the margin is used up, the failure comes from the transport's own
+                    // timer.
                     assert!(
                         matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled),
                         "{status:?}"

@@ -1,4 +1,4 @@
-//! A caller spoken by hand: HTTP/2 with windows of its own, that does what no client does.
+//! A caller that speaks HTTP/2 by hand, with windows of its own, and behaves as no gRPC client does.
 #![expect(clippy::unwrap_used, reason = "a harness fails by panicking")]
 
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use tonic::Status;
 const STREAM_WINDOW: u32 = 65_535;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
-/// Before each message: whether it is compressed, and its length.
+/// Length of the prefix of each message: the compression flag and the length.
 const PREFIX: usize = 5;
 
 /// A method of the inference service.
@@ -25,7 +25,7 @@ pub(crate) enum Method {
     Infer,
 }
 
-/// A connection. It ends without a word when it is dropped.
+/// A connection. Dropping it closes the socket without an HTTP/2 goodbye.
 #[derive(Debug)]
 pub(crate) struct Peer {
     address: SocketAddr,
@@ -34,7 +34,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// Connects.
+    /// Opens a connection.
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         let socket = TcpStream::connect(address).await.unwrap();
         socket.set_nodelay(true).unwrap();
@@ -53,12 +53,12 @@ impl Peer {
         }
     }
 
-    /// Sends a request, and waits for nothing.
+    /// Sends a request without waiting for the answer.
     pub(crate) async fn call(&self, method: Method, message: &router::InferRequest) -> Call {
         self.call_with(&[], method, message).await
     }
 
-    /// The same, with these headers.
+    /// Like [`Self::call`], with these headers.
     pub(crate) async fn call_with(
         &self,
         headers: &[(&str, &str)],
@@ -86,7 +86,7 @@ impl Peer {
         Call { response, sender }
     }
 
-    /// What ended the connection, if anything did.
+    /// Returns the error that ended the connection, if one did.
     pub(crate) fn ended(&mut self) -> Option<h2::Error> {
         let ended = self.connection.try_join_next()?;
         ended.unwrap().err()
@@ -110,13 +110,14 @@ impl Call {
         })
     }
 
-    /// Waits for a failure before the answer has begun, and for nothing longer than the router does: no timer is here.
+    /// Waits for a failure before the answer begins. There is no timer on this side, so the router alone decides how
+    /// long.
     pub(crate) async fn refused(self) -> Status {
         let response = self.response.await.unwrap();
         Status::from_header_map(response.headers()).unwrap()
     }
 
-    /// Ends the call by a reset of its stream.
+    /// Resets the call's stream.
     pub(crate) fn reset(mut self) {
         self.sender.send_reset(Reason::CANCEL);
     }
@@ -131,7 +132,7 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// The next message of the answer. `None`: no other comes.
+    /// Reads the next message of the answer. Returns `None` at the end of the body.
     pub(crate) async fn message(&mut self) -> Result<Option<StreamInferResponse>, h2::Error> {
         loop {
             if let Some(mut prefix) = self.unread.get(1..PREFIX) {
@@ -151,7 +152,7 @@ impl Stream {
         }
     }
 
-    /// Ends the call by a reset of its stream.
+    /// Resets the call's stream.
     pub(crate) fn reset(mut self) {
         self.sender.send_reset(Reason::CANCEL);
     }

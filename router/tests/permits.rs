@@ -1,4 +1,4 @@
-//! A model has as many calls at a time as its limit says, and every place comes back.
+//! A model never has more concurrent calls than its limit, and every place becomes free again.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ fn endless() -> Script {
 }
 
 #[tokio::test]
-async fn a_full_model_is_told_at_once_and_a_queue_is_waited_in_first() {
+async fn a_full_model_fails_a_call_at_once_or_after_the_queue_timeout() {
     for (queue, wait) in [(0, Duration::ZERO), (1, Duration::from_millis(300))] {
         let upstream = FakeUpstream::start().await;
         upstream.then(endless());
@@ -47,7 +47,7 @@ async fn a_full_model_is_told_at_once_and_a_queue_is_waited_in_first() {
         assert_eq!(told.metadata["limit"], "1");
         assert!(told.retry.is_some());
         assert_eq!(upstream.requests().len(), 1);
-        // The caller goes: its place is free.
+        // The caller cancels, and its place is free.
         drop(running);
         upstream.closed(0).await;
         router.settled().await;
@@ -56,7 +56,7 @@ async fn a_full_model_is_told_at_once_and_a_queue_is_waited_in_first() {
 }
 
 #[tokio::test]
-async fn a_place_that_comes_free_goes_to_who_waits() {
+async fn a_free_place_goes_to_a_waiting_call() {
     let upstream = FakeUpstream::start().await;
     upstream.then(
         Script::stream()
@@ -80,7 +80,7 @@ async fn a_place_that_comes_free_goes_to_who_waits() {
 async fn a_caller_that_does_not_read_holds_no_place() {
     let upstream = FakeUpstream::always(Script::whole("hello")).await;
     let piece = "x".repeat(40_000);
-    // More than the transport's window takes, less than the buffer.
+    // More than the transport's window holds, less than the router's buffer.
     upstream.then(Script::answer(std::iter::repeat_n(piece.as_str(), 7)).close());
     let router = Setup::at(upstream.url()).model_limits(one_at_a_time(1)).start().await;
     let mut other = router.client.clone();
@@ -92,7 +92,7 @@ async fn a_caller_that_does_not_read_holds_no_place() {
 }
 
 #[tokio::test]
-async fn a_full_model_is_passed_over_when_another_can_answer() {
+async fn a_full_model_is_passed_over_if_a_fallback_can_answer() {
     let (m, b) = (FakeUpstream::start().await, FakeUpstream::start().await);
     m.then(endless());
     let router = Setup::at(m.url())
@@ -104,12 +104,12 @@ async fn a_full_model_is_passed_over_when_another_can_answer() {
     let running = router.begin().await;
     let selection = router.ask(prompt("hi")).await.selection.unwrap();
     assert_eq!(selection.model, "models/b");
-    assert_eq!(selection.attempt_count, 1, "passing over is no attempt");
+    assert_eq!(selection.attempt_count, 1, "passing over a model is not an attempt");
     drop(running);
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_while_it_waits_leaves_the_queue() {
+async fn a_call_cancelled_while_it_waits_leaves_the_queue() {
     let upstream = FakeUpstream::start().await;
     upstream.then(endless());
     let limits = Limits {
@@ -119,8 +119,8 @@ async fn a_caller_that_goes_while_it_waits_leaves_the_queue() {
     let router = Setup::at(upstream.url()).model_limits(limits).start().await;
     let running = router.begin().await;
     let gone = tokio::time::timeout(Duration::from_millis(100), router.ask(prompt("hi"))).await;
-    assert!(gone.is_err(), "it waits");
-    // Both go, and with them the place and the queue.
+    assert!(gone.is_err(), "the call waits in the queue");
+    // Both calls are cancelled, which frees the place and the queue.
     drop(running);
     router.settled().await;
     assert_eq!(router.ask(prompt("hi")).await.text, "hello");
@@ -128,7 +128,7 @@ async fn a_caller_that_goes_while_it_waits_leaves_the_queue() {
 }
 
 #[tokio::test]
-async fn the_limits_of_a_model_bound_its_calls() {
+async fn the_limits_of_a_model_apply_to_its_calls() {
     let upstream = FakeUpstream::start().await;
     let limits = |change: fn(&mut Limits)| {
         let mut limits = Limits::default();
@@ -174,7 +174,7 @@ fn of_feature(feature: &str) -> InferRequest {
 }
 
 #[tokio::test]
-async fn a_feature_has_as_many_calls_as_it_may_until_each_has_ended() {
+async fn a_feature_at_its_limit_is_refused_until_a_call_has_ended() {
     let upstream = FakeUpstream::start().await;
     upstream.then(endless());
     let router = Setup::at(upstream.url())
@@ -183,7 +183,7 @@ async fn a_feature_has_as_many_calls_as_it_may_until_each_has_ended() {
         .start()
         .await;
     assert_eq!(router.resolved("duo_chat").await.reason, "");
-    // Its answer has begun, and the call still counts.
+    // The answer of the call has begun, and the call still counts.
     let running = router.begin().await;
     // A feature that uses its parent's setting counts as the parent.
     for feature in ["duo_chat", "duo_chat_write_tests"] {
@@ -218,7 +218,7 @@ async fn a_feature_with_reserved_places_is_served_while_another_floods_the_model
     let limits = Limits {
         max_concurrency: Count::parse(3).ok(),
         max_queue: Count::parse(1).ok(),
-        // Longer than the test: whoever waits would be seen waiting.
+        // Longer than the test, so that it would notice a call that waits.
         queue_timeout: Timeout::parse(Duration::from_secs(60)).ok(),
         ..Limits::default()
     };
@@ -227,11 +227,11 @@ async fn a_feature_with_reserved_places_is_served_while_another_floods_the_model
         .setting("code_generations", limited(None, 1))
         .start()
         .await;
-    // The flood has what is not reserved, and the queue.
+    // The flooding feature has all places that are not reserved, and the queue.
     let running = [router.begin().await, router.begin().await];
     let mut waiting = std::pin::pin!(router.ask(prompt("hi")));
     let waits = tokio::time::timeout(Duration::from_millis(100), &mut waiting).await;
-    assert!(waits.is_err(), "it waits beside a reserved place");
+    assert!(waits.is_err(), "the call waits although a reserved place is free");
     let refused = router.ask(prompt("hi")).await.told();
     assert_eq!(refused.reason, "MODEL_OVERLOADED");
     for feature in ["duo_chat", "code_generations"] {

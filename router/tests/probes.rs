@@ -1,4 +1,4 @@
-//! Probes of model servers: what they ask, and what they make of the answers.
+//! Probes of model servers: their requests, and the health that follows from the responses.
 
 use switchboard::reason::Reason;
 use switchboard_router::endpoints::Health;
@@ -32,7 +32,7 @@ fn asked(upstream: &FakeUpstream) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_server_is_asked_for_its_health_then_for_its_models_and_to_generate_nothing() {
+async fn a_probe_requests_health_then_the_model_list_and_never_a_generation() {
     let failing = Health::Recovering(Reason::UpstreamServerError);
     let truncated = Health::Recovering(Reason::UpstreamStreamTruncated);
     let list = || models(&["m"]);
@@ -61,7 +61,7 @@ async fn a_server_is_asked_for_its_health_then_for_its_models_and_to_generate_no
         let router = Setup::at(upstream.url()).start().await;
         assert_eq!(router.probe().await, [Some(health)], "{shown}");
         assert_eq!(asked(&upstream), expected, "{shown}");
-        assert!(upstream.requests().is_empty(), "nothing is generated");
+        assert!(upstream.requests().is_empty(), "a probe never requests a generation");
     }
 }
 
@@ -85,7 +85,7 @@ async fn a_server_that_refuses_or_hangs_fails_its_probe() {
 }
 
 #[tokio::test]
-async fn the_token_goes_with_the_model_list_alone_and_only_where_it_may() {
+async fn a_probe_sends_the_token_only_for_the_model_list_and_only_to_its_origin() {
     for (bound, is_sent) in [(true, true), (false, false)] {
         let upstream = FakeUpstream::start().await;
         let origin = if bound {
@@ -104,7 +104,7 @@ async fn the_token_goes_with_the_model_list_alone_and_only_where_it_may() {
 }
 
 #[tokio::test]
-async fn a_model_without_an_identifier_is_called_as_the_servers_list_names_it() {
+async fn a_model_without_an_identifier_uses_the_name_in_the_servers_list() {
     for (list, name) in [
         (models(&["org/Served"]), "org/Served"),
         (models(&["a", "m"]), "m"),
@@ -123,11 +123,11 @@ async fn a_model_without_an_identifier_is_called_as_the_servers_list_names_it() 
 }
 
 #[tokio::test]
-async fn what_a_list_told_holds_until_another_tells_otherwise() {
+async fn the_name_from_a_list_is_kept_until_another_list_changes_it() {
     let upstream = FakeUpstream::start().await;
     let router = Setup::at(upstream.url()).without_identifier().start().await;
     let named = async || router.ask(prompt("hi")).await.selection.unwrap().identifier;
-    assert_eq!(named().await, "m", "a call asks for no list");
+    assert_eq!(named().await, "m", "a call does not fetch the model list");
     for (list, name) in [
         (models(&["one"]), "one"),
         (status(500), "one"),
@@ -141,7 +141,7 @@ async fn what_a_list_told_holds_until_another_tells_otherwise() {
 }
 
 #[tokio::test]
-async fn engines_are_asked_for_their_load_where_calls_have_a_choice() {
+async fn engine_load_is_probed_only_if_a_model_has_several_servers() {
     let alone = FakeUpstream::start().await;
     alone.probed(status(200));
     Setup::at(alone.url()).start().await.probe().await;
@@ -158,12 +158,12 @@ async fn engines_are_asked_for_their_load_where_calls_have_a_choice() {
         router.probe().await;
         let servers = router.servers();
         assert_eq!(servers[0].engine.map(|load| load.requests), requests);
-        assert_eq!(servers[1].engine, None, "unknown, not zero");
+        assert_eq!(servers[1].engine, None, "the load is unknown, not zero");
     }
     assert_eq!(asked(&busy), [HEALTH, METRICS].repeat(3));
     assert_eq!(
         asked(&bare),
         [HEALTH, METRICS, HEALTH, HEALTH],
-        "it has none: remembered"
+        "the router remembers that the server has no metrics"
     );
 }

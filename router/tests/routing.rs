@@ -1,4 +1,4 @@
-//! What would become of a call, without making it.
+//! `ResolveFeature`, `ListRoutes` and `GetStatus`: the outcome of a call without making it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -43,7 +43,7 @@ async fn resolve(router: &Router, feature: &str, namespace: &str) -> router::Res
         .into_inner()
 }
 
-/// The row of a feature in `ListRoutes`.
+/// Returns the route of a feature from `ListRoutes`.
 #[expect(clippy::unwrap_used, reason = "a helper of tests fails by panicking")]
 async fn route(router: &Router, feature: &str) -> router::Route {
     let listed = router.routing.clone().list_routes(router::ListRoutesRequest {}).await;
@@ -61,7 +61,7 @@ fn outcomes(resolved: &router::ResolveFeatureResponse) -> Vec<(&str, &str, Candi
 }
 
 #[tokio::test]
-async fn every_candidate_is_told_with_its_outcome() {
+async fn every_candidate_is_listed_with_its_outcome() {
     use CandidateOutcome::{Chosen, Disabled, RuleNotMatched, Standby};
     let setting = assigned(&[("pilot", "42", "b"), ("late", "42", "c")], &["c"]);
     let router = Setup::at(NOWHERE)
@@ -101,7 +101,7 @@ async fn every_candidate_is_told_with_its_outcome() {
 }
 
 #[tokio::test]
-async fn what_would_fail_is_told_by_its_reason_and_only_an_unknown_feature_is_an_error() {
+async fn resolve_returns_the_reason_of_a_failure_and_only_an_unknown_feature_is_an_error() {
     for (setup, provider, reason) in [
         (
             Setup::at(NOWHERE).setting("duo_chat", CompiledSetting::Disabled),
@@ -172,7 +172,7 @@ async fn what_would_fail_is_told_by_its_reason_and_only_an_unknown_feature_is_an
 }
 
 #[tokio::test]
-async fn routes_say_of_every_feature_whether_it_can_be_answered_now() {
+async fn routes_show_for_every_feature_whether_it_is_available() {
     let router = Setup::at(NOWHERE).start().await;
     let listed = router
         .routing
@@ -218,7 +218,7 @@ async fn the_status_shows_running_calls_a_full_model_and_the_shutdown() {
         endpoints: vec![server],
         ..Default::default()
     };
-    assert_eq!(idle, expected, "it follows nobody yet, and nobody was called");
+    assert_eq!(idle, expected, "the router follows no registry and has made no call");
     let running = router.begin().await;
     let full = resolve(&router, "duo_chat", "").await;
     assert_eq!(full.reason, "MODEL_OVERLOADED");
@@ -305,7 +305,10 @@ async fn a_feature_is_not_available_while_others_have_reserved_every_place_of_it
     let told = router.ask(prompt("hi")).await.told();
     assert_eq!(told.reason, "MODEL_OVERLOADED");
     assert_eq!(told.metadata["limit"], "2");
-    assert!(begun.elapsed() < Duration::from_secs(1), "it does not wait in vain");
+    assert!(
+        begun.elapsed() < Duration::from_secs(1),
+        "the call does not wait in the queue"
+    );
     assert!(route(&router, "code_generations").await.available);
     assert_eq!(upstream.requests().len(), 0);
     router.swap(setup(1));

@@ -1,4 +1,4 @@
-//! A caller that reads slowly, or not at all, costs the model nothing.
+//! A caller that reads slowly, or not at all, does not occupy the model.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use crate::{
     harness::{Answer, Setup, Told},
 };
 
-/// Many pieces, all different, together more than the window of the transport holds and less than the buffer. Each larger
-/// than what a client charges as a flood of tiny frames.
+/// Many different pieces, in total more than the transport's window holds and less than the router's buffer. Each piece
+/// is larger than the frames that a client counts towards a flood of small frames.
 fn pieces() -> Vec<String> {
     (0..700)
         .map(|number| format!("piece {number} ä {}", ".".repeat(280)))
@@ -18,14 +18,15 @@ fn pieces() -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_model_is_free_once_the_buffer_has_all_and_the_text_is_byte_exact() {
+async fn the_model_is_free_once_the_buffer_has_the_whole_answer() {
     let pieces = pieces();
     let upstream = FakeUpstream::start().await;
     let told = pieces.iter().fold(Script::stream(), |script, piece| script.text(piece));
     upstream.then(told.finish("stop").usage(3, 2).done().hang());
     let router = Setup::at(upstream.url()).start().await.narrow().await;
     let mut stream = router.begin().await;
-    // Nothing is read, and the router has all that the model has to tell: only then it closes the connection.
+    // The caller has read nothing, and the router has received the whole answer: only then does it close the
+    // connection.
     upstream.closed(0).await;
 
     let (mut text, mut deltas) = (pieces[0].clone(), 1);
@@ -33,14 +34,14 @@ async fn the_model_is_free_once_the_buffer_has_all_and_the_text_is_byte_exact() 
         match crate::harness::event(&mut stream).await {
             Event::Delta(delta) => {
                 let Some(Kind::Text(piece)) = delta.kind else {
-                    panic!("only text comes")
+                    panic!("only text arrives")
                 };
                 assert!(piece.len() <= 64 * 1024);
                 text.push_str(&piece);
                 deltas += 1;
             }
             Event::Completion(completion) => break completion,
-            Event::Selection(_) => panic!("there is one selection"),
+            Event::Selection(_) => panic!("only one selection arrives"),
         }
     };
     assert!(
@@ -49,16 +50,16 @@ async fn the_model_is_free_once_the_buffer_has_all_and_the_text_is_byte_exact() 
         text.len(),
         pieces.concat().len()
     );
-    assert!(deltas < pieces.len(), "{deltas} messages: neighbours were merged");
+    assert!(deltas < pieces.len(), "{deltas} messages: adjacent pieces are merged");
     assert!(completion.usage.is_some());
     router.settled().await;
 }
 
 #[tokio::test]
-async fn an_answer_that_nobody_takes_does_not_lie_about_for_ever() {
+async fn an_answer_that_is_not_read_is_discarded_after_the_timeout() {
     let piece = "x".repeat(40_000);
     let upstream = FakeUpstream::start().await;
-    // More than the transport's window takes, less than the buffer.
+    // More than the transport's window holds, less than the router's buffer.
     upstream.then(Script::answer(std::iter::repeat_n(piece.as_str(), 7)).close());
     let router = Setup::at(upstream.url())
         .limits(|limits| limits.patience.slow_caller = Duration::from_millis(300))
@@ -77,5 +78,5 @@ async fn an_answer_that_nobody_takes_does_not_lie_about_for_ever() {
     let told: Told = answer.told();
     assert_eq!(told.reason, "CLIENT_TOO_SLOW");
     let sent: usize = told.metadata["tokens_sent"].parse().unwrap_or_default();
-    assert_eq!(sent, answer.deltas + 1, "what was thrown away is not counted");
+    assert_eq!(sent, answer.deltas + 1, "discarded pieces are not counted");
 }

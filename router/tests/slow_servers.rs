@@ -1,4 +1,4 @@
-//! Model servers that are slow, or gone without a word, are waited for no longer than was said.
+//! The router waits for slow or dead model servers only as long as its limits allow.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 const IDLE: Duration = Duration::from_millis(300);
 const TOTAL: Duration = Duration::from_secs(1);
 
-/// An answer, and how long it took.
+/// Makes a call with this script and returns the answer and its duration.
 async fn answer_of(script: Script) -> (Answer, Duration) {
     answer_from(Platform::OpenAiCompatible, script).await
 }
@@ -44,7 +44,7 @@ fn dripping(begun: Script, bytes: &str) -> Script {
 }
 
 #[tokio::test]
-async fn a_slow_drip_of_events_is_ended_by_the_deadline_alone() {
+async fn a_slow_drip_of_events_is_ended_only_by_the_deadline() {
     let event = "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n";
     let (answer, took) = answer_of(dripping(Script::stream(), event)).await;
     let told = answer.told();
@@ -71,9 +71,9 @@ async fn bytes_without_an_event_do_not_count_as_a_sign_of_life() {
     }
 }
 
-/// A model that thinks in silence sends no piece for minutes, and its platform keeps saying that it is there.
+/// A model that is still reasoning may send no piece for minutes, while its platform keeps sending pings.
 #[tokio::test]
-async fn an_event_that_carries_nothing_is_a_sign_of_life_but_no_first_token() {
+async fn an_empty_event_is_a_sign_of_life_but_not_a_first_token() {
     let ping = "event: ping\ndata: {\"type\":\"ping\"}\n\n";
     let piece = r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"one"}}"#;
     let one = Script::stream().event(piece);
@@ -97,15 +97,15 @@ async fn an_event_that_carries_nothing_is_a_sign_of_life_but_no_first_token() {
     }
 }
 
-/// The kernel takes the connection and what fits into its buffers, and nobody is there.
+/// The kernel accepts the connection and buffers data, but no server reads it.
 #[tokio::test]
-async fn a_server_that_is_gone_without_a_word_is_given_up_though_the_request_is_not_written() {
+async fn a_dead_server_times_out_even_if_the_request_cannot_be_written() {
     let gone = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let router = Setup::at(format!("http://{}", gone.local_addr().unwrap()))
         .limits(|limits| limits.first_token = IDLE)
         .start()
         .await;
-    // Four bytes a character, as large as a request may be.
+    // The maximum number of characters, with four bytes each.
     let told = router.ask(prompt(&"🦀".repeat(400_000))).await.told();
     assert_eq!(
         (told.code, told.reason.as_str()),

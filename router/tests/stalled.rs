@@ -1,9 +1,9 @@
-//! A caller behind a proxy of the HTTP/2 library that counts small unread frames, and ends the whole connection when there
-//! are too many of them.
+//! A caller behind a proxy whose HTTP/2 library counts small unread frames, and ends the whole connection if there are
+//! too many of them.
 #![expect(
     clippy::print_stderr,
     clippy::unwrap_used,
-    reason = "a test fails by panicking, and tells what it has measured"
+    reason = "a test fails by panicking, and prints its measurements"
 )]
 
 use std::time::Duration;
@@ -17,19 +17,19 @@ use crate::{
     peer::{Method, Peer, Stream},
 };
 
-/// Streams of one connection, of which some stop reading.
+/// The streams of one connection, some of which stop reading.
 #[derive(Debug, Clone, Copy)]
 struct Load {
     streams: usize,
     stalled: usize,
-    /// Between two pieces of a stream that is read, and of one that is not.
+    /// Interval between two pieces, for streams that are read and for streams that are not.
     pace: (Duration, Duration),
     length: Duration,
     pads: bool,
 }
 
 impl Load {
-    /// A thousand pieces a second for those who read, no padding, and one that stops.
+    /// A thousand pieces per second in total for the readers, no padding, and one stalled stream.
     fn new(streams: usize, length: Duration) -> Self {
         let pace = Duration::from_millis(1) * u32::try_from(streams).unwrap();
         Self {
@@ -42,7 +42,8 @@ impl Load {
     }
 }
 
-/// As short as models make them: the shorter, the more of them are unread before there is back-pressure.
+/// A piece as short as models send them: the shorter the pieces, the more of them are unread before back-pressure
+/// begins.
 fn piece(number: usize) -> String {
     format!("piece {number:>8} ")
 }
@@ -51,7 +52,7 @@ fn count(length: Duration, every: Duration) -> usize {
     usize::try_from(length.as_micros() / every.as_micros()).unwrap()
 }
 
-/// Reads an answer to its end: its text, and the time between two messages.
+/// Reads an answer to its end. Returns its text and adds the time between messages to `gaps`.
 async fn read(stream: &mut Stream, gaps: &mut Vec<Duration>) -> Result<String, h2::Error> {
     let mut text = String::new();
     let mut last = Instant::now();
@@ -71,7 +72,8 @@ async fn read(stream: &mut Stream, gaps: &mut Vec<Duration>) -> Result<String, h
     Ok(text)
 }
 
-/// The time between two messages of those who read. Every text is compared, in the end also of those that stalled.
+/// Plays a load and returns the times between messages of the readers. Checks every text, in the end also of stalled
+/// streams.
 async fn play(load: Load) -> Result<Vec<Duration>, h2::Error> {
     let script = |every| {
         let begun = Script::stream().pieces(piece, count(load.length, every), every);
@@ -103,24 +105,22 @@ async fn play(load: Load) -> Result<Vec<Duration>, h2::Error> {
     let mut gaps = Vec::new();
     for ended in readers.join_all().await {
         let (read, some) = ended?;
-        assert!(read == text(read_pace), "what is read is byte-exact");
+        assert!(read == text(read_pace), "the text of a reader is byte-exact");
         gaps.extend(some);
     }
     for mut stream in unread {
         let read = read(&mut stream, &mut Vec::new()).await?;
-        assert!(
-            read == text(stalled_pace),
-            "what was not read for a while is byte-exact"
-        );
+        assert!(read == text(stalled_pace), "the text of a stalled stream is byte-exact");
     }
     peer.ended().map_or(Ok(()), Err)?;
     router.settled().await;
     Ok(gaps)
 }
 
-/// One that stops among many: `SWITCHBOARD_TEST_STALL_SECS` says for how long, `SWITCHBOARD_TEST_STREAMS` among how many.
+/// One stalled stream among many: `SWITCHBOARD_TEST_STALL_SECS` sets how long it stalls, `SWITCHBOARD_TEST_STREAMS` the
+/// number of streams.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reader_that_stops_costs_the_others_on_its_connection_next_to_nothing() {
+async fn a_stalled_reader_barely_slows_the_other_streams_of_its_connection() {
     let length = Duration::from_secs(number("SWITCHBOARD_TEST_STALL_SECS", 5));
     let streams = number("SWITCHBOARD_TEST_STREAMS", 20);
     let load = Load {
@@ -134,19 +134,22 @@ async fn a_reader_that_stops_costs_the_others_on_its_connection_next_to_nothing(
     };
     let before = percentile(&play(alone).await.unwrap(), 99);
     let beside = percentile(&play(load).await.unwrap(), 99);
-    eprintln!("p99 between two pieces: {before:?} without, {beside:?} beside one of {streams} that stops");
+    eprintln!("p99 between two pieces: {before:?} without a stalled stream, {beside:?} with one of {streams} stalled");
     assert!(beside < before + Duration::from_millis(200), "{beside:?}, {before:?}");
 }
 
-/// What the padding is for.
+/// The failure that padding prevents.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn small_messages_that_are_not_read_end_the_connection_of_such_a_caller() {
+async fn without_padding_small_unread_messages_end_the_connection() {
     let load = Load {
         stalled: 4,
         ..Load::new(8, Duration::from_secs(10))
     };
     let begun = Instant::now();
     let error = play(load).await.unwrap_err();
-    eprintln!("without padding it ends after {:?}: {error}", begun.elapsed());
+    eprintln!(
+        "without padding the connection ends after {:?}: {error}",
+        begun.elapsed()
+    );
     assert_eq!(error.reason(), Some(h2::Reason::ENHANCE_YOUR_CALM));
 }

@@ -1,6 +1,6 @@
-//! A model's own certificates and server name decide whom it trusts, and nobody else does.
+//! Only a model's own CA certificates and server name decide which servers it trusts.
 //!
-//! `tls/make.sh` made the certificates: they protect nothing.
+//! `tls/make.sh` made the certificates. They protect nothing.
 
 use std::sync::{
     Arc,
@@ -32,12 +32,12 @@ const KEY: &str = include_str!("tls/key.pem");
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n\
     data: {\"choices\":[{\"delta\":{\"content\":\"hello\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
 
-/// A server that proves itself by one certificate and answers every connection once. It ends when it is dropped.
+/// A server with one certificate that answers one request on each connection. It ends when it is dropped.
 struct TlsServer {
     url: String,
-    /// What it was told behind the handshakes.
+    /// Number of bytes that it received after handshakes.
     bytes: Arc<AtomicUsize>,
-    /// How many handshakes have ended, well or not.
+    /// Number of handshakes that have ended, successful or not.
     handshakes: watch::Sender<usize>,
     _server: JoinSet<()>,
 }
@@ -65,7 +65,7 @@ impl TlsServer {
                 let (socket, _) = listener.accept().await.unwrap();
                 let accepted = acceptor.accept(socket).await;
                 ended.send_modify(|count| *count += 1);
-                // A client that does not trust the certificate breaks off.
+                // A client that does not trust the certificate closes the connection.
                 let Ok(mut socket) = accepted else { continue };
                 let mut request = [0; 4096];
                 if let Ok(count) = socket.read(&mut request).await {
@@ -85,12 +85,12 @@ impl TlsServer {
 }
 
 #[tokio::test]
-async fn a_server_that_proves_itself_badly_is_told_nothing() {
+async fn a_server_with_a_bad_certificate_receives_nothing() {
     for (name, certificate) in [
-        ("of nobody", include_str!("tls/self_signed.pem")),
-        ("of another authority", include_str!("tls/by_another.pem")),
-        ("past its time", include_str!("tls/expired.pem")),
-        ("before its time", include_str!("tls/not_yet.pem")),
+        ("self-signed", include_str!("tls/self_signed.pem")),
+        ("by another authority", include_str!("tls/by_another.pem")),
+        ("expired", include_str!("tls/expired.pem")),
+        ("not yet valid", include_str!("tls/not_yet.pem")),
         ("for another name", include_str!("tls/other_name.pem")),
         ("for clients", include_str!("tls/for_clients.pem")),
     ] {
@@ -111,14 +111,18 @@ async fn a_server_that_proves_itself_badly_is_told_nothing() {
         assert_eq!(
             *handshakes.wait_for(|count| *count > 0).await.unwrap(),
             1,
-            "{name}: tried once"
+            "{name}: number of handshakes"
         );
-        assert_eq!(server.bytes.load(Ordering::Relaxed), 0, "{name}: told nothing");
+        assert_eq!(
+            server.bytes.load(Ordering::Relaxed),
+            0,
+            "{name}: bytes received after the handshake"
+        );
     }
 }
 
 #[tokio::test]
-async fn only_a_models_own_bundle_and_name_make_its_server_trusted() {
+async fn only_the_models_own_certificates_and_server_name_make_its_server_trusted() {
     let server = TlsServer::start(GOOD).await;
     for (ca_pem, server_name, is_trusted) in [
         (Some(AUTHORITY), Some("gpu.test"), true),
@@ -140,10 +144,10 @@ async fn only_a_models_own_bundle_and_name_make_its_server_trusted() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_dialled_by_its_address_proves_itself_by_its_name() {
+async fn a_server_dialled_by_address_is_verified_by_its_name() {
     let server = TlsServer::start(GOOD).await;
     let url = server.url.replace("127.0.0.1", NAME);
-    // Nobody is at the second address.
+    // No server listens on the second address.
     let setup = Setup::at(url).names(names(&[1, 2], &up()));
     let router = setup.tls(Some(AUTHORITY), None).start().await;
     for _ in 0..4 {

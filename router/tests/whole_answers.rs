@@ -1,4 +1,4 @@
-//! Calls whose answer comes whole.
+//! Unary calls, whose answer comes in one message.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_whole_answer_has_selection_message_and_completion() {
+async fn a_unary_answer_has_a_selection_a_message_and_a_completion() {
     let upstream = FakeUpstream::always(Script::whole("wörld 🦀")).await;
     let router = Setup::at(upstream.url()).start().await;
     let response = router.infer(prompt("hi")).await.unwrap();
@@ -64,7 +64,7 @@ async fn the_message_of_an_answer_can_be_appended_to_the_chat() {
             messages.push(said(router::Role::Tool, Kind::ToolResult(result)));
         }
     }
-    assert_eq!(messages[1].parts.len(), 2, "reasoning and a call");
+    assert_eq!(messages[1].parts.len(), 2, "the message has reasoning and a tool call");
     let last: Value = serde_json::from_str(&upstream.request(2).await.body).unwrap();
     assert_eq!(last["messages"][1]["tool_calls"][0]["function"]["arguments"], "{");
     assert_eq!(last["messages"][2]["tool_call_id"], "c1");
@@ -79,7 +79,7 @@ fn said(role: router::Role, kind: Kind) -> router::Message {
 }
 
 #[tokio::test]
-async fn what_is_no_whole_answer_is_a_failure() {
+async fn an_incomplete_or_invalid_body_is_a_failure() {
     let json = &[("content-type", "application/json"), ("content-length", "100")];
     let large = format!(r#"{{"x":"{}"}}"#, "x".repeat(4 * 1024 * 1024));
     for (name, script, code, reason) in [
@@ -98,7 +98,7 @@ async fn what_is_no_whole_answer_is_a_failure() {
             "UPSTREAM_RESPONSE_TOO_LARGE",
         ),
         (
-            "half of the JSON",
+            "truncated JSON",
             Script::json(r#"{"choices":["#),
             Code::Internal,
             "UPSTREAM_PROTOCOL_ERROR",
@@ -139,7 +139,7 @@ async fn what_is_no_whole_answer_is_a_failure() {
 }
 
 #[tokio::test]
-async fn only_the_whole_calls_limit_applies() {
+async fn only_the_total_timeout_applies() {
     let upstream = FakeUpstream::start().await;
     upstream
         .then(
@@ -157,7 +157,7 @@ async fn only_the_whole_calls_limit_applies() {
         .start()
         .await;
     let told = router.infer(prompt("hi")).await.unwrap_err();
-    assert_eq!(told.reason, "UPSTREAM_PROTOCOL_ERROR", "slow, and read all the same");
+    assert_eq!(told.reason, "UPSTREAM_PROTOCOL_ERROR", "a slow answer is still read");
     let told = router.infer(prompt("hi")).await.unwrap_err();
     assert_eq!(
         (told.code, told.reason.as_str()),
@@ -168,12 +168,12 @@ async fn only_the_whole_calls_limit_applies() {
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_closes_the_connection_to_the_model() {
+async fn a_cancellation_closes_the_connection_to_the_model() {
     let upstream = FakeUpstream::start().await;
     upstream.then(Script::silence());
     let router = Setup::at(upstream.url()).start().await;
     tokio::select! {
-        _ = router.infer(prompt("hi")) => panic!("nothing is answered"),
+        _ = router.infer(prompt("hi")) => panic!("the call must not be answered"),
         _ = upstream.request(0) => {}
     }
     let gone = Instant::now();
@@ -196,7 +196,7 @@ async fn a_call_ends_when_the_router_shuts_down() {
 }
 
 #[tokio::test]
-async fn another_model_answers_where_one_fails_and_the_selection_tells_so() {
+async fn a_fallback_answers_after_a_failure_and_the_selection_reports_it() {
     let failing = || Script::response(500, &[], "");
     let (m, b) = (FakeUpstream::always(failing()).await, FakeUpstream::start().await);
     b.then(Script::whole("hello")).then(failing());
@@ -225,7 +225,7 @@ async fn another_model_answers_where_one_fails_and_the_selection_tells_so() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_only_slow_is_waited_for() {
+async fn a_slow_server_is_waited_for_until_the_total_timeout() {
     let (m, b) = (FakeUpstream::start().await, FakeUpstream::start().await);
     m.then(Script::silence());
     let limits = Limits {
@@ -248,7 +248,7 @@ async fn a_server_that_is_only_slow_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_whole_answer_takes_a_place_and_gives_it_back() {
+async fn a_unary_call_takes_a_place_and_returns_it() {
     let upstream = FakeUpstream::always(Script::whole("hello")).await;
     upstream.then(Script::silence());
     let limits = Limits {
@@ -258,7 +258,7 @@ async fn a_whole_answer_takes_a_place_and_gives_it_back() {
     };
     let router = Setup::at(upstream.url()).model_limits(limits).start().await;
     tokio::select! {
-        _ = router.infer(prompt("hi")) => panic!("nothing is answered"),
+        _ = router.infer(prompt("hi")) => panic!("the call must not be answered"),
         () = async {
             upstream.request(0).await;
             let told = router.infer(prompt("hi")).await.unwrap_err();

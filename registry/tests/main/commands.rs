@@ -1,4 +1,4 @@
-//! The subcommands that are about the database file: what they say, what they change, and what they leave alone.
+//! The subcommands that work on the database file: their output, what they change, and what they leave unchanged.
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use super::Running;
 
-/// Runs a subcommand on the database of a folder.
+/// Runs a subcommand on the database in a folder.
 fn command(folder: &Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_switchboard-registry"))
         .args(args)
@@ -28,7 +28,7 @@ fn command(folder: &Path, args: &[&str]) -> Output {
         .unwrap()
 }
 
-/// What a subcommand says that has to succeed: one line.
+/// Runs a subcommand that must succeed, and returns its output, which must be one line.
 fn done(folder: &Path, args: &[&str]) -> String {
     let output = command(folder, args);
     assert_eq!(output.status.code(), Some(0), "{args:?}: {output:?}");
@@ -37,7 +37,7 @@ fn done(folder: &Path, args: &[&str]) -> String {
     told
 }
 
-/// The exit code of a subcommand that has to fail, and its one line of an error.
+/// Runs a subcommand that must fail, and returns its exit code and its only error line.
 fn refused(folder: &Path, args: &[&str]) -> (Option<i32>, String) {
     let output = command(folder, args);
     assert!(output.stdout.is_empty(), "{args:?}: {output:?}");
@@ -57,7 +57,7 @@ fn path(folder: &Path, name: &str) -> String {
     folder.join(name).display().to_string()
 }
 
-/// Every file of a folder with a hash of its bytes; but for locks, which are empty and say nothing.
+/// Returns a hash of the content of every file in a folder, except lock files, which are empty.
 fn files(folder: &Path) -> BTreeMap<String, u64> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
     let named = entries.map(|entry| (entry.file_name().into_string().unwrap(), entry.path()));
@@ -102,7 +102,7 @@ async fn create_model(folder: &Path) {
     models.create_model(request).await.unwrap();
 }
 
-/// A folder with a database of 12 revisions that no registry holds, and a backup of its revision 2.
+/// Creates a folder with a database of 12 revisions that no registry has open, and a backup of its revision 2.
 async fn stopped() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let running = Running::start(folder.path()).await;
@@ -125,7 +125,7 @@ async fn execute(file: &Path, sql: &'static str) {
 }
 
 #[tokio::test]
-async fn a_backup_is_taken_while_the_registry_runs_and_is_for_its_owner_alone() {
+async fn a_backup_of_a_running_registry_is_readable_only_by_its_owner() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let _running = Running::start(folder).await;
@@ -155,10 +155,10 @@ async fn a_backup_is_taken_while_the_registry_runs_and_is_for_its_owner_alone() 
 }
 
 #[tokio::test]
-async fn verifying_changes_nothing_and_works_beside_a_registry() {
+async fn verify_changes_nothing_and_works_while_a_registry_runs() {
     let folder = stopped().await;
     let folder = folder.path();
-    // Ended as by a power cut: what was written last is in the log alone.
+    // The registry was killed as in a power cut, so that the last writes are only in the log.
     assert!(folder.join("switchboard.db-wal").exists());
     assert!(done(folder, &["verify"]).contains("revision 12"));
 
@@ -177,7 +177,7 @@ async fn verifying_changes_nothing_and_works_beside_a_registry() {
 }
 
 #[tokio::test]
-async fn damage_is_found_and_has_its_own_exit_code() {
+async fn damage_is_detected_and_has_its_own_exit_code() {
     for sql in [
         "UPDATE resources SET value = x'00' WHERE name = 'settings'",
         "UPDATE credentials SET credential_id = '00000000000000000000000000000000'",
@@ -193,7 +193,7 @@ async fn damage_is_found_and_has_its_own_exit_code() {
         let before = files(folder);
         let (code, error) = refused(folder, &["restore", &path(folder, "backup.db")]);
         assert_eq!(code, Some(3), "{sql}: {error}");
-        // Only the log of the database may have gone into it.
+        // The only permitted change is a checkpoint of the database's log.
         let is_left = |name: &String| name.contains("restoring") || name.contains("replaced");
         assert!(!files(folder).keys().any(is_left), "{sql}");
         assert_eq!(files(folder).get("backup.db"), before.get("backup.db"));
@@ -201,7 +201,7 @@ async fn damage_is_found_and_has_its_own_exit_code() {
 }
 
 #[tokio::test]
-async fn a_flipped_byte_is_found_or_of_no_account() {
+async fn a_flipped_bit_is_detected_or_has_no_effect() {
     let folder = stopped().await;
     let (folder, flipped) = (folder.path(), folder.path().join("flipped.db"));
     let (whole, mut found) = (fs::read(folder.join("backup.db")).unwrap(), 0);
@@ -226,7 +226,7 @@ async fn a_flipped_byte_is_found_or_of_no_account() {
 }
 
 #[tokio::test]
-async fn what_is_no_backup_is_refused_and_changes_nothing() {
+async fn a_file_that_is_not_a_backup_is_refused_and_changes_nothing() {
     let folder = stopped().await;
     let folder = folder.path();
     execute(&database(folder), "PRAGMA wal_checkpoint(TRUNCATE)").await;
@@ -268,7 +268,7 @@ async fn what_is_no_backup_is_refused_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn each_restore_is_a_new_incarnation_above_all_that_is_known() {
+async fn each_restore_begins_an_incarnation_above_all_known_ones() {
     let folder = stopped().await;
     let folder = folder.path();
     let backup = path(folder, "backup.db");
@@ -296,7 +296,7 @@ async fn each_restore_is_a_new_incarnation_above_all_that_is_known() {
     assert_eq!(replaced.len(), 3);
     assert!(
         done(folder, &["verify", &path(folder, &replaced[0])]).contains("revision 12"),
-        "kept whole"
+        "the replaced database is kept and is valid"
     );
     assert!(files(folder).keys().all(|name| !name.contains("restoring")));
     assert_eq!(
@@ -307,7 +307,7 @@ async fn each_restore_is_a_new_incarnation_above_all_that_is_known() {
 }
 
 #[tokio::test]
-async fn a_database_that_cannot_be_read_is_replaced_only_above_what_somebody_says() {
+async fn an_unreadable_database_is_replaced_only_with_an_explicit_above() {
     let folder = stopped().await;
     let folder = folder.path();
     let backup = path(folder, "backup.db");
@@ -325,7 +325,7 @@ async fn a_database_that_cannot_be_read_is_replaced_only_above_what_somebody_say
         told.contains("incarnation 5 (") && told.contains("revision 91"),
         "{told}"
     );
-    // The log of the damaged file stays with it, and does not get into what took its place.
+    // The log of the damaged file stays with it, and is not applied to the new file.
     assert!(!folder.join("switchboard.db-wal").exists());
     assert!(
         files(folder)
@@ -336,7 +336,7 @@ async fn a_database_that_cannot_be_read_is_replaced_only_above_what_somebody_say
 }
 
 #[tokio::test]
-async fn a_lost_database_is_restored_without_its_stray_log() {
+async fn a_lost_database_is_restored_without_its_leftover_log() {
     let folder = stopped().await;
     let folder = folder.path();
     fs::remove_file(database(folder)).unwrap();
@@ -348,7 +348,7 @@ async fn a_lost_database_is_restored_without_its_stray_log() {
 }
 
 #[tokio::test]
-async fn what_a_registry_runs_on_is_not_restored() {
+async fn the_database_of_a_running_registry_is_not_replaced() {
     let folder = stopped().await;
     let folder = folder.path();
     let _running = Running::start(folder).await;
@@ -357,11 +357,15 @@ async fn what_a_registry_runs_on_is_not_restored() {
     assert!(error.contains("stop it"), "{error}");
     let elsewhere = tempfile::tempdir().unwrap();
     let (code, _) = refused(elsewhere.path(), &["restore", &path(folder, "switchboard.db")]);
-    assert_eq!(code, Some(4), "nor is its file taken for a backup");
+    assert_eq!(
+        code,
+        Some(4),
+        "the file of a running registry is not accepted as a backup"
+    );
 }
 
 #[tokio::test]
-async fn the_history_is_accepted_by_the_registry_that_runs_or_without_one() {
+async fn accept_history_works_with_and_without_a_running_registry() {
     let folder = stopped().await;
     let folder = folder.path();
     let told = done(folder, &["accept-history"]);
@@ -393,7 +397,7 @@ async fn the_history_is_accepted_by_the_registry_that_runs_or_without_one() {
 }
 
 #[tokio::test]
-async fn a_backup_under_load_is_the_state_at_one_revision() {
+async fn a_backup_under_load_has_the_state_of_one_revision() {
     let folder = tempfile::tempdir().unwrap();
     let (folder, backup) = (folder.path(), folder.path().join("backup.db"));
     let _running = Running::start(folder).await;

@@ -1,7 +1,8 @@
-//! Values that earlier builds stored: this build reads each and writes the same bytes, so that every digest stays.
+//! Values that earlier builds stored: this build reads each value and writes the same bytes, so that digests do not
+//! change.
 //!
-//! `stored/rows.jsonl` and `stored/switchboard.db` were written by the registry as it was on 2026-12-01, through its port:
-//! every field alone, then random combinations of them, creates and updates.
+//! The registry of 2026-12-01 wrote `stored/rows.jsonl` and `stored/switchboard.db` through its port: every field by
+//! itself, then random combinations of fields, in creates and updates.
 
 use std::collections::BTreeSet;
 
@@ -70,11 +71,11 @@ fn every_stored_row_is_written_back_byte_for_byte_with_its_digest() {
 }
 
 #[tokio::test]
-async fn a_stored_database_is_read_whole_and_written_back_byte_for_byte() {
+async fn a_stored_database_is_read_completely_and_written_back_byte_for_byte() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("switchboard.db");
     std::fs::write(&path, DATABASE).unwrap();
-    // Opening it computes every digest of its history again.
+    // Opening the database computes every digest of its history again.
     let (store, loaded) = Store::open(&path).await.unwrap();
     let mut count = 0;
     for item in loaded.items.all(View::Router) {

@@ -1,4 +1,4 @@
-//! What a caller does, and what it gets.
+//! The behaviour of a caller, and the answer that it receives.
 
 use std::time::Duration;
 
@@ -7,18 +7,18 @@ use prost::Message as _;
 use super::CANARY;
 use crate::harness::{Answer, Router, event, prompt};
 
-/// What the caller does.
+/// The behaviour of a caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Caller {
-    /// It reads what comes.
+    /// Reads the answer.
     Reads,
-    /// It reads, and allows so long for the call.
+    /// Reads the answer, with this deadline for the call.
     Allows(Duration),
-    /// It reads nothing until the router has given it up.
+    /// Reads nothing until the router has given up.
     Stalls,
-    /// It goes within the answer.
+    /// Cancels during the answer.
     Goes,
-    /// It sends so many bytes.
+    /// Sends a request of this many bytes.
     Sends(usize),
 }
 
@@ -63,7 +63,7 @@ impl Caller {
             Self::Sends(bytes) => {
                 let mut request = prompt("");
                 let others = request.encoded_len();
-                // One byte for the field, and four for its length, of which one was there.
+                // One byte for the field's tag, and four for its length, one of which the empty request already has.
                 request = prompt(&"x".repeat(bytes - others - 3));
                 assert_eq!(request.encoded_len(), bytes);
                 router.ask(request).await
@@ -71,7 +71,7 @@ impl Caller {
         }
     }
 
-    /// Whether its request comes so far that a model is selected for it.
+    /// Whether the router accepts the request and selects a model for it.
     pub(super) const fn is_heard(self) -> bool {
         !matches!(self, Self::Sends(_))
     }

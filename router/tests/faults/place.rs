@@ -1,4 +1,4 @@
-//! Where a model's server should be, with something wrong there.
+//! The address of a model's server, with a fault.
 
 use switchboard_router::upstream::names::Names;
 use tokio::{
@@ -10,13 +10,13 @@ use tokio::{
 use super::{CANARY, Fault};
 use crate::fake_upstream::FakeUpstream;
 
-/// Where a model's server should be.
+/// The address of a model's server, with everything that the fault needs.
 #[derive(Debug)]
 pub(super) struct Place {
     url: String,
     names: Names,
     server: Option<FakeUpstream>,
-    /// What keeps the fault as it is.
+    /// Tasks and sockets that keep the fault in place.
     _kept: (JoinSet<()>, Vec<TcpStream>, Option<TcpListener>),
 }
 
@@ -37,7 +37,7 @@ impl Place {
                 format!("http://{}", unused.local_addr().unwrap())
             }
             Fault::BlackHole => {
-                // Linux drops what knocks at a port with a full queue.
+                // Linux drops connection attempts to a port whose accept queue is full.
                 let socket = TcpSocket::new_v4().unwrap();
                 socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
                 let full = socket.listen(1).unwrap();
@@ -49,7 +49,7 @@ impl Place {
                 format!("http://{address}")
             }
             Fault::HalfOpen => {
-                // The kernel takes the connection.
+                // The kernel accepts the connection.
                 let gone = kept.insert(TcpListener::bind(("127.0.0.1", 0)).await.unwrap());
                 format!("http://{}", gone.local_addr().unwrap())
             }
@@ -58,7 +58,7 @@ impl Place {
                 "http://gpu.test:8000".to_owned()
             }
             Fault::Panic => {
-                // The look-up is begun by the call's own task.
+                // The call's own task starts the look-up.
                 names = Names::new(Box::new(|_| panic!("{CANARY}")));
                 "http://gpu.test:8000".to_owned()
             }
@@ -81,26 +81,26 @@ impl Place {
         }
     }
 
-    /// The base URL.
+    /// Returns the base URL.
     pub(super) fn url(&self) -> &str {
         &self.url
     }
 
-    /// How its name is looked up.
+    /// Returns the resolver for the server's name.
     pub(super) fn names(&self) -> Names {
         self.names.clone()
     }
 
-    /// Checks that no call came so far.
+    /// Checks that the server has received no call.
     pub(super) fn was_not_asked(&self, name: &str) {
         let asked = self.server.as_ref().is_some_and(|server| !server.requests().is_empty());
         assert!(!asked, "{name}");
     }
 
-    /// Waits until the one connection that there was is closed.
+    /// Checks that the server received exactly one call, and waits until its connection is closed.
     pub(super) async fn was_asked_once(&self, name: &str) {
         let Some(server) = &self.server else { return };
-        assert_eq!(server.requests().len(), 1, "{name}: one attempt");
+        assert_eq!(server.requests().len(), 1, "{name}: number of attempts");
         server.closed(0).await;
     }
 }

@@ -1,4 +1,4 @@
-//! The rows: what goes wrong, and what comes of it.
+//! The rows of the table: the faults and their expected effects.
 
 use std::time::Duration;
 
@@ -19,12 +19,12 @@ fn begun() -> Script {
     Script::stream().text("one").text("two")
 }
 
-/// A stream of this one event.
+/// A stream with this one event.
 fn event(data: &str) -> Script {
     Script::stream().event(data).end()
 }
 
-/// Every fault that one call can show.
+/// Returns every fault that a single call can have.
 pub(super) fn rows() -> Vec<Row> {
     [
         refusals(),
@@ -40,7 +40,7 @@ pub(super) fn rows() -> Vec<Row> {
     .collect()
 }
 
-/// The server answers, and it is no answer.
+/// The server responds, but not with an answer.
 fn refusals() -> Vec<Row> {
     let (credential, limit) = ("UPSTREAM_CREDENTIAL_REJECTED", "UPSTREAM_RATE_LIMITED");
     let (failed, rejected, too_long) = (
@@ -83,11 +83,15 @@ fn refusals() -> Vec<Row> {
         settings(1, "402", status(402, CANARY), credential).with(&[("upstream_status", "402")]),
         settings(1, "403", status(403, CANARY), credential).with(&[("upstream_status", "403")]),
         load("429", status(429, CANARY), 1),
-        load("429, seconds", limited("7"), 7),
-        load("429, negative", limited("-7"), 0),
-        load("429, absurd", limited("86400"), 60),
-        load("429, no number", limited("soon"), 1),
-        load("429, a past date", limited("Sun, 06 Nov 1994 08:49:37 GMT"), 0),
+        load("429, Retry-After in seconds", limited("7"), 7),
+        load("429, negative Retry-After", limited("-7"), 0),
+        load("429, very long Retry-After", limited("86400"), 60),
+        load("429, Retry-After that is not a number", limited("soon"), 1),
+        load(
+            "429, Retry-After in the past",
+            limited("Sun, 06 Nov 1994 08:49:37 GMT"),
+            0,
+        ),
         server("500", 500, &[("upstream_status", "500")]),
         server("501", 501, &[("upstream_status", "501")]),
         server("502", 502, &[("upstream_status", "502")]),
@@ -96,7 +100,7 @@ fn refusals() -> Vec<Row> {
         server("599", 599, &[("upstream_status", "599")]),
         Row::new(
             11,
-            "503 that asks for a pause",
+            "503 with Retry-After",
             Script::response(503, &[("retry-after", "5")], CANARY),
             Code::Unavailable,
             failed,
@@ -111,16 +115,21 @@ fn refusals() -> Vec<Row> {
             rejected,
             &["options.max_output_tokens"],
         ),
-        caller("context, vLLM", status(400, vllm_context), too_long, &["prompt"]),
+        caller("context length, vLLM", status(400, vllm_context), too_long, &["prompt"]),
         caller(
-            "limit, vLLM",
+            "output limit, vLLM",
             status(400, vllm_limit),
             too_long,
             &["options.max_output_tokens"],
         ),
-        caller("context, llama.cpp", status(400, llama_context), too_long, &["prompt"]),
         caller(
-            "400 whose body never comes",
+            "context length, llama.cpp",
+            status(400, llama_context),
+            too_long,
+            &["prompt"],
+        ),
+        caller(
+            "400 whose body never arrives",
             Script::head(400, &[("content-length", "10")]).hang(),
             rejected,
             &["prompt"],
@@ -129,9 +138,9 @@ fn refusals() -> Vec<Row> {
         Row::new(9, "418", status(418, CANARY), Code::Internal, "UPSTREAM_PROTOCOL_ERROR")
             .with(&[("upstream_status", "418")]),
         of_type("a login page", &[("content-type", "text/html")]),
-        of_type("no type", &[]),
+        of_type("no content type", &[]),
         of_type(
-            "gzip that nobody asked for",
+            "gzip without being requested",
             &[("content-type", "text/event-stream"), ("content-encoding", "gzip")],
         ),
         redirect("301", 301, &[("upstream_status", "301")]),
@@ -145,9 +154,15 @@ fn refusals() -> Vec<Row> {
 fn dials() -> Vec<Row> {
     let connect = "UPSTREAM_CONNECT_FAILED";
     vec![
-        Row::new(2, "nobody listens", Fault::Refused, Code::Unavailable, connect),
-        Row::new(3, "nobody answers", Fault::BlackHole, Code::Unavailable, connect),
-        // No name may have so long a part, so the resolver asks nobody.
+        Row::new(2, "connection refused", Fault::Refused, Code::Unavailable, connect),
+        Row::new(
+            3,
+            "connection attempt not answered",
+            Fault::BlackHole,
+            Code::Unavailable,
+            connect,
+        ),
+        // A name must not have a label of this length, so the resolver rejects it without a query.
         Row::new(
             4,
             "no such name",
@@ -157,14 +172,14 @@ fn dials() -> Vec<Row> {
         ),
         Row::new(
             4,
-            "a name that is not told in time",
+            "a name that does not resolve in time",
             Fault::SlowName,
             Code::Unavailable,
             "UPSTREAM_DNS_FAILED",
         ),
         Row::new(
             5,
-            "no TLS",
+            "a server without TLS",
             Fault::NoTls,
             Code::Unavailable,
             "UPSTREAM_TLS_HANDSHAKE_FAILED",
@@ -172,7 +187,7 @@ fn dials() -> Vec<Row> {
     ]
 }
 
-/// Nothing comes, or nothing that begins an answer.
+/// The server sends nothing, or nothing that begins an answer.
 fn before_the_answer() -> Vec<Row> {
     let (silent, cut) = ("UPSTREAM_FIRST_BYTE_TIMEOUT", "UPSTREAM_STREAM_TRUNCATED");
     let role = r#"{"choices":[{"delta":{"role":"assistant","content":""}}]}"#;
@@ -180,33 +195,33 @@ fn before_the_answer() -> Vec<Row> {
     let wrong = |number, name, script: Script, reason| Row::new(number, name, script, Code::Internal, reason);
     vec![
         row(6, "silence", Script::silence(), silent),
-        row(6, "a header and silence", Script::stream().hang(), silent),
-        row(6, "a role and silence", Script::stream().event(role).hang(), silent),
+        row(6, "a header, then silence", Script::stream().hang(), silent),
+        row(6, "a role, then silence", Script::stream().event(role).hang(), silent),
         row(
             6,
-            "comments and silence",
+            "comments, then silence",
             Script::stream().chunk(": wait\n\n").hang(),
             silent,
         ),
         Row::new(
             19,
-            "nobody behind an open connection",
+            "an accepted connection without a server",
             Fault::HalfOpen,
             Code::Unavailable,
             silent,
         ),
-        row(8, "a close without a word", Script::closed(), cut),
-        row(8, "a reset without a word", Script::broken(), cut),
+        row(8, "a close without a response", Script::closed(), cut),
+        row(8, "a reset without a response", Script::broken(), cut),
         row(
             8,
-            "a close within the header",
+            "a close during the header",
             Script::default().raw("HTTP/1.1 200 OK\r\ncont").close(),
             cut,
         ),
         row(8, "an empty body", Script::stream().end(), cut),
         wrong(
             9,
-            "no HTTP",
+            "a response that is not HTTP",
             Script::default().raw("hello\r\n\r\n").close(),
             "UPSTREAM_PROTOCOL_ERROR",
         ),
@@ -219,7 +234,7 @@ fn before_the_answer() -> Vec<Row> {
     ]
 }
 
-/// The answer has begun.
+/// The server fails after the answer has begun.
 fn within_the_answer() -> Vec<Row> {
     let cut = "UPSTREAM_STREAM_TRUNCATED";
     let (malformed, large) = ("UPSTREAM_PROTOCOL_ERROR", "UPSTREAM_RESPONSE_TOO_LARGE");
@@ -230,34 +245,34 @@ fn within_the_answer() -> Vec<Row> {
         row(7, "silence", begun().hang(), "UPSTREAM_IDLE_TIMEOUT"),
         row(
             7,
-            "comments and nothing else",
+            "only comments",
             begun().chunk(": still here\n\n").hang(),
             "UPSTREAM_IDLE_TIMEOUT",
         ),
-        row(19, "a peer that is gone", begun().hang(), "UPSTREAM_IDLE_TIMEOUT"),
+        row(19, "a dead peer", begun().hang(), "UPSTREAM_IDLE_TIMEOUT"),
         row(8, "a close", begun().close(), cut),
         row(8, "a reset", begun().reset(), cut),
-        row(8, "an orderly end that is none", begun().end(), cut),
-        row(8, "half an event", begun().chunk("data: {\"choices\":").end(), cut),
-        wrong(9, "no chunk", begun().raw("zzz\r\n").hang(), malformed),
-        wrong(9, "no JSON", begun().event(CANARY).hang(), malformed),
-        wrong(15, "an endless line", begun().flood("x".repeat(60_000)), large),
-        wrong(
-            15,
-            "an endless answer that says nothing",
-            begun().flood(padding()),
-            large,
+        row(
+            8,
+            "an orderly end of the body without a finish reason",
+            begun().end(),
+            cut,
         ),
+        row(29, "half an event", begun().chunk("data: {\"choices\":").end(), cut),
+        wrong(30, "an invalid chunk", begun().raw("zzz\r\n").hang(), malformed),
+        wrong(30, "an event that is not JSON", begun().event(CANARY).hang(), malformed),
+        wrong(36, "an endless line", begun().flood("x".repeat(60_000)), large),
+        wrong(36, "an endless answer of comments", begun().flood(padding()), large),
         wrong(
             16,
-            "no UTF-8",
+            "invalid UTF-8",
             begun().chunk(b"data: \xff\n\n".as_slice()).hang(),
             "UPSTREAM_INVALID_UTF8",
         ),
     ]
 }
 
-/// The server answers 200, and then says that it failed.
+/// The server responds with 200, and then reports an error in the body.
 fn errors_as_answers() -> Vec<Row> {
     let failed = "UPSTREAM_SERVER_ERROR";
     let row = |name, script: Script, reason| Row::new(12, name, script, Code::Unavailable, reason);
@@ -269,21 +284,26 @@ fn errors_as_answers() -> Vec<Row> {
             failed,
         ),
         row(
-            "an error within",
+            "an error during the answer",
             later(r#"{"error":{"message":"canary-prompt-91c2"}}"#),
             failed,
         )
         .sent(2),
         row(
-            "a finish for want of anything better",
+            "the finish reason `error`",
             begun().finish("error").done().end(),
             failed,
         )
         .sent(2),
-        row("an abort", begun().finish("abort").done().end(), failed).sent(2),
+        row(
+            "the finish reason `abort`",
+            begun().finish("abort").done().end(),
+            failed,
+        )
+        .sent(2),
         Row::new(
             12,
-            "too much to do, within",
+            "a rate limit error during the answer",
             later(r#"{"error":{"code":429}}"#),
             Code::ResourceExhausted,
             "UPSTREAM_RATE_LIMITED",
@@ -302,7 +322,7 @@ fn errors_as_answers() -> Vec<Row> {
     ]
 }
 
-/// The server does what it should, if slowly, and the caller does not.
+/// The server behaves correctly, if slowly, and the caller does not.
 fn callers() -> Vec<Row> {
     let row = |number, name, script: Script, code, reason| {
         Row::new(number, name, script, code, reason).against(Against::Nobody)
@@ -311,14 +331,14 @@ fn callers() -> Vec<Row> {
     let drip = (0..100).fold(Script::stream(), |script, _| {
         script.text("x").pause(Duration::from_millis(50))
     });
-    // More than the transport's window takes, less than the buffer.
+    // More than the transport's window holds, less than the router's buffer.
     let piece = "x".repeat(40_000);
     let unread = Script::answer(std::iter::repeat_n(piece.as_str(), 7)).close();
     vec![
-        row(14, "a drip", drip, Code::DeadlineExceeded, late).to(Caller::Allows(Duration::from_millis(600))),
+        row(14, "a dripping answer", drip, Code::DeadlineExceeded, late).to(Caller::Allows(Duration::from_millis(600))),
         Row {
             told: None,
-            ..row(20, "a caller that goes", begun().hang(), Code::Cancelled, "").to(Caller::Goes)
+            ..row(20, "a caller that cancels", begun().hang(), Code::Cancelled, "").to(Caller::Goes)
         },
         row(
             21,
@@ -330,7 +350,7 @@ fn callers() -> Vec<Row> {
         .to(Caller::Stalls),
         row(
             22,
-            "a byte too much",
+            "a request with one byte too many",
             Script::silence(),
             Code::ResourceExhausted,
             too_large,

@@ -1,12 +1,13 @@
-//! What is held against arbitrary bytes: each function panics if a promise is broken.
+//! The properties that hold for arbitrary bytes: each function panics if a property is violated.
 //!
-//! The tests run them over the corpora in `fuzz/corpus`, and over random changes of these; the fuzzer in `fuzz/` finds more.
+//! The tests run these functions over the corpora in `fuzz/corpus` and over random mutations of them; the fuzzer in
+//! `fuzz/` searches for more inputs.
 #![allow(
     dead_code,
     clippy::allow_attributes,
-    reason = "each program of the fuzzer uses one of them"
+    reason = "each fuzz target uses one of the functions"
 )]
-#![expect(clippy::unwrap_used, reason = "a broken promise is told by panicking")]
+#![expect(clippy::unwrap_used, reason = "a violated property panics")]
 
 use std::{
     collections::HashMap,
@@ -36,7 +37,7 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 
 type Body = fn(&[u8]);
 
-/// Each of them, by the name of its corpus.
+/// All bodies, with the names of their corpora.
 pub(crate) const ALL: [(&str, Body); 9] = [
     ("sse", sse),
     ("openai_stream", openai_stream),
@@ -49,7 +50,7 @@ pub(crate) const ALL: [(&str, Body); 9] = [
     ("model_list", model_list),
 ];
 
-/// However bytes are cut, the same events come out of them, none beyond its limit.
+/// The decoder returns the same events however the bytes are split, and no event exceeds its limit.
 pub(crate) fn sse(bytes: &[u8]) {
     let read = |pieces: &mut dyn Iterator<Item = &[u8]>| {
         let mut decoder = sse::Decoder::default();
@@ -80,7 +81,8 @@ pub(crate) fn anthropic_stream(bytes: &[u8]) {
     stream(&Platform::Anthropic, bytes);
 }
 
-/// However a stream is cut, the same comes out of it: no empty piece, and calls that are numbered in turn.
+/// The decoder returns the same events however the stream is split. No piece is empty, and tool calls have consecutive
+/// indexes.
 fn stream(platform: &Platform, bytes: &[u8]) {
     let events = events(platform, &mut [bytes].into_iter());
     assert_eq!(self::events(platform, &mut bytes.chunks(1)), events);
@@ -103,7 +105,7 @@ fn stream(platform: &Platform, bytes: &[u8]) {
     }
 }
 
-/// The events of a stream, and whether it failed.
+/// Returns the events of a stream, and whether it failed.
 fn events(platform: &Platform, pieces: &mut dyn Iterator<Item = &[u8]>) -> (Vec<Event>, bool) {
     let (mut lines, mut decoder) = (sse::Decoder::default(), Decoder::of(platform));
     let mut events = Vec::new();
@@ -123,7 +125,7 @@ fn events(platform: &Platform, pieces: &mut dyn Iterator<Item = &[u8]>) -> (Vec<
     (events, false)
 }
 
-/// An answer is read or is none; one that is cut is none.
+/// An answer is either read or refused, and a truncated answer is refused.
 pub(crate) fn whole(bytes: &[u8]) {
     for platform in [Platform::OpenAiCompatible, Platform::Anthropic] {
         if dialect::whole(&platform, bytes).is_ok() {
@@ -133,7 +135,7 @@ pub(crate) fn whole(bytes: &[u8]) {
     }
 }
 
-/// Any refusal is about something, and no server is left alone for long.
+/// The classification of a refusal ignores case, and a retry delay is at most 60 seconds.
 pub(crate) fn refusal(bytes: &[u8]) {
     let rejection = Rejection::read(bytes);
     assert_eq!(Rejection::read(&bytes.to_ascii_uppercase()), rejection);
@@ -144,7 +146,7 @@ pub(crate) fn refusal(bytes: &[u8]) {
     }
 }
 
-/// What is read as a time-out is spelled as one.
+/// Every accepted timeout has the documented format.
 pub(crate) fn grpc_timeout(bytes: &[u8]) {
     let Ok(value) = MetadataValue::try_from(bytes) else {
         return;
@@ -159,7 +161,7 @@ pub(crate) fn grpc_timeout(bytes: &[u8]) {
     }
 }
 
-/// Whatever is taken from a caller becomes one JSON object in every dialect, with our model in it.
+/// Every accepted request encodes to one JSON object in every dialect that supports it, with the model's name in it.
 pub(crate) fn request(bytes: &[u8]) {
     let Ok(wire) = InferRequest::decode(bytes) else { return };
     let Ok(request) = Request::try_from(wire) else { return };
@@ -195,22 +197,22 @@ pub(crate) fn request(bytes: &[u8]) {
     }
 }
 
-/// Whatever a page of metrics tells, a load is a number that can be compared and added to.
+/// Whatever a page of metrics contains, the load consists of finite numbers that are not negative.
 pub(crate) fn engine_page(bytes: &[u8]) {
     let page = String::from_utf8_lossy(bytes);
     if let Some(load) = engine::load(&page) {
         for number in [Some(load.requests), load.cache_used].into_iter().flatten() {
             assert!(number.is_finite() && number >= 0.0);
         }
-        // What else there is on the page changes nothing.
+        // Other lines of the page do not change the result.
         assert_eq!(engine::load(&format!("# HELP\n{page}\n\nother 1")), Some(load));
     }
 }
 
-/// A name that is learnt from a model list can be sent, and is the model's own where the list has it.
+/// A name from a model list can be sent in a request, and it is the model's own name if the list has it.
 pub(crate) fn model_list(bytes: &[u8]) {
     let Some(list) = ModelList::parse(bytes) else { return };
-    // What is shown of it is bounded, whatever the server writes.
+    // The text that is shown to administrators is bounded, whatever the server sends.
     assert!(list.shown().len() <= 20_000);
     let Some(name) = list.identifier("m") else { return };
     assert!(!name.is_empty() && name.chars().count() <= 1000 && !name.chars().any(char::is_control));

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the certificates of this folder: an authority, and servers' certificates that are good or bad in one way each.
-# They protect nothing. One key serves all, so that only what a certificate says tells them apart.
+# Makes the certificates of this folder: an authority, and server certificates that are good, or bad in exactly one way.
+# They protect nothing. All share one key, so that they differ only in their content.
 set -euo pipefail
 cd "$(dirname "$0")"
 work=$(mktemp -d)
@@ -22,12 +22,12 @@ commonName = supplied
 EOF
 openssl ecparam -name prime256v1 -genkey -noout | openssl pkcs8 -topk8 -nocrypt -out key.pem
 
-# NAME SUBJECT EXTENSIONS: a certificate that signs itself.
+# NAME SUBJECT EXTENSIONS: makes a self-signed certificate.
 self_signed() {
     openssl req -x509 -new -key key.pem -subj "/CN=$2" -days 36500 -out "$1.pem" \
         -addext "basicConstraints=critical,$3" "${@:4}"
 }
-# NAME AUTHORITY HOST FROM UNTIL USAGE: a server's certificate by an authority.
+# NAME AUTHORITY HOST FROM UNTIL USAGE: makes a server certificate signed by an authority.
 signed() {
     printf 'basicConstraints=critical,CA:FALSE\nsubjectAltName=DNS:%s\nextendedKeyUsage=%s\n' "$3" "$6" >"$work/ext"
     openssl req -new -key key.pem -subj "/CN=$3" -out "$work/csr"
