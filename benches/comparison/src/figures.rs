@@ -1,52 +1,52 @@
-//! What was measured, as a table for people and as JSON for programs.
+//! The results of a benchmark, as a table for people and as JSON for programs.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
 use serde_json::{Map, Value, json};
 
-/// What a measure is to reach.
+/// The target of a measure.
 #[derive(Debug, Clone, Copy)]
 pub enum Target {
-    /// The first column's figure is at most this.
+    /// The value of the first column is at most this.
     AtMost(f64),
-    /// The first column's figure is at most this many times the second's.
+    /// The value of the first column is at most this many times the second column's.
     TimesAtMost(f64),
-    /// The first column's figure is at least this many times the second's.
+    /// The value of the first column is at least this many times the second column's.
     TimesAtLeast(f64),
 }
 
-/// What is measured.
+/// A measure.
 #[derive(Debug, Clone)]
 pub struct Measured {
-    /// Tells it from all others.
+    /// A name that no other measure has.
     pub name: Cow<'static, str>,
     /// The unit of its values.
     pub unit: &'static str,
-    /// What the second column is for this measure, if that is not the same for all of them.
+    /// What the second column shows for this measure, if it differs between measures; empty otherwise.
     pub beside: &'static str,
-    /// `None`: it is only shown.
+    /// `None`: the measure has no target.
     pub target: Option<Target>,
 }
 
-/// Which of the two has a value.
+/// The column of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Column {
-    /// The one with the target.
+    /// The server that the target applies to.
     First,
-    /// The one beside it.
+    /// The server that it is compared with.
     Second,
 }
 
-/// One measure, as often as it was repeated.
+/// One measure with its repetitions.
 #[derive(Debug)]
 struct Figure {
     measured: Measured,
-    /// The repetitions of each column.
+    /// The values of each column, one per repetition.
     first: Vec<f64>,
     second: Vec<f64>,
 }
 
-/// All figures, in the order in which they came.
+/// All figures, in the order in which they were first added.
 #[derive(Debug)]
 pub struct Figures {
     columns: [&'static str; 2],
@@ -56,7 +56,7 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// None yet. The table shows so many decimals.
+    /// Creates an empty set of figures. The table shows this many decimals.
     #[must_use]
     pub const fn new(columns: [&'static str; 2], decimals: usize) -> Self {
         Self {
@@ -67,7 +67,7 @@ impl Figures {
         }
     }
 
-    /// Takes in one repetition of one of the two.
+    /// Adds the value of one repetition to a column.
     pub fn add(&mut self, measured: &Measured, column: Column, value: f64) {
         let known = self.all.iter().position(|figure| figure.measured.name == measured.name);
         let index = known.unwrap_or_else(|| {
@@ -86,7 +86,7 @@ impl Figures {
         }
     }
 
-    /// Takes in one repetition of both, or of the first where nothing stands beside it.
+    /// Adds the values of one repetition to both columns, or only to the first if there is nothing to compare it with.
     pub fn add_both(&mut self, measured: &Measured, first: f64, second: Option<f64>) {
         self.add(measured, Column::First, first);
         if let Some(second) = second {
@@ -94,24 +94,24 @@ impl Figures {
         }
     }
 
-    /// Takes down what a reader must know besides the figures: of each subject the last.
+    /// Records a remark for the reader. A later remark on the same subject replaces an earlier one.
     pub fn note(&mut self, subject: &str, text: String) {
         self.notes.insert(subject.to_owned(), text);
     }
 
-    /// What was noted, by subject.
+    /// Returns the remarks by subject.
     #[must_use]
     pub const fn notes(&self) -> &BTreeMap<String, String> {
         &self.notes
     }
 
-    /// The table.
+    /// Formats all figures as a table.
     #[must_use]
     pub fn table(&self) -> String {
         let [first, second] = self.columns.map(str::to_owned);
         let names = self.all.iter().map(|figure| figure.title().chars().count());
         let width = names.max().unwrap_or_default();
-        let head = ["", &first, &second, "ratio", "target", "met", "beside is"].map(str::to_owned);
+        let head = ["", &first, &second, "ratio", "target", "met", "compared with"].map(str::to_owned);
         let mut rows = vec![head];
         rows.extend(self.all.iter().map(|figure| figure.cells(self.decimals)));
         let has_beside = self.all.iter().any(|figure| !figure.measured.beside.is_empty());
@@ -123,7 +123,7 @@ impl Figures {
         lines.collect()
     }
 
-    /// The same with every repetition.
+    /// Returns all figures with every repetition as JSON.
     #[must_use]
     pub fn json(&self) -> Value {
         self.all.iter().map(|figure| figure.json(self.columns)).collect()
@@ -149,10 +149,10 @@ impl Figure {
         ]
     }
 
-    /// The median of the pairs' ratios: each pair was measured right after each other.
+    /// Returns the median of the ratios of the pairs. The two values of a pair were measured one right after the other.
     fn ratio(&self) -> Option<f64> {
         let pairs = self.first.iter().zip(&self.second);
-        // The system counts time on a core in ticks: what took less has none.
+        // The system counts CPU time in ticks, so a short time can be 0.
         let ratios = pairs.filter(|(_, second)| **second > 0.0);
         median(&ratios.map(|(first, second)| first / second).collect::<Vec<_>>())
     }
@@ -189,12 +189,12 @@ impl Figure {
     }
 }
 
-/// The value in the middle.
+/// Returns the median, or `None` if there are no values.
 fn median(values: &[f64]) -> Option<f64> {
     percentile(values, 50)
 }
 
-/// The value that `percent` of all are not above.
+/// Returns a percentile by the nearest-rank method, or `None` if there are no values.
 #[must_use]
 pub fn percentile(values: &[f64], percent: usize) -> Option<f64> {
     let mut sorted = values.to_vec();
@@ -231,15 +231,15 @@ mod tests {
     #[test]
     fn a_table_has_a_row_for_each_measure() {
         let expected = "
-             router     beside   ratio  target     met  beside is
+             router     beside   ratio  target     met  compared with
 time [s]       1.00       2.00    0.50  <= 0.5 x   yes  the relay
 ";
         assert_eq!(figures("the relay").table(), expected.trim_start_matches('\n'));
-        assert!(!figures("").table().contains("beside is"));
+        assert!(!figures("").table().contains("compared with"));
     }
 
     #[test]
-    fn percentiles_are_values_that_were_measured() {
+    fn percentiles_are_measured_values() {
         let values = [5.0, 1.0, 4.0, 2.0, 3.0];
         assert_eq!(
             [50, 99, 100, 1].map(|percent| percentile(&values, percent)),

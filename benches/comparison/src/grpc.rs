@@ -1,4 +1,4 @@
-//! gRPC over one connection, as thin as can be: the server is measured, and the client shares its machine.
+//! A minimal gRPC client over one connection, because the client shares its machine with the server that is measured.
 
 use std::{future::Future, net::SocketAddr};
 
@@ -11,19 +11,21 @@ use h2::{
 use http::{HeaderMap, Request};
 use tokio::net::TcpStream;
 
-/// What a client grants in advance unless it says otherwise: enough for a snapshot to flow without a pause.
+/// The default HTTP/2 window of a client in bytes: enough for a snapshot to arrive without pauses.
 pub const WINDOW: u32 = 1024 * 1024;
 
-/// How many bytes come before each message: a flag and a length.
+/// Length of the prefix of each message in bytes: a flag and the length.
 const PREFIX_BYTES: usize = 5;
 
-/// Connects. The connection must be polled for its calls to go on.
+/// Opens a connection. The caller must poll it, or its calls make no progress.
 ///
 /// # Errors
 ///
-/// If the server does not accept the connection.
+/// Returns an error if the server does not accept the connection.
 pub async fn connect(addr: SocketAddr, window: u32) -> Result<(SendRequest<Bytes>, Connection<TcpStream, Bytes>)> {
-    let socket = TcpStream::connect(addr).await.context("connect")?;
+    let socket = TcpStream::connect(addr)
+        .await
+        .context("could not connect to the server")?;
     socket.set_nodelay(true)?;
     let mut builder = client::Builder::new();
     builder
@@ -32,11 +34,13 @@ pub async fn connect(addr: SocketAddr, window: u32) -> Result<(SendRequest<Bytes
     Ok(builder.handshake(socket).await?)
 }
 
-/// Begins a call of a method, by its path. Returns the upward side, and the answer to wait for once something was sent.
+/// Begins a call of a method by its path. Returns the sending side, and a future for the answer, which the caller
+/// awaits after it has sent a message.
 ///
 /// # Errors
 ///
-/// If the connection has ended. The answer is an error if its headers have a failure.
+/// Returns an error if the connection has ended. The future returns an error if the headers of the answer have a
+/// failure.
 pub async fn call(
     requests: &SendRequest<Bytes>,
     path: &str,
@@ -65,21 +69,21 @@ pub struct Messages {
 }
 
 impl Messages {
-    /// The next message; `None` after an end in order.
+    /// Returns the next message, or `None` after a successful end.
     ///
     /// # Errors
     ///
-    /// If the call fails, or ends within a message or without a status.
+    /// Returns an error if the call fails, or if it ends in the middle of a message or without a status.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         loop {
             if let Some(message) = self.take() {
                 return Ok(Some(message));
             }
             let Some(data) = self.body.data().await else {
-                ensure!(self.received.is_empty(), "the stream ends within a message");
-                let trailers = self.body.trailers().await?.context("there is no status")?;
+                ensure!(self.received.is_empty(), "the stream ended in the middle of a message");
+                let trailers = self.body.trailers().await?.context("the response has no status")?;
                 check(&trailers)?;
-                ensure!(trailers.contains_key("grpc-status"), "there is no status");
+                ensure!(trailers.contains_key("grpc-status"), "the response has no status");
                 return Ok(None);
             };
             let data = data?;
@@ -99,7 +103,7 @@ impl Messages {
     }
 }
 
-/// Fails if headers or trailers have a failure in them.
+/// Returns an error if the headers or trailers have a failure status.
 fn check(headers: &HeaderMap) -> Result<()> {
     let Some(status) = headers.get("grpc-status") else {
         return Ok(());
@@ -109,7 +113,7 @@ fn check(headers: &HeaderMap) -> Result<()> {
     Ok(())
 }
 
-/// A message with its prefix.
+/// Returns a message with its prefix.
 #[must_use]
 pub fn framed(message: &[u8]) -> Bytes {
     let mut framed = BytesMut::with_capacity(PREFIX_BYTES + message.len());

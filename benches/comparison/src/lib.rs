@@ -1,6 +1,6 @@
-//! What both benchmarks need to measure one server beside another: processes, gRPC clients and figures.
+//! What both benchmarks need to compare two servers: processes, gRPC clients and figures.
 //!
-//! What is measured, and how, stays in the benchmarks.
+//! The benchmarks themselves define the measures.
 
 pub mod figures;
 pub mod grpc;

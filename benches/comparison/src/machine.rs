@@ -1,4 +1,4 @@
-//! The machine that measures: its limits, its load, and the programs that are built on it.
+//! The machine that runs the benchmark: its limits, its load, and the programs that are built on it.
 
 use std::{
     env, fs,
@@ -9,44 +9,46 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// Raises the limit of open files to its maximum: each connection takes one in this process, and one in the server, which
-/// inherits the limit.
+/// Raises the limit of open files to its maximum. Each connection needs one file in this process and one in the server,
+/// which inherits the limit.
 ///
 /// # Errors
 ///
-/// If the system refuses.
+/// Returns an error if the system refuses.
 pub fn raise_file_limit() -> Result<()> {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     Ok(setrlimit(Resource::Nofile, limit)?)
 }
 
-/// How much the machine does: the mean number of processes that want to run, over the last minute.
+/// Returns the load of the machine: the mean number of runnable processes over the last minute.
 ///
 /// # Errors
 ///
-/// If the system does not tell.
+/// Returns an error if the system does not report the load.
 pub fn load() -> Result<String> {
     let text = fs::read_to_string("/proc/loadavg")?;
     Ok(text.split_whitespace().next().unwrap_or_default().to_owned())
 }
 
-/// The folder of programs of a profile (`release` or `debug`), next to this program's own.
+/// Returns the folder of programs of a profile (`release` or `debug`), next to the folder of this program.
 ///
 /// # Errors
 ///
-/// If this program is not in such a folder.
+/// Returns an error if this program is not in such a folder.
 pub fn programs(profile: &str) -> Result<PathBuf> {
     let own = env::current_exe()?;
     let target = own.parent().and_then(Path::parent);
-    Ok(target.context("the folder of this program")?.join(profile))
+    Ok(target
+        .context("could not find the folder of this program")?
+        .join(profile))
 }
 
 /// Builds the programs of some packages into a folder of [`programs`].
 ///
 /// # Errors
 ///
-/// If they cannot be built.
+/// Returns an error if they cannot be built.
 pub fn build(folder: &Path, packages: &[&str]) -> Result<()> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["build", "--quiet", "--bins"]);
@@ -57,6 +59,6 @@ pub fn build(folder: &Path, packages: &[&str]) -> Result<()> {
         cargo.args(["--package", package]);
     }
     let built = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status()?;
-    ensure!(built.success(), "{packages:?} cannot be built");
+    ensure!(built.success(), "could not build {packages:?}");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! All that is measured, started and configured: model server, bare relay, registry and router.
+//! Starts and configures all servers of the benchmark: model server, bare relay, registry and router.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -21,13 +21,13 @@ use crate::{
     process::{Cores, PinnedProcess, Tenant},
 };
 
-/// How long a router may take until it answers.
+/// How long a router may take until it answers a call.
 const ROUTED_WITHIN: Duration = Duration::from_secs(20);
 
-/// The programs.
+/// The paths of the programs.
 #[derive(Debug, Clone)]
 pub(crate) struct Programs {
-    /// This one, which also is the model server and the bare relay.
+    /// This program, which is also the model server and the bare relay.
     pub(crate) own: PathBuf,
     pub(crate) registry: PathBuf,
     pub(crate) router: PathBuf,
@@ -35,25 +35,25 @@ pub(crate) struct Programs {
     pub(crate) resolution: PathBuf,
 }
 
-/// Whether a router tells of its calls.
+/// Whether a router records traces and access lines.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Telemetry {
-    /// One trace in ten, the access log; metrics are always on.
+    /// One call in ten is traced, and the access log is on. Metrics are always on.
     On,
-    /// No traces, and no log but of errors.
+    /// No traces, and only errors in the log.
     Off,
 }
 
-/// Who is called.
+/// The server that clients call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Side<'a> {
     Router(&'a PinnedProcess),
     Floor,
-    /// The model server itself.
+    /// The model server itself, without a relay.
     Direct,
 }
 
-/// The servers.
+/// The running servers.
 #[derive(Debug)]
 pub(crate) struct Bed {
     pub(crate) model: PinnedProcess,
@@ -102,7 +102,7 @@ impl Bed {
         })
     }
 
-    /// Another router.
+    /// Starts another router.
     pub(crate) async fn another_router(&self, telemetry: Telemetry) -> Result<PinnedProcess> {
         let (registry, collector) = (self.registry.addr, &self.collector);
         start_router(
@@ -116,7 +116,7 @@ impl Bed {
         .await
     }
 
-    /// The process that is measured.
+    /// Returns the relay's process, or `None` if the model server is called directly.
     pub(crate) const fn relay<'a>(&'a self, side: Side<'a>) -> Option<&'a PinnedProcess> {
         match side {
             Side::Router(router) => Some(router),
@@ -125,7 +125,8 @@ impl Bed {
         }
     }
 
-    /// So many lines, which share so many connections; those straight to the model server share none.
+    /// Opens `count` lines, which share this many connections. Lines directly to the model server do not share
+    /// connections.
     pub(crate) async fn lines(&self, side: Side<'_>, count: usize, connections: usize) -> Result<Vec<Line>> {
         let mut lines = Vec::with_capacity(count);
         match self.relay(side) {
@@ -145,14 +146,14 @@ impl Bed {
         Ok(lines)
     }
 
-    /// Ends all in order.
+    /// Shuts down router and registry.
     pub(crate) async fn end(self) -> Result<()> {
         self.router.end().await?;
         self.registry.end().await
     }
 }
 
-/// Registers the model server and lets it answer the feature.
+/// Registers the model server and assigns it to the feature.
 async fn configure(registry: SocketAddr, model: SocketAddr) -> Result<()> {
     let channel = Endpoint::from_shared(format!("http://{registry}"))?.connect().await?;
     let model = Model {
@@ -181,7 +182,7 @@ async fn configure(registry: SocketAddr, model: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// Starts a router and waits until it answers the feature.
+/// Starts a router and waits until it answers a call of the feature.
 async fn start_router(
     programs: &Programs,
     cores: &Cores,
@@ -212,7 +213,7 @@ async fn start_router(
         let mut line = Line::Grpc(Caller::connect(router.addr).await?);
         match line.whole(&question).await {
             Ok(()) => return Ok(router),
-            Err(error) if Instant::now() > give_up => return Err(error).context("the router does not answer"),
+            Err(error) if Instant::now() > give_up => return Err(error).context("the router did not answer in time"),
             Err(_not_yet) => sleep(Duration::from_millis(20)).await,
         }
     }

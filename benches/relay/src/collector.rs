@@ -1,4 +1,4 @@
-//! A collector of traces that takes whatever comes.
+//! A trace collector that accepts and discards all spans.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -12,7 +12,7 @@ use tokio::{
     task::JoinSet,
 };
 
-/// It ends with its handle.
+/// The running collector, which ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Collector {
     pub(crate) addr: SocketAddr,
@@ -27,7 +27,7 @@ impl Collector {
         task.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((socket, _)) = listener.accept().await {
-                // Whoever sends traces tells when that fails.
+                // The sender reports a failed connection.
                 connections.spawn(async move { connection(socket).await.ok() });
             }
         });

@@ -1,8 +1,8 @@
-//! The bare relay: the least that a tonic server and a hyper client do to relay a model's answer. It is the floor beside
-//! which the router is measured.
+//! The bare relay: the minimum that a tonic server and a hyper client do to relay a model's answer. The router is
+//! compared with it.
 //!
-//! It reads events with `serde_json`, and frames them anew as gRPC messages of the same contract, with the same windows.
-//! There is nothing else: no configuration, no limits, no time-outs, no metrics, no logs.
+//! It parses events with `serde_json` and encodes them as gRPC messages of the same contract, with the same windows. It
+//! has nothing else: no configuration, limits, timeouts, metrics or logs.
 
 use std::{net::SocketAddr, pin::Pin};
 
@@ -39,7 +39,7 @@ struct Floor {
     uri: String,
 }
 
-/// Relays to `model` until the process is ended.
+/// Relays calls to `model` until the process is ended.
 pub(crate) async fn serve(listener: TcpListener, model: SocketAddr) -> Result<()> {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
@@ -60,7 +60,7 @@ pub(crate) async fn serve(listener: TcpListener, model: SocketAddr) -> Result<()
 impl Floor {
     async fn post(&self, request: InferRequest, is_streamed: bool) -> Result<Incoming, Status> {
         let Some(Input::Prompt(prompt)) = request.input else {
-            return Err(Status::invalid_argument("a prompt is all that is understood"));
+            return Err(Status::invalid_argument("only prompts are supported"));
         };
         let request = Request::post(&self.uri)
             .header(CONTENT_TYPE, "application/json")

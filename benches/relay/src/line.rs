@@ -1,7 +1,7 @@
-//! A client's way to one of those who are measured: gRPC to a relay, or HTTP straight to the model server.
+//! A client's connection to one of the servers: gRPC to a relay, or HTTP directly to the model server.
 //!
-//! As thin as can be, since the client shares its core. All that comes is counted and checked: an answer that is not whole
-//! is an error.
+//! It is minimal, because the client shares its core. It counts and checks everything that it receives: an incomplete
+//! answer is an error.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -19,17 +19,17 @@ use tokio::{
 
 use crate::ask::{self, Question, TOKEN_BYTES, TOKENS, WHOLE_TEXT};
 
-/// One client's way.
+/// One client's connection.
 #[derive(Debug)]
 pub(crate) enum Line {
     /// Shares its connection with other lines.
     Grpc(Caller),
-    /// Has a connection to itself.
+    /// Has a connection of its own.
     Http(Http),
 }
 
 impl Line {
-    /// Asks for a whole answer.
+    /// Makes a unary call.
     pub(crate) async fn whole(&mut self, question: &Question) -> Result<()> {
         match self {
             Self::Grpc(caller) => caller.whole(question).await,
@@ -37,7 +37,7 @@ impl Line {
         }
     }
 
-    /// Asks for a streamed answer; `saw` gets the time of each token as it comes.
+    /// Makes a streamed call; `saw` receives the time in each token as the token arrives.
     pub(crate) async fn stream(&mut self, question: &Question, mut saw: impl FnMut(u64)) -> Result<()> {
         let mut tokens = 0;
         let mut piece = |text: &[u8]| -> Result<()> {
@@ -51,12 +51,12 @@ impl Line {
             Self::Grpc(caller) => caller.stream(question, &mut piece).await?,
             Self::Http(http) => http.stream(question, &mut piece).await?,
         }
-        ensure!(tokens == TOKENS, "{tokens} tokens came");
+        ensure!(tokens == TOKENS, "the answer has {tokens} tokens instead of {TOKENS}");
         Ok(())
     }
 }
 
-/// Calls over one connection.
+/// Makes calls over one shared connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
     requests: SendRequest<Bytes>,
@@ -68,7 +68,7 @@ impl Caller {
     pub(crate) async fn connect(addr: SocketAddr) -> Result<Self> {
         let (requests, connection) = grpc::connect(addr, grpc::WINDOW).await?;
         let mut driver = JoinSet::new();
-        // Its calls tell when it fails.
+        // A failure of the connection is reported by its calls.
         driver.spawn(async move { drop(connection.await) });
         Ok(Self {
             requests,
@@ -78,14 +78,14 @@ impl Caller {
 
     async fn whole(&self, question: &Question) -> Result<()> {
         let mut messages = self.call("Infer", question).await?;
-        let answer = messages.next().await?.context("there is no answer")?;
+        let answer = messages.next().await?.context("the call has no answer")?;
         let answer = InferResponse::decode(answer)?;
         let part = answer.message.and_then(|message| message.parts.into_iter().next());
         ensure!(
             part.and_then(|part| part.kind) == Some(part::Kind::Text(WHOLE_TEXT.to_owned())),
-            "the answer is another one"
+            "the answer has the wrong text"
         );
-        ensure!(messages.next().await?.is_none(), "there are two answers");
+        ensure!(messages.next().await?.is_none(), "the call has two answers");
         Ok(())
     }
 
@@ -98,12 +98,12 @@ impl Caller {
                 Some(Event::Completion(_)) => completions += 1,
                 Some(Event::Delta(delta)) => match delta.kind {
                     Some(delta::Kind::Text(text)) => piece(text.as_bytes())?,
-                    _ => bail!("a piece is no text"),
+                    _ => bail!("a delta is not text"),
                 },
-                None => bail!("a message says nothing"),
+                None => bail!("a message has no event"),
             }
         }
-        ensure!((selections, completions) == (1, 1), "the answer is not whole");
+        ensure!((selections, completions) == (1, 1), "the answer is incomplete");
         Ok(())
     }
 
@@ -115,7 +115,7 @@ impl Caller {
     }
 }
 
-/// A connection straight to the model server.
+/// A connection directly to the model server.
 #[derive(Debug)]
 pub(crate) struct Http {
     socket: TcpStream,
@@ -124,7 +124,9 @@ pub(crate) struct Http {
 
 impl Http {
     pub(crate) async fn connect(addr: SocketAddr) -> Result<Self> {
-        let socket = TcpStream::connect(addr).await.context("connect")?;
+        let socket = TcpStream::connect(addr)
+            .await
+            .context("could not connect to the model server")?;
         socket.set_nodelay(true)?;
         Ok(Self {
             socket,
@@ -134,13 +136,13 @@ impl Http {
 
     async fn whole(&mut self, question: &Question) -> Result<()> {
         self.socket.write_all(&question.whole).await?;
-        // Nothing in it has another brace at its very end.
+        // The answer has `}}` only at its end.
         while !self.received.ends_with(b"}}") {
             self.read().await?;
         }
         ensure!(
             ask::position(&self.received, WHOLE_TEXT.as_bytes()).is_some(),
-            "the answer is another one"
+            "the answer has the wrong text"
         );
         self.received.clear();
         Ok(())
@@ -154,7 +156,7 @@ impl Http {
                 let event = self.received.split_to(end + 2);
                 if let Some(at) = ask::position(&event, TOKEN) {
                     let begin = at + TOKEN.len();
-                    piece(event.get(begin..begin + TOKEN_BYTES).context("a token is cut")?)?;
+                    piece(event.get(begin..begin + TOKEN_BYTES).context("a token is truncated")?)?;
                 }
             }
             if self.received.ends_with(b"\r\n0\r\n\r\n") {

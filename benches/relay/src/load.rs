@@ -1,4 +1,5 @@
-//! What clients do: as much as is answered (closed loop), or so much a second whatever is answered (open loop).
+//! The load of the clients: each client calls again when it is answered (closed loop), or calls begin at a fixed rate
+//! (open loop).
 
 use std::{
     sync::{
@@ -22,17 +23,18 @@ use crate::{
     process::PinnedProcess,
 };
 
-/// Before a window begins, the load runs for as long.
+/// How long the load runs before a window begins.
 const WARM_UP: Duration = Duration::from_millis(500);
-/// A timer may be as late as this. What is later is the client's own fault, and counts as waited.
+/// The largest delay of a timer that is attributed to the client's runtime and not counted. Any further delay counts as
+/// waiting time of the call.
 const TIMER: Duration = Duration::from_millis(2);
 
-/// What each client does again and again.
+/// The calls that each client repeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// It asks for whole answers.
+    /// Unary calls.
     Whole,
-    /// It asks for answers with a token each so often; zero is as fast as it goes.
+    /// Streamed calls with one token per interval; zero means as fast as possible.
     Stream(Duration),
 }
 
@@ -52,23 +54,24 @@ impl Kind {
     }
 }
 
-/// What was answered.
+/// Counts of answers and tokens.
 #[derive(Debug, Default)]
 struct Tally {
     answers: AtomicU64,
     tokens: AtomicU64,
     stop: AtomicBool,
-    /// By how many microseconds a token came later after the one before than it was sent after it.
+    /// For each pair of successive tokens, by how many microseconds the relay widened the gap between them. `None`
+    /// outside a window.
     gaps: Mutex<Option<Vec<f64>>>,
 }
 
-/// One window of a closed loop.
+/// The results of one window of a closed loop.
 #[derive(Debug)]
 pub(crate) struct Window {
     pub(crate) seconds: f64,
     pub(crate) answers: f64,
     pub(crate) tokens: f64,
-    /// Seconds on a core.
+    /// CPU time in seconds.
     pub(crate) relay: f64,
     pub(crate) model: f64,
     pub(crate) load: f64,
@@ -76,7 +79,7 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// Nothing was measured.
+    /// An empty window.
     pub(crate) const NONE: Self = Self {
         seconds: 0.0,
         answers: 0.0,
@@ -88,7 +91,7 @@ impl Window {
     };
 }
 
-/// A closed loop that runs.
+/// A running closed loop.
 #[derive(Debug)]
 pub(crate) struct Closed {
     tally: Arc<Tally>,
@@ -96,7 +99,8 @@ pub(crate) struct Closed {
 }
 
 impl Closed {
-    /// Each line asks again as soon as it is answered. They begin one after the other, over the time of one token.
+    /// Starts the loop: each line calls again as soon as it is answered. The lines begin one after the other, spread
+    /// over the interval of one token.
     pub(crate) fn begin(lines: Vec<Line>, kind: Kind) -> Self {
         let tally = Arc::new(Tally::default());
         let mut clients = JoinSet::new();
@@ -110,7 +114,7 @@ impl Closed {
         Self { tally, clients }
     }
 
-    /// Measures for a while. A window in which anything failed is none.
+    /// Measures one window. Returns an error if any call fails in it.
     pub(crate) async fn window(
         &mut self,
         length: Duration,
@@ -136,7 +140,7 @@ impl Closed {
         })
     }
 
-    /// No client asks again; waits until all are answered.
+    /// Stops the clients and waits until all running calls are answered.
     pub(crate) async fn end(mut self) -> Result<()> {
         self.tally.stop.store(true, Relaxed);
         while let Some(ended) = self.clients.join_next().await {
@@ -145,7 +149,7 @@ impl Closed {
         Ok(())
     }
 
-    /// All clients leave where they are.
+    /// Cancels all running calls.
     pub(crate) async fn leave(mut self) -> Result<()> {
         self.check()?;
         self.clients.shutdown().await;
@@ -190,8 +194,8 @@ async fn client(mut line: Line, kind: Kind, begin: Instant, question: Arc<Questi
     Ok(())
 }
 
-/// Begins so many calls a second for a while, whatever is answered, and gives the microseconds of each: to the whole answer,
-/// or to the first token.
+/// Begins calls at a fixed rate for a while, whether or not earlier calls are answered. Returns the microseconds of
+/// each call: until the answer if it is unary, or until the first token.
 pub(crate) async fn open(mut idle: Vec<Line>, kind: Kind, rate: u32, length: Duration) -> Result<Vec<f64>> {
     let question = Arc::new(kind.question());
     let mut calls: JoinSet<Result<(Line, f64)>> = JoinSet::new();
@@ -207,7 +211,7 @@ pub(crate) async fn open(mut idle: Vec<Line>, kind: Kind, rate: u32, length: Dur
             taken.push(micros);
             idle.push(line);
         }
-        let line = idle.pop().context("too many calls wait: the rate is too high")?;
+        let line = idle.pop().context("all lines are busy: the rate is too high")?;
         calls.spawn(one(line, kind, Arc::clone(&question), due));
         place += 1;
     }

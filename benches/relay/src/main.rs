@@ -1,8 +1,8 @@
-//! Measures the router beside a bare relay, in one run, with the same client and the same model server.
+//! Compares the router with a bare relay, in one run, with the same client and the same model server.
 //!
-//! `cargo run --release -p switchboard-relay-benchmark` builds registry and router, measures all, prints a table and writes
-//! `target/relay-benchmark.json`. What counts are the ratios: all of it shares a machine. Where there are two cores the relay
-//! that is measured has one to itself.
+//! `cargo run --release -p switchboard-relay-benchmark` builds registry and router, takes all measures, prints a table
+//! and writes `target/relay-benchmark.json`. Only the ratios are meaningful, because everything shares one machine. If
+//! there are two cores, the measured relay has one of them for itself.
 
 mod ask;
 mod bed;
@@ -35,67 +35,67 @@ use self::{
 #[derive(Debug, Parser)]
 #[command(name = "relay-benchmark", args_conflicts_with_subcommands = true)]
 struct Flags {
-    /// What this process is. Left out: the one that measures
+    /// The role of this process. Without one it takes the measures
     #[command(subcommand)]
     role: Option<Role>,
 
-    /// Measure only these
+    /// Take only these measures
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Measure>,
 
-    /// A look at all in about a minute, with figures that prove nothing
+    /// Take all measures in about a minute; the figures are not meaningful
     #[arg(long)]
     quick: bool,
 
-    /// How often a measure is repeated; a figure is the median
+    /// Number of repetitions of each measure; a figure is the median
     #[arg(long, default_value_t = 5)]
     repetitions: usize,
 
-    /// How many seconds each of two that stand beside each other is measured
+    /// Seconds for which each of the two servers is measured in one repetition
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
 
-    /// Streams at a time whose memory is looked at
+    /// Number of concurrent streams for the memory measure
     #[arg(long, default_value_t = 5000)]
     streams: usize,
 
-    /// Streams at a time whose gaps between events are looked at
+    /// Number of concurrent streams for the measure of gaps between events
     #[arg(long, default_value_t = 1000)]
     gap_streams: usize,
 
-    /// Let the system choose the cores
+    /// Do not pin processes to cores
     #[arg(long)]
     no_pin: bool,
 
-    /// A registry that was built already; without it all programs are built, this one's own too
+    /// Path of a built registry; without it all programs are built, including this one
     #[arg(long, requires = "router")]
     registry: Option<PathBuf>,
 
-    /// A router that was built already
+    /// Path of a built router
     #[arg(long, requires = "registry")]
     router: Option<PathBuf>,
 
-    /// Where the figures go as JSON
+    /// Path of the JSON file with the figures
     #[arg(long, default_value = "target/relay-benchmark.json")]
     out: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
 enum Role {
-    /// The model server
+    /// Run the model server
     #[command(hide = true)]
     Model {
-        /// Gets the address
+        /// Path of the file that receives the address
         #[arg(long)]
         ready_file: PathBuf,
     },
-    /// The bare relay
+    /// Run the bare relay
     #[command(hide = true)]
     Floor {
-        /// Where the model server is
+        /// Address of the model server
         #[arg(long)]
         model: SocketAddr,
-        /// Gets the address
+        /// Path of the file that receives the address
         #[arg(long)]
         ready_file: PathBuf,
     },
@@ -113,7 +113,7 @@ enum Measure {
     Resolution,
 }
 
-/// What is measured, with how much.
+/// The measures' parameters.
 #[derive(Debug)]
 struct Plan {
     programs: Programs,
@@ -137,7 +137,7 @@ fn main() -> Result<()> {
             .block_on(async { floor::serve(listen(ready_file).await?, *model).await }),
         None => {
             let cores = Cores::allowed(!flags.no_pin)?;
-            // Built on all cores, before this process keeps to one.
+            // Build on all cores, before this process is pinned to one.
             let programs = programs(&flags)?;
             cores.move_to(Tenant::Load)?;
             runtime::Builder::new_current_thread()
@@ -148,7 +148,7 @@ fn main() -> Result<()> {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the table is what this program is for")]
+#[expect(clippy::print_stdout, reason = "the program's purpose is to print the table")]
 async fn measure(flags: Flags, cores: &Cores, programs: Programs) -> Result<()> {
     let plan = if flags.quick {
         Plan {
@@ -180,7 +180,7 @@ async fn measure(flags: Flags, cores: &Cores, programs: Programs) -> Result<()> 
         measure
             .take(&plan, &bed, &mut figures)
             .await
-            .with_context(|| format!("measure {measure:?}"))?;
+            .with_context(|| format!("could not take the measure {measure:?}"))?;
     }
     let ended = machine::load()?;
     bed.end().await?;
@@ -188,15 +188,15 @@ async fn measure(flags: Flags, cores: &Cores, programs: Programs) -> Result<()> 
     let router = version(&plan.programs.router)?;
     let count = cores.all.len();
     let placed = if cores.is_pinned {
-        "the relay has one to itself"
+        "the relay has one core for itself"
     } else {
-        "shared by all"
+        "shared by all processes"
     };
     println!(
         "{count} cores, {placed}; load {begun} before, {ended} after; {router}; tonic's bare relay of the same build"
     );
     println!(
-        "medians of {} repetitions of {:?}, in turns; {} streams for the memory, {} for the gaps\n",
+        "medians of {} repetitions of {:?}, alternating; {} streams for the memory, {} for the gaps\n",
         plan.repetitions, plan.window, plan.streams, plan.gap_streams
     );
     println!("{}", figures.table());
@@ -214,7 +214,7 @@ async fn measure(flags: Flags, cores: &Cores, programs: Programs) -> Result<()> 
         "figures": figures.json(),
         "notes": figures.notes(),
     });
-    fs::write(&flags.out, format!("{document:#}\n")).with_context(|| format!("write {}", flags.out.display()))
+    fs::write(&flags.out, format!("{document:#}\n")).with_context(|| format!("could not write {}", flags.out.display()))
 }
 
 impl Measure {
@@ -232,7 +232,7 @@ impl Measure {
     }
 }
 
-/// A free port, told in the ready file as the services tell theirs.
+/// Binds a free port and writes its address to the ready file, as the services do.
 async fn listen(ready_file: &Path) -> Result<TcpListener> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let told = json!({ "listen_addr": listener.local_addr()?.to_string() });
@@ -242,10 +242,10 @@ async fn listen(ready_file: &Path) -> Result<TcpListener> {
     Ok(listener)
 }
 
-/// Those that were given, or those that are built now.
+/// Returns the given programs, or builds them.
 fn programs(flags: &Flags) -> Result<Programs> {
     let own = std::env::current_exe()?;
-    let folder = own.parent().context("the folder of this program")?;
+    let folder = own.parent().context("could not find the folder of this program")?;
     let (registry, router) = match (&flags.registry, &flags.router) {
         (Some(registry), Some(router)) => (registry.clone(), router.clone()),
         _ => {

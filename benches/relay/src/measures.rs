@@ -1,7 +1,7 @@
-//! What is measured, and how.
+//! The measures.
 //!
-//! Each repetition measures the router and who stands beside it right after each other, so that what else the machine does
-//! meets both.
+//! Each repetition measures the router and the server that it is compared with one right after the other, so that other
+//! activity of the machine affects both.
 
 use std::{borrow::Cow, process::Command, time::Duration};
 
@@ -19,13 +19,13 @@ use crate::{
 };
 
 const FLOOR: &str = "the bare relay";
-/// As fast as it goes, and a token each so often.
+/// Streams at full speed, and streams with one token per interval.
 const FLAT_OUT: Kind = Kind::Stream(Duration::ZERO);
 const PACED: Kind = Kind::Stream(Duration::from_millis(10));
 const SLOWLY: Kind = Kind::Stream(Duration::from_millis(100));
 const VERY_SLOWLY: Kind = Kind::Stream(Duration::from_secs(1));
 
-/// One closed loop.
+/// The parameters of a closed loop.
 #[derive(Debug, Clone, Copy)]
 struct Loop {
     kind: Kind,
@@ -68,7 +68,7 @@ async fn window(bed: &Bed, side: Side<'_>, what: Loop, length: Duration) -> Resu
     let mut closed = Closed::begin(lines, what.kind);
     let window = closed.window(length, bed.relay(side), &bed.model).await?;
     closed.end().await?;
-    ensure!(window.tokens > 0.0 || window.answers > 0.0, "nothing was answered");
+    ensure!(window.tokens > 0.0 || window.answers > 0.0, "no call was answered");
     Ok(window)
 }
 
@@ -84,7 +84,7 @@ fn micros_per_call(window: &Window) -> f64 {
     window.relay * 1e6 / window.answers
 }
 
-/// Whole answers, as many as there is room for.
+/// Measures unary calls at full load.
 pub(crate) async fn unary(plan: &Plan, bed: &Bed, figures: &mut Figures) -> Result<()> {
     let target = Some(Target::TimesAtMost(1.3));
     let per_call = measured(
@@ -126,7 +126,7 @@ pub(crate) async fn unary(plan: &Plan, bed: &Bed, figures: &mut Figures) -> Resu
     Ok(())
 }
 
-/// Streams, as fast as they go.
+/// Measures streams at full speed.
 pub(crate) async fn flat(plan: &Plan, bed: &Bed, figures: &mut Figures) -> Result<()> {
     let target = Some(Target::TimesAtMost(1.15));
     let per_event = measured("CPU per relayed event, flat out", "us", FLOOR, target);
@@ -150,7 +150,7 @@ pub(crate) async fn flat(plan: &Plan, bed: &Bed, figures: &mut Figures) -> Resul
     Ok(())
 }
 
-/// Streams as a real model sends them.
+/// Measures streams at the pace of a real model.
 pub(crate) async fn paced(plan: &Plan, bed: &Bed, figures: &mut Figures) -> Result<()> {
     let target = Some(Target::TimesAtMost(1.15));
     let per_event = measured("CPU per relayed event, paced at 10 ms", "us", FLOOR, target);
@@ -163,20 +163,20 @@ pub(crate) async fn paced(plan: &Plan, bed: &Bed, figures: &mut Figures) -> Resu
     Ok(())
 }
 
-/// What a relay adds to one call at a time, over the same call straight to the model server.
+/// Measures the latency that a relay adds to a single call, compared with the same call directly to the model server.
 pub(crate) async fn latency(plan: &Plan, bed: &Bed, figures: &mut Figures) -> Result<()> {
     const CALLS_A_SECOND: u32 = 200;
     const STREAMS_A_SECOND: u32 = 20;
     let ratio = Some(Target::TimesAtMost(1.3));
     let added = measured("latency added to one unary call, p50", "us", FLOOR, ratio);
     let quiet = measured(
-        "the same over the model server itself, p50",
+        "latency added to a direct unary call, p50",
         "us",
         FLOOR,
         Some(Target::AtMost(150.0)),
     );
     let worst = measured(
-        "the same over the model server itself, p99",
+        "latency added to a direct unary call, p99",
         "us",
         FLOOR,
         Some(Target::AtMost(300.0)),
@@ -188,7 +188,7 @@ pub(crate) async fn latency(plan: &Plan, bed: &Bed, figures: &mut Figures) -> Re
         Some(Target::TimesAtMost(1.15)),
     );
     let worst_first = measured("time added to the first token, p99", "us", FLOOR, None);
-    let at = |taken: &[f64], percent| percentile(taken, percent).context("nothing was answered");
+    let at = |taken: &[f64], percent| percentile(taken, percent).context("no call was answered");
     for _ in 0..plan.repetitions {
         for (kind, rate) in [(Kind::Whole, CALLS_A_SECOND), (PACED, STREAMS_A_SECOND)] {
             let [mut direct, mut floor, mut router] = [const { Vec::new() }; 3];
@@ -218,10 +218,10 @@ pub(crate) async fn latency(plan: &Plan, bed: &Bed, figures: &mut Figures) -> Re
     Ok(())
 }
 
-/// What a relay adds to the gaps between the events of many streams.
+/// Measures by how much a relay widens the gaps between the events of many streams.
 pub(crate) async fn gaps(plan: &Plan, bed: &Bed, figures: &mut Figures) -> Result<()> {
     let gap = measured(
-        "gap between events, p99 added, streams paced at 100 ms",
+        "gap added between events, p99, streams paced at 100 ms",
         "us",
         FLOOR,
         Some(Target::AtMost(50.0)),
@@ -243,7 +243,7 @@ pub(crate) async fn gaps(plan: &Plan, bed: &Bed, figures: &mut Figures) -> Resul
             *taken = closed.window(plan.window, bed.relay(side), &bed.model).await?;
             closed.leave().await?;
         }
-        let at = |window: &Window| percentile(&window.gaps, 99).context("no gap was seen");
+        let at = |window: &Window| percentile(&window.gaps, 99).context("no gap was measured");
         let base = at(&direct)?;
         figures.add_both(&gap, at(&router)? - base, Some(at(&floor)? - base));
         shares(figures, "streams paced at 100 ms", &router, &floor);
@@ -251,10 +251,10 @@ pub(crate) async fn gaps(plan: &Plan, bed: &Bed, figures: &mut Figures) -> Resul
     Ok(())
 }
 
-/// The memory that many streams at a time take.
+/// Measures the memory of many concurrent streams.
 pub(crate) async fn streams(plan: &Plan, bed: &Bed, figures: &mut Figures) -> Result<()> {
     const LOOK_EVERY: Duration = Duration::from_millis(500);
-    /// By then idle connections to the model server are closed.
+    /// After this time idle connections to the model server are closed.
     const AFTERWARDS: Duration = Duration::from_secs(10);
     let idle = measured("memory, idle", "MiB", "", Some(Target::AtMost(20.0)));
     let peak = measured(
@@ -264,7 +264,7 @@ pub(crate) async fn streams(plan: &Plan, bed: &Bed, figures: &mut Figures) -> Re
         Some(Target::AtMost(150.0)),
     );
     let growth = measured(
-        "the same, at the end",
+        "memory with 5,000 streams, at the end",
         "MiB",
         "in the middle",
         Some(Target::TimesAtMost(1.05)),
@@ -275,7 +275,7 @@ pub(crate) async fn streams(plan: &Plan, bed: &Bed, figures: &mut Figures) -> Re
             bed.lines(side, plan.streams, plan.streams.div_ceil(100)).await?,
             VERY_SLOWLY,
         );
-        // Until all have begun, and have been answered once.
+        // Wait until all streams have begun and have been answered once.
         sleep(Duration::from_secs(3)).await;
         let looks = (plan.window.as_millis() * 2 / LOOK_EVERY.as_millis()).max(2);
         let mut seen = Vec::new();
@@ -288,7 +288,11 @@ pub(crate) async fn streams(plan: &Plan, bed: &Bed, figures: &mut Figures) -> Re
         closed.leave().await?;
         let peak = seen.iter().copied().fold(0.0, f64::max);
         let (middle, end) = (seen.get(seen.len() / 2), seen.last());
-        Ok([peak, *middle.context("a look")?, *end.context("a look")?])
+        Ok([
+            peak,
+            *middle.context("no memory was measured")?,
+            *end.context("no memory was measured")?,
+        ])
     };
     for _ in 0..plan.repetitions {
         let router = bed.another_router(Telemetry::On).await?;
@@ -307,7 +311,7 @@ pub(crate) async fn streams(plan: &Plan, bed: &Bed, figures: &mut Figures) -> Re
     Ok(())
 }
 
-/// What it costs to tell of calls.
+/// Measures the cost of traces and access lines.
 pub(crate) async fn telemetry(plan: &Plan, bed: &Bed, figures: &mut Figures) -> Result<()> {
     let target = Some(Target::TimesAtMost(1.1));
     let quiet = "without telemetry";
@@ -325,7 +329,7 @@ pub(crate) async fn telemetry(plan: &Plan, bed: &Bed, figures: &mut Figures) -> 
     off.end().await
 }
 
-/// The resolution of a feature among a thousand models, in a process whose allocations are counted.
+/// Measures the resolution of a feature among a thousand models, in a process that counts allocations.
 pub(crate) fn resolution(plan: &Plan, figures: &mut Figures) -> Result<()> {
     let time = measured(
         "resolution of a feature at 1,000 models, p99",
@@ -333,22 +337,24 @@ pub(crate) fn resolution(plan: &Plan, figures: &mut Figures) -> Result<()> {
         "",
         Some(Target::AtMost(1.0)),
     );
-    let allocations = measured("the same, allocations", "", "", Some(Target::AtMost(0.0)));
+    let allocations = measured(
+        "resolution of a feature at 1,000 models, allocations",
+        "",
+        "",
+        Some(Target::AtMost(0.0)),
+    );
     for _ in 0..plan.repetitions {
         let output = Command::new(&plan.programs.resolution).output()?;
-        ensure!(
-            output.status.success(),
-            "the resolution of a feature cannot be measured"
-        );
+        ensure!(output.status.success(), "could not measure the resolution of a feature");
         let told: Value = serde_json::from_slice(&output.stdout)?;
-        let number = |name: &str| told[name].as_f64().context("a figure");
+        let number = |name: &str| told[name].as_f64().context("a figure is missing");
         figures.add_both(&time, number("p99_us")?, None);
         figures.add_both(&allocations, number("allocations")?, None);
     }
     Ok(())
 }
 
-/// Notes which share of a core each process used.
+/// Records the share of a core that each process used.
 fn shares(figures: &mut Figures, what: &str, router: &Window, floor: &Window) {
     let share = |window: &Window| {
         let of = |seconds: f64| seconds / window.seconds;

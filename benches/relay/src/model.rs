@@ -1,7 +1,7 @@
-//! The model server: fast enough not to be what is measured.
+//! The model server, fast enough not to be the bottleneck.
 //!
-//! It speaks just enough HTTP/1.1, answers with bytes that were made before, and writes each event by itself, as real
-//! servers do.
+//! It implements a minimum of HTTP/1.1, answers with prepared bytes, and writes each event separately, as real servers
+//! do.
 
 use std::time::Duration;
 
@@ -15,15 +15,15 @@ use tokio::{
 
 use crate::ask::{self, TOKEN_BYTES, TOKENS, WHOLE_TEXT};
 
-/// The most bytes of a request.
+/// Maximum size of a request in bytes.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
-/// A token's place in its event, until its time is known.
+/// Placeholder for the time in a prepared token event.
 const NO_TIME: &str = "................";
 const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
 const OBJECT: &str =
     r#""id":"chatcmpl-8f2c1d7e","object":"chat.completion.chunk","created":1790000000,"model":"bench""#;
 
-/// What is sent, made before.
+/// The prepared answers.
 #[derive(Debug)]
 struct Answers {
     whole: Vec<u8>,
@@ -41,7 +41,7 @@ pub(crate) async fn serve(listener: TcpListener) -> Result<()> {
     loop {
         let (socket, _) = listener.accept().await?;
         while connections.try_join_next().is_some() {}
-        // A connection ends when its client has enough of it.
+        // A connection ends when its client closes it.
         connections.spawn(async move { answers.connection(socket).await.ok() });
     }
 }
@@ -65,7 +65,7 @@ impl Answers {
         Ok(Self {
             whole: whole.into_bytes(),
             begin: [HEAD.as_bytes(), &role].concat(),
-            time_at: ask::position(&token, NO_TIME.as_bytes()).context("a token has a place")?,
+            time_at: ask::position(&token, NO_TIME.as_bytes()).context("the token event has no placeholder")?,
             token,
             finish: chunk("{}", r#""stop""#),
             done: [event("[DONE]"), b"0\r\n\r\n".to_vec()].concat(),
@@ -110,13 +110,13 @@ impl Answers {
     }
 }
 
-/// One event as one chunk of the body.
+/// Encodes one event as one chunk of the body.
 fn event(data: &str) -> Vec<u8> {
     let event = format!("data: {data}\n\n");
     format!("{:x}\r\n{event}\r\n", event.len()).into_bytes()
 }
 
-/// The bytes of the first request, once all of them are there.
+/// Returns the length of the first request, or `None` if it is not complete yet.
 fn request_length(bytes: &[u8]) -> Result<Option<usize>> {
     let Some(end) = ask::position(bytes, b"\r\n\r\n") else {
         return Ok(None);
@@ -135,7 +135,7 @@ mod tests {
     use crate::ask::{EVENTS, Question};
 
     #[test]
-    fn a_request_is_answered_once_it_is_whole() {
+    fn a_request_is_complete_only_with_all_its_bytes() {
         let request = Question::paced(Duration::ZERO).streamed;
         for cut in 0..request.len() {
             assert_eq!(request_length(&request[..cut]).unwrap(), None);
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_has_the_size_and_the_events_that_figures_speak_of() {
+    fn an_answer_has_the_documented_size_and_number_of_events() {
         let answers = Answers::new().unwrap();
         let body = answers.whole.len() - ask::position(&answers.whole, b"\r\n\r\n").unwrap() - 4;
         assert!((270..330).contains(&body), "{body} bytes");

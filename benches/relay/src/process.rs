@@ -1,4 +1,4 @@
-//! Servers in processes of their own, each on its core where there are enough.
+//! Servers in processes of their own, each pinned to a core if there are enough.
 
 use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
@@ -6,14 +6,14 @@ use anyhow::{Context as _, Result};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use switchboard_comparison::process::Process;
 
-/// Which core is whose: the relay that is measured has one to itself where there are two.
+/// The assignment of cores. If there are two or more, the measured relay has one for itself.
 #[derive(Debug, Clone)]
 pub(crate) struct Cores {
     pub(crate) all: Vec<usize>,
     pub(crate) is_pinned: bool,
 }
 
-/// Who runs on a core.
+/// The process that runs on a core.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Tenant {
     Load,
@@ -22,7 +22,7 @@ pub(crate) enum Tenant {
 }
 
 impl Cores {
-    /// Those that this process may use.
+    /// Returns the cores that this process may use.
     pub(crate) fn allowed(pin: bool) -> Result<Self> {
         let set = sched_getaffinity(None)?;
         let all: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect();
@@ -32,7 +32,7 @@ impl Cores {
         })
     }
 
-    /// Puts the calling thread, and what it starts from now on, on the core of a tenant.
+    /// Pins the calling thread, and processes that it starts from now on, to the core of a tenant.
     pub(crate) fn move_to(&self, tenant: Tenant) -> Result<()> {
         if !self.is_pinned {
             return Ok(());
@@ -44,7 +44,7 @@ impl Cores {
             Tenant::Relay => last,
         };
         let mut set = CpuSet::new();
-        set.set(*self.all.get(place).context("a core")?);
+        set.set(*self.all.get(place).context("the core does not exist")?);
         Ok(sched_setaffinity(None, &set)?)
     }
 }
@@ -57,7 +57,7 @@ pub(crate) struct PinnedProcess {
 }
 
 impl PinnedProcess {
-    /// Starts a program as a tenant of its core, and waits until it has written its address into the ready file.
+    /// Starts a program on the core of its tenant, and waits until it has written its address to the ready file.
     pub(crate) async fn start(
         cores: &Cores,
         tenant: Tenant,
@@ -84,7 +84,7 @@ impl PinnedProcess {
         self.process.cpu()
     }
 
-    /// The memory that it has resident, in MiB.
+    /// Returns the resident memory in MiB.
     pub(crate) fn memory(&self) -> Result<f64> {
         Ok(self.process.memory()? as f64 / (1024.0 * 1024.0))
     }

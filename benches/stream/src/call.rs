@@ -1,4 +1,4 @@
-//! Calls over a connection of its own, driven by the task that makes them.
+//! Calls over a connection of their own, which is driven by the task that makes them.
 
 use std::{future::Future, net::SocketAddr, pin::pin};
 
@@ -8,18 +8,18 @@ use h2::{SendStream, client::SendRequest};
 use switchboard_comparison::grpc::{self, Messages, framed};
 use tokio::select;
 
-/// A method and what it is called with.
+/// A method with its request.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
     pub(crate) path: &'static str,
     pub(crate) message: Vec<u8>,
 }
 
-/// A connection's calls.
+/// Makes calls over a connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller(SendRequest<Bytes>);
 
-/// Connects, and drives the connection while `script` uses it: both in the task of who calls.
+/// Opens a connection and drives it while `script` uses it, both in the calling task.
 pub(crate) async fn connected<T, Script>(
     addr: SocketAddr,
     window: Option<u32>,
@@ -41,20 +41,20 @@ where
 }
 
 impl Caller {
-    /// Calls a method that answers once.
+    /// Makes a unary call.
     pub(crate) async fn unary(&self, call: Call) -> Result<Bytes> {
         let (mut up, answer) = grpc::call(&self.0, call.path).await?;
         up.send_data(framed(&call.message), true)?;
         let mut answer = answer.await?;
         let message = answer.next().await?;
         let Some(message) = message else {
-            bail!("{} gave no answer", call.path)
+            bail!("{} returned no answer", call.path)
         };
-        ensure!(answer.next().await?.is_none(), "{} answered twice", call.path);
+        ensure!(answer.next().await?.is_none(), "{} returned two answers", call.path);
         Ok(message)
     }
 
-    /// Calls a method whose messages go on in both directions.
+    /// Makes a bidirectional streaming call.
     pub(crate) async fn stream(&self, call: Call) -> Result<(Uplink, Messages)> {
         let (up, answer) = grpc::call(&self.0, call.path).await?;
         let mut up = Uplink(up);
@@ -63,7 +63,7 @@ impl Caller {
     }
 }
 
-/// The upward side of a stream.
+/// The sending side of a stream.
 #[derive(Debug)]
 pub(crate) struct Uplink(SendStream<Bytes>);
 

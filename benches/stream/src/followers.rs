@@ -1,4 +1,4 @@
-//! Followers on as many connections, and a board that tells when the last of them has got somewhere.
+//! Followers, each on a connection of its own, and a board that shows when all of them have reached a revision.
 
 use std::{
     net::SocketAddr,
@@ -22,37 +22,37 @@ use crate::{
     peer::{From, Seen, Server, Side},
 };
 
-/// How long anything that all followers do may take.
+/// Time limit for anything that all followers do.
 const ALL_WITHIN: Duration = Duration::from_secs(120);
 
-/// HTTP/2's own default: what a follower that stops reading lets a server send to it.
+/// HTTP/2's default window in bytes, which a stalled follower grants to the server.
 const WINDOW_OF_STALLED: u32 = 65_535;
 
-/// What a follower does once it has caught up.
+/// The behaviour of a follower after it has caught up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Then {
-    /// It reads on.
+    /// Continues to read.
     Reads,
-    /// It answers the transport's pings and reads nothing.
+    /// Answers the transport's pings but reads nothing.
     Stalls,
 }
 
-/// Followers that are connected. They go with their handle.
+/// Connected followers, which disconnect when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Followers {
     board: Arc<Board>,
     tasks: JoinSet<Result<()>>,
 }
 
-/// Who has come how far.
+/// The progress of the followers.
 #[derive(Debug)]
 struct Board {
     epoch: Instant,
     behind: Countdown,
     missing: Countdown,
-    /// The revision that is waited for.
+    /// The revision that is awaited.
     target: AtomicI64,
-    /// When each follower had it, in nanoseconds after the epoch; 0: not yet.
+    /// When each follower received it, in nanoseconds after the epoch; 0 means not yet.
     arrivals: Vec<AtomicU64>,
     messages: AtomicUsize,
 }
@@ -79,7 +79,7 @@ impl Countdown {
 }
 
 impl Followers {
-    /// Connects `count` of them, and waits until all have caught up.
+    /// Connects `count` followers and waits until all have caught up.
     pub(crate) async fn connect(server: &Server, count: usize, from: &From, then: Then) -> Result<Self> {
         let board = Arc::new(Board {
             epoch: Instant::now(),
@@ -107,7 +107,7 @@ impl Followers {
         Ok(followers)
     }
 
-    /// From now on, counts who has this revision.
+    /// Starts to record when each follower receives this revision.
     pub(crate) fn expect(&self, revision: i64) {
         let board = &self.board;
         board
@@ -118,7 +118,7 @@ impl Followers {
         board.target.store(revision, Ordering::Release);
     }
 
-    /// Waits until all have the revision that is expected; how long after `since` each of them had it.
+    /// Waits until all followers have received the expected revision. Returns how long after `since` each received it.
     pub(crate) async fn arrived(&mut self, since: Instant) -> Result<Vec<Duration>> {
         self.wait(|board| &board.missing).await?;
         let since = since.duration_since(self.board.epoch);
@@ -127,7 +127,7 @@ impl Followers {
         Ok(times.map(|time| time.saturating_sub(since)).collect())
     }
 
-    /// How many messages with changes they have got altogether.
+    /// Returns the number of messages with changes that all followers have received together.
     pub(crate) fn messages(&self) -> usize {
         self.board.messages.load(Ordering::Relaxed)
     }
@@ -138,7 +138,7 @@ impl Followers {
         select! {
             done = done => done.with_context(|| {
                 let left = countdown(&board).left.load(Ordering::Relaxed);
-                format!("{left} followers are not there after {ALL_WITHIN:?}")
+                format!("{left} followers have not caught up after {ALL_WITHIN:?}")
             }),
             Some(ended) = self.tasks.join_next() => {
                 ended??;
@@ -173,7 +173,7 @@ async fn follow(side: Side, caller: &Caller, index: usize, from: &From, then: Th
             }
         }
     }
-    bail!("the stream ended in order")
+    bail!("the stream ended without an error")
 }
 
 impl Board {

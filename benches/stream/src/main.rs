@@ -1,8 +1,8 @@
-//! Measures the change stream of the registry beside etcd, in one run and with the same client.
+//! Compares the registry's change stream with etcd, in one run and with the same client.
 //!
-//! `cargo run --release -p switchboard-stream-benchmark` builds the registry, measures all, prints a table and writes
-//! `target/stream-benchmark.json`. etcd is Debian's `etcd-server`. What counts are the ratios: the client runs on the same
-//! cores as the servers, and both see the same load.
+//! `cargo run --release -p switchboard-stream-benchmark` builds the registry, takes all measures, prints a table and
+//! writes `target/stream-benchmark.json`. etcd is Debian's `etcd-server`. Only the ratios are meaningful: the client
+//! runs on the same cores as the servers, and both have the same load.
 
 mod call;
 mod followers;
@@ -23,55 +23,55 @@ use self::peer::{Programs, SIDES, Side};
 #[derive(Debug, Parser)]
 #[command(name = "stream-benchmark")]
 struct Flags {
-    /// Measure only these
+    /// Take only these measures
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Measure>,
 
-    /// How many follow while each write is awaited by all
+    /// Numbers of followers for the measure in which all followers await each write
     #[arg(long, value_delimiter = ',', default_value = "1,100,1000")]
     followers: Vec<usize>,
 
-    /// How many write at a time
+    /// Numbers of concurrent writers
     #[arg(long, value_delimiter = ',', default_value = "1,16,64")]
     writers: Vec<usize>,
 
-    /// How often a measure is repeated; a figure is the median
+    /// Number of repetitions of each measure; a figure is the median
     #[arg(long, default_value_t = 5)]
     repetitions: usize,
 
-    /// Writes in one repetition that are awaited by all followers
+    /// Number of writes in one repetition that all followers await
     #[arg(long, default_value_t = 100)]
     rounds: usize,
 
-    /// Writes in one repetition by a single writer; more writers make more, up to eight times as many
+    /// Number of writes in one repetition by a single writer; more writers make more writes, up to eight times as many
     #[arg(long, default_value_t = 500)]
     writes: usize,
 
-    /// Followers whose memory is looked at, who see the burst, who resume, who take snapshots
+    /// Number of followers for the measures of memory, burst, resume and snapshot
     #[arg(long, default_value_t = 1000)]
     storm: usize,
 
-    /// Commits of the burst
+    /// Number of commits of the burst
     #[arg(long, default_value_t = 10_000)]
     burst: usize,
 
-    /// Bytes of a snapshot
+    /// Size of a snapshot in bytes
     #[arg(long, default_value_t = 1024 * 1024)]
     snapshot_bytes: usize,
 
-    /// A registry that was built already; without it, one is built
+    /// Path of a built registry; without it one is built
     #[arg(long)]
     registry: Option<PathBuf>,
 
-    /// The etcd server
+    /// Path of the etcd server
     #[arg(long, default_value = "/usr/bin/etcd")]
     etcd: PathBuf,
 
-    /// Where databases are kept meanwhile: on the disk that is to be measured. Left out: the system's temporary folder
+    /// Folder for the databases, on the disk that is to be measured. Default: the system's temporary folder
     #[arg(long)]
     folder: Option<PathBuf>,
 
-    /// Where the figures go as JSON
+    /// Path of the JSON file with the figures
     #[arg(long, default_value = "target/stream-benchmark.json")]
     out: PathBuf,
 }
@@ -86,7 +86,7 @@ enum Measure {
     Snapshot,
 }
 
-/// What is measured, with how much.
+/// The measures' parameters.
 #[derive(Debug)]
 struct Plan {
     programs: Programs,
@@ -102,7 +102,7 @@ struct Plan {
 }
 
 #[tokio::main]
-#[expect(clippy::print_stdout, reason = "the table is what this program is for")]
+#[expect(clippy::print_stdout, reason = "the program's purpose is to print the table")]
 async fn main() -> Result<()> {
     let flags = Flags::parse();
     machine::raise_file_limit()?;
@@ -112,7 +112,7 @@ async fn main() -> Result<()> {
     };
     ensure!(
         programs.etcd.exists(),
-        "{} is missing: Debian has it as `etcd-server`",
+        "{} does not exist: install Debian's `etcd-server`",
         programs.etcd.display()
     );
     let plan = Plan {
@@ -139,7 +139,7 @@ async fn main() -> Result<()> {
         measure
             .take(&plan, &mut figures)
             .await
-            .with_context(|| format!("measure {measure:?}"))?;
+            .with_context(|| format!("could not take the measure {measure:?}"))?;
     }
     let ended = machine::load()?;
 
@@ -148,7 +148,7 @@ async fn main() -> Result<()> {
     let [registry, etcd] = versions;
     let (registry, etcd) = (registry?, etcd?);
     println!("{cores} cores, shared with the client; load {begun} before, {ended} after; {registry}; {etcd}");
-    println!("medians of {} repetitions, the two in turns\n", plan.repetitions);
+    println!("medians of {} repetitions, the two alternating\n", plan.repetitions);
     println!("{}", figures.table());
     let document = json!({
         "cores": cores.get(),
@@ -157,7 +157,7 @@ async fn main() -> Result<()> {
         "repetitions": plan.repetitions,
         "figures": figures.json(),
     });
-    fs::write(&flags.out, format!("{document:#}\n")).with_context(|| format!("write {}", flags.out.display()))
+    fs::write(&flags.out, format!("{document:#}\n")).with_context(|| format!("could not write {}", flags.out.display()))
 }
 
 impl Measure {
@@ -173,7 +173,7 @@ impl Measure {
     }
 }
 
-/// Builds the registry as it is released.
+/// Builds the registry in the release profile.
 fn build_registry() -> Result<PathBuf> {
     let folder = machine::programs("release")?;
     machine::build(&folder, &["switchboard-registry"])?;

@@ -1,4 +1,4 @@
-//! The measures. Each starts servers of its own in a temporary folder, and lets the two take turns.
+//! The measures. Each starts its own servers in a temporary folder and measures the two alternately.
 
 use std::time::Duration;
 
@@ -15,29 +15,29 @@ use crate::{
     writers::{Work, floor, rate},
 };
 
-/// What a server gets to come to rest before its memory is looked at.
+/// How long a server may settle before its memory is measured.
 const REST: Duration = Duration::from_secs(2);
 
-/// A value as it is mostly written.
+/// Size of a typical value in bytes.
 const VALUE_BYTES: usize = 320;
 
-/// How many keys there are while changes are measured.
+/// Number of keys for the measures of changes.
 const KEYS: usize = 100;
 
-/// Values are larger where a snapshot is to weigh something.
+/// Size of a value in bytes for the snapshot measure, which needs more data.
 const SNAPSHOT_VALUE_BYTES: usize = 1600;
 
-/// The writers that make a burst.
+/// Number of writers that make a burst.
 const BURST_WRITERS: usize = 64;
 
-/// One server with what is written to it.
+/// A server with its workload.
 struct Bench {
     server: Server,
     work: Work,
     folder: TempDir,
 }
 
-/// Both, filled alike.
+/// Starts both servers and fills them with the same data.
 async fn both(plan: &Plan, keys: usize, bytes: usize) -> Result<Vec<Bench>> {
     let mut both = Vec::new();
     for side in SIDES {
@@ -52,7 +52,7 @@ async fn both(plan: &Plan, keys: usize, bytes: usize) -> Result<Vec<Bench>> {
     Ok(both)
 }
 
-/// Takes in one repetition.
+/// Records the value of one repetition.
 fn record(figures: &mut Figures, side: Side, name: &str, unit: &'static str, target: Option<Target>, value: f64) {
     let measured = Measured {
         name: name.to_owned().into(),
@@ -67,7 +67,7 @@ fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-/// One write at a time, each awaited by all followers.
+/// Makes one write at a time, which all followers await.
 pub(crate) async fn follow(plan: &Plan, figures: &mut Figures) -> Result<()> {
     for &count in &plan.followers {
         let benches = both(plan, KEYS, VALUE_BYTES).await?;
@@ -143,7 +143,7 @@ async fn rounds(
     Ok(())
 }
 
-/// What followers cost that have nothing to read, and what those cost that do not read.
+/// Measures the memory of followers that have nothing to read, and of followers that do not read.
 pub(crate) async fn memory(plan: &Plan, figures: &mut Figures) -> Result<()> {
     for then in [Then::Reads, Then::Stalls] {
         for bench in both(plan, KEYS, VALUE_BYTES).await? {
@@ -155,7 +155,7 @@ pub(crate) async fn memory(plan: &Plan, figures: &mut Figures) -> Result<()> {
             let (name, target) = match then {
                 Then::Reads => ("memory per idle follower", Some(Target::AtMost(20.0))),
                 Then::Stalls => {
-                    // Four times what the stream's window takes.
+                    // Four times the window of a stream.
                     work.changes(server, 16, 256 * 1024 / VALUE_BYTES).await?;
                     ("memory per stalled follower", None)
                 }
@@ -175,7 +175,7 @@ pub(crate) async fn memory(plan: &Plan, figures: &mut Figures) -> Result<()> {
     Ok(())
 }
 
-/// As many writes as go, with nobody following.
+/// Measures writes at full speed, without followers.
 pub(crate) async fn writes(plan: &Plan, figures: &mut Figures) -> Result<()> {
     let benches = both(plan, KEYS, VALUE_BYTES).await?;
     for &writers in &plan.writers {
@@ -191,7 +191,7 @@ pub(crate) async fn writes(plan: &Plan, figures: &mut Figures) -> Result<()> {
                     record(
                         figures,
                         server.side,
-                        "a bare SQLite commit beside it",
+                        "bare SQLite commits for comparison",
                         "1/s",
                         None,
                         floor,
@@ -203,7 +203,7 @@ pub(crate) async fn writes(plan: &Plan, figures: &mut Figures) -> Result<()> {
     Ok(())
 }
 
-/// Many commits at once, until all followers have the last.
+/// Measures many commits at once, until all followers have the last one.
 pub(crate) async fn burst(plan: &Plan, figures: &mut Figures) -> Result<()> {
     for Bench { server, work, .. } in &both(plan, KEYS, VALUE_BYTES).await? {
         let from = From::Place(server.place().await?);
@@ -232,7 +232,7 @@ pub(crate) async fn burst(plan: &Plan, figures: &mut Figures) -> Result<()> {
     Ok(())
 }
 
-/// All followers come back to a server that has just started.
+/// Measures all followers resuming at a server that has just started.
 pub(crate) async fn resume(plan: &Plan, figures: &mut Figures) -> Result<()> {
     let mut benches = both(plan, KEYS, VALUE_BYTES).await?;
     for _ in 0..plan.repetitions {
@@ -250,7 +250,7 @@ pub(crate) async fn resume(plan: &Plan, figures: &mut Figures) -> Result<()> {
     Ok(())
 }
 
-/// All followers come with nothing.
+/// Measures all followers starting without any state.
 pub(crate) async fn snapshot(plan: &Plan, figures: &mut Figures) -> Result<()> {
     let benches = both(plan, plan.snapshot_bytes / SNAPSHOT_VALUE_BYTES, SNAPSHOT_VALUE_BYTES).await?;
     for _ in 0..plan.repetitions {
@@ -275,7 +275,14 @@ async fn storm(
     let followers = Followers::connect(server, plan.storm, from, Then::Reads).await?;
     let wall = begun.elapsed().as_secs_f64();
     let cpu = server.process.cpu()?.saturating_sub(cpu).as_secs_f64();
-    record(figures, server.side, &format!("{name}: until all are"), "s", None, wall);
+    record(
+        figures,
+        server.side,
+        &format!("{name}: until all have caught up"),
+        "s",
+        None,
+        wall,
+    );
     record(figures, server.side, &format!("{name}: server CPU"), "s", target, cpu);
     drop(followers);
     sleep(REST / 4).await;

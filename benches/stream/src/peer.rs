@@ -1,7 +1,7 @@
-//! The two that are compared: the registry, and etcd doing the same work.
+//! The two servers that are compared: the registry, and etcd with the same work.
 //!
-//! A model of the registry stands beside a key of etcd, an update beside a put, a subscription beside a watch of all keys,
-//! a snapshot beside a range read. Both sync each commit to the disk before they answer.
+//! A model of the registry corresponds to a key of etcd, an update to a put, a subscription to a watch of all keys, and
+//! a snapshot to a range read. Both sync each commit to the disk before they answer.
 
 mod etcd;
 mod registry;
@@ -26,52 +26,52 @@ use crate::call::{Call, Caller, Uplink, connected};
 /// How long a server may take until it answers.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
-/// Which of the two.
+/// One of the two servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
     Registry,
     Etcd,
 }
 
-/// Both, in the order in which they take turns.
+/// Both servers, in the order in which they are measured.
 pub(crate) const SIDES: [Side; 2] = [Side::Registry, Side::Etcd];
 
-/// The programs.
+/// The paths of the programs.
 #[derive(Debug, Clone)]
 pub(crate) struct Programs {
     pub(crate) registry: PathBuf,
     pub(crate) etcd: PathBuf,
 }
 
-/// Where a follower begins.
+/// The point at which a follower begins.
 #[derive(Debug, Clone)]
 pub(crate) enum From {
-    /// With everything there is.
+    /// With the whole state.
     Nothing,
-    /// With what comes after a place: an encoded cursor, or a revision.
+    /// After this position.
     Place(Place),
 }
 
-/// A place in a history.
+/// A position in a history.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Place {
     pub(crate) revision: i64,
-    /// As the registry gave it.
+    /// The encoded cursor of the registry. Empty for etcd.
     pub(crate) cursor: Bytes,
 }
 
-/// What one message down a stream says.
+/// The content of one message of a stream.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
-    /// The follower has everything up to here.
+    /// The follower has received everything up to this position.
     pub(crate) place: Option<Place>,
-    /// It is told that nothing newer exists.
+    /// The server reports that nothing newer exists.
     pub(crate) is_caught_up: bool,
-    /// What to say back, if anything.
+    /// The reply that the follower must send, if any.
     pub(crate) reply: Option<Vec<u8>>,
 }
 
-/// A server that runs.
+/// A running server.
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) side: Side,
@@ -96,7 +96,7 @@ impl Side {
         }
     }
 
-    /// Makes a key with a value of about this many bytes.
+    /// Builds a call that creates a key with a value of about this many bytes.
     pub(crate) fn create(self, key: usize, bytes: usize) -> Call {
         match self {
             Self::Registry => registry::create(key, bytes),
@@ -104,7 +104,7 @@ impl Side {
         }
     }
 
-    /// Changes it. `serial` is another one each time.
+    /// Builds a call that changes the key. `serial` must differ each time.
     pub(crate) fn change(self, key: usize, serial: usize, bytes: usize) -> Call {
         match self {
             Self::Registry => registry::change(key, serial),
@@ -112,7 +112,7 @@ impl Side {
         }
     }
 
-    /// Begins to follow.
+    /// Opens a stream of changes.
     pub(crate) async fn follow(self, caller: &Caller, index: usize, from: &From) -> Result<(Uplink, Messages)> {
         match self {
             Self::Registry => caller.stream(registry::subscribe(index, from)).await,
@@ -146,7 +146,7 @@ impl Side {
 }
 
 impl Server {
-    /// Starts it, with what it left in this folder, and waits until it answers.
+    /// Starts a server with the data in this folder, and waits until it answers.
     pub(crate) async fn start(side: Side, programs: &Programs, folder: &Path) -> Result<Self> {
         let [addr, other] = free_addrs()?;
         let arguments = match side {
@@ -171,13 +171,13 @@ impl Server {
         }
     }
 
-    /// The same again, in a new process.
+    /// Restarts the server in a new process.
     pub(crate) async fn restart(self) -> Result<Self> {
         self.process.end().await?;
         Self::start(self.side, &self.programs, &self.folder).await
     }
 
-    /// Where its history is now.
+    /// Returns the current position of the server's history.
     pub(crate) async fn place(&self) -> Result<Place> {
         connected(self.addr, None, async |caller| match self.side {
             Side::Registry => {
@@ -185,7 +185,7 @@ impl Server {
                 while let Some(message) = messages.next().await? {
                     let seen = registry::see(&message);
                     if seen.is_caught_up {
-                        return seen.place.context("a bookmark says where");
+                        return seen.place.context("the bookmark has no cursor");
                     }
                 }
                 anyhow::bail!("the stream ended")
@@ -199,7 +199,7 @@ impl Server {
     }
 }
 
-/// Two ports that were free a moment ago.
+/// Returns two ports that were free a moment ago.
 fn free_addrs() -> Result<[SocketAddr; 2]> {
     let sockets = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
     let [one, two] = sockets;

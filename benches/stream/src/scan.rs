@@ -3,14 +3,14 @@
 use bytes::Buf as _;
 use prost::encoding::{WireType, decode_key, decode_varint};
 
-/// One field.
+/// The value of one field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Value<'a> {
     Number(u64),
     Bytes(&'a [u8]),
 }
 
-/// The fields of a message with their numbers; it ends at the first that cannot be read.
+/// Returns the fields of a message with their numbers, up to the first field that cannot be read.
 pub(crate) fn fields(mut message: &[u8]) -> impl Iterator<Item = (u32, Value<'_>)> {
     std::iter::from_fn(move || {
         loop {
@@ -34,7 +34,7 @@ pub(crate) fn fields(mut message: &[u8]) -> impl Iterator<Item = (u32, Value<'_>
     })
 }
 
-/// The last field of a number, as one that holds bytes.
+/// Returns the last field with this number if it holds bytes.
 pub(crate) fn bytes(message: &[u8], number: u32) -> Option<&[u8]> {
     let found = fields(message).filter(|(found, _)| *found == number).last();
     match found {
@@ -43,7 +43,7 @@ pub(crate) fn bytes(message: &[u8], number: u32) -> Option<&[u8]> {
     }
 }
 
-/// The last field of a number, as an `int64`; 0 when it is not there.
+/// Returns the last field with this number as an `int64`, or 0 if it is missing.
 pub(crate) fn number(message: &[u8], number: u32) -> i64 {
     let found = fields(message).filter(|(found, _)| *found == number).last();
     match found {
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_are_found_where_they_were_encoded() {
+    fn encoded_fields_are_found() {
         let at = Cursor {
             store: "s".to_owned(),
             revision: 300,
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_ends_the_fields() {
+    fn a_truncated_field_ends_the_fields() {
         let delta = Delta {
             from_revision: 1,
             traceparent: "x".repeat(20),

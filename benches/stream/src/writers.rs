@@ -1,4 +1,4 @@
-//! Writers, each on a connection of its own, and the floor under them: one SQLite transaction, synced.
+//! Writers, each on a connection of its own, and the lower bound for a write: one synced SQLite transaction.
 
 use std::{
     path::Path,
@@ -20,7 +20,7 @@ use crate::{
     peer::Server,
 };
 
-/// Changes that differ from all before, over a number of keys.
+/// Changes to a set of keys, each different from all earlier ones.
 #[derive(Debug, Clone)]
 pub(crate) struct Work {
     serial: Arc<AtomicUsize>,
@@ -37,7 +37,7 @@ impl Work {
         }
     }
 
-    /// Makes all the keys.
+    /// Creates all keys.
     pub(crate) async fn fill(&self, server: &Server) -> Result<()> {
         let next = Arc::new(AtomicUsize::new(0));
         let (keys, bytes, side) = (self.keys, self.bytes, server.side);
@@ -63,7 +63,7 @@ impl Work {
         caller.unary(call).await.map(drop)
     }
 
-    /// Makes `count` changes by this many writers; how long it took, in seconds.
+    /// Makes `count` changes with this many writers, and returns the duration in seconds.
     pub(crate) async fn changes(&self, server: &Server, writers: usize, count: usize) -> Result<f64> {
         let left = Arc::new(AtomicUsize::new(count));
         let begun = Instant::now();
@@ -106,7 +106,7 @@ where
     Ok(())
 }
 
-/// How many transactions of one row a second SQLite makes durable, with nothing around it.
+/// Returns how many transactions of one row SQLite makes durable per second, without anything else.
 pub(crate) async fn floor(folder: &Path, count: usize, bytes: usize) -> Result<f64> {
     let mut database = SqliteConnectOptions::new()
         .filename(folder.join("floor.db"))

@@ -1,6 +1,6 @@
-//! Measures how long it takes to resolve a feature among a thousand models, and counts what that allocates.
+//! Measures how long it takes to resolve a feature among a thousand models, and counts the allocations.
 //!
-//! A program of its own, since counting costs every allocation a little.
+//! This is a program of its own because counting slows every allocation a little.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -26,11 +26,11 @@ use tokio::time::Instant;
 
 const MODELS: usize = 1000;
 const ROUNDS: usize = 200_000;
-/// A feature with rules, and one that is unassigned and has it as its parent.
+/// A feature with rules, and an unassigned feature whose parent it is.
 const PARENT: &str = "duo_chat";
 const FEATURE: &str = "duo_chat_explain_code";
 
-#[expect(clippy::print_stdout, reason = "the figures are what this program is for")]
+#[expect(clippy::print_stdout, reason = "the program's purpose is to print the figures")]
 fn main() -> Result<()> {
     let current = Current::default();
     current.swap(Arc::new(catalog()?));
@@ -65,7 +65,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// A thousand models, and a feature whose ten rules do not fit.
+/// Builds a catalog with a thousand models, and with a feature whose ten rules do not match.
 fn catalog() -> Result<Catalog> {
     let name = |place: usize| ModelName::from_id(&format!("model-{place}"));
     let mut models = HashMap::new();
@@ -77,7 +77,7 @@ fn catalog() -> Result<Catalog> {
             endpoint: Some("http://127.0.0.1:8000/v1".to_owned()),
             ..Default::default()
         };
-        let spec = ModelSpec::whole(message).ok().context("a model")?;
+        let spec = ModelSpec::whole(message).ok().context("the model is not valid")?;
         let model = CompiledModel::new(name(place)?, Arc::new(spec), None);
         models.insert(model.name.clone(), ModelState::Ready(Arc::new(model)));
     }
@@ -105,7 +105,7 @@ fn catalog() -> Result<Catalog> {
                 number: 1,
                 id: IncarnationId::random(),
             },
-            revision: Revision::new(1).context("a revision")?,
+            revision: Revision::new(1).context("the revision is not valid")?,
             chain: ChainDigest::NONE,
             view: View::Router,
             state: StateDigest::EMPTY,

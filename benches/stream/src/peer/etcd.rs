@@ -1,4 +1,4 @@
-//! etcd's side of the work: as much of its contract as that takes.
+//! etcd's part of the work, with the messages of its API that it needs.
 
 use std::{net::SocketAddr, path::Path};
 
@@ -11,7 +11,7 @@ use crate::{
     scan::{Value, bytes, fields, number},
 };
 
-/// Where all keys are, and the end of that range.
+/// The prefix of all keys, and the end of their range.
 const PREFIX: &[u8] = b"/models/";
 const END: &[u8] = b"/models0";
 
@@ -101,7 +101,7 @@ pub(super) fn watch(after: i64) -> Call {
     }
 }
 
-/// Field numbers of `WatchResponse` and of what it holds.
+/// Reads a `WatchResponse` by its field numbers.
 pub(super) fn see(message: &Bytes) -> Seen {
     let events = fields(message).filter_map(|(number, value)| match value {
         Value::Bytes(event) if number == 11 => Some(event),
@@ -113,7 +113,7 @@ pub(super) fn see(message: &Bytes) -> Seen {
             revision: number(key_value, 3),
             cursor: Bytes::new(),
         }),
-        // The watch was made.
+        // The response confirms the creation of the watch.
         is_caught_up: number(message, 3) != 0,
         reply: None,
     }

@@ -1,4 +1,4 @@
-//! The registry's side of the work.
+//! The registry's part of the work.
 
 use std::{net::SocketAddr, path::Path};
 
@@ -15,7 +15,7 @@ use crate::{
     scan::{bytes, number},
 };
 
-/// What a value of one label weighs, with its key.
+/// The size of one label with its key, in bytes.
 const LABEL_BYTES: usize = 75;
 
 pub(super) fn arguments(addr: SocketAddr, admin: SocketAddr, folder: &Path) -> Vec<String> {
@@ -66,7 +66,7 @@ pub(super) fn change(key: usize, serial: usize) -> Call {
 
 const DISPLAY_NAME_BYTES: usize = 240;
 
-/// As long as the values are that etcd gets.
+/// Returns a display name that makes the model as large as the values of etcd.
 fn display_name(key: usize, serial: usize) -> String {
     format!("{:<DISPLAY_NAME_BYTES$}.", format!("Model {key}, change {serial}"))
 }
@@ -89,7 +89,7 @@ pub(super) fn subscribe(index: usize, from: &From) -> Call {
     }
 }
 
-/// Field numbers of `SubscribeResponse` and of what it holds.
+/// Reads a `SubscribeResponse` by its field numbers.
 pub(super) fn see(message: &Bytes) -> Seen {
     let place = |cursor: &[u8]| Place {
         revision: number(cursor, 2),
