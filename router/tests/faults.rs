@@ -71,7 +71,7 @@ impl From<Script> for Fault {
     }
 }
 
-/// What a fault counts against.
+/// The part of the state that a fault counts against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Against {
     /// The server's health.

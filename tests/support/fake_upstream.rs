@@ -27,7 +27,7 @@ use tokio::{
 /// How long a test waits for an event that should happen soon.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What the server does with one request.
+/// The steps of the server for one request.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Script(Vec<Step>);
 

@@ -31,7 +31,7 @@ pub(crate) enum WriteRequest {
 /// One row.
 #[derive(Debug)]
 pub(crate) struct RefusedWrite {
-    /// What is wrong with the request.
+    /// A short description of the error in the request.
     name: &'static str,
     pub(crate) request: WriteRequest,
     code: Code,

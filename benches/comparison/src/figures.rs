@@ -22,7 +22,7 @@ pub struct Measured {
     pub name: Cow<'static, str>,
     /// The unit of its values.
     pub unit: &'static str,
-    /// What the second column shows for this measure, if it differs between measures; empty otherwise.
+    /// The subject of the second column, if it differs between measures; empty otherwise.
     pub beside: &'static str,
     /// `None`: the measure has no target.
     pub target: Option<Target>,

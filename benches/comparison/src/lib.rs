@@ -1,4 +1,4 @@
-//! What both benchmarks need to compare two servers: processes, gRPC clients and figures.
+//! Shared code of the benchmarks, which compare two servers: processes, gRPC clients and figures.
 //!
 //! The benchmarks themselves define the measures.
 

@@ -1,4 +1,4 @@
-//! What a check finds out about a server, and to which fault it attributes a failure.
+//! The results of checks of model servers, and the faults to which checks attribute failures.
 
 use std::sync::Arc;
 
