@@ -29,21 +29,21 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("contract.binpb"), compiler.encode_file_descriptor_set())?;
     fs::write(out.join("debug.rs"), redacted_debug(&redacted)?)?;
 
-    // The contract carries messages and stubs; who dials or listens picks the transport.
+    // The generated code has messages and stubs only: the code that connects or listens chooses the transport.
     tonic_prost_build::configure()
         .build_transport(false)
-        // In order, so that the same message always has the same bytes.
+        // Sorted maps: equal messages always encode to the same bytes.
         .btree_map(".")
         .skip_debug(redacted.iter().map(|message| format!(".{}", message.full_name())))
-        // The same zeros for every message.
+        // `Bytes`, so that all messages share one buffer of zeros.
         .bytes(".switchboard.router.v1.StreamInferResponse.padding")
         .compile_fds(descriptors.clone())?;
     shared_streams(descriptors, &out.join("shared"))?;
     Ok(())
 }
 
-/// The change stream's server once more, with messages downwards that were encoded before: one encoding serves all who
-/// follow.
+/// Generates a second server for the change stream whose responses are already encoded, so that all followers share one
+/// encoding.
 fn shared_streams(mut descriptors: prost_types::FileDescriptorSet, out: &Path) -> Result<(), Box<dyn Error>> {
     for file in &mut descriptors.file {
         if file.name() != "switchboard/registry/v1/config.proto" {
@@ -77,7 +77,7 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Returns the messages whose `Debug` is generated here, because a field of theirs has the option `debug_redact`.
+/// Returns the messages that have a field with the option `debug_redact`: this script generates their `Debug`.
 ///
 /// Messages nested in such a message are included: `skip_debug` applies to them too.
 fn messages_with_redaction(pool: &DescriptorPool) -> Vec<MessageDescriptor> {

@@ -1,4 +1,5 @@
-//! What one side of the change stream can do that another release may not: words that both must spell alike.
+//! Names of capabilities: abilities of one side of the change stream that another release may lack. Both services use
+//! these names.
 
-/// A router that answers check requests.
+/// The router answers check requests.
 pub const CHECKS: &str = "checks";

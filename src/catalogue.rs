@@ -1,7 +1,7 @@
-//! Facts about GitLab's AI-powered features and the approved families of models, as data.
+//! The catalogue: the fixed list of GitLab's AI-powered features and of the approved model families.
 //!
-//! Both services carry the same facts: they change with a release, not with a revision, and so never travel on the change
-//! stream. Prompt formats are the router's own.
+//! The list is compiled into both services. It changes with a release and not with a revision, so the change stream
+//! does not carry it. Prompt formats are not part of it: only the router has them.
 
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -9,20 +9,20 @@ use serde::Deserialize;
 
 use crate::names::FeatureName;
 
-/// How far a family or a feature has come at GitLab.
+/// The release stage of a family or of a feature at GitLab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Stage {
     /// Generally available.
     Ga,
-    /// In beta: newly assigned only while beta is on.
+    /// In beta: can be newly assigned only while beta is enabled.
     Beta,
-    /// An experiment: as beta.
+    /// An experiment: the same restrictions as in beta.
     Experiment,
 }
 
 impl Stage {
-    /// Whether it is newly assigned only while beta is on.
+    /// Whether something in this stage can be newly assigned only while beta is enabled.
     #[must_use]
     pub const fn needs_beta(self) -> bool {
         match self {
@@ -32,50 +32,50 @@ impl Stage {
     }
 }
 
-/// An approved family of models.
+/// An approved model family.
 #[derive(Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Family {
-    /// Machine name, for example `mistral`.
+    /// Machine name of the family, for example `mistral`.
     pub machine_name: String,
-    /// The name that people see.
+    /// The name that users see.
     pub display_name: String,
-    /// How far it has come.
+    /// Release stage of the family.
     pub stage: Stage,
-    /// How many tokens its context holds. For information.
+    /// Size of the context in tokens. For information only.
     pub context_tokens: i32,
-    /// The most tokens of an answer. `None`: the server decides.
+    /// The maximum length of an answer, in tokens, which is also the default. `None`: the model server decides.
     pub max_output_tokens: Option<i32>,
-    /// Sampling temperature where the call gives none. `None`: the server decides.
+    /// The sampling temperature for calls that do not set one. `None`: the model server decides.
     pub temperature: Option<f64>,
-    /// Whether it takes chats; one that does not only completes text.
+    /// Whether the family supports chat. If not, it only completes text.
     #[serde(default = "yes")]
     pub chat: bool,
-    /// Whether it has tokens of its own for completing code between a prefix and a suffix.
+    /// Whether the family has special tokens for infill: completing code between a prefix and a suffix.
     pub infill_tokens: bool,
 }
 
 /// An AI-powered feature of GitLab.
 #[derive(Debug, PartialEq, Eq)]
 pub struct FeatureFacts {
-    /// Its resource name; the id is the machine name.
+    /// Resource name of the feature. The id is the feature's machine name.
     pub name: FeatureName,
-    /// The name that people see.
+    /// The name that users see.
     pub display_name: String,
-    /// The group under which GitLab lists it.
+    /// The group under which GitLab lists the feature.
     pub group: String,
-    /// How far it has come.
+    /// Release stage of the feature.
     pub stage: Stage,
-    /// Machine names of the families that may serve it.
+    /// Machine names of the families that may serve the feature.
     pub families: Vec<String>,
-    /// Further names by which it may be asked for.
+    /// Further names by which a caller may ask for the feature.
     pub unit_primitives: Vec<String>,
-    /// The feature whose setting is used while this one is unassigned.
+    /// The feature whose setting applies while this feature is unassigned. `None`: the feature has no parent.
     pub parent: Option<FeatureName>,
 }
 
 impl FeatureFacts {
-    /// Whether models of this family may serve it.
+    /// Whether models of `family` may serve the feature.
     #[must_use]
     pub fn fits(&self, family: &Family) -> bool {
         self.families.contains(&family.machine_name)
@@ -87,49 +87,50 @@ impl FeatureFacts {
 pub struct Catalogue {
     features: Vec<FeatureFacts>,
     families: Vec<Family>,
-    /// Every name by which a feature may be asked for, to its place in `features`.
+    /// Maps every name by which a caller may ask for a feature to the feature's index in `features`.
     names: HashMap<String, usize>,
 }
 
 impl Catalogue {
-    /// The catalogue of this build.
+    /// Returns the catalogue of this build.
     ///
     /// # Panics
     ///
-    /// Never in a build that has passed its tests: the data is compiled in.
+    /// Never in a build that has passed its tests: the data is compiled in, and a test parses it.
     #[must_use]
     pub fn get() -> &'static Self {
-        #[expect(clippy::expect_used, reason = "the data is compiled in, and a test reads it")]
+        #[expect(clippy::expect_used, reason = "the data is compiled in, and a test parses it")]
         static CATALOGUE: LazyLock<Catalogue> =
             LazyLock::new(|| Catalogue::read().expect("the catalogue's data files are well formed"));
         &CATALOGUE
     }
 
-    /// All features, in the order in which they are listed.
+    /// All features, in the order of the data file.
     #[must_use]
     pub fn features(&self) -> &[FeatureFacts] {
         &self.features
     }
 
-    /// All families, in the order in which they are listed.
+    /// All families, in the order of the data file.
     #[must_use]
     pub fn families(&self) -> &[Family] {
         &self.families
     }
 
-    /// The family of a machine name.
+    /// Finds a family by its machine name.
     #[must_use]
     pub fn family(&self, machine_name: &str) -> Option<&Family> {
         self.families.iter().find(|family| family.machine_name == machine_name)
     }
 
-    /// The feature of a resource name.
+    /// Finds a feature by its resource name.
     #[must_use]
     pub fn feature(&self, name: &FeatureName) -> Option<&FeatureFacts> {
         self.called(name.id()).filter(|feature| feature.name == *name)
     }
 
-    /// The feature that a caller means: by machine name, else by unit primitive, else by the name of a chat tool.
+    /// Finds the feature that a caller asks for. `name` is a machine name, a unit primitive or the name of a chat tool;
+    /// a machine name takes precedence.
     #[must_use]
     pub fn called(&self, name: &str) -> Option<&FeatureFacts> {
         self.names.get(name).and_then(|&index| self.features.get(index))
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_feature_answers_to_its_machine_name_first() {
+    fn a_machine_name_takes_precedence_over_other_names_of_features() {
         let called = |name| Catalogue::get().called(name).map(|feature| feature.name.id());
         assert_eq!(called("duo_chat"), Some("duo_chat"));
         assert_eq!(called("code_suggestions"), Some("code_completions"));

@@ -1,9 +1,11 @@
-//! Digests of configuration, format 1: what proves that a follower has what the registry has.
+//! Digests of the configuration, format 1: they prove that a follower has the same state as the registry.
 //!
-//! They find bugs and bit rot. Against somebody who chooses contents on purpose a sum of hashes is no proof; there the
-//! connection protects. Hashed are bytes as stored: nobody re-encodes, since protobuf has no canonical form.
+//! The digests detect bugs and damaged data. They do not protect against an attacker who can choose contents, because a
+//! sum of hashes can be forged; the protection against attackers is the connection. The hashes cover the bytes as they
+//! are stored: no service encodes a resource again to hash it, because protobuf has no canonical encoding.
 //!
-//! `lp(x)` below is the length in 4 bytes, big-endian, then the bytes; integers have 8 bytes, big-endian; ids are their text.
+//! In the formulas below, `lp(x)` is the length of `x` in 4 bytes, big-endian, then the bytes of `x`. Integers are 8
+//! bytes, big-endian. Ids are hashed as text.
 
 use std::fmt;
 
@@ -11,23 +13,23 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 use crate::names::{IncarnationId, Revision, StoreId};
 
-/// The number of this format, [`crate::pb::types::Cursor`]'s `format`.
+/// The number of this format: the field `format` of [`crate::pb::types::Cursor`].
 pub const FORMAT: i32 = 1;
 
-/// What is hashed of one resource.
+/// The parts of one resource that its digest covers.
 #[derive(Debug, Clone, Copy)]
 pub struct ItemParts<'a> {
-    /// Its name.
+    /// Name of the resource.
     pub name: &'a str,
-    /// The revision at which this life of the name began.
+    /// The revision that created the resource. A resource that is deleted and created again has a new one.
     pub create_revision: Revision,
-    /// The revision that last changed it.
+    /// The revision that last changed the resource.
     pub revision: Revision,
     /// The payload's type URL.
     pub type_url: &'a str,
-    /// The payload's bytes as stored.
+    /// The payload's bytes, as they are stored.
     pub value: &'a [u8],
-    /// The capabilities that it needs, sorted.
+    /// The capabilities that a router needs to use the resource, sorted.
     pub requires: &'a [String],
 }
 
@@ -38,13 +40,13 @@ macro_rules! digest_type {
         pub struct $name([u8; 32]);
 
         impl $name {
-            /// Takes a digest from the wire or the store; `None` when it has not 32 bytes.
+            /// Converts bytes from a message or from the database. `None`: there are not exactly 32 bytes.
             #[must_use]
             pub fn from_slice(bytes: &[u8]) -> Option<Self> {
                 bytes.try_into().ok().map(Self)
             }
 
-            /// The 32 bytes.
+            /// The digest as bytes.
             #[must_use]
             pub const fn as_bytes(&self) -> &[u8; 32] {
                 &self.0
@@ -67,16 +69,17 @@ digest_type! {
 }
 
 digest_type! {
-    /// The digest of a whole view: the sum of its items' digests, modulo 2^256.
+    /// The digest of all resources of a view: the sum of their digests, modulo 2^256.
     StateDigest
 }
 
 digest_type! {
-    /// The digest of the whole history up to a revision. Only the registry computes it.
+    /// The digest of the complete history up to a revision. Only the registry computes it.
     ChainDigest
 }
 
 impl ItemDigest {
+    /// Computes the digest of a resource:
     /// `H("swb1 item" ‖ lp(name) ‖ create_revision ‖ revision ‖ lp(type_url) ‖ lp(value) ‖ lp of each requires)`.
     #[must_use]
     pub fn of(item: &ItemParts<'_>) -> Self {
@@ -94,10 +97,10 @@ impl ItemDigest {
 }
 
 impl StateDigest {
-    /// Of nothing.
+    /// The digest of a view without resources.
     pub const EMPTY: Self = Self([0; 32]);
 
-    /// With one item more.
+    /// Returns the digest after `item` is added to the view.
     #[must_use]
     pub fn plus(mut self, item: ItemDigest) -> Self {
         let mut carry = false;
@@ -110,7 +113,7 @@ impl StateDigest {
         self
     }
 
-    /// With one item less.
+    /// Returns the digest after `item` is removed from the view.
     #[must_use]
     pub fn minus(mut self, item: ItemDigest) -> Self {
         let mut borrow = false;
@@ -124,20 +127,20 @@ impl StateDigest {
     }
 }
 
-/// One change of a revision, as the chain hashes it.
+/// One change of a revision, as the chain digest covers it.
 #[derive(Debug, Clone, Copy)]
 pub enum ChainChange<'a> {
-    /// The resource has this digest now.
+    /// The resource was created or updated, and has this digest now.
     Upsert(ItemDigest),
-    /// The resource is gone.
+    /// The resource of this name was deleted.
     Delete(&'a str),
 }
 
 impl ChainDigest {
-    /// What stands for the chain before the first incarnation of a store.
+    /// The parent digest of the first incarnation of a store.
     pub const NONE: Self = Self([0; 32]);
 
-    /// Before the first revision of an incarnation:
+    /// Computes the digest with which an incarnation begins, before its first revision:
     /// `H("swb1 life" ‖ last chain of the parent ‖ store ‖ number ‖ incarnation)`.
     #[must_use]
     pub fn of_life(parent: Self, store: StoreId, number: i64, incarnation: IncarnationId) -> Self {
@@ -149,9 +152,9 @@ impl ChainDigest {
         Self(hash.finish())
     }
 
-    /// After one more revision:
-    /// `H("swb1 chain" ‖ chain ‖ revision ‖ for each change: 1 ‖ item, or 0 ‖ lp(name))`. The changes are sorted by the
-    /// bytes of their names.
+    /// Computes the digest after one more revision:
+    /// `H("swb1 chain" ‖ chain ‖ revision ‖ for each change: 1 ‖ item, or 0 ‖ lp(name))`. `changes` must be sorted by
+    /// the bytes of the resource names.
     #[must_use]
     pub fn extended<'a>(self, revision: Revision, changes: impl IntoIterator<Item = ChainChange<'a>>) -> Self {
         let mut hash = Hash::tagged("swb1 chain");
@@ -230,7 +233,7 @@ mod tests {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// The vectors that `tests/contract/digests.py` writes, apart from this code.
+    /// Test vectors that `tests/contract/digests.py` writes, an implementation that is independent of this code.
     #[derive(serde::Deserialize)]
     struct Vectors {
         items: Vec<ItemVector>,
@@ -292,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn digests_are_those_of_format_1() {
+    fn digests_match_the_test_vectors_of_format_1() {
         let vectors = include_str!("../tests/contract/digests.json");
         let vectors: Vectors = serde_json::from_str(vectors).unwrap();
         let items: Vec<ItemDigest> = vectors.items.iter().map(ItemVector::computed).collect();
@@ -324,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_does_not_depend_on_the_order_and_forgets_what_is_taken() {
+    fn a_state_digest_ignores_the_order_of_items_and_the_removed_items() {
         let (a, b) = (item("a", b"1"), item("b", b"2"));
         assert_eq!(StateDigest::EMPTY.plus(a).plus(b), StateDigest::EMPTY.plus(b).plus(a));
         assert_eq!(StateDigest::EMPTY.plus(a).plus(b).minus(a), StateDigest::EMPTY.plus(b));

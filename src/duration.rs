@@ -1,12 +1,12 @@
-//! Spans of time as the contract has them.
+//! Conversion of the contract's durations.
 
 use std::time::Duration;
 
 const NANOS: u32 = 1_000_000_000;
 
-/// Reads a span of time. `None`: it is negative or not normal.
+/// Converts a protobuf duration. `None`: it is negative, or its nanoseconds are out of range.
 ///
-/// By hand, because the conversion of `prost_types` panics on the smallest number of seconds.
+/// The conversion of `prost_types` is not used, because it panics on the smallest number of seconds.
 #[must_use]
 pub fn read(span: prost_types::Duration) -> Option<Duration> {
     let seconds = u64::try_from(span.seconds).ok()?;
@@ -19,7 +19,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_span_that_is_negative_or_not_normal_is_none() {
+    fn a_negative_or_malformed_duration_is_refused() {
         let rows = [
             (0, 0, Some(Duration::ZERO)),
             (1, 500_000_000, Some(Duration::from_millis(1_500))),

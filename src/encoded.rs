@@ -1,4 +1,4 @@
-//! A message of the contract that was encoded before it is sent, so that all who get it share its bytes.
+//! Messages that are encoded before they are sent, so that all recipients share the same bytes.
 
 use std::marker::PhantomData;
 
@@ -10,8 +10,8 @@ use prost::{
 use tonic::codec::{BufferSettings, Codec};
 use tonic_prost::ProstCodec;
 
-/// The bytes of a whole message. It stands where a generated message would, on the sender's side only: what is read into
-/// it is dropped.
+/// The bytes of an encoded message, used in place of a generated message type. Only a sender can use it: decoding into
+/// it discards the data.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Encoded(Bytes);
 
@@ -45,14 +45,14 @@ impl Message for Encoded {
     }
 }
 
-/// How many bytes a call sets aside for each direction. tonic's own 8 KiB would be most of what an idle follower costs; a
-/// larger message has the buffer grow for as long as it is there.
+/// The initial size of a call's buffer for each direction, in bytes. tonic's default of 8 KiB would be most of the
+/// memory of an idle follower. The buffer grows while a larger message is in it.
 const BUFFER_BYTES: usize = 512;
 
-/// From here on, what is ready goes to the transport: as tonic has it.
+/// The encoder passes its data to the transport once it has this many bytes. The value is tonic's default.
 const YIELD_BYTES: usize = 32 * 1024;
 
-/// tonic's own codec, with small buffers: for streams of which there are many and that are mostly idle.
+/// tonic's protobuf codec with small buffers, for streams that are numerous and mostly idle.
 #[derive(Debug)]
 pub struct SlimCodec<T, U>(PhantomData<(T, U)>);
 
@@ -87,7 +87,7 @@ mod tests {
     use crate::pb::registry;
 
     #[test]
-    fn what_was_encoded_is_sent_as_it_is() {
+    fn an_encoded_message_is_sent_unchanged() {
         let bookmark = registry::Bookmark {
             probe: 7,
             ..Default::default()

@@ -1,6 +1,6 @@
 //! Base URLs of model servers, and the origins that API tokens are bound to.
 //!
-//! Pure text: whether an address may be dialled is another room's question.
+//! This module only parses text: it does not decide whether the router may connect to an address.
 
 use std::{fmt, sync::LazyLock};
 
@@ -8,31 +8,32 @@ use http::{Uri, uri::PathAndQuery};
 
 use crate::reason::FieldReason;
 
-/// Why a text is not an endpoint.
+/// Why a text is not a valid endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointError {
-    /// More than [`EndpointUri::LENGTH_MAX`] characters.
+    /// The text has more than [`EndpointUri::LENGTH_MAX`] characters.
     #[error("must have at most {} characters", EndpointUri::LENGTH_MAX)]
     TooLong,
-    /// No scheme, or one that is neither http nor https.
+    /// The scheme is missing, or is neither http nor https.
     #[error("must begin with `http://` or `https://`, for example `http://gpu1.example.com:8000`")]
     Scheme,
-    /// A user or a password stands before the host.
-    #[error("must not have a user or a password in it; give the API token as `api_token`")]
+    /// The URL contains a user name or a password in front of the host.
+    #[error("must not contain a user name or a password; set the API token in `api_token`")]
     Userinfo,
-    /// A query stands behind the path.
-    #[error("must not have a query (`?…`)")]
+    /// The URL contains a query after the path.
+    #[error("must not have a query (`?name=value`)")]
     Query,
-    /// A fragment stands behind the path.
-    #[error("must not have a fragment (`#…`)")]
+    /// The URL contains a fragment after the path.
+    #[error("must not have a fragment (`#name`)")]
     Fragment,
-    /// No URL for another cause: no host, a bad port, a path with `..`, a character that must be escaped.
+    /// The text is not a usable URL for another cause: no host, a bad port, a path with `..`, or a character that must
+    /// be escaped.
     #[error("must be a URL such as `http://gpu1.example.com:8000/v1`")]
     Malformed,
 }
 
 impl EndpointError {
-    /// The reason that a violation with this error has.
+    /// Returns the reason of a violation with this error.
     #[must_use]
     pub const fn reason(self) -> FieldReason {
         match self {
@@ -46,7 +47,7 @@ impl EndpointError {
     }
 }
 
-/// The base URL of a model server, as it was given.
+/// The base URL of a model server, exactly as the model's configuration has it.
 ///
 /// ```
 /// use switchboard::endpoint::EndpointUri;
@@ -63,14 +64,14 @@ pub struct EndpointUri {
 }
 
 impl EndpointUri {
-    /// The most characters that an endpoint may have.
+    /// The maximum length of an endpoint, in characters.
     pub const LENGTH_MAX: usize = 2048;
 
-    /// Parses a base URL. A trailing slash and a trailing `/v1` make no difference.
+    /// Parses a base URL. A trailing slash or `/v1` is accepted and makes no difference to the URLs of calls.
     ///
     /// # Errors
     ///
-    /// [`EndpointError`], the first that fits.
+    /// The first [`EndpointError`] that applies.
     pub fn parse(text: &str) -> Result<Self, EndpointError> {
         if text.chars().count() > Self::LENGTH_MAX {
             return Err(EndpointError::TooLong);
@@ -108,32 +109,32 @@ impl EndpointUri {
         })
     }
 
-    /// Where Anthropic itself serves its models.
+    /// The endpoint of Anthropic's own service.
     ///
     /// # Panics
     ///
-    /// Never: the text is a constant, and a test reads it.
+    /// Never: the URL is a constant, and a test parses it.
     #[must_use]
     pub fn anthropic() -> &'static Self {
-        #[expect(clippy::expect_used, reason = "the text is a constant, and a test reads it")]
+        #[expect(clippy::expect_used, reason = "the URL is a constant, and a test parses it")]
         static ANTHROPIC: LazyLock<EndpointUri> =
             LazyLock::new(|| EndpointUri::parse("https://api.anthropic.com").expect("a constant"));
         &ANTHROPIC
     }
 
-    /// The text as it was given.
+    /// The original text, unchanged.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.given
     }
 
-    /// The host as it was given: a name or an address, an IPv6 one in brackets.
+    /// The host part of the original text: a name or an IP address. An IPv6 address is in brackets.
     #[must_use]
     pub fn host(&self) -> &str {
         self.uri.host().unwrap_or_default()
     }
 
-    /// Scheme, host and port.
+    /// Returns the origin: scheme, host in lower case, and port.
     #[must_use]
     pub fn origin(&self) -> Origin {
         let is_tls = self.uri.scheme_str() == Some("https");
@@ -145,7 +146,7 @@ impl EndpointUri {
         }
     }
 
-    /// The URL of one call: `path` begins with `/v1`, which the base URL may have too.
+    /// Returns the URL of an API call. `path` begins with `/v1`; a `/v1` at the end of the base URL is not repeated.
     ///
     /// # Panics
     ///
@@ -161,12 +162,12 @@ impl EndpointUri {
         Uri::from_parts(parts).expect("scheme and authority were parsed before")
     }
 
-    /// The URL of one call whose path is made: `path` begins with a slash and may have a query. The base URL may end in
-    /// `endings`, which are taken away one after the other.
+    /// Returns the URL of an API call whose path is not a constant. `path` begins with a slash and may contain a query.
+    /// Each of `endings`, in this order, is first removed from the end of the base URL if it is there.
     ///
     /// # Errors
     ///
-    /// What is wrong with the URL: it is too long, or `path` is none.
+    /// An error of the `http` crate if the URL would be too long, or `path` is not a valid path.
     pub fn call_below(&self, endings: &[&str], path: &str) -> Result<Uri, http::Error> {
         let mut base = self.uri.path();
         for ending in endings {
@@ -180,7 +181,7 @@ impl EndpointUri {
     }
 }
 
-/// Scheme, host and port of a model server: what an API token is bound to.
+/// Scheme, host and port of a model server. An API token is bound to origins.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin {
     is_tls: bool,
@@ -189,11 +190,11 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Parses `scheme://host:port`, as [`fmt::Display`] writes it.
+    /// Parses `scheme://host:port`, the form that [`fmt::Display`] writes.
     ///
     /// # Errors
     ///
-    /// [`EndpointError`] when it is anything else.
+    /// [`EndpointError`] if the text has any other form.
     pub fn parse(text: &str) -> Result<Self, EndpointError> {
         let origin = EndpointUri::parse(text)?.origin();
         if origin.to_string() == text {
@@ -203,19 +204,19 @@ impl Origin {
         }
     }
 
-    /// Whether it is https.
+    /// Whether the scheme is https.
     #[must_use]
     pub const fn is_tls(&self) -> bool {
         self.is_tls
     }
 
-    /// The port, given or the scheme's own.
+    /// The port. If the URL has none, the scheme's default port.
     #[must_use]
     pub const fn port(&self) -> u16 {
         self.port
     }
 
-    /// Host and port, as a person would type them.
+    /// Returns `host:port`.
     #[must_use]
     pub fn host_and_port(&self) -> String {
         format!("{}:{}", self.host, self.port)
@@ -234,7 +235,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_base_url_may_end_in_v1_or_not() {
+    fn a_trailing_slash_or_v1_of_a_base_url_makes_no_difference() {
         for base in ["http://h:1", "http://h:1/", "http://h:1/v1", "http://h:1/v1/"] {
             let uri = EndpointUri::parse(base).unwrap();
             assert_eq!(
@@ -251,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn endings_that_a_made_path_brings_itself_are_taken_away() {
+    fn call_below_removes_the_endings_from_the_base_url() {
         let call = |base: &str| {
             let uri = EndpointUri::parse(base).unwrap();
             uri.call_below(&["/v1", "/own"], "/own/x?y=1")
@@ -275,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_endpoint_is_told_by_its_cause() {
+    fn a_bad_endpoint_is_refused_with_its_cause() {
         use EndpointError as E;
         let long = format!("http://h/{}", "a".repeat(3000));
         for (text, error) in [

@@ -1,10 +1,13 @@
-//! Points at which a test has the process die, panic or stand still. In release builds there are none.
+//! Failpoints: points in the code at which a test can kill the process, make it panic, or pause a thread. Release
+//! builds have none.
 //!
-//! `SWITCHBOARD_FAILPOINTS="commit.before-commit=kill@3;commit.after-commit=pause:/tmp/go"` says what happens where: `kill`
-//! ends the process at once, as SIGKILL does, `panic` panics, and `pause` holds the thread up until the file is there, for
-//! ten seconds at most. `@n` means the n-th time that the point is come to, by default the first, and no other time.
+//! The environment variable `SWITCHBOARD_FAILPOINTS` sets the actions, for example
+//! `commit.before-commit=kill@3;commit.after-commit=pause:/tmp/go`. `kill` ends the process at once, as SIGKILL does.
+//! `panic` panics. `pause` blocks the thread until the file exists, for at most ten seconds. `@n` triggers the action
+//! only at the n-th hit of the point; the default is the first hit.
 
-/// Comes to a point. Its name is `part.when`, and stands in one place of the code.
+/// Marks a failpoint and runs its action if a test has set one. `name` has the form `part.when` and is used at one
+/// place in the code only.
 #[inline]
 pub fn hit(name: &'static str) {
     #[cfg(debug_assertions)]
@@ -29,7 +32,7 @@ mod active {
 
     const VARIABLE: &str = "SWITCHBOARD_FAILPOINTS";
 
-    /// How long a pause lasts at most: looked for a thousand times, each ten milliseconds apart.
+    /// A pause looks for its file this many times, ten milliseconds apart: for at most ten seconds.
     const LOOKS: u32 = 1000;
     const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
@@ -43,18 +46,22 @@ mod active {
     #[derive(Debug)]
     pub(super) struct Point {
         pub(super) action: FailpointAction,
-        /// The hits that are still to come, that which acts included.
+        /// The number of hits until the action, including the hit that triggers it. 0: the action has already been
+        /// triggered.
         pub(super) countdown: AtomicU32,
     }
 
     static POINTS: OnceLock<HashMap<String, Point>> = OnceLock::new();
 
-    #[expect(clippy::disallowed_methods, reason = "no flag: a release build must not know it")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "not a flag, because release builds must not have it"
+    )]
     pub(super) fn hit(name: &'static str) {
         let points = POINTS.get_or_init(|| {
             let text = std::env::var(VARIABLE).unwrap_or_default();
             parse(&text).unwrap_or_else(|| {
-                tracing::error!("{VARIABLE} is not understood: no point acts");
+                tracing::error!("cannot parse {VARIABLE}: no failpoint is active");
                 HashMap::new()
             })
         });
@@ -65,15 +72,15 @@ mod active {
             .countdown
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
         if counted == Ok(1) {
-            tracing::info!(name, "a failpoint acts");
+            tracing::info!(name, "failpoint triggered");
             act(name, &point.action);
         }
     }
 
-    #[expect(clippy::panic, reason = "a test asked for it")]
+    #[expect(clippy::panic, reason = "a test requested the panic")]
     fn act(name: &str, action: &FailpointAction) {
         match action {
-            // Nothing is unwound, flushed or closed.
+            // Ends the process without unwinding, flushing or closing anything.
             FailpointAction::Kill => process::abort(),
             FailpointAction::Panic => panic!("failpoint {name}"),
             FailpointAction::Pause(until) => {
@@ -109,7 +116,7 @@ mod tests {
     use super::active::{FailpointAction, parse};
 
     #[test]
-    fn each_point_has_an_action_and_a_turn() {
+    fn each_failpoint_has_an_action_and_the_number_of_its_hit() {
         let points = parse("a.b=kill@3; c=panic;;d.e=pause:/tmp/x@2").unwrap();
         let of = |name: &str| (&points[name].action, points[name].countdown.load(Ordering::Relaxed));
         assert_eq!(points.len(), 3);

@@ -1,6 +1,6 @@
-//! One failure of one call, as it goes to the caller: reason, message, and the details of `google.rpc`.
+//! The failure of a call, as the caller receives it: reason, message, and the error details of `google.rpc`.
 //!
-//! The services' `status.rs` choose reasons; here they only take their shape on the wire.
+//! The `status` module of each service chooses the reasons. This module only converts them to a gRPC status.
 
 use std::{collections::HashMap, fmt, time::Duration};
 
@@ -14,25 +14,26 @@ use crate::{
     violation::Violations,
 };
 
-/// A failure on its way to the caller.
+/// A failed call, before it is converted to a gRPC status.
 ///
-/// The message is for people and may change; the reason is API. Neither may carry a secret, a prompt or an answer.
+/// The message is for people and may change; the reason is API. Neither may contain a secret, a prompt or an answer.
 #[derive(Clone)]
 pub struct Failure {
     code: Code,
     reason: Reason,
     message: String,
     metadata: Vec<(&'static str, String)>,
-    /// Boxed: a failure is returned by value, and the details are large.
+    /// Boxed, because a failure is returned by value and the details are large.
     details: Box<ErrorDetails>,
     others: Vec<Any>,
 }
 
 impl Failure {
-    /// The most bad fields that are listed: a status travels in headers, and some clients take only 8 KiB of them.
+    /// The maximum number of invalid fields that a status lists. A status is sent in HTTP headers, and some clients
+    /// accept only 8 KiB of headers.
     pub const FIELDS_MAX: usize = 16;
 
-    /// A failure with the code of its reason.
+    /// Creates a failure with the gRPC code of `reason`.
     #[must_use]
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self {
@@ -45,9 +46,11 @@ impl Failure {
         }
     }
 
-    /// A request with bad fields: all of them, the first also in the message, since not every client shows details.
+    /// Creates the failure of a request with invalid fields. The message also describes the first violation, because
+    /// not every client shows the details.
     ///
-    /// The reason is that of the fields when they share one, else `VALIDATION_FAILED`.
+    /// If all violations share one reason that is also a [`Reason`], the failure has that reason; otherwise
+    /// `VALIDATION_FAILED`.
     #[must_use]
     pub fn invalid(violations: &Violations) -> Self {
         let mut shared = violations.as_slice().iter().map(|violation| violation.reason.shared());
@@ -72,7 +75,7 @@ impl Failure {
         failure
     }
 
-    /// Adds bad fields to the details: the first [`Self::FIELDS_MAX`] of them.
+    /// Adds the first [`Self::FIELDS_MAX`] violations to the details.
     #[must_use]
     pub fn with_fields(mut self, violations: &Violations) -> Self {
         let fields: Vec<FieldViolation> = violations
@@ -90,14 +93,14 @@ impl Failure {
         self
     }
 
-    /// Adds one entry to `ErrorInfo.metadata`; the keys are those of [`key`].
+    /// Adds one entry to `ErrorInfo.metadata`. The module [`key`] has the keys.
     #[must_use]
     pub fn with(mut self, key: &'static str, value: impl fmt::Display) -> Self {
         self.metadata.push((key, value.to_string()));
         self
     }
 
-    /// Adds what would have to be true for the call to succeed.
+    /// Adds a precondition that `subject` does not meet and that the call needs to succeed.
     #[must_use]
     pub fn with_precondition(mut self, subject: impl Into<String>, description: impl Into<String>) -> Self {
         self.details
@@ -105,28 +108,28 @@ impl Failure {
         self
     }
 
-    /// Adds whose quota is used up.
+    /// Adds a quota failure: the quota of `subject` is used up.
     #[must_use]
     pub fn with_quota(mut self, subject: impl Into<String>, description: impl Into<String>) -> Self {
         self.details.add_quota_failure_violation(subject, description);
         self
     }
 
-    /// Adds the resource that the call is about.
+    /// Adds the resource that the failure is about.
     #[must_use]
     pub fn with_resource(mut self, kind: &'static str, name: impl fmt::Display) -> Self {
         self.details.set_resource_info(kind, name.to_string(), "", "");
         self
     }
 
-    /// Adds a detail of our own kind. Readers that do not know it skip it.
+    /// Adds a detail of a type that is not part of `google.rpc`. Clients skip types that they do not know.
     #[must_use]
     pub fn with_any(mut self, detail: Any) -> Self {
         self.others.push(detail);
         self
     }
 
-    /// Says that repeating the call helps, after this long.
+    /// Tells the client that it may repeat the call after `delay`.
     #[must_use]
     pub fn retry_after(mut self, delay: Duration) -> Self {
         self.details.set_retry_info(Some(delay));
@@ -139,8 +142,8 @@ impl Failure {
         self.reason
     }
 
-    /// The details of `status` with the correlation id of its call in `ErrorInfo.metadata`, as `CallLayer` sends them, and
-    /// the reason that they give. `None`: the status was not made from a failure.
+    /// Returns the encoded details of `status` with the call's correlation id added to `ErrorInfo.metadata`, and the
+    /// reason in these details. `CallLayer` sends them. `None`: the status was not created from a failure.
     #[must_use]
     pub fn stamp(status: &Status, request_id: &str) -> Option<(Vec<u8>, String)> {
         let mut rich = pb::Status::decode(status.details()).ok()?;
@@ -156,7 +159,7 @@ impl Failure {
 }
 
 impl From<Failure> for Status {
-    /// The status to answer with. `CallLayer` adds the correlation id of the call.
+    /// Converts the failure to the status of the response. `CallLayer` adds the call's correlation id later.
     fn from(failure: Failure) -> Self {
         let Failure {
             code,
@@ -174,7 +177,7 @@ impl From<Failure> for Status {
         let pushback = details.retry_info().and_then(|info| info.retry_delay);
         let status = Self::with_error_details(code, message, *details);
         let mut status = with_others(status, others);
-        // gRPC clients with a retry policy read this trailer; it says the same as `RetryInfo`.
+        // gRPC clients with a retry policy read this trailer; it has the same delay as `RetryInfo`.
         if let Some(delay) = pushback
             && let Ok(value) = delay.as_millis().to_string().parse()
         {
@@ -190,12 +193,12 @@ impl From<Violations> for Failure {
     }
 }
 
-/// The status with further details behind those of `google.rpc`.
+/// Returns the status with `others` appended to its details.
 fn with_others(status: Status, others: Vec<Any>) -> Status {
     if others.is_empty() {
         return status;
     }
-    // It was encoded a moment ago.
+    // Decoding cannot fail: the details were encoded by the caller of this function.
     let mut rich = pb::Status::decode(status.details()).unwrap_or_default();
     rich.details.extend(others);
     Status::with_details(status.code(), status.message(), rich.encode_to_vec().into())
@@ -216,7 +219,7 @@ mod tests {
     use crate::reason::FieldReason;
 
     #[test]
-    fn fields_that_share_a_listed_reason_give_it_to_the_whole() {
+    fn a_failure_has_the_reason_that_all_its_violations_share() {
         let mut violations = Violations::new();
         violations.push(
             "model.family",
@@ -243,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_with_very_many_bad_fields_still_fits_into_a_header() {
+    fn a_status_with_very_many_invalid_fields_still_fits_into_a_header() {
         let mut violations = Violations::new();
         for index in 0..1000 {
             let field = format!("chat.messages[{index}].role");
@@ -257,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_detail_of_our_own_stands_beside_the_usual_ones() {
+    fn a_detail_of_another_type_is_added_to_the_details_of_google_rpc() {
         let detail = Any {
             type_url: "type.googleapis.com/switchboard.router.v1.Candidates".to_owned(),
             value: vec![1, 2, 3],
@@ -275,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn the_correlation_id_joins_the_details_and_changes_nothing_else() {
+    fn stamp_adds_the_correlation_id_and_changes_nothing_else() {
         let others = Any {
             type_url: "type.googleapis.com/switchboard.router.v1.Candidates".to_owned(),
             value: vec![1, 2, 3],

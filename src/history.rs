@@ -1,4 +1,5 @@
-//! Where in which history a state stands: what a cursor says once it is read.
+//! Cursors: a cursor names one point in the history of one store, with digests that prove the history and the state
+//! there.
 
 use crate::{
     digest::{ChainDigest, FORMAT, StateDigest},
@@ -6,42 +7,42 @@ use crate::{
     pb,
 };
 
-/// One life of a store.
+/// An incarnation: one life of a store. A restore starts a new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Incarnation {
-    /// Counts the lives, from 1.
+    /// The number of the incarnation, from 1.
     pub number: i64,
-    /// Tells apart two lives that took the same number.
+    /// A random id. It distinguishes two incarnations with the same number.
     pub id: IncarnationId,
 }
 
-/// What a change stream shows.
+/// The set of resources that a change stream sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum View {
-    /// Models, features and settings: what anybody may watch.
+    /// The view of watchers: models, features and settings.
     Config,
-    /// What routers need.
+    /// The view of routers.
     Router,
 }
 
-/// A place in a history, with the proof of what it looks like there.
+/// A point in the history of a store, with digests of the history and of the state at that point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
-    /// The store.
+    /// Id of the store.
     pub store: StoreId,
-    /// The life of the store.
+    /// The incarnation of the store.
     pub incarnation: Incarnation,
     /// The revision, from 1.
     pub revision: Revision,
-    /// The history up to it.
+    /// Digest of the history up to [`Self::revision`].
     pub chain: ChainDigest,
-    /// The view that [`Self::state`] is of.
+    /// The view whose state [`Self::state`] covers.
     pub view: View,
-    /// The state at it.
+    /// Digest of the view's state at [`Self::revision`].
     pub state: StateDigest,
 }
 
-/// The text on the wire is no cursor that this build can read.
+/// The message is not a cursor that this build can read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("is not a cursor that this version can read")]
 pub struct CursorError;
@@ -98,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_is_read_as_it_was_written() {
+    fn a_cursor_survives_the_conversion_to_a_message_and_back() {
         let cursor = Cursor {
             store: StoreId::random(),
             incarnation: Incarnation {

@@ -1,8 +1,8 @@
-//! What the registry and the router share: the contract, its names and reasons, the facts of the catalogue, and, behind
-//! the feature `service`, what stands around the handlers of both.
+//! Code that the registry and the router share: the contract, names, reasons, the catalogue, and the server code around
+//! the handlers (cargo feature `service`).
 //!
-//! Nothing here knows how a resource is stored, changed or selected: that is the services' own. What one is, and which
-//! message is one, stands in [`resource`].
+//! This crate does not know how a resource is stored, changed or selected: that is up to the services. The module
+//! [`resource`] defines the resources and checks whether a message is a valid one.
 
 pub mod capability;
 pub mod catalogue;

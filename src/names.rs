@@ -1,6 +1,6 @@
-//! Resource names and ids: the spelling rules that both services share.
+//! Resource names and ids: their syntax, which both services share.
 //!
-//! A value of these types is well spelled; whether such a resource exists is another question.
+//! A value of these types is syntactically valid. It does not prove that the resource exists.
 
 mod router;
 
@@ -11,26 +11,26 @@ use aws_lc_rs::rand;
 pub use self::router::{Group, GroupError, RouterId, RouterIdError};
 use crate::reason::FieldReason;
 
-/// Why a text is not a name.
+/// Why a text is not a valid resource name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// The text does not begin with the collection that it should.
-    #[error("must be written `{collection}/…`")]
+    /// The text does not begin with the expected collection.
+    #[error("must have the form `{collection}/{{id}}`")]
     Collection {
         /// The collection that was expected, `models` or `features`.
         collection: &'static str,
     },
-    /// The part behind the collection is not 1 to 63 allowed characters.
-    #[error("must have 1 to 63 {allowed} in its id")]
+    /// The id, the part after the slash, does not have 1 to 63 allowed characters.
+    #[error("must have an id of 1 to 63 {allowed}")]
     Id {
-        /// The characters that are allowed, in words.
+        /// The allowed characters, in words.
         allowed: &'static str,
     },
 }
 
 impl NameError {
-    /// The reason that a violation with this error has, of the text that was given: an id that is only too long is told
-    /// apart.
+    /// Returns the reason of a violation with this error. `text` is the name that was parsed: an id that is too long
+    /// has a reason of its own.
     #[must_use]
     pub fn reason(&self, text: &str) -> FieldReason {
         match self {
@@ -40,7 +40,7 @@ impl NameError {
     }
 }
 
-/// Why a text is not a random id.
+/// The text is not a random id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("must be 32 lower-case hexadecimal characters")]
 pub struct RandomIdError;
@@ -49,19 +49,19 @@ macro_rules! resource_name {
     ($(#[$doc:meta])* $name:ident, $collection:literal, $allowed:literal, $is_allowed:expr) => {
         $(#[$doc])*
         ///
-        /// A clone shares the text.
+        /// Clones share the text.
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// The collection, the part before the slash.
+            /// The collection: the part before the slash.
             pub const COLLECTION: &'static str = $collection;
 
-            /// Parses the whole name, collection included.
+            /// Parses a full name, `{collection}/{id}`.
             ///
             /// # Errors
             ///
-            /// [`NameError`] when the collection is another or the id is misspelled.
+            /// [`NameError`] if the collection is a different one, or the id is malformed.
             pub fn parse(text: &str) -> Result<Self, NameError> {
                 let id = text
                     .strip_prefix(concat!($collection, "/"))
@@ -69,11 +69,11 @@ macro_rules! resource_name {
                 Self::from_id(id)
             }
 
-            /// Parses the id alone, the part behind the slash.
+            /// Parses an id: the part after the slash.
             ///
             /// # Errors
             ///
-            /// [`NameError::Id`] when it is misspelled.
+            /// [`NameError::Id`] if the id is malformed.
             pub fn from_id(id: &str) -> Result<Self, NameError> {
                 let is_allowed: fn(u8) -> bool = $is_allowed;
                 if id.is_empty() || id.len() > 63 || !id.bytes().all(is_allowed) {
@@ -82,7 +82,7 @@ macro_rules! resource_name {
                 Ok(Self(id.into()))
             }
 
-            /// The id, the part behind the slash.
+            /// The id: the part after the slash.
             #[must_use]
             pub fn id(&self) -> &str {
                 &self.0
@@ -124,9 +124,9 @@ resource_name! {
     |byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'
 }
 
-/// The name of anything that has a place on the change stream.
+/// The name of a resource on the change stream.
 ///
-/// The order is that of the names' bytes, which digests and snapshots go by.
+/// Digests and snapshots order resources by the bytes of these names.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ResourceName {
     /// A model.
@@ -138,10 +138,10 @@ pub enum ResourceName {
 }
 
 impl ResourceName {
-    /// The name of the settings.
+    /// The name of the settings resource.
     pub const SETTINGS: &'static str = "settings";
 
-    /// Parses the whole name; `None` for a name of a kind that this build does not know, or that is misspelled.
+    /// Parses a full name. `None`: the name is malformed, or its collection is unknown to this build.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         if text == Self::SETTINGS {
@@ -176,21 +176,21 @@ impl From<FeatureName> for ResourceName {
     }
 }
 
-/// The registry's change counter, from 1; 0 stands for "before everything".
+/// The registry's change counter, from 1. 0 stands for the state before the first revision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Revision(i64);
 
 impl Revision {
-    /// Before the first revision.
+    /// The state before the first revision.
     pub const ZERO: Self = Self(0);
 
-    /// Makes a revision of a number; `None` when it is negative.
+    /// Converts a number to a revision. `None`: the number is negative.
     #[must_use]
     pub const fn new(number: i64) -> Option<Self> {
         if number < 0 { None } else { Some(Self(number)) }
     }
 
-    /// The number.
+    /// The revision as a number.
     #[must_use]
     pub const fn get(self) -> i64 {
         self.0
@@ -216,11 +216,11 @@ macro_rules! random_id {
         pub struct $name([u8; 16]);
 
         impl $name {
-            /// Draws a new id from the system's random source.
+            /// Generates a new id from the system's random source.
             ///
             /// # Panics
             ///
-            /// When the system has no random source: nothing safe can be done then.
+            /// Panics if the system has no random source: the process cannot safely continue without unpredictable ids.
             #[must_use]
             pub fn random() -> Self {
                 let mut bytes = [0; 16];
@@ -253,27 +253,28 @@ macro_rules! random_id {
 }
 
 random_id! {
-    /// The id of one registry's database; it survives a restore.
+    /// The id of one registry's database. A restore keeps it.
     StoreId
 }
 
 random_id! {
-    /// The id of one life of a registry's database; a restore starts a new one.
+    /// The id of one incarnation of a registry's database. A restore starts a new incarnation.
     IncarnationId
 }
 
 random_id! {
-    /// The id of one API token, new at each set.
+    /// The id of one API token of a model. Each write that sets the token creates a new id.
     CredentialId
 }
 
 random_id! {
-    /// The id of one start of a router process.
+    /// The id of one run of a router process: it changes with each restart.
     InstanceId
 }
 
 random_id! {
-    /// The id of one check of a model on one router: whoever knows it is that router.
+    /// The id of one check of a model on one router. It is secret: the registry takes a caller that knows it for that
+    /// router.
     CheckId
 }
 
@@ -301,7 +302,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn model_ids_are_short_and_plain() {
+    fn a_model_id_has_1_to_63_lower_case_letters_digits_and_hyphens() {
         assert!(ModelName::parse("models/a").is_ok());
         assert!(ModelName::parse(&format!("models/{}", "a".repeat(63))).is_ok());
         for bad in [
@@ -319,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn random_ids_are_written_as_they_are_read() {
+    fn a_random_id_is_parsed_from_its_own_text_and_from_no_other_form() {
         let id = StoreId::random();
         assert_eq!(StoreId::parse(&id.to_string()), Ok(id));
         for bad in [

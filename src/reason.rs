@@ -1,74 +1,74 @@
-//! Why a call failed: the strings that clients may match on, and the gRPC code of each.
+//! The reasons for failures: the strings that clients may match on, and the gRPC code of each.
 //!
-//! Reasons are API: none is ever removed or renamed. The code belongs to the reason, so that no two places can answer the
-//! same failure differently.
+//! Reasons are API: they are never removed or renamed. Each reason determines its gRPC code, so that both services
+//! return the same code for the same failure.
 
 use std::fmt;
 
 use tonic::Code;
 
-/// `ErrorInfo.domain` of every failure.
+/// The value of `ErrorInfo.domain` in every failure.
 pub const DOMAIN: &str = "switchboard";
 
 /// Keys of `ErrorInfo.metadata`.
 pub mod key {
-    /// The correlation id of the call, as in the metadata `x-request-id`.
+    /// The correlation id of the call; the metadata `x-request-id` has the same value.
     pub const REQUEST_ID: &str = "request_id";
-    /// The feature, `features/{machine_name}`.
+    /// The name of the feature, `features/{machine_name}`.
     pub const FEATURE: &str = "feature";
-    /// The model, `models/{id}`.
+    /// The name of the model, `models/{id}`.
     pub const MODEL: &str = "model";
-    /// `true` when a part of the answer was sent before the failure.
+    /// `true` if a part of the answer was sent before the failure.
     pub const PARTIAL: &str = "partial";
-    /// How many events of the answer were sent before the failure: near enough to tokens.
+    /// The number of events of the answer that were sent before the failure, which is about the number of tokens.
     pub const TOKENS_SENT: &str = "tokens_sent";
-    /// How many times a model server was tried.
+    /// The number of attempts at model servers.
     pub const ATTEMPTS: &str = "attempts";
-    /// The HTTP status that the model server answered with.
+    /// The HTTP status of the model server's response.
     pub const UPSTREAM_STATUS: &str = "upstream_status";
-    /// The limit that was passed: in bytes, or how many calls at a time.
+    /// The limit that was exceeded: a number of bytes, or a number of concurrent calls.
     pub const LIMIT: &str = "limit";
-    /// The revision of the configuration, or of the resource that has changed.
+    /// The revision of the configuration, or the current revision of a resource that has changed.
     pub const REVISION: &str = "revision";
     /// The incarnation of the store.
     pub const INCARNATION: &str = "incarnation";
-    /// The field of the request that names what is taken.
+    /// The field of the request whose value is already taken by another model.
     pub const FIELD: &str = "field";
-    /// How old the configuration in use is, in seconds since the registry was last heard.
+    /// The age of the configuration in use, in seconds since the last message from the registry.
     pub const CONFIG_AGE: &str = "config_age";
-    /// The credential id that is valid now.
+    /// The id of the model's current credential.
     pub const CREDENTIAL_ID: &str = "credential_id";
-    /// The oldest revision that deltas can be served from.
+    /// The oldest revision from which deltas can be served.
     pub const OLDEST: &str = "oldest";
     /// The newest revision.
     pub const NEWEST: &str = "newest";
-    /// The ids of the routers that a revision is not in force on, with blanks between; the first of them.
+    /// The ids of the routers on which a revision is not in force, separated by spaces. Lists only the first of them.
     pub const ROUTERS: &str = "routers";
-    /// How many routers these are in all; or how many are connected.
+    /// The total number of routers on which a revision is not in force; or the number of connected routers.
     pub const ROUTER_COUNT: &str = "router_count";
-    /// Where in the call the time ran out.
+    /// The stage of the call at which the deadline passed.
     pub const STAGE: &str = "stage";
 }
 
-/// Response metadata of calls that change something or are answered by a model.
+/// Names of metadata of calls and of their responses.
 pub mod header {
-    /// The correlation id, in both directions.
+    /// The correlation id, in requests and in responses.
     pub const REQUEST_ID: &str = "x-request-id";
-    /// GitLab's correlation id, read when there is no [`REQUEST_ID`].
+    /// GitLab's correlation id. A service reads it from requests without a [`REQUEST_ID`].
     pub const CORRELATION_ID: &str = "x-gitlab-correlation-id";
-    /// The revision of a write, or of the configuration that selected a model.
+    /// The revision that a write created, or the revision of the configuration that selected the model.
     pub const REVISION: &str = "x-switchboard-revision";
-    /// The incarnation of the store in which a write was made.
+    /// The incarnation of the store that a write changed.
     pub const INCARNATION: &str = "x-switchboard-incarnation";
-    /// The model that answers.
+    /// The model that answers the call.
     pub const MODEL: &str = "x-switchboard-model";
-    /// Why that model answers.
+    /// Why the router selected that model.
     pub const REASON: &str = "x-switchboard-reason";
 }
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $variant:ident = $text:literal, $code:ident;)*) => {
-        /// Why a call failed: `ErrorInfo.reason`.
+        /// The reason for a failed call: `ErrorInfo.reason`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Reason { $($(#[$doc])* $variant,)* }
 
@@ -82,7 +82,7 @@ macro_rules! reasons {
                 match self { $(Self::$variant => $text,)* }
             }
 
-            /// The gRPC code that goes with it.
+            /// The gRPC code of a failure with this reason.
             #[must_use]
             pub const fn code(self) -> Code {
                 match self { $(Self::$variant => Code::$code,)* }
@@ -98,141 +98,141 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// Fields of the request are invalid, for more than one reason or for one that only fields have.
+    /// Fields of the request are invalid, and they do not all share one [`FieldReason`] that is also a [`Reason`].
     ValidationFailed = "VALIDATION_FAILED", InvalidArgument;
     /// A field names a family that is not in the catalogue.
     FamilyUnknown = "FAMILY_UNKNOWN", InvalidArgument;
     /// A model's family cannot serve a feature.
     FamilyNotCompatible = "FAMILY_NOT_COMPATIBLE", InvalidArgument;
-    /// A family or feature in beta while beta is off.
+    /// A family or a feature is in beta, and beta is not enabled.
     BetaNotEnabled = "BETA_NOT_ENABLED", FailedPrecondition;
     /// The credential id is not the model's current one.
     CredentialSuperseded = "CREDENTIAL_SUPERSEDED", FailedPrecondition;
-    /// The commit failed, and whether the write was made could not be learnt.
+    /// The commit failed, and the registry could not find out whether the write was stored.
     WriteOutcomeUnknown = "WRITE_OUTCOME_UNKNOWN", Unavailable;
-    /// The model that the call is about does not exist.
+    /// The model that the call names does not exist.
     ModelNotFound = "MODEL_NOT_FOUND", NotFound;
-    /// The feature that the call is about does not exist.
+    /// The feature that the call names does not exist.
     FeatureNotFound = "FEATURE_NOT_FOUND", NotFound;
-    /// The id or the display name belongs to another model.
+    /// Another model already has the id or the display name.
     ModelNameTaken = "MODEL_NAME_TAKEN", AlreadyExists;
-    /// The request id stands for another write already.
+    /// An earlier, different write already used this request id.
     IdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED", AlreadyExists;
-    /// The model cannot be deleted while features name it.
+    /// The model cannot be deleted because features name it.
     ModelInUse = "MODEL_IN_USE", FailedPrecondition;
-    /// The etag is not the current one.
+    /// The resource, or the configuration, has changed since the caller read it.
     RevisionConflict = "REVISION_CONFLICT", Aborted;
-    /// The disk is full.
+    /// The registry's disk is full.
     StorageFull = "STORAGE_FULL", ResourceExhausted;
-    /// The database is locked by somebody else.
+    /// Another process holds a lock on the database.
     StorageBusy = "STORAGE_BUSY", Unavailable;
     /// The database is damaged.
     StorageCorrupt = "STORAGE_CORRUPT", DataLoss;
-    /// The database cannot be written.
+    /// The database is read-only.
     StorageReadOnly = "STORAGE_READ_ONLY", FailedPrecondition;
-    /// The changes since the cursor, or since the revision to restore, are no longer kept.
+    /// The changes since the cursor, or since the revision to restore, are no longer stored.
     RevisionCompacted = "REVISION_COMPACTED", OutOfRange;
-    /// The cursor, or the call, is of a revision that is not yet.
+    /// The cursor or the call names a revision that does not exist yet.
     RevisionInFuture = "REVISION_IN_FUTURE", OutOfRange;
-    /// The cursor or the revision is of another store, incarnation or history.
+    /// The cursor or the revision belongs to another store, incarnation or history.
     StoreIncarnationChanged = "STORE_INCARNATION_CHANGED", FailedPrecondition;
-    /// The cursor is unreadable, of another view, or its state is wrong.
+    /// The cursor cannot be decoded, belongs to another view, or has the wrong state digest.
     CursorInvalid = "CURSOR_INVALID", InvalidArgument;
-    /// No router is connected, or fewer than have to be.
+    /// No router is connected, or fewer routers than the call requires.
     NoRouterConnected = "NO_ROUTER_CONNECTED", FailedPrecondition;
-    /// The revision was not applied everywhere in time.
+    /// Some router did not apply the revision before the deadline.
     RevisionNotApplied = "REVISION_NOT_APPLIED", DeadlineExceeded;
-    /// A router cannot use an item of the revision.
+    /// A router cannot use a resource of the revision.
     RevisionRefused = "REVISION_REFUSED", FailedPrecondition;
-    /// A message on the change stream is out of order or cannot be true.
+    /// A message on the change stream is out of order or contradicts earlier messages.
     StreamProtocolViolation = "STREAM_PROTOCOL_VIOLATION", InvalidArgument;
-    /// The reader of the change stream does not read.
+    /// The client of the change stream reads too slowly.
     WatchTooSlow = "WATCH_TOO_SLOW", ResourceExhausted;
-    /// There are as many readers of the change stream, or waits for a revision, as there may be.
+    /// The number of change streams, of waits for a revision, or of checks on one router has reached its limit.
     WatchLimitReached = "WATCH_LIMIT_REACHED", ResourceExhausted;
     /// The router has no configuration yet.
     ConfigNotLoaded = "CONFIG_NOT_LOADED", Unavailable;
-    /// The router has no usable version of the model yet.
+    /// The router does not have a usable version of the model yet.
     ModelNotReady = "MODEL_NOT_READY", Unavailable;
-    /// The model has as many calls as it may, and no place came free in time.
+    /// All of the model's places are in use, and none became free in time.
     ModelOverloaded = "MODEL_OVERLOADED", Unavailable;
-    /// The feature has as many calls as it may.
+    /// The feature has reached its limit of concurrent calls.
     QuotaExceeded = "QUOTA_EXCEEDED", ResourceExhausted;
     /// Self-hosted inference is switched off.
     InferencePaused = "INFERENCE_PAUSED", FailedPrecondition;
-    /// No feature has the name that the call asks for.
+    /// The call asks for a feature that does not exist.
     FeatureUnknown = "FEATURE_UNKNOWN", NotFound;
     /// The feature is switched off.
     FeatureDisabled = "FEATURE_DISABLED", FailedPrecondition;
-    /// Nobody was chosen to answer the feature.
+    /// No provider is chosen for the feature.
     FeatureUnassigned = "FEATURE_UNASSIGNED", FailedPrecondition;
-    /// GitLab's own cloud answers the feature.
+    /// GitLab's own cloud provides the feature.
     FeatureVendored = "FEATURE_VENDORED", FailedPrecondition;
     /// The model is disabled.
     ModelDisabled = "MODEL_DISABLED", FailedPrecondition;
-    /// The model's API token was dropped and no other was given.
+    /// The model's API token was removed, and no new one was set.
     ModelCredentialMissing = "MODEL_CREDENTIAL_MISSING", FailedPrecondition;
-    /// The selected model's family cannot take this kind of input.
+    /// The selected model does not support this kind of input.
     InputNotSupported = "INPUT_NOT_SUPPORTED", FailedPrecondition;
-    /// Too little of the deadline is left to try.
+    /// The time left until the deadline is too short for an attempt.
     DeadlineBudgetTooSmall = "DEADLINE_BUDGET_TOO_SMALL", DeadlineExceeded;
-    /// The deadline passed.
+    /// The deadline passed before the call was complete.
     DeadlineExceeded = "DEADLINE_EXCEEDED", DeadlineExceeded;
-    /// The caller went away.
+    /// The caller cancelled the call or disconnected.
     CallerCancelled = "CALLER_CANCELLED", Cancelled;
-    /// The caller does not read.
+    /// The caller reads the response too slowly.
     ClientTooSlow = "CLIENT_TOO_SLOW", ResourceExhausted;
-    /// The service shuts down.
+    /// The service is shutting down.
     ServerDraining = "SERVER_DRAINING", Unavailable;
-    /// The message is larger than the service takes.
+    /// The request message is larger than the limit.
     MessageTooLarge = "MESSAGE_TOO_LARGE", ResourceExhausted;
-    /// The model server could not be reached.
+    /// The router could not connect to the model server.
     UpstreamConnectFailed = "UPSTREAM_CONNECT_FAILED", Unavailable;
     /// The model server's name could not be resolved.
     UpstreamDnsFailed = "UPSTREAM_DNS_FAILED", Unavailable;
-    /// The TLS handshake with the model server broke off.
+    /// The TLS handshake with the model server failed.
     UpstreamTlsHandshakeFailed = "UPSTREAM_TLS_HANDSHAKE_FAILED", Unavailable;
     /// The model server's certificate is not trusted.
     UpstreamTlsUntrusted = "UPSTREAM_TLS_UNTRUSTED", FailedPrecondition;
-    /// The model server sent no token in time.
+    /// The model server did not send its first token in time.
     UpstreamFirstByteTimeout = "UPSTREAM_FIRST_BYTE_TIMEOUT", Unavailable;
-    /// The model server fell silent within its answer.
+    /// The model server stopped sending in the middle of its answer.
     UpstreamIdleTimeout = "UPSTREAM_IDLE_TIMEOUT", Unavailable;
     /// The model server's answer ended before it was complete.
     UpstreamStreamTruncated = "UPSTREAM_STREAM_TRUNCATED", Unavailable;
-    /// The model server failed.
+    /// The model server reported an error of its own.
     UpstreamServerError = "UPSTREAM_SERVER_ERROR", Unavailable;
-    /// The model server has too much to do.
+    /// The model server limits the rate of requests or is overloaded.
     UpstreamRateLimited = "UPSTREAM_RATE_LIMITED", ResourceExhausted;
     /// The model server does not accept the model's API token.
     UpstreamCredentialRejected = "UPSTREAM_CREDENTIAL_REJECTED", FailedPrecondition;
-    /// The model server does not know the model, or the path.
+    /// The model server does not know the model or the path.
     UpstreamModelNotFound = "UPSTREAM_MODEL_NOT_FOUND", FailedPrecondition;
     /// The model server does not accept the request.
     UpstreamRejectedRequest = "UPSTREAM_REJECTED_REQUEST", InvalidArgument;
     /// The input does not fit the model's context.
     ContextLengthExceeded = "CONTEXT_LENGTH_EXCEEDED", InvalidArgument;
-    /// The model server answers with a redirect.
+    /// The model server responded with a redirect; the router does not follow redirects.
     UpstreamRedirectRefused = "UPSTREAM_REDIRECT_REFUSED", FailedPrecondition;
-    /// What answers is no model server.
+    /// The response has a content type that model servers do not send.
     UpstreamUnexpectedContentType = "UPSTREAM_UNEXPECTED_CONTENT_TYPE", FailedPrecondition;
-    /// The model server's answer is malformed.
+    /// The model server's response is malformed.
     UpstreamProtocolError = "UPSTREAM_PROTOCOL_ERROR", Internal;
-    /// The model server's answer is not UTF-8.
+    /// The model server's response is not valid UTF-8.
     UpstreamInvalidUtf8 = "UPSTREAM_INVALID_UTF8", Internal;
-    /// The model server's answer is larger than is taken.
+    /// The model server's response is larger than the limit.
     UpstreamResponseTooLarge = "UPSTREAM_RESPONSE_TOO_LARGE", Internal;
-    /// A mistake of Switchboard's own.
+    /// An internal error in Switchboard.
     InternalError = "INTERNAL_ERROR", Internal;
-    /// There is no such method.
+    /// The service does not have the called method.
     MethodUnknown = "METHOD_UNKNOWN", Unimplemented;
-    /// The request is compressed.
+    /// The request is compressed with an unsupported encoding.
     EncodingNotSupported = "ENCODING_NOT_SUPPORTED", Unimplemented;
 }
 
 macro_rules! field_reasons {
     ($($(#[$doc:meta])* $variant:ident = $text:literal $(, $shared:ident)?;)*) => {
-        /// Why a field is invalid: `reason` of a `BadRequest.field_violation`.
+        /// The reason why a field is invalid: `reason` of a violation in `BadRequest.field_violations`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum FieldReason { $($(#[$doc])* $variant,)* }
 
@@ -246,8 +246,8 @@ macro_rules! field_reasons {
                 match self { $(Self::$variant => $text,)* }
             }
 
-            /// The reason of the whole failure when every bad field has this one; without one of its own,
-            /// [`Reason::ValidationFailed`].
+            /// Returns the reason of the failed call if all its violations have this field reason: the [`Reason`] of
+            /// the same name if there is one, otherwise [`Reason::ValidationFailed`].
             #[must_use]
             pub const fn shared(self) -> Reason {
                 match self {
@@ -272,47 +272,47 @@ field_reasons! {
     FieldUnknown = "FIELD_UNKNOWN";
     /// A mask names a field that cannot be set.
     FieldOutputOnly = "FIELD_OUTPUT_ONLY";
-    /// An update that sets nothing.
+    /// An update does not set any field.
     UpdateEmpty = "UPDATE_EMPTY";
     /// A number, a length or a count is outside its range.
     ValueOutOfRange = "VALUE_OUT_OF_RANGE";
-    /// A text is not spelled as it must be.
+    /// A text does not have the required syntax.
     ValueMalformed = "VALUE_MALFORMED";
-    /// An enum value that is unknown or unspecified.
+    /// An enum value is unknown or unspecified.
     ValueUnknown = "VALUE_UNKNOWN";
-    /// A list has an entry twice.
+    /// A list contains the same entry twice.
     ValueRepeated = "VALUE_REPEATED";
-    /// A name is longer than it may be.
+    /// A name is too long.
     NameTooLong = "NAME_TOO_LONG";
-    /// An endpoint is no URL.
+    /// An endpoint is not a valid URL.
     EndpointMalformed = "ENDPOINT_MALFORMED";
     /// An endpoint's scheme is neither http nor https.
     EndpointSchemeUnsupported = "ENDPOINT_SCHEME_UNSUPPORTED";
-    /// An endpoint has a user or a password in it.
+    /// An endpoint contains a user name or a password.
     EndpointHasUserinfo = "ENDPOINT_HAS_USERINFO";
-    /// An endpoint has a query in it.
+    /// An endpoint contains a query.
     EndpointHasQuery = "ENDPOINT_HAS_QUERY";
-    /// An endpoint has a fragment in it.
+    /// An endpoint contains a fragment.
     EndpointHasFragment = "ENDPOINT_HAS_FRAGMENT";
-    /// `endpoint` beside `endpoints`, or where more than one endpoint is stored.
+    /// `endpoint` is set together with `endpoints`, or for a stored model that has more than one endpoint.
     EndpointAmbiguous = "ENDPOINT_AMBIGUOUS";
-    /// An identifier's prefix names a platform that the model is not on.
+    /// The prefix of the identifier names a platform other than the model's.
     IdentifierPlatformMismatch = "IDENTIFIER_PLATFORM_MISMATCH";
-    /// A platform that this version does not speak to.
+    /// This version does not support the platform.
     PlatformNotSupported = "PLATFORM_NOT_SUPPORTED";
-    /// What the model's platform does not have: an option, or a way to ask models of the family.
+    /// The model's platform does not have the option, or cannot serve models of the family.
     PlatformMismatch = "PLATFORM_MISMATCH";
-    /// A way of completing code that the model's family or platform cannot do.
+    /// The model's family or platform does not support the infill mode.
     InfillModeNotSupported = "INFILL_MODE_NOT_SUPPORTED";
-    /// A certificate that cannot be read, or something else among the certificates.
+    /// The PEM text contains an unreadable certificate, something other than certificates, or no certificate.
     CertificateMalformed = "CERTIFICATE_MALFORMED";
-    /// An API token has characters other than visible ASCII.
+    /// An API token contains characters other than visible ASCII.
     CredentialNotAscii = "CREDENTIAL_NOT_ASCII";
     /// `provider` contradicts `model`, `fallback_models` or `rules`.
     ProviderMismatch = "PROVIDER_MISMATCH";
-    /// Features would reserve more places than their model, or they themselves, have.
+    /// Features would reserve more places than their model has, or one feature more places than its own limit.
     ReservationTooLarge = "RESERVATION_TOO_LARGE";
-    /// A page token that this list did not give.
+    /// The page token was not issued for this list request.
     PageTokenInvalid = "PAGE_TOKEN_INVALID";
     /// The family is not in the catalogue.
     FamilyUnknown = "FAMILY_UNKNOWN", FamilyUnknown;
@@ -322,11 +322,11 @@ field_reasons! {
     ModelNotFound = "MODEL_NOT_FOUND", ModelNotFound;
     /// The field names a feature that does not exist.
     FeatureNotFound = "FEATURE_NOT_FOUND", FeatureNotFound;
-    /// The cursor is unreadable, of another view, or its state is wrong.
+    /// The cursor cannot be decoded, belongs to another view, or has the wrong state digest.
     CursorInvalid = "CURSOR_INVALID", CursorInvalid;
-    /// The input that the model server does not accept.
+    /// The model server does not accept the input in this field.
     UpstreamRejectedRequest = "UPSTREAM_REJECTED_REQUEST", UpstreamRejectedRequest;
-    /// The input that does not fit the model's context.
+    /// The input in this field does not fit the model's context.
     ContextLengthExceeded = "CONTEXT_LENGTH_EXCEEDED", ContextLengthExceeded;
 }
 

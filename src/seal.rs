@@ -1,11 +1,12 @@
-//! Sealing of bytes with keys from a file: what is sealed can be neither read nor changed without its key.
+//! Seals bytes with keys from a file: sealed bytes can be neither read nor changed without the key.
 //!
-//! It knows nothing of what is sealed, nor where it is kept. The one hard idea is the context: the caller says what the bytes
-//! are and where they belong, and what was sealed for one place does not open at another.
+//! This module does not know the meaning of the bytes, nor where they are stored.
+//! The one hard idea: the caller passes a context that says what the bytes are and where they belong. Bytes that were
+//! sealed with one context do not open with another.
 //!
-//! Format 1, in this order: `swb seal`; the format's number in one byte; the length of the key's id in one byte; the id; a
-//! nonce of 12 random bytes; then what AES-256-GCM-SIV makes of the bytes, its tag of 16 bytes last. Authenticated beside
-//! the bytes are all that stands before them, then the context.
+//! Format 1, in this order: the text `swb seal`; the format's number in one byte; the length of the key's id in one
+//! byte; the key's id; a nonce of 12 random bytes; the ciphertext of AES-256-GCM-SIV, with its tag of 16 bytes at the
+//! end. The additional authenticated data are all bytes in front of the ciphertext, then the context.
 
 use std::{
     collections::HashSet,
@@ -29,16 +30,16 @@ use secrecy::{
 const MAGIC: &[u8] = b"swb seal";
 const FORMAT: u8 = 1;
 const KEY_BYTES: usize = 32;
-/// Far more keys than anybody rotates through.
+/// The maximum size of a key file: enough for hundreds of keys.
 const KEY_FILE_BYTES_MAX: u64 = 64 * 1024;
-/// The bits of a file's mode that give others than its owner any right.
+/// The bits of a file's mode that give access to users other than the owner.
 const NOT_OWNER: u32 = 0o077;
 
-/// Seals with one key, and opens what any of its keys has sealed.
+/// Seals bytes with one key, and opens bytes that were sealed with any of its keys.
 #[derive(Debug)]
 pub struct Sealer {
     active: SealKey,
-    /// Only for what was sealed before a rotation.
+    /// Only for opening bytes that were sealed before a key rotation.
     retired: Vec<SealKey>,
 }
 
@@ -47,64 +48,64 @@ struct SealKey {
     secret: SecretBox<[u8; KEY_BYTES]>,
 }
 
-/// The name of a key: 1 to 32 letters, digits, `-` and `_`.
+/// The id of a key: 1 to 32 ASCII letters, digits, `-` and `_`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct KeyId(Box<str>);
 
-/// Why a key file cannot be used. It never repeats what stands in the file.
+/// Why a key file cannot be used. The message never contains any part of the file.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
-    /// It is not there, or may not be read.
+    /// The file does not exist, or the process may not read it.
     #[error("cannot be read")]
     Unreadable(#[from] io::Error),
-    /// It is a folder or a device.
+    /// The path is not a regular file, but for example a folder or a device.
     #[error("is not a regular file")]
     NotAFile,
-    /// Others than its owner have rights to it.
-    #[error("must be its owner's alone, but has mode {mode:04o}: chmod 600 mends it")]
+    /// Users other than the owner have access to the file.
+    #[error("must be accessible to its owner only, but has mode {mode:04o}; use `chmod 600` to fix this")]
     Exposed {
         /// The file's mode.
         mode: u32,
     },
-    /// It is no text, or longer than any key file.
-    #[error("is not a text of at most {KEY_FILE_BYTES_MAX} bytes")]
+    /// The file is not valid UTF-8, or is too large.
+    #[error("is not a UTF-8 text of at most {KEY_FILE_BYTES_MAX} bytes")]
     NotText,
-    /// It has no key.
-    #[error("has no key")]
+    /// The file contains no key.
+    #[error("contains no key")]
     Empty,
-    /// One line is no key.
+    /// A line is not a valid key.
     #[error("line {line} is not a key: an id of letters, digits, `-` and `_`, a colon, and 64 hexadecimal digits")]
     Malformed {
-        /// Which line, from 1.
+        /// The number of the line, from 1.
         line: usize,
     },
-    /// Two keys have one id.
-    #[error("line {line} has the id of a key above it")]
+    /// Two keys have the same id.
+    #[error("line {line} repeats the id of an earlier key")]
     Duplicate {
-        /// Which line, from 1.
+        /// The number of the line, from 1.
         line: usize,
     },
 }
 
-/// The bytes could not be sealed: the system has no random numbers.
+/// The bytes could not be sealed, because the system's random number generator failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the system gives no random numbers")]
+#[error("the system's random number generator failed")]
 pub struct SealError;
 
-/// Why sealed bytes do not open.
+/// Why sealed bytes could not be opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnsealError {
-    /// They are nothing that was sealed here, or only the beginning of it.
-    #[error("these are not sealed bytes, or not all of them")]
+    /// The bytes do not have the form of sealed bytes, or are truncated.
+    #[error("the data is not sealed, or is truncated")]
     NotSealed,
-    /// They have a format that this build does not know.
-    #[error("they are sealed in format {0}, which this version does not know")]
+    /// The format of the sealed bytes is unknown to this build.
+    #[error("the data is sealed in format {0}, which this version does not know")]
     UnknownFormat(u8),
-    /// They were sealed with a key that is not there.
-    #[error("they are sealed with the key `{}`, which the key file does not have", .0.as_str())]
+    /// The bytes were sealed with a key that the key file does not contain.
+    #[error("the data is sealed with the key `{}`, which the key file does not contain", .0.as_str())]
     UnknownKey(KeyId),
-    /// They were changed, belong to another place, or the key of that id is another one.
-    #[error("they were changed, belong elsewhere, or were sealed with another key of the same id")]
+    /// The bytes were changed, were sealed with another context, or were sealed with another key that has the same id.
+    #[error("the data was changed, belongs to another place, or was sealed with another key of the same id")]
     Refused,
 }
 
@@ -123,14 +124,15 @@ impl KeyId {
 }
 
 impl Sealer {
-    /// Reads a key file: one key a line, `id:` and 64 hexadecimal digits. The first one seals, all of them open. Empty
-    /// lines and lines that begin with `#` are passed over.
+    /// Reads a key file. Each line has one key: `id:` and 64 hexadecimal digits. The first key seals, and all keys
+    /// open. Empty lines and lines that begin with `#` are ignored.
     ///
     /// # Errors
     ///
-    /// [`KeyFileError`] when a key is malformed, or others than its owner have rights to the file.
+    /// [`KeyFileError`] if the file has no key or a malformed key, cannot be read, or is accessible to other users than
+    /// its owner.
     pub fn read(path: &Path) -> Result<Self, KeyFileError> {
-        // Before it is opened, which for a pipe would wait for whoever writes into it.
+        // Check this before opening: opening a named pipe would block until another process writes to it.
         if !fs::metadata(path)?.is_file() {
             return Err(KeyFileError::NotAFile);
         }
@@ -153,11 +155,11 @@ impl Sealer {
         Self::parse(&text)
     }
 
-    /// Reads the text of a key file.
+    /// Parses the text of a key file.
     ///
     /// # Errors
     ///
-    /// [`KeyFileError`] when there is no key, or one is malformed.
+    /// [`KeyFileError`] if there is no key, a key is malformed, or two keys have the same id.
     pub fn parse(text: &str) -> Result<Self, KeyFileError> {
         let mut keys = Vec::new();
         let mut ids = HashSet::new();
@@ -178,22 +180,23 @@ impl Sealer {
         })
     }
 
-    /// Seals `bytes` for the place that `context` names.
+    /// Seals `bytes` for `context`, which must be passed again to open them.
     ///
     /// # Errors
     ///
-    /// [`SealError`] when there are no random numbers.
+    /// [`SealError`] if the system's random number generator fails.
     pub fn seal(&self, context: &[u8], bytes: &[u8]) -> Result<Vec<u8>, SealError> {
         let mut nonce = [0; NONCE_LEN];
         rand::fill(&mut nonce).map_err(|Unspecified| SealError)?;
         self.active.seal(nonce, context, bytes).map_err(|Unspecified| SealError)
     }
 
-    /// Opens what was sealed for the place that `context` names; the bytes are wiped when dropped.
+    /// Opens bytes that were sealed for `context`. The opened bytes are wiped from memory when they are dropped.
     ///
     /// # Errors
     ///
-    /// [`UnsealError`] says as much as can be known: an attacker's change and another key look alike.
+    /// [`UnsealError`] with the cause, as far as it can be known: changed bytes and a different key give the same
+    /// error.
     pub fn open(&self, context: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, UnsealError> {
         let Envelope {
             id,
@@ -244,7 +247,7 @@ impl SealKey {
         UnboundKey::new(&AES_256_GCM_SIV, self.secret.expose_secret()).map(LessSafeKey::new)
     }
 
-    /// With a nonce of the caller's choice, which must not be used twice for different bytes.
+    /// Seals with a nonce that the caller chooses. The same nonce must not be used for different bytes.
     fn seal(&self, nonce: [u8; NONCE_LEN], context: &[u8], bytes: &[u8]) -> Result<Vec<u8>, Unspecified> {
         let cipher = self.cipher()?;
         let id = self.id.as_str();
@@ -267,19 +270,20 @@ impl SealKey {
     }
 }
 
-/// Names the key, never shows it.
+/// Prints the key's id, never the key.
 impl fmt::Debug for SealKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SealKey({})", self.id.as_str())
     }
 }
 
-/// The header says its own length, so no context can pass for a part of it.
+/// Returns the additional authenticated data. The header contains the length of its only variable part, so that no part
+/// of a context can be mistaken for a part of the header.
 fn authenticated(header: &[u8], context: &[u8]) -> Aad<Vec<u8>> {
     Aad::from([header, context].concat())
 }
 
-/// Sealed bytes, taken apart.
+/// The parts of sealed bytes.
 struct Envelope<'a> {
     id: KeyId,
     header: &'a [u8],

@@ -1,10 +1,10 @@
-//! API tokens in a type that cannot be printed.
+//! The type of API tokens: it does not print its value.
 
 use std::fmt;
 
 use secrecy::{ExposeSecret as _, SecretString};
 
-/// Why a text is not an API token.
+/// Why a text is not a valid API token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ApiTokenError {
     /// The text is empty.
@@ -13,24 +13,24 @@ pub enum ApiTokenError {
     /// The text has more than [`ApiToken::LENGTH_MAX`] characters.
     #[error("must have at most {} characters", ApiToken::LENGTH_MAX)]
     TooLong,
-    /// The text has a character that no header value should carry.
-    #[error("must have visible ASCII characters only, without blanks and line ends")]
+    /// The text contains a character other than visible ASCII, which is not allowed in the value of an HTTP header.
+    #[error("must contain only visible ASCII characters, no spaces and no line breaks")]
     NotVisibleAscii,
 }
 
-/// The API token of a model server: never printed, wiped from memory when dropped.
+/// The API token of a model server. It is never printed, and is wiped from memory when it is dropped.
 #[derive(Clone)]
 pub struct ApiToken(SecretString);
 
 impl ApiToken {
-    /// The most characters that a token may have.
+    /// The maximum length of a token, in characters.
     pub const LENGTH_MAX: usize = 2000;
 
     /// Parses a token: 1 to [`Self::LENGTH_MAX`] visible ASCII characters.
     ///
     /// # Errors
     ///
-    /// [`ApiTokenError`], which never repeats the text.
+    /// [`ApiTokenError`]. Its message never contains the text.
     pub fn parse(text: String) -> Result<Self, ApiTokenError> {
         let token = SecretString::from(text);
         let text = token.expose_secret();
@@ -46,7 +46,8 @@ impl ApiToken {
         Ok(Self(token))
     }
 
-    /// The token itself. Only for the store that keeps it, the wire to a router, and the header to its model server.
+    /// Returns the secret itself. Only for storing it, for sending it to a router, and for the header of requests to
+    /// the model server.
     #[must_use]
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
@@ -64,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_are_visible_ascii_and_never_printed() {
+    fn a_token_is_visible_ascii_and_is_never_printed() {
         let token = ApiToken::parse("sk-1".to_owned()).unwrap();
         assert_eq!(token.expose(), "sk-1");
         assert_eq!(format!("{token:?}"), "***");

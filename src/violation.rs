@@ -1,30 +1,30 @@
-//! What is wrong with a request, field by field, collected until all is known.
+//! Violations: the invalid fields of a request, collected so that one response can report all of them.
 
 use crate::reason::FieldReason;
 
-/// One bad field.
+/// One invalid field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// Path from the request down, for example `model.endpoints[1].uri`.
+    /// Path of the field, starting at the request, for example `model.endpoints[1].uri`.
     pub field: String,
     /// The reason, for programs.
     pub reason: FieldReason,
-    /// What was wrong and what would be right, for people. Never repeats a secret.
+    /// For people: what is wrong with the value and which values are valid. Never contains a secret.
     pub description: String,
 }
 
-/// Bad fields in the order in which they were found. Empty: nothing is wrong.
+/// Invalid fields in the order in which they were found. Empty: no field is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Violations(Vec<Violation>);
 
 impl Violations {
-    /// Nothing wrong yet.
+    /// Creates an empty collection.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds one.
+    /// Adds a violation.
     pub fn push(&mut self, field: impl Into<String>, reason: FieldReason, description: impl Into<String>) {
         self.0.push(Violation {
             field: field.into(),
@@ -33,12 +33,12 @@ impl Violations {
         });
     }
 
-    /// Adds all of another collection.
+    /// Adds all violations of another collection.
     pub fn append(&mut self, mut other: Self) {
         self.0.append(&mut other.0);
     }
 
-    /// The same for a part of a larger request: `prefix` stands before each field, for example `requests[2].`.
+    /// Puts `prefix` in front of each field path, for a part of a larger request, for example `requests[2].`.
     #[must_use]
     pub fn under(mut self, prefix: &str) -> Self {
         for violation in &mut self.0 {
@@ -47,8 +47,8 @@ impl Violations {
         self
     }
 
-    /// The same for a resource that stands at another path of the request: `model.family` is
-    /// `config.models[3].family` when `model` moves to `config.models[3]`.
+    /// Replaces the prefix `from` of field paths by `to`, for a resource that has another path in the request: with
+    /// `model` and `config.models[3]`, `model.family` becomes `config.models[3].family`.
     #[must_use]
     pub fn moved(mut self, from: &str, to: &str) -> Self {
         for violation in &mut self.0 {
@@ -59,23 +59,23 @@ impl Violations {
         self
     }
 
-    /// Whether nothing is wrong.
+    /// Whether there are no violations.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// All of them.
+    /// All violations.
     #[must_use]
     pub fn as_slice(&self) -> &[Violation] {
         &self.0
     }
 
-    /// The value, or all that is wrong.
+    /// Returns `value` if there are no violations.
     ///
     /// # Errors
     ///
-    /// The violations themselves, when there are any.
+    /// The violations, if there are any.
     pub fn or<T>(self, value: T) -> Result<T, Self> {
         if self.is_empty() { Ok(value) } else { Err(self) }
     }

@@ -1,4 +1,4 @@
-//! How routers are named: each by an id, and together by a group.
+//! Names of routers: the id of one router, and the group that it belongs to.
 
 use std::fmt;
 
@@ -7,15 +7,15 @@ use std::fmt;
 #[error("must have 1 to {} visible ASCII characters", RouterId::LENGTH_MAX)]
 pub struct RouterIdError;
 
-/// A router's stable id, the same over restarts.
+/// A router's stable id: it stays the same across restarts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouterId(Box<str>);
 
 impl RouterId {
-    /// The most characters that it may have.
+    /// The maximum length of a router id, in characters.
     pub const LENGTH_MAX: usize = 255;
 
-    /// Parses an id: 1 to [`Self::LENGTH_MAX`] visible ASCII characters.
+    /// Parses a router id: 1 to [`Self::LENGTH_MAX`] visible ASCII characters.
     ///
     /// # Errors
     ///
@@ -35,27 +35,24 @@ impl fmt::Display for RouterId {
     }
 }
 
-/// The text is not a group.
+/// The text is not a valid group name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "must have at most {} characters, none of them a control character",
-    Group::LENGTH_MAX
-)]
+#[error("must have at most {} characters and no control characters", Group::LENGTH_MAX)]
 pub struct GroupError;
 
-/// What a router belongs to, for example a cluster or a zone. Empty: it belongs to no group.
+/// The group that a router belongs to, for example a cluster or a zone. Empty: the router belongs to no group.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Group(Box<str>);
 
 impl Group {
-    /// The most characters that it may have.
+    /// The maximum length of a group, in characters.
     pub const LENGTH_MAX: usize = 255;
 
     /// Parses a group.
     ///
     /// # Errors
     ///
-    /// [`GroupError`] for a text that is too long or has control characters.
+    /// [`GroupError`] if the text is too long or contains control characters.
     pub fn parse(text: &str) -> Result<Self, GroupError> {
         if text.chars().count() <= Self::LENGTH_MAX && !text.chars().any(char::is_control) {
             Ok(Self(text.into()))
@@ -88,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_router_id_is_visible_ascii() {
+    fn a_router_id_has_1_to_255_visible_ascii_characters() {
         assert!(RouterId::parse(&"r".repeat(255)).is_ok());
         for bad in ["", "a b", "é", &"r".repeat(256)] {
             assert_eq!(RouterId::parse(bad), Err(RouterIdError), "{bad}");

@@ -4,7 +4,7 @@ use super::*;
 
 const PLACE: &[u8] = b"place";
 
-/// The key of 00, 01, … 1f.
+/// A key with the bytes 00, 01, … 1f, in hexadecimal.
 fn counting() -> String {
     (0..32).map(|byte| format!("{byte:02x}")).collect()
 }
@@ -18,9 +18,10 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The vector is another implementation's: header and context beside the bytes, AES-256-GCM-SIV of OpenSSL.
+/// The expected bytes come from another implementation: AES-256-GCM-SIV of OpenSSL, with header and context as
+/// additional authenticated data.
 #[test]
-fn the_format_is_that_of_format_1() {
+fn sealed_bytes_match_the_test_vector_of_format_1() {
     let sealer = sealer(&[("k1", &counting())]);
     let nonce = std::array::from_fn(|index| 100 + u8::try_from(index).unwrap());
     let sealed = sealer.active.seal(nonce, PLACE, b"hello").unwrap();
@@ -32,7 +33,7 @@ fn the_format_is_that_of_format_1() {
 }
 
 #[test]
-fn what_was_sealed_opens_whole_and_never_looks_the_same_twice() {
+fn sealed_bytes_open_unchanged_and_two_seals_of_the_same_bytes_differ() {
     let sealer = sealer(&[("k1", &counting())]);
     for bytes in [&b""[..], b"x", &[7; 100_000]] {
         let sealed = sealer.seal(PLACE, bytes).unwrap();
@@ -42,7 +43,7 @@ fn what_was_sealed_opens_whole_and_never_looks_the_same_twice() {
 }
 
 #[test]
-fn no_changed_byte_no_shorter_file_and_no_other_place_opens() {
+fn changed_bytes_truncated_bytes_and_another_context_do_not_open() {
     let sealer = sealer(&[("k1", &counting())]);
     let sealed = sealer.seal(PLACE, b"hello").unwrap();
     for index in 0..sealed.len() {
@@ -51,7 +52,7 @@ fn no_changed_byte_no_shorter_file_and_no_other_place_opens() {
             changed[index] ^= 1 << bit;
             assert!(sealer.open(PLACE, &changed).is_err(), "byte {index}, bit {bit}");
         }
-        assert!(sealer.open(PLACE, &sealed[..index]).is_err(), "{index} bytes of it");
+        assert!(sealer.open(PLACE, &sealed[..index]).is_err(), "the first {index} bytes");
     }
     assert_eq!(sealer.open(b"elsewhere", &sealed).unwrap_err(), UnsealError::Refused);
     assert_eq!(sealer.open(b"", &sealed).unwrap_err(), UnsealError::Refused);
@@ -60,7 +61,7 @@ fn no_changed_byte_no_shorter_file_and_no_other_place_opens() {
 }
 
 #[test]
-fn a_refusal_says_as_much_as_can_be_known() {
+fn an_error_of_open_has_its_cause() {
     let sealer = sealer(&[("k1", &counting())]);
     let sealed = sealer.seal(PLACE, b"hello").unwrap();
     let mut newer = sealed.clone();
@@ -77,7 +78,7 @@ fn a_refusal_says_as_much_as_can_be_known() {
 }
 
 #[test]
-fn after_a_rotation_the_old_key_opens_and_the_new_one_seals() {
+fn after_a_rotation_the_new_key_seals_and_both_keys_open() {
     let new = "ab".repeat(32);
     let before = sealer(&[("old", &counting())]);
     let rotated = sealer(&[("new", &new), ("old", &counting())]);
@@ -90,11 +91,11 @@ fn after_a_rotation_the_old_key_opens_and_the_new_one_seals() {
 }
 
 #[test]
-fn a_bad_key_file_is_refused_by_its_line_and_never_repeated() {
+fn an_error_of_a_key_file_names_the_line_and_never_shows_its_text() {
     let key = counting();
     for (text, said) in [
-        (String::new(), "has no key"),
-        ("# nothing\n\n".to_owned(), "has no key"),
+        (String::new(), "contains no key"),
+        ("# nothing\n\n".to_owned(), "contains no key"),
         (key.clone(), "line 1 is not a key"),
         (format!(":{key}"), "line 1 is not a key"),
         (format!("a b:{key}"), "line 1 is not a key"),
@@ -102,7 +103,7 @@ fn a_bad_key_file_is_refused_by_its_line_and_never_repeated() {
         (format!("# first\nk1:{}", &key[2..]), "line 2 is not a key"),
         (format!("k1:{key}00"), "line 1 is not a key"),
         (format!("k1:+{}", &key[1..]), "line 1 is not a key"),
-        (format!("k1:{key}\nk1:{}", "0".repeat(64)), "line 2 has the id"),
+        (format!("k1:{key}\nk1:{}", "0".repeat(64)), "line 2 repeats the id"),
     ] {
         let error = Sealer::parse(&text).unwrap_err().to_string();
         assert!(error.contains(said), "{error}");
@@ -112,7 +113,7 @@ fn a_bad_key_file_is_refused_by_its_line_and_never_repeated() {
 }
 
 #[test]
-fn a_key_file_is_its_owners_alone() {
+fn a_key_file_must_be_accessible_to_its_owner_only() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, mode: u32, text: &[u8]| {
         let path = folder.path().join(name);
