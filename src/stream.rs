@@ -1,10 +1,10 @@
-//! What the registry and a router say to each other on the change stream.
+//! The messages that the registry and a router exchange on the change stream.
 //!
-//! Each message has one file: its type, which is valid once it exists, the bounds of its fields, and both conversions, from
-//! the type to the message of the contract and back. The two services differ only in what a resource is to them: the
-//! messages that carry resources are generic over it.
+//! Each message has its own file with its type, the bounds of its fields, and the conversions to and from the message
+//! of the contract. A value of such a type is always valid. The two services use different types for a resource, so the
+//! messages that carry resources are generic over the resource type.
 //!
-//! It does not know when a message is due, nor what follows from it.
+//! This module does not decide when a message is sent, nor what its receiver does.
 
 mod bookmark;
 mod check;
@@ -33,31 +33,32 @@ use crate::{
     violation::Violations,
 };
 
-/// The most bytes of a message from a router: more than a thousand servers with the longest addresses take.
+/// The maximum size of a message from a router, in bytes: enough for a report of a thousand servers with the longest
+/// addresses.
 const ROUTER_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// One message of a router.
+/// A message from a router to the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "all but the first are reports")]
+#[expect(clippy::large_enum_variant, reason = "nearly all messages are reports")]
 pub enum RouterMessage {
-    /// First, once.
+    /// The first message of the stream, sent once: the router introduces itself.
     Hello(Hello),
-    /// How far the router is.
+    /// The progress and the state of the router.
     Report(Report),
-    /// What a check has found.
+    /// The result of a check.
     Findings(Findings),
 }
 
-/// A message of a router cannot be used.
+/// Why a message from a router is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RouterMessageError {
-    /// It has bad fields.
-    #[error("a message has bad fields")]
+    /// The message has invalid fields.
+    #[error("the message has invalid fields")]
     Malformed(Violations),
-    /// It is of a kind that this version does not know.
+    /// The kind of the message is unknown to this version.
     #[error("each message must be a `hello`, a `report` or a `check_result`")]
     UnknownKind,
-    /// It is larger than any that a router has reason to send.
+    /// The message is too large.
     #[error("each message must have at most 4 MiB")]
     TooLarge,
 }
@@ -92,34 +93,35 @@ impl From<&RouterMessage> for registry::SubscribeRequest {
     }
 }
 
-/// One message of the registry, with resources as `R`.
+/// A message from the registry to a router or a watcher, with resources of type `R`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RegistryMessage<R> {
-    /// First, once.
+    /// The first message of the stream, sent once: how the stream continues.
     Welcome(Welcome),
-    /// A snapshot begins.
+    /// The beginning of a snapshot.
     SnapshotBegin(SnapshotBegin),
-    /// A part of it.
+    /// A part of a snapshot.
     SnapshotPart(SnapshotPart<R>),
-    /// It is complete: the cursor of its beginning again.
+    /// The end of a snapshot, with the same cursor as its beginning.
     SnapshotEnd(Cursor),
-    /// What changed.
+    /// Changes between two revisions.
     Delta(Delta<R>),
-    /// A sign of life.
+    /// A periodic message with the position of the stream.
     Bookmark(Bookmark),
-    /// The stream ends in order.
+    /// The registry is about to end the stream in an orderly way.
     Goodbye(Goodbye),
-    /// A model is to be checked. Only routers get it.
+    /// A request to check a model. Sent to routers only.
     Check(CheckRequest),
 }
 
-/// A message of the registry that this build cannot read.
+/// This build cannot decode a message from the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a message on the change stream cannot be read")]
+#[error("could not decode a message of the change stream")]
 pub struct RegistryMessageError;
 
 impl<R: Streamed> RegistryMessage<R> {
-    /// The message as bytes, for watchers and routers alike: both have the same kinds under the same numbers.
+    /// Encodes the message. The bytes are valid for watchers and for routers: both response types have the same fields
+    /// with the same numbers.
     #[must_use]
     pub fn encode(self) -> Bytes {
         use subscribe_response::Kind;
@@ -138,11 +140,11 @@ impl<R: Streamed> RegistryMessage<R> {
 }
 
 impl<R: TryFrom<registry::Resource>> RegistryMessage<R> {
-    /// Reads a message of a stream that shows `view`.
+    /// Converts a message of a stream with the view `view`.
     ///
     /// # Errors
     ///
-    /// [`RegistryMessageError`] if anything in it cannot be read, or is of another view.
+    /// [`RegistryMessageError`] if any part of the message is malformed, or a cursor is of another view.
     pub fn read(wire: registry::SubscribeResponse, view: View) -> Result<Self, RegistryMessageError> {
         use subscribe_response::Kind;
         Ok(match wire.kind.ok_or(RegistryMessageError)? {

@@ -1,4 +1,4 @@
-//! How far a stream is, sent as a sign of life.
+//! Bookmarks: periodic messages that show that a stream is alive, and its position.
 
 use super::{RegistryMessageError, fields::cursor_of};
 use crate::{
@@ -7,16 +7,16 @@ use crate::{
     pb::registry,
 };
 
-/// How far a stream is.
+/// A periodic message with the position of the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bookmark {
-    /// The last cursor that was sent completely. `None`: none yet.
+    /// The cursor of the last state that was sent completely. `None`: no state was sent completely yet.
     pub at: Option<Cursor>,
-    /// The newest revision.
+    /// The newest revision of the registry.
     pub head: Revision,
-    /// A number that a router gives back in its next report.
+    /// A number that a router returns in its next report.
     pub probe: i64,
-    /// Whether the writer has been in its present round for longer than a heartbeat.
+    /// Whether the registry's writer has been busy with its current batch of writes for longer than a heartbeat.
     pub stalled: bool,
 }
 

@@ -1,4 +1,4 @@
-//! A check of a model: what a router is asked, and what it has found.
+//! The messages of a check: the request to check a model, and the router's findings.
 
 use std::time::Duration;
 
@@ -12,84 +12,85 @@ use crate::{
     violation::Violations,
 };
 
-/// The longest check.
+/// The maximum duration of a check.
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 
-/// A router is to check a model.
+/// A request to a router to check a model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CheckRequest {
-    /// Names the check; unguessable. It is also the key to the credential of a model that is not saved.
+    /// The id of the check. It cannot be guessed, and the router needs it to fetch the credential of a model that is
+    /// not saved.
     pub id: CheckId,
-    /// What to check.
+    /// The model to check.
     pub target: CheckTarget,
-    /// The credential to fetch for a model that is not saved.
+    /// The credential that the router fetches for a model that is not saved. `None`: there is no credential to fetch.
     pub credential: Option<CredentialId>,
-    /// How long it may take.
+    /// The time limit of the check.
     pub timeout: Duration,
 }
 
-/// What is checked.
+/// The model that is checked.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CheckTarget {
-    /// A model as it is registered: the router has it.
+    /// A registered model. The router already has it.
     Registered(ModelName),
-    /// One that is not saved, as it would be. What a router cannot use of it is a finding.
+    /// A model that is not saved. If the router cannot use a part of it, that is a finding of the check.
     Unsaved(Box<registry::Model>),
 }
 
-/// What a router has found, one for each endpoint.
+/// The result of a check on one router.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Findings {
-    /// The check.
+    /// The id of the check.
     pub id: CheckId,
-    /// The revision of the configuration that the check went by.
+    /// The revision of the configuration that the router used for the check.
     pub revision: Revision,
-    /// The endpoints.
+    /// The results, one for each endpoint.
     pub endpoints: Vec<EndpointCheck>,
 }
 
-/// What was found of one endpoint.
+/// The result of a check for one endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointCheck {
-    /// The endpoint, as the model gives it. Empty: the check ended before it.
+    /// The endpoint, as the model's configuration has it. Empty: the check failed before it reached an endpoint.
     pub endpoint: Box<str>,
-    /// Whether no step has failed.
+    /// Whether no step failed.
     pub passed: bool,
-    /// The steps, in order.
+    /// The steps, in the order in which they were run.
     pub steps: Vec<CheckedStep>,
 }
 
 /// One step of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckedStep {
-    /// Which step.
+    /// Name of the step, for example `dns`.
     pub step: Box<str>,
-    /// How it ended.
+    /// The outcome of the step.
     pub end: StepEnd,
-    /// How long it took.
+    /// The duration of the step. `None`: not measured.
     pub latency: Option<Duration>,
-    /// Where the problem lies.
+    /// Where the problem lies. `None`: there is no problem.
     pub culprit: Option<Culprit>,
-    /// Why it failed, for programs.
+    /// The reason for the failure, for programs. Empty: the step did not fail.
     pub reason: Box<str>,
-    /// What was found, for people.
+    /// The result, for people.
     pub message: Box<str>,
-    /// What to do about it.
+    /// How to fix the problem, for people.
     pub remedy: Box<str>,
 }
 
-/// How a step ended.
+/// The outcome of one step of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StepEnd {
-    /// All is well.
+    /// The step found no problem.
     Passed,
-    /// It failed.
+    /// The step found a problem.
     Failed,
-    /// It was not taken.
+    /// The step was not run.
     Skipped,
 }
 
-/// Where a problem lies.
+/// The place in which a problem lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Culprit {
     /// In the model's configuration.
@@ -105,16 +106,16 @@ pub enum Culprit {
 }
 
 impl Findings {
-    /// The most endpoints of a check.
+    /// The maximum number of endpoints in the result of a check.
     pub const ENDPOINTS_MAX: usize = 64;
-    /// The most steps for one endpoint.
+    /// The maximum number of steps for one endpoint.
     pub const STEPS_MAX: usize = 16;
-    /// The most characters of what a step says to people.
+    /// The maximum length of a step's message and of its remedy, in characters.
     pub const MESSAGE_MAX: usize = 1_000;
 }
 
 impl CheckRequest {
-    /// `None`: it cannot be read.
+    /// Converts the message. `None`: the message is malformed.
     pub(super) fn read(wire: registry::CheckRequest) -> Option<Self> {
         let target = match wire.target? {
             check_request::Target::Model(name) => CheckTarget::Registered(ModelName::parse(&name).ok()?),
@@ -183,7 +184,8 @@ impl From<&Findings> for registry::CheckResult {
 }
 
 impl EndpointCheck {
-    /// The check as the contract has it, made by `router`. A router does not name itself.
+    /// Converts the result to a message of the contract. `router` is the id of the router that made the check; a router
+    /// leaves it empty in its own messages.
     #[must_use]
     pub fn to_wire(&self, router: String) -> registry::ModelCheck {
         registry::ModelCheck {
@@ -225,7 +227,7 @@ impl From<&CheckedStep> for registry::CheckStep {
 impl ReportFields {
     fn at_most(&mut self, field: &str, count: usize, most: usize) {
         if count > most {
-            let description = format!("must list at most {most}");
+            let description = format!("must list at most {most} entries");
             self.violations.push(field, FieldReason::ValueOutOfRange, description);
         }
     }
@@ -267,7 +269,7 @@ impl ReportFields {
             self.violations.push(
                 format!("{path}.latency"),
                 FieldReason::ValueOutOfRange,
-                "must not be negative",
+                "must be a valid duration that is not negative",
             );
         }
         let step = self.text(&format!("{path}.step"), &wire.step, REASON_MAX);

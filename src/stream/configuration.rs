@@ -1,4 +1,4 @@
-//! The configuration: a snapshot of everything, or what changed between two revisions.
+//! The messages that carry the configuration: snapshots, and deltas between two revisions.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -12,12 +12,12 @@ use crate::{
     pb::registry,
 };
 
-/// The length of a W3C trace context of version 00, the only one so far.
+/// The length of a W3C `traceparent` of version 00, the only version so far.
 const TRACEPARENT_LENGTH: usize = 55;
 
-/// A resource that can be sent. Its payload goes out as it is stored: it is not encoded again.
+/// A resource that can be sent. Its payload is sent as the stored bytes and is not encoded again.
 pub trait Streamed {
-    /// The resource as the contract has it.
+    /// Converts the resource to a message of the contract.
     fn to_wire(&self) -> registry::Resource;
 }
 
@@ -27,53 +27,53 @@ impl<R: Streamed> Streamed for Arc<R> {
     }
 }
 
-/// A snapshot begins.
+/// The first message of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SnapshotBegin {
-    /// The state that it shows.
+    /// The cursor of the state in the snapshot.
     pub at: Cursor,
-    /// How many resources follow.
+    /// The number of resources in the snapshot.
     pub resources: usize,
-    /// How many bytes their payloads have together.
+    /// The total size of their payloads, in bytes.
     pub bytes: usize,
 }
 
 /// A part of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotPart<R> {
-    /// Counts the parts, from 0.
+    /// The number of this part, from 0.
     pub part: u32,
-    /// Resources, ordered by name over all parts.
+    /// The resources of this part. They are ordered by name across all parts.
     pub resources: Vec<R>,
 }
 
-/// A part of what changed after one revision up to another.
+/// A part of the changes between two revisions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delta<R> {
-    /// The revision that the stream had reached.
+    /// The revision at which the stream was before the delta.
     pub from: Revision,
-    /// The state when all parts are applied.
+    /// The cursor of the state after all parts are applied.
     pub to: Cursor,
-    /// What was created or changed, as it is at [`Self::to`].
+    /// The resources that were created or updated, in their state at [`Self::to`].
     pub upserts: Vec<R>,
-    /// What is gone at [`Self::to`].
+    /// The resources that were deleted and do not exist at [`Self::to`].
     pub deletes: Vec<Deleted>,
-    /// Counts the parts, from 0.
+    /// The number of this part, from 0.
     pub part: u32,
     /// Whether another part of the same delta follows.
     pub more: bool,
-    /// When the newest of the changes was committed. For people.
+    /// The commit time of the newest change, for people. `None`: unknown.
     pub commit_time: Option<SystemTime>,
-    /// The W3C trace context of the newest of the changes, if it was traced.
+    /// The W3C `traceparent` of the newest change. `None`: the change was not traced.
     pub traceparent: Option<Arc<str>>,
 }
 
 /// A resource that was deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deleted {
-    /// Its name, which is not empty.
+    /// Name of the resource. Never empty.
     pub name: Arc<str>,
-    /// The revision that deleted it.
+    /// The revision that deleted the resource.
     pub revision: Revision,
 }
 
@@ -175,7 +175,7 @@ fn from_part(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
-/// For display only, so a text of another form is left out.
+/// Reads a `traceparent`. It is used for traces only, so a malformed one is ignored and not an error.
 fn traceparent(wire: &str) -> Option<Arc<str>> {
     let is_formed = wire.len() == TRACEPARENT_LENGTH && wire.bytes().all(|byte| byte.is_ascii_graphic());
     is_formed.then(|| wire.into())

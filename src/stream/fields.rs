@@ -1,4 +1,4 @@
-//! Reading of fields, each with its bound.
+//! Reads fields of messages and checks their bounds.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use crate::{
     violation::Violations,
 };
 
-/// The most characters of a build, of a resource name and of a field path.
+/// The maximum length of a build version, of a resource name and of a field path, in characters.
 pub(super) const TEXT_MAX: usize = 255;
 
-/// The most characters of a reason.
+/// The maximum length of a reason, in characters.
 pub(super) const REASON_MAX: usize = 63;
 
-/// Reads the fields of what a router says, and collects what is wrong with them.
+/// Reads the fields of a message from a router and collects the violations.
 #[derive(Default)]
 pub(super) struct ReportFields {
     pub(super) violations: Violations,
@@ -40,10 +40,13 @@ impl ReportFields {
             self.violations.push(field, FieldReason::ValueOutOfRange, description);
             return None;
         }
-        // These texts go to the log, where a control character could forge a line.
+        // These texts are logged, and a control character could forge a log line.
         if text.chars().any(char::is_control) {
-            self.violations
-                .push(field, FieldReason::ValueMalformed, "must have no control characters");
+            self.violations.push(
+                field,
+                FieldReason::ValueMalformed,
+                "must not contain control characters",
+            );
             return None;
         }
         Some(text.into())
@@ -64,26 +67,29 @@ impl ReportFields {
 
     pub(super) fn duration(&mut self, field: &str, wire: Option<prost_types::Duration>) -> Duration {
         wire.map_or(Some(Duration::ZERO), duration::read).unwrap_or_else(|| {
-            self.violations
-                .push(field, FieldReason::ValueOutOfRange, "must not be negative");
+            self.violations.push(
+                field,
+                FieldReason::ValueOutOfRange,
+                "must be a valid duration that is not negative",
+            );
             Duration::ZERO
         })
     }
 
     pub(super) fn unknown(&mut self, field: &str) {
         self.violations
-            .push(field, FieldReason::ValueUnknown, "must be one of the listed values");
+            .push(field, FieldReason::ValueUnknown, "must be a known value of the enum");
     }
 }
 
-/// Reads a cursor of what the registry says, which is always of the stream's view.
+/// Reads a cursor in a message from the registry. A cursor of a view other than the stream's is an error.
 pub(super) fn cursor_of(wire: Option<&types::Cursor>, view: View) -> Result<Cursor, RegistryMessageError> {
     wire.and_then(|wire| Cursor::try_from(wire).ok())
         .filter(|cursor| cursor.view == view)
         .ok_or(RegistryMessageError)
 }
 
-/// Reads a span of time of what the registry says. One that is negative or not normal counts as left out.
+/// Reads a duration in a message from the registry. A negative or malformed one counts as absent, which means zero.
 pub(super) fn span(wire: Option<prost_types::Duration>) -> Duration {
     wire.and_then(duration::read).unwrap_or_default()
 }

@@ -1,33 +1,33 @@
-//! The orderly end of a stream.
+//! The message with which the registry ends a stream in an orderly way.
 
 use std::time::Duration;
 
 use super::fields::{from_span, span};
 use crate::pb::registry;
 
-/// The follower is to come back after `min_wait` plus a random part of `spread`.
+/// The registry ends the stream. The follower connects again after `min_wait` plus a random part of `spread`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Goodbye {
     /// Why the stream ends.
     pub why: GoodbyeWhy,
-    /// Wait at least this long.
+    /// The minimum delay before the follower connects again.
     pub min_wait: Duration,
-    /// Then a random time up to this.
+    /// The maximum of the random delay that the follower adds to [`Self::min_wait`].
     pub spread: Duration,
 }
 
-/// Why a stream ends in order.
+/// Why the registry ends a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GoodbyeWhy {
-    /// It has reached its age, or a newer stream of the same router takes its place.
+    /// The stream has reached its maximum age, or a newer stream of the same router replaces it.
     Rotation,
-    /// The registry shuts down.
+    /// The registry is shutting down.
     Drain,
-    /// The follower does not read, or reads so slowly that what it was being sent, or needs next, is no longer kept.
+    /// The follower reads so slowly, or not at all, that the registry no longer stores the changes that it still needs.
     TooSlow,
-    /// A new life of the store has begun: the next stream brings a snapshot of it.
+    /// A new incarnation of the store has begun. The next stream starts with a snapshot of it.
     Moved,
-    /// A cause that this build does not know. Only read.
+    /// A reason that this build does not know. Only received, never sent.
     Unknown,
 }
 

@@ -1,4 +1,4 @@
-//! A router introduces itself.
+//! The first message of a router: the router introduces itself.
 
 use super::fields::{ReportFields, TEXT_MAX};
 use crate::{
@@ -10,42 +10,44 @@ use crate::{
     violation::Violations,
 };
 
-/// The most capabilities, and the most characters of one.
+/// The maximum number of capabilities.
 const CAPABILITIES_MAX: usize = 64;
+/// The maximum length of a capability, in characters.
 const CAPABILITY_MAX: usize = 63;
 
-/// The first message of a router.
+/// The first message of a router on the change stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
-    /// Its stable id.
+    /// The router's stable id.
     pub router: RouterId,
-    /// This start of its process.
+    /// The id of this run of the router's process.
     pub instance: InstanceId,
-    /// What it belongs to.
+    /// The group that the router belongs to.
     pub group: Group,
-    /// The version of its program, for people.
+    /// The version of the router's program, for people.
     pub build: Box<str>,
-    /// Whether it answers check requests.
+    /// Whether the router answers check requests.
     pub can_check: bool,
-    /// The state that it has received completely.
+    /// The newest state that the router has received completely.
     pub resume: Resume,
-    /// Whether it wants a snapshot although it has a cursor.
+    /// Whether the router asks for a snapshot although it has a cursor.
     pub want_snapshot: bool,
 }
 
-/// What a follower says about where it is.
+/// The position from which a follower wants to resume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resume {
-    /// It has no cursor.
+    /// The follower has no cursor.
     Nothing,
-    /// Its cursor is malformed or of an unknown format.
+    /// The follower's cursor is malformed or has an unknown format.
     Unreadable,
-    /// At this cursor.
+    /// The follower wants to resume after this cursor.
     At(Cursor),
 }
 
 impl Resume {
-    /// Reads where a follower wants to go on. That a cursor cannot be read is an answer too, not an error.
+    /// Reads the position from a message. A cursor that cannot be read is not an error: the result is
+    /// [`Self::Unreadable`].
     #[must_use]
     pub fn read(wire: Option<&types::Cursor>) -> Self {
         wire.map_or(Self::Nothing, |wire| {
@@ -53,7 +55,7 @@ impl Resume {
         })
     }
 
-    /// The cursor, if there is one that can be read.
+    /// Returns the cursor. `None`: there is no cursor, or it cannot be read.
     #[must_use]
     pub const fn cursor(&self) -> Option<&Cursor> {
         match self {

@@ -1,4 +1,4 @@
-//! How far a router is, what it cannot use, and how the servers of models do that it calls.
+//! The report of a router: its progress, the resources that it cannot use, and the states of the model servers.
 
 use std::time::Duration;
 
@@ -12,99 +12,103 @@ use crate::{
     violation::Violations,
 };
 
-/// How far a router is. Each report replaces the one before.
+/// The progress and the state of a router. Each report replaces the previous one, with the exception of
+/// [`Self::endpoints`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {
-    /// The state from which the catalog in use was compiled, less what is held.
+    /// The cursor of the state from which the router's catalog was compiled. Of a held item, the catalog has an older
+    /// version or none. `None`: the router has no catalog.
     pub applied: Option<Cursor>,
-    /// The state that was received completely.
+    /// The cursor of the newest state that was received completely. `None`: no state was received yet.
     pub received: Option<Cursor>,
-    /// The state that the router would begin with after a restart. `None`: it keeps none.
+    /// The cursor of the state with which the router would start after a restart. `None`: the router has stored no
+    /// state.
     pub persisted: Option<Cursor>,
-    /// Items whose newest state cannot be used: the first [`Self::HELD_MAX`].
+    /// Held items, whose newest version the router cannot use. Lists only the first [`Self::HELD_MAX`].
     pub held: Vec<HeldReport>,
-    /// How many items are held in all: no fewer than are listed.
+    /// The total number of held items: at least the length of [`Self::held`].
     pub held_total: usize,
-    /// The router refuses to follow this history.
+    /// Set if the router refuses to follow the registry's history.
     pub history_refusal: Option<HistoryRefusal>,
-    /// The number of the newest bookmark's probe.
+    /// The number in the newest bookmark's field `probe`.
     pub probe: i64,
-    /// How long it took to bring the catalog into use.
+    /// How long the router took to put its catalog into use.
     pub apply_duration: Duration,
-    /// Servers of models whose state has changed, at most [`Self::ENDPOINTS_MAX`]. Unlike the rest this adds to what earlier
-    /// reports said.
+    /// Model servers whose state has changed since the last report, at most [`Self::ENDPOINTS_MAX`]. Unlike the other
+    /// fields, this one adds to earlier reports.
     pub endpoints: Vec<EndpointReport>,
 }
 
 impl Report {
-    /// The most held items that are listed.
+    /// The maximum number of held items that a report lists.
     pub const HELD_MAX: usize = 256;
-    /// The most endpoints that are listed.
+    /// The maximum number of endpoints that a report lists.
     pub const ENDPOINTS_MAX: usize = 1_000;
 }
 
-/// How one server of a model does.
+/// The state of one server of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointReport {
-    /// The model.
+    /// Name of the model.
     pub model: ModelName,
-    /// The endpoint, as the model gives it.
+    /// The endpoint, as the model's configuration has it.
     pub uri: Box<str>,
-    /// How it does. `None`: the router no longer knows it.
+    /// The state of the server. `None`: the router no longer has this server.
     pub state: Option<EndpointState>,
-    /// Why, for programs. Empty if it does well.
+    /// The reason for the state, for programs. Empty if the server is healthy.
     pub reason: Box<str>,
 }
 
-/// How a server does, the better first.
+/// The state of a model server. The variants are ordered from the best to the worst state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum EndpointState {
-    /// It answers.
+    /// The server answers calls.
     Healthy,
-    /// It asked for less load.
+    /// The server asked for less load.
     BackingOff,
-    /// It failed; no call has succeeded since.
+    /// The server failed, and no call has succeeded since.
     Recovering,
-    /// It gets no calls for now.
+    /// The server failed repeatedly and gets no calls for now.
     Ejected,
-    /// An administrator has to change something.
+    /// The server cannot be used until an administrator changes the configuration.
     Misconfigured,
 }
 
-/// An item whose newest state a router cannot use.
+/// A held item: a resource whose newest version a router cannot use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldReport {
     /// Name of the resource.
     pub resource: Box<str>,
-    /// The field at fault; empty: the whole resource.
+    /// Path of the field that cannot be used. Empty: the resource as a whole.
     pub field: Box<str>,
     /// The reason, for programs.
     pub reason: Box<str>,
-    /// The reason, for people. It is not read: whoever reads a report knows the reason.
+    /// The reason, for people. The registry does not read it, because it knows [`Self::reason`].
     pub message: Box<str>,
-    /// The revision that cannot be used.
+    /// The revision of the version that cannot be used.
     pub revision: Revision,
-    /// The revision in use instead; 0: none.
+    /// The revision of the version that is in use instead. 0: no version is in use.
     pub used_revision: Revision,
-    /// The kind of the cause.
+    /// The kind of cause.
     pub kind: HeldKind,
 }
 
-/// The kinds of causes for which an item is held.
+/// The kind of cause for which an item is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeldKind {
-    /// It is unreadable or invalid for the router.
+    /// The item is unreadable or invalid for the router.
     Refused,
-    /// It needs a capability that the router lacks.
+    /// The item needs a capability that the router does not have.
     CapabilityMissing,
-    /// Its credential has not been fetched yet.
+    /// The item's credential has not been fetched yet.
     CredentialPending,
-    /// It names an item that has no usable state.
+    /// The item refers to another item that the router cannot use.
     Dependency,
 }
 
 impl HeldKind {
-    /// Whether only a change of the item or of the router ends it. The others end by themselves in a moment.
+    /// Whether the item stays held until the item or the router is changed. The other kinds usually end by themselves
+    /// within moments.
     #[must_use]
     pub const fn is_lasting(self) -> bool {
         match self {
@@ -114,23 +118,23 @@ impl HeldKind {
     }
 }
 
-/// A router's judgement that a history must not be followed.
+/// A router's refusal to follow the history that the registry offers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HistoryRefusal {
-    /// What is wrong with it.
+    /// What is wrong with the history.
     pub why: HistoryRefusalWhy,
-    /// What the registry offered, if the router names it.
+    /// The cursor that the registry offered. `None`: the router does not report it.
     pub offered: Option<Cursor>,
 }
 
 /// Why a router refuses a history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HistoryRefusalWhy {
-    /// It is older than what the router has, or an older life of the store.
+    /// The history is older than the router's state, or is of an older incarnation of the store.
     RevisionRegressed,
-    /// It is of another store.
+    /// The history is of another store.
     StoreChanged,
-    /// A snapshot or a delta did not have the digest that it claimed.
+    /// The content of a snapshot or of a delta did not match the digest in its cursor.
     StateMismatch,
 }
 
@@ -251,7 +255,7 @@ impl ReportFields {
                 self.violations.push(
                     "report.held_total",
                     FieldReason::ValueOutOfRange,
-                    format!("must be at least the {listed} that `held` lists"),
+                    format!("must be at least {listed}, the number of entries of `held`"),
                 );
                 listed
             }

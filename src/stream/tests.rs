@@ -17,7 +17,7 @@ fn revision(number: i64) -> Revision {
     Revision::new(number).unwrap()
 }
 
-/// A cursor of the routers' view.
+/// A cursor of the router view.
 fn cursor(number: i64) -> Cursor {
     Cursor {
         store: StoreId::parse(&"5".repeat(32)).unwrap(),

@@ -1,4 +1,4 @@
-//! The registry's answer to where a follower is.
+//! The registry's response to the cursor of a follower: how the stream continues.
 
 use std::time::Duration;
 
@@ -12,71 +12,71 @@ use crate::{
     pb::registry,
 };
 
-/// The first message of a stream.
+/// The first message from the registry on a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Welcome {
-    /// The newest revision, in the stream's view.
+    /// The cursor of the newest revision, in the stream's view.
     pub head: Cursor,
     /// The oldest revision from which deltas can be served.
     pub oldest_resumable: Revision,
-    /// How often bookmarks come.
+    /// The interval between two bookmarks.
     pub heartbeat: Duration,
-    /// What follows.
+    /// What the registry sends next.
     pub mode: WelcomeMode,
 }
 
-/// What follows a welcome.
+/// What the registry sends after a welcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WelcomeMode {
-    /// Deltas from the follower's cursor on, or from the head if it has none.
+    /// Deltas that begin at the follower's cursor, or at the newest revision if the follower has no cursor.
     Resumed,
-    /// A snapshot, then deltas.
+    /// A snapshot, followed by deltas.
     Snapshot(SnapshotWhy),
-    /// No configuration: the stream stays for reports and bookmarks.
+    /// No configuration. The stream stays open for reports and bookmarks.
     Withheld(WithheldWhy),
 }
 
-/// Why a snapshot comes.
+/// Why the registry sends a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SnapshotWhy {
-    /// No cursor was given.
+    /// The follower has no cursor.
     First,
-    /// The cursor is malformed, or of an unknown format.
+    /// The cursor is malformed or has an unknown format.
     CursorUnreadable,
-    /// The changes since the cursor are no longer kept.
+    /// The changes since the cursor are no longer stored.
     Compacted,
-    /// The cursor is of an earlier life of the store, or (to a watcher) of another history.
+    /// The cursor is of an earlier incarnation of the store. For a watcher also: of another history.
     Fork,
-    /// The state is not that of the revision, or a snapshot was asked for.
+    /// The cursor's state digest is not that of its revision, or the follower asked for a snapshot.
     StateMismatch,
     /// The cursor is of another view.
     View,
     /// The cursor is of a revision that does not exist yet.
     Ahead,
-    /// A reason that this build does not know. Only read.
+    /// A reason that this build does not know. Only received, never sent.
     Unknown,
 }
 
-/// Why a router gets no configuration.
+/// Why the registry sends no configuration to a router.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WithheldWhy {
     /// The cursor is of another store.
     OtherStore,
-    /// The cursor is of a newer life of the store, or of another one with the same number.
+    /// The cursor is of a newer incarnation of the store, or of another incarnation with the same number.
     StaleHistory,
     /// The cursor is of a revision that does not exist yet.
     Ahead,
-    /// The history up to the cursor is another one.
+    /// The registry's history up to the cursor's revision differs from the cursor's history.
     Diverged,
-    /// A reason that this build does not know. Only read.
+    /// A reason that this build does not know. Only received, never sent.
     Unknown,
 }
 
 impl Welcome {
-    /// How often bookmarks come if the registry does not say it.
+    /// The interval between two bookmarks if the welcome does not set it.
     pub const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(15);
 
-    /// The longest time between two bookmarks.
+    /// The maximum interval between two bookmarks.
     const HEARTBEAT_MAX: Duration = Duration::from_secs(3600);
 
     pub(super) fn read(wire: &registry::Welcome, view: View) -> Result<Self, RegistryMessageError> {
@@ -106,7 +106,7 @@ impl From<Welcome> for registry::Welcome {
 }
 
 impl WelcomeMode {
-    /// How a stream begins, and why it is not resumed.
+    /// Converts the mode to the contract's mode, and the reason why the stream is not resumed.
     #[must_use]
     pub const fn to_wire(self) -> (registry::Mode, registry::ModeReason) {
         use registry::ModeReason as Reason;

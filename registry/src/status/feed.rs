@@ -253,7 +253,7 @@ mod tests {
         assert_eq!(reason(&status), "STREAM_PROTOCOL_VIOLATION");
         assert_eq!(
             status.message(),
-            "a message has bad fields: `report.held_total` must not be negative"
+            "the message has invalid fields: `report.held_total` must not be negative"
         );
         let details = status.get_error_details();
         assert_eq!(

@@ -1,11 +1,11 @@
-//! What the registry says: both conversions, and what is let pass of a message that has something odd.
+//! Tests of messages from the registry: both conversions, and which malformed parts of a message are tolerated.
 
 use std::time::SystemTime;
 
 use super::*;
 use crate::names::{CredentialId, ModelName};
 
-/// A resource that is only carried.
+/// A resource whose content these tests do not look at.
 #[derive(Debug, Clone, PartialEq)]
 struct Carried(registry::Resource);
 
@@ -68,7 +68,7 @@ fn delta() -> Delta<Carried> {
 }
 
 #[test]
-fn what_the_registry_says_is_read_as_it_was_written() {
+fn messages_from_the_registry_survive_the_conversion_and_back() {
     let bookmark = Bookmark {
         at: Some(cursor(8)),
         head: revision(9),
@@ -121,7 +121,7 @@ fn what_the_registry_says_is_read_as_it_was_written() {
 }
 
 #[test]
-fn each_mode_has_its_reason() {
+fn each_welcome_mode_has_its_reason_in_the_contract() {
     use registry::ModeReason as Reason;
     let rows = [
         (WelcomeMode::Resumed, Reason::Unspecified),
@@ -150,7 +150,7 @@ fn each_mode_has_its_reason() {
 }
 
 #[test]
-fn a_heartbeat_that_is_left_out_or_too_long_is_bounded() {
+fn an_absent_heartbeat_has_the_default_and_a_long_one_is_cut() {
     let hour = Duration::from_secs(3600);
     for (said, heard) in [(Duration::ZERO, Welcome::HEARTBEAT_DEFAULT), (hour * 2, hour)] {
         let said = Welcome {
@@ -158,14 +158,14 @@ fn a_heartbeat_that_is_left_out_or_too_long_is_bounded() {
             ..welcome(WelcomeMode::Resumed)
         };
         let Ok(RegistryMessage::Welcome(read)) = read_again(&Said::Welcome(said)) else {
-            panic!("a welcome is read")
+            panic!("could not read the welcome")
         };
         assert_eq!(read.heartbeat, heard);
     }
 }
 
 #[test]
-fn a_cursor_of_another_view_is_not_read() {
+fn a_cursor_of_another_view_is_refused() {
     let other = Cursor {
         view: View::Config,
         ..cursor(9)
@@ -181,7 +181,7 @@ fn a_cursor_of_another_view_is_not_read() {
 }
 
 #[test]
-fn a_cursor_that_cannot_be_read_is_told_from_none() {
+fn an_unreadable_cursor_differs_from_an_absent_one() {
     let mut wire = types::Cursor::from(&cursor(9));
     assert_eq!(Resume::read(None), Resume::Nothing);
     assert_eq!(Resume::read(Some(&wire)), Resume::At(cursor(9)));
@@ -190,7 +190,7 @@ fn a_cursor_that_cannot_be_read_is_told_from_none() {
 }
 
 #[test]
-fn a_delete_must_name_what_is_gone() {
+fn a_delete_without_a_name_is_refused() {
     let unnamed = Deleted {
         name: "".into(),
         revision: revision(8),
@@ -203,7 +203,7 @@ fn a_delete_must_name_what_is_gone() {
 }
 
 #[test]
-fn a_trace_context_of_another_form_is_left_out_and_spoils_nothing() {
+fn a_malformed_trace_context_is_ignored() {
     let formed = delta().traceparent.unwrap();
     for other in ["", "00", &formed.replace('-', "\n"), &formed.repeat(2)] {
         let delta = Delta {
@@ -211,14 +211,14 @@ fn a_trace_context_of_another_form_is_left_out_and_spoils_nothing() {
             ..delta()
         };
         let Ok(RegistryMessage::Delta(read)) = read_again(&Said::Delta(delta)) else {
-            panic!("a delta is read")
+            panic!("could not read the delta")
         };
         assert_eq!(read.traceparent, None);
     }
 }
 
 #[test]
-fn the_smallest_number_of_seconds_counts_as_left_out() {
+fn the_smallest_number_of_seconds_counts_as_absent() {
     let smallest = prost_types::Duration {
         seconds: i64::MIN,
         nanos: 0,
@@ -228,7 +228,7 @@ fn the_smallest_number_of_seconds_counts_as_left_out() {
         ..Default::default()
     };
     let Ok(RegistryMessage::Goodbye(goodbye)) = read(subscribe_response::Kind::Goodbye(wire)) else {
-        panic!("a goodbye is read")
+        panic!("could not read the goodbye")
     };
     assert_eq!((goodbye.min_wait, goodbye.why), (Duration::ZERO, GoodbyeWhy::Unknown));
 }

@@ -1,4 +1,4 @@
-//! What routers say: what is read and what is refused, field by field.
+//! Tests of messages from routers: which fields are read, and which values are refused.
 
 use super::*;
 
@@ -73,7 +73,7 @@ fn a_hello_is_read() {
 }
 
 #[test]
-fn a_hello_with_a_cursor_that_cannot_be_read_is_no_mistake() {
+fn a_hello_with_an_unreadable_cursor_is_accepted() {
     let wire = registry::Hello {
         resume: Some(types::Cursor::default()),
         ..hello()
@@ -82,7 +82,7 @@ fn a_hello_with_a_cursor_that_cannot_be_read_is_no_mistake() {
 }
 
 #[test]
-fn every_bad_field_of_a_hello_is_named() {
+fn every_invalid_field_of_a_hello_is_named() {
     let wire = registry::Hello {
         router_id: "a b".to_owned(),
         instance: "X".to_owned(),
@@ -131,7 +131,7 @@ fn a_report_is_read() {
 }
 
 #[test]
-fn every_bad_field_of_a_report_is_named() {
+fn every_invalid_field_of_a_report_is_named() {
     let spoilt = |spoil: fn(&mut registry::Report)| {
         let mut wire = report();
         spoil(&mut wire);
@@ -265,13 +265,13 @@ fn a_report_lists_at_most_1000_endpoints() {
 }
 
 #[test]
-fn a_message_of_no_known_kind_is_refused() {
+fn a_message_of_an_unknown_kind_is_refused() {
     let message = RouterMessage::try_from(registry::SubscribeRequest { kind: None });
     assert_eq!(message, Err(RouterMessageError::UnknownKind));
 }
 
 #[test]
-fn a_hello_may_bring_words_that_this_build_does_not_know() {
+fn unknown_capabilities_of_a_hello_are_ignored() {
     let can_check = |words: &[&str]| {
         let capabilities = words.iter().map(|&word| word.to_owned()).collect();
         let hello = registry::Hello {
@@ -289,7 +289,7 @@ fn a_hello_may_bring_words_that_this_build_does_not_know() {
 }
 
 #[test]
-fn what_a_router_says_is_read_as_it_was_written() {
+fn messages_from_a_router_survive_the_conversion_and_back() {
     let wire = registry::Report {
         held: vec![registry::Held {
             item: Some(types::Refusal {
@@ -318,7 +318,7 @@ fn what_a_router_says_is_read_as_it_was_written() {
 }
 
 #[test]
-fn what_a_router_has_found_is_bounded_and_comes_through_as_it_is() {
+fn findings_survive_the_conversion_and_back_and_are_bounded() {
     let step = registry::CheckStep {
         step: "dns".to_owned(),
         outcome: registry::CheckOutcome::Failed.into(),
