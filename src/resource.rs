@@ -1,10 +1,10 @@
-//! What a model, a feature and the settings are: types that are valid once they exist, read from the contract's messages
-//! with everything that is wrong at once, and written back.
+//! The types of models, features and settings, and their conversion from and to the contract's messages.
 //!
-//! Both services judge by this code, each by its own build's. Nothing here knows how a resource is stored, changed or
-//! selected: no I/O, no clock.
-//! The one hard idea: a message is read once, whole, together with [`Given`], which tells the fields that a write has
-//! given from those that it has kept. A violation names a field that the write can do something about.
+//! A value of these types is always valid. Reading a message reports all its violations at once. Both services validate
+//! with this code, each with the code of its own build. Nothing here knows how a resource is stored, changed or
+//! selected; there is no I/O and no clock.
+//! The one hard idea: a message is read once, as a whole, together with [`Given`], which distinguishes the fields that
+//! a write has set from those that it has kept. A violation names a field that the caller can change in the write.
 
 pub mod derived_id;
 pub mod feature;

@@ -1,4 +1,4 @@
-//! The setting of one AI-powered feature. What the feature is in itself stands in the catalogue.
+//! The type of a feature: its setting and its limits. Fixed facts about the feature are in the catalogue.
 
 mod limits;
 mod message;
@@ -18,28 +18,28 @@ use super::{
     size::{NUMBERS, text},
 };
 
-/// A feature, who answers it, and how many of its calls at a time.
+/// An AI-powered feature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Feature {
-    /// Its name.
+    /// Name of the feature.
     pub name: FeatureName,
-    /// What was set of it.
+    /// Configuration of the feature.
     pub spec: FeatureSpec,
 }
 
-/// What a feature is, but for its name: only what somebody has set.
+/// The configuration of a feature, without its name and with only those values that were set.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FeatureSpec {
-    /// Who answers.
+    /// The provider of the feature, with its models.
     pub setting: Setting,
-    /// Limits of its calls, whoever answers.
+    /// Limits of the feature's calls, for every provider.
     pub limits: FeatureLimits,
-    /// When a call of it is made a second time. `None`: never.
+    /// How long a call waits for its first token before it is hedged. `None`: calls are not hedged.
     pub hedge_delay: Option<HedgeDelay>,
 }
 
 impl Feature {
-    /// One of which nobody has set anything.
+    /// Creates a feature whose configuration is empty.
     #[must_use]
     pub fn unset(name: FeatureName) -> Self {
         Self {
@@ -48,13 +48,14 @@ impl Feature {
         }
     }
 
-    /// Whether nobody has set anything of it.
+    /// Whether the feature's configuration is empty.
     #[must_use]
     pub fn is_unset(&self) -> bool {
         self.spec == FeatureSpec::default()
     }
 
-    /// How many places of a model it reserves: only while the model answers it, so none while it is switched off.
+    /// Returns how many places of `model` the feature reserves. It reserves places only while the model is assigned to
+    /// it and the provider is self-hosted: a feature that is switched off reserves none.
     #[must_use]
     pub fn places_on(&self, model: &ModelName) -> i64 {
         match &self.spec.setting {
@@ -65,12 +66,14 @@ impl Feature {
         }
     }
 
-    /// Every model that it names, as often as it names it: what keeps a model from being deleted.
+    /// Returns every model that the feature names, once for each reference. A model cannot be deleted while a feature
+    /// refers to it.
     pub fn references(&self) -> impl Iterator<Item = &ModelName> {
         self.spec.setting.references()
     }
 
-    /// The same feature with every reference to `from` moved to `to`. A fallback that is then named already goes.
+    /// Returns the feature with every reference to `from` replaced by `to`. A fallback that then equals the assigned
+    /// model or an earlier fallback is removed.
     #[must_use]
     pub fn reassigned(&self, from: &ModelName, to: &ModelName) -> Self {
         let moved = |model: &ModelName| if model == from { to.clone() } else { model.clone() };
@@ -95,12 +98,12 @@ impl Feature {
     }
 }
 
-/// Who answers a feature.
+/// The kind of provider that answers a feature's calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Provider {
-    /// Nobody was chosen.
+    /// No provider is chosen. The setting of the feature's parent applies, if it has one.
     Unassigned,
-    /// Switched off.
+    /// The feature is switched off.
     Disabled,
     /// GitLab's own cloud.
     Vendored,
@@ -108,36 +111,36 @@ pub enum Provider {
     SelfHosted,
 }
 
-/// Who answers a feature, with the models where some may be named.
+/// The provider of a feature, with the models of those providers that have some.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Setting {
-    /// Nobody was chosen.
+    /// No provider is chosen. The setting of the feature's parent applies, if it has one.
     #[default]
     Unassigned,
-    /// Switched off; what is named is kept for when it is switched on again.
+    /// The feature is switched off. Its models are kept until it is switched on again.
     Disabled {
-        /// The model that would answer.
+        /// The assigned model. `None`: no model is assigned.
         model: Option<ModelName>,
-        /// The models beside it.
+        /// The fallbacks and rules.
         routes: Routes,
     },
     /// GitLab's own cloud.
     Vendored,
     /// A self-hosted model.
     SelfHosted {
-        /// The model that answers.
+        /// The assigned model.
         model: ModelName,
-        /// The models beside it.
+        /// The fallbacks and rules.
         routes: Routes,
     },
 }
 
-/// The models that answer beside the one that is assigned.
+/// The models of a feature other than the assigned one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Routes {
-    /// Tried in this order when the one before cannot answer.
+    /// The models that are tried, in this order, when the previous model cannot answer.
     pub fallbacks: Fallbacks,
-    /// Exceptions; the first that matches decides.
+    /// Rules: the first rule that matches a call determines its model.
     pub rules: Rules,
 }
 
@@ -157,7 +160,7 @@ impl Routes {
 }
 
 impl Setting {
-    /// Who answers.
+    /// The kind of provider.
     #[must_use]
     pub const fn provider(&self) -> Provider {
         match self {
@@ -168,7 +171,7 @@ impl Setting {
         }
     }
 
-    /// The model that is assigned.
+    /// The assigned model. `None`: no model is assigned, or the provider has no models.
     #[must_use]
     pub const fn model(&self) -> Option<&ModelName> {
         match self {
@@ -178,19 +181,19 @@ impl Setting {
         }
     }
 
-    /// The models that are tried when the one before cannot answer.
+    /// The models that are tried, in this order, when the previous model cannot answer.
     #[must_use]
     pub fn fallbacks(&self) -> &[ModelName] {
         self.routes().map_or(&[], |routes| routes.fallbacks.as_slice())
     }
 
-    /// The exceptions.
+    /// The rules, in the order in which they are tried.
     #[must_use]
     pub fn rules(&self) -> &[Rule] {
         self.routes().map_or(&[], |routes| routes.rules.as_slice())
     }
 
-    /// The models beside the one that is assigned. `None`: the provider has none.
+    /// The fallbacks and rules. `None`: the provider has no models.
     #[must_use]
     pub const fn routes(&self) -> Option<&Routes> {
         match self {
@@ -199,13 +202,13 @@ impl Setting {
         }
     }
 
-    /// Every model that it names, as often as it names it.
+    /// Returns every model that the setting names, once for each reference.
     pub fn references(&self) -> impl Iterator<Item = &ModelName> {
         let rules = self.rules().iter().map(|rule| &rule.model);
         self.model().into_iter().chain(self.fallbacks()).chain(rules)
     }
 
-    /// The most bytes that it can take when it is stored.
+    /// Returns the maximum size of the stored setting in bytes.
     #[must_use]
     pub fn stored_bytes_max(&self) -> usize {
         let rules = self.rules().iter().map(Rule::stored_bytes_max);
@@ -217,19 +220,19 @@ impl Setting {
     }
 }
 
-/// Models in the order in which they are tried: at most 8, each once.
+/// Fallback models in the order in which they are tried: at most 8, without duplicates.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Fallbacks(Vec<ModelName>);
 
 impl Fallbacks {
-    /// The most that a feature may have.
+    /// The maximum number of fallbacks of a feature.
     pub const COUNT_MAX: usize = 8;
 
-    /// Takes a list.
+    /// Creates the list and checks it as a whole.
     ///
     /// # Errors
     ///
-    /// Everything that is wrong with the list as a whole.
+    /// All errors of the list as a whole.
     pub fn new(list: Vec<ModelName>) -> Result<Self, Vec<FeaturePartError>> {
         let mut errors = Vec::new();
         if list.len() > Self::COUNT_MAX {
@@ -243,59 +246,59 @@ impl Fallbacks {
         if errors.is_empty() { Ok(Self(list)) } else { Err(errors) }
     }
 
-    /// The models, in their order.
+    /// The models, in the order in which they are tried.
     #[must_use]
     pub fn as_slice(&self) -> &[ModelName] {
         &self.0
     }
 }
 
-/// Why a value or a list cannot be a part of a feature's setting.
+/// Why a value is not a valid part of a feature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FeaturePartError {
     /// There are too many fallbacks.
     #[error("must have at most {} entries", Fallbacks::COUNT_MAX)]
     FallbackCount,
-    /// The model of this entry stands in the list before.
+    /// An earlier entry of the list names the same model.
     #[error("names a model that is already in the list")]
     FallbackRepeated {
-        /// The entry, from 0.
+        /// The index of the later entry, from 0.
         index: usize,
     },
     /// There are too many rules.
     #[error("must have at most {} entries", Rules::COUNT_MAX)]
     RuleCount,
-    /// The id of this rule is that of one before.
+    /// An earlier rule of the feature has the same id.
     #[error("is the id of another rule of this feature")]
     RuleIdRepeated {
-        /// The rule, from 0.
+        /// The index of the later rule, from 0.
         index: usize,
     },
-    /// The id is misspelled.
+    /// The id of a rule is malformed.
     #[error("must have 1 to 63 lower-case letters, digits and hyphens")]
     RuleIdMalformed,
-    /// The rule matches everything.
+    /// The rule has no condition, so it would match every call.
     #[error("must have at least one condition")]
     MatchEmpty,
-    /// The conditions have too many entries.
-    #[error("must have at most {} entries in its lists together", RuleMatch::COUNT_MAX)]
+    /// The lists of the rule's conditions have too many entries.
+    #[error("must have at most {} entries in all its lists together", RuleMatch::COUNT_MAX)]
     MatchCount,
-    /// An entry is empty or too long.
+    /// An entry of a condition's list is empty or too long.
     #[error("must have 1 to {} characters", RuleMatch::LENGTH_MAX)]
     EntryLength,
-    /// The share is out of range, or finer than it may be.
-    #[error("must be above 0, at most 100, in steps of 0.01")]
+    /// The percentage is out of range, or has more than two decimal places.
+    #[error("must be above 0 and at most 100, in steps of 0.01")]
     PercentOutOfRange,
     /// The description is too long.
     #[error("must have at most {} characters", Description::LENGTH_MAX)]
     DescriptionTooLong,
-    /// The span is out of range.
+    /// The hedge delay is out of range.
     #[error("must be {} ms to {} s", HedgeDelay::MIN.as_millis(), HedgeDelay::MAX.as_secs())]
     HedgeDelayOutOfRange,
 }
 
 impl FeaturePartError {
-    /// The reason that a violation with this error has.
+    /// Returns the reason of a violation with this error.
     #[must_use]
     pub const fn reason(self) -> FieldReason {
         match self {

@@ -1,4 +1,4 @@
-//! Reading the fields of a message: where each value comes from, and what is wrong with it.
+//! Reads the fields of a message: the source of each value, and its violations.
 
 use std::collections::BTreeSet;
 
@@ -8,36 +8,37 @@ use crate::{
 
 use super::{feature::FeaturePartError, model::ModelPartError};
 
-/// Which fields of a message a write has given, and which it has only kept.
+/// Which fields of a message a write has set, and which it has only kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Given {
-    /// The message is all that there is: what is present is given.
+    /// The message is a complete resource: every field that is present counts as set.
     Whole,
-    /// The message is a stored one with a write laid over it. The other fields are as they were.
+    /// The message is a stored resource into which a write was merged. The write keeps the fields that are in neither
+    /// list.
     Over {
-        /// The paths that the write has set, the leaves of messages included: `limits.max_queue`.
+        /// Paths of the fields that the write has set, down to the leaves of nested messages: `limits.max_queue`.
         set: BTreeSet<String>,
-        /// The paths that the write has cleared.
+        /// Paths of the fields that the write has cleared.
         cleared: BTreeSet<String>,
     },
-    /// The message is a write, and what is stored is not known: each field is read by itself, and nothing is asked of those
-    /// that are absent. Reading never gives a resource then, only violations.
+    /// The message is a write whose stored resource is not known. Each present field is checked on its own, and absent
+    /// fields are not checked. Reading returns only violations and never a resource.
     Alone,
 }
 
-/// Where the value of a field comes from, or why it has none.
+/// The source of a field's value, or of its absence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// The write says nothing of it: it is as it was.
+    /// The write does not mention the field, which keeps its stored value.
     Kept,
-    /// The write has set it.
+    /// The write has set the field.
     Set,
-    /// The write has cleared it.
+    /// The write has cleared the field.
     Cleared,
 }
 
 impl Given {
-    /// The source of the field at `path`, whose value is present or not.
+    /// Returns the source of the field at `path`. `is_present`: whether the message has a value for the field.
     #[must_use]
     pub fn source(&self, path: &str, is_present: bool) -> Source {
         match self {
@@ -50,7 +51,7 @@ impl Given {
     }
 }
 
-/// What is wrong with one value, before it is known which field has it.
+/// What is wrong with a value. The path of its field is added later.
 #[derive(Debug)]
 pub(super) struct Flaw {
     reason: FieldReason,
@@ -95,13 +96,13 @@ impl From<ApiTokenError> for Flaw {
     }
 }
 
-/// One field as it was read.
+/// The result of reading one field.
 #[derive(Debug)]
 pub(super) struct Field<T> {
-    /// The value. `None`: it has none, or a bad one.
+    /// The value of the field. `None`: the field has no value, or an invalid one.
     pub(super) value: Option<T>,
     pub(super) source: Source,
-    /// Its value is bad, which is a violation already.
+    /// Whether the value is invalid. A violation for it was already added.
     pub(super) is_bad: bool,
 }
 
@@ -114,19 +115,19 @@ impl<T> Field<T> {
         }
     }
 
-    /// Whether the write itself gives the value.
+    /// Whether the write itself has set the value.
     pub(super) const fn is_given(&self) -> bool {
         matches!(self.source, Source::Set) && self.value.is_some()
     }
 
-    /// The value, if the write itself gives it.
+    /// Returns the value if the write itself has set it.
     pub(super) fn given(&self) -> Option<&T> {
         self.value.as_ref().filter(|_| self.source == Source::Set)
     }
 }
 
 impl<T> Field<Option<T>> {
-    /// A present value that says that there shall be none is as good as clearing the field.
+    /// Treats a present but empty value as if the write had cleared the field.
     pub(super) fn flattened(self) -> Field<T> {
         let says_none = matches!(self.value, Some(None)) && self.source == Source::Set;
         Field {
@@ -137,10 +138,10 @@ impl<T> Field<Option<T>> {
     }
 }
 
-/// The fields of one resource that is read, and what is wrong with them.
+/// Reads the fields of one resource and collects their violations.
 #[derive(Debug)]
 pub(super) struct Fields<'a> {
-    /// The name of the resource in the paths of violations.
+    /// The first part of the paths in violations, for example `model`.
     resource: &'static str,
     given: &'a Given,
     pub(super) violations: &'a mut Violations,
@@ -155,7 +156,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Whether nothing may be asked of the fields together.
+    /// Whether the fields can only be checked one by one, because the stored resource is not known.
     pub(super) fn are_alone(&self) -> bool {
         *self.given == Given::Alone
     }
@@ -164,7 +165,7 @@ impl<'a> Fields<'a> {
         self.given.source(path, is_present)
     }
 
-    /// Reads one field.
+    /// Parses the value of one field and adds a violation if it is invalid.
     pub(super) fn read<T, U, E: Into<Flaw>>(
         &mut self,
         path: &str,
@@ -185,7 +186,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The value of a field that must have one. `None`: it has none, which is a violation by now.
+    /// Returns the value of a required field. `None`: there is no valid value, and a violation was added.
     pub(super) fn required<T>(&mut self, path: &str, field: Field<T>) -> Option<T> {
         if field.value.is_none() && !field.is_bad {
             let description = match field.source {
@@ -197,30 +198,31 @@ impl<'a> Fields<'a> {
         field.value
     }
 
-    /// Adds a violation at a field.
+    /// Adds a violation for the field at `path`.
     pub(super) fn push(&mut self, path: &str, reason: FieldReason, description: impl Into<String>) {
         let field = format!("{}.{path}", self.resource);
         self.violations.push(field, reason, description);
     }
 
-    /// Adds what is wrong with the value of a field.
+    /// Adds `error` as a violation for the field at `path`.
     pub(super) fn refuse(&mut self, path: &str, error: impl Into<Flaw>) {
         let flaw = error.into();
         self.push(path, flaw.reason, flaw.description);
     }
 
-    /// The value of a part of a list's entry. `None`: it is bad, which is a violation by now.
+    /// Returns the parsed value at `path`, which is usually a part of a list entry. `None`: the value is invalid, and a
+    /// violation was added.
     pub(super) fn part<T, E: Into<Flaw>>(&mut self, path: &str, parsed: Result<T, E>) -> Option<T> {
         parsed.map_err(|error| self.refuse(path, error)).ok()
     }
 }
 
-/// Reads the name of a model, where another field than `name` gives it.
+/// Parses the name of a model in a field that refers to the model.
 pub(super) fn model_name(text: &str) -> Result<ModelName, Flaw> {
     ModelName::parse(text).map_err(|error| Flaw::new(error.reason(text), error.to_string()))
 }
 
-/// The same of an entry of a list, which has to have one.
+/// Parses the name of a model in an entry of a list, where it is required.
 pub(super) fn entry_model_name(text: &str) -> Result<ModelName, Flaw> {
     match text {
         "" => Err(Flaw::new(FieldReason::FieldRequired, "must be given")),

@@ -1,4 +1,4 @@
-//! A self-hosted model as it was registered, in parts that are valid once they exist.
+//! The type of a self-hosted model. A value is always valid, and so is each of its parts.
 
 mod endpoints;
 mod error;
@@ -31,42 +31,42 @@ use crate::{
 /// A self-hosted model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Model {
-    /// Its name; it never changes.
+    /// Name of the model. It never changes.
     pub name: ModelName,
-    /// What it is.
+    /// Configuration of the model.
     pub spec: ModelSpec,
 }
 
-/// What a model is, but for its name: only what somebody has set.
+/// The configuration of a model, without its name and with only those values that were set.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelSpec {
-    /// The name that people see.
+    /// The name that users see.
     pub display_name: DisplayName,
-    /// What kind of model it is.
+    /// The family of the model.
     pub family: &'static Family,
-    /// The kind of API that its servers speak.
+    /// The kind of API of the model's servers.
     pub platform: Platform,
-    /// The servers that it names. None: it is served where the platform itself is.
+    /// The configured endpoints. Empty: the model uses the endpoint of its platform, see [`Platform::own_endpoint`].
     pub endpoints: Endpoints,
-    /// The name by which its servers know it. `None`: the id.
+    /// The name by which the servers know the model. `None`: the id of the model.
     pub identifier: Option<Identifier>,
-    /// Limits of the calls to it. Boxed, as they are the largest part and few models have any.
+    /// Limits of the calls to the model. Boxed, because they are the largest part and few models have any.
     pub limits: Box<Limits>,
-    /// How it completes code between a prefix and a suffix.
+    /// The configured infill mode. [`Self::infill_mode()`] returns the mode that applies.
     pub infill_mode: InfillMode,
-    /// How its servers prove who they are.
+    /// How the model's servers are authenticated.
     pub tls: Tls,
-    /// Taken out of selection.
+    /// Whether the model is excluded from selection.
     pub disabled: bool,
-    /// What people have written on it.
+    /// Labels for people.
     pub labels: Labels,
 }
 
-// `Family` holds no number that is not equal to itself.
+// `Family` has an `f64`, but the catalogue contains no NaN.
 impl Eq for ModelSpec {}
 
 impl ModelSpec {
-    /// Its servers: those that it names, else the platform's own.
+    /// Returns the endpoints of the model: the configured ones, or the platform's own endpoint if none are configured.
     #[must_use]
     pub fn servers(&self) -> &[Endpoint] {
         let named = self.endpoints.as_slice();
@@ -76,28 +76,28 @@ impl ModelSpec {
         }
     }
 
-    /// The base URLs of its servers.
+    /// Returns the base URLs of the model's endpoints.
     pub fn uris(&self) -> impl Iterator<Item = &EndpointUri> {
         self.servers().iter().map(|endpoint| &endpoint.uri)
     }
 
-    /// The origins of its servers.
+    /// Returns the origins of the model's endpoints.
     #[must_use]
     pub fn origins(&self) -> BTreeSet<Origin> {
         self.uris().map(EndpointUri::origin).collect()
     }
 
-    /// How it completes code, as far as its platform leaves a choice.
+    /// Returns the infill mode that applies on the model's platform.
     #[must_use]
     pub const fn infill_mode(&self) -> InfillMode {
         match self.infill_mode {
-            // There are only chats, whatever the family does elsewhere.
+            // The platform supports only chat, regardless of the family's default.
             InfillMode::FamilyDefault if self.platform.is_chat_only() => InfillMode::Chat,
             mode => mode,
         }
     }
 
-    /// The name that is sent to its servers. `None`: none was given.
+    /// Returns the name of the model in requests to its servers. `None`: the model has no identifier.
     #[must_use]
     pub fn sent_identifier(&self) -> Option<&str> {
         self.identifier.as_ref().map(Identifier::sent)
@@ -105,7 +105,7 @@ impl ModelSpec {
 }
 
 impl Model {
-    /// The most bytes that it can take when it is stored, less the reference to its credential.
+    /// Returns the maximum size of the stored model in bytes, without the reference to its credential.
     #[must_use]
     pub fn stored_bytes_max(&self) -> usize {
         let ModelSpec {
@@ -114,7 +114,7 @@ impl Model {
             platform,
             endpoints,
             identifier,
-            // Numbers.
+            // Numbers, which `NUMBERS` covers.
             limits: _,
             infill_mode: _,
             tls,
@@ -144,19 +144,19 @@ impl Model {
 /// How a model completes code between a prefix and a suffix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum InfillMode {
-    /// As its family does it.
+    /// The default mode of the model's family.
     #[default]
     FamilyDefault,
-    /// With the family's infill tokens.
+    /// A prompt with the family's infill tokens.
     Completions,
-    /// With the server's own parameter for the suffix.
+    /// The model server's own parameter for the suffix.
     Suffix,
-    /// With instructions in a chat.
+    /// Instructions in a chat.
     Chat,
 }
 
 impl InfillMode {
-    /// Why a family cannot do it, with the families that can. `None`: it can.
+    /// Explains why `family` does not support the mode, and lists the families that do. `None`: the family supports it.
     #[must_use]
     pub fn obstacle(self, family: &Family) -> Option<String> {
         let (can, lack): (fn(&Family) -> bool, _) = match self {
@@ -165,7 +165,7 @@ impl InfillMode {
                 |family| family.infill_tokens,
                 "has no infill tokens; families that have them:",
             ),
-            Self::Chat => (|family| family.chat, "takes no chat; families that do:"),
+            Self::Chat => (|family| family.chat, "does not support chat; families that do:"),
         };
         if can(family) {
             return None;

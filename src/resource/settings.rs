@@ -1,18 +1,18 @@
-//! Switches that hold for the whole instance.
+//! The settings: switches that apply to the whole instance.
 
 use crate::{names::ResourceName, pb::registry};
 
-/// Switches that hold for the whole instance.
+/// Switches that apply to the whole instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Settings {
     /// Whether families and features in beta may be newly assigned.
     pub beta_enabled: bool,
-    /// Whether self-hosted inference is off everywhere.
+    /// Whether self-hosted inference is switched off for all features.
     pub inference_paused: bool,
 }
 
 impl Settings {
-    /// Reads the settings. What is output only is not looked at; nothing of the rest can be wrong.
+    /// Reads the settings from a message. Output-only fields are ignored; the other fields have no invalid values.
     #[must_use]
     pub fn read(message: &registry::Settings) -> Self {
         let registry::Settings {
@@ -29,7 +29,8 @@ impl Settings {
         }
     }
 
-    /// The settings with everything that they are, defaults too: as they are answered, and as a write is laid over them.
+    /// Converts the settings to a message with all values, including defaults. The registry returns this message to
+    /// callers and merges writes into it.
     #[must_use]
     pub fn to_message(self) -> registry::Settings {
         let Self {
@@ -46,7 +47,8 @@ impl Settings {
         }
     }
 
-    /// The settings as they are stored, streamed and hashed: only what somebody has set.
+    /// Converts the settings to the message that is stored, streamed and hashed. It contains only values that differ
+    /// from the default.
     #[must_use]
     pub fn to_stored(self) -> registry::Settings {
         let full = self.to_message();

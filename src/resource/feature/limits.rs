@@ -1,4 +1,4 @@
-//! How many calls of a feature there may be, and when one is made a second time.
+//! Limits of the calls of a feature, and the delay after which a call is hedged.
 
 use std::time::Duration;
 
@@ -10,27 +10,27 @@ use crate::{
     resource::model::{Count, Positive},
 };
 
-/// The path of what violations about reserved places name.
+/// The path in violations about reserved places.
 const RESERVED: &str = "limits.reserved_concurrency";
 
-/// Limits of the calls of a feature: only what somebody has set.
+/// Limits of the calls of a feature. `None`: the limit is not set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FeatureLimits {
-    /// Calls at a time, for each router process.
+    /// The maximum number of concurrent calls, for each router process.
     pub max_concurrency: Option<Positive>,
-    /// Places of the feature's model that are kept for it, for each router process.
+    /// The number of the model's places that are reserved for the feature, for each router process.
     pub reserved_concurrency: Option<Count<0, { i32::MAX }>>,
 }
 
 impl FeatureLimits {
-    /// Whether more places are kept for the feature than it can use.
+    /// Whether the feature reserves more places than its own limit of concurrent calls.
     #[must_use]
     pub fn reserves_too_much(&self) -> bool {
         let most = self.max_concurrency.map_or(i32::MAX, Count::get);
         self.reserved_concurrency.is_some_and(|reserved| reserved.get() > most)
     }
 
-    /// Reads the limits; what they have to be together is asked by [`Self::check`] of what comes with them.
+    /// Reads the limits. [`Self::check`] checks them against each other; it needs the second part of the result.
     pub(super) fn read(wire: registry::FeatureLimits, fields: &mut Fields<'_>) -> (Self, ReservedByWrite) {
         let registry::FeatureLimits {
             max_concurrency,
@@ -46,7 +46,7 @@ impl FeatureLimits {
         (limits, by_write)
     }
 
-    /// A feature cannot keep more places than it may use.
+    /// Adds a violation if the feature reserves more places than its own limit of concurrent calls.
     pub(super) fn check(&self, by_write: ReservedByWrite, fields: &mut Fields<'_>) {
         if !self.reserves_too_much() {
             return;
@@ -64,7 +64,7 @@ impl FeatureLimits {
         fields.push(path, FieldReason::ReservationTooLarge, description);
     }
 
-    /// `None`: nobody has set any.
+    /// Converts the limits to a message. `None`: no limit is set.
     pub(super) fn to_message(self) -> Option<registry::FeatureLimits> {
         let Self {
             max_concurrency,
@@ -77,25 +77,25 @@ impl FeatureLimits {
     }
 }
 
-/// Whether the write itself gives the places that are kept.
+/// Whether the write itself has set the number of reserved places.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ReservedByWrite(bool);
 
-/// How long a call waits for its first token before it is made a second time.
+/// How long a call waits for its first token before it is hedged: before a second attempt starts in parallel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HedgeDelay(Duration);
 
 impl HedgeDelay {
-    /// The shortest: less would make nearly every call a second time.
+    /// The minimum: with a shorter delay, nearly every call would be hedged.
     pub const MIN: Duration = Duration::from_millis(10);
-    /// The longest.
+    /// The maximum.
     pub const MAX: Duration = Duration::from_secs(60);
 
-    /// Parses [`Self::MIN`] to [`Self::MAX`].
+    /// Parses a delay from [`Self::MIN`] to [`Self::MAX`].
     ///
     /// # Errors
     ///
-    /// [`FeaturePartError::HedgeDelayOutOfRange`] for any other span.
+    /// [`FeaturePartError::HedgeDelayOutOfRange`] for any other duration.
     pub fn parse(span: Duration) -> Result<Self, FeaturePartError> {
         if (Self::MIN..=Self::MAX).contains(&span) {
             Ok(Self(span))
@@ -104,12 +104,12 @@ impl HedgeDelay {
         }
     }
 
-    /// Reads a span; one that is negative or not normal is out of range like any other.
+    /// Converts a protobuf duration. A negative or malformed one is out of range.
     pub(super) fn read(span: prost_types::Duration) -> Result<Self, FeaturePartError> {
         duration::read(span).map_or(Err(FeaturePartError::HedgeDelayOutOfRange), Self::parse)
     }
 
-    /// The span.
+    /// The delay.
     #[must_use]
     pub const fn get(self) -> Duration {
         self.0

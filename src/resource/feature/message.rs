@@ -1,4 +1,4 @@
-//! Features as messages, in both directions.
+//! Conversion of features from and to the contract's messages.
 
 use super::{
     super::fields::{Field, Fields, Flaw, Given, entry_model_name, model_name},
@@ -18,11 +18,11 @@ const FALLBACKS: &str = "fallback_models";
 const RULES: &str = "rules";
 
 impl FeatureSpec {
-    /// Reads a message that is the whole feature.
+    /// Reads a message that is a complete feature.
     ///
     /// # Errors
     ///
-    /// As [`Self::read`].
+    /// All violations that [`Self::read`] finds.
     pub fn whole(message: registry::Feature) -> Result<Self, Violations> {
         let mut violations = Violations::new();
         match Self::read(message, &Given::Whole, |_, _, _| {}, &mut violations) {
@@ -31,13 +31,14 @@ impl FeatureSpec {
         }
     }
 
-    /// Reads a feature, but for its name. What is output only is not looked at.
+    /// Reads a feature from a message, without its name. Output-only fields are ignored.
     ///
-    /// `check` is asked about each model that the write itself names, with the path of the field, once the field by itself
-    /// is good; it may find more that is wrong.
+    /// Calls `check` for each model that the write itself has set, if its field is valid. `check` gets the path of the
+    /// field and the model, and may add violations.
     ///
-    /// Everything that is wrong with its fields, each by itself and together, is added to `violations`. What is read is the
-    /// feature only if there is nothing; otherwise it is good for finding more that is wrong. `None`: not even that.
+    /// Adds all violations, of single fields and of fields together, to `violations`. The result is a valid feature
+    /// only if there are no violations; otherwise the caller may use it only to look for more violations. `None`: not
+    /// enough of the message is valid for such a result, or `given` is [`Given::Alone`].
     pub fn read(
         message: registry::Feature,
         given: &Given,
@@ -91,7 +92,8 @@ impl FeatureSpec {
 }
 
 impl Feature {
-    /// The feature as it is answered, stored, streamed and hashed, and as a write is laid over it: only what somebody has set.
+    /// Converts the feature to the message that is stored, streamed and hashed, and that the registry merges writes
+    /// into and builds its responses from. Apart from `provider`, it contains only values that were set.
     #[must_use]
     pub fn to_message(&self) -> registry::Feature {
         let Self {
@@ -105,7 +107,7 @@ impl Feature {
         } = self;
         registry::Feature {
             name: name.to_string(),
-            // Always written: a reader must not have to guess what silence means for the one thing a feature says.
+            // Always set, also to UNASSIGNED: readers should not need to know what an absent provider means.
             provider: Some(types::Provider::from(setting.provider()).into()),
             model: setting.model().map(ToString::to_string),
             fallback_models: setting.fallbacks().iter().map(ToString::to_string).collect(),
@@ -128,7 +130,8 @@ impl Feature {
 }
 
 impl Setting {
-    /// The models that it names, each with its field, where `is_meant` says so of the whole field's path.
+    /// Returns the models that the setting names, each with the path of its field. `is_meant` gets the name of a whole
+    /// field, such as `rules`, and decides whether the models of that field are included.
     pub fn named(&self, is_meant: impl Fn(&str) -> bool) -> Vec<(String, &ModelName)> {
         named(
             self.model().filter(|_| is_meant(MODEL)),
@@ -162,7 +165,7 @@ fn read_provider(number: i32) -> Result<Provider, Flaw> {
     }
 }
 
-/// The fields that together say who answers.
+/// The fields that together determine the provider and its models.
 struct AnswerFields {
     provider: Field<Provider>,
     model: Field<ModelName>,
@@ -171,13 +174,14 @@ struct AnswerFields {
 }
 
 impl AnswerFields {
-    /// The models that the write itself names, each with its field.
+    /// Returns the models that the write itself has set, each with the path of its field.
     fn given(&self) -> Vec<(String, &ModelName)> {
         let fallbacks = self.fallbacks.given().map(Fallbacks::as_slice);
         named(self.model.given(), fallbacks, self.rules.given().map(Rules::as_slice))
     }
 
-    /// Who answers. `None`: nobody can be told, which is a violation by now.
+    /// Combines the fields to a setting. `None`: the provider is invalid or its model is missing, and a violation was
+    /// added.
     fn setting(self, fields: &mut Fields<'_>) -> Option<Setting> {
         if self.provider.is_bad {
             return None;
@@ -212,11 +216,12 @@ impl AnswerFields {
         }
     }
 
-    /// UNASSIGNED and VENDORED clear every model; a write that names one at the same time contradicts itself.
+    /// Adds a violation for each model that the write sets although the provider is UNASSIGNED or VENDORED. These
+    /// providers have no models; models that were stored before are dropped.
     fn check_names_nothing(&self, fields: &mut Fields<'_>) {
         let remedy = match self.provider.source {
-            Source::Kept => "add `provider`: PROVIDER_SELF_HOSTED",
-            Source::Set | Source::Cleared => "leave it out, or give PROVIDER_SELF_HOSTED as `provider`",
+            Source::Kept => "set `provider` to PROVIDER_SELF_HOSTED too",
+            Source::Set | Source::Cleared => "leave it out, or set `provider` to PROVIDER_SELF_HOSTED",
         };
         for (path, is_given) in [
             (MODEL, self.model.is_given()),
@@ -224,13 +229,13 @@ impl AnswerFields {
             (RULES, self.rules.is_given()),
         ] {
             if is_given {
-                let description = format!("goes with no provider other than SELF_HOSTED and DISABLED; {remedy}");
+                let description = format!("is allowed only with provider SELF_HOSTED or DISABLED; {remedy}");
                 fields.push(path, FieldReason::ProviderMismatch, description);
             }
         }
     }
 
-    /// The models, where the provider has some.
+    /// Returns the models, for a provider that has models. Adds a violation if the assigned model is also a fallback.
     fn models(self, fields: &mut Fields<'_>) -> (Field<ModelName>, Routes) {
         let is_list_kept = self.fallbacks.source == Source::Kept;
         let routes = Routes {
@@ -240,10 +245,11 @@ impl AnswerFields {
         let mut fallbacks = routes.fallbacks.as_slice().iter();
         if let Some(index) = fallbacks.position(|fallback| Some(fallback) == self.model.value.as_ref()) {
             let (path, description) = if is_list_kept {
-                let description = "is among the feature's `fallback_models`; give that list too, without it";
+                let description =
+                    "is one of the feature's `fallback_models`; in the same write, set that list without this model";
                 (MODEL.to_owned(), description)
             } else {
-                (format!("{FALLBACKS}[{index}]"), "is the feature's `model` already")
+                (format!("{FALLBACKS}[{index}]"), "is already the feature's `model`")
             };
             fields.push(&path, FieldReason::ValueRepeated, description);
         }
@@ -251,7 +257,7 @@ impl AnswerFields {
     }
 }
 
-/// Models with the fields that name them.
+/// Returns the given models, each with the path of its field.
 fn named<'a>(
     model: Option<&'a ModelName>,
     fallbacks: Option<&'a [ModelName]>,
@@ -293,7 +299,8 @@ fn read_rules(list: Vec<registry::FeatureRule>, fields: &mut Fields<'_>) -> Fiel
     )
 }
 
-/// Reads a list: each entry by itself, then, without a bad one, the whole, as its places are those of the message only then.
+/// Reads a list: first each entry, then the list as a whole. If an entry is invalid, the list as a whole is not
+/// checked, because indexes in its errors would not be those of the message.
 fn read_list<W, T, U>(
     path: &str,
     list: impl ExactSizeIterator<Item = W>,
@@ -333,7 +340,7 @@ fn read_list<W, T, U>(
     }
 }
 
-/// `None`: it is bad, which is a violation by now.
+/// Reads one rule. `None`: the rule is invalid, and a violation was added.
 fn read_rule(wire: registry::FeatureRule, path: &str, fields: &mut Fields<'_>) -> Option<NewRule> {
     let registry::FeatureRule {
         rule_id,
@@ -364,7 +371,7 @@ fn read_match(wire: registry::RuleMatch, path: &str, fields: &mut Fields<'_>) ->
         user_ids,
         percent,
     } = wire;
-    // More entries than there may be need not be judged one by one.
+    // With too many entries, the single entries are not checked.
     if namespace_ids.len() + project_ids.len() + user_ids.len() > RuleMatch::COUNT_MAX {
         fields.refuse(path, FeaturePartError::MatchCount);
         return None;
@@ -373,7 +380,7 @@ fn read_match(wire: registry::RuleMatch, path: &str, fields: &mut Fields<'_>) ->
         let entries = list.iter().enumerate();
         let entries =
             entries.map(|(index, text)| fields.part(&format!("{path}.{name}[{index}]"), RuleMatch::entry(text)));
-        // All are read before one bad entry ends it.
+        // Collects twice, so that all entries are checked before an invalid one ends the iteration.
         entries.collect::<Vec<_>>().into_iter().collect()
     };
     let namespaces = entries("namespace_ids", &namespace_ids);

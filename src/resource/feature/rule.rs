@@ -1,4 +1,4 @@
-//! Exceptions to who answers a feature.
+//! Rules of a feature: exceptions by which matching calls use another model.
 
 use std::{collections::HashSet, fmt, sync::Arc};
 
@@ -10,21 +10,21 @@ use crate::resource::{
     size::{NUMBERS, text},
 };
 
-/// An exception: these calls use that model.
+/// A rule: calls that match it use its model instead of the assigned one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// Unique in the feature; it seeds the share of users that [`RuleMatch::percent`] draws.
+    /// The id of the rule, unique in the feature. It seeds the choice of users for [`RuleMatch::percent`].
     pub id: RuleId,
-    /// Which calls.
+    /// The conditions.
     pub matches: RuleMatch,
-    /// The model that answers them.
+    /// The model for matching calls.
     pub model: ModelName,
-    /// For people.
+    /// A description, for people.
     pub description: Description,
 }
 
 impl Rule {
-    /// The most bytes that it can take when it is stored.
+    /// Returns the maximum size of the stored rule in bytes.
     pub(super) fn stored_bytes_max(&self) -> usize {
         let lists = [
             &self.matches.namespace_ids,
@@ -40,19 +40,19 @@ impl Rule {
 /// A rule whose id may still have to be derived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewRule {
-    /// The id. `None`: derived from the model.
+    /// The id of the rule. `None`: it is derived from the model.
     pub id: Option<RuleId>,
-    /// Which calls.
+    /// The conditions.
     pub matches: RuleMatch,
-    /// The model that answers them.
+    /// The model for matching calls.
     pub model: ModelName,
-    /// For people.
+    /// A description, for people.
     pub description: Description,
 }
 
-/// The id of a rule, spelled as that of a model.
+/// The id of a rule. It has the same syntax as the id of a model.
 ///
-/// A clone shares the text.
+/// Clones share the text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RuleId(Arc<str>);
 
@@ -61,7 +61,7 @@ impl RuleId {
     ///
     /// # Errors
     ///
-    /// [`FeaturePartError::RuleIdMalformed`] when it is misspelled.
+    /// [`FeaturePartError::RuleIdMalformed`] if the id is malformed.
     pub fn parse(text: &str) -> Result<Self, FeaturePartError> {
         match ModelName::from_id(text) {
             Ok(_well_spelled) => Ok(Self(text.into())),
@@ -69,7 +69,7 @@ impl RuleId {
         }
     }
 
-    /// The text.
+    /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -82,19 +82,19 @@ impl fmt::Display for RuleId {
     }
 }
 
-/// What people have written on a rule.
+/// The description of a rule, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Description(Box<str>);
 
 impl Description {
-    /// The most characters that it may have.
+    /// The maximum length of a description, in characters.
     pub const LENGTH_MAX: usize = 255;
 
     /// Parses a description; it may be empty.
     ///
     /// # Errors
     ///
-    /// [`FeaturePartError::DescriptionTooLong`] when it is longer.
+    /// [`FeaturePartError::DescriptionTooLong`] if the text is longer than [`Self::LENGTH_MAX`].
     pub fn parse(text: &str) -> Result<Self, FeaturePartError> {
         if text.chars().count() > Self::LENGTH_MAX {
             return Err(FeaturePartError::DescriptionTooLong);
@@ -102,31 +102,31 @@ impl Description {
         Ok(Self(text.into()))
     }
 
-    /// The text.
+    /// The description as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// A share of the users, in steps of a hundredth of a percent.
+/// A percentage of the users, in steps of 0.01.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Percent(u16);
 
 impl Percent {
-    /// Parses a share above 0, up to 100.
+    /// Parses a percentage above 0 and at most 100.
     ///
     /// # Errors
     ///
-    /// [`FeaturePartError::PercentOutOfRange`] for any other, and for one between two steps.
+    /// [`FeaturePartError::PercentOutOfRange`] if the number is out of range, or is not a multiple of 0.01.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "what is no number of the type becomes one that is refused"
+        reason = "a number that does not fit the type is converted to one that the check below refuses"
     )]
     pub fn parse(percent: f64) -> Result<Self, FeaturePartError> {
         let nearest = Self((percent * 100.0).round() as u16);
-        // The way back tells a step from what lies between two.
+        // Converting back shows whether the number was exactly a multiple of 0.01.
         if (1..=10_000).contains(&nearest.0) && nearest.get().to_bits() == percent.to_bits() {
             Ok(nearest)
         } else {
@@ -134,20 +134,21 @@ impl Percent {
         }
     }
 
-    /// How many steps of a hundredth of a percent it has.
+    /// The percentage in steps of 0.01: from 1 to 10,000.
     #[must_use]
     pub const fn steps(self) -> u16 {
         self.0
     }
 
-    /// The share, from 0.01 to 100.
+    /// The percentage, from 0.01 to 100.
     #[must_use]
     pub fn get(self) -> f64 {
         f64::from(self.0) / 100.0
     }
 }
 
-/// Which calls a rule is for: all conditions that are given hold, a list when one entry does. There is at least one.
+/// The conditions of a rule: at least one. A call matches if it meets all of them. It meets a list if it matches one
+/// entry of the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleMatch {
     namespace_ids: Vec<Box<str>>,
@@ -157,16 +158,16 @@ pub struct RuleMatch {
 }
 
 impl RuleMatch {
-    /// The most entries that its lists may have together.
+    /// The maximum number of entries in all lists together.
     pub const COUNT_MAX: usize = 1000;
-    /// The most characters that an entry may have.
+    /// The maximum length of an entry, in characters.
     pub const LENGTH_MAX: usize = 255;
 
-    /// Takes the conditions, whose entries were parsed by [`Self::entry`].
+    /// Combines conditions. The entries of the lists must have been parsed by [`Self::entry`].
     ///
     /// # Errors
     ///
-    /// [`FeaturePartError`] when there is none, or too much.
+    /// [`FeaturePartError`] if there is no condition, or there are too many entries.
     pub fn new(
         namespace_ids: Vec<Box<str>>,
         project_ids: Vec<Box<str>>,
@@ -189,7 +190,7 @@ impl RuleMatch {
     ///
     /// # Errors
     ///
-    /// [`FeaturePartError::EntryLength`] when it is empty or too long.
+    /// [`FeaturePartError::EntryLength`] if the text is empty or too long.
     pub fn entry(text: &str) -> Result<Box<str>, FeaturePartError> {
         if (1..=Self::LENGTH_MAX).contains(&text.chars().count()) {
             Ok(text.into())
@@ -198,44 +199,45 @@ impl RuleMatch {
         }
     }
 
-    /// Namespaces and root namespaces.
+    /// Ids of namespaces or of root namespaces.
     #[must_use]
     pub fn namespace_ids(&self) -> &[Box<str>] {
         &self.namespace_ids
     }
 
-    /// Projects.
+    /// Ids of projects.
     #[must_use]
     pub fn project_ids(&self) -> &[Box<str>] {
         &self.project_ids
     }
 
-    /// Users, by global or local id.
+    /// Global or local ids of users.
     #[must_use]
     pub fn user_ids(&self) -> &[Box<str>] {
         &self.user_ids
     }
 
-    /// The share of the users that it is for.
+    /// The percentage of users to which the rule applies. `None`: no such condition.
     #[must_use]
     pub const fn percent(&self) -> Option<Percent> {
         self.percent
     }
 }
 
-/// Rules in the order in which they are tried: at most 64, each with an id of its own.
+/// Rules in the order in which they are tried: at most 64, with different ids.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rules(Vec<Rule>);
 
 impl Rules {
-    /// The most that a feature may have.
+    /// The maximum number of rules of a feature.
     pub const COUNT_MAX: usize = 64;
 
-    /// Takes a list, and derives the ids that are missing from the models: with `-2`, `-3` and so on if one is taken.
+    /// Creates the list and checks it as a whole. A missing rule id is derived from the id of the rule's model, with a
+    /// suffix `-2`, `-3` and so on if it is already taken.
     ///
     /// # Errors
     ///
-    /// Everything that is wrong with the list as a whole.
+    /// All errors of the list as a whole.
     pub fn new(list: Vec<NewRule>) -> Result<Self, Vec<FeaturePartError>> {
         let mut errors = Vec::new();
         if list.len() > Self::COUNT_MAX {
@@ -262,11 +264,11 @@ impl Rules {
                 description: rule.description,
             })
         });
-        // There are more numbers than rules, so that every rule gets an id.
+        // `flatten` removes nothing: there are more numbers than rules, so every rule gets an id.
         Ok(Self(rules.flatten().collect()))
     }
 
-    /// The rules, in their order.
+    /// The rules, in the order in which they are tried.
     #[must_use]
     pub fn as_slice(&self) -> &[Rule] {
         &self.0

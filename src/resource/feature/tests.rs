@@ -1,4 +1,4 @@
-//! What may be part of a setting, and what names a model.
+//! Tests of the parts of a setting, and of its references to models.
 
 use super::{FeaturePartError as E, *};
 
@@ -23,7 +23,7 @@ fn routes(fallbacks: &[&str], rules: &[&str]) -> Routes {
 }
 
 #[test]
-fn an_id_is_derived_from_the_model_and_never_takes_one_that_was_given() {
+fn a_derived_rule_id_differs_from_all_ids_that_were_given() {
     let long = "x".repeat(63);
     let list = vec![
         rule(None, "a"),
@@ -41,7 +41,7 @@ fn an_id_is_derived_from_the_model_and_never_takes_one_that_was_given() {
 }
 
 #[test]
-fn lists_are_judged_as_a_whole() {
+fn lists_are_checked_as_a_whole() {
     let names = |count: usize| (0..count).map(|number| model(&format!("m{number}"))).collect();
     assert!(Fallbacks::new(names(8)).is_ok());
     assert_eq!(Fallbacks::new(names(9)), Err(vec![E::FallbackCount]));
@@ -81,7 +81,7 @@ fn a_match_has_a_condition_and_not_too_many_entries() {
 }
 
 #[test]
-fn a_share_is_a_whole_number_of_hundredths_of_a_percent() {
+fn a_percentage_is_a_whole_number_of_hundredths_of_a_percent() {
     for hundredths in 1..=10_000_u16 {
         let percent = f64::from(hundredths) / 100.0;
         assert_eq!(Percent::parse(percent).unwrap().get().to_bits(), percent.to_bits());
@@ -107,7 +107,7 @@ fn a_share_is_a_whole_number_of_hundredths_of_a_percent() {
 }
 
 #[test]
-fn a_feature_tells_every_model_that_it_names() {
+fn references_returns_every_model_that_a_setting_names() {
     let routes = routes(&["b", "c"], &["d", "a"]);
     let ids = |setting: &Setting| -> Vec<String> { setting.references().map(|name| name.id().to_owned()).collect() };
     let on = Setting::SelfHosted {
@@ -121,8 +121,8 @@ fn a_feature_tells_every_model_that_it_names() {
 }
 
 #[test]
-fn references_move_together_and_no_fallback_is_left_twice() {
-    // Model and fallbacks before, what moves where, and both after.
+fn reassigned_replaces_all_references_and_leaves_no_fallback_twice() {
+    // Each row: model and fallbacks before, the replaced and the new model, model and fallbacks after.
     for (before, (from, to), after) in [
         (("a", &["b", "c"][..]), ("a", "z"), ("z", &["b", "c"][..])),
         (("a", &["b", "c"]), ("b", "z"), ("a", &["z", "c"])),
@@ -156,6 +156,10 @@ fn references_move_together_and_no_fallback_is_left_twice() {
                 .map(|rule| rule.id.clone())
                 .collect()
         };
-        assert_eq!(ids(&moved), ids(&feature), "an id seeds who is drawn, so it stays");
+        assert_eq!(
+            ids(&moved),
+            ids(&feature),
+            "a rule's id must not change, because it seeds the share of users"
+        );
     }
 }

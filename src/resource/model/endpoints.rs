@@ -1,4 +1,4 @@
-//! The servers of a model.
+//! The endpoints of a model.
 
 use std::collections::HashSet;
 
@@ -8,15 +8,15 @@ use super::{
 };
 use crate::{endpoint::EndpointUri, pb::registry, reason::FieldReason, resource::Source};
 
-/// Share of the calls relative to a model's other endpoints.
+/// The share of the model's calls that an endpoint gets, relative to the weights of the other endpoints. 0: no calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Weight(i32);
 
 impl Weight {
-    /// The largest weight.
+    /// The maximum weight.
     pub const MAX: i32 = 1000;
 
-    /// Parses 0 to [`Self::MAX`].
+    /// Parses a weight from 0 to [`Self::MAX`].
     ///
     /// # Errors
     ///
@@ -28,7 +28,7 @@ impl Weight {
         }
     }
 
-    /// The number.
+    /// The weight as a number.
     #[must_use]
     pub const fn get(self) -> i32 {
         self.0
@@ -41,15 +41,15 @@ impl Default for Weight {
     }
 }
 
-/// Where a server stands. Empty: nowhere in particular.
+/// The zone in which a server runs. Empty: not specified.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Zone(Box<str>);
 
 impl Zone {
-    /// The most characters that it may have.
+    /// The maximum length of a zone, in characters.
     pub const LENGTH_MAX: usize = 63;
 
-    /// Parses at most [`Self::LENGTH_MAX`] characters, none of them a control character.
+    /// Parses a zone: at most [`Self::LENGTH_MAX`] characters and no control characters.
     ///
     /// # Errors
     ///
@@ -64,26 +64,26 @@ impl Zone {
         Ok(Self(text.into()))
     }
 
-    /// The text as it was given.
+    /// The original text, unchanged.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// One server of a model.
+/// One endpoint of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Its base URL.
+    /// The base URL.
     pub uri: EndpointUri,
-    /// Its share of the calls.
+    /// The share of the model's calls.
     pub weight: Weight,
-    /// Where it stands.
+    /// The zone of the server.
     pub zone: Zone,
 }
 
 impl Endpoint {
-    /// A server with the default weight, nowhere in particular.
+    /// Creates an endpoint with the default weight and without a zone.
     #[must_use]
     pub fn at(uri: EndpointUri) -> Self {
         Self {
@@ -94,19 +94,20 @@ impl Endpoint {
     }
 }
 
-/// The servers that a model names: at most 64, each once, not all of them drained.
+/// The configured endpoints of a model: at most 64, without duplicates, and if there are any, at least one with a
+/// weight above 0.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Endpoints(Vec<Endpoint>);
 
 impl Endpoints {
-    /// The most servers that a model may have.
+    /// The maximum number of endpoints of a model.
     pub const COUNT_MAX: usize = 64;
 
-    /// Takes a list.
+    /// Creates the list and checks it as a whole.
     ///
     /// # Errors
     ///
-    /// Everything that is wrong with the list as a whole.
+    /// All errors of the list as a whole.
     pub fn new(list: Vec<Endpoint>) -> Result<Self, Vec<ModelPartError>> {
         let mut errors = Vec::new();
         if list.len() > Self::COUNT_MAX {
@@ -114,7 +115,7 @@ impl Endpoints {
         }
         let mut seen = HashSet::new();
         for (index, endpoint) in list.iter().enumerate() {
-            // The same server in two spellings, with and without `/v1`, would get twice its share.
+            // A server that is listed twice, for example with and without `/v1`, would get twice its share of calls.
             let path = endpoint.uri.call("/v1").path().to_owned();
             if !seen.insert((endpoint.uri.origin(), path)) {
                 errors.push(ModelPartError::EndpointRepeated { index });
@@ -126,20 +127,20 @@ impl Endpoints {
         if errors.is_empty() { Ok(Self(list)) } else { Err(errors) }
     }
 
-    /// One server with the default weight.
+    /// Creates a list of one endpoint with the default weight.
     #[must_use]
     pub fn one(uri: EndpointUri) -> Self {
         Self(vec![Endpoint::at(uri)])
     }
 
-    /// The servers, in the order in which they were given.
+    /// The endpoints, in their original order.
     #[must_use]
     pub fn as_slice(&self) -> &[Endpoint] {
         &self.0
     }
 }
 
-/// Reads `endpoints` and its short form `endpoint`.
+/// Reads the fields `endpoints` and `endpoint`, its short form.
 pub(super) fn read(list: Vec<registry::Endpoint>, one: Option<String>, fields: &mut Fields<'_>) -> Field<Endpoints> {
     const LIST: &str = "endpoints";
     const ONE: &str = "endpoint";
@@ -148,7 +149,7 @@ pub(super) fn read(list: Vec<registry::Endpoint>, one: Option<String>, fields: &
     let one = fields.read(ONE, one, |text| EndpointUri::parse(&text));
     match (list_source, one_source) {
         (Source::Set, Source::Set) => {
-            let description = "must not be given beside `endpoints`, of which it is the short form";
+            let description = "must not be given together with `endpoints`, of which it is the short form";
             fields.push(ONE, FieldReason::EndpointAmbiguous, description);
             Field::bad(Source::Set)
         }
@@ -175,12 +176,12 @@ fn read_list(list: Vec<registry::Endpoint>, source: Source, fields: &mut Fields<
         };
     }
     let before = fields.violations.as_slice().len();
-    // One entry too many is a violation; a thousand of them need no thousand violations.
+    // One entry above the limit is enough for the violation; the other excess entries are not read.
     let entries = list.into_iter().enumerate().take(Endpoints::COUNT_MAX + 1);
     let endpoints: Vec<_> = entries
         .filter_map(|(index, endpoint)| read_endpoint(index, endpoint, fields))
         .collect();
-    // The places in the list are those of the request only while no entry is left out.
+    // An invalid entry is left out of the list, so the indexes in the errors below would not be those of the request.
     if fields.violations.as_slice().len() > before {
         return Field::bad(source);
     }
@@ -248,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zone_is_short_and_has_no_control_characters() {
+    fn a_zone_has_at_most_63_characters_and_no_control_characters() {
         for good in ["", "eu-west-1a", "Keller links", &"ä".repeat(63)] {
             assert_eq!(Zone::parse(good).unwrap().as_str(), good);
         }
@@ -259,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_endpoints_is_judged_as_a_whole() {
+    fn a_list_of_endpoints_is_checked_as_a_whole() {
         use ModelPartError as E;
         let many = |count| {
             (0..count)

@@ -1,12 +1,12 @@
-//! Why a value cannot be a part of a model.
+//! The error for an invalid part of a model.
 
 use super::{ApiVersion, CaCertificates, DisplayName, Endpoints, Identifier, Labels, Weight, Zone};
 use crate::reason::FieldReason;
 
-/// Why a text or a list cannot be a part of a model.
+/// Why a value is not a valid part of a model.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ModelPartError {
-    /// The display name has nothing but blanks.
+    /// The display name is empty or consists of white space only.
     #[error("must not be blank")]
     DisplayNameBlank,
     /// The display name is too long.
@@ -15,16 +15,16 @@ pub enum ModelPartError {
     /// The API version is too long.
     #[error("must have at most {} characters", ApiVersion::LENGTH_MAX)]
     ApiVersionTooLong,
-    /// The API version has other characters than versions have.
-    #[error("must have letters, digits, hyphens and dots only, for example `2024-10-21`")]
+    /// The API version contains characters other than ASCII letters, digits, hyphens and dots.
+    #[error("must contain only letters, digits, hyphens and dots, for example `2024-10-21`")]
     ApiVersionMalformed,
     /// The identifier is too long.
     #[error("must have at most {} characters", Identifier::LENGTH_MAX)]
     IdentifierTooLong,
-    /// The identifier is a prefix and nothing else.
-    #[error("must have a name behind `{prefix}`")]
+    /// The identifier consists of a platform prefix only.
+    #[error("must have a name after `{prefix}`")]
     IdentifierNameless {
-        /// The prefix, slash included.
+        /// The prefix, with its slash.
         prefix: &'static str,
     },
     /// The weight is out of range.
@@ -33,72 +33,75 @@ pub enum ModelPartError {
     /// The zone is too long.
     #[error("must have at most {} characters", Zone::LENGTH_MAX)]
     ZoneTooLong,
-    /// The zone has a control character.
-    #[error("must have no control characters")]
+    /// The zone contains a control character.
+    #[error("must not contain control characters")]
     ZoneMalformed,
-    /// The list is too long.
+    /// There are too many endpoints.
     #[error("must have at most {} entries", Endpoints::COUNT_MAX)]
     EndpointCount,
-    /// The server of this entry stands in the list before.
+    /// An earlier entry of the list names the same server.
     #[error("names a server that is already in the list")]
     EndpointRepeated {
-        /// The entry, from 0.
+        /// The index of the later entry, from 0.
         index: usize,
     },
-    /// Every weight is 0.
-    #[error("must have an entry with a weight above 0; set `disabled` to take the whole model out")]
+    /// All endpoints have the weight 0.
+    #[error("must have an entry with a weight above 0; to take the whole model out of use, set `disabled`")]
     EndpointsAllDrained,
     /// The count is out of range.
     #[error("must be {}", range(*min, *max))]
     CountOutOfRange {
-        /// The smallest that it may be.
+        /// The minimum.
         min: i32,
-        /// The largest that it may be.
+        /// The maximum.
         max: i32,
     },
-    /// The span is out of range.
+    /// The timeout is out of range.
     #[error("must be above 0 s and at most {max_seconds} s")]
     TimeoutOutOfRange {
-        /// The longest that it may be.
+        /// The maximum, in seconds.
         max_seconds: u64,
     },
     /// The certificates are too long.
     #[error("must have at most {} bytes", CaCertificates::LENGTH_MAX)]
     CaTooLong,
-    /// There is no certificate in the text.
-    #[error("must have at least one certificate in PEM, `-----BEGIN CERTIFICATE-----`")]
+    /// The text contains no certificate.
+    #[error("must contain at least one certificate in PEM format (`-----BEGIN CERTIFICATE-----`)")]
     CaNone,
-    /// A block is no certificate inside, or not PEM.
-    #[error("has a block that is no readable certificate: the {number}. from the top")]
+    /// A PEM block is malformed or does not contain a readable certificate.
+    #[error("must contain only readable certificates, but PEM block {number} is not readable")]
     CaMalformed {
-        /// Which block, from 1.
+        /// The number of the block, from 1.
         number: usize,
     },
-    /// A block is something else, perhaps a private key.
-    #[error("must have certificates only, but its {number}. block is something else")]
+    /// A PEM block is not a certificate; it may be a private key.
+    #[error("must contain only certificates, but PEM block {number} is not a certificate")]
     CaForeign {
-        /// Which block, from 1.
+        /// The number of the block, from 1.
         number: usize,
     },
-    /// The name cannot be that of a certificate.
+    /// The server name is neither a DNS name nor an IP address.
     #[error("must be a DNS name or an IP address, without scheme and port")]
     ServerNameMalformed,
     /// There are too many labels.
     #[error("must have at most {} entries", Labels::COUNT_MAX)]
     LabelCount,
     /// A label's key is empty or too long.
-    #[error("must have keys of 1 to {} characters, unlike `{shown}`", Labels::KEY_LENGTH_MAX)]
+    #[error(
+        "must have keys of 1 to {} characters, but has the key `{shown}`",
+        Labels::KEY_LENGTH_MAX
+    )]
     LabelKeyLength {
-        /// The beginning of the key.
+        /// The key, cut to the maximum length.
         shown: Box<str>,
     },
     /// A label's value is too long.
     #[error(
-        "must have values of at most {} characters, unlike that of `{key}`",
+        "must have values of at most {} characters, but the value of `{key}` is longer",
         Labels::VALUE_LENGTH_MAX
     )]
     LabelValueLength {
-        /// The key.
+        /// The key of the label.
         key: Box<str>,
     },
 }
@@ -112,7 +115,7 @@ fn range(min: i32, max: i32) -> String {
 }
 
 impl ModelPartError {
-    /// The reason that a violation with this error has.
+    /// Returns the reason of a violation with this error.
     #[must_use]
     pub const fn reason(&self) -> FieldReason {
         match self {

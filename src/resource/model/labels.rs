@@ -1,26 +1,26 @@
-//! What people write on a model.
+//! Labels of a model.
 
 use std::collections::BTreeMap;
 
 use super::ModelPartError;
 
-/// Keys and values without any meaning to Switchboard.
+/// Labels: keys and values for people and tools, without a meaning to Switchboard.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Labels(BTreeMap<String, String>);
 
 impl Labels {
-    /// The most entries that a model may have.
+    /// The maximum number of labels of a model.
     pub const COUNT_MAX: usize = 64;
-    /// The most characters that a key may have.
+    /// The maximum length of a key, in characters.
     pub const KEY_LENGTH_MAX: usize = 63;
-    /// The most characters that a value may have.
+    /// The maximum length of a value, in characters.
     pub const VALUE_LENGTH_MAX: usize = 255;
 
-    /// Takes a map.
+    /// Checks the bounds of a map and creates labels from it.
     ///
     /// # Errors
     ///
-    /// The first thing that is wrong with it.
+    /// The first error that is found.
     pub fn new(map: BTreeMap<String, String>) -> Result<Self, ModelPartError> {
         if map.len() > Self::COUNT_MAX {
             return Err(ModelPartError::LabelCount);
@@ -38,7 +38,7 @@ impl Labels {
         Ok(Self(map))
     }
 
-    /// The entries, ordered by key.
+    /// The labels, ordered by key.
     pub fn iter(&self) -> impl Iterator<Item = (&String, &String)> {
         self.0.iter()
     }

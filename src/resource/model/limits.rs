@@ -1,28 +1,28 @@
-//! Limits of the calls to a model, each in its range.
+//! Limits of the calls to a model, with the range of each.
 
 use std::time::Duration;
 
 use super::{super::fields::Fields, ModelPartError};
 use crate::{duration, pb::registry};
 
-/// How many calls may wait for a place, at most.
+/// The maximum number of calls that may wait for a place.
 const QUEUE_MAX: i32 = 10_000;
-/// How long a call waits for a place when nobody has set it.
+/// How long a call waits for a place if the model does not set a timeout.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A count from `MIN` to `MAX`.
+/// An integer from `MIN` to `MAX`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Count<const MIN: i32, const MAX: i32>(i32);
 
-/// A count from 1.
+/// An integer of at least 1.
 pub type Positive = Count<1, { i32::MAX }>;
 
 impl<const MIN: i32, const MAX: i32> Count<MIN, MAX> {
-    /// Parses a number of the range.
+    /// Parses a number from `MIN` to `MAX`.
     ///
     /// # Errors
     ///
-    /// [`ModelPartError::CountOutOfRange`] for any other.
+    /// [`ModelPartError::CountOutOfRange`] for any other number.
     pub fn parse(number: i32) -> Result<Self, ModelPartError> {
         if (MIN..=MAX).contains(&number) {
             Ok(Self(number))
@@ -37,31 +37,31 @@ impl<const MIN: i32, const MAX: i32> Count<MIN, MAX> {
         self.0
     }
 
-    /// The number as a count of things in memory. A negative one, where `MIN` lets it through, counts nothing.
+    /// The number as a `usize`. A negative number, which is possible only with a negative `MIN`, becomes 0.
     #[must_use]
     pub fn count(self) -> usize {
         usize::try_from(self.0).unwrap_or_default()
     }
 }
 
-/// A span above 0, at most `MAX` seconds.
+/// A duration above 0 and at most `MAX` seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeout<const MAX: u64>(Duration);
 
 impl<const MAX: u64> Timeout<MAX> {
-    /// What is wrong with every other span, one that is negative included.
+    /// The error for every other duration, including negative ones.
     pub const OUT_OF_RANGE: ModelPartError = ModelPartError::TimeoutOutOfRange { max_seconds: MAX };
 
-    /// Reads a span; one that is negative or not normal is out of range like any other.
+    /// Converts a protobuf duration. A negative or malformed one is out of range.
     fn read(span: prost_types::Duration) -> Result<Self, ModelPartError> {
         duration::read(span).map_or(Err(Self::OUT_OF_RANGE), Self::parse)
     }
 
-    /// Parses a span of the range.
+    /// Parses a duration above 0 and at most `MAX` seconds.
     ///
     /// # Errors
     ///
-    /// [`Self::OUT_OF_RANGE`] for any other.
+    /// [`Self::OUT_OF_RANGE`] for any other duration.
     pub fn parse(span: Duration) -> Result<Self, ModelPartError> {
         if span > Duration::ZERO && span <= Duration::from_secs(MAX) {
             Ok(Self(span))
@@ -70,38 +70,38 @@ impl<const MAX: u64> Timeout<MAX> {
         }
     }
 
-    /// The span.
+    /// The duration.
     #[must_use]
     pub const fn get(self) -> Duration {
         self.0
     }
 }
 
-/// Limits of the calls to a model: only what somebody has set.
+/// Limits of the calls to a model. `None`: the limit is not set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Limits {
-    /// Calls at a time, for each router process.
+    /// The maximum number of concurrent calls, for each router process.
     pub max_concurrency: Option<Positive>,
-    /// Calls that wait for a place, for each router process.
+    /// The maximum number of calls that wait for a place, for each router process.
     pub max_queue: Option<Count<0, QUEUE_MAX>>,
-    /// How long a call waits for a place.
+    /// The maximum time that a call waits for a place.
     pub queue_timeout: Option<Timeout<300>>,
-    /// For name, connection and TLS handshake together.
+    /// The maximum time for name resolution, connection and TLS handshake together.
     pub connect_timeout: Option<Timeout<60>>,
-    /// Until the first token of a streamed answer.
+    /// The maximum time until the first token of a streamed answer.
     pub first_token_timeout: Option<Timeout<900>>,
-    /// Between two events of a streamed answer.
+    /// The maximum time between two events of a streamed answer.
     pub idle_timeout: Option<Timeout<900>>,
-    /// The whole call.
+    /// The maximum time for the whole call.
     pub total_timeout: Option<Timeout<900>>,
-    /// The most tokens of an answer.
+    /// The maximum length of an answer, in tokens.
     pub max_output_tokens: Option<Positive>,
-    /// How many tokens the context holds. For information.
+    /// The size of the model's context in tokens. For information only.
     pub context_tokens: Option<Positive>,
 }
 
 impl Limits {
-    /// How many calls may wait for a place: twice as many as may run, unless somebody has set it.
+    /// Returns how many calls may wait for a place. The default is twice the number of concurrent calls.
     #[must_use]
     pub fn queue(&self) -> usize {
         let running = self.max_concurrency.map_or(0, Count::get);
@@ -110,7 +110,7 @@ impl Limits {
             .map_or_else(|| usize::try_from(default).unwrap_or_default(), Count::count)
     }
 
-    /// How long a call waits for a place.
+    /// Returns how long a call waits for a place.
     #[must_use]
     pub fn queue_timeout(&self) -> Duration {
         self.queue_timeout.map_or(QUEUE_TIMEOUT, Timeout::get)
@@ -149,7 +149,7 @@ impl Limits {
         }
     }
 
-    /// `None`: nobody has set any.
+    /// Converts the limits to a message. `None`: no limit is set.
     pub(super) fn to_message(self) -> Option<registry::ModelLimits> {
         fn span<const MAX: u64>(timeout: Option<Timeout<MAX>>) -> Option<prost_types::Duration> {
             timeout.and_then(|timeout| timeout.get().try_into().ok())
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_range_holds_its_edges_and_nothing_beyond() {
+    fn each_range_includes_its_bounds_and_nothing_beyond() {
         for (number, is_positive, is_queue) in [
             (-1, false, false),
             (0, false, true),
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_what_would_be_right() {
+    fn an_error_text_names_the_valid_range() {
         let said = |error: Result<_, ModelPartError>| error.map(|_: ()| ()).unwrap_err().to_string();
         assert_eq!(said(Positive::parse(0).map(|_| ())), "must be at least 1");
         assert_eq!(said(Count::<0, 9>::parse(10).map(|_| ())), "must be 0 to 9");

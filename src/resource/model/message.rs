@@ -1,4 +1,4 @@
-//! Models as messages, in both directions.
+//! Conversion of models from and to the contract's messages.
 
 use super::{
     super::fields::{Field, Fields, Flaw, Given},
@@ -16,32 +16,32 @@ use crate::{
 
 const API_VERSION: &str = "platform_options.api_version";
 
-/// A model that was read, and what the message says of its API token, which is no part of it.
+/// The result of reading a model: its configuration, and the change to its API token, which is stored separately.
 #[derive(Debug)]
 pub struct ReadModel {
-    /// The model, less its name.
+    /// The configuration of the model, without its name.
     pub spec: ModelSpec,
-    /// Its API token.
+    /// The change to the model's API token.
     pub token: GivenToken,
 }
 
-/// What a message says of a model's API token.
+/// The change that a message makes to a model's API token.
 #[derive(Debug, Clone)]
 pub enum GivenToken {
-    /// Nothing.
+    /// The message does not mention the token: it is kept.
     Kept,
-    /// There shall be none.
+    /// The token is removed.
     Cleared,
-    /// This one. Every token that is given is a new credential, even if the text is the same.
+    /// The token is set. Every token that is set is a new credential, even if its text is the same as before.
     Set(ApiToken),
 }
 
 impl ModelSpec {
-    /// Reads a message that is the whole model.
+    /// Reads a message that is a complete model.
     ///
     /// # Errors
     ///
-    /// As [`Self::read`].
+    /// All violations that [`Self::read`] finds.
     pub fn whole(message: registry::Model) -> Result<Self, Violations> {
         let mut violations = Violations::new();
         match Self::read(message, &Given::Whole, &mut violations) {
@@ -50,10 +50,11 @@ impl ModelSpec {
         }
     }
 
-    /// Reads a model, but for its name. What is output only is not looked at.
+    /// Reads a model from a message, without its name. Output-only fields are ignored.
     ///
-    /// Everything that is wrong with its fields, each by itself and together, is added to `violations`. What is read is the
-    /// model only if there is nothing; otherwise it is good for finding more that is wrong. `None`: not even that.
+    /// Adds all violations, of single fields and of fields together, to `violations`. The result is a valid model only
+    /// if there are no violations; otherwise the caller may use it only to look for more violations. `None`: not enough
+    /// of the message is valid for such a result, or `given` is [`Given::Alone`].
     pub fn read(message: registry::Model, given: &Given, violations: &mut Violations) -> Option<ReadModel> {
         let registry::Model {
             name: _,
@@ -132,7 +133,8 @@ impl ModelSpec {
 }
 
 impl Model {
-    /// The model with everything that it is, defaults too: as it is answered, and as a write is laid over it.
+    /// Converts the model to a message with all values, including defaults. The registry returns this message to
+    /// callers and merges writes into it.
     #[must_use]
     pub fn to_message(&self) -> registry::Model {
         let Self {
@@ -184,7 +186,8 @@ impl Model {
         }
     }
 
-    /// The model as it is stored, streamed and hashed: only what somebody has set.
+    /// Converts the model to the message that is stored, streamed and hashed. It contains only values that differ from
+    /// the default.
     #[must_use]
     pub fn to_stored(&self) -> registry::Model {
         let full = self.to_message();
@@ -248,7 +251,7 @@ fn read_infill_mode(number: i32) -> Result<InfillMode, Flaw> {
     }
 }
 
-/// A bad token is a violation by now.
+/// Reads the API token. For an invalid token, it adds a violation and returns [`GivenToken::Kept`].
 fn read_token(text: Option<String>, fields: &mut Fields<'_>) -> GivenToken {
     const TOKEN: &str = "api_token";
     let source = fields.source(TOKEN, text.is_some());
@@ -262,10 +265,10 @@ fn read_token(text: Option<String>, fields: &mut Fields<'_>) -> GivenToken {
     }
 }
 
-/// What the platform needs.
+/// The fields with options of the platform.
 struct PlatformFields {
     api_version: Field<ApiVersion>,
-    /// The paths of the options that are given and that no platform of this build has.
+    /// Paths of the options that were set and that no platform of this build has.
     foreign: Vec<&'static str>,
 }
 
@@ -281,7 +284,7 @@ impl PlatformFields {
             ("platform_options.project", project),
         ];
         let foreign = foreign.into_iter().filter_map(|(path, value)| {
-            // An empty one asks for nothing.
+            // An empty option counts as not set.
             let value = value.filter(|text| !text.is_empty());
             (value.is_some() && fields.source(path, true) == Source::Set).then_some(path)
         });
@@ -293,8 +296,9 @@ impl PlatformFields {
         }
     }
 
-    /// The platform of this kind with its options. An option of another platform is refused; one that was given for the
-    /// platform before goes with it. `None`: an option is missing, which is a violation by now.
+    /// Creates the platform of this kind with its options. An option of another platform is refused if the write sets
+    /// it, and dropped if it was stored for the model's previous platform. `None`: the kind is not supported, or a
+    /// required option is missing or invalid; a violation was added.
     fn platform(self, kind: Kind, fields: &mut Fields<'_>) -> Option<Platform> {
         let has_version = kind == Kind::AzureOpenai;
         let is_foreign = !has_version && self.api_version.is_given();
@@ -308,7 +312,7 @@ impl PlatformFields {
             Kind::AzureOpenai => {
                 if self.api_version.value.is_none() && !self.api_version.is_bad {
                     let description = format!(
-                        "must be given: {} wants the version of its API, for example `2024-10-21`",
+                        "must be given: {} requires an API version, for example `2024-10-21`",
                         kind.as_str_name()
                     );
                     fields.push(API_VERSION, FieldReason::FieldRequired, description);
@@ -321,8 +325,8 @@ impl PlatformFields {
     }
 }
 
-/// The kind of platform: given or, as the default is, told by the identifier. `None`: this build does not speak to it, which
-/// is a violation by now.
+/// Determines the kind of platform: the configured one, or the one that the identifier's prefix selects, or the
+/// default. `None`: the kind is invalid or not supported by this build, and a violation was added.
 fn chosen_kind(kind: &Field<Kind>, identifier: &Field<Identifier>, fields: &mut Fields<'_>) -> Option<Kind> {
     const PLATFORM: &str = "platform";
     if kind.is_bad {
@@ -336,7 +340,7 @@ fn chosen_kind(kind: &Field<Kind>, identifier: &Field<Identifier>, fields: &mut 
         let description = match (kind.value, told) {
             (None, Some(prefix)) => unsupported_prefix(prefix),
             _ => format!(
-                "{} is not supported in this version; {} are",
+                "{} is not supported in this version; the supported platforms are {}",
                 chosen.as_str_name(),
                 platform::supported()
             ),
@@ -348,7 +352,7 @@ fn chosen_kind(kind: &Field<Kind>, identifier: &Field<Identifier>, fields: &mut 
         let (path, description) = if identifier.is_given() {
             ("identifier", contradiction)
         } else {
-            let description = format!("does not go with the model's `identifier`, which {contradiction}");
+            let description = format!("does not match the model's `identifier`, which {contradiction}");
             (PLATFORM, description)
         };
         fields.push(path, FieldReason::IdentifierPlatformMismatch, description);
@@ -358,8 +362,8 @@ fn chosen_kind(kind: &Field<Kind>, identifier: &Field<Identifier>, fields: &mut 
 
 fn unsupported_prefix(prefix: Prefix) -> String {
     format!(
-        "`identifier` begins with `{}`, which tells {}, and that is not supported in this version; write `{}{}…` for an \
-         OpenAI-compatible server whose own names begin like that",
+        "`identifier` begins with `{}`, which selects {}, and that is not supported in this version; write `{}{}...` if \
+         this is an OpenAI-compatible server whose own model names begin like that",
         prefix.text,
         prefix.platform.as_str_name(),
         Prefix::PLAIN,
@@ -367,8 +371,8 @@ fn unsupported_prefix(prefix: Prefix) -> String {
     )
 }
 
-/// The servers that the model names. `None`: none where some have to be, which is a violation by now. What a platform needs
-/// that is not known cannot be said.
+/// Returns the configured endpoints. `None`: endpoints are required but missing or invalid, and a violation was added.
+/// If the platform is not known, endpoints are not required.
 fn named_endpoints(kind: Option<Kind>, endpoints: Field<Endpoints>, fields: &mut Fields<'_>) -> Option<Endpoints> {
     if kind.is_some_and(|kind| platform::own_endpoint(kind).is_none()) {
         fields.required("endpoints", endpoints)
@@ -377,41 +381,41 @@ fn named_endpoints(kind: Option<Kind>, endpoints: Field<Endpoints>, fields: &mut
     }
 }
 
-/// A mode has to be one that the family can do, whichever of the two was given.
+/// Adds a violation if the family does not support the infill mode. It names the field that the write has set.
 fn check_infill(mode: InfillMode, is_given: bool, family: &Family, fields: &mut Fields<'_>) {
     let Some(obstacle) = mode.obstacle(family) else { return };
     let (path, description) = if is_given {
         ("infill_mode", obstacle)
     } else {
-        let description = format!("does not go with the model's `infill_mode`: {obstacle}");
+        let description = format!("does not match the model's `infill_mode`: {obstacle}");
         ("family", description)
     };
     fields.push(path, FieldReason::InfillModeNotSupported, description);
 }
 
-/// Where there are only chats, code is completed by one.
+/// Adds a violation if a platform with only chat has another infill mode.
 fn check_mode_of_chats(kind: Kind, mode: InfillMode, is_given: bool, fields: &mut Fields<'_>) {
     let platform = kind.as_str_name();
     if !matches!(mode, InfillMode::Completions | InfillMode::Suffix) {
         return;
     }
     let (path, description) = if is_given {
-        let description = format!("must be INFILL_MODE_CHAT or be left out: {platform} takes chats only");
+        let description = format!("must be INFILL_MODE_CHAT or be left out: {platform} supports only chat");
         ("infill_mode", description)
     } else {
-        let description = format!("does not go with the model's `infill_mode`: {platform} takes chats only");
+        let description = format!("does not match the model's `infill_mode`: {platform} supports only chat");
         ("platform", description)
     };
     fields.push(path, FieldReason::InfillModeNotSupported, description);
 }
 
-/// Where there are only chats, the family has to take them.
+/// Adds a violation if a platform with only chat has a family that does not support chat.
 fn check_family_of_chats(kind: Kind, family: &Family, is_given: bool, fields: &mut Fields<'_>) {
     if family.chat {
         return;
     }
     let path = if is_given { "family" } else { "platform" };
     let (platform, family) = (kind.as_str_name(), &family.machine_name);
-    let description = format!("{platform} takes chats only, and family `{family}` takes none");
+    let description = format!("{platform} supports only chat, and family `{family}` does not support chat");
     fields.push(path, FieldReason::PlatformMismatch, description);
 }

@@ -1,20 +1,21 @@
-//! The name of a model that people see.
+//! The display name of a model.
 
 use super::ModelPartError;
 
-/// The name that people see, as it was given.
+/// The name of a model that users see.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DisplayName {
     given: Box<str>,
-    /// What makes it the same name to people. Kept: every write compares it with all models' names.
+    /// The form in which names are compared, see [`Self::folded()`]. Stored, because every write compares it with the
+    /// names of all models.
     folded: Box<str>,
 }
 
 impl DisplayName {
-    /// The most characters that it may have.
+    /// The maximum length of a display name, in characters.
     pub const LENGTH_MAX: usize = 255;
 
-    /// Parses 1 to [`Self::LENGTH_MAX`] characters, one of them not a blank.
+    /// Parses a display name: 1 to [`Self::LENGTH_MAX`] characters, not all of them white space.
     ///
     /// # Errors
     ///
@@ -32,26 +33,26 @@ impl DisplayName {
         })
     }
 
-    /// The text as it was given.
+    /// The original text, unchanged.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.given
     }
 
-    /// What makes it the same name to people: blanks around it and case do not count.
+    /// Returns the form in which names are compared: lower case, without surrounding white space.
     #[must_use]
     pub fn folded(&self) -> &str {
         &self.folded
     }
 
-    /// Whether both are the same name to people: blanks around it and case do not count.
+    /// Whether `other` is the same name. Upper and lower case, and surrounding white space, do not matter.
     #[must_use]
     pub fn is_taken_by(&self, other: &Self) -> bool {
         self.folded == other.folded
     }
 
-    /// The id that follows from the name, before it is known whether it is free: lower case, one hyphen for each run of
-    /// other characters, at most 63 characters; `model` when nothing is left.
+    /// Derives a model id from the name: lower-case letters and digits, one hyphen for each run of other characters, at
+    /// most 63 characters. The result is `model` if nothing is left. It may already be taken by another model.
     ///
     /// ```
     /// use switchboard::resource::model::DisplayName;
@@ -80,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_follows_from_the_display_name() {
+    fn an_id_is_derived_from_the_display_name() {
         let long = "Long ".repeat(30);
         for (text, id) in [
             ("Mistral", "mistral"),
@@ -100,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn display_names_are_the_same_without_regard_to_case_and_blanks() {
+    fn display_names_are_compared_without_case_and_surrounding_white_space() {
         let name = |text| DisplayName::parse(text).unwrap();
         assert!(name(" MISTRAL ").is_taken_by(&name("Mistral")));
         assert!(!name("Mistral 2").is_taken_by(&name("Mistral")));

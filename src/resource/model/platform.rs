@@ -1,29 +1,29 @@
-//! Which kind of API a model's servers speak, and how identifiers tell it.
+//! The platform of a model: the kind of API of its servers. An identifier may select the platform with a prefix.
 
 use std::sync::LazyLock;
 
 use super::{Endpoint, ModelPartError};
 use crate::{endpoint::EndpointUri, pb::registry::Platform as Kind};
 
-/// The kind of API that a model's servers speak, with what that kind needs.
+/// The kind of API of a model's servers, with the options of that kind.
 ///
-/// [`Kind`] names the same kinds, and those that this build does not speak.
+/// [`Kind`] has the same platforms, and also those that this build does not support.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub enum Platform {
-    /// OpenAI's chat completions and completions, as many servers have them.
+    /// OpenAI's chat completions and completions APIs, which many servers implement.
     #[default]
     OpenAiCompatible,
     /// Azure OpenAI.
     AzureOpenAi {
-        /// The version of its API.
+        /// The version of the API.
         api_version: ApiVersion,
     },
-    /// Anthropic Messages.
+    /// The Anthropic Messages API.
     Anthropic,
 }
 
 impl Platform {
-    /// Its name in the contract.
+    /// The platform as a value of the contract's enum.
     #[must_use]
     pub const fn kind(&self) -> Kind {
         match self {
@@ -33,7 +33,7 @@ impl Platform {
         }
     }
 
-    /// The version of its API, for platforms that want one.
+    /// The version of the API. `None`: the platform does not need one.
     #[must_use]
     pub const fn api_version(&self) -> Option<&ApiVersion> {
         match self {
@@ -42,20 +42,21 @@ impl Platform {
         }
     }
 
-    /// The server of models that name no endpoint. `None`: they have to.
+    /// The platform's own endpoint, for models without configured endpoints. `None`: models of this platform must have
+    /// endpoints.
     #[must_use]
     pub fn own_endpoint(&self) -> Option<&'static Endpoint> {
         own_endpoint(self.kind())
     }
 
-    /// Whether chats are all that it takes.
+    /// Whether the platform supports only chat.
     #[must_use]
     pub const fn is_chat_only(&self) -> bool {
         is_chat_only(self.kind())
     }
 }
 
-/// Whether this build speaks to a platform.
+/// Whether this build supports a platform.
 pub(super) const fn is_supported(kind: Kind) -> bool {
     match kind {
         Kind::OpenaiCompatible | Kind::AzureOpenai | Kind::Anthropic => true,
@@ -63,7 +64,7 @@ pub(super) const fn is_supported(kind: Kind) -> bool {
     }
 }
 
-/// The names of the platforms to which this build speaks.
+/// Returns the names of the platforms that this build supports, separated by commas.
 pub(super) fn supported() -> String {
     let all = [
         Kind::OpenaiCompatible,
@@ -80,7 +81,7 @@ pub(super) fn supported() -> String {
     names.join(", ")
 }
 
-/// The server of models of a platform that name no endpoint. `None`: they have to.
+/// The platform's own endpoint. See [`Platform::own_endpoint`].
 pub(super) fn own_endpoint(kind: Kind) -> Option<&'static Endpoint> {
     static ANTHROPIC: LazyLock<Endpoint> = LazyLock::new(|| Endpoint::at(EndpointUri::anthropic().clone()));
     match kind {
@@ -89,7 +90,7 @@ pub(super) fn own_endpoint(kind: Kind) -> Option<&'static Endpoint> {
     }
 }
 
-/// Whether chats are all that a platform takes.
+/// Whether a platform supports only chat.
 pub(super) const fn is_chat_only(kind: Kind) -> bool {
     match kind {
         Kind::Anthropic => true,
@@ -97,17 +98,17 @@ pub(super) const fn is_chat_only(kind: Kind) -> bool {
     }
 }
 
-/// The beginning of an identifier that tells a platform.
+/// A prefix of an identifier that selects a platform.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Prefix {
-    /// The text, slash included.
+    /// The text of the prefix, with its slash.
     pub text: &'static str,
-    /// The platform that it tells.
+    /// The platform that the prefix selects.
     pub platform: Kind,
 }
 
 impl Prefix {
-    /// The prefix that marks a name of an OpenAI-compatible server, whatever it begins with.
+    /// The prefix for OpenAI-compatible servers. With it, the name after it may begin with the text of another prefix.
     pub const PLAIN: &'static str = "custom_openai/";
 
     const ALL: [Self; 5] = [
@@ -128,10 +129,10 @@ impl Prefix {
 pub struct ApiVersion(Box<str>);
 
 impl ApiVersion {
-    /// The most characters that it may have.
+    /// The maximum length of an API version, in characters.
     pub const LENGTH_MAX: usize = 63;
 
-    /// Parses a version; `None` for an empty text, which says that there is none.
+    /// Parses an API version. Returns `None` for an empty text, which clears the version.
     ///
     /// # Errors
     ///
@@ -143,7 +144,7 @@ impl ApiVersion {
         if text.chars().count() > Self::LENGTH_MAX {
             return Err(ModelPartError::ApiVersionTooLong);
         }
-        // It stands in the query of a URL.
+        // The version becomes a part of a URL's query.
         if !text
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
@@ -153,22 +154,22 @@ impl ApiVersion {
         Ok(Some(Self(text.into())))
     }
 
-    /// The text as it was given.
+    /// The original text, unchanged.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// The name by which servers know a model, as it was given, prefix included.
+/// The name by which the model servers know a model: the original text, with its prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identifier(Box<str>);
 
 impl Identifier {
-    /// The most characters that it may have.
+    /// The maximum length of an identifier, in characters.
     pub const LENGTH_MAX: usize = 1000;
 
-    /// Parses an identifier; `None` for an empty text, which says that there is none.
+    /// Parses an identifier. Returns `None` for an empty text, which clears the identifier.
     ///
     /// # Errors
     ///
@@ -187,19 +188,19 @@ impl Identifier {
         }
     }
 
-    /// The text as it was given.
+    /// The original text, unchanged.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The prefix that tells its platform, if it has one.
+    /// Returns the prefix that selects the platform. `None`: the identifier has no such prefix.
     #[must_use]
     pub fn prefix(&self) -> Option<Prefix> {
         Prefix::ALL.into_iter().find(|prefix| self.0.starts_with(prefix.text))
     }
 
-    /// The name that is sent to the servers: without the prefix.
+    /// Returns the name in requests to the model servers: the identifier without its prefix.
     #[must_use]
     pub fn sent(&self) -> &str {
         self.prefix()
@@ -207,21 +208,22 @@ impl Identifier {
             .unwrap_or(&self.0)
     }
 
-    /// Why it cannot be a name on a platform, with both ways out. `None`: it can.
+    /// Explains why the identifier's prefix contradicts `platform`, and both ways to fix that. `None`: there is no
+    /// contradiction.
     #[must_use]
     pub fn contradiction(&self, platform: Kind) -> Option<String> {
         let prefix = self.prefix().filter(|prefix| prefix.platform != platform)?;
         let remedy = if prefix.text == Prefix::PLAIN {
-            "leave the prefix out".to_owned()
+            "leave out the prefix".to_owned()
         } else {
             format!(
-                "write `{}{}…` for an OpenAI-compatible server whose own names begin like that",
+                "write `{}{}...` if this is an OpenAI-compatible server whose own model names begin like that",
                 Prefix::PLAIN,
                 prefix.text
             )
         };
         Some(format!(
-            "begins with `{}`, which tells {}, but the model's platform is {}; give that as `platform` too, or {remedy}",
+            "begins with `{0}`, which selects {1}, but the model's platform is {2}; set `platform` to {1}, or {remedy}",
             prefix.text,
             prefix.platform.as_str_name(),
             platform.as_str_name()
@@ -238,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn an_identifier_tells_its_platform_by_the_text_before_its_first_slash() {
+    fn the_text_before_the_first_slash_of_an_identifier_may_select_the_platform() {
         for (text, platform) in [
             ("mistral", None),
             ("azure", None),
@@ -279,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn an_api_version_can_stand_in_a_url() {
+    fn an_api_version_has_only_characters_that_a_url_can_contain() {
         for good in ["2024-10-21", "2025-01-01-preview", "v1.0", &"a".repeat(63)] {
             assert_eq!(ApiVersion::parse(good).unwrap().unwrap().as_str(), good);
         }
@@ -296,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_contradiction_names_both_ways_out() {
+    fn the_text_of_a_contradiction_names_both_ways_to_fix_it() {
         assert_eq!(identifier("org/model").contradiction(Kind::Bedrock), None);
         assert_eq!(identifier("azure/x").contradiction(Kind::AzureOpenai), None);
         let said = identifier("azure/x").contradiction(Kind::OpenaiCompatible).unwrap();
@@ -306,7 +308,7 @@ mod tests {
         );
         let said = identifier("custom_openai/x").contradiction(Kind::Bedrock).unwrap();
         assert!(
-            said.contains("`platform`") && said.contains("leave the prefix out"),
+            said.contains("`platform`") && said.contains("leave out the prefix"),
             "{said}"
         );
     }

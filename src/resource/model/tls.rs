@@ -1,4 +1,4 @@
-//! How a model's servers prove who they are.
+//! TLS options: how the router authenticates a model's servers.
 
 use rustls_pki_types::{
     CertificateDer,
@@ -8,12 +8,12 @@ use rustls_pki_types::{
 use super::{super::fields::Fields, ModelPartError};
 use crate::pb::registry;
 
-/// How a model's servers prove who they are: only what somebody has set.
+/// TLS options of a model's servers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tls {
-    /// Certificates to trust instead of the system's roots.
+    /// The CA certificates to trust. `None`: the system's root certificates.
     pub ca: Option<CaCertificates>,
-    /// The name that the certificate must bear, instead of the endpoint's host.
+    /// The name that the server's certificate must contain. `None`: the endpoint's host.
     pub server_name: Option<ServerName>,
 }
 
@@ -28,7 +28,7 @@ impl Tls {
         }
     }
 
-    /// `None`: nobody has set anything.
+    /// Converts the options to a message. `None`: no option is set.
     pub(super) fn to_message(&self) -> Option<registry::Tls> {
         let Self { ca, server_name } = self;
         (*self != Self::default()).then(|| registry::Tls {
@@ -38,15 +38,16 @@ impl Tls {
     }
 }
 
-/// Certificates to trust, in PEM, as they were given: at least one, all readable, and nothing else among them.
+/// CA certificates in PEM format, as the original text: at least one certificate, all readable, and no other PEM
+/// blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CaCertificates(Box<str>);
 
 impl CaCertificates {
-    /// The most bytes that they may have.
+    /// The maximum length of the PEM text, in bytes.
     pub const LENGTH_MAX: usize = 64 * 1024;
 
-    /// Parses certificates; `None` for an empty text, which says that there are none.
+    /// Parses certificates in PEM format. Returns `None` for an empty text, which clears the certificates.
     ///
     /// # Errors
     ///
@@ -61,7 +62,7 @@ impl CaCertificates {
         let mut count = 0;
         for (number, block) in (1..).zip(<(SectionKind, Vec<u8>)>::pem_slice_iter(text.as_bytes())) {
             let (kind, der) = block.map_err(|_unreadable| ModelPartError::CaMalformed { number })?;
-            // A private key that was copied along must not get into the database and to every reader.
+            // A private key that was copied by mistake must not reach the database and every reader of the model.
             if kind != SectionKind::Certificate {
                 return Err(ModelPartError::CaForeign { number });
             }
@@ -75,29 +76,29 @@ impl CaCertificates {
         Ok(Some(Self(text.into())))
     }
 
-    /// The text as it was given.
+    /// The original text, unchanged.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The certificates.
+    /// Returns the decoded certificates.
     pub fn certificates(&self) -> impl Iterator<Item = CertificateDer<'static>> {
-        // Each was read when the text was parsed.
+        // No certificate is skipped: all were readable when the text was parsed.
         CertificateDer::pem_slice_iter(self.0.as_bytes()).filter_map(Result::ok)
     }
 }
 
-/// The name that a server's certificate must bear: a DNS name or an IP address.
+/// The name that a server's certificate must contain: a DNS name or an IP address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerName(Box<str>);
 
 impl ServerName {
-    /// Parses a name; `None` for an empty text, which says that there is none.
+    /// Parses a server name. Returns `None` for an empty text, which clears the name.
     ///
     /// # Errors
     ///
-    /// [`ModelPartError::ServerNameMalformed`] when no certificate can bear it.
+    /// [`ModelPartError::ServerNameMalformed`] if the text is neither a DNS name nor an IP address.
     pub fn parse(text: &str) -> Result<Option<Self>, ModelPartError> {
         if text.is_empty() {
             return Ok(None);
@@ -108,7 +109,7 @@ impl ServerName {
         }
     }
 
-    /// The text as it was given.
+    /// The original text, unchanged.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -122,7 +123,7 @@ mod tests {
     const CA: &str = include_str!("tls/ca.pem");
 
     #[test]
-    fn certificates_are_kept_as_they_were_given() {
+    fn the_text_of_certificates_is_kept_unchanged() {
         let twice = format!("# our roots\n{CA}\n{CA}");
         for text in [CA, &twice] {
             assert_eq!(CaCertificates::parse(text).unwrap().unwrap().as_str(), text);
@@ -131,9 +132,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_certificate_is_told_by_its_cause() {
+    fn a_bad_certificate_is_refused_with_its_cause() {
         use ModelPartError as E;
-        // Put together here, so that no scanner takes it for a key that has leaked.
+        // The label is composed here, so that no secret scanner reports a leaked key.
         let key = CA.replace("CERTIFICATE", concat!("PRIVATE ", "KEY"));
         let padding = "#".repeat(CaCertificates::LENGTH_MAX - CA.len());
         assert!(CaCertificates::parse(&format!("{padding}\n{CA}").replacen('#', "", 1)).is_ok());
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_name_is_a_dns_name_or_an_address() {
+    fn a_server_name_is_a_dns_name_or_an_ip_address() {
         for good in ["gpu1", "gpu1.example.com", "10.0.0.1", "::1", "xn--mnchen-3ya.de"] {
             assert_eq!(ServerName::parse(good).unwrap().unwrap().as_str(), good);
         }
