@@ -1,6 +1,8 @@
-//! What stands around the handlers of both services, once: a mistake here would be a hole in both.
+//! The server code around the handlers of both services: transport, limits, telemetry, health, command line and
+//! shutdown.
 //!
-//! It knows no resource, no SQL and no catalogue.
+//! It is shared, so that a security fix here protects both services. It knows nothing about resources, SQL or the
+//! catalogue.
 
 pub mod admin;
 pub mod call;

@@ -28,25 +28,26 @@ use super::{
     shutdown::{END_TIMEOUT, end_within},
 };
 
-/// The most bytes of a log level.
+/// The maximum size of a request body, in bytes. Only changes of the log level have a body.
 const LEVEL_BYTES_MAX: usize = 4096;
 
-/// What the admin port shows.
+/// The state that the admin port serves.
 #[derive(Debug, Clone)]
 pub struct Shown {
-    /// Whether the service takes calls.
+    /// Whether the service accepts calls.
     pub ready: watch::Receiver<bool>,
-    /// The metrics, locked by one scrape at a time.
+    /// The metrics. A scrape locks them, so that scrapes run one at a time.
     pub metrics: Arc<Mutex<Registry>>,
 }
 
-/// The thread that serves the admin port, on a runtime of its own.
+/// The thread that serves the admin port, with its own runtime.
 ///
-/// It serves `/healthz` (the process runs), `/readyz` (the service takes calls), `/metrics` and, if only this machine can
-/// connect, `/log-level`, which `PUT` changes. Liveness never depends on a registry, a model or a disk: restarting helps
-/// none of them. It does not depend on the runtime of the calls either: all its workers may be busy or blocked.
+/// It serves `/healthz` (the process is running), `/readyz` (the service accepts calls) and `/metrics`. If only this
+/// machine can connect, it also serves `/log-level`, which `PUT` changes. Liveness does not depend on a registry, a
+/// model or a disk, because restarting this process would not repair them. It does not depend on the runtime of the
+/// calls either, whose workers may all be busy or blocked.
 ///
-/// Dropped, it closes all connections, without waiting for the thread.
+/// Dropping this closes all connections without waiting for the thread.
 #[derive(Debug)]
 pub struct AdminThread {
     stop: DropGuard,
@@ -55,13 +56,13 @@ pub struct AdminThread {
 }
 
 impl AdminThread {
-    /// Starts to serve.
+    /// Starts the thread and serves `listener`.
     ///
     /// # Errors
     ///
-    /// When the system refuses a thread, or what a runtime needs.
+    /// An I/O error if the system refuses a thread or the resources of a runtime.
     pub fn start(listener: Listener, shown: Shown) -> io::Result<Self> {
-        // A single thread for scrapes: they are made one at a time.
+        // One blocking thread is enough: scrapes run one at a time.
         let runtime = Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(1)
@@ -77,9 +78,9 @@ impl AdminThread {
         thread::Builder::new().name("admin".to_owned()).spawn(move || {
             let served = runtime.block_on(stopped.run_until_cancelled(serve(connections, is_local, shown)));
             if let Some(Err(error)) = served {
-                tracing::warn!(%error, "the admin port is served no more");
+                tracing::warn!(%error, "the admin port has stopped serving");
             }
-            // Closes the connections, and leaves alone a scrape that waits for a lock.
+            // Closes the connections without waiting for a scrape that waits for a lock.
             runtime.shutdown_background();
             drop(ending);
         })?;
@@ -102,7 +103,7 @@ async fn serve(connections: Connections, is_local: bool, shown: Shown) -> io::Re
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics));
-    // Nobody is authenticated here.
+    // Callers are not authenticated, so only this machine may change the log level.
     if is_local {
         router = router.route("/log-level", get(log_level).put(set_log_level));
     }
@@ -121,7 +122,7 @@ async fn readyz(State(shown): State<Shown>) -> (StatusCode, &'static str) {
 async fn metrics(State(shown): State<Shown>, headers: HeaderMap) -> impl IntoResponse {
     let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
     let format = MetricsFormat::wanted(accept.unwrap_or_default());
-    // What is read at a scrape may be locked by a call for a while: this must not stop the thread that answers `/healthz`.
+    // Rendering may wait for locks that calls hold, so it must not block this thread, which also serves `/healthz`.
     let metrics = shown.metrics.lock_owned().await;
     match spawn_blocking(move || render(&metrics, format)).await {
         Ok(Ok(text)) => Ok(([(CONTENT_TYPE, format.content_type())], text)),

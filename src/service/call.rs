@@ -1,8 +1,7 @@
-//! What happens around every call: its correlation id, its span, one access line at its end, its place in the metrics,
-//! and a reason for every failure.
+//! The layer around every call: correlation id, span, access log line, metrics, and a reason for every failure.
 //!
-//! tonic itself answers some failures before a handler sees the call, and knows nothing of our reasons: they are given one
-//! here, so that no status goes out without.
+//! tonic itself rejects some calls before a handler sees them, with a status that has no reason. The layer adds one, so
+//! that every failure has a reason.
 
 mod end;
 pub mod notes;
@@ -36,16 +35,16 @@ use crate::{
     reason::{Reason, header, key},
 };
 
-/// Wraps all handlers of a service.
+/// The tower layer that wraps all handlers of a service.
 #[derive(Debug, Clone)]
 pub struct CallLayer {
-    /// The largest message that the service takes, in bytes: what `MESSAGE_TOO_LARGE` tells.
+    /// The maximum size of a request message in bytes, for the message of `MESSAGE_TOO_LARGE`.
     message_bytes_max: usize,
     metrics: CallMetrics,
 }
 
 impl CallLayer {
-    /// For a service that takes messages of at most `message_bytes_max` bytes.
+    /// Creates the layer for a service that accepts messages of at most `message_bytes_max` bytes.
     #[must_use]
     pub const fn new(message_bytes_max: usize, metrics: CallMetrics) -> Self {
         Self {
@@ -70,22 +69,23 @@ impl<S> Layer<S> for CallLayer {
     }
 }
 
-/// The panic's own text is not told: it may hold anything.
+/// Creates the response to a call whose handler panicked. It does not include the panic's message, which may contain
+/// secrets or prompts.
 fn answer_to_a_panic(_panic: Box<dyn Any + Send>) -> Response<tonic::body::Body> {
     tracing::error!("a handler panicked");
-    Status::internal("a mistake of this service's own").into_http()
+    Status::internal("internal error in this service").into_http()
 }
 
-/// The trailers of a response whose body panicked.
+/// Creates the trailers of a response whose body panicked.
 fn end_of_a_panic() -> HeaderMap {
-    let failure = Failure::new(Reason::InternalError, "a mistake of this service's own");
+    let failure = Failure::new(Reason::InternalError, "internal error in this service");
     let mut trailers = HeaderMap::new();
-    // Only a message with characters that no header can carry fails here, and ours have none.
+    // Cannot fail: the message has only characters that a header can contain.
     drop(Status::from(failure).add_header(&mut trailers));
     trailers
 }
 
-/// Handlers, wrapped.
+/// The handlers of a service, wrapped by [`CallLayer`].
 #[derive(Debug, Clone)]
 pub struct CallService<S> {
     inner: S,
@@ -136,7 +136,7 @@ impl<S> CallService<S> {
         let span = if is_recorded {
             tracing::info_span!("call", method = path, request_id = id, otel.kind = "server")
         } else {
-            // For log lines alone: one that does not say of what kind it is goes into no trace.
+            // Only for log lines: a span without `otel.kind` is not recorded in a trace.
             tracing::info_span!("call", method = path, request_id = id)
         };
         let peer = request.extensions().get::<TcpConnectInfo>();
@@ -162,7 +162,8 @@ impl<S> CallService<S> {
     }
 }
 
-/// Names a span by OpenTelemetry's rules for calls. `method` is one of few: a caller cannot make names up.
+/// Names a span by the rules of OpenTelemetry for RPCs. `method` must be one of the known methods or `other`, so that
+/// callers cannot invent span names.
 fn name_span(span: &Span, method: &str) {
     span.set_attribute("rpc.system", "grpc");
     if let Some((service, name)) = method.split_once('/') {
@@ -172,9 +173,9 @@ fn name_span(span: &Span, method: &str) {
     span.context().span().update_name(method.to_owned());
 }
 
-/// The answers that the wrapped handlers give.
+/// Conversion of a handler's response, for handlers with different body types.
 pub trait IntoTonicResponse {
-    /// The answer with tonic's own body.
+    /// Converts to a response with tonic's body type.
     fn into_tonic_response(self) -> Response<tonic::body::Body>;
 }
 
@@ -188,7 +189,7 @@ where
     }
 }
 
-/// Gives a failure that tonic itself answered the details that ours have.
+/// Adds a reason and details to the status of a failure that tonic itself created.
 fn give_a_reason(headers: &mut HeaderMap, message_bytes_max: usize) {
     if headers.contains_key(Status::GRPC_STATUS_DETAILS) {
         return;
@@ -198,35 +199,35 @@ fn give_a_reason(headers: &mut HeaderMap, message_bytes_max: usize) {
     };
     let failure = match status.code() {
         Code::Ok => return,
-        // The only status without a message: there is no such service or method.
+        // The only status without a message: the service or the method does not exist.
         Code::Unimplemented if status.message().is_empty() => Failure::new(
             Reason::MethodUnknown,
-            "this service has no such method; reflection lists those that it has",
+            "this service has no such method; reflection lists its methods",
         ),
         Code::Unimplemented => Failure::new(
             Reason::EncodingNotSupported,
-            "the request is compressed in a way that this service does not take; it takes gzip and zstd",
+            "the compression of the request is not supported; this service supports gzip and zstd",
         ),
-        // As it comes, or once it is inflated.
+        // The message is too large as received, or after decompression.
         Code::OutOfRange | Code::ResourceExhausted => {
             let limit = limit_of(status.message()).unwrap_or(message_bytes_max);
-            let message = format!("the request is larger than the {limit} bytes that are taken");
+            let message = format!("the request is larger than the limit of {limit} bytes");
             Failure::new(Reason::MessageTooLarge, message).with(key::LIMIT, limit)
         }
         Code::Internal => Failure::new(
             Reason::InternalError,
-            "the request could not be read, or the service failed",
+            "the request could not be decoded, or the service failed",
         ),
         _ => return,
     };
     for name in [Status::GRPC_STATUS, Status::GRPC_MESSAGE] {
         headers.remove(name);
     }
-    // Only a message with characters that no header can carry fails here, and ours have none.
+    // Cannot fail: the message has only characters that a header can contain.
     drop(Status::from(failure).add_header(headers));
 }
 
-/// The limit that tonic names, in bytes: a method may take more than the service does otherwise.
+/// Parses the limit in bytes from tonic's error message, because a service's methods may have different limits.
 fn limit_of(message: &str) -> Option<usize> {
     let (_, limit) = message
         .rsplit_once("the limit is: ")
@@ -248,12 +249,12 @@ impl Body for CallBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let Self { inner, end } = &mut *self;
-        // Outside the call's span: to enter it for each message would cost as much as a small message.
+        // Does not enter the call's span: to do so for each message would cost as much as a small message.
         let mut frame = match catch_unwind(AssertUnwindSafe(|| Pin::new(&mut *inner).poll_frame(context))) {
             Ok(frame) => ready!(frame),
             Err(_panic) => {
-                tracing::error!(parent: &end.span, "an answer panicked");
-                // What has panicked must not be asked again.
+                tracing::error!(parent: &end.span, "a response body panicked");
+                // A body that has panicked must not be polled again.
                 *inner = tonic::body::Body::empty();
                 Some(Ok(Frame::trailers(end_of_a_panic())))
             }

@@ -1,8 +1,8 @@
-//! An error with all its causes on one line, for the one log line that tells of it.
+//! Formats an error with all its causes on one line, for log lines and command-line output.
 
 use std::{error::Error, fmt};
 
-/// Shows an error and its causes, joined by colons.
+/// Displays an error and its causes, joined by colons.
 #[derive(Debug)]
 pub struct Chain<'a>(pub &'a (dyn Error + 'a));
 
@@ -23,12 +23,12 @@ mod tests {
     use super::*;
 
     #[derive(Debug, thiserror::Error)]
-    #[error("open database")]
+    #[error("could not open the database")]
     struct Outer(#[source] std::io::Error);
 
     #[test]
-    fn every_cause_is_told_once() {
+    fn every_cause_is_displayed_once() {
         let error = Outer(std::io::Error::other("disk on fire"));
-        assert_eq!(Chain(&error).to_string(), "open database: disk on fire");
+        assert_eq!(Chain(&error).to_string(), "could not open the database: disk on fire");
     }
 }

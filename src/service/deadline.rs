@@ -1,6 +1,6 @@
-//! What a caller allows for a call, and how much of it is kept back. Pure.
+//! The caller's timeout for a call, and the margin that is subtracted from it. Pure functions without I/O.
 //!
-//! The stack bounds only the response's headers with `grpc-timeout` and ignores one that it cannot read, so it is read here.
+//! tonic applies `grpc-timeout` only until the response's headers and ignores a malformed one, so it is parsed here.
 
 use std::time::Duration;
 
@@ -12,16 +12,16 @@ const HEADER: &str = "grpc-timeout";
 const MARGIN_MIN: Duration = Duration::from_millis(10);
 const MARGIN_MAX: Duration = Duration::from_millis(250);
 
-/// A `grpc-timeout` that cannot be read.
+/// The `grpc-timeout` is malformed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be 1 to 8 digits and a unit, one of `H`, `M`, `S`, `m`, `u`, `n`")]
 struct MalformedTimeout;
 
-/// What the caller allows for the whole call. `None`: it does not say.
+/// Returns the caller's timeout for the whole call. `None`: the caller set no timeout.
 ///
 /// # Errors
 ///
-/// A violation when what it says is nothing that the gRPC protocol knows.
+/// A violation if the timeout does not have the syntax of the gRPC protocol.
 pub fn of(metadata: &MetadataMap) -> Result<Option<Duration>, Violations> {
     let Some(value) = metadata.get(HEADER) else {
         return Ok(None);
@@ -33,8 +33,8 @@ pub fn of(metadata: &MetadataMap) -> Result<Option<Duration>, Violations> {
     })
 }
 
-/// What is left of a caller's `timeout` less a margin of 2 % (10 to 250 ms), so that our own status arrives before the
-/// caller's timer fires.
+/// Subtracts a margin from a caller's `timeout`: 2 % of it, but at least 10 ms and at most 250 ms. The margin lets the
+/// service's own status arrive before the caller's timer fires.
 #[must_use]
 pub fn less_margin(timeout: Duration) -> Duration {
     timeout.saturating_sub((timeout / 50).clamp(MARGIN_MIN, MARGIN_MAX))
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_timeout_is_read_as_the_protocol_spells_it() {
+    fn a_timeout_is_parsed_with_the_syntax_of_the_protocol() {
         for (text, expected) in [
             ("1H", Some(Duration::from_secs(3600))),
             ("2M", Some(Duration::from_secs(120))),
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_that_cannot_be_read_is_a_violation_and_none_is_none() {
+    fn a_malformed_timeout_is_a_violation_and_an_absent_one_is_none() {
         let mut metadata = MetadataMap::new();
         assert_eq!(of(&metadata).unwrap(), None);
         metadata.insert(HEADER, "2S".parse().unwrap());
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_margin_is_kept_for_our_own_status() {
+    fn less_margin_subtracts_2_percent_within_its_bounds() {
         for (timeout, left) in [(0, 0), (100, 90), (1_000, 980), (10_000, 9_800), (60_000, 59_750)] {
             let timeout = Duration::from_millis(timeout);
             assert_eq!(less_margin(timeout), Duration::from_millis(left), "{timeout:?}");

@@ -1,4 +1,4 @@
-//! The command line of both services: the flags that they share, and how a wrong one is told.
+//! The command line of both services: their shared flags, and error messages for invalid flags.
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -13,13 +13,13 @@ use super::{
     trace::export::Traces,
 };
 
-/// The exit code of a wrong flag or environment variable.
+/// The exit code for an invalid flag or environment variable.
 pub const USAGE_EXIT_CODE: u8 = 2;
 
-/// Flags that both services have.
+/// The flags that both services have.
 #[derive(Debug, Clone, Args)]
 pub struct SharedFlags {
-    /// Write the bound addresses to this file once serving, as JSON; removed at the end
+    /// Write the bound addresses as JSON to this file once the service is serving; the file is removed at exit
     #[arg(long, value_name = "PATH")]
     pub ready_file: Option<PathBuf>,
 
@@ -27,39 +27,39 @@ pub struct SharedFlags {
     #[arg(long)]
     pub insecure_no_auth: bool,
 
-    /// Serve gRPC reflection also where other machines can connect; on loopback it is always served
+    /// Serve gRPC reflection even on an address that other machines can reach; on loopback it is always served
     #[arg(long)]
     pub reflection: bool,
 
-    /// What is logged: error, warn, info, debug, trace, or directives such as `info,switchboard_router=debug`
+    /// The log level: error, warn, info, debug, trace, or directives such as `info,switchboard_router=debug`
     #[arg(long, value_name = "FILTER", default_value = "info")]
     pub log_level: String,
 
-    /// How log lines are written to standard output
+    /// The format of log lines on standard output
     #[arg(long, value_name = "FORMAT", value_enum, default_value = "text")]
     pub log_format: LogFormat,
 
-    /// Send traces to this OpenTelemetry collector, OTLP over gRPC, for example `http://127.0.0.1:4317` [default: none are sent]
+    /// Send traces to this OpenTelemetry collector, OTLP over gRPC, for example `http://127.0.0.1:4317` [default: traces are not sent]
     #[arg(long, value_name = "URL", value_parser = plain_url)]
     pub otlp_endpoint: Option<Uri>,
 
-    /// The share of the traces that is recorded, 0 to 1, where the caller has not decided
+    /// The sampling rate, 0 to 1, for calls that arrive without a sampling decision
     #[arg(long, value_name = "RATIO", default_value = "1", value_parser = ratio)]
     pub trace_ratio: f64,
 }
 
 impl SharedFlags {
-    /// Whether reflection is served on this address.
+    /// Whether gRPC reflection is served on this address.
     #[must_use]
     pub const fn serves_reflection(&self, listen_addr: &SocketAddr) -> bool {
         self.reflection || listen_addr.ip().is_loopback()
     }
 
-    /// What the process of `service` tells of itself.
+    /// Returns the options of logs and traces for the process of `service`.
     ///
     /// # Errors
     ///
-    /// One line that says what is wrong with `--log-level`.
+    /// One line that explains what is wrong with `--log-level`.
     pub fn telemetry(&self, service: &'static str) -> Result<Telemetry, String> {
         let logging = Logging::parse(&self.log_level, self.log_format).map_err(|error| {
             format!(
@@ -76,11 +76,11 @@ impl SharedFlags {
         Ok(Telemetry { logging, traces })
     }
 
-    /// Refuses an address that other machines can reach, unless that was asked for.
+    /// Refuses a listen address that other machines can reach, unless `--insecure-no-auth` is set.
     ///
     /// # Errors
     ///
-    /// One line that says which flag is wrong and what would be right.
+    /// One line that names the invalid flag and the possible remedies.
     pub fn check_exposure(&self, listen_addr: &SocketAddr) -> Result<(), String> {
         if listen_addr.ip().is_loopback() || self.insecure_no_auth {
             return Ok(());
@@ -92,20 +92,20 @@ impl SharedFlags {
     }
 }
 
-/// A duration such as `10s`, `1m 30s` or `250ms`, for clap.
+/// Parses a duration such as `10s`, `1m 30s` or `250ms`, as a value parser for clap.
 ///
 /// # Errors
 ///
-/// What was wrong with the text.
+/// A description of what is wrong with the text.
 pub fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
     humantime::parse_duration(text)
 }
 
-/// The address of another service without TLS, for clap.
+/// Parses the URL of another service without TLS, as a value parser for clap.
 ///
 /// # Errors
 ///
-/// What would be right.
+/// A description of the valid form.
 pub fn plain_url(text: &str) -> Result<Uri, String> {
     let uri: Uri = text.parse().map_err(|error| format!("{error}"))?;
     let is_plain = uri.scheme_str() == Some("http")
@@ -126,13 +126,15 @@ fn ratio(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "must be a number from 0 to 1".to_owned())
 }
 
-/// Parses the command line. Every flag also has an environment variable: `prefix`, then the flag's name in capitals.
+/// Parses the command line. Every flag can also be set by an environment variable: `prefix`, then the flag's name in
+/// upper case.
 ///
-/// Without a subcommand `serve` is meant.
+/// Without a subcommand, `serve` is used.
 ///
 /// # Errors
 ///
-/// The exit code, after help, version or what is wrong has been printed: a wrong value is one line on standard error.
+/// The exit code of the process, after printing the help, the version, or one line on standard error about an invalid
+/// value.
 pub fn parse<T: Parser>(prefix: &str, args: impl IntoIterator<Item = OsString>) -> Result<T, ExitCode> {
     let command = with_environment(T::command(), prefix);
     let args = with_default_subcommand(&command, args.into_iter().collect());
@@ -141,7 +143,7 @@ pub fn parse<T: Parser>(prefix: &str, args: impl IntoIterator<Item = OsString>) 
         .and_then(|mut matches| T::from_arg_matches_mut(&mut matches));
     result.map_err(|error| {
         if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-            // Nothing can be done about an output that is closed.
+            // A closed output is ignored: there is no other place for the text.
             drop(error.print());
             return ExitCode::SUCCESS;
         }
@@ -155,7 +157,7 @@ pub fn parse<T: Parser>(prefix: &str, args: impl IntoIterator<Item = OsString>) 
     })
 }
 
-/// Prints a mistake in flags or environment as one line, and returns the exit code that goes with it.
+/// Prints an error in flags or environment variables as one line, and returns [`USAGE_EXIT_CODE`].
 #[must_use]
 #[expect(clippy::print_stderr, reason = "logs are not set up before the flags are read")]
 pub fn usage_error(message: &str) -> ExitCode {
@@ -203,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn only_loopback_is_served_without_authentication() {
+    fn only_loopback_is_allowed_without_authentication() {
         for (address, allowed) in [
             ("127.0.0.1:1", true),
             ("[::1]:1", true),

@@ -1,4 +1,4 @@
-//! Health and reflection: what a platform asks before anything else.
+//! The gRPC services for health (`grpc.health.v1`) and reflection.
 
 pub mod ask;
 
@@ -11,19 +11,19 @@ use tonic_reflection::server::{Builder, Error as ReflectionError};
 
 use crate::{bounded, pb};
 
-/// More than any question of health or reflection needs.
+/// The maximum size of a request for health or reflection, in bytes.
 const REQUEST_BYTES: usize = 16 * 1024;
 
-/// Something that may fail while the services go on, told under a name of its own.
+/// A part of the process that may fail while the services continue. It has its own health status.
 #[derive(Debug)]
 pub struct HealthPart {
-    /// Its name: no service's.
+    /// The service name under which health reports the part. It must not be the name of a gRPC service.
     pub name: &'static str,
-    /// Whether it works.
+    /// Whether the part works.
     pub serves: watch::Receiver<bool>,
 }
 
-/// Tells by `grpc.health.v1` which services serve.
+/// Sets the status of the services in `grpc.health.v1`.
 #[derive(Debug, Clone)]
 pub struct ServiceHealth {
     reporter: HealthReporter,
@@ -31,7 +31,8 @@ pub struct ServiceHealth {
 }
 
 impl ServiceHealth {
-    /// Adds the health service to `routes`. Nothing serves yet. `services` are full names; the empty name stands for all.
+    /// Adds the health service to `routes`. `services` are the full names of the services; the empty name, which stands
+    /// for all of them, is added. All begin as not serving.
     pub async fn add_to(routes: Routes, services: &[&'static str]) -> (Self, Routes) {
         let (reporter, server) = tonic_health::server::health_reporter();
         let health = Self {
@@ -42,14 +43,14 @@ impl ServiceHealth {
         (health, routes.add_service(bounded!(server, REQUEST_BYTES)))
     }
 
-    /// Says whether all services serve.
+    /// Sets the status of all services.
     pub async fn set_serving(&self, is_serving: bool) {
         for service in self.services.iter().chain(&[""]) {
             self.reporter.set_service_status(service, status(is_serving)).await;
         }
     }
 
-    /// Keeps what is told of a part true, until it is gone.
+    /// Updates the health status of `part` until its sender is dropped, then sets it to not serving.
     pub async fn follow(self, mut part: HealthPart) {
         loop {
             let status = status(*part.serves.borrow_and_update());
@@ -72,11 +73,12 @@ const fn status(is_serving: bool) -> ServingStatus {
     }
 }
 
-/// Adds reflection, v1 and v1alpha, with the comments of the contract and the error details.
+/// Adds gRPC reflection, v1 and v1alpha, for `services` and health. It includes the comments of the contract and the
+/// types of error details.
 ///
 /// # Errors
 ///
-/// When the compiled-in descriptors are damaged, which a test rules out.
+/// If the compiled-in descriptors are damaged, which a test rules out.
 pub fn add_reflection(routes: Routes, services: &[&'static str]) -> Result<Routes, ReflectionError> {
     let builder = || {
         let builder = Builder::configure()

@@ -1,7 +1,8 @@
-//! The listening socket and its guards: how many connections, how long a silent one may stay, and an end to all of them.
+//! The listening socket with its limits: the number of connections, a timeout for silent ones, and a way to close all.
 //!
-//! tonic's own accept loop has no bound, spins when the process is out of file descriptors, waits for ever for a client
-//! that connects and says nothing, and cannot be ended while such a client is there.
+//! These limits are needed because tonic's own accept loop does not limit connections, spins when the process is out of
+//! file descriptors, waits forever for a client that connects and sends nothing, and cannot be stopped while such a
+//! client is connected.
 
 use std::{
     future::Future,
@@ -24,20 +25,22 @@ use tokio_stream::Stream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
-/// How many clients may wait to be accepted, as far as the system allows it. After a restart all come within a moment, and
-/// those that the queue has no place for are reset, or lose a second until they are heard again.
+/// The length of the system's queue of clients that wait to be accepted; the system may lower it.
+///
+/// After a restart, all clients connect at nearly the same time. A client that does not fit into the queue is reset, or
+/// waits a second until it tries again.
 const BACKLOG: u32 = 4096;
 
-/// How long a client may take to send its first byte.
+/// The time limit for a client to send its first byte.
 const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long accepting pauses after the system refused, which is mostly for want of file descriptors.
+/// The pause after the system failed to accept a connection, which is mostly due to a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A bound socket that does not accept yet.
+/// A bound socket that does not accept connections yet.
 #[derive(Debug)]
 pub struct Listener {
-    /// Belongs to no runtime: the runtime that accepts need not be the one that bound it.
+    /// A blocking socket, not registered with a runtime, because another runtime may accept than the one that bound it.
     socket: net::TcpListener,
     local_addr: SocketAddr,
     connections_max: usize,
@@ -45,18 +48,18 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Binds an address; port 0 picks a free one. At most `connections_max` connections are open at a time; further
+    /// Binds an address. Port 0 picks a free port. At most `connections_max` connections are open at a time; further
     /// clients wait in the system's queue.
     ///
     /// # Errors
     ///
-    /// When the address is taken or not this machine's.
+    /// An I/O error if the address is in use, or is not an address of this machine.
     pub fn bind(addr: SocketAddr, connections_max: usize) -> io::Result<Self> {
         let socket = match addr {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
         };
-        // A restart need not wait for what is left of the connections before.
+        // Allows a restart while connections of the previous process are still in TIME_WAIT.
         socket.set_reuseaddr(true)?;
         socket.bind(addr)?;
         let socket = socket.listen(BACKLOG)?.into_std()?;
@@ -69,24 +72,24 @@ impl Listener {
         })
     }
 
-    /// The bound address, with the port that was picked.
+    /// The bound address, with the actual port.
     #[must_use]
     pub const fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
 
-    /// How many connections are open, also once the listener has become [`Connections`].
+    /// The number of open connections. It stays valid after the listener is converted to [`Connections`].
     #[must_use]
     pub const fn open(&self) -> &Gauge {
         &self.open
     }
 
-    /// Begins to accept, on the runtime that this is called on. When `stop` is cancelled, clients that have not said
-    /// anything yet are closed; when `kill` is cancelled, all are.
+    /// Starts to accept connections on the current runtime. When `stop` is cancelled, connections of clients that have
+    /// not sent anything yet are closed. When `kill` is cancelled, all connections are closed.
     ///
     /// # Errors
     ///
-    /// When the runtime cannot watch the socket.
+    /// An I/O error if the socket cannot be registered with the runtime.
     pub fn into_connections(self, stop: CancellationToken, kill: CancellationToken) -> io::Result<Connections> {
         Ok(Connections {
             socket: TcpListener::from_std(self.socket)?,
@@ -99,7 +102,7 @@ impl Listener {
     }
 }
 
-/// The connections of a listener.
+/// Accepts the connections of a listener.
 #[derive(Debug)]
 pub struct Connections {
     socket: TcpListener,
@@ -111,7 +114,7 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// Waits for the next client.
+    /// Waits for the next client and accepts its connection.
     ///
     /// # Cancel safety
     ///
@@ -119,12 +122,12 @@ impl Connections {
     pub async fn accept(&mut self) -> (ClientConnection, SocketAddr) {
         loop {
             let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else {
-                // The semaphore lives as long as `self` and is never closed.
+                // Cannot happen: the semaphore lives as long as `self` and is never closed.
                 continue;
             };
             match self.socket.accept().await {
                 Ok((stream, peer)) => {
-                    // Answers are small frames that must not wait for each other.
+                    // Responses are small frames, which Nagle's algorithm would delay.
                     drop(stream.set_nodelay(true));
                     return (
                         ClientConnection::new(stream, permit, self.open.clone(), &self.stop, &self.kill),
@@ -132,14 +135,14 @@ impl Connections {
                     );
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
+                    tracing::warn!(%error, "could not accept a connection");
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
     }
 
-    /// The connections as a stream that never ends, as tonic takes them.
+    /// Converts to a stream of connections, as tonic expects it. The stream never ends.
     pub fn into_stream(mut self) -> impl Stream<Item = io::Result<ClientConnection>> {
         async_stream::stream! {
             loop {
@@ -163,17 +166,17 @@ impl axum::serve::Listener for Connections {
     }
 }
 
-/// One client's connection, with its place among those that are allowed.
+/// The connection of one client. It counts against the limit of connections until it is dropped.
 pub struct ClientConnection {
     stream: TcpStream,
     killed: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// `None` once the client has said something.
+    /// `None` once the client has sent something.
     silence: Option<SilenceLimit>,
     open: Gauge,
     _permit: OwnedSemaphorePermit,
 }
 
-/// What ends a connection whose client has not said anything yet.
+/// The conditions that close a connection whose client has not sent anything yet.
 struct SilenceLimit {
     timeout: Pin<Box<Sleep>>,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -298,7 +301,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_silent_client_is_closed_when_the_service_stops_and_a_talking_one_is_not() {
+    async fn stopping_closes_only_connections_of_clients_that_have_sent_nothing() {
         let (mut connections, addr, stop, kill) = pair(2);
         let _silent_client = TcpStream::connect(addr).await.unwrap();
         let (mut silent, _) = connections.accept().await;
@@ -325,7 +328,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_who_come_within_a_moment_are_heard_at_their_first_try() {
+    async fn a_thousand_clients_that_connect_at_once_succeed_at_the_first_try() {
         let (_connections, addr, _stop, _kill) = pair(1);
         let mut clients = Vec::new();
         for _ in 0..1_000 {
@@ -335,7 +338,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_beyond_the_limit_waits_for_a_place() {
+    async fn a_client_above_the_limit_waits_until_a_connection_closes() {
         let (mut connections, addr, _stop, _kill) = pair(1);
         let open = connections.open.clone();
         let _first_client = TcpStream::connect(addr).await.unwrap();

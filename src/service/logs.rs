@@ -1,4 +1,4 @@
-//! Logs: one line for each event, on standard output, of a level that can be changed while the process runs.
+//! Logs: one line for each event on standard output. The log level can be changed while the process runs.
 
 use std::{io, str::FromStr as _, sync::OnceLock};
 
@@ -14,16 +14,16 @@ use tracing_subscriber::{
 
 use super::trace::export;
 
-/// How log lines are written.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object on each line.
     Json,
 }
 
-/// What is logged, and how.
+/// The filter and the format of the logs.
 #[derive(Debug)]
 pub struct Logging {
     filter: EnvFilter,
@@ -31,11 +31,11 @@ pub struct Logging {
 }
 
 impl Logging {
-    /// Reads what is to be logged: `info`, or directives such as `info,switchboard_router=debug`.
+    /// Parses a log filter: a level such as `info`, or directives such as `info,switchboard_router=debug`.
     ///
     /// # Errors
     ///
-    /// What was wrong with the text.
+    /// [`FilterError`] if the text is not a valid filter.
     pub fn parse(filter: &str, format: LogFormat) -> Result<Self, FilterError> {
         Ok(Self {
             filter: parse(filter)?,
@@ -44,29 +44,30 @@ impl Logging {
     }
 }
 
-/// Why a text does not say what is to be logged.
+/// Why a text is not a valid log filter.
 #[derive(Debug, thiserror::Error)]
 pub enum FilterError {
-    /// A word that is no level. It would be the name of a module, of which everything is logged, and of others nothing.
+    /// The text contains a word that is not a level. `tracing` would take it for the name of a module, and would then
+    /// log everything of that module and nothing else.
     #[error(
-        "`{0}` is not a level: say error, warn, info, debug, trace, or directives such as `info,switchboard_router=debug`"
+        "`{0}` is not a level: use error, warn, info, debug, trace, or directives such as `info,switchboard_router=debug`"
     )]
     Level(String),
-    /// A directive that cannot be read.
-    #[error("not error, warn, info, debug, trace, or directives such as `info,switchboard_router=debug`")]
+    /// The text contains a malformed directive.
+    #[error("expected error, warn, info, debug, trace, or directives such as `info,switchboard_router=debug`")]
     Directive(#[source] ParseError),
 }
 
 fn parse(text: &str) -> Result<EnvFilter, FilterError> {
     let mut words = text.split(',').map(str::trim).filter(|word| !word.contains(['=', '[']));
-    // Nothing at all would be read as a level too.
+    // Checks for an empty word separately, because `LevelFilter` accepts it as a level.
     match words.find(|word| word.is_empty() || LevelFilter::from_str(word).is_err()) {
         Some(word) => Err(FilterError::Level(word.to_owned())),
         None => EnvFilter::try_new(text).map_err(FilterError::Directive),
     }
 }
 
-/// The filter in use. Of the process, like the subscriber that it belongs to.
+/// The log filter in use. Global to the process, like the subscriber that it belongs to.
 static LEVEL: OnceLock<Mutex<Level>> = OnceLock::new();
 
 struct Level {
@@ -74,11 +75,11 @@ struct Level {
     filter: reload::Handle<EnvFilter, Registry>,
 }
 
-/// Sends what is logged from now on to standard output, and spans to `tracer`. Only the first call of a process has an
-/// effect.
+/// Installs the subscriber of the process: logs go to standard output, and spans to `tracer`. Only the first call in a
+/// process has an effect.
 pub(super) fn init(logging: Logging, tracer: Option<SdkTracer>) {
     let text = logging.filter.to_string();
-    // The filter is of this layer alone: spans are recorded whatever is logged.
+    // The filter applies to this layer only: spans are recorded regardless of the log level.
     let (filter, handle) = reload::Layer::new(logging.filter);
     let layer = tracing_subscriber::fmt::layer().with_writer(io::stdout);
     let layer = match logging.format {
@@ -88,41 +89,41 @@ pub(super) fn init(logging: Logging, tracer: Option<SdkTracer>) {
     let subscriber = tracing_subscriber::registry()
         .with(layer.with_filter(filter))
         .with(tracer.map(export::layer));
-    // A second call fails, as it should: the first one's output goes on.
+    // A second call in a process fails here and changes nothing, as intended.
     if subscriber.try_init().is_ok() {
         drop(LEVEL.set(Mutex::new(Level { text, filter: handle })));
     }
 }
 
-/// What is logged now. `None`: the process has not set up its logs here.
+/// Returns the current log filter. `None`: the logs of this process were not installed by this module.
 #[must_use]
 pub fn level() -> Option<String> {
     let level = LEVEL.get()?.lock();
     Some(level.text.clone())
 }
 
-/// Why what is logged cannot be changed.
+/// Why the log level could not be changed.
 #[derive(Debug, thiserror::Error)]
 pub enum LevelError {
-    /// The text is no filter.
+    /// The text is not a valid log filter.
     #[error("not a log level")]
     Malformed(#[source] FilterError),
-    /// The process has not set up its logs here.
-    #[error("the logs of this process cannot be changed")]
+    /// The logs of this process were not installed by this module.
+    #[error("the log level of this process cannot be changed")]
     NotHere,
 }
 
-/// Changes what is logged, until the process ends. The text means what it means as a flag.
+/// Changes the log filter until the process ends. `text` has the same syntax as the flag `--log-level`.
 ///
 /// # Errors
 ///
-/// [`LevelError`]; nothing is changed then.
+/// [`LevelError`]; the filter is then unchanged.
 pub fn set_level(text: &str) -> Result<(), LevelError> {
     let filter = parse(text).map_err(LevelError::Malformed)?;
     let mut level = LEVEL.get().ok_or(LevelError::NotHere)?.lock();
     let now = filter.to_string();
-    // Told before, since it may be the last that is told.
-    tracing::warn!(before = level.text, now, "the log level is changed");
+    // Logged before the change, because the new filter may suppress this line.
+    tracing::warn!(before = level.text, now, "changing the log level");
     level.filter.reload(filter).map_err(|_gone| LevelError::NotHere)?;
     level.text = now;
     Ok(())
@@ -133,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_that_is_no_level_is_refused() {
+    fn a_word_that_is_not_a_log_level_is_refused() {
         for text in [
             "info",
             "off",

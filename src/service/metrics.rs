@@ -1,7 +1,8 @@
-//! What `/metrics` shows: the calls of both services, and the frame into which each service puts its own.
+//! The metrics that both services have, and helpers with which each service registers its own.
 //!
-//! Labels are bounded: methods that the service has, codes and reasons of the contract. Nothing that a caller makes up, and
-//! no name of a resource, becomes one. Handles are kept: a call that ends well looks no label up.
+//! The number of label values is bounded: methods of the contract, and its codes and reasons. Text that a caller
+//! chooses and names of resources never become labels. Handles of metrics are stored, so that a successful call does
+//! not look up labels.
 
 mod text;
 
@@ -32,15 +33,17 @@ pub(super) use self::text::{MetricsFormat, render};
 use super::trace::export;
 use crate::{pb, reason::Reason};
 
-/// The method of calls that no service here has.
+/// The label of calls to unknown methods.
 const OTHER: &str = "other";
 
-/// Bounds of durations, in seconds: from a write on a fast disk to the longest answer of a model.
+/// The upper bounds of the histogram buckets for durations, in seconds: from a write on a fast disk to the longest
+/// answer of a model.
 const SECONDS: [f64; 16] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
 ];
 
-/// Metrics of the service `name`, with what is known of every process; the service adds its own.
+/// Creates a registry for the metrics of the service `name`, with the metrics that every process has. The service adds
+/// its own.
 #[must_use]
 pub fn of_service(name: &'static str) -> Registry {
     let mut registry = Registry::with_prefix("switchboard");
@@ -57,13 +60,13 @@ pub fn of_service(name: &'static str) -> Registry {
     registry
 }
 
-/// A histogram of durations in seconds.
+/// Creates a histogram for durations in seconds.
 #[must_use]
 pub fn durations() -> Histogram {
     Histogram::new(SECONDS)
 }
 
-/// Shows a number that is read at each scrape; while it is not known, the metric has no value.
+/// Registers a gauge whose value is read at each scrape. While `read` returns `None`, the metric has no value.
 pub fn read_gauge(
     registry: &mut Registry,
     name: &'static str,
@@ -77,7 +80,7 @@ pub fn read_gauge(
     registry.register_collector(Box::new(Read { name, encode }));
 }
 
-/// Shows a count that is read at each scrape.
+/// Registers a counter whose value is read at each scrape.
 pub fn read_counter(
     registry: &mut Registry,
     name: &'static str,
@@ -129,7 +132,7 @@ struct Ended {
     reason: &'static str,
 }
 
-/// The calls of one service.
+/// The metrics of a service's calls.
 #[derive(Debug, Clone)]
 pub struct CallMetrics {
     methods: Arc<HashMap<Arc<str>, Arc<Method>>>,
@@ -137,19 +140,19 @@ pub struct CallMetrics {
     finished: Family<Ended, Counter>,
 }
 
-/// What is kept of one method.
+/// The handles of the metrics of one method.
 #[derive(Debug)]
 struct Method {
     name: Arc<str>,
     started: Counter,
     active: Gauge,
     duration: Histogram,
-    /// Of the calls that ended well, which are most. Empty: none has.
+    /// The counter of successful calls, which are most calls. Not set: no call has succeeded yet.
     answered: OnceLock<Counter>,
 }
 
 impl CallMetrics {
-    /// Counts the calls of these services, by their full names, and of health.
+    /// Registers the metrics of calls. `services` are the full names of the services; health is added.
     #[must_use]
     pub fn new(registry: &mut Registry, services: &[&str]) -> Self {
         let started = Family::<OfMethod, Counter>::default();
@@ -176,18 +179,18 @@ impl CallMetrics {
             other,
             finished: Family::default(),
         };
-        registry.register("calls_started", "Calls that have begun", started.clone());
-        registry.register("calls_active", "Calls that run", active.clone());
+        registry.register("calls_started", "Calls that were started", started.clone());
+        registry.register("calls_active", "Calls in progress", active.clone());
         registry.register(
             "call_duration_seconds",
-            "How long calls took, streams to their end",
+            "Duration of calls; streams are measured until their end",
             duration.clone(),
         );
         registry.register("calls_finished", "Calls that have ended", metrics.finished.clone());
         metrics
     }
 
-    /// Counts a call that begins. A method that none of the services has is counted as `other`.
+    /// Counts the start of a call. A method that none of the services has is counted as `other`.
     #[must_use]
     pub(super) fn begin(&self, method: &str) -> ActiveCall {
         let method = Arc::clone(self.methods.get(method).unwrap_or(&self.other));
@@ -200,7 +203,7 @@ impl CallMetrics {
     }
 }
 
-/// A call that was counted as begun and has to be counted as ended.
+/// A call whose start was counted. Its end must be counted with [`Self::end`].
 #[derive(Debug)]
 pub(super) struct ActiveCall {
     method: Arc<Method>,
@@ -208,12 +211,12 @@ pub(super) struct ActiveCall {
 }
 
 impl ActiveCall {
-    /// The method, or `other`.
+    /// The method as `service/method`, or `other`.
     pub(super) fn method(&self) -> &str {
         &self.method.name
     }
 
-    /// Counts the end. To be told once.
+    /// Counts the end of the call. Must be called exactly once.
     pub(super) fn end(&self, code: Code, reason: &str, took: Duration) {
         self.method.active.dec();
         self.method.duration.observe(took.as_secs_f64());
@@ -228,16 +231,16 @@ impl ActiveCall {
             self.method.answered.get_or_init(|| counter("")).inc();
             return;
         }
-        // Whoever else ends a call, such as a library, has no part in how many labels there are.
+        // A reason that is not in the list, for example from a library, must not create a new label value.
         let mut known = Reason::ALL.iter().map(|known| known.as_str());
         counter(known.find(|known| *known == reason).unwrap_or_default()).inc();
     }
 }
 
-/// The methods of these services and of health, as `service/method`.
+/// Returns the methods of `services` and of health, as `service/method`.
 fn methods_of(services: &[&str]) -> impl Iterator<Item = String> {
     let files = [pb::FILE_DESCRIPTOR_SET, tonic_health::pb::FILE_DESCRIPTOR_SET];
-    // A test rules out that they cannot be read.
+    // The descriptors can always be decoded; a test proves it.
     let files = files.into_iter().filter_map(|set| FileDescriptorSet::decode(set).ok());
     let mut methods = Vec::new();
     for file in files.flat_map(|set| set.file) {
@@ -251,7 +254,7 @@ fn methods_of(services: &[&str]) -> impl Iterator<Item = String> {
     methods.into_iter()
 }
 
-/// A code as the protocol's documents spell it.
+/// Returns the name of a code as the documentation of gRPC writes it.
 pub(super) const fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
@@ -292,7 +295,7 @@ mod tests {
     const INFER: &str = "switchboard.router.v1.InferenceService/StreamInfer";
 
     #[test]
-    fn a_call_is_counted_when_it_begins_and_when_it_ends() {
+    fn a_call_is_counted_at_its_start_and_at_its_end() {
         let (registry, calls) = metrics();
         let call = calls.begin(INFER);
         let active = |lines: &[String]| {
@@ -318,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_caller_makes_up_becomes_no_label() {
+    fn text_that_a_caller_chooses_does_not_become_a_label() {
         let (registry, calls) = metrics();
         calls.begin(INFER).end(Code::Ok, "", Duration::ZERO);
         let before = shown(&registry).len();

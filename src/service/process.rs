@@ -1,4 +1,4 @@
-//! The life of a process that serves: logs, runtime, signals, exit code.
+//! Runs the process of a service: logs, runtime, signals and exit code.
 
 use std::{error::Error, fmt, process::ExitCode, time::Duration};
 
@@ -13,42 +13,42 @@ use super::{
     trace::export::{SpanSender, Traces},
 };
 
-/// What a process was told to do.
+/// The task that the command line selects.
 #[derive(Debug)]
 pub enum Task<C> {
-    /// Serve.
+    /// Run the service.
     Serve(Box<Serve<C>>),
-    /// Ask a service that runs whether it serves.
+    /// Ask a running service whether it is serving.
     Health(HealthQuestion),
 }
 
-/// What a process was told that shall serve.
+/// The options of a process that runs a service.
 #[derive(Debug)]
 pub struct Serve<C> {
-    /// What the service runs with.
+    /// The configuration of the service.
     pub config: C,
-    /// What the process tells of itself.
+    /// The options of logs and traces.
     pub telemetry: Telemetry,
 }
 
-/// What a process tells of itself.
+/// The options of logs and traces.
 #[derive(Debug)]
 pub struct Telemetry {
-    /// What is logged, and how.
+    /// Filter and format of the logs.
     pub logging: Logging,
-    /// Where spans are sent. `None`: nowhere.
+    /// The options of tracing. `None`: no spans are sent.
     pub traces: Option<Traces>,
 }
 
-/// Why a service could not start, or ended otherwise than it was told to.
+/// Why a service could not start, or ended without being asked to.
 pub type FatalError = Box<dyn Error + Send + Sync>;
 
-/// A failure for which the process has an exit code of its own.
+/// A failure with a specific exit code of the process.
 #[derive(Debug)]
 pub struct ExitWith {
-    /// The exit code.
+    /// The exit code of the process.
     pub code: u8,
-    /// What failed.
+    /// The failure.
     pub cause: FatalError,
 }
 
@@ -64,12 +64,13 @@ impl Error for ExitWith {
     }
 }
 
-/// How long the name look-ups of a service that has ended may hold up its process.
+/// How long the process waits at its end for blocking tasks of the runtime, such as name look-ups.
 const RUNTIME_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Runs a service until it ends, and returns the exit code of its process.
+/// Runs a service until it ends, and returns the exit code of the process.
 ///
-/// Its last spans are sent within a second of its end. The first signal cancels the token that `service` is given; a second one ends the process at once.
+/// The first SIGTERM or SIGINT cancels the token that is passed to `service`; a second one ends the process at once.
+/// After the service has ended, its last spans are sent within a second.
 pub fn run(telemetry: Telemetry, service: impl AsyncFnOnce(CancellationToken) -> Result<(), FatalError>) -> ExitCode {
     let (tracer, sender) = telemetry.traces.map(Traces::open).unzip();
     logs::init(telemetry.logging, tracer);
@@ -85,18 +86,18 @@ pub fn run(telemetry: Telemetry, service: impl AsyncFnOnce(CancellationToken) ->
     match ended {
         Ok(code) => code,
         Err(error) => {
-            tracing::error!(error = %Chain(error.as_ref()), "the service failed");
+            tracing::error!(error = %Chain(error.as_ref()), "service failed");
             let own = error.downcast_ref::<ExitWith>();
             own.map_or(ExitCode::FAILURE, |exit| ExitCode::from(exit.code))
         }
     }
 }
 
-/// Runs a service while its spans are sent; what they still are at its end is sent last.
+/// Runs a service while `sender` sends its spans, then lets the sender send the remaining spans.
 async fn with_traces<T>(sender: Option<SpanSender>, service: impl Future<Output = T>) -> T {
     let (stop, mut sending) = (CancellationToken::new(), JoinSet::new());
     if let Some(sender) = sender {
-        // Best effort: without it spans are dropped.
+        // Best effort: if the task fails, spans are dropped.
         sending.spawn(sender.run(stop.clone()));
     }
     let ended = service.await;

@@ -1,4 +1,4 @@
-//! The file that tells a starter where a service listens, written once it serves.
+//! The ready file: it contains the addresses of a running service, for the program that started it.
 
 use std::{
     fs, io,
@@ -8,16 +8,16 @@ use std::{
 
 use serde_json::json;
 
-/// A ready file; removed when dropped.
+/// A ready file. It is removed when the value is dropped.
 #[derive(Debug)]
 pub struct ReadyFile(PathBuf);
 
 impl ReadyFile {
-    /// Writes the addresses, whole or not at all.
+    /// Writes the addresses as JSON. The file appears with its complete content or not at all.
     ///
     /// # Errors
     ///
-    /// When the folder cannot be written.
+    /// An I/O error if the file cannot be written or renamed.
     pub fn write(path: &Path, listen_addr: SocketAddr, admin_addr: SocketAddr) -> io::Result<Self> {
         let text = json!({ "listen_addr": listen_addr.to_string(), "admin_addr": admin_addr.to_string() });
         let mut partial = path.to_owned().into_os_string();
@@ -30,7 +30,7 @@ impl ReadyFile {
 
 impl Drop for ReadyFile {
     fn drop(&mut self) {
-        // Nobody is left to be told, and the starter sees the process end.
+        // An error is ignored: the process is about to end, which the program that started it notices anyway.
         drop(fs::remove_file(&self.0));
     }
 }
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_is_whole_and_goes_with_the_service() {
+    fn the_ready_file_has_both_addresses_and_is_removed_on_drop() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ready.json");
         let (listen, admin) = ("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap());

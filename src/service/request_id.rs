@@ -1,4 +1,4 @@
-//! What correlates a call: its id, in its logs, its errors and its answer, and the trace that its caller told.
+//! Correlation of calls: the request id in logs, errors and responses, and the call's trace context.
 
 use std::{fmt, sync::Arc};
 
@@ -11,7 +11,7 @@ use crate::{
     reason::header::{CORRELATION_ID, REQUEST_ID},
 };
 
-/// The correlation id of one call, with the trace that its caller told.
+/// The correlation id of one call, together with the decision about the call's trace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestId {
     text: Arc<str>,
@@ -19,10 +19,11 @@ pub struct RequestId {
 }
 
 impl RequestId {
-    /// The most characters that are taken from a caller; a longer id is replaced.
+    /// The maximum length of an id from a caller, in characters. A longer id is replaced by a new one.
     pub const LENGTH_MAX: usize = 128;
 
-    /// The id that the caller gave as `x-request-id`, else as `x-gitlab-correlation-id`, else a new one.
+    /// Takes the id from the header `x-request-id`, or else from `x-gitlab-correlation-id`. If neither is valid,
+    /// creates a new id.
     #[must_use]
     pub fn from_headers(headers: &HeaderMap) -> Self {
         let given = [REQUEST_ID, CORRELATION_ID]
@@ -38,7 +39,7 @@ impl RequestId {
         }
     }
 
-    /// The id of the call that `request` belongs to.
+    /// Returns the id of the call that `request` belongs to.
     #[must_use]
     pub fn of<T>(request: &tonic::Request<T>) -> Self {
         request.extensions().get().cloned().unwrap_or_else(|| Self {
@@ -47,31 +48,32 @@ impl RequestId {
         })
     }
 
-    /// The trace that the caller says the call is part of, or one that nobody records. `None`: it says nothing.
+    /// Returns the trace context that the call began with: the caller's, or a new unsampled one if the call is not
+    /// recorded. `None`: the caller sent no context, and the call is recorded in a new trace or there is no collector.
     #[must_use]
     pub fn trace(&self) -> Option<&SpanContext> {
         self.trace.context.as_ref()
     }
 
-    /// Whether the call goes into a trace: only then are spans made for it.
+    /// Whether the call is recorded in a trace. Spans are created for recorded calls only.
     #[must_use]
     pub fn is_recorded(&self) -> bool {
         self.trace.is_recorded
     }
 
-    /// Gives a request that is made for the call the trace context of the current span: the span's own, or, where none is
-    /// recorded, what the caller told.
+    /// Adds the trace context to the headers of a request that is made on behalf of the call: the current span's
+    /// context, or, if the call is not recorded, the context that the call began with.
     pub fn pass_on_trace(&self, headers: &mut HeaderMap) {
         trace::pass_on(&self.trace, headers);
     }
 
-    /// The text.
+    /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The text as a header.
+    /// The id as the value of a header. `None`: it contains characters that a header cannot have.
     #[must_use]
     pub fn to_header(&self) -> Option<HeaderValue> {
         HeaderValue::from_str(&self.text).ok()
@@ -93,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_callers_id_is_kept_when_it_is_short_and_plain() {
+    fn a_callers_id_is_kept_if_it_has_at_most_128_visible_ascii_characters() {
         let with = |name: &'static str, value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(name, HeaderValue::from_str(value).unwrap());

@@ -1,14 +1,14 @@
-//! In which form requests are taken: up to a size, as they are or compressed.
+//! Limits of requests: the maximum message size and the supported compression.
 
 use tonic::codec::CompressionEncoding;
 
-/// How requests may be compressed. Answers never are.
+/// The supported compression of requests. Responses are never compressed.
 pub const ENCODINGS: [CompressionEncoding; 2] = [CompressionEncoding::Gzip, CompressionEncoding::Zstd];
 
-/// A generated server that takes requests of at most so many bytes, compressed or not. What counts is what they are when
-/// inflated, and no more than that is ever inflated: nothing small becomes large.
+/// Limits a generated server to request messages of at most `$bytes` bytes, and enables request compression.
 ///
-/// A macro, since generated servers share no trait.
+/// The limit applies to the decompressed size, and decompression stops at the limit, so a small compressed request
+/// cannot use much memory. This is a macro, because generated servers do not share a trait.
 #[macro_export]
 macro_rules! bounded {
     ($server:expr, $bytes:expr) => {

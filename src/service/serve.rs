@@ -1,7 +1,7 @@
-//! Serving gRPC with limits, and ending it inside a bound.
+//! Serves gRPC with limits, and with a shutdown that takes a bounded time.
 //!
-//! tonic hands hyper an explicit "no limit" for what is not set, and so switches hyper's own defences off: every limit is
-//! set here. Its graceful end waits without limit for open streams: here the wait has one.
+//! For every limit that is not set, tonic passes "no limit" to hyper and so disables hyper's own protection. Therefore
+//! every limit is set here. tonic's graceful shutdown waits for open streams without a limit; here the wait is limited.
 
 #[cfg(test)]
 mod tests;
@@ -34,23 +34,23 @@ use super::{
     shutdown::{END_TIMEOUT, Shutdown},
 };
 
-/// Connections to the admin port: probes and people.
+/// The maximum number of connections to the admin port, which is for probes, scrapers and people.
 const ADMIN_CONNECTIONS: usize = 64;
 
-/// What a service takes at most.
+/// Limits of a service's gRPC transport.
 #[derive(Debug, Clone, Copy)]
 pub struct TransportLimits {
-    /// Streams on one connection at a time. Clients queue silently above it.
+    /// The maximum number of concurrent streams on one connection. Clients queue further calls without an error.
     pub streams_per_connection: u32,
-    /// Connections at a time.
+    /// The maximum number of concurrent connections.
     pub connections: usize,
-    /// Bytes of one request message.
+    /// The maximum size of one request message, in bytes.
     pub message_bytes: usize,
 }
 
-/// An address is taken, or not this machine's.
+/// A listen address could not be bound: it is in use, or is not an address of this machine.
 #[derive(Debug, thiserror::Error)]
-#[error("listen on {addr}")]
+#[error("could not listen on {addr}")]
 pub struct BindError {
     addr: SocketAddr,
     #[source]
@@ -60,30 +60,30 @@ pub struct BindError {
 /// Why a service could not serve.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The runtime cannot watch the gRPC port.
-    #[error("accept connections")]
+    /// The socket of the gRPC port could not be registered with the runtime.
+    #[error("could not start to accept connections")]
     Accept(#[source] io::Error),
-    /// The transport failed for good.
-    #[error("serve gRPC")]
+    /// The gRPC transport failed.
+    #[error("the gRPC transport failed")]
     Transport(#[source] transport::Error),
-    /// The thread of the admin port cannot be started.
-    #[error("serve the admin port")]
+    /// The thread of the admin port could not be started.
+    #[error("could not start to serve the admin port")]
     Admin(#[source] io::Error),
-    /// The ready file cannot be written.
-    #[error("write the ready file {}", path.display())]
+    /// The ready file could not be written.
+    #[error("could not write the ready file {}", path.display())]
     ReadyFile {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// The cause.
         #[source]
         source: io::Error,
     },
-    /// The compiled-in descriptors are damaged.
-    #[error("serve reflection")]
+    /// The compiled-in descriptors of gRPC reflection are damaged.
+    #[error("could not set up gRPC reflection")]
     Reflection(#[source] tonic_reflection::server::Error),
 }
 
-/// The two ports of a service, bound.
+/// The two bound ports of a service: the gRPC port and the admin port.
 #[derive(Debug)]
 pub struct Ports {
     listener: Listener,
@@ -91,11 +91,11 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Binds both; port 0 picks a free one.
+    /// Binds both ports. Port 0 picks a free port.
     ///
     /// # Errors
     ///
-    /// [`BindError`] names the address that cannot be had.
+    /// [`BindError`] with the address that could not be bound.
     pub fn bind(listen_addr: SocketAddr, admin_addr: SocketAddr, limits: TransportLimits) -> Result<Self, BindError> {
         let bind = |addr, connections| Listener::bind(addr, connections).map_err(|source| BindError { addr, source });
         Ok(Self {
@@ -104,14 +104,14 @@ impl Ports {
         })
     }
 
-    /// Where liveness, readiness and metrics are served.
+    /// The bound address of the admin port, which serves liveness, readiness and metrics.
     #[must_use]
     pub const fn admin_addr(&self) -> SocketAddr {
         self.admin.local_addr()
     }
 }
 
-/// Services with their full names.
+/// A set of gRPC services, with their full names.
 #[derive(Debug, Default)]
 pub struct ServiceSet {
     routes: Routes,
@@ -136,39 +136,40 @@ impl ServiceSet {
     }
 }
 
-/// What is served, and how.
+/// What [`serve`] needs: the services, their ports and their options.
 #[derive(Debug)]
 pub struct Services {
-    /// Where they are served.
+    /// The ports on which the services are served.
     pub ports: Ports,
-    /// What they take at most.
+    /// The limits of the transport.
     pub limits: TransportLimits,
-    /// Where the bound addresses are written once the services are served. `None`: nowhere.
+    /// The file to which the bound addresses are written once the services are served. `None`: no file is written.
     pub ready_file: Option<PathBuf>,
-    /// The services themselves; health and reflection come on top.
+    /// The gRPC services. [`serve`] adds health and reflection.
     pub set: ServiceSet,
-    /// What health tells besides, under names of its own.
+    /// Further parts whose status the health service reports.
     pub parts: Vec<HealthPart>,
-    /// Whether reflection is served.
+    /// Whether gRPC reflection is served.
     pub reflection: bool,
-    /// Whether the services can take calls: what health and readiness tell.
+    /// Whether the services can accept calls. Health and readiness report this value.
     pub ready: watch::Receiver<bool>,
-    /// The services' own metrics, begun by [`of_service`](super::metrics::of_service); those of calls and connections come on top.
+    /// The services' own metrics, created by [`of_service`](super::metrics::of_service). [`serve`] adds the metrics of
+    /// calls and connections.
     pub metrics: Registry,
 }
 
-/// Serves until `shutdown.stop` is cancelled and the calls that run have ended or were ended.
+/// Serves until `shutdown.stop` is cancelled and all running calls have ended or were ended.
 ///
-/// Returns at the latest `grace` and three [`END_TIMEOUT`]s after `stop`, whatever clients do. The ready file is there while
-/// calls are taken.
+/// Returns at most `grace` plus three [`END_TIMEOUT`]s after `stop`, regardless of what clients do. The ready file
+/// exists while calls are accepted.
 ///
 /// # Errors
 ///
-/// [`ServeError`] when it cannot begin, or the transport fails for good.
+/// [`ServeError`] if serving cannot start, or the transport fails.
 ///
 /// # Cancel safety
 ///
-/// Dropped, it closes all connections.
+/// Dropping the future closes all connections.
 pub async fn serve(services: Services, shutdown: Shutdown) -> Result<(), ServeError> {
     let Services {
         ports: Ports { listener, admin },
@@ -183,7 +184,7 @@ pub async fn serve(services: Services, shutdown: Shutdown) -> Result<(), ServeEr
     let calls = CallMetrics::new(&mut metrics, &names);
     metrics.register(
         "connections",
-        "Connections to the gRPC port that are open",
+        "Open connections to the gRPC port",
         listener.open().clone(),
     );
     let (health, mut routes) = ServiceHealth::add_to(routes, &names).await;
@@ -194,7 +195,7 @@ pub async fn serve(services: Services, shutdown: Shutdown) -> Result<(), ServeEr
     let (serving, is_serving) = watch::channel(false);
     let (listen_addr, admin_addr) = (listener.local_addr(), admin.local_addr());
     let mut helpers = JoinSet::new();
-    // Best effort: without them probes fail, and calls go on.
+    // Best effort: if one of these tasks fails, probes fail and calls continue.
     for part in parts {
         helpers.spawn(health.clone().follow(part));
     }
@@ -217,7 +218,7 @@ pub async fn serve(services: Services, shutdown: Shutdown) -> Result<(), ServeEr
     result
 }
 
-/// Keeps health and readiness true to `ready`, and says no once the service stops.
+/// Copies `ready` to health and readiness, and sets both to false when the service stops.
 async fn tell_health(
     health: ServiceHealth,
     mut ready: watch::Receiver<bool>,
@@ -229,14 +230,14 @@ async fn tell_health(
         serving.send_replace(is_serving);
         health.set_serving(is_serving).await;
         tokio::select! {
-            biased; // Once stopped, what `ready` says no longer counts.
+            biased; // Once `stop` is cancelled, `ready` no longer matters.
             () = stop.cancelled() => break,
             changed = ready.changed() => if changed.is_err() { stop.cancelled().await },
         }
     }
     serving.send_replace(false);
     health.set_serving(false).await;
-    // Readiness is asked until the end.
+    // Keeps the sender alive until the admin port has stopped, which reads readiness until then.
     serving.closed().await;
 }
 
@@ -249,7 +250,7 @@ async fn transport(
 ) -> Result<(), ServeError> {
     let Shutdown { stop, grace, end } = shutdown;
     let kill = CancellationToken::new();
-    // Whoever leaves this function, also by dropping it, takes the connections along.
+    // Closes all connections when this function returns, and also when its future is dropped.
     let _kill_on_drop = kill.clone().drop_guard();
     let connections = listener
         .into_connections(stop.clone(), kill.clone())

@@ -1,10 +1,10 @@
-//! The signals that end a service.
+//! The signals that stop a service.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Waits for SIGTERM and SIGINT.
+/// Receives SIGTERM and SIGINT.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
@@ -12,11 +12,11 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Takes the signals over: from now on they no longer end the process by themselves.
+    /// Installs handlers for the signals. From then on, the signals no longer end the process by themselves.
     ///
     /// # Errors
     ///
-    /// When the system refuses the handler.
+    /// If the system refuses a handler.
     pub fn listen() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -24,7 +24,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal.
     ///
     /// # Cancel safety
     ///

@@ -1,11 +1,11 @@
-//! Traces: which call caused what, across processes.
+//! Distributed tracing of calls across processes.
 //!
-//! Trace context travels as W3C `traceparent` and `tracestate` only; B3 is passed over, and baggage goes no further. With a
-//! collector, spans are recorded and [`export`] sends them; without one, a caller's context is passed on as it came.
-//! No prompt, no answer and no token is ever an attribute.
+//! Trace context is read and sent only as W3C `traceparent` and `tracestate`. B3 headers are ignored, and baggage is
+//! not passed on. With a collector, spans are recorded and [`export`] sends them. Without one, a caller's context is
+//! passed on unchanged. Prompts, answers and tokens are never attributes of a span.
 //!
-//! Whether a call is recorded is decided once, when it begins. Of nine calls in ten nothing is, and these cost no more than
-//! the decision: the spans that traces are made of are not even begun.
+//! Whether a call is recorded is decided once, when it begins. For a call that is not recorded, no spans of a trace are
+//! created: it costs only the decision. With a low sampling rate, that is most calls.
 
 pub mod export;
 
@@ -21,20 +21,23 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 const TRACEPARENT: &str = "traceparent";
 
-/// What is decided of a call's trace when the call begins.
+/// The decision about a call's trace, made when the call begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TraceDecision {
-    /// The trace that its caller told, or one that nobody records. `None`: there is none, or it is made with the first span.
+    /// The caller's trace context, or a new unsampled one if the call is not recorded. `None`: the caller sent no
+    /// context, and either the first span creates one or there is no collector.
     pub(crate) context: Option<SpanContext>,
     pub(crate) is_recorded: bool,
 }
 
-/// Decides whether a call is recorded: as its caller did, else by chance.
+/// Decides whether a call is recorded: the caller's sampling decision applies; without one, the call is sampled at
+/// random.
 pub(crate) fn begin(headers: &HeaderMap) -> TraceDecision {
     decide(caller(headers), export::ratio(), fastrand::f64)
 }
 
-/// Without a `ratio` there is no collector.
+/// Decides for a caller's context. `ratio`: `None` if there is no collector. `chance` returns a random number from 0 to
+/// 1.
 fn decide(caller: Option<SpanContext>, ratio: Option<f64>, chance: impl FnOnce() -> f64) -> TraceDecision {
     let Some(ratio) = ratio else {
         return TraceDecision {
@@ -47,7 +50,7 @@ fn decide(caller: Option<SpanContext>, ratio: Option<f64>, chance: impl FnOnce()
         None => chance() < ratio,
     };
     TraceDecision {
-        // Whoever is called on its behalf is told not to record a part of it either.
+        // Services that are called on behalf of an unrecorded call must not record it either.
         context: caller.or_else(|| (!is_recorded).then(unrecorded)),
         is_recorded,
     }
@@ -59,35 +62,35 @@ fn unrecorded() -> SpanContext {
     SpanContext::new(trace, span, TraceFlags::NOT_SAMPLED, false, TraceState::NONE)
 }
 
-/// The trace that a caller says its call is part of. `None`: it says nothing that can be read.
+/// Reads the caller's trace context from the headers. `None`: it is absent or malformed.
 fn caller(headers: &HeaderMap) -> Option<SpanContext> {
-    // Most callers trace nothing.
+    // Most callers send no trace context, so this check saves the parsing.
     headers.get(TRACEPARENT)?;
     read(&Headers(headers))
 }
 
-/// Makes a span that has just begun part of a trace that began elsewhere.
+/// Sets the remote parent of a span that has just begun.
 pub(crate) fn adopt(span: &Span, parent: &SpanContext) {
     let parent = Context::new().with_remote_span_context(parent.clone());
-    // Without a collector there is nothing that could have a parent.
+    // This fails only without a collector: then the span is not recorded and needs no parent.
     drop(span.set_parent(parent));
 }
 
-/// Makes a span that has just begun part of the trace of this `traceparent`; one that cannot be read is passed over.
+/// Sets the remote parent of a span that has just begun from a `traceparent`. A malformed one is ignored.
 pub fn adopt_text(span: &Span, traceparent: &str) {
     if let Some(parent) = read(&TraceParent(traceparent)) {
         adopt(span, &parent);
     }
 }
 
-/// A span's place in its trace. `None`: it is not recorded.
+/// Returns the trace context of a span. `None`: the span is not recorded.
 #[must_use]
 pub(crate) fn context_of(span: &Span) -> Option<SpanContext> {
     let context = span.context().span().span_context().clone();
     context.is_valid().then_some(context)
 }
 
-/// A span's place in its trace as a `traceparent`. `None`: it is not recorded.
+/// Returns the trace context of a span as a `traceparent`. `None`: the span is not recorded.
 #[must_use]
 pub fn text(span: &Span) -> Option<Box<str>> {
     let context = context_of(span)?;
@@ -95,7 +98,8 @@ pub fn text(span: &Span) -> Option<Box<str>> {
     Some(format!("00-{}-{}-{flags:02x}", context.trace_id(), context.span_id()).into())
 }
 
-/// Gives a request its trace context: that of the current span where the call is recorded, else what was `begun` with.
+/// Adds trace context to the headers of a request: the current span's context if the call is recorded, otherwise the
+/// context in `begun`.
 pub(super) fn pass_on(begun: &TraceDecision, headers: &mut HeaderMap) {
     let current = begun.is_recorded.then(|| context_of(&Span::current())).flatten();
     if let Some(context) = current.as_ref().or(begun.context.as_ref()) {
@@ -161,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_collector_the_callers_context_is_passed_on_as_it_came() {
+    fn without_a_collector_the_callers_context_is_passed_on_unchanged() {
         let begun = begin(&headers(&[
             (TRACEPARENT, PARENT),
             ("tracestate", "vendor=1"),
@@ -174,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_is_recorded_as_its_caller_decided_and_else_by_chance() {
+    fn a_call_is_recorded_by_its_callers_decision_or_else_at_random() {
         let told = |flags: &str| {
             let text = PARENT.strip_suffix("01").map(|parent| format!("{parent}{flags}"));
             read(&TraceParent(&text.unwrap())).unwrap()
@@ -195,7 +199,7 @@ mod tests {
             if caller.is_some() || expected {
                 assert_eq!(begun.context, caller);
             } else {
-                // Whoever is called on its behalf is told so, where anybody records at all.
+                // With a collector, called services get an unsampled context.
                 assert_eq!(begun.context.is_some(), ratio.is_some());
                 assert!(
                     begun
@@ -207,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_w3c_context_is_no_trace() {
+    fn a_context_that_is_not_w3c_is_ignored() {
         for pairs in [
             &[("b3", "80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-1")][..],
             &[(TRACEPARENT, "00-00000000000000000000000000000000-00f067aa0ba902b7-01")],

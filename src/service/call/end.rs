@@ -1,4 +1,4 @@
-//! The end of a call, told once, however it comes: one access line, one closed span, one count.
+//! The end of a call: writes the access log line, completes the span and counts the call, exactly once.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -23,16 +23,17 @@ use crate::{
     },
 };
 
-/// How a call ended, according to its headers or trailers.
+/// The outcome of a call, from the headers or trailers of its response.
 #[derive(Debug)]
 pub(super) struct CallOutcome {
     code: Code,
-    /// Empty when it was answered.
+    /// Empty if the call succeeded, or its status has no reason.
     reason: String,
 }
 
 impl CallOutcome {
-    /// Reads how the call ended and adds the request id to the details of a failure. `None`: the call goes on.
+    /// Reads the outcome of a call, and adds the request id to the details of a failure. `None`: the call has not ended
+    /// yet.
     pub(super) fn of(headers: &mut HeaderMap, request_id: &RequestId) -> Option<Self> {
         let code = Code::from_bytes(headers.get(Status::GRPC_STATUS)?.as_bytes());
         let reason = match code {
@@ -42,7 +43,7 @@ impl CallOutcome {
         Some(Self { code, reason })
     }
 
-    /// Nobody waited for the end.
+    /// The outcome of a call whose caller disconnected before its end.
     fn left() -> Self {
         Self {
             code: Code::Cancelled,
@@ -51,7 +52,8 @@ impl CallOutcome {
     }
 }
 
-/// Adds the request id to the details of a failure. Returns its reason; `None` for a status without our details.
+/// Adds the request id to the details of a failure and returns the failure's reason. `None`: the status was not created
+/// from a [`Failure`].
 fn stamp(headers: &mut HeaderMap, request_id: &RequestId) -> Option<String> {
     let status = Status::from_header_map(headers)?;
     let (details, reason) = Failure::stamp(&status, request_id.as_str())?;
@@ -61,20 +63,20 @@ fn stamp(headers: &mut HeaderMap, request_id: &RequestId) -> Option<String> {
     Some(reason)
 }
 
-/// Tells the end of a call when it is dropped.
+/// Reports the end of a call when it is dropped.
 #[derive(Debug)]
 pub(super) struct CallEnd {
     pub(super) span: Span,
     pub(super) started: Instant,
-    /// Path without its leading slash: service, then method.
+    /// Path of the request without its leading slash: `service/method`.
     pub(super) method: String,
     pub(super) request_id: RequestId,
     pub(super) peer: Option<SocketAddr>,
     pub(super) notes: Notes,
     pub(super) active: ActiveCall,
-    /// Bytes of answers that went out.
+    /// The number of bytes of response messages that were sent.
     pub(super) bytes: u64,
-    /// `None`: it has not ended yet.
+    /// `None`: the call has not ended yet.
     pub(super) outcome: Option<CallOutcome>,
 }
 
@@ -101,7 +103,7 @@ impl CallEnd {
             .or_else(|| self.request_id.trace())
             .map(|context| context.trace_id().to_string());
         let peer = self.peer.map(tracing::field::display);
-        // Without the span, whose fields the line has itself: it is whole and flat.
+        // `parent: None`, because the line itself has all fields of the span.
         macro_rules! line {
             ($level:ident) => {
                 $level!(
@@ -125,7 +127,7 @@ impl CallEnd {
                 )
             };
         }
-        // Probes ask every few seconds and are told of when they fail.
+        // Platforms check health every few seconds, so a successful check is logged at `debug` only.
         if outcome.code == Code::Ok && self.method.starts_with("grpc.health.") {
             line!(debug);
         } else {
@@ -137,7 +139,7 @@ impl CallEnd {
         let span = &self.span;
         span.set_attribute("rpc.grpc.status_code", i64::from(i32::from(outcome.code)));
         let error = match outcome.reason.as_str() {
-            // A library's own answer.
+            // The status comes from a library and has no reason.
             "" => code_name(outcome.code).to_owned(),
             reason => reason.to_owned(),
         };
@@ -169,7 +171,7 @@ impl CallEnd {
     }
 }
 
-/// Whether a code is, by OpenTelemetry's rule for servers, the server's own error.
+/// Whether a code is a server error by the rules of OpenTelemetry for spans of servers.
 const fn is_own_fault(code: Code) -> bool {
     matches!(
         code,

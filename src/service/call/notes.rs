@@ -1,39 +1,38 @@
-//! What a handler tells of its call beside the outcome.
+//! Notes: the facts that a handler reports about its call, in addition to the outcome.
 
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// What a handler knows of its call, for the access line and the span. All of it is bounded, and nothing of
-/// it is a prompt or an answer.
+/// Facts about a call, for the access log line and the span. All values are bounded, and none is a prompt or an answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// The feature that was asked for.
+    /// The feature that the caller asked for.
     pub feature: Option<String>,
-    /// The model that was selected.
+    /// The selected model.
     pub model: Option<String>,
-    /// How many times a model server was called.
+    /// The number of attempts at model servers.
     pub attempts: Option<u32>,
     /// Why the answer ended.
     pub finish_reason: Option<&'static str>,
-    /// Tokens of the prompt, as the model server counted them.
+    /// The number of tokens of the prompt, as the model server counted them.
     pub input_tokens: Option<u64>,
-    /// Tokens of the answer, as the model server counted them.
+    /// The number of tokens of the answer, as the model server counted them.
     pub output_tokens: Option<u64>,
 }
 
-/// Where a handler leaves what it knows of its call. A clone is the same place.
+/// A shared place in which a handler stores facts about its call. Clones refer to the same facts.
 #[derive(Debug, Clone, Default)]
 pub struct Notes(Arc<Mutex<Facts>>);
 
 impl Notes {
-    /// Those of the call that `request` belongs to.
+    /// Returns the notes of the call that `request` belongs to.
     #[must_use]
     pub fn of<T>(request: &tonic::Request<T>) -> Self {
         request.extensions().get().cloned().unwrap_or_default()
     }
 
-    /// Adds to what is known.
+    /// Changes the facts with `note`.
     pub fn add(&self, note: impl FnOnce(&mut Facts)) {
         note(&mut self.0.lock());
     }

@@ -1,4 +1,4 @@
-//! Asks a service that runs whether it serves: what the subcommand `health` does.
+//! The subcommand `health`: asks a running service whether it is serving.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -12,28 +12,25 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 
 use crate::service::chain::Chain;
 
-/// How long the answer may take, the connection included.
+/// The time limit for the response, including the connection.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Whom to ask, and for what.
+/// The arguments of the subcommand `health`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct HealthQuestion {
-    /// Ask the service at this address, `host:port` [default: where this one listens by default]
+    /// Address of the service to ask, `host:port` [default: the default listen address of this service]
     #[arg(long, value_name = "ADDR")]
     pub addr: Option<String>,
 
-    /// Ask only for this service, for example `switchboard.router.v1.InferenceService` [default: all together]
+    /// Ask only about this gRPC service, for example `switchboard.router.v1.InferenceService` [default: all of them]
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     pub service: String,
 }
 
-/// Asks, prints one line, and returns the exit code: 0 when it serves, 1 otherwise.
+/// Asks the service for its health, prints the result as one line, and returns the exit code: 0 if it is serving,
+/// otherwise 1.
 #[must_use]
-#[expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "the answer is for whoever asked on the command line"
-)]
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "the output of a subcommand")]
 pub fn ask(question: &HealthQuestion, default_addr: &str) -> ExitCode {
     let addr = question.addr.as_deref().unwrap_or(default_addr);
     let runtime = Builder::new_current_thread().enable_all().build();

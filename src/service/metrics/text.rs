@@ -1,10 +1,10 @@
-//! Metrics as text: `OpenMetrics` for scrapers that ask for it, else the older format of Prometheus.
+//! Formats metrics as text: as `OpenMetrics` for scrapers that ask for it, otherwise in the older format of Prometheus.
 
 use std::fmt;
 
 use prometheus_client::{encoding::text::encode, registry::Registry};
 
-/// A format of text.
+/// A text format for metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::service) enum MetricsFormat {
     OpenMetrics,
@@ -12,7 +12,7 @@ pub(in crate::service) enum MetricsFormat {
 }
 
 impl MetricsFormat {
-    /// The one that a scraper wants, by its header `accept`.
+    /// Returns the format that a scraper asks for in its header `accept`.
     pub(in crate::service) fn wanted(accept: &str) -> Self {
         if accept.contains("application/openmetrics-text") {
             Self::OpenMetrics
@@ -21,7 +21,7 @@ impl MetricsFormat {
         }
     }
 
-    /// The content type.
+    /// The content type of the format.
     pub(in crate::service) const fn content_type(self) -> &'static str {
         match self {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -30,11 +30,11 @@ impl MetricsFormat {
     }
 }
 
-/// All metrics, read now.
+/// Reads all metrics and formats them.
 ///
 /// # Errors
 ///
-/// When a metric cannot be written, which none of ours refuses.
+/// If a metric fails to encode itself, which no metric of this project does.
 pub(in crate::service) fn render(registry: &Registry, format: MetricsFormat) -> Result<String, fmt::Error> {
     let mut text = String::new();
     encode(&mut text, registry)?;
@@ -44,7 +44,8 @@ pub(in crate::service) fn render(registry: &Registry, format: MetricsFormat) -> 
     })
 }
 
-/// `OpenMetrics` names the family of a counter without `_total` and ends with a mark; Prometheus does neither.
+/// Converts `OpenMetrics` to the format of Prometheus: adds `_total` to the names of counters in `HELP` and `TYPE`
+/// lines, and removes the line `# EOF`.
 fn to_prometheus(open_metrics: &str) -> String {
     let mut text = String::with_capacity(open_metrics.len());
     let mut lines = open_metrics.lines().peekable();
@@ -72,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_counter_has_the_name_that_each_format_gives_it() {
+    fn a_counter_is_renamed_for_the_format_of_prometheus() {
         let open_metrics = "# HELP a Help.\n# TYPE a counter\na_total 1\n# HELP b Help.\n# TYPE b gauge\nb 1\n# EOF\n";
         assert_eq!(
             to_prometheus(open_metrics),
@@ -81,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scraper_gets_what_it_asks_for() {
+    fn a_scraper_gets_the_format_that_it_asks_for() {
         let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3";
         assert_eq!(MetricsFormat::wanted(prometheus), MetricsFormat::OpenMetrics);
         assert_eq!(MetricsFormat::wanted("*/*"), MetricsFormat::Prometheus);

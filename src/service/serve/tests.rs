@@ -1,4 +1,4 @@
-//! The admin port while calls, or what a scrape reads of them, are stuck.
+//! Tests of the admin port while calls, or the metrics that a scrape reads, are blocked.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -19,7 +19,7 @@ use super::{
 
 const WORKERS: usize = 2;
 
-/// How long a probe waits for its answer.
+/// The time limit for the response to a probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 const LIMITS: TransportLimits = TransportLimits {
@@ -28,7 +28,7 @@ const LIMITS: TransportLimits = TransportLimits {
     message_bytes: 1024,
 };
 
-/// A service without methods of its own, on a runtime with [`WORKERS`] workers.
+/// A running service without methods of its own, on a runtime with [`WORKERS`] workers.
 struct Running {
     runtime: Runtime,
     admin_addr: SocketAddr,
@@ -97,7 +97,7 @@ fn read(mut stream: TcpStream) -> io::Result<String> {
 #[test]
 fn the_admin_port_answers_while_every_worker_of_the_main_runtime_is_blocked() {
     let running = Running::start(of_service("test"));
-    // Answered, so the service runs.
+    // The response shows that the service is running.
     running.get("/healthz").unwrap();
     let blocked = Arc::new(Barrier::new(WORKERS + 1));
     let mut releases = Vec::new();
@@ -111,7 +111,7 @@ fn the_admin_port_answers_while_every_worker_of_the_main_runtime_is_blocked() {
             released.recv().unwrap_err();
         }));
     }
-    // Each blocker holds a worker of its own now: none of them leaves the barrier without the others.
+    // Each blocker now occupies a worker of its own: no blocker passes the barrier before all have reached it.
     blocked.wait();
     for path in ["/healthz", "/readyz", "/metrics"] {
         let answer = running.get(path);

@@ -1,7 +1,7 @@
-//! Sends spans to a collector, away from the calls that make them.
+//! Sends spans to a collector, in the background of the calls that create them.
 //!
-//! A bounded queue takes the spans and one task sends them in batches. A collector that is dead, slow or hanging therefore
-//! costs a call nothing: what finds no room, and what could not be sent in time, is counted and forgotten.
+//! Spans go into a bounded queue, and one task sends them in batches. A collector that is down, slow or hangs therefore
+//! never delays a call: spans that do not fit into the queue, or could not be sent in time, are dropped and counted.
 
 use std::{
     sync::{
@@ -33,52 +33,53 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Metadata, Subscriber, level_filters::LevelFilter};
 use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 
-/// How many spans wait to be sent: a second of a thousand calls. When it is full, spans are dropped and counted.
+/// The capacity of the queue, in spans: about one second at a thousand calls per second. If the queue is full, spans
+/// are dropped and counted.
 const QUEUE: usize = 4096;
 
-/// How many spans one message to the collector has at most: about a quarter of a megabyte.
+/// The maximum number of spans in one message to the collector, which is then about 256 KiB.
 const BATCH: usize = 512;
 
-/// How long spans wait for others to go with them.
+/// How long spans wait for a batch to fill.
 const GATHERING: Duration = Duration::from_millis(500);
 
-/// How long the collector may take for one batch.
+/// The time limit for sending one batch to the collector.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long what is queued may take to be sent when the process ends.
+/// The time limit for sending the queued spans when the process ends.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Spans that were recorded and did not reach the collector. Of the process, like its subscriber.
+/// The number of recorded spans that did not reach the collector. Global to the process, like the tracing subscriber.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// How many spans were recorded and did not reach the collector.
+/// Returns the number of recorded spans that did not reach the collector.
 #[must_use]
 pub fn dropped() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
 
-/// The share of the calls that is recorded where no caller has decided. Of the process, like its subscriber. Empty: there is
-/// no collector.
+/// The sampling rate for calls that arrive without a sampling decision. Global to the process, like the tracing
+/// subscriber. Not set: there is no collector.
 static RATIO: OnceLock<f64> = OnceLock::new();
 
-/// The share of the calls that is recorded where no caller has decided. `None`: no call is recorded.
+/// Returns the sampling rate for calls that arrive without a sampling decision. `None`: no call is recorded.
 pub(super) fn ratio() -> Option<f64> {
     RATIO.get().copied()
 }
 
-/// Where spans are sent, and which.
+/// Options of tracing: the collector and the sampling rate.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Traces {
-    /// The collector, `http://host:port`.
+    /// The URL of the collector, `http://host:port`.
     pub collector: Uri,
-    /// The share of the traces that is recorded, 0 to 1, where no caller has decided.
+    /// The sampling rate for calls that arrive without a sampling decision, from 0 to 1.
     pub ratio: f64,
-    /// The name of the service.
+    /// The name of the service in traces.
     pub service: &'static str,
 }
 
 impl Traces {
-    /// What records spans, and what sends them. Neither does anything yet.
+    /// Creates the tracer that records spans and the sender that exports them. Neither is active yet.
     pub(in crate::service) fn open(self) -> (SdkTracer, SpanSender) {
         let (queue, spans) = mpsc::channel(QUEUE);
         let resource = Resource::builder_empty()
@@ -94,7 +95,7 @@ impl Traces {
             .with_resource(resource.clone())
             .with_span_processor(SpanQueue(queue))
             .build();
-        // A second one of a process has no effect, like a second subscriber.
+        // Only the first call in a process has an effect, as with the subscriber.
         RATIO.set(self.ratio).ok();
         let sender = SpanSender {
             collector: self.collector,
@@ -105,7 +106,7 @@ impl Traces {
     }
 }
 
-/// Decides for spans that no other one caused.
+/// The sampler for root spans: spans without a parent.
 #[derive(Debug, Clone)]
 struct Roots(Sampler);
 
@@ -120,9 +121,9 @@ impl ShouldSample for Roots {
         links: &[Link],
     ) -> SamplingResult {
         let sampler = match kind {
-            // It was decided when the call began: of others there is no span.
+            // Server spans are created only for calls that `trace::begin` decided to record.
             SpanKind::Server => &Sampler::AlwaysOn,
-            // Part of a call that is not recorded.
+            // A root span of these kinds belongs to a call that is not recorded.
             SpanKind::Internal | SpanKind::Client => &Sampler::AlwaysOff,
             SpanKind::Producer | SpanKind::Consumer => &self.0,
         };
@@ -130,9 +131,9 @@ impl ShouldSample for Roots {
     }
 }
 
-/// The layer that records the spans which say of what kind they are, and no events.
+/// Creates the layer that records spans with a field `otel.kind`. It records no events.
 ///
-/// Those are the services' own: the transport's spans, of the exporter's too, never say so.
+/// Only the services' own spans have this field. Spans of the transport, including the exporter's, do not.
 pub(in crate::service) fn layer<S>(tracer: SdkTracer) -> impl Layer<S>
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
@@ -148,7 +149,7 @@ where
         .with_filter(filter_fn(is_for_traces).with_max_level_hint(LevelFilter::INFO))
 }
 
-/// The end of the queue at which spans go in.
+/// The sending end of the queue.
 #[derive(Debug)]
 struct SpanQueue(mpsc::Sender<SpanData>);
 
@@ -170,7 +171,7 @@ impl SpanProcessor for SpanQueue {
     }
 }
 
-/// Sends spans to the collector.
+/// The receiving end of the queue: sends spans to the collector.
 #[derive(Debug)]
 pub(in crate::service) struct SpanSender {
     collector: Uri,
@@ -179,8 +180,8 @@ pub(in crate::service) struct SpanSender {
 }
 
 impl SpanSender {
-    /// Sends until `stop` is cancelled, then what is queued, for at most a second. Best effort: without it spans are
-    /// dropped and counted.
+    /// Sends spans until `stop` is cancelled, then the spans that are still queued, for at most a second. Best effort:
+    /// if the task ends early, spans are dropped and counted.
     pub(in crate::service) async fn run(self, stop: CancellationToken) {
         let exporter = opentelemetry_otlp::SpanExporter::builder()
             .with_tonic()
@@ -192,7 +193,7 @@ impl SpanSender {
                 exporter.set_resource(&self.resource);
                 send(self.spans, &exporter, stop).await;
             }
-            Err(error) => tracing::warn!(%error, "no traces are sent"),
+            Err(error) => tracing::warn!(%error, "could not create the span exporter: no spans are sent"),
         }
     }
 }
@@ -212,12 +213,12 @@ async fn send(mut spans: mpsc::Receiver<SpanData>, exporter: &impl SpanExporter,
         }
         let is_sent = tokio::select! {
             is_sent = export(exporter, std::mem::take(&mut batch), EXPORT_TIMEOUT) => is_sent,
-            // A collector that hangs gets no more time than the flush has.
+            // When the process ends, a collector that hangs gets no more time than the flush.
             () = async { stop.cancelled().await; sleep(FLUSH_TIMEOUT).await } => return,
         };
         match (is_well, is_sent) {
-            (true, false) => tracing::warn!("the collector takes no spans: they are dropped"),
-            (false, true) => tracing::info!("the collector takes spans again"),
+            (true, false) => tracing::warn!("the collector does not accept spans: they are dropped"),
+            (false, true) => tracing::info!("the collector accepts spans again"),
             (true, true) | (false, false) => {}
         }
         is_well = is_sent;
@@ -236,7 +237,7 @@ async fn send(mut spans: mpsc::Receiver<SpanData>, exporter: &impl SpanExporter,
     drop(timeout_at(until, flushed).await);
 }
 
-/// Fills a batch. Cancel safe: what was taken is in the batch.
+/// Receives spans until the batch is full or the queue is closed. Cancel safe: received spans are in the batch.
 async fn gather(spans: &mut mpsc::Receiver<SpanData>, batch: &mut Vec<SpanData>) {
     while batch.len() < BATCH {
         let room = BATCH - batch.len();
@@ -246,7 +247,8 @@ async fn gather(spans: &mut mpsc::Receiver<SpanData>, batch: &mut Vec<SpanData>)
     }
 }
 
-/// Whether the collector took a batch; one that it did not take is counted.
+/// Sends a batch and returns whether the collector accepted it. The spans of a batch that was not accepted are counted
+/// as dropped.
 async fn export(exporter: &impl SpanExporter, batch: Vec<SpanData>, limit: Duration) -> bool {
     let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
     let is_sent = timeout(limit, exporter.export(batch))
