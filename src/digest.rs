@@ -199,7 +199,7 @@ impl Hash {
 
     #[expect(clippy::expect_used, reason = "a resource has at most 256 KiB")]
     fn bytes(&mut self, bytes: &[u8]) {
-        let length = u32::try_from(bytes.len()).expect("no hashed field comes near 4 GiB");
+        let length = u32::try_from(bytes.len()).expect("no hashed field has 4 GiB or more");
         self.raw(&length.to_be_bytes());
         self.raw(bytes);
     }

@@ -136,7 +136,7 @@ impl Failure {
         self
     }
 
-    /// The reason.
+    /// The reason for the failure.
     #[must_use]
     pub const fn reason(&self) -> Reason {
         self.reason

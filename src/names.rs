@@ -273,7 +273,7 @@ random_id! {
 }
 
 random_id! {
-    /// The id of one check of a model on one router. It is secret: the registry takes a caller that knows it for that
+    /// The id of one check of a model on one router. It is secret: the registry accepts a caller that knows it as that
     /// router.
     CheckId
 }

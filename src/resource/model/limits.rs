@@ -31,7 +31,7 @@ impl<const MIN: i32, const MAX: i32> Count<MIN, MAX> {
         }
     }
 
-    /// The number.
+    /// The value as a number.
     #[must_use]
     pub const fn get(self) -> i32 {
         self.0

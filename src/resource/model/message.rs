@@ -362,8 +362,8 @@ fn chosen_kind(kind: &Field<Kind>, identifier: &Field<Identifier>, fields: &mut 
 
 fn unsupported_prefix(prefix: Prefix) -> String {
     format!(
-        "`identifier` begins with `{}`, which selects {}, and that is not supported in this version; write `{}{}...` if \
-         this is an OpenAI-compatible server whose own model names begin like that",
+        "`identifier` begins with `{}`, which selects {}, and that is not supported in this version; write `{}{}...` \
+         if this is an OpenAI-compatible server whose own model names begin like that",
         prefix.text,
         prefix.platform.as_str_name(),
         Prefix::PLAIN,
