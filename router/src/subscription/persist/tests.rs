@@ -434,7 +434,7 @@ fn the_error_of_an_unusable_file_says_why() {
     assert!(said(load(sealer("k1", "f0"))).contains("another key of the same id"));
     let other = sealer("k1", "0f").seal(b"another file", b"x").unwrap();
     fs::write(file.path(), other).unwrap();
-    assert!(said(file.load().unwrap_err()).contains("belong elsewhere"));
+    assert!(said(file.load().unwrap_err()).contains("belongs to another place"));
     fs::write(file.path(), "{}").unwrap();
     assert!(said(file.load().unwrap_err()).contains("not sealed"));
     fs::remove_file(file.path()).unwrap();
