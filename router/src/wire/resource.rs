@@ -106,7 +106,7 @@ pub(super) fn spec(model: registry::Model) -> Result<Arc<ModelSpec>, Refusal> {
     spec.map(Arc::new).map_err(|violations| first(violations, ""))
 }
 
-/// Returns the setting of a feature. A provider other than SELF_HOSTED applies even if the rest of the feature is
+/// Returns the setting of a feature. A provider other than `SELF_HOSTED` applies even if the rest of the feature is
 /// invalid.
 fn setting(feature: registry::Feature) -> Result<CompiledSetting, Refusal> {
     // A missing provider means UNASSIGNED, because only fields that were set are stored.

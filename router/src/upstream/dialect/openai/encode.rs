@@ -129,8 +129,9 @@ struct NamedSchema<'a> {
     strict: Option<bool>,
 }
 
-/// Encodes a prompt: returns the path, and all JSON members except the model's name and the reply shape. `family` is
-/// the machine name of the model's family, `platform` one of those that use this dialect.
+/// Encodes a prompt: returns the path, and all JSON members except the model's name and the reply shape.
+///
+/// `family` is the machine name of the model's family, `platform` one of those that use this dialect.
 ///
 /// # Errors
 ///
