@@ -13,7 +13,6 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::{
-    fake_upstream::{FakeUpstream, Script},
     harness::{PATIENCE, Pair, infer},
     runner::Requirement,
 };
@@ -34,66 +33,6 @@ pub(crate) fn grpcurl(program: &Path, args: &[&str]) -> String {
     let errors = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "grpcurl {args:?}: {errors}");
     text
-}
-
-/// Returns the grpcurl commands of README.md, with the addresses of this pair.
-fn readme_commands(pair: &Pair, upstream: &str) -> Vec<Vec<String>> {
-    let readme = include_str!("../../README.md");
-    let text = readme.replace("\\\n", " ");
-    text.lines()
-        .filter_map(|line| line.trim().strip_prefix("grpcurl -plaintext -d "))
-        .map(|line| {
-            let (data, rest) = line
-                .trim()
-                .trim_start_matches('\'')
-                .split_once('\'')
-                .expect("the data is quoted");
-            let rest = rest.replace("127.0.0.1:50051", &pair.registry().listen_addr.to_string());
-            let rest = rest.replace("127.0.0.1:50052", &pair.router.listen_addr.to_string());
-            let data = data
-                .replace("http://127.0.0.1:8000/v1", upstream)
-                .replace('…', "sk-readme");
-            let mut args = vec!["-d".to_owned(), data];
-            args.extend(rest.split_whitespace().map(str::to_owned));
-            args
-        })
-        .collect()
-}
-
-async fn the_three_grpcurl_commands_of_the_readme_work() {
-    let program = GRPCURL.path();
-    let pair = Pair::start().await;
-    let upstream = FakeUpstream::always(Script::answer(["def add", "(a, b):", " return a + b"])).await;
-    let commands = readme_commands(&pair, &upstream.url());
-    assert_eq!(commands.len(), 3);
-    let mut answers = Vec::new();
-    for (number, args) in commands.iter().enumerate() {
-        if number == 2 {
-            pair.wait_until_routed("code_generations").await;
-        }
-        let args: Vec<String> = args.clone();
-        let program = program.clone();
-        answers.push(
-            tokio::task::spawn_blocking(move || {
-                grpcurl(&program, &args.iter().map(String::as_str).collect::<Vec<_>>())
-            })
-            .await
-            .unwrap(),
-        );
-    }
-    assert!(
-        answers[0].contains("\"name\": \"models/mistral\"") && !answers[0].contains("sk-readme"),
-        "{}",
-        answers[0]
-    );
-    assert!(answers[1].contains("PROVIDER_SELF_HOSTED"), "{}", answers[1]);
-    assert!(answers[2].contains("SELECTION_REASON_ASSIGNED"), "{}", answers[2]);
-    assert!(
-        answers[2].contains("def add") && answers[2].contains("FINISH_REASON_STOP"),
-        "{}",
-        answers[2]
-    );
-    pair.finish().await;
 }
 
 async fn grpcurl_describe_shows_comments_and_errors_show_details() {
@@ -311,7 +250,6 @@ async fn the_error_for_an_unknown_feature_has_the_revision() {
 }
 
 tests! {
-    the_three_grpcurl_commands_of_the_readme_work needs GRPCURL,
     grpcurl_describe_shows_comments_and_errors_show_details needs GRPCURL,
     bad_assignments_are_refused_and_change_nothing,
     one_setting_allows_beta_and_turning_it_off_keeps_assignments,

@@ -46,14 +46,21 @@ impl Service {
 
     /// Like [`Self::start`], with these environment variables.
     pub(crate) async fn start_under(env: &[(&str, &str)], name: &'static str, folder: &Path, args: &[String]) -> Self {
+        let mut command = Command::new(binary(name));
+        command.args(args).envs(env.iter().copied());
+        Self::launch(name, folder, &mut command).await
+    }
+
+    /// Runs a command that starts the binary, and waits until it serves.
+    pub(crate) async fn launch(name: &'static str, folder: &Path, command: &mut Command) -> Self {
         let ready_file = folder.join(format!("{name}.ready"));
         let log = folder.join(format!("{name}.log"));
         let output = fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
-        let mut child = Command::new(binary(name))
-            .args(["--admin-addr", "127.0.0.1:0", "--log-level", "debug", "--ready-file"])
-            .arg(&ready_file)
-            .args(args)
-            .envs(env.iter().copied())
+        let variable = |flag: &str| format!("{}_{flag}", name.replace('-', "_").to_uppercase());
+        let mut child = command
+            .env(variable("ADMIN_ADDR"), "127.0.0.1:0")
+            .env(variable("LOG_LEVEL"), "debug")
+            .env(variable("READY_FILE"), &ready_file)
             .stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())
             .stderr(output)

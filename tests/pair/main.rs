@@ -32,6 +32,7 @@ mod cold_start;
 mod credentials;
 mod data_plane;
 mod disk;
+mod docs;
 mod fields;
 mod fleet;
 mod frozen;
@@ -53,7 +54,6 @@ mod ruby;
 mod shares;
 mod stalled;
 mod storm;
-mod tasks;
 mod untrusted;
 
 use std::{path::Path, process::ExitCode};
@@ -72,6 +72,7 @@ fn main() -> ExitCode {
         disk::faults::tests(),
         disk::kills::tests(),
         disk::room::tests(),
+        docs::tests(),
         fields::tests(),
         fleet::tests(),
         frozen::tests(),
@@ -93,7 +94,6 @@ fn main() -> ExitCode {
         shares::tests(),
         stalled::tests(),
         storm::tests(),
-        tasks::tests(),
         untrusted::tests(),
     ];
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pair");

@@ -29,14 +29,6 @@ fn run(name: &str, args: &[&str], env: &[(&str, &str)]) -> Output {
         .unwrap()
 }
 
-fn help_explains_every_flag() {
-    for name in BINARIES {
-        let output = run(name, &["--help"], &[("COLUMNS", "120")]);
-        assert!(output.status.success());
-        insta::assert_snapshot!(format!("help-{name}"), String::from_utf8(output.stdout).unwrap());
-    }
-}
-
 /// Arguments, environment, and the flag that the error names.
 type Wrong<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a str);
 
@@ -341,7 +333,6 @@ async fn both_services_shut_down_in_time_with_open_streams_and_a_silent_client()
 }
 
 tests! {
-    help_explains_every_flag (sync),
     an_invalid_flag_prints_one_line_and_exits_with_code_2 (sync),
     a_port_in_use_is_reported_before_the_database_is_created,
     a_failure_outside_the_handlers_has_a_reason_and_the_request_id,

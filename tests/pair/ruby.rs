@@ -15,12 +15,12 @@ use crate::{
 };
 
 const INSTALL: &str = "apt-get install ruby-grpc ruby-grpc-tools ruby-googleapis-common-protos-types";
-const RUBY: Requirement = Requirement::Program {
+pub(crate) const RUBY: Requirement = Requirement::Program {
     name: "ruby",
     remedy: INSTALL,
 };
 /// Generates Ruby stubs from the contract.
-const RUBY_STUBS: Requirement = Requirement::Program {
+pub(crate) const RUBY_STUBS: Requirement = Requirement::Program {
     name: "grpc_tools_ruby_protoc",
     remedy: INSTALL,
 };
@@ -64,7 +64,7 @@ impl Ruby {
 ///
 /// The input is the compiled contract, because a protoc older than 22, such as the one of Debian 12, cannot parse the
 /// option `debug_redact` in the source files.
-fn generate(generator: &Path, stubs: &Path) {
+pub(crate) fn generate(generator: &Path, stubs: &Path) {
     std::fs::create_dir(stubs).unwrap();
     let contract = stubs.with_extension("binpb");
     std::fs::write(&contract, FILE_DESCRIPTOR_SET).unwrap();

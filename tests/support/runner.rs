@@ -95,7 +95,7 @@ pub(crate) fn block_on(runtime: &mut tokio::runtime::Builder, test: impl Future<
 }
 
 /// Creates a test from its path, whose first segment is the name of the binary.
-pub(crate) fn test(path: &str, requirements: &'static [&Requirement], run: fn()) -> Trial {
+pub(crate) fn test(path: &str, requirements: &'static [&Requirement], run: impl FnOnce() + Send + 'static) -> Trial {
     let name = path.split_once("::").map_or(path, |(_, name)| name);
     Trial::ignorable_test(name, move || {
         let unmet = requirements.iter().find_map(|requirement| requirement.unmet());

@@ -10,8 +10,9 @@ use tonic::{Request, Response, Status};
 use super::write;
 use crate::{
     commit::Commit,
+    domain::view::FeatureView,
     status::write::not_found,
-    wire::{self, count, page::Page},
+    wire::{self, count},
 };
 
 /// Serves `FeatureService`.
@@ -35,15 +36,16 @@ impl FeatureApi {
     }
 
     fn list(&self, request: &registry::ListFeaturesRequest) -> Result<registry::ListFeaturesResponse, Failure> {
-        let page = Page::parse("ListFeatures", request.page_size, &request.page_token)?;
-        let catalogue = Catalogue::get().features();
-        let (features, next_page_token) = page.cut_slice(catalogue, |feature| feature.name.id())?;
+        let listing = wire::feature::list(request)?;
         let state = self.commit.state();
-        let views = features.iter().filter_map(|feature| state.feature(&feature.name));
+        let catalogue = Catalogue::get().features().iter();
+        let all: Vec<_> = catalogue.filter_map(|facts| state.feature(&facts.name)).collect();
+        let is_listed = |view: &FeatureView| listing.has(&view.feature.value);
+        let (page, next_page_token) = listing.page.cut_slice(&all, |view| view.facts.name.id(), is_listed)?;
         Ok(registry::ListFeaturesResponse {
-            features: views.map(|view| wire::feature::answer(&view)).collect(),
+            features: page.into_iter().map(wire::feature::answer).collect(),
             next_page_token,
-            total_size: count(catalogue.len()),
+            total_size: count(all.iter().filter(|view| is_listed(view)).count()),
             revision: state.items.revision().get(),
         })
     }

@@ -87,7 +87,8 @@ impl ModelApi {
         request: &registry::ListModelFamiliesRequest,
     ) -> Result<registry::ListModelFamiliesResponse, Failure> {
         let page = Page::parse("ListModelFamilies", request.page_size, &request.page_token)?;
-        let (families, next_page_token) = page.cut_slice(Catalogue::get().families(), |family| &family.machine_name)?;
+        let (families, next_page_token) =
+            page.cut_slice(Catalogue::get().families(), |family| &family.machine_name, |_| true)?;
         let state = self.commit.state();
         Ok(registry::ListModelFamiliesResponse {
             families: families

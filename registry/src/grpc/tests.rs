@@ -133,6 +133,86 @@ async fn models_are_listed_by_name_page_by_page() {
 }
 
 #[tokio::test]
+async fn features_are_filtered_by_provider_and_by_model() {
+    let running = Running::start().await;
+    running.create("Mistral").await;
+    running.create("Other").await;
+    let set = async |feature: &str, provider: types::Provider, model: Option<&str>, fallbacks: &[&str]| {
+        let feature = registry::Feature {
+            name: format!("features/{feature}"),
+            provider: Some(provider.into()),
+            model: model.map(str::to_owned),
+            fallback_models: fallbacks.iter().map(|&name| name.to_owned()).collect(),
+            ..Default::default()
+        };
+        let request = registry::UpdateFeatureRequest {
+            feature: Some(feature),
+            ..Default::default()
+        };
+        running.features().update_feature(Request::new(request)).await.unwrap();
+    };
+    set("duo_chat", types::Provider::SelfHosted, Some("models/mistral"), &[]).await;
+    set(
+        "code_generations",
+        types::Provider::SelfHosted,
+        Some("models/other"),
+        &["models/mistral"],
+    )
+    .await;
+    set("code_completions", types::Provider::Vendored, None, &[]).await;
+
+    let list = async |provider: i32, model: &str, page_token: &str| {
+        let request = registry::ListFeaturesRequest {
+            page_size: 1,
+            page_token: page_token.to_owned(),
+            provider,
+            model: model.to_owned(),
+        };
+        running.features().list_features(Request::new(request)).await
+    };
+    let all = async |provider: types::Provider, model: &str| {
+        let (mut names, mut token) = (Vec::new(), String::new());
+        loop {
+            let page = list(provider.into(), model, &token).await.unwrap().into_inner();
+            names.extend(
+                page.features
+                    .iter()
+                    .map(|feature| feature.name["features/".len()..].to_owned()),
+            );
+            if page.next_page_token.is_empty() {
+                assert_eq!(page.total_size, i32::try_from(names.len()).unwrap());
+                return names;
+            }
+            token = page.next_page_token;
+        }
+    };
+    assert_eq!(
+        all(types::Provider::SelfHosted, "").await,
+        ["code_generations", "duo_chat"]
+    );
+    assert_eq!(all(types::Provider::Vendored, "").await, ["code_completions"]);
+    assert_eq!(
+        all(types::Provider::Unspecified, "models/mistral").await,
+        ["code_generations", "duo_chat"]
+    );
+    assert_eq!(
+        all(types::Provider::SelfHosted, "models/other").await,
+        ["code_generations"]
+    );
+    assert!(all(types::Provider::Vendored, "models/other").await.is_empty());
+
+    let status = list(77, "mistral", "").await.unwrap_err();
+    let violations = status
+        .get_error_details()
+        .bad_request()
+        .unwrap()
+        .field_violations
+        .clone();
+    let fields: Vec<_> = violations.iter().map(|violation| violation.field.as_str()).collect();
+    assert_eq!(fields, ["provider", "model"]);
+}
+
+#[tokio::test]
 async fn families_and_features_are_listed_in_the_catalogues_order() {
     let running = Running::start().await;
     let request = registry::ListModelFamiliesRequest::default();
@@ -162,6 +242,7 @@ async fn families_and_features_are_listed_in_the_catalogues_order() {
     let rest = registry::ListFeaturesRequest {
         page_size: 20,
         page_token: first.next_page_token.clone(),
+        ..Default::default()
     };
     let rest = running
         .features()

@@ -1,8 +1,14 @@
 //! Features in the contract.
 
-use switchboard::{names::FeatureName, pb::registry, reason::FieldReason, violation::Violations};
+use switchboard::{
+    names::{FeatureName, ModelName},
+    pb::registry,
+    reason::FieldReason,
+    resource::feature::{Feature, Provider},
+    violation::Violations,
+};
 
-use super::{name, stage, timestamp};
+use super::{name, page::Page, stage, timestamp};
 use crate::{
     domain::{view::FeatureView, write::UpdateFeature},
     merge::Edit,
@@ -42,6 +48,53 @@ pub fn update(request: registry::UpdateFeatureRequest) -> UpdateFeature {
 pub fn get(request: &registry::GetFeatureRequest) -> Result<FeatureName, Violations> {
     let mut violations = Violations::new();
     name(&request.name, "name", FeatureName::parse, &mut violations).ok_or(violations)
+}
+
+/// A request for a page of features.
+#[derive(Debug)]
+pub struct FeatureListing {
+    /// Which page.
+    pub page: Page,
+    /// Only features with this provider. `None`: all.
+    provider: Option<Provider>,
+    /// Only features that name this model. `None`: all.
+    model: Option<ModelName>,
+}
+
+impl FeatureListing {
+    /// Whether the request asks for this feature.
+    #[must_use]
+    pub fn has(&self, feature: &Feature) -> bool {
+        let provider = feature.spec.setting.provider();
+        self.provider.is_none_or(|wanted| provider == wanted)
+            && self
+                .model
+                .as_ref()
+                .is_none_or(|wanted| feature.references().any(|model| model == wanted))
+    }
+}
+
+/// Reads a request for a page of features.
+///
+/// # Errors
+///
+/// Violations for a bad page, an unknown provider, and a malformed name of a model.
+pub fn list(request: &registry::ListFeaturesRequest) -> Result<FeatureListing, Violations> {
+    let mut violations = Violations::new();
+    let page = Page::parse("ListFeatures", request.page_size, &request.page_token);
+    let provider = Provider::from_number(request.provider);
+    if provider.is_none() && request.provider != 0 {
+        violations.push("provider", FieldReason::ValueUnknown, Provider::EXPECTED);
+    }
+    let model = Some(&request.model).filter(|model| !model.is_empty());
+    let model = model.and_then(|model| name(model, "model", ModelName::parse, &mut violations));
+    match page {
+        Ok(page) => violations.or(FeatureListing { page, provider, model }),
+        Err(found) => {
+            violations.append(found);
+            Err(violations)
+        }
+    }
 }
 
 /// Returns a feature as answers contain it.

@@ -89,7 +89,8 @@ impl Page {
         (page, token)
     }
 
-    /// Returns this page of a list with a fixed order, such as the catalogue's.
+    /// Returns this page of a list in a fixed order, such as the catalogue's, and the token of the next page. Entries for
+    /// which `is_listed` is false are left out, but a token may name one: what is listed may change between two pages.
     ///
     /// # Errors
     ///
@@ -98,6 +99,7 @@ impl Page {
         &self,
         list: &'a [T],
         key: impl Fn(&T) -> &str,
+        is_listed: impl Fn(&T) -> bool,
     ) -> Result<(Vec<&'a T>, String), Violations> {
         let start = match self.after() {
             None => 0,
@@ -106,7 +108,8 @@ impl Page {
                 index.ok_or_else(Self::unknown_token)? + 1
             }
         };
-        Ok(self.cut(list.iter().skip(start), |entry| key(entry)))
+        let rest = list.iter().skip(start).filter(|entry| is_listed(entry));
+        Ok(self.cut(rest, |entry| key(entry)))
     }
 
     /// Returns the violation for a token that does not come from this method.
@@ -153,14 +156,14 @@ mod tests {
         let mut seen: Vec<&str> = Vec::new();
         for _ in 0..2 {
             let page = Page::parse("List", 2, &token).unwrap();
-            let (entries, next) = page.cut_slice(&LIST, |entry| entry).unwrap();
+            let (entries, next) = page.cut_slice(&LIST, |entry| entry, |_| true).unwrap();
             seen.extend(entries.into_iter().copied());
             token = next;
         }
         assert_eq!(seen, LIST);
         assert_eq!(token, "");
         let whole = Page::parse("List", 3, "").unwrap();
-        assert_eq!(whole.cut_slice(&LIST, |entry| entry).unwrap().1, "");
+        assert_eq!(whole.cut_slice(&LIST, |entry| entry, |_| true).unwrap().1, "");
     }
 
     #[test]
@@ -202,6 +205,6 @@ mod tests {
             );
         }
         let gone = Page::parse("List", 1, &write_token("List", "z")).unwrap();
-        assert!(gone.cut_slice(&LIST, |entry| entry).is_err());
+        assert!(gone.cut_slice(&LIST, |entry| entry, |_| true).is_err());
     }
 }

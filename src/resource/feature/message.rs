@@ -141,6 +141,24 @@ impl Setting {
     }
 }
 
+impl Provider {
+    /// Describes the values that a field of this type can have, for violations.
+    pub const EXPECTED: &str =
+        "must be PROVIDER_UNASSIGNED, PROVIDER_DISABLED, PROVIDER_VENDORED or PROVIDER_SELF_HOSTED";
+
+    /// Converts a number of the contract's enum. `None`: the number is unspecified or unknown.
+    #[must_use]
+    pub fn from_number(number: i32) -> Option<Self> {
+        match types::Provider::try_from(number) {
+            Ok(types::Provider::Unassigned) => Some(Self::Unassigned),
+            Ok(types::Provider::Disabled) => Some(Self::Disabled),
+            Ok(types::Provider::Vendored) => Some(Self::Vendored),
+            Ok(types::Provider::SelfHosted) => Some(Self::SelfHosted),
+            Ok(types::Provider::Unspecified) | Err(_) => None,
+        }
+    }
+}
+
 impl From<Provider> for types::Provider {
     fn from(provider: Provider) -> Self {
         match provider {
@@ -153,16 +171,7 @@ impl From<Provider> for types::Provider {
 }
 
 fn read_provider(number: i32) -> Result<Provider, Flaw> {
-    match types::Provider::try_from(number) {
-        Ok(types::Provider::Unassigned) => Ok(Provider::Unassigned),
-        Ok(types::Provider::Disabled) => Ok(Provider::Disabled),
-        Ok(types::Provider::Vendored) => Ok(Provider::Vendored),
-        Ok(types::Provider::SelfHosted) => Ok(Provider::SelfHosted),
-        Ok(types::Provider::Unspecified) | Err(_) => Err(Flaw::new(
-            FieldReason::ValueUnknown,
-            "must be PROVIDER_UNASSIGNED, PROVIDER_DISABLED, PROVIDER_VENDORED or PROVIDER_SELF_HOSTED",
-        )),
-    }
+    Provider::from_number(number).ok_or_else(|| Flaw::new(FieldReason::ValueUnknown, Provider::EXPECTED))
 }
 
 /// The fields that together determine the provider and its models.
