@@ -8,7 +8,7 @@ pub mod pending;
 
 use std::{pin::Pin, time::Duration};
 
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout_at};
 
 use self::pending::{PendingError, Sender};
 use crate::upstream::{
@@ -88,7 +88,8 @@ pub async fn first_token(answer: &mut Answer, progress: &mut AnswerProgress) -> 
 ///
 /// # Errors
 ///
-/// [`RelayError`]. There is no error once `progress` has a finish reason.
+/// [`RelayError`]. Once the answer has a finish reason, a server that falls silent, closes the connection or sends data that
+/// cannot be decoded is not an error: the answer is complete. An error that the server reports is one all the same.
 ///
 /// # Cancel safety
 ///
@@ -102,33 +103,47 @@ pub async fn relay(
 ) -> Result<(), RelayError> {
     let mut event = first;
     let mut silence = Silence::new(patience.idle);
+    let mut finish_by = None;
     loop {
         match event {
             Event::Delta(delta) => {
+                // An answer whose last piece was not handed over is not complete.
+                let finish = progress.finish.take();
                 // The idle timeout does not count the time in which the router itself does not read.
                 caller.push(delta, patience.slow_caller).await?;
+                progress.finish = finish;
                 progress.sent += 1;
             }
             Event::Usage(usage) => progress.usage = Some(usage),
             // Restarts the idle timeout like any other event: models think for minutes, and platforms send pings
             // meanwhile.
             Event::Alive => {}
+            // The last finish reason counts: some servers send one for each part of an answer.
             Event::Finish(reason) => {
                 progress.finish = Some(reason);
-                // The answer is complete: what follows is read if it arrives in time.
-                timeout(patience.finish, epilogue(answer, progress)).await.ok();
-                return Ok(());
+                finish_by.get_or_insert_with(|| Instant::now() + patience.finish);
             }
             Event::Done => {
-                progress.finish = Some(FinishReason::Other);
+                progress.finish.get_or_insert(FinishReason::Other);
                 return Ok(());
             }
         }
-        event = silence
-            .ended_by(answer.next())
-            .await
-            .ok_or(UpstreamError::IdleTimeout(patience.idle))??
-            .ok_or(UpstreamError::Truncated)?;
+        event = match finish_by {
+            None => silence
+                .ended_by(answer.next())
+                .await
+                .ok_or(UpstreamError::IdleTimeout(patience.idle))??
+                .ok_or(UpstreamError::Truncated)?,
+            // Events after the finish reason still belong to the answer, if they arrive in time.
+            Some(finish_by) => match timeout_at(finish_by, answer.next()).await {
+                Ok(Ok(Some(event))) => event,
+                Ok(Err(error)) if error.is_reported() => {
+                    progress.finish = None;
+                    return Err(error.into());
+                }
+                Ok(Ok(None) | Err(_)) | Err(_) => return Ok(()),
+            },
+        };
     }
 }
 
@@ -161,17 +176,6 @@ impl Silence {
                 return None;
             }
             self.timer.as_mut().reset(until);
-        }
-    }
-}
-
-/// Reads the events that servers send after the finish reason: the usage, and the end marker.
-async fn epilogue(answer: &mut Answer, progress: &mut AnswerProgress) {
-    while let Ok(Some(event)) = answer.next().await {
-        match event {
-            Event::Usage(usage) => progress.usage = Some(usage),
-            Event::Done => return,
-            Event::Delta(_) | Event::Finish(_) | Event::Alive => {}
         }
     }
 }

@@ -15,8 +15,10 @@ pub mod get;
 pub mod metrics;
 pub mod model_list;
 pub mod names;
+mod oddities;
 pub mod response;
 pub mod sse;
+mod text;
 
 use std::{collections::HashSet, error::Error as StdError, fmt, net::IpAddr, sync::Arc, time::Duration};
 
@@ -37,9 +39,10 @@ use self::{
     answer::Answer,
     clients::{Clients, Dialling},
     connector::{DialError, Marker},
-    dialect::{Decoder, Post, ReplyShape, Whole},
+    dialect::{Decoder, Oddities, Post, ReplyShape, Whole},
     metrics::UpstreamMetrics,
     names::Names,
+    oddities::LoggedServers,
 };
 use crate::{
     catalog::{CompiledTls, Credential},
@@ -81,6 +84,7 @@ pub struct Upstream {
     /// Servers that reject requests with the option that asks for usage.
     without_usage: Arc<Mutex<HashSet<EndpointUri>>>,
     metrics: Arc<UpstreamMetrics>,
+    logged: LoggedServers,
     models: LiveModels,
 }
 
@@ -97,6 +101,7 @@ impl Upstream {
             clients: Clients::new(connect_timeout, names)?,
             without_usage: Arc::default(),
             metrics: Arc::default(),
+            logged: LoggedServers::default(),
             models,
         })
     }
@@ -152,7 +157,8 @@ impl Upstream {
                 remembered.insert(call.endpoint.clone());
             }
         }
-        Ok(Answer::new(response?, Decoder::of(post.platform())))
+        let reporter = self.logged.reporter(call.endpoint, &self.metrics);
+        Ok(Answer::new(response?, Decoder::of(post.platform()), reporter))
     }
 
     /// Sends a request for an answer in one piece and waits for the complete answer.
@@ -167,7 +173,10 @@ impl Upstream {
     pub async fn ask(&self, call: Outgoing<'_>, post: &Post) -> Result<Whole, UpstreamError> {
         let response = self.send(call, post, ReplyShape::Whole).await?;
         let body = answer::whole(response.into_body()).await?;
-        Ok(dialect::whole(post.platform(), &body)?)
+        let mut oddities = Oddities::default();
+        let whole = dialect::whole(post.platform(), &body, &mut oddities);
+        self.logged.reporter(call.endpoint, &self.metrics).report(&mut oddities);
+        Ok(whole?)
     }
 
     async fn send(

@@ -58,7 +58,7 @@ async fn a_slow_drip_of_events_is_ended_only_by_the_deadline() {
 
 #[tokio::test]
 async fn bytes_without_an_event_do_not_count_as_a_sign_of_life() {
-    for bytes in ["x", ": still here\n\n"] {
+    for bytes in ["x", "data: "] {
         let (answer, took) = answer_of(dripping(Script::stream().text("one"), bytes)).await;
         let told = answer.told();
         assert_eq!(told.reason, "UPSTREAM_IDLE_TIMEOUT", "{bytes}");
@@ -73,7 +73,7 @@ async fn bytes_without_an_event_do_not_count_as_a_sign_of_life() {
 
 /// A model that is still reasoning may send no piece for minutes, while its platform keeps sending pings.
 #[tokio::test]
-async fn an_empty_event_is_a_sign_of_life_but_not_a_first_token() {
+async fn an_empty_event_or_a_comment_is_a_sign_of_life_but_not_a_first_token() {
     let ping = "event: ping\ndata: {\"type\":\"ping\"}\n\n";
     let piece = r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"one"}}"#;
     let one = Script::stream().event(piece);
@@ -83,6 +83,28 @@ async fn an_empty_event_is_a_sign_of_life_but_not_a_first_token() {
             Platform::OpenAiCompatible,
             Script::stream().text("one"),
             "data: {\"choices\":[]}\n\n",
+        ),
+        (
+            Platform::OpenAiCompatible,
+            Script::stream().text("one"),
+            ": keep-alive\n\n",
+        ),
+        (
+            Platform::OpenAiCompatible,
+            Script::stream().text("one"),
+            ": keep-alive\n",
+        ),
+        (Platform::OpenAiCompatible, Script::stream().text("one"), "\n"),
+        (Platform::OpenAiCompatible, Script::stream().text("one"), "data:\n\n"),
+        (
+            Platform::OpenAiCompatible,
+            Script::stream().text("one"),
+            "event: heartbeat\n\n",
+        ),
+        (
+            Platform::OpenAiCompatible,
+            Script::stream().text("one"),
+            "data: \"ping\"\n\n",
         ),
     ] {
         let (answer, took) = answer_from(platform.clone(), dripping(one, bytes)).await;

@@ -20,7 +20,9 @@
 
 use std::{
     collections::BTreeMap,
-    env, fs,
+    env,
+    ffi::OsString,
+    fs, iter,
     os::unix,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -183,7 +185,7 @@ impl Block {
 /// A page while its commands run.
 struct Reader {
     folder: TempDir,
-    path: String,
+    path: OsString,
     model_server: FakeUpstream,
     services: BTreeMap<Program, (Service, String)>,
     /// What the last commands printed.
@@ -196,7 +198,8 @@ impl Reader {
         let programs = binary(Program::Registry.name()).parent().unwrap().to_owned();
         fs::create_dir(folder.path().join("target")).unwrap();
         unix::fs::symlink(&programs, folder.path().join("target/release")).unwrap();
-        let path = format!("{}:{}", programs.display(), env::var("PATH").unwrap());
+        let inherited = env::var_os("PATH").unwrap_or_default();
+        let path = env::join_paths(iter::once(programs).chain(env::split_paths(&inherited))).unwrap();
         let answer = Script::answer(["def add", "(a, b):", " return a + b"]);
         Self {
             folder,

@@ -26,6 +26,7 @@ mod refused_requests;
 mod refused_writes;
 
 mod administrator;
+mod answers;
 mod chaos;
 mod checks;
 mod cold_start;
@@ -61,6 +62,7 @@ use std::{path::Path, process::ExitCode};
 fn main() -> ExitCode {
     let tests = [
         administrator::tests(),
+        answers::tests(),
         chaos::tests(),
         checks::tests(),
         checks::routers::tests(),

@@ -9,8 +9,9 @@ use hyper::body::Incoming;
 
 use super::{
     UpstreamError,
-    dialect::{Decoder, Event},
-    sse,
+    dialect::{Decoder, DialectError, Event},
+    oddities::OddityReporter,
+    sse::{self, SseEvent},
 };
 
 /// Maximum size of a streamed answer, in bytes.
@@ -24,21 +25,23 @@ pub struct Answer {
     received: usize,
     lines: sse::Decoder,
     dialect: Decoder,
+    reporter: OddityReporter,
     events: VecDeque<Event>,
 }
 
 impl Answer {
-    pub(super) fn new(response: Response<Incoming>, dialect: Decoder) -> Self {
+    pub(super) fn new(response: Response<Incoming>, dialect: Decoder, reporter: OddityReporter) -> Self {
         Self {
             body: response.into_body(),
             received: 0,
             lines: sse::Decoder::default(),
             dialect,
+            reporter,
             events: VecDeque::new(),
         }
     }
 
-    /// Returns the next event, or [`Event::Alive`] for a server's event that carries no content. `None`: the body has
+    /// Returns the next event, or [`Event::Alive`] for a heartbeat and for an event without content. `None`: the body has
     /// ended, whether or not the answer was complete.
     ///
     /// # Errors
@@ -54,16 +57,23 @@ impl Answer {
             if let Some(event) = self.events.pop_front() {
                 return Ok(Some(event));
             }
-            if let Some(data) = self.lines.next()? {
-                self.events.extend(self.dialect.decode(&data)?);
-                if self.events.is_empty() {
-                    return Ok(Some(Event::Alive));
+            match self.lines.next()? {
+                Some(SseEvent::Data { text, is_utf8 }) => {
+                    let decoded = self.dialect.decode(&text);
+                    self.reporter.report(self.dialect.oddities());
+                    self.events.extend(decoded.map_err(|error| match error {
+                        DialectError::Malformed if !is_utf8 => DialectError::InvalidUtf8,
+                        error => error,
+                    })?);
+                    if self.events.is_empty() {
+                        return Ok(Some(Event::Alive));
+                    }
                 }
-            } else {
-                match self.chunk().await? {
+                Some(SseEvent::Heartbeat) => return Ok(Some(Event::Alive)),
+                None => match self.chunk().await? {
                     Some(bytes) => self.lines.push(&bytes),
                     None => return Ok(None),
-                }
+                },
             }
         }
     }

@@ -5,16 +5,24 @@
 //! platform determines the dialect, and only this module maps one to the other.
 
 pub mod anthropic;
+mod finish;
+pub(super) mod lenient;
+mod oddities;
 pub mod openai;
 mod post;
 mod rejection;
 
+use std::borrow::Cow;
+
 pub use self::{
+    oddities::Oddities,
     post::{Post, ReplyShape},
     rejection::{Blamed, Rejection},
 };
 use switchboard::resource::model::Platform;
 
+use self::lenient::{Member, Number};
+use super::text::{escape, without_lone_surrogates};
 use crate::prompt::{Form, InputNotSupported, Prompt, Signature, Text, Thought, ToolCall};
 
 /// One event of an answer.
@@ -120,6 +128,16 @@ pub enum DialectError {
     },
 }
 
+impl DialectError {
+    /// The server gave up in the middle of its answer, and says no more than that.
+    pub(super) fn gave_up() -> Self {
+        Self::Reported {
+            status: None,
+            rejection: Rejection::read(b""),
+        }
+    }
+}
+
 /// Why a prompt could not be encoded.
 #[derive(Debug, thiserror::Error)]
 pub enum EncodeError {
@@ -153,11 +171,27 @@ pub fn encode(platform: &Platform, prompt: &Prompt<'_>, family: &str) -> Result<
 /// # Errors
 ///
 /// [`DialectError`], which contains no text of the body.
-pub fn whole(platform: &Platform, body: &[u8]) -> Result<Whole, DialectError> {
-    let body = str::from_utf8(body).map_err(|_invalid| DialectError::InvalidUtf8)?;
-    match platform {
-        Platform::OpenAiCompatible | Platform::AzureOpenAi { .. } => openai::whole(body),
-        Platform::Anthropic => anthropic::whole(body),
+pub fn whole(platform: &Platform, body: &[u8], oddities: &mut Oddities) -> Result<Whole, DialectError> {
+    let text = escape(body);
+    let decode = |body: &str, oddities: &mut Oddities| match platform {
+        Platform::OpenAiCompatible | Platform::AzureOpenAi { .. } => openai::whole(body, oddities),
+        Platform::Anthropic => anthropic::whole(body, oddities),
+    };
+    with_lossy_text(&text, |text| decode(text, oddities)).map_err(|error| match (error, text) {
+        (DialectError::Malformed, Cow::Owned(_escaped)) => DialectError::InvalidUtf8,
+        (error, _) => error,
+    })
+}
+
+/// Decodes text, and if it is malformed as it is, once more with each lone surrogate replaced by U+FFFD: outside of a text
+/// that is relayed, a JSON reader refuses a lone surrogate.
+fn with_lossy_text<T>(text: &str, mut decode: impl FnMut(&str) -> Result<T, DialectError>) -> Result<T, DialectError> {
+    match decode(text) {
+        Err(DialectError::Malformed) => match without_lone_surrogates(text) {
+            Some(lossy) => decode(&lossy),
+            None => Err(DialectError::Malformed),
+        },
+        decoded => decoded,
     }
 }
 
@@ -186,16 +220,44 @@ impl Decoder {
     ///
     /// [`DialectError`], which contains no text of the data.
     pub fn decode(&mut self, data: &str) -> Result<Vec<Event>, DialectError> {
-        match self {
+        if is_end_mark(data) {
+            let mut events = self.end();
+            events.push(Event::Done);
+            return Ok(events);
+        }
+        with_lossy_text(data, |data| match self {
             Self::OpenAi(decoder) => decoder.decode(data),
             Self::Anthropic(decoder) => decoder.decode(data),
+        })
+    }
+
+    /// Ends the answer's texts. Returns U+FFFD for each half of a character that nothing has completed.
+    #[must_use]
+    pub fn end(&mut self) -> Vec<Event> {
+        match self {
+            Self::OpenAi(decoder) => decoder.end(),
+            Self::Anthropic(decoder) => decoder.end(),
+        }
+    }
+
+    /// Returns what was unexpected so far, and was passed over. The caller empties it.
+    pub const fn oddities(&mut self) -> &mut Oddities {
+        match self {
+            Self::OpenAi(decoder) => decoder.oddities(),
+            Self::Anthropic(decoder) => decoder.oddities(),
         }
     }
 }
 
+/// Whether the data marks the end of a stream. It is OpenAI's mark; gateways in front of other servers send it too, and
+/// some write it as a JSON string.
+fn is_end_mark(data: &str) -> bool {
+    data.trim_ascii().trim_matches('"').eq_ignore_ascii_case("[DONE]")
+}
+
 /// Converts a token count: a negative one counts as not reported, and one that is too large is limited to `i32::MAX`.
-fn count(tokens: Option<i64>) -> Option<i32> {
-    let tokens = tokens.filter(|&tokens| tokens >= 0)?;
+fn count(tokens: Member<Number>) -> Option<i32> {
+    let tokens = tokens.given().map(|tokens| tokens.0).filter(|&tokens| tokens >= 0)?;
     Some(i32::try_from(tokens).unwrap_or(i32::MAX))
 }
 

@@ -92,6 +92,29 @@ impl UpstreamError {
         }
     }
 
+    /// Whether the server itself reported the error, as opposed to an answer that broke off or cannot be decoded.
+    #[must_use]
+    pub const fn is_reported(&self) -> bool {
+        match self {
+            Self::Server(_)
+            | Self::Busy(..)
+            | Self::RateLimited(_)
+            | Self::CredentialRejected(_)
+            | Self::NotFound
+            | Self::Rejected { .. }
+            | Self::Redirected(_)
+            | Self::UnexpectedStatus(_) => true,
+            Self::Dial(_)
+            | Self::FirstTokenTimeout(_)
+            | Self::IdleTimeout(_)
+            | Self::Truncated
+            | Self::UnexpectedContentType
+            | Self::Protocol
+            | Self::InvalidUtf8
+            | Self::TooLarge(_) => false,
+        }
+    }
+
     /// Returns the pause that the server asks for. `None`: it asks for none.
     #[must_use]
     pub const fn pause(&self) -> Option<Duration> {
@@ -107,7 +130,6 @@ impl From<SseError> for UpstreamError {
     fn from(error: SseError) -> Self {
         match error {
             SseError::TooLarge => Self::TooLarge(sse::EVENT_BYTES_MAX),
-            SseError::InvalidUtf8 => Self::InvalidUtf8,
         }
     }
 }

@@ -76,6 +76,14 @@ pub struct UpstreamMetrics {
     active: Gauge,
     first_token: Histogram,
     stale: Counter,
+    members: Family<MemberLabels, Counter>,
+    events: Counter,
+    finishes: Counter,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MemberLabels {
+    member: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -97,6 +105,9 @@ impl Default for UpstreamMetrics {
             active: Gauge::default(),
             first_token: durations(),
             stale: Counter::default(),
+            members: Family::default(),
+            events: Counter::default(),
+            finishes: Counter::default(),
         }
     }
 }
@@ -135,6 +146,20 @@ impl UpstreamMetrics {
         self.stale.inc();
     }
 
+    /// Counts what a decoder has passed over: members of another type than expected, and events in which nothing was
+    /// recognised.
+    pub fn passed_over(&self, members: &[&'static str], events: u64) {
+        for member in members {
+            self.members.get_or_create(&MemberLabels { member }).inc();
+        }
+        self.events.inc_by(events);
+    }
+
+    /// Counts an answer with a finish reason that is not known.
+    pub fn unknown_finish(&self) {
+        self.finishes.inc();
+    }
+
     /// Registers the metrics.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
@@ -152,6 +177,21 @@ impl UpstreamMetrics {
             "stale_connection_repeats",
             "Requests sent again because the server had closed the pooled connection",
             self.stale.clone(),
+        );
+        registry.register(
+            "answer_members_ignored",
+            "Members of model servers' answers that had an unexpected type, by name",
+            self.members.clone(),
+        );
+        registry.register(
+            "answer_events_ignored",
+            "Events of model servers' answers in which nothing was recognised",
+            self.events.clone(),
+        );
+        registry.register(
+            "unknown_finish_reasons",
+            "Answers that ended with a finish reason which the router does not know",
+            self.finishes.clone(),
         );
     }
 }

@@ -2,19 +2,23 @@
 //!
 //! Pure: it does no I/O. Only complete lines are decoded as UTF-8, so a character that is split between two reads is
 //! never seen in halves. Only the field `data` is used; an event that is cut off by the end of the stream is ignored.
+//! Comments, and events without data, are heartbeats: they show that the server is at work.
 //!
 //! ```
-//! use switchboard_router::upstream::sse::Decoder;
+//! use switchboard_router::upstream::sse::{Decoder, SseEvent};
 //! let mut decoder = Decoder::default();
-//! decoder.push(b"data: one\ndata:two\r\n\r\nda");
-//! assert_eq!(decoder.next()?.as_deref(), Some("one\ntwo"));
+//! decoder.push(b"data: one\ndata:two\r\n\r\n: wait\nda");
+//! assert_eq!(decoder.next()?, Some(SseEvent::data("one\ntwo")));
+//! assert_eq!(decoder.next()?, Some(SseEvent::Heartbeat));
 //! assert_eq!(decoder.next()?, None);
 //! decoder.push(b"ta: three\n\n");
-//! assert_eq!(decoder.next()?.as_deref(), Some("three"));
+//! assert_eq!(decoder.next()?, Some(SseEvent::data("three")));
 //! # Ok::<(), switchboard_router::upstream::sse::SseError>(())
 //! ```
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
+
+use super::text::escape;
 
 /// Maximum size of one line, and of the data of one event: 1 MiB.
 pub const EVENT_BYTES_MAX: usize = 1024 * 1024;
@@ -25,9 +29,31 @@ pub enum SseError {
     /// A line or an event is larger than [`EVENT_BYTES_MAX`].
     #[error("an event is larger than {EVENT_BYTES_MAX} bytes")]
     TooLarge,
-    /// A line is not valid UTF-8.
-    #[error("a line is not valid UTF-8")]
-    InvalidUtf8,
+}
+
+/// One event of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SseEvent {
+    /// An event with data.
+    Data {
+        /// The data. Bytes that are not UTF-8 are written as JSON escapes of lone surrogates.
+        text: String,
+        /// Whether all bytes were UTF-8.
+        is_utf8: bool,
+    },
+    /// A comment, or an event without data.
+    Heartbeat,
+}
+
+impl SseEvent {
+    /// Creates an event with data that is UTF-8.
+    #[must_use]
+    pub fn data(text: &str) -> Self {
+        Self::Data {
+            text: text.to_owned(),
+            is_utf8: true,
+        }
+    }
 }
 
 /// Decodes bytes into the data of events. It must not be used again after an error.
@@ -44,6 +70,8 @@ pub struct Decoder {
     is_past_mark: bool,
     /// The data of the current event. `None`: no `data` line has been read yet.
     data: Option<String>,
+    /// Whether the current event has had bytes that are not UTF-8.
+    has_invalid_utf8: bool,
 }
 
 impl Decoder {
@@ -55,7 +83,7 @@ impl Decoder {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// Returns the data of the next event. `None`: more bytes are needed.
+    /// Returns the next event. `None`: more bytes are needed.
     ///
     /// # Errors
     ///
@@ -64,27 +92,36 @@ impl Decoder {
         clippy::should_implement_trait,
         reason = "an iterator ends at `None`, but this one continues after more bytes"
     )]
-    pub fn next(&mut self) -> Result<Option<String>, SseError> {
+    pub fn next(&mut self) -> Result<Option<SseEvent>, SseError> {
         while let Some((start, end)) = self.line()? {
-            let line = str::from_utf8(&self.buffer[start..end]).map_err(|_invalid| SseError::InvalidUtf8)?;
+            let line = escape(&self.buffer[start..end]);
+            let is_utf8 = matches!(line, Cow::Borrowed(_));
             let line = if self.is_past_mark {
-                line
+                &*line
             } else {
-                line.strip_prefix('\u{feff}').unwrap_or(line)
+                line.strip_prefix('\u{feff}').unwrap_or(&line)
             };
             self.is_past_mark = true;
             if line.is_empty() {
-                if let Some(data) = self.data.take() {
-                    return Ok(Some(data));
-                }
-                continue;
+                let has_invalid_utf8 = std::mem::take(&mut self.has_invalid_utf8);
+                return Ok(Some(self.data.take().map_or(SseEvent::Heartbeat, |text| {
+                    SseEvent::Data {
+                        text,
+                        is_utf8: !has_invalid_utf8,
+                    }
+                })));
             }
             let (field, value) = line.split_once(':').unwrap_or((line, ""));
+            if field.is_empty() {
+                return Ok(Some(SseEvent::Heartbeat));
+            }
             if field != "data" {
                 continue;
             }
             let value = value.strip_prefix(' ').unwrap_or(value);
+            self.has_invalid_utf8 |= !is_utf8;
             match &mut self.data {
+                None if value.len() > EVENT_BYTES_MAX => return Err(SseError::TooLarge),
                 None => self.data = Some(value.to_owned()),
                 Some(data) => {
                     if data.len() + 1 + value.len() > EVENT_BYTES_MAX {
@@ -149,7 +186,8 @@ mod tests {
             decoder.push(piece);
             loop {
                 match decoder.next() {
-                    Ok(Some(event)) => events.push(event),
+                    Ok(Some(SseEvent::Data { text, .. })) => events.push(text),
+                    Ok(Some(SseEvent::Heartbeat)) => {}
                     Ok(None) => break,
                     Err(error) => return (events, Some(error)),
                 }
@@ -186,10 +224,26 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_not_utf8_is_an_error_after_the_events_before_it() {
-        let (events, error) = decode([b"data: a\n\ndata: \xff\n\n".as_slice()]);
-        assert_eq!(events, ["a"]);
-        assert_eq!(error, Some(SseError::InvalidUtf8));
+    fn bytes_that_are_not_utf8_are_escaped_and_marked() {
+        let mut decoder = Decoder::default();
+        decoder.push(b"data: a\n\ndata: \"\xff\"\n\ndata: b\n\n");
+        assert_eq!(decoder.next(), Ok(Some(SseEvent::data("a"))));
+        let escaped = SseEvent::Data {
+            text: r#""\udcff""#.to_owned(),
+            is_utf8: false,
+        };
+        assert_eq!(decoder.next(), Ok(Some(escaped)));
+        assert_eq!(decoder.next(), Ok(Some(SseEvent::data("b"))));
+    }
+
+    #[test]
+    fn a_comment_and_an_event_without_data_are_heartbeats() {
+        let mut decoder = Decoder::default();
+        decoder.push(b": keep-alive\n\nevent: ping\n\n\ndata: a\n\n");
+        for expected in [true, true, true, true, false] {
+            let event = decoder.next().unwrap().unwrap();
+            assert_eq!(event == SseEvent::Heartbeat, expected, "{event:?}");
+        }
     }
 
     #[test]

@@ -260,6 +260,14 @@ fn within_the_answer() -> Vec<Row> {
         ),
         row(8, "half an event", begun().chunk("data: {\"choices\":").end(), cut),
         wrong(9, "an invalid chunk", begun().raw("zzz\r\n").hang(), malformed),
+        wrong(
+            9,
+            "a tool call without a name",
+            begun()
+                .event(r#"{"choices":[{"delta":{"tool_calls":[{"id":"a","function":{"name":5}}]},"finish_reason":"tool_calls"}]}"#)
+                .hang(),
+            malformed,
+        ),
         wrong(9, "an event that is not JSON", begun().event(CANARY).hang(), malformed),
         wrong(15, "an endless line", begun().flood("x".repeat(60_000)), large),
         wrong(15, "an endless answer of comments", begun().flood(padding()), large),
@@ -286,6 +294,21 @@ fn errors_as_answers() -> Vec<Row> {
         row(
             "an error during the answer",
             later(r#"{"error":{"message":"canary-prompt-91c2"}}"#),
+            failed,
+        )
+        .sent(2),
+        row(
+            "the finish reason `insufficient_system_resource`",
+            begun().finish("insufficient_system_resource").done().end(),
+            failed,
+        )
+        .sent(2),
+        row(
+            "an error after the finish reason",
+            begun()
+                .finish("stop")
+                .event(r#"{"error":{"message":"x","code":500}}"#)
+                .end(),
             failed,
         )
         .sent(2),

@@ -27,10 +27,10 @@ use switchboard_router::{
     probe::engine,
     prompt::{self, PromptTarget, Request},
     upstream::{
-        dialect::{self, AnswerDelta, Decoder, Event, Rejection, ReplyShape},
+        dialect::{self, AnswerDelta, Decoder, Event, Oddities, Rejection, ReplyShape},
         model_list::ModelList,
         response::parse_retry_after,
-        sse::{self, EVENT_BYTES_MAX},
+        sse::{self, EVENT_BYTES_MAX, SseEvent},
     },
 };
 use tonic::metadata::{MetadataMap, MetadataValue};
@@ -38,10 +38,12 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 type Body = fn(&[u8]);
 
 /// All bodies, with the names of their corpora.
-pub(crate) const ALL: [(&str, Body); 9] = [
+pub(crate) const ALL: [(&str, Body); 11] = [
     ("sse", sse),
     ("openai_stream", openai_stream),
     ("anthropic_stream", anthropic_stream),
+    ("openai_text", openai_text),
+    ("anthropic_text", anthropic_text),
     ("whole", whole),
     ("refusal", refusal),
     ("grpc_timeout", grpc_timeout),
@@ -59,7 +61,8 @@ pub(crate) fn sse(bytes: &[u8]) {
             decoder.push(piece);
             loop {
                 match decoder.next() {
-                    Ok(Some(data)) => events.push(data),
+                    Ok(Some(SseEvent::Data { text, .. })) => events.push(text),
+                    Ok(Some(SseEvent::Heartbeat)) => {}
                     Ok(None) => break,
                     Err(error) => return (events, Some(error)),
                 }
@@ -113,7 +116,8 @@ fn events(platform: &Platform, pieces: &mut dyn Iterator<Item = &[u8]>) -> (Vec<
         lines.push(piece);
         loop {
             match lines.next() {
-                Ok(Some(data)) => match decoder.decode(&data) {
+                Ok(Some(SseEvent::Heartbeat)) => {}
+                Ok(Some(SseEvent::Data { text, .. })) => match decoder.decode(&text) {
                     Ok(more) => events.extend(more),
                     Err(_) => return (events, true),
                 },
@@ -125,12 +129,84 @@ fn events(platform: &Platform, pieces: &mut dyn Iterator<Item = &[u8]>) -> (Vec<
     (events, false)
 }
 
+pub(crate) fn openai_text(bytes: &[u8]) {
+    let delta = |text: &[u8]| [br#"{"choices":[{"delta":{"content":""#, text, br#""}}]}"#].concat();
+    text(&Platform::OpenAiCompatible, delta, bytes);
+}
+
+pub(crate) fn anthropic_text(bytes: &[u8]) {
+    let delta = |text: &[u8]| {
+        [
+            br#"{"type":"content_block_delta","delta":{"type":"text_delta","text":""#,
+            text,
+            br#""}}"#,
+        ]
+        .concat()
+    };
+    text(&Platform::Anthropic, delta, bytes);
+}
+
+/// The text that the server sends is the text that the decoder returns, however the server cuts it into events: within a
+/// character, as bytes or as escapes. The first byte says how: its lower half is the length of the pieces.
+fn text(platform: &Platform, delta: impl Fn(&[u8]) -> Vec<u8>, bytes: &[u8]) {
+    let Some((&how, sent)) = bytes.split_first() else {
+        return;
+    };
+    let escapes = how & 0x80 != 0;
+    let (mut lines, mut decoder) = (sse::Decoder::default(), Decoder::of(platform));
+    let mut returned = String::new();
+    let mut add = |events: Vec<Event>| {
+        for event in events {
+            if let Event::Delta(AnswerDelta::Text(text)) = event {
+                returned.push_str(text.expose());
+            }
+        }
+    };
+    let expected = String::from_utf8_lossy(sent);
+    let pieces: Vec<Vec<u8>> = if escapes {
+        let units: Vec<u16> = expected.encode_utf16().collect();
+        let pieces = units.chunks(usize::from(how & 0x0f) + 1);
+        pieces
+            .map(|units| {
+                units
+                    .iter()
+                    .flat_map(|unit| format!("\\u{unit:04x}").into_bytes())
+                    .collect()
+            })
+            .collect()
+    } else {
+        let pieces = sent.chunks(usize::from(how & 0x0f) + 1);
+        pieces
+            .map(|bytes| bytes.iter().flat_map(|&byte| in_json(byte)).collect())
+            .collect()
+    };
+    for piece in &pieces {
+        lines.push(&[b"data: ", &*delta(piece), b"\n\n"].concat());
+        while let Some(event) = lines.next().unwrap() {
+            if let SseEvent::Data { text, .. } = event {
+                add(decoder.decode(&text).unwrap());
+            }
+        }
+    }
+    add(decoder.end());
+    assert_eq!(returned, expected);
+}
+
+/// A byte as it stands in a JSON string.
+fn in_json(byte: u8) -> Vec<u8> {
+    match byte {
+        b'"' | b'\\' => vec![b'\\', byte],
+        0..0x20 => format!("\\u{byte:04x}").into_bytes(),
+        _ => vec![byte],
+    }
+}
+
 /// An answer is either read or refused, and a truncated answer is refused.
 pub(crate) fn whole(bytes: &[u8]) {
     for platform in [Platform::OpenAiCompatible, Platform::Anthropic] {
-        if dialect::whole(&platform, bytes).is_ok() {
+        if dialect::whole(&platform, bytes, &mut Oddities::default()).is_ok() {
             let cut = bytes.trim_ascii_end().len() - 1;
-            assert!(dialect::whole(&platform, &bytes[..cut]).is_err());
+            assert!(dialect::whole(&platform, &bytes[..cut], &mut Oddities::default()).is_err());
         }
     }
 }

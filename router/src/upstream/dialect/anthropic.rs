@@ -7,72 +7,82 @@
 mod decode;
 mod encode;
 
-use serde::Deserialize;
-
 pub use self::{
     decode::{Decoder, whole},
     encode::encode,
 };
-use super::{DialectError, FinishReason, Rejection, Usage, count};
+use serde_json::value::RawValue;
+
+use super::{
+    DialectError, Rejection, Usage, count,
+    lenient::{Member, Number, Word, object},
+};
 
 /// Prefix of the signature of a thought whose text the server does not reveal. The API's own signatures contain no
 /// colon.
 const REDACTED: &str = "redacted:";
 
-/// Numbers of tokens, as far as the server has reported them. A stream reports them in parts.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-struct WireUsage {
-    input_tokens: Option<i64>,
-    cache_creation_input_tokens: Option<i64>,
-    cache_read_input_tokens: Option<i64>,
-    output_tokens: Option<i64>,
+object! {
+    struct WireError<'de> {
+        kind as "type": Word,
+    }
 }
 
-impl WireUsage {
+object! {
+    struct WireUsage<'de> {
+        input_tokens: Number,
+        cache_creation_input_tokens: Number,
+        cache_read_input_tokens: Number,
+        output_tokens: Number,
+    }
+}
+
+/// Numbers of tokens, as far as the server has reported them. A stream reports them in parts.
+#[derive(Debug, Clone, Copy, Default)]
+struct TokenCounts {
+    input: Member<Number>,
+    cache_creation_input: Member<Number>,
+    cache_read_input: Member<Number>,
+    output: Member<Number>,
+}
+
+impl TokenCounts {
     /// Replaces the numbers that `later` reports.
-    const fn update(&mut self, later: Self) {
-        const fn newer(now: &mut Option<i64>, later: Option<i64>) {
-            if later.is_some() {
-                *now = later;
+    fn update(&mut self, later: &WireUsage<'_>) {
+        for (count, later) in [
+            (&mut self.input, later.input_tokens),
+            (&mut self.cache_creation_input, later.cache_creation_input_tokens),
+            (&mut self.cache_read_input, later.cache_read_input_tokens),
+            (&mut self.output, later.output_tokens),
+        ] {
+            if matches!(later, Member::Given(_)) {
+                *count = later;
             }
         }
-        newer(&mut self.input_tokens, later.input_tokens);
-        newer(&mut self.cache_creation_input_tokens, later.cache_creation_input_tokens);
-        newer(&mut self.cache_read_input_tokens, later.cache_read_input_tokens);
-        newer(&mut self.output_tokens, later.output_tokens);
     }
 }
 
 /// The API counts the cached input and the input that it caches now separately from the other input. Callers expect the
 /// input to include both.
-impl From<WireUsage> for Usage {
-    fn from(wire: WireUsage) -> Self {
-        let cached = count(wire.cache_read_input_tokens);
-        let beside = [count(wire.cache_creation_input_tokens), cached];
-        let input = count(wire.input_tokens);
+impl From<TokenCounts> for Usage {
+    fn from(wire: TokenCounts) -> Self {
+        let cached = count(wire.cache_read_input);
+        let beside = [count(wire.cache_creation_input), cached];
+        let input = count(wire.input);
         Self {
             input: input.map(|input| beside.into_iter().flatten().fold(input, i32::saturating_add)),
-            output: count(wire.output_tokens),
+            output: count(wire.output),
             cached_input: cached,
             reasoning: None,
         }
     }
 }
 
-fn finish(reason: &str) -> FinishReason {
-    match reason {
-        "end_turn" | "stop_sequence" => FinishReason::Stop,
-        "max_tokens" | "model_context_window_exceeded" => FinishReason::Length,
-        "tool_use" => FinishReason::ToolCalls,
-        "refusal" => FinishReason::ContentFilter,
-        _ => FinishReason::Other,
-    }
-}
-
 /// Builds the error from an error object that replaces an answer or ends one.
-fn reported(data: &str, error: Option<&serde_json::Value>) -> DialectError {
-    let kind = error.and_then(|error| error.get("type")?.as_str());
-    let status = kind.and_then(|kind| match kind {
+fn reported(data: &str, error: Option<&RawValue>) -> DialectError {
+    let error = error.and_then(|error| serde_json::from_str::<Member<WireError<'_>>>(error.get()).ok());
+    let kind = error.and_then(|error| error.given()?.kind.given());
+    let status = kind.and_then(|kind| match kind.0.as_str() {
         "invalid_request_error" => Some(400),
         "authentication_error" => Some(401),
         "billing_error" => Some(402),

@@ -7,83 +7,79 @@ mod decode;
 mod encode;
 mod tool_calls;
 
-use serde::Deserialize;
-
 pub use self::{
     decode::{Decoder, whole},
     encode::encode,
 };
-use super::{DialectError, FinishReason, Rejection, Usage, count};
+use serde_json::{Value, value::RawValue};
 
-#[derive(Deserialize)]
-struct WireUsage {
-    prompt_tokens: Option<i64>,
-    completion_tokens: Option<i64>,
-    prompt_tokens_details: Option<InputDetails>,
-    completion_tokens_details: Option<OutputDetails>,
+use super::{
+    DialectError, Rejection, Usage, count,
+    lenient::{Member, Number, Raw, Word, object},
+};
+
+object! {
+    struct WireUsage<'de> {
+        prompt_tokens: Number,
+        completion_tokens: Number,
+        prompt_tokens_details: InputDetails<'de>,
+        completion_tokens_details: OutputDetails<'de>,
+    }
 }
 
-#[derive(Deserialize)]
-struct InputDetails {
-    cached_tokens: Option<i64>,
+object! {
+    struct InputDetails<'de> {
+        cached_tokens: Number,
+    }
 }
 
-#[derive(Deserialize)]
-struct OutputDetails {
-    reasoning_tokens: Option<i64>,
+object! {
+    struct OutputDetails<'de> {
+        reasoning_tokens: Number,
+    }
 }
 
-impl From<WireUsage> for Usage {
-    fn from(wire: WireUsage) -> Self {
+impl From<WireUsage<'_>> for Usage {
+    fn from(wire: WireUsage<'_>) -> Self {
+        let input = wire.prompt_tokens_details.given();
+        let output = wire.completion_tokens_details.given();
         Self {
             input: count(wire.prompt_tokens),
             output: count(wire.completion_tokens),
-            cached_input: count(wire.prompt_tokens_details.and_then(|details| details.cached_tokens)),
-            reasoning: count(
-                wire.completion_tokens_details
-                    .and_then(|details| details.reasoning_tokens),
-            ),
+            cached_input: input.and_then(|details| count(details.cached_tokens)),
+            reasoning: output.and_then(|details| count(details.reasoning_tokens)),
         }
     }
 }
 
-/// Converts a finish reason. `calls_tools`: whether the answer contains tool calls, which some servers end with `stop`
-/// nevertheless.
-fn finish(reason: &str, calls_tools: bool) -> Result<FinishReason, DialectError> {
-    match reason {
-        "stop" if calls_tools => Ok(FinishReason::ToolCalls),
-        "stop" => Ok(FinishReason::Stop),
-        "length" => Ok(FinishReason::Length),
-        "tool_calls" | "function_call" => Ok(FinishReason::ToolCalls),
-        "content_filter" => Ok(FinishReason::ContentFilter),
-        // The server aborted the answer, so the text so far is not a complete answer.
-        "error" | "abort" => Err(DialectError::Reported {
-            status: None,
-            rejection: Rejection::read(b""),
-        }),
-        _ => Ok(FinishReason::Other),
-    }
-}
-
-/// Fails if an error object replaces the answer.
+/// Fails if an error replaces the answer, or a part of it.
 fn reported(
     data: &str,
-    object: Option<&str>,
-    code: Option<&serde_json::Value>,
-    error: Option<&serde_json::Value>,
+    object: &Member<Word>,
+    code: &Member<Raw<'_>>,
+    error: &Member<Raw<'_>>,
 ) -> Result<(), DialectError> {
-    if error.is_none() && object != Some("error") {
+    let error = error.as_given().filter(|error| says_something(error));
+    let is_error = object.as_given().is_some_and(|object| object.0 == "error");
+    if error.is_none() && !is_error {
         return Ok(());
     }
+    let value = |raw: &Raw<'_>| serde_json::from_str::<Value>(raw.get()).ok();
     Err(DialectError::Reported {
-        status: status(error, code),
+        status: status(error.and_then(value).as_ref(), code.as_given().and_then(value).as_ref()),
         rejection: Rejection::read(data.as_bytes()),
     })
 }
 
+/// Whether a member `error` reports an error. Some servers send it empty in each event.
+fn says_something(error: &RawValue) -> bool {
+    let text: String = error.get().chars().filter(|c| !c.is_whitespace()).take(8).collect();
+    !matches!(text.as_str(), "false" | "0" | "\"\"" | "{}" | "[]")
+}
+
 /// Returns the HTTP status that corresponds to the error: by its code, which is a number, a number as text, or a word;
 /// otherwise by its type, which is always a word.
-fn status(error: Option<&serde_json::Value>, code: Option<&serde_json::Value>) -> Option<u16> {
+fn status(error: Option<&Value>, code: Option<&Value>) -> Option<u16> {
     let member = |name| error.and_then(|error| error.get(name));
     let codes = [member("code").or(code), member("type")];
     codes.into_iter().flatten().find_map(|code| {

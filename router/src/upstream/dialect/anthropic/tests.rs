@@ -11,8 +11,12 @@ use crate::{
         Form, InputNotSupported, JsonObject, Message, Options, Prompt, ReasoningEffort, ResponseFormat, Signature,
         Text, Thought, Tool, ToolCall, ToolChoice, ToolResult, Tools, Turn,
     },
-    upstream::dialect::{self, Blamed, EncodeError, Event, ReplyShape, Whole},
+    upstream::dialect::{self, Blamed, EncodeError, Event, FinishReason, Oddities, ReplyShape, Whole},
 };
+
+fn decoder() -> dialect::Decoder {
+    dialect::Decoder::of(&Platform::Anthropic)
+}
 
 fn text(text: &str) -> Text {
     Text::from(text.to_owned())
@@ -343,7 +347,10 @@ fn an_error_type_maps_to_its_http_status() {
         ("from_the_future", None),
     ] {
         let data = json!({"type": "error", "error": {"type": kind, "message": "prompt is too long"}}).to_string();
-        for failed in [Decoder::default().decode(&data).map(drop), whole(&data).map(drop)] {
+        for failed in [
+            decoder().decode(&data).map(drop),
+            whole(&data, &mut Oddities::default()).map(drop),
+        ] {
             let Err(DialectError::Reported { status, rejection }) = failed else {
                 panic!("{kind} is an error");
             };
@@ -357,7 +364,7 @@ fn an_error_type_maps_to_its_http_status() {
         r#"{"error":"boom"}"#,
         r#"{"error":{"message":"boom"}}"#,
     ] {
-        let reported = Decoder::default().decode(data);
+        let reported = decoder().decode(data);
         assert!(
             matches!(reported, Err(DialectError::Reported { status: None, .. })),
             "{data}"
@@ -368,33 +375,36 @@ fn an_error_type_maps_to_its_http_status() {
 #[test]
 fn malformed_events_are_refused_and_unknown_events_are_ignored() {
     for data in [
+        "{",
+        // Parts of a call that the caller could not make.
+        r#"{"type":"content_block_start","content_block":{"type":"tool_use","id":"a","name":5}}"#,
+        r#"{"type":"content_block_delta","delta":{"type":"input_json_delta","partial_json":"{"}}"#,
+    ] {
+        assert_eq!(decoder().decode(data), Err(DialectError::Malformed), "{data}");
+    }
+    for data in [
         "",
         "null",
         "[]",
-        "{",
         "{}",
         r#"{"type":5}"#,
         r#"{"type":"content_block_start","index":0}"#,
         r#"{"type":"content_block_delta","index":0}"#,
         r#"{"type":"content_block_delta","delta":{"type":"text_delta","text":5}}"#,
-    ] {
-        assert_eq!(Decoder::default().decode(data), Err(DialectError::Malformed), "{data}");
-    }
-    for data in [
         r#"{"type":"ping"}"#,
         r#"{"type":"message_start"}"#,
         r#"{"type":"content_block_stop","index":7}"#,
-        r#"{"type":"content_block_delta","delta":{"type":"input_json_delta","partial_json":"{"}}"#,
+        r#"{"type":"content_block_delta","delta":{"type":"input_json_delta","partial_json":""}}"#,
         r#"{"type":"content_block_delta","delta":{"type":"text_delta","text":""}}"#,
         r#"{"type":"message_delta","delta":{"stop_reason":null}}"#,
     ] {
-        assert_eq!(Decoder::default().decode(data), Ok(vec![]), "{data}");
+        assert_eq!(decoder().decode(data), Ok(vec![]), "{data}");
     }
 }
 
 #[test]
 fn debug_output_of_the_decoder_contains_no_answer_text() {
-    let mut decoder = Decoder::default();
+    let mut decoder = decoder();
     let begin = r#"{"type":"content_block_start","content_block":{"type":"thinking","thinking":"","signature":"can"}}"#;
     let more = r#"{"type":"content_block_delta","delta":{"type":"signature_delta","signature":"ary"}}"#;
     for data in [begin, more] {
@@ -423,7 +433,7 @@ fn every_stop_reason_maps_to_a_finish_reason() {
     ] {
         let data = json!({"type": "message_delta", "delta": {"stop_reason": reason}}).to_string();
         assert_eq!(
-            Decoder::default().decode(&data),
+            decoder().decode(&data),
             Ok(vec![Event::Finish(expected)]),
             "missing usage is reported as absent, not as zero"
         );
@@ -457,8 +467,8 @@ fn a_whole_answer_is_decoded() {
             reasoning: None,
         }),
     };
-    assert_eq!(whole(body), Ok(expected));
-    let read = |body: &[u8]| dialect::whole(&Platform::Anthropic, body);
+    assert_eq!(whole(body, &mut Oddities::default()), Ok(expected));
+    let read = |body: &[u8]| dialect::whole(&Platform::Anthropic, body, &mut Oddities::default());
     assert_eq!(read(b"{}"), Err(DialectError::Malformed));
     assert_eq!(read(b"{"), Err(DialectError::Malformed));
     assert_eq!(read(b"\xff"), Err(DialectError::InvalidUtf8));
@@ -467,7 +477,7 @@ fn a_whole_answer_is_decoded() {
 proptest! {
     #[test]
     fn a_decoded_thought_is_encoded_unchanged(words in ".{0,8}", signed in "[A-Za-z0-9+/=]{1,8}") {
-        let mut decoder = Decoder::default();
+        let mut decoder = decoder();
         let mut events = Vec::new();
         let block = json!({"type": "thinking", "thinking": words, "signature": signed});
         for data in [
@@ -491,10 +501,10 @@ proptest! {
 
     #[test]
     fn no_data_makes_the_decoder_panic(data in prop::collection::vec(".*", 0..4)) {
-        let mut decoder = Decoder::default();
+        let mut decoder = decoder();
         for data in data {
             let _ = decoder.decode(&data);
-            let _ = whole(&data);
+            let _ = whole(&data, &mut Oddities::default());
         }
     }
 }

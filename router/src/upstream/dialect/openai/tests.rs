@@ -12,10 +12,14 @@ use crate::{
         ToolChoice, ToolResult, Tools, Turn,
     },
     upstream::{
-        dialect::{self, AnswerDelta, EncodeError, Event, ReplyShape, ToolCallDelta, Whole},
-        sse,
+        dialect::{self, AnswerDelta, EncodeError, Event, FinishReason, Oddities, ReplyShape, ToolCallDelta, Whole},
+        sse::{self, SseEvent},
     },
 };
+
+fn decoder() -> dialect::Decoder {
+    dialect::Decoder::of(&Platform::OpenAiCompatible)
+}
 
 fn text(text: &str) -> Text {
     Text::from(text.to_owned())
@@ -70,7 +74,7 @@ fn encoded(prompt: &Prompt<'_>, family: &str) -> (&'static str, Value) {
 
 /// Decodes one `data` at the beginning of a stream.
 fn decode(data: &str) -> Result<Vec<Event>, DialectError> {
-    Decoder::default().decode(data)
+    decoder().decode(data)
 }
 
 #[test]
@@ -392,29 +396,36 @@ fn an_error_in_a_stream_maps_to_the_status_of_its_code() {
 }
 
 #[test]
-fn data_that_is_not_a_chunk_is_malformed() {
+fn only_data_that_is_not_json_is_malformed() {
+    for data in ["{", "hello", "[DONE", r#"{"choices":[]} x"#, r#"{"choices":\ud83d}"#] {
+        assert_eq!(decode(data), Err(DialectError::Malformed), "{data}");
+    }
     for data in [
         "",
+        " ",
         "null",
         "[]",
-        "{",
-        "hello",
+        r#""ping""#,
+        r#"{"type":"ping"}"#,
+        r#"{"choices":5}"#,
+        r#"{"choices":"\ud83d"}"#,
+        r#"{"\ud83d":1}"#,
         r#"{"choices":[{"delta":{"content":5}}]}"#,
-        "[DONE",
     ] {
-        assert_eq!(decode(data), Err(DialectError::Malformed), "{data}");
+        assert_eq!(decode(data), Ok(vec![]), "{data}");
     }
 }
 
 /// Decodes a stream of bytes that arrives in pieces. Returns the events, and whether decoding failed.
 fn stream<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Event>, bool) {
-    let (mut decoder, mut dialect) = (sse::Decoder::default(), Decoder::default());
+    let (mut decoder, mut dialect) = (sse::Decoder::default(), decoder());
     let mut events = Vec::new();
     for piece in pieces {
         decoder.push(piece);
         loop {
             match decoder.next() {
-                Ok(Some(data)) => match dialect.decode(&data) {
+                Ok(Some(SseEvent::Heartbeat)) => {}
+                Ok(Some(SseEvent::Data { text, .. })) => match dialect.decode(&text) {
                     Ok(more) => events.extend(more),
                     Err(_) => return (events, true),
                 },
@@ -515,7 +526,7 @@ fn recorded_tool_calls_decode_to_the_same_events_at_every_split() {
 
 #[test]
 fn calls_without_an_id_get_one_and_interleaved_calls_are_not_mixed() {
-    let mut decoder = Decoder::default();
+    let mut decoder = decoder();
     let mut piece = |calls: &str| {
         let data = format!(r#"{{"choices":[{{"delta":{{"tool_calls":[{calls}]}}}}]}}"#);
         decoder.decode(&data).unwrap()
@@ -590,7 +601,7 @@ fn a_whole_answer_is_decoded() {
             },
         ),
     ] {
-        assert_eq!(whole(body), Ok(expected), "{body}");
+        assert_eq!(whole(body, &mut Oddities::default()), Ok(expected), "{body}");
     }
     for (body, expected) in [
         (&b"{"[..], DialectError::Malformed),
@@ -598,13 +609,22 @@ fn a_whole_answer_is_decoded() {
         (br#"{"choices":[]}"#, DialectError::Malformed),
         (b"\xff", DialectError::InvalidUtf8),
     ] {
-        assert_eq!(dialect::whole(&Platform::OpenAiCompatible, body), Err(expected));
+        assert_eq!(
+            dialect::whole(&Platform::OpenAiCompatible, body, &mut Oddities::default()),
+            Err(expected)
+        );
     }
     for failed in [
         r#"{"error":{"code":503}}"#,
         r#"{"choices":[{"message":{"content":"half"},"finish_reason":"abort"}]}"#,
     ] {
-        assert!(matches!(whole(failed), Err(DialectError::Reported { .. })), "{failed}");
+        assert!(
+            matches!(
+                whole(failed, &mut Oddities::default()),
+                Err(DialectError::Reported { .. })
+            ),
+            "{failed}"
+        );
     }
 }
 

@@ -1,26 +1,43 @@
 //! Assembles the tool calls of an answer from fragments, which servers number in different ways.
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::super::{DialectError, ToolCallDelta};
-use crate::prompt::{Text, ToolCall};
+use super::super::{
+    DialectError, ToolCallDelta,
+    lenient::{Member, Number, Raw, Word, object, string},
+};
+use crate::{
+    prompt::{Text, ToolCall},
+    upstream::text::{LooseText, TextJoiner},
+};
 
 /// Maximum number of tool calls in an answer. No real answer has more, so a larger number counts as malformed.
 const CALLS_MAX: usize = 1024;
 
-/// A tool call, or a fragment of one.
-#[derive(Deserialize)]
-pub(super) struct WireCall {
-    index: Option<i64>,
-    id: Option<String>,
-    function: Option<WireFunction>,
+object! {
+    /// A tool call, or a fragment of one.
+    struct WireCall<'de> {
+        index: Number,
+        id: Word,
+        function: WireFunction<'de>,
+    }
 }
 
-#[derive(Deserialize)]
-struct WireFunction {
-    name: Option<String>,
-    arguments: Option<Box<RawValue>>,
+impl<'de> WireCall<'de> {
+    /// The call of the member `function_call`, which has neither index nor id.
+    pub(super) fn of_function(function: WireFunction<'de>) -> Self {
+        Self {
+            function: Member::Given(function),
+            ..Self::default()
+        }
+    }
+}
+
+object! {
+    struct WireFunction<'de> {
+        name: Word,
+        arguments: Raw<'de>,
+    }
 }
 
 /// The tool calls of one answer so far.
@@ -32,7 +49,9 @@ struct ToolCallSoFar {
     /// The server's index of the call. Some servers give no index, some give the same index to all calls.
     index: Option<i64>,
     id: String,
-    is_named: bool,
+    name: Text,
+    joiner: TextJoiner,
+    arguments: JsonProgress,
 }
 
 impl ToolCalls {
@@ -41,77 +60,250 @@ impl ToolCalls {
     }
 
     /// Returns the delta that a fragment adds, or `None` if it adds nothing.
-    pub(super) fn fragment(&mut self, wire: WireCall) -> Result<Option<ToolCallDelta>, DialectError> {
-        let id = wire.id.unwrap_or_default();
-        let function = wire.function;
-        let (name, arguments) = function.map_or((None, None), |function| (function.name, function.arguments));
-        let name = name.unwrap_or_default();
-        let arguments = text(arguments)?;
-        let known = match wire.index {
-            Some(_) => self.0.iter().rposition(|known| known.index == wire.index),
+    pub(super) fn fragment(&mut self, wire: WireCall<'_>) -> Result<Option<ToolCallDelta>, DialectError> {
+        let id = word(wire.id);
+        let function = wire.function.given().unwrap_or_default();
+        let name = word(function.name);
+        let arguments = function.arguments.given().map(arguments_text).unwrap_or_default();
+        let number = wire.index.given().map(|index| index.0);
+        let known = match number {
+            Some(_) => self.0.iter().rposition(|known| known.index == number),
             None => self.0.len().checked_sub(1),
         };
-        // Servers with wrong indexes still begin each call with a new id and a name.
-        let known = known.filter(|&index| name.is_empty() || id.is_empty() || self.0[index].id == id);
+        let known = known.filter(|&index| !self.0[index].is_ended_by(&id, &name, &arguments));
         let (index, id) = match known {
             Some(index) => (index, String::new()),
+            None if id.is_empty() && name.is_empty() && arguments.is_empty() => return Ok(None),
             None if self.0.len() == CALLS_MAX => return Err(DialectError::Malformed),
             None => {
                 let index = self.0.len();
                 let id = if id.is_empty() { made_up(index) } else { id };
                 self.0.push(ToolCallSoFar {
-                    index: wire.index,
+                    index: number,
                     id: id.clone(),
-                    is_named: false,
+                    name: Text::default(),
+                    joiner: TextJoiner::default(),
+                    arguments: JsonProgress::default(),
                 });
                 (index, id)
             }
         };
-        let is_named = &mut self.0[index].is_named;
-        let name = if *is_named { String::new() } else { name };
-        *is_named |= !name.is_empty();
-        let says_nothing = id.is_empty() && name.is_empty() && arguments.is_empty();
-        Ok((!says_nothing).then(|| ToolCallDelta {
+        let call = &mut self.0[index];
+        let name = if call.name.is_empty() { name } else { String::new() };
+        call.name.append(&name.clone().into());
+        let arguments = call.joiner.push(arguments);
+        call.arguments.read(&arguments);
+        let adds_nothing = id.is_empty() && name.is_empty() && arguments.is_empty();
+        Ok((!adds_nothing).then(|| ToolCallDelta {
             index: i32::try_from(index).unwrap_or(i32::MAX),
             id,
             name,
-            arguments,
+            arguments: arguments.into(),
         }))
+    }
+
+    /// Whether a call has no name: no caller could make it.
+    pub(super) fn has_nameless(&self) -> bool {
+        self.0.iter().any(|call| call.name.is_empty())
+    }
+
+    /// The replacements for halves of characters that nothing has completed.
+    pub(super) fn finish(&mut self) -> Vec<ToolCallDelta> {
+        let calls = self.0.iter_mut().enumerate();
+        calls
+            .filter_map(|(index, call)| {
+                let arguments = call.joiner.finish();
+                (!arguments.is_empty()).then(|| ToolCallDelta {
+                    index: i32::try_from(index).unwrap_or(i32::MAX),
+                    id: String::new(),
+                    name: String::new(),
+                    arguments: arguments.into(),
+                })
+            })
+            .collect()
     }
 }
 
-/// Converts the tool calls of a complete answer.
-pub(super) fn whole(wire: Vec<WireCall>) -> Result<Vec<ToolCall>, DialectError> {
-    wire.into_iter()
-        .enumerate()
+impl ToolCallSoFar {
+    /// Whether a fragment with the same index, or with none, begins another call.
+    ///
+    /// Some servers repeat id and name in each fragment, some make up a new id for each, and some number all calls alike:
+    /// only a name begins a call.
+    fn is_ended_by(&self, id: &str, name: &str, arguments: &LooseText) -> bool {
+        if name.is_empty() || self.name.is_empty() {
+            return false;
+        }
+        let is_other_id = !id.is_empty() && self.id != id;
+        let is_other_tool = self.name.expose() != name && !self.arguments.is_under_way();
+        is_other_id || is_other_tool || (self.arguments.is_complete() && !arguments.is_empty())
+    }
+}
+
+/// How far the JSON of a call's arguments has come.
+#[derive(Debug, Default)]
+struct JsonProgress {
+    depth: usize,
+    has_begun: bool,
+    is_in_string: bool,
+    is_escaped: bool,
+}
+
+impl JsonProgress {
+    fn read(&mut self, json: &str) {
+        for byte in json.bytes() {
+            match byte {
+                _ if self.is_escaped => self.is_escaped = false,
+                b'\\' if self.is_in_string => self.is_escaped = true,
+                b'"' => self.is_in_string = !self.is_in_string,
+                _ if self.is_in_string => {}
+                b'{' | b'[' => self.depth += 1,
+                b'}' | b']' => self.depth = self.depth.saturating_sub(1),
+                _ => {}
+            }
+            self.has_begun |= !byte.is_ascii_whitespace();
+        }
+    }
+
+    const fn is_complete(&self) -> bool {
+        self.has_begun && self.depth == 0 && !self.is_in_string
+    }
+
+    const fn is_under_way(&self) -> bool {
+        self.has_begun && !self.is_complete()
+    }
+}
+
+/// Decodes the tool calls of a complete answer.
+///
+/// # Errors
+///
+/// [`DialectError::Malformed`] for a call without a name, which no caller could make.
+pub(super) fn whole(wire: Vec<WireCall<'_>>) -> Result<Vec<ToolCall>, DialectError> {
+    let calls = wire.into_iter().enumerate();
+    calls
         .map(|(index, call)| {
-            let (name, arguments) = call
-                .function
-                .map_or((None, None), |function| (function.name, function.arguments));
+            let function = call.function.given().unwrap_or_default();
+            let name = word(function.name);
+            if name.is_empty() {
+                return Err(DialectError::Malformed);
+            }
+            let arguments = function.arguments.given().map(arguments_text).unwrap_or_default();
             Ok(ToolCall {
-                id: call.id.filter(|id| !id.is_empty()).unwrap_or_else(|| made_up(index)),
-                name: name.unwrap_or_default(),
-                arguments: text(arguments)?,
+                id: Some(word(call.id))
+                    .filter(|id| !id.is_empty())
+                    .unwrap_or_else(|| made_up(index)),
+                name,
+                arguments: arguments.into_lossy().into(),
             })
         })
         .collect()
 }
 
-/// Makes an id for a call to which the server gave none, because a tool result must name its call.
+fn word(member: Member<Word>) -> String {
+    member.given().map(|word| word.0).unwrap_or_default()
+}
+
+/// Makes up an id for servers that give none: the tool's result must name its call.
 fn made_up(index: usize) -> String {
     format!("call_{index}")
 }
 
-/// Returns the arguments as text. The dialect sends JSON inside a string; some servers send the JSON itself.
-fn text(arguments: Option<Box<RawValue>>) -> Result<Text, DialectError> {
-    let Some(arguments) = arguments else {
-        return Ok(Text::default());
-    };
+/// Reads the arguments of a call. They are JSON within a JSON string; some servers send the JSON itself.
+fn arguments_text(arguments: &RawValue) -> LooseText {
     let json = arguments.get();
-    let text = if json.starts_with('"') {
-        serde_json::from_str(json).map_err(|_malformed| DialectError::Malformed)?
+    if json.starts_with('"') {
+        // It was read as JSON before.
+        string(json).unwrap_or_default()
     } else {
-        json.to_owned()
-    };
-    Ok(text.into())
+        LooseText::new(json.as_bytes().to_vec())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The calls that fragments give: name and arguments of each.
+    fn assembled(fragments: &[&str]) -> Vec<(String, String)> {
+        let mut calls = ToolCalls::default();
+        let mut seen: Vec<(String, String)> = Vec::new();
+        let mut ids = Vec::new();
+        for fragment in fragments {
+            let wire: Member<WireCall<'_>> = serde_json::from_str(fragment).unwrap();
+            let Some(delta) = calls.fragment(wire.given().unwrap()).unwrap() else {
+                continue;
+            };
+            let index = usize::try_from(delta.index).unwrap();
+            if index == seen.len() {
+                seen.push(Default::default());
+            }
+            ids.extend(Some(delta.id).filter(|id| !id.is_empty()));
+            seen[index].0.push_str(&delta.name);
+            seen[index].1.push_str(delta.arguments.expose());
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), seen.len(), "each call has an id of its own");
+        seen
+    }
+
+    #[test]
+    fn calls_with_the_same_index_are_told_apart() {
+        let call = |name: &str, arguments: &str| (name.to_owned(), arguments.to_owned());
+        for (fragments, expected) in [
+            (
+                vec![
+                    r#"{"index":0,"id":"","function":{"name":"get","arguments":"{\"x\":1}"}}"#,
+                    r#"{"index":0,"id":"","function":{"name":"put","arguments":"{\"x\":2}"}}"#,
+                ],
+                vec![call("get", r#"{"x":1}"#), call("put", r#"{"x":2}"#)],
+            ),
+            // The same tool twice, without indexes.
+            (
+                vec![
+                    r#"{"function":{"name":"get","arguments":{"x":1}}}"#,
+                    r#"{"function":{"name":"get","arguments":{"x":2}}}"#,
+                ],
+                vec![call("get", r#"{"x":1}"#), call("get", r#"{"x":2}"#)],
+            ),
+            // Two tools without arguments.
+            (
+                vec![
+                    r#"{"index":0,"function":{"name":"get","arguments":""}}"#,
+                    r#"{"index":0,"function":{"name":"put","arguments":""}}"#,
+                ],
+                vec![call("get", ""), call("put", "")],
+            ),
+            // A name in each fragment of one call, and once more after its end.
+            (
+                vec![
+                    r#"{"index":0,"id":"a","function":{"name":"get","arguments":""}}"#,
+                    r#"{"index":0,"id":"a","function":{"name":"get","arguments":"{\"x\":\"}"}}"#,
+                    r#"{"index":0,"id":"a","function":{"name":"get","arguments":"\"}"}}"#,
+                    r#"{"index":0,"id":"a","function":{"name":"get","arguments":""}}"#,
+                ],
+                vec![call("get", r#"{"x":"}"}"#)],
+            ),
+            // A new id in each fragment.
+            (
+                vec![
+                    r#"{"index":0,"id":"a","function":{"name":"get","arguments":"{"}}"#,
+                    r#"{"index":0,"id":"b","function":{"arguments":"}"}}"#,
+                ],
+                vec![call("get", "{}")],
+            ),
+            // Indexes as text, and with a fraction.
+            (
+                vec![
+                    r#"{"index":"0","function":{"name":"get","arguments":"{"}}"#,
+                    r#"{"index":1.0,"function":{"name":"put","arguments":"{"}}"#,
+                    r#"{"index":0,"function":{"arguments":"}"}}"#,
+                    r#"{"index":1,"function":{"arguments":"}"}}"#,
+                ],
+                vec![call("get", "{}"), call("put", "{}")],
+            ),
+        ] {
+            assert_eq!(assembled(&fragments), expected, "{fragments:?}");
+        }
+    }
 }
