@@ -22,6 +22,8 @@ pub struct Decoder {
     content: TextJoiner,
     reasoning: TextJoiner,
     calls: ToolCalls,
+    /// Whether any content has come.
+    has_begun: bool,
     oddities: Oddities,
 }
 
@@ -72,12 +74,10 @@ impl Decoder {
     }
 
     fn choice(&mut self, choice: WireChoice<'_>, events: &mut Vec<Event>) -> Result<(), DialectError> {
-        // Some servers send the last chunk, or all of a short answer, in the form of a whole answer.
-        let delta = choice
-            .delta
-            .given()
-            .or_else(|| choice.message.given())
-            .unwrap_or_default();
+        // Some servers send a short answer as one event in the form of a whole answer. After deltas, such an event only repeats
+        // them.
+        let message = choice.message.given().filter(|_| !self.has_begun);
+        let delta = choice.delta.given().or(message).unwrap_or_default();
         let Said {
             reasoning,
             content,
@@ -90,6 +90,7 @@ impl Decoder {
             let fragment = self.calls.fragment(call)?;
             events.extend(fragment.map(|fragment| Event::Delta(AnswerDelta::ToolCall(fragment))));
         }
+        self.has_begun |= !events.is_empty();
         if let Some(word) = finish_word(choice.finish_reason) {
             self.flush(events);
             if self.calls.has_nameless() {

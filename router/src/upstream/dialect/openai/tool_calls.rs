@@ -1,6 +1,9 @@
 //! Assembles the tool calls of an answer from fragments, which servers number in different ways.
 
+use std::fmt;
+
 use serde_json::value::RawValue;
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
 use super::super::{
     DialectError, ToolCallDelta,
@@ -70,14 +73,20 @@ impl ToolCalls {
             Some(_) => self.0.iter().rposition(|known| known.index == number),
             None => self.0.len().checked_sub(1),
         };
-        let known = known.filter(|&index| !self.0[index].is_ended_by(&id, &name, &arguments));
+        let meaning = known.map(|index| self.0[index].meaning(&id, &name, &arguments));
+        let known = match meaning {
+            Some(FragmentMeaning::Repetition) => return Ok(None),
+            Some(FragmentMeaning::OtherCall) | None => None,
+            Some(FragmentMeaning::Continuation) => known,
+        };
         let (index, id) = match known {
             Some(index) => (index, String::new()),
             None if id.is_empty() && name.is_empty() && arguments.is_empty() => return Ok(None),
             None if self.0.len() == CALLS_MAX => return Err(DialectError::Malformed),
             None => {
                 let index = self.0.len();
-                let id = if id.is_empty() { made_up(index) } else { id };
+                let is_taken = self.0.iter().any(|known| known.id == id);
+                let id = if id.is_empty() || is_taken { made_up(index) } else { id };
                 self.0.push(ToolCallSoFar {
                     index: number,
                     id: id.clone(),
@@ -124,24 +133,43 @@ impl ToolCalls {
     }
 }
 
+/// What a fragment says, judged by the call that has its index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FragmentMeaning {
+    /// The call goes on.
+    Continuation,
+    /// Another call begins.
+    OtherCall,
+    /// The call is sent once more, whole.
+    Repetition,
+}
+
 impl ToolCallSoFar {
-    /// Whether a fragment with the same index, or with none, begins another call.
-    ///
-    /// Some servers repeat id and name in each fragment, some make up a new id for each, and some number all calls alike:
-    /// only a name begins a call.
-    fn is_ended_by(&self, id: &str, name: &str, arguments: &LooseText) -> bool {
+    /// Some servers repeat id and name in each fragment, some make up a new id for each, some number all calls alike, and
+    /// some send each call once more at the end: only a name begins a call.
+    fn meaning(&self, id: &str, name: &str, arguments: &LooseText) -> FragmentMeaning {
         if name.is_empty() || self.name.is_empty() {
-            return false;
+            return FragmentMeaning::Continuation;
         }
+        let is_same_tool = self.name.expose() == name;
+        let is_whole_again = self.arguments.is_complete() && !arguments.is_empty();
         let is_other_id = !id.is_empty() && self.id != id;
-        let is_other_tool = self.name.expose() != name && !self.arguments.is_under_way();
-        is_other_id || is_other_tool || (self.arguments.is_complete() && !arguments.is_empty())
+        if is_other_id || (!is_same_tool && !self.arguments.is_under_way()) {
+            return FragmentMeaning::OtherCall;
+        }
+        match is_whole_again {
+            true if is_same_tool && !id.is_empty() && self.arguments.is_same(arguments) => FragmentMeaning::Repetition,
+            true => FragmentMeaning::OtherCall,
+            false => FragmentMeaning::Continuation,
+        }
     }
 }
 
 /// How far the JSON of a call's arguments has come.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct JsonProgress {
+    /// The hash of all bytes so far.
+    hash: Xxh3Default,
     depth: usize,
     has_begun: bool,
     is_in_string: bool,
@@ -150,6 +178,7 @@ struct JsonProgress {
 
 impl JsonProgress {
     fn read(&mut self, json: &str) {
+        self.hash.update(json.as_bytes());
         for byte in json.bytes() {
             match byte {
                 _ if self.is_escaped => self.is_escaped = false,
@@ -164,12 +193,25 @@ impl JsonProgress {
         }
     }
 
+    /// Whether a whole text is the same as all pieces together.
+    fn is_same(&self, json: &LooseText) -> bool {
+        xxh3_64(json.clone().into_lossy().as_bytes()) == self.hash.digest()
+    }
+
     const fn is_complete(&self) -> bool {
         self.has_begun && self.depth == 0 && !self.is_in_string
     }
 
     const fn is_under_way(&self) -> bool {
         self.has_begun && !self.is_complete()
+    }
+}
+
+impl fmt::Debug for JsonProgress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JsonProgress")
+            .field("depth", &self.depth)
+            .finish_non_exhaustive()
     }
 }
 
@@ -283,6 +325,23 @@ mod tests {
                     r#"{"index":0,"id":"a","function":{"name":"get","arguments":""}}"#,
                 ],
                 vec![call("get", r#"{"x":"}"}"#)],
+            ),
+            // The whole call once more at the end.
+            (
+                vec![
+                    r#"{"index":0,"id":"a","function":{"name":"get","arguments":"{\"x\":"}}"#,
+                    r#"{"index":0,"function":{"arguments":"1}"}}"#,
+                    r#"{"index":0,"id":"a","function":{"name":"get","arguments":"{\"x\":1}"}}"#,
+                ],
+                vec![call("get", r#"{"x":1}"#)],
+            ),
+            // The same id and index for two calls.
+            (
+                vec![
+                    r#"{"index":0,"id":"a","function":{"name":"get","arguments":"{\"x\":1}"}}"#,
+                    r#"{"index":0,"id":"a","function":{"name":"get","arguments":"{\"x\":2}"}}"#,
+                ],
+                vec![call("get", r#"{"x":1}"#), call("get", r#"{"x":2}"#)],
             ),
             // A new id in each fragment.
             (
