@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod call;
+pub mod cause;
 pub mod chain;
 pub mod deadline;
 pub mod flags;

@@ -10,7 +10,7 @@ use tonic::{
 };
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use crate::service::chain::Chain;
+use crate::service::cause::Cause;
 
 /// The time limit for the response, including the connection.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -57,7 +57,10 @@ async fn answer(addr: &str, service: &str) -> Result<ServingStatus, String> {
     let endpoint =
         Endpoint::from_shared(format!("http://{addr}")).map_err(|_not_an_address| "not an address".to_owned())?;
     let answer = async {
-        let channel: Channel = endpoint.connect().await.map_err(|error| Chain(&error).to_string())?;
+        let channel: Channel = endpoint
+            .connect()
+            .await
+            .map_err(|error| format!("could not connect: {}", Cause::of(&error)))?;
         let request = HealthCheckRequest {
             service: service.to_owned(),
         };
