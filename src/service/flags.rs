@@ -107,16 +107,24 @@ pub fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
 ///
 /// A description of the valid form.
 pub fn plain_url(text: &str) -> Result<Uri, String> {
+    const FORM: &str = "must be `http://` with a host and a port, for example `http://127.0.0.1:50051`";
     let uri: Uri = text.parse().map_err(|error| format!("{error}"))?;
+    if uri.scheme_str() == Some("https") {
+        return Err(format!(
+            "{FORM}: `https://` is not supported yet, only connections without TLS"
+        ));
+    }
+    if uri
+        .authority()
+        .is_some_and(|authority| authority.as_str().contains('@'))
+    {
+        return Err(format!("{FORM}: a user name or a password is not supported"));
+    }
     let is_plain = uri.scheme_str() == Some("http")
         && uri.host().is_some_and(|host| !host.is_empty())
         && matches!(uri.path(), "" | "/")
         && uri.query().is_none();
-    if is_plain {
-        Ok(uri)
-    } else {
-        Err("must be `http://` with a host and a port, for example `http://127.0.0.1:50051`".to_owned())
-    }
+    if is_plain { Ok(uri) } else { Err(FORM.to_owned()) }
 }
 
 fn ratio(text: &str) -> Result<f64, String> {
@@ -216,6 +224,23 @@ mod tests {
             assert_eq!(flags(false).check_exposure(&address).is_ok(), allowed, "{address}");
             assert!(flags(true).check_exposure(&address).is_ok());
             assert_eq!(flags(true).serves_reflection(&address), allowed, "{address}");
+        }
+    }
+
+    #[test]
+    fn a_url_that_is_not_plain_is_refused_with_the_cause() {
+        assert!(plain_url("http://registry:50051").is_ok());
+        for (text, cause) in [
+            ("https://registry:50051", "`https://` is not supported yet"),
+            (
+                "http://user:secret@registry:50051",
+                "a user name or a password is not supported",
+            ),
+            ("registry:50051", "must be `http://` with a host and a port"),
+            ("http://registry:50051/v1", "must be `http://` with a host and a port"),
+        ] {
+            let error = plain_url(text).unwrap_err();
+            assert!(error.contains(cause) && !error.contains("secret"), "{error}");
         }
     }
 }

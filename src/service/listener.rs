@@ -14,12 +14,13 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpSocket, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Sleep, sleep},
+    time::{Instant, Sleep, sleep},
 };
 use tokio_stream::Stream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -36,6 +37,12 @@ const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The pause after the system failed to accept a connection, which is mostly due to a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The first byte of a TLS handshake. HTTP/1 and HTTP/2 begin with a letter.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// The minimum time between two log lines about TLS handshakes: a client that expects TLS retries without end.
+const TLS_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A bound socket that does not accept connections yet.
 #[derive(Debug)]
@@ -96,6 +103,7 @@ impl Listener {
             local_addr: self.local_addr,
             permits: Arc::new(Semaphore::new(self.connections_max)),
             open: self.open,
+            tls_log: Arc::default(),
             stop,
             kill,
         })
@@ -109,6 +117,7 @@ pub struct Connections {
     local_addr: SocketAddr,
     permits: Arc<Semaphore>,
     open: Gauge,
+    tls_log: Arc<TlsLog>,
     stop: CancellationToken,
     kill: CancellationToken,
 }
@@ -129,10 +138,7 @@ impl Connections {
                 Ok((stream, peer)) => {
                     // Responses are small frames, which Nagle's algorithm would delay.
                     drop(stream.set_nodelay(true));
-                    return (
-                        ClientConnection::new(stream, permit, self.open.clone(), &self.stop, &self.kill),
-                        peer,
-                    );
+                    return (ClientConnection::new(stream, peer, permit, self), peer);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "could not accept a connection");
@@ -169,10 +175,12 @@ impl axum::serve::Listener for Connections {
 /// The connection of one client. It counts against the limit of connections until it is dropped.
 pub struct ClientConnection {
     stream: TcpStream,
+    peer: SocketAddr,
     killed: Pin<Box<WaitForCancellationFutureOwned>>,
     /// `None` once the client has sent something.
     silence: Option<SilenceLimit>,
     open: Gauge,
+    tls_log: Arc<TlsLog>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -188,22 +196,50 @@ impl SilenceLimit {
     }
 }
 
+/// Logs that clients talk TLS to a port without TLS, for all connections of a listener.
+#[derive(Debug, Default)]
+struct TlsLog {
+    /// When the last line was logged. `None`: none was logged yet.
+    logged: Mutex<Option<Instant>>,
+}
+
+impl TlsLog {
+    /// Logs the handshake of a client, unless another one was logged less than [`TLS_LOG_INTERVAL`] ago.
+    fn handshake(&self, local_addr: Option<SocketAddr>, peer: SocketAddr) {
+        if self.is_due(Instant::now()) {
+            tracing::warn!(
+                listen_addr = local_addr.map(tracing::field::display),
+                %peer,
+                "a TLS handshake arrived at the plaintext port: this port serves only plaintext, so clients must \
+                 connect to it without TLS"
+            );
+        }
+    }
+
+    /// Returns whether a line may be logged now. If so, it counts as logged.
+    fn is_due(&self, now: Instant) -> bool {
+        let mut logged = self.logged.lock();
+        let is_due = logged.is_none_or(|logged| now.saturating_duration_since(logged) >= TLS_LOG_INTERVAL);
+        if is_due {
+            *logged = Some(now);
+        }
+        is_due
+    }
+}
+
 impl ClientConnection {
-    fn new(
-        stream: TcpStream,
-        permit: OwnedSemaphorePermit,
-        open: Gauge,
-        stop: &CancellationToken,
-        kill: &CancellationToken,
-    ) -> Self {
-        open.inc();
+    /// Creates the connection of a client that `connections` has accepted.
+    fn new(stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit, connections: &Connections) -> Self {
+        connections.open.inc();
         Self {
             stream,
-            open,
-            killed: Box::pin(kill.clone().cancelled_owned()),
+            peer,
+            open: connections.open.clone(),
+            tls_log: Arc::clone(&connections.tls_log),
+            killed: Box::pin(connections.kill.clone().cancelled_owned()),
             silence: Some(SilenceLimit {
                 timeout: Box::pin(sleep(FIRST_BYTE_TIMEOUT)),
-                stopped: Box::pin(stop.clone().cancelled_owned()),
+                stopped: Box::pin(connections.stop.clone().cancelled_owned()),
             }),
             _permit: permit,
         }
@@ -235,8 +271,11 @@ impl AsyncRead for ClientConnection {
         }
         let before = buffer.filled().len();
         let result = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if buffer.filled().len() > before {
-            self.silence = None;
+        if let Some(first) = buffer.filled().get(before) {
+            let was_silent = self.silence.take().is_some();
+            if was_silent && *first == TLS_HANDSHAKE {
+                self.tls_log.handshake(self.stream.local_addr().ok(), self.peer);
+            }
         } else if let (Poll::Pending, Some(silence)) = (&result, &mut self.silence)
             && silence.is_over(context)
         {
@@ -335,6 +374,13 @@ mod tests {
             let client = timeout(Duration::from_secs(10), TcpStream::connect(addr)).await;
             clients.push(client.unwrap().unwrap());
         }
+    }
+
+    #[test]
+    fn tls_handshakes_are_logged_at_most_once_a_minute() {
+        let (log, begin) = (TlsLog::default(), Instant::now());
+        let due = [0, 1, 59, 60, 61, 119, 120].map(|second| log.is_due(begin + Duration::from_secs(second)));
+        assert_eq!(due, [true, false, false, true, false, false, true]);
     }
 
     #[tokio::test]

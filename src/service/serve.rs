@@ -27,6 +27,7 @@ use tonic::{
 use super::{
     admin::{AdminThread, Shown},
     call::CallLayer,
+    cause::Cause,
     health::{self, HealthPart, ServiceHealth},
     listener::Listener,
     metrics::CallMetrics,
@@ -50,11 +51,13 @@ pub struct TransportLimits {
 
 /// A listen address could not be bound: it is in use, or is not an address of this machine.
 #[derive(Debug, thiserror::Error)]
-#[error("could not listen on {addr}")]
+#[error("could not listen on {addr} ({flag})")]
 pub struct BindError {
     addr: SocketAddr,
+    /// The flag that sets the address.
+    flag: &'static str,
     #[source]
-    source: io::Error,
+    cause: Cause,
 }
 
 /// Why a service could not serve.
@@ -95,12 +98,19 @@ impl Ports {
     ///
     /// # Errors
     ///
-    /// [`BindError`] with the address that could not be bound.
+    /// [`BindError`] with the address that could not be bound, and the flag that sets it.
     pub fn bind(listen_addr: SocketAddr, admin_addr: SocketAddr, limits: TransportLimits) -> Result<Self, BindError> {
-        let bind = |addr, connections| Listener::bind(addr, connections).map_err(|source| BindError { addr, source });
+        let bind = |flag, addr, connections| {
+            let bound = Listener::bind(addr, connections);
+            bound.map_err(|error| BindError {
+                addr,
+                flag,
+                cause: Cause::of(&error),
+            })
+        };
         Ok(Self {
-            listener: bind(listen_addr, limits.connections)?,
-            admin: bind(admin_addr, ADMIN_CONNECTIONS)?,
+            listener: bind("--listen-addr", listen_addr, limits.connections)?,
+            admin: bind("--admin-addr", admin_addr, ADMIN_CONNECTIONS)?,
         })
     }
 

@@ -158,6 +158,15 @@ impl Service {
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
     }
+
+    /// Waits until the log contains this text.
+    pub(crate) async fn wait_for_log(&self, text: &str) {
+        let asked = Instant::now();
+        while !self.log().contains(text) {
+            assert!(asked.elapsed() < PATIENCE, "no `{text}` in:\n{}", self.log());
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
 }
 
 impl Drop for Service {

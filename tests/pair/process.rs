@@ -50,6 +50,11 @@ fn an_invalid_flag_prints_one_line_and_exits_with_code_2() {
     let router: &[Wrong<'_>] = &[
         (&["--registry-addr", "https://registry:1"], &[], "--registry-addr"),
         (&["--registry-addr", "registry:1"], &[], "--registry-addr"),
+        (
+            &["--registry-addr", "https://registry:1"],
+            &[],
+            "`https://` is not supported yet",
+        ),
         (&["--router-id", "a b"], &[], "--router-id"),
         (&["--snapshot-file", "a"], &[], "--snapshot-key-file"),
         (&["--snapshot-key-file", "a"], &[], "--snapshot-file"),
@@ -99,6 +104,43 @@ async fn a_port_in_use_is_reported_before_the_database_is_created() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8(output.stdout).unwrap().contains(&addr));
     assert!(!database.exists());
+}
+
+fn a_port_in_use_is_reported_with_its_flag() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap();
+    for name in BINARIES {
+        for (flag, other) in [("--listen-addr", "--admin-addr"), ("--admin-addr", "--listen-addr")] {
+            let args = [format!("{flag}={addr}"), format!("{other}=127.0.0.1:0")];
+            let output = run(name, &args.each_ref().map(String::as_str), &[]);
+            assert_eq!(output.status.code(), Some(1), "{name} {flag}");
+            let log = String::from_utf8(output.stdout).unwrap();
+            let error = format!("could not listen on {addr} ({flag}): address already in use");
+            assert_eq!(log.matches(&error).count(), 1, "{name}: {log}");
+        }
+    }
+}
+
+async fn a_tls_handshake_at_a_plaintext_port_is_logged_once() {
+    let pair = Pair::start().await;
+    for service in [pair.registry(), &pair.router] {
+        for _ in 0..2 {
+            let mut client = TcpStream::connect(service.listen_addr).unwrap();
+            let mut hello = [0; 200];
+            hello[..3].copy_from_slice(&[0x16, 3, 1]);
+            client.write_all(&hello).unwrap();
+            // The service has read the handshake once it closes the connection.
+            drop(client.read_to_end(&mut Vec::new()));
+        }
+        let text = "a TLS handshake arrived at the plaintext port";
+        service.wait_for_log(text).await;
+        let log = service.log();
+        let lines: Vec<&str> = log.lines().filter(|line| line.contains(text)).collect();
+        assert_eq!(lines.len(), 1, "{log}");
+        assert!(lines[0].contains("WARN") && lines[0].contains("without TLS"), "{log}");
+        assert!(lines[0].contains(&service.listen_addr.to_string()), "{log}");
+    }
+    pair.finish().await;
 }
 
 async fn a_failure_outside_the_handlers_has_a_reason_and_the_request_id() {
@@ -335,6 +377,8 @@ async fn both_services_shut_down_in_time_with_open_streams_and_a_silent_client()
 tests! {
     an_invalid_flag_prints_one_line_and_exits_with_code_2 (sync),
     a_port_in_use_is_reported_before_the_database_is_created,
+    a_port_in_use_is_reported_with_its_flag (sync),
+    a_tls_handshake_at_a_plaintext_port_is_logged_once,
     a_failure_outside_the_handlers_has_a_reason_and_the_request_id,
     the_limit_of_concurrent_streams_is_announced,
     a_client_that_provokes_many_resets_is_disconnected,
