@@ -3,12 +3,13 @@
 //! Each stream has its own connection, so that a new attempt never uses a dead connection. Compiling, fetching and
 //! reporting never block reading: the two directions share only watched values, of which only the newest counts.
 
-use std::{sync::Arc, time::Duration};
+use std::{error::Error as _, sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt as _};
 use switchboard::{
     history::{Cursor, View},
     pb::registry,
+    service::cause::Cause,
     stream::{
         CheckRequest, Hello, HistoryRefusalWhy, RegistryMessage, RegistryMessageError, Report, RouterMessage,
         WelcomeMode,
@@ -74,6 +75,8 @@ pub(super) struct Link<S: Surroundings> {
 
 /// The session's side of an open stream.
 struct OpenStream<C> {
+    /// The address of the registry, for the log.
+    registry: Box<str>,
     events: mpsc::Receiver<StreamEvent<C>>,
     /// Dropping it ends the upward direction after the newest report.
     standing: watch::Sender<StreamStanding>,
@@ -162,19 +165,17 @@ impl<S: Surroundings> Link<S> {
                 self.told.current.touch();
                 Some(message.map_or(SessionEvent::Unreadable, SessionEvent::Message))
             }
-            StreamEvent::Ended(end) => {
-                self.stream = None;
-                Some(SessionEvent::Ended(match end {
-                    Ok(()) => {
-                        debug!("the registry ended the stream");
-                        End::Ok
-                    }
-                    Err(error) => {
-                        self.lost(&error);
-                        End::Failed
-                    }
-                }))
-            }
+            StreamEvent::Ended(end) => Some(SessionEvent::Ended(match end {
+                Ok(()) => {
+                    self.stream = None;
+                    debug!("the registry ended the stream");
+                    End::Ok
+                }
+                Err(error) => {
+                    self.lost(&error);
+                    End::Failed
+                }
+            })),
         }
     }
 
@@ -216,7 +217,6 @@ impl<S: Surroundings> Link<S> {
             ),
             Action::Unstalled => info!("the registry's writer makes progress again"),
             Action::Close(why) => {
-                self.stream = None;
                 match why {
                     Closed::Goodbye => info!("the registry closed the stream with a goodbye: connecting again"),
                     Closed::Moved => info!("{why}: connecting again"),
@@ -225,6 +225,7 @@ impl<S: Surroundings> Link<S> {
                     Closed::Mismatch => warn!("{why}: asking for a snapshot"),
                     Closed::Opening | Closed::Silent | Closed::Gap | Closed::Protocol => self.lost(&why.to_string()),
                 }
+                self.stream = None;
             }
         }
     }
@@ -239,10 +240,12 @@ impl<S: Surroundings> Link<S> {
             told: self.told.clone(),
         };
         let upward = upward(hello, said, answers_out, self.leaving.clone());
-        let span = info_span!("stream", registry.addr = %address);
+        let registry: Box<str> = address.to_string().trim_end_matches('/').into();
+        let span = info_span!("stream", registry.addr = &*registry);
         self.readers
             .spawn(read_stream(self.surroundings.clone(), address, upward, events_in).instrument(span));
         self.stream = Some(OpenStream {
+            registry,
             events,
             standing,
             answers,
@@ -285,12 +288,25 @@ impl<S: Surroundings> Link<S> {
         }
     }
 
-    /// Logs one warning until the registry is reachable again.
+    /// Drops the open stream, and logs its registry and the cause: one warning until a registry is reachable again.
     fn lost(&mut self, why: &str) {
+        let Some(OpenStream { registry, .. }) = self.stream.take() else {
+            return;
+        };
+        let registry = &*registry;
         match std::mem::replace(&mut self.contact, Contact::Lost) {
-            Contact::Lost => debug!("still not connected to the registry: {why}"),
-            Contact::Held => warn!("lost the connection to the registry, the last catalog stays in use: {why}"),
-            Contact::None => warn!("could not connect to the registry: {why}"),
+            Contact::Lost => debug!(
+                registry.addr = registry,
+                "could still not connect to the registry {registry}: {why}"
+            ),
+            Contact::Held => warn!(
+                registry.addr = registry,
+                "lost the connection to the registry {registry}, the last catalog stays in use: {why}"
+            ),
+            Contact::None => warn!(
+                registry.addr = registry,
+                "could not connect to the registry {registry}: {why}"
+            ),
         }
     }
 }
@@ -452,6 +468,10 @@ fn upward(
     }
 }
 
+/// Describes why a stream ended: by the error of the connection, or else by the status that the registry sent.
 fn described(status: &Status) -> String {
-    format!("{:?}: {}", status.code(), status.message())
+    match status.source() {
+        Some(error) => Cause::of(error).to_string(),
+        None => format!("{:?}: {}", status.code(), status.message()),
+    }
 }

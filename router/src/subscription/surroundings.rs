@@ -7,7 +7,7 @@ use std::{fmt::Debug, future::Future, time::Duration};
 use futures_util::{Stream, StreamExt as _, stream::BoxStream};
 use switchboard::{
     pb::registry::{self, config_service_client::ConfigServiceClient},
-    service::chain::Chain,
+    service::cause::Cause,
 };
 use tokio::task::JoinSet;
 use tonic::{
@@ -39,7 +39,7 @@ pub trait Surroundings: Debug + Clone + Send + Sync + 'static {
     /// A connection to a registry.
     type Connection: Connection;
 
-    /// Connects to a registry. The error is a text for the log.
+    /// Connects to a registry. The error is the cause in words, for the log.
     fn connect(&self, address: http::Uri) -> impl Future<Output = Result<Self::Connection, String>> + Send;
 
     /// Runs a computation that would keep a worker of the runtime busy for too long.
@@ -78,7 +78,7 @@ impl Surroundings for Grpc {
             .keep_alive_timeout(KEEPALIVE_MAX)
             .connect()
             .await
-            .map_err(|error| Chain(&error).to_string())
+            .map_err(|error| Cause::of(&error).to_string())
     }
 
     fn aside<T: Send + 'static>(&self, tasks: &mut JoinSet<T>, work: impl FnOnce() -> T + Send + 'static) {
