@@ -18,6 +18,8 @@ pub mod key {
     pub const FEATURE: &str = "feature";
     /// The name of the model, `models/{id}`.
     pub const MODEL: &str = "model";
+    /// The model server that the failure is about: scheme, host and port.
+    pub const ENDPOINT: &str = "endpoint";
     /// `true` if a part of the answer was sent before the failure.
     pub const PARTIAL: &str = "partial";
     /// The number of events of the answer that were sent before the failure, which is about the number of tokens.

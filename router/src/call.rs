@@ -38,7 +38,7 @@ use self::walk::{Choosing, Walk};
 pub use self::{
     answering::{Answering, Completion},
     considered::{Considered, Outcome},
-    failure::{CallContext, CallError, CallFailure, CallRefusal, Interruption},
+    failure::{CallContext, CallError, CallFailure, CallRefusal, Interruption, ServerError},
     limits::CallLimits,
     outlook::{Answerer, Outlook},
     selected::Selected,

@@ -14,7 +14,7 @@ use switchboard::{
 };
 
 use crate::{
-    call::{CallContext, CallError, CallFailure, CallRefusal, Considered, Interruption},
+    call::{CallContext, CallError, CallFailure, CallRefusal, Considered, Interruption, ServerError},
     catalog::{ResolveError, Unusable},
     permits::QuotaExceeded,
     upstream::{
@@ -152,12 +152,17 @@ fn candidates(considered: Vec<Considered>) -> Any {
 }
 
 /// Failure of a call whose model server failed or rejected the request. Only a rejected request is the caller's fault.
-fn upstream(error: &UpstreamError, input_field: &'static str, is_partial: bool) -> Failure {
+fn upstream(failed: &ServerError, input_field: &'static str, is_partial: bool) -> Failure {
+    let error = &failed.error;
     let fault = error.fault();
     let failure = if let UpstreamError::Rejected { rejection, .. } = error {
         rejected(*rejection, input_field)
     } else {
-        Failure::new(fault.reason, error.to_string())
+        Failure::new(fault.reason, failed.for_caller().to_string())
+    };
+    let failure = match failed.server_for_caller() {
+        Some(server) => failure.with(key::ENDPOINT, server.origin()),
+        None => failure,
     };
     let failure = match error.http_status() {
         Some(status) => failure.with(key::UPSTREAM_STATUS, status),
@@ -191,4 +196,68 @@ fn rejected(rejection: Rejection, input_field: &'static str) -> Failure {
     let mut violations = Violations::new();
     violations.push(field, reason, description);
     Failure::invalid(&violations)
+}
+
+#[cfg(test)]
+mod tests {
+    use switchboard::{catalogue::Catalogue, endpoint::EndpointUri, service::cause::Cause};
+    use tonic::Status;
+    use tonic_types::StatusExt as _;
+
+    use super::*;
+    use crate::{
+        call::Outcome,
+        upstream::{ServerLabel, connector::DialError},
+    };
+
+    fn refused(server: Option<ServerLabel>) -> CallError {
+        let error = UpstreamError::Dial(DialError::Connect(Cause::new("connection refused")));
+        CallError::Upstream(ServerError { error, server })
+    }
+
+    fn endpoint(status: &Status) -> Option<String> {
+        let details = status.get_error_details();
+        details.error_info()?.metadata.get(key::ENDPOINT).cloned()
+    }
+
+    #[test]
+    fn a_status_names_the_server_only_if_its_caller_may_see_it() {
+        let uri = EndpointUri::parse("http://gpu1:8000/v1").unwrap();
+        let label = ServerLabel::new(&uri, Some([10, 0, 0, 2].into()));
+        let status = |server| {
+            Status::from(Failure::from(CallFailure::at_once(
+                refused(server),
+                CallContext::new(""),
+            )))
+        };
+        let shown = status(Some(label));
+        let message = "could not connect to http://gpu1:8000 (10.0.0.2): connection refused";
+        assert_eq!(
+            (shown.message(), endpoint(&shown).as_deref()),
+            (message, Some("http://gpu1:8000"))
+        );
+        let hidden = status(None);
+        let message = "could not connect to the model server: connection refused";
+        assert_eq!((hidden.message(), endpoint(&hidden)), (message, None));
+    }
+
+    #[test]
+    fn a_status_fits_into_a_header_however_long_the_endpoints_are() {
+        let uri = EndpointUri::parse(&format!("http://{}:8000/v1", "a".repeat(2_000))).unwrap();
+        let error = || refused(Some(ServerLabel::new(&uri, None)));
+        let model = ModelName::from_id("m").unwrap();
+        let considered = (0..3).map(|_attempt| Considered {
+            model: model.clone(),
+            source_feature: &Catalogue::get().features()[0].name,
+            rule: None,
+            outcome: Outcome::from(&error()),
+        });
+        let context = CallContext {
+            considered: considered.collect(),
+            ..CallContext::new("")
+        };
+        let status = Status::from(Failure::from(CallFailure::at_once(error(), context)));
+        assert!(status.message().len() < 350, "{}", status.message());
+        assert!(status.details().len() < 2048, "{}", status.details().len());
+    }
 }

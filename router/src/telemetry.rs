@@ -6,7 +6,7 @@ use prometheus_client::registry::Registry;
 use switchboard::service::{call::notes::Notes, metrics::read_gauge};
 
 use crate::{
-    call::{CallFailure, Selected},
+    call::{CallError, CallFailure, Selected},
     current::Current,
     upstream::dialect::{FinishReason, Usage},
 };
@@ -41,11 +41,12 @@ const fn number(number: i64) -> f64 {
     number as f64
 }
 
-/// Adds the feature, the selected model and the number of attempts to the access line.
+/// Adds the feature, the selected model and server, and the number of attempts to the access line.
 pub fn note_selected(notes: &Notes, selected: &Selected) {
     notes.add(|facts| {
         facts.feature = Some(selected.feature.to_string());
         facts.model = Some(selected.model.name.to_string());
+        facts.endpoint = Some(selected.server().origin().to_owned());
         facts.attempts = Some(selected.attempts);
     });
 }
@@ -66,12 +67,17 @@ pub fn note_completion(notes: &Notes, finish: FinishReason, usage: Option<Usage>
     });
 }
 
-/// Adds the feature, the model and the number of attempts of a failed call to the access line.
+/// Adds the feature, the model, the number of attempts, and what went wrong at which server to the access line of a
+/// failed call.
 pub fn note_failure(notes: &Notes, failure: &CallFailure) {
     let context = &failure.context;
     notes.add(|facts| {
         facts.feature = context.feature.map(ToString::to_string);
         facts.model = context.model.as_ref().map(ToString::to_string);
         facts.attempts = Some(context.attempts);
+        if let CallError::Upstream(error) = &failure.error {
+            facts.endpoint = error.server.as_ref().map(|server| server.origin().to_owned());
+            facts.error = Some(error.to_string());
+        }
     });
 }

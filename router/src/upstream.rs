@@ -19,6 +19,7 @@ mod oddities;
 pub mod response;
 pub mod sse;
 mod text;
+mod tls;
 
 use std::{collections::HashSet, error::Error as StdError, fmt, net::IpAddr, sync::Arc, time::Duration};
 
@@ -31,10 +32,14 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::{self, connect::Connected};
 use parking_lot::{Mutex, MutexGuard};
-use switchboard::{endpoint::EndpointUri, reason::header, service::request_id::RequestId};
+use switchboard::{
+    endpoint::EndpointUri,
+    reason::header,
+    service::{cause::Cause, request_id::RequestId},
+};
 use tokio::time::Instant;
 
-pub use self::error::UpstreamError;
+pub use self::error::{AtServer, ServerLabel, UpstreamError};
 use self::{
     answer::Answer,
     clients::{Clients, Dialling},
@@ -262,6 +267,8 @@ fn request_error(error: legacy::Error) -> UpstreamError {
     match source.and_then(|source| source.downcast_ref::<hyper::Error>()) {
         Some(http) if http.is_parse_too_large() => UpstreamError::TooLarge(HEADER_BYTES_MAX),
         Some(http) if http.is_parse() => UpstreamError::Protocol,
-        _ => UpstreamError::Truncated,
+        Some(http) if http.is_incomplete_message() => UpstreamError::Disconnected(Cause::CLOSED),
+        Some(http) => UpstreamError::Disconnected(Cause::of(http)),
+        None => UpstreamError::Disconnected(Cause::of(&error)),
     }
 }

@@ -8,6 +8,7 @@ mod rows;
 use std::{collections::BTreeSet, time::Duration};
 
 use switchboard::{
+    endpoint::EndpointUri,
     pb::{
         router::{self, SelectionReason},
         types::EndpointState,
@@ -38,6 +39,8 @@ struct Row {
     /// Number of pieces that the caller receives before the failure. `None`: it depends on timing.
     sent: Option<usize>,
     against: Against,
+    /// What the message says about the cause.
+    cause: &'static str,
     metadata: &'static [(&'static str, &'static str)],
     fields: &'static [&'static str],
     /// The expected retry delay in seconds.
@@ -95,6 +98,7 @@ impl Row {
             told: Some((code, reason)),
             sent: Some(0),
             against: Against::Server,
+            cause: "",
             metadata: &[],
             fields: &[],
             retry: None,
@@ -120,6 +124,11 @@ impl Row {
             sent: None,
             ..self
         }
+    }
+
+    /// With a message that says this about the cause.
+    fn says(self, cause: &'static str) -> Self {
+        Self { cause, ..self }
     }
 
     fn with(self, metadata: &'static [(&'static str, &'static str)]) -> Self {
@@ -189,7 +198,7 @@ async fn against(router: &Router) -> Against {
 }
 
 /// Checks everything that the caller received.
-fn check(row: &Row, name: &str, answer: &Answer) {
+fn check(row: &Row, name: &str, answer: &Answer, url: &str) {
     let Some((code, reason)) = row.told else {
         assert!(answer.failure.is_none() && answer.completion.is_none(), "{name}");
         return;
@@ -220,12 +229,30 @@ fn check(row: &Row, name: &str, answer: &Answer) {
         let details = String::from_utf8_lossy(status.details()).into_owned();
         format!("{status:?}{details}")
     });
-    for secret in [CANARY, TOKEN, "127.0.0.1"] {
+    for secret in [CANARY, TOKEN] {
         assert!(
             !shown.iter().any(|shown| shown.contains(secret)),
             "{name} shows {secret}"
         );
     }
+    check_words(row, name, answer, url);
+}
+
+/// Checks that the message names the server and the cause, each once, and that the metadata has the server too.
+fn check_words(row: &Row, name: &str, answer: &Answer, url: &str) {
+    let (told, message) = (answer.told(), answer.failure.as_ref().map(tonic::Status::message));
+    let message = message.unwrap_or_default();
+    let is_of_server = told.reason.starts_with("UPSTREAM_") || told.reason == "CONTEXT_LENGTH_EXCEEDED";
+    let origin = EndpointUri::parse(url).map(|endpoint| endpoint.origin().to_string());
+    let server = origin.ok().filter(|_| is_of_server);
+    assert_eq!(told.metadata.get("endpoint"), server.as_ref(), "{name}");
+    // The message about a rejected request is about its field.
+    let server = server.filter(|_| row.fields.is_empty());
+    for part in server.iter().map(String::as_str).chain([row.cause]) {
+        let count = message.matches(part).count();
+        assert!(part.is_empty() || count == 1, "{name}: `{part}` in `{message}`");
+    }
+    assert!(message.is_ascii() && !message.ends_with('.'), "{name}: {message}");
 }
 
 #[tokio::test]
@@ -234,7 +261,7 @@ async fn every_fault_has_its_own_reason_and_effect_on_health() {
         let name = format!("{}, {}", row.number, row.name);
         let place = Place::with(&row.fault).await;
         let router = row.setup(&place).start().await.narrow().await;
-        check(&row, &name, &row.caller.ask(&router).await);
+        check(&row, &name, &row.caller.ask(&router).await, place.url());
         assert_eq!(
             against(&router).await,
             row.against,
@@ -298,7 +325,7 @@ async fn a_fallback_answers_after_every_fault_that_is_not_the_callers() {
             );
             assert_eq!(selection.reason(), SelectionReason::Failover, "{name}");
         } else {
-            check(&row, &name, &answer);
+            check(&row, &name, &answer, place.url());
             assert!(spare.requests().len() == answered, "{name}: is not repeated");
         }
         answered = spare.requests().len();

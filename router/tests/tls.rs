@@ -86,13 +86,30 @@ impl TlsServer {
 
 #[tokio::test]
 async fn a_server_with_a_bad_certificate_receives_nothing() {
-    for (name, certificate) in [
-        ("self-signed", include_str!("tls/self_signed.pem")),
-        ("by another authority", include_str!("tls/by_another.pem")),
-        ("expired", include_str!("tls/expired.pem")),
-        ("not yet valid", include_str!("tls/not_yet.pem")),
-        ("for another name", include_str!("tls/other_name.pem")),
-        ("for clients", include_str!("tls/for_clients.pem")),
+    let unknown = "the certificate was signed by an unknown authority";
+    for (name, certificate, cause) in [
+        ("self-signed", include_str!("tls/self_signed.pem"), unknown),
+        ("by another authority", include_str!("tls/by_another.pem"), unknown),
+        (
+            "expired",
+            include_str!("tls/expired.pem"),
+            "the certificate has expired",
+        ),
+        (
+            "not yet valid",
+            include_str!("tls/not_yet.pem"),
+            "the certificate is not valid yet",
+        ),
+        (
+            "for another name",
+            include_str!("tls/other_name.pem"),
+            "the certificate is not for the name gpu.test",
+        ),
+        (
+            "for clients",
+            include_str!("tls/for_clients.pem"),
+            "the certificate is not for a server",
+        ),
     ] {
         let server = TlsServer::start(certificate).await;
         let router = Setup::at(&server.url)
@@ -100,12 +117,15 @@ async fn a_server_with_a_bad_certificate_receives_nothing() {
             .tls(Some(AUTHORITY), Some("gpu.test"))
             .start()
             .await;
-        let told = router.ask(prompt("hi")).await.told();
+        let answer = router.ask(prompt("hi")).await;
+        let told = answer.told();
         assert_eq!(
             (told.code, told.reason.as_str()),
             (Code::FailedPrecondition, "UPSTREAM_TLS_UNTRUSTED"),
             "{name}"
         );
+        let message = format!("could not connect to {}: {cause}", server.url);
+        assert_eq!(answer.failure.as_ref().map(tonic::Status::message), Some(&*message));
         assert!(!format!("{told:?}").contains(TOKEN), "{name}");
         let mut handshakes = server.handshakes.subscribe();
         assert_eq!(

@@ -10,7 +10,7 @@ use switchboard::{resource::model::Timeout, service::request_id::RequestId};
 use tokio::time::Instant;
 use tracing::Span;
 
-use super::{CallError, Calls, Selected};
+use super::{CallError, Calls, Selected, ServerError};
 use crate::{
     endpoints::Verdict,
     live::InFlight,
@@ -53,7 +53,7 @@ pub(super) struct AttemptLimits {
 pub(super) struct FailedAttempt {
     /// The model and server that were called.
     pub(super) selected: Selected,
-    /// Why the attempt failed.
+    /// Why the attempt failed. An error of the server names the server.
     pub(super) error: CallError,
 }
 
@@ -114,19 +114,30 @@ impl<'a> Attempt<'a> {
     /// Records that the attempt failed, or that the call ended before the answer did.
     pub(super) fn fail(mut self, error: CallError) -> Box<FailedAttempt> {
         self.watch.ended(Some(&error));
-        let verdict = match &error {
-            // The server had less time than its model allows: the caller's deadline was near, or time was kept for
-            // other attempts.
-            CallError::Upstream(UpstreamError::FirstTokenTimeout(_)) if self.limits.is_hurried => Some(Verdict::Late),
-            CallError::Upstream(error) => error.verdict(),
-            CallError::Refused(_) | CallError::Interrupted(_) | CallError::Internal => None,
+        let error = match error {
+            CallError::Upstream(ServerError { error, .. }) => {
+                let server = Some(self.selected.server());
+                let error = ServerError { error, server };
+                self.judge(&error);
+                error.into()
+            }
+            other @ (CallError::Refused(_) | CallError::Interrupted(_) | CallError::Internal) => other,
         };
-        if let Some(verdict) = verdict {
-            self.in_flight.judge(verdict);
-        }
         Box::new(FailedAttempt {
             selected: self.selected,
             error,
         })
+    }
+
+    /// Reports an error of the server to its health.
+    fn judge(&mut self, failed: &ServerError) {
+        let error = &failed.error;
+        // The server had less time than its model allows: the caller's deadline was near, or time was kept for other
+        // attempts.
+        let is_late = self.limits.is_hurried && matches!(error, UpstreamError::FirstTokenTimeout(_));
+        let verdict = if is_late { Some(Verdict::Late) } else { error.verdict() };
+        if let Some(verdict) = verdict {
+            self.in_flight.judge(verdict);
+        }
     }
 }

@@ -64,9 +64,8 @@ impl From<&CallError> for Outcome {
             CallError::Refused(CallRefusal::Unusable { why, .. }) => (*why).into(),
             CallError::Refused(CallRefusal::Ejected { .. }) => Self::Ejected,
             CallError::Refused(CallRefusal::Overloaded { .. }) => Self::Full,
-            CallError::Refused(_) | CallError::Interrupted(_) | CallError::Upstream(_) | CallError::Internal => {
-                Self::Failed(error.to_string())
-            }
+            CallError::Upstream(error) => Self::Failed(error.for_caller().to_string()),
+            CallError::Refused(_) | CallError::Interrupted(_) | CallError::Internal => Self::Failed(error.to_string()),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Why a call failed, and which facts about it the caller gets.
 
-use std::time::Duration;
+use std::{error::Error as StdError, fmt, time::Duration};
 
 use switchboard::{
     names::{FeatureName, ModelName, Revision},
@@ -13,7 +13,7 @@ use crate::{
     permits::QuotaExceeded,
     prompt::InputNotSupported,
     relay::RelayError,
-    upstream::{UpstreamError, dialect::EncodeError, metrics::AttemptOutcome},
+    upstream::{AtServer, ServerLabel, UpstreamError, dialect::EncodeError, metrics::AttemptOutcome},
 };
 
 /// Why a call failed.
@@ -27,11 +27,46 @@ pub enum CallError {
     Interrupted(#[from] Interruption),
     /// The model server failed, or rejected the request.
     #[error(transparent)]
-    Upstream(#[from] UpstreamError),
+    Upstream(#[from] ServerError),
     /// Internal error in the router.
     #[error("internal error in the router")]
     Internal,
 }
+
+/// An error of a model server, and the server. It displays both, as logs and administrators see them.
+#[derive(Debug)]
+pub struct ServerError {
+    /// The error.
+    pub error: UpstreamError,
+    /// The server. `None`: no server was called, because one has rejected the model's credential earlier.
+    pub server: Option<ServerLabel>,
+}
+
+impl ServerError {
+    /// Returns the server, if the caller may see it. Every status asks this function, and nothing else decides who may
+    /// see the endpoints of model servers.
+    ///
+    /// Today every caller may, because callers are not authenticated yet. Once they are, only the roles `admin` and
+    /// `viewer` may.
+    #[must_use]
+    pub const fn server_for_caller(&self) -> Option<&ServerLabel> {
+        self.server.as_ref()
+    }
+
+    /// Displays the error as the caller may see it.
+    #[must_use]
+    pub const fn for_caller(&self) -> AtServer<'_> {
+        self.error.at(self.server_for_caller())
+    }
+}
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.at(self.server.as_ref()).fmt(f)
+    }
+}
+
+impl StdError for ServerError {}
 
 /// Why no model server was called.
 #[derive(Debug, thiserror::Error)]
@@ -115,10 +150,17 @@ impl From<EncodeError> for CallError {
     }
 }
 
+impl From<UpstreamError> for CallError {
+    /// Without the server, which the end of the attempt adds.
+    fn from(error: UpstreamError) -> Self {
+        Self::Upstream(ServerError { error, server: None })
+    }
+}
+
 impl From<RelayError> for CallError {
     fn from(error: RelayError) -> Self {
         match error {
-            RelayError::Upstream(error) => Self::Upstream(error),
+            RelayError::Upstream(error) => error.into(),
             RelayError::CallerTooSlow(limit) => Self::Interrupted(Interruption::CallerTooSlow(limit)),
             RelayError::CallerGone => Self::Interrupted(Interruption::CallerGone),
         }
@@ -128,7 +170,7 @@ impl From<RelayError> for CallError {
 impl From<&CallError> for AttemptOutcome {
     fn from(error: &CallError) -> Self {
         match error {
-            CallError::Upstream(error) => error.fault().outcome,
+            CallError::Upstream(error) => error.error.fault().outcome,
             CallError::Refused(_) | CallError::Interrupted(_) | CallError::Internal => Self::Abandoned,
         }
     }

@@ -7,7 +7,10 @@ use switchboard::{
     resource::{feature::RuleId, model::Endpoint},
 };
 
-use crate::catalog::{CompiledModel, SelectionReason};
+use crate::{
+    catalog::{CompiledModel, SelectionReason},
+    upstream::ServerLabel,
+};
 
 /// The model and server that a call selected, and why.
 #[derive(Debug, Clone)]
@@ -34,4 +37,12 @@ pub struct Selected {
     pub revision: Revision,
     /// Number of attempts that the call has made, including the one that answers.
     pub attempts: u32,
+}
+
+impl Selected {
+    /// Returns the name of the server in texts.
+    #[must_use]
+    pub fn server(&self) -> ServerLabel {
+        ServerLabel::new(&self.endpoint.uri, self.address)
+    }
 }

@@ -219,10 +219,10 @@ impl Walk {
         // A model has one outcome: that of its last attempt.
         self.outcomes.truncate(self.reached.saturating_sub(1));
         self.outcomes.push(Outcome::from(&error));
-        let CallError::Upstream(fault) = &error else {
+        let CallError::Upstream(of_server) = &error else {
             return Err(error);
         };
-        let is_free = match fault.fault().repeat {
+        let is_free = match of_server.error.fault().repeat {
             Repeat::Never => return Err(error),
             Repeat::WithNewerCredential(status) => {
                 self.stop = None;

@@ -1,17 +1,17 @@
 //! Explains failed steps: where the problem lies, and what to do about it. Pure.
 
-use switchboard::reason::Reason;
+use switchboard::{endpoint::EndpointUri, reason::Reason};
 
 use super::{Problem, models::Models};
 use crate::upstream::{
-    UpstreamError,
-    connector::DialError,
+    ServerLabel, UpstreamError,
     fault::{Culprit, UpstreamFault},
     model_list::ModelList,
 };
 
-/// Explains an error of a model server. `has_token`: the model has an API token, whether or not it was sent.
-pub(super) fn upstream(error: &UpstreamError, has_token: bool) -> Problem {
+/// Explains an error of the model server at `endpoint`. `has_token`: the model has an API token, whether or not it was
+/// sent.
+pub(super) fn upstream(error: &UpstreamError, endpoint: &EndpointUri, has_token: bool) -> Problem {
     let UpstreamFault {
         reason,
         culprit,
@@ -26,22 +26,8 @@ pub(super) fn upstream(error: &UpstreamError, has_token: bool) -> Problem {
     Problem {
         culprit,
         reason,
-        message: message(error),
+        message: error.at(Some(&ServerLabel::new(endpoint, None))).to_string(),
         remedy: remedy.into(),
-    }
-}
-
-fn message(error: &UpstreamError) -> String {
-    if let UpstreamError::Dial(DialError::Dns(_)) = error {
-        "could not resolve the server's host name".to_owned()
-    } else if let UpstreamError::Dial(DialError::Connect(_)) = error {
-        "could not connect: nothing accepts connections at this address".to_owned()
-    } else if let UpstreamError::FirstTokenTimeout(limit) = error {
-        format!("the server did not answer within {limit:.1?}")
-    } else if let Some(status) = error.http_status() {
-        format!("{error} (HTTP status {status})")
-    } else {
-        error.to_string()
     }
 }
 

@@ -1,8 +1,9 @@
 //! The steps up to the connection: DNS, TCP and TLS. Each is run separately, so that each has its own time and its own
 //! error.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
+use switchboard::service::cause::Cause;
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout},
@@ -34,16 +35,22 @@ pub(super) async fn walk(
     } else {
         let begun = Instant::now();
         let found = resolve(upstream.names(), host, port, limit).await;
-        settle(steps, StepKind::Dns, begun, found.map_err(UpstreamError::Dial))?
+        settle(steps, call, StepKind::Dns, begun, found.map_err(UpstreamError::Dial))?
     };
 
     let begun = Instant::now();
     let connected = match timeout(limit, TcpStream::connect(addresses.as_slice())).await {
         Ok(Ok(_connection)) => Ok(()),
-        Ok(Err(error)) => Err(DialError::Connect(Arc::new(error))),
+        Ok(Err(error)) => Err(DialError::Connect(Cause::of(&error))),
         Err(_elapsed) => Err(DialError::TimedOut(limit)),
     };
-    settle(steps, StepKind::Tcp, begun, connected.map_err(UpstreamError::Dial))?;
+    settle(
+        steps,
+        call,
+        StepKind::Tcp,
+        begun,
+        connected.map_err(UpstreamError::Dial),
+    )?;
 
     if !origin.is_tls() {
         steps.skipped(StepKind::Tls, "the endpoint uses `http`, which has no TLS");
@@ -52,19 +59,20 @@ pub(super) async fn walk(
     let begun = Instant::now();
     let dialled = timeout(limit, upstream.dial(call)).await;
     let dialled = dialled.unwrap_or(Err(UpstreamError::Dial(DialError::TimedOut(limit))));
-    settle(steps, StepKind::Tls, begun, dialled)
+    settle(steps, call, StepKind::Tls, begun, dialled)
 }
 
 /// Resolves a host name in the same way as calls do.
 async fn resolve(names: &Names, host: &str, port: u16, limit: Duration) -> Result<Vec<SocketAddr>, DialError> {
     let found = timeout(limit, names.resolve(host)).await;
-    let found = found.unwrap_or_else(|_elapsed| Err(LookupError::from(io::Error::from(io::ErrorKind::TimedOut))));
-    let found = found.map_err(|error| DialError::Dns(Arc::new(error)))?;
+    let found = found.unwrap_or_else(|_elapsed| Err(LookupError::timed_out()));
+    let found = found.map_err(DialError::Dns)?;
     Ok(found.iter().map(|&address| (address, port).into()).collect())
 }
 
 fn settle<T>(
     steps: &mut Steps,
+    call: Outgoing<'_>,
     kind: StepKind,
     begun: Instant,
     found: Result<T, UpstreamError>,
@@ -75,6 +83,6 @@ fn settle<T>(
             steps.passed(kind, took, "");
             Ok(found)
         }
-        Err(error) => Err(steps.failed(kind, took, advice::upstream(&error, false))),
+        Err(error) => Err(steps.failed(kind, took, advice::upstream(&error, call.endpoint, false))),
     }
 }

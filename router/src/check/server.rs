@@ -180,7 +180,11 @@ impl ServerCheck<'_> {
     }
 
     fn problem(&self, error: &UpstreamError) -> Problem {
-        advice::upstream(error, !matches!(self.subject.credential, CheckCredential::None))
+        advice::upstream(
+            error,
+            self.endpoint,
+            !matches!(self.subject.credential, CheckCredential::None),
+        )
     }
 
     async fn ask(&self, request: &Request, identifier: &str) -> Result<(), Unable> {

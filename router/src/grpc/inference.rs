@@ -180,7 +180,10 @@ fn messages(
                 note_completion(&notes, completion.finish, completion.usage);
                 Ok(completion.into())
             }
-            Err(failure) => Err(Failure::from(failure).into()),
+            Err(failure) => {
+                note_failure(&notes, &failure);
+                Err(Failure::from(failure).into())
+            }
         };
     }
 }

@@ -16,6 +16,7 @@ use super::{
     HEADER_BYTES_MAX, UpstreamError,
     connector::{Connector, DialError, Security},
     names::Names,
+    tls,
 };
 use crate::catalog::CompiledTls;
 
@@ -128,7 +129,7 @@ impl Clients {
                 None => self
                     .usual_security
                     .with(tls)
-                    .map_err(|error| UpstreamError::Dial(DialError::Handshake(Arc::new(error))))?,
+                    .map_err(|error| UpstreamError::Dial(DialError::Handshake(tls::handshake(&error))))?,
             },
         };
         let timeout = dialling.connect_timeout.unwrap_or(self.connect_timeout);

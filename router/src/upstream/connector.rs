@@ -29,6 +29,7 @@ use hyper_util::{
     rt::TokioIo,
 };
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
+use switchboard::service::cause::{Cause, causes};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -36,31 +37,35 @@ use tokio::{
 };
 use tower::Service;
 
-use super::names::{LookupError, Names};
+use super::{
+    error::Rounded,
+    names::{LookupError, Names},
+    tls,
+};
 use crate::catalog::CompiledTls;
 
 /// Why connecting to a model server failed.
-#[derive(Debug, Clone, thiserror::Error)]
+///
+/// It displays as the cause alone, for example `connection refused`: [`UpstreamError`](super::UpstreamError) makes a
+/// sentence of it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DialError {
     /// The host name could not be resolved.
-    #[error("could not resolve the host name of the model server")]
-    Dns(#[source] SharedError),
+    #[error("{0}")]
+    Dns(LookupError),
     /// The server refused the connection, or could not be reached.
-    #[error("could not connect to the model server")]
-    Connect(#[source] SharedError),
-    /// Name resolution, TCP connection and TLS handshake together took too long.
-    #[error("connecting to the model server took longer than {0:?}")]
+    #[error("{0}")]
+    Connect(Cause),
+    /// Name resolution, TCP connection and TLS handshake together took longer than this.
+    #[error("timed out after {}", Rounded(*.0))]
     TimedOut(Duration),
     /// The server's certificate is not trusted.
-    #[error("the model server's certificate is not trusted")]
-    Untrusted(#[source] rustls::Error),
+    #[error("{0}")]
+    Untrusted(Cause),
     /// The TLS handshake failed for another reason.
-    #[error("the TLS handshake with the model server failed")]
-    Handshake(#[source] SharedError),
+    #[error("{0}")]
+    Handshake(Cause),
 }
-
-/// The cause of a [`DialError`]. It is shared because the HTTP client only lends out its errors.
-pub type SharedError = Arc<dyn StdError + Send + Sync>;
 
 /// Share of the time limit for connecting that a DNS look-up may take. A later result would leave no time to connect.
 const LOOKUP_SHARE: f64 = 0.9;
@@ -182,15 +187,18 @@ impl Service<Uri> for Tcp {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), DialError>> {
         self.0
             .poll_ready(cx)
-            .map_err(|error| DialError::Connect(Arc::new(error)))
+            .map_err(|error| DialError::Connect(Cause::of(&error)))
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let connecting = self.0.call(uri);
         Box::pin(async move {
-            connecting.await.map_err(|error| match find::<LookupError>(&error) {
-                Some(cause) => DialError::Dns(Arc::new(cause.clone())),
-                None => DialError::Connect(Arc::new(error)),
+            connecting.await.map_err(|error| {
+                let lookup = causes(&error).find_map(|cause| cause.downcast_ref::<LookupError>());
+                match lookup {
+                    Some(lookup) => DialError::Dns(lookup.clone()),
+                    None => DialError::Connect(Cause::of(&error)),
+                }
             })
         })
     }
@@ -225,7 +233,7 @@ impl Service<Name> for Resolver {
                 Some(address) => [address].into(),
                 None => timeout(patience, names.resolve(name.as_str()))
                     .await
-                    .unwrap_or_else(|_elapsed| Err(io::Error::from(io::ErrorKind::TimedOut).into()))?,
+                    .unwrap_or_else(|_elapsed| Err(LookupError::timed_out()))?,
             };
             // The port comes from the URL.
             let addresses: Vec<_> = addresses.iter().map(|&address| (address, 0).into()).collect();
@@ -241,26 +249,11 @@ fn dial_error(error: BoxError) -> DialError {
         Ok(ours) => return *ours,
         Err(theirs) => theirs,
     };
-    match find::<rustls::Error>(&*error) {
-        Some(cause @ rustls::Error::InvalidCertificate(_)) => DialError::Untrusted(cause.clone()),
-        _ => DialError::Handshake(error.into()),
+    let tls = causes(&*error).find_map(|cause| cause.downcast_ref::<rustls::Error>());
+    match tls {
+        Some(rustls::Error::InvalidCertificate(cause)) => DialError::Untrusted(tls::untrusted(cause)),
+        _ => DialError::Handshake(tls::handshake(&*error)),
     }
-}
-
-/// Finds the first error of a type in a chain of causes. `io::Error` does not return the error that it wraps from
-/// `source`.
-fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        next = match error.downcast_ref::<io::Error>() {
-            Some(wrapper) => wrapper.get_ref().map(|inner| inner as &(dyn StdError + 'static)),
-            None => error.source(),
-        };
-    }
-    None
 }
 
 /// State of one connection, shared between the connection and the calls that it carries.

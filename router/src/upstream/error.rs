@@ -1,7 +1,9 @@
 //! Why a call to a model server failed. [`super::fault`] defines what each of these errors means.
 #![warn(clippy::wildcard_enum_match_arm)]
 
-use std::time::Duration;
+use std::{error::Error as StdError, fmt, net::IpAddr, time::Duration};
+
+use switchboard::{endpoint::EndpointUri, service::cause::Cause};
 
 use super::{
     connector::DialError,
@@ -9,38 +11,33 @@ use super::{
     sse::{self, SseError},
 };
 
-/// Why a model server gave no answer, or only part of one. No error repeats any text that the server sent.
-#[derive(Debug, thiserror::Error)]
+/// Why a model server gave no answer, or only part of one.
+///
+/// No error repeats any text that the server sent. An error displays as one sentence with its cause, and has no source:
+/// callers get the sentence, and nobody is shown a chain.
+#[derive(Debug)]
 pub enum UpstreamError {
     /// The router could not connect to the server.
-    #[error(transparent)]
     Dial(DialError),
     /// The server sent no token within this time, or no answer to a probe or a check.
-    #[error("the model server sent no token within {0:?}")]
     FirstTokenTimeout(Duration),
     /// The server sent no event for this time, within its answer.
-    #[error("the model server sent no event for {0:?}")]
     IdleTimeout(Duration),
+    /// The connection broke before the answer began.
+    Disconnected(Cause),
     /// The connection closed before the answer was complete.
-    #[error("the connection to the model server closed before the answer was complete")]
     Truncated,
     /// The server failed. Holds the HTTP status, or `None` if the server reported the error without one.
-    #[error("the model server failed to process the request")]
     Server(Option<u16>),
     /// The server is overloaded: it answered with this HTTP status and asks for a pause of this length.
-    #[error("the model server is overloaded and asks for a pause")]
     Busy(u16, Duration),
     /// The server received too many requests. Holds the pause that it asks for, or `None` if it asks for none.
-    #[error("the model server received too many requests")]
     RateLimited(Option<Duration>),
     /// The server rejected the credential, or the account has no credit. Holds the HTTP status.
-    #[error("the model server rejected the credential")]
     CredentialRejected(u16),
     /// The server does not know the model or the path.
-    #[error("the model server does not know the model or the path")]
     NotFound,
     /// The server rejected the request.
-    #[error("the model server rejected the request")]
     Rejected {
         /// The HTTP status.
         status: u16,
@@ -48,22 +45,16 @@ pub enum UpstreamError {
         rejection: Rejection,
     },
     /// The server answered with a redirect (this HTTP status), which is never followed.
-    #[error("the model server answered with a redirect, which the router does not follow")]
     Redirected(u16),
     /// The server answered with this HTTP status, which has no meaning for the router.
-    #[error("the model server answered with an unexpected HTTP status")]
     UnexpectedStatus(u16),
     /// The answer has another content type than the request asked for.
-    #[error("the model server answered with an unexpected content type")]
     UnexpectedContentType,
     /// The answer is malformed.
-    #[error("the model server's answer is malformed")]
     Protocol,
     /// The answer is not valid UTF-8.
-    #[error("the model server's answer is not valid UTF-8")]
     InvalidUtf8,
     /// The answer is larger than this many bytes.
-    #[error("the model server's answer is larger than {0} bytes")]
     TooLarge(usize),
 }
 
@@ -82,6 +73,7 @@ impl UpstreamError {
             Self::Dial(_)
             | Self::FirstTokenTimeout(_)
             | Self::IdleTimeout(_)
+            | Self::Disconnected(_)
             | Self::Truncated
             | Self::RateLimited(_)
             | Self::NotFound
@@ -107,6 +99,7 @@ impl UpstreamError {
             Self::Dial(_)
             | Self::FirstTokenTimeout(_)
             | Self::IdleTimeout(_)
+            | Self::Disconnected(_)
             | Self::Truncated
             | Self::UnexpectedContentType
             | Self::Protocol
@@ -123,6 +116,114 @@ impl UpstreamError {
         } else {
             None
         }
+    }
+}
+
+impl UpstreamError {
+    /// Displays the error with the server that it is about. `None`: the server is not known, or the reader may not see
+    /// it.
+    #[must_use]
+    pub const fn at<'a>(&'a self, server: Option<&'a ServerLabel>) -> AtServer<'a> {
+        AtServer { error: self, server }
+    }
+}
+
+impl fmt::Display for UpstreamError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.at(None).fmt(f)
+    }
+}
+
+impl StdError for UpstreamError {}
+
+/// Displays an error and the server that it is about, as [`UpstreamError::at`] returns it.
+#[derive(Debug, Clone, Copy)]
+pub struct AtServer<'a> {
+    error: &'a UpstreamError,
+    server: Option<&'a ServerLabel>,
+}
+
+impl fmt::Display for AtServer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use UpstreamError as E;
+
+        let server: &dyn fmt::Display = match &self.server {
+            Some(server) => server,
+            None => &"the model server",
+        };
+        match self.error {
+            E::Dial(cause) => write!(f, "could not connect to {server}: {cause}"),
+            E::FirstTokenTimeout(limit) => write!(f, "{server} sent no answer within {}", Rounded(*limit)),
+            E::IdleTimeout(limit) => write!(f, "{server} sent no event for {}", Rounded(*limit)),
+            E::Disconnected(cause) => write!(f, "lost the connection to {server} before it answered: {cause}"),
+            E::Truncated => write!(f, "the connection to {server} closed before the answer was complete"),
+            E::Server(_) => write!(f, "{server} failed to process the request"),
+            E::Busy(..) => write!(f, "{server} is overloaded and asks for a pause"),
+            E::RateLimited(_) => write!(f, "{server} received too many requests"),
+            E::CredentialRejected(_) => write!(f, "{server} rejected the credential"),
+            E::NotFound => write!(f, "{server} does not know the model or the path"),
+            E::Rejected { .. } => write!(f, "{server} rejected the request"),
+            E::Redirected(_) => write!(f, "{server} answered with a redirect, which the router does not follow"),
+            E::UnexpectedStatus(_) => write!(f, "{server} answered with an unexpected HTTP status"),
+            E::UnexpectedContentType => write!(f, "{server} answered with an unexpected content type"),
+            E::Protocol => write!(f, "{server} sent a malformed answer"),
+            E::InvalidUtf8 => write!(f, "{server} sent an answer that is not valid UTF-8"),
+            E::TooLarge(limit) => write!(f, "{server} sent an answer of more than {limit} bytes"),
+        }?;
+        match self.error.http_status() {
+            Some(status) => write!(f, " (HTTP status {status})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The name of a server in texts: scheme, host and port, and the address if the host name has several.
+///
+/// It contains neither path nor query, and its length is bounded, because it is part of the messages of statuses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerLabel {
+    origin: Box<str>,
+    address: Option<IpAddr>,
+}
+
+impl ServerLabel {
+    /// The maximum number of characters of an origin. The longest host name that can be resolved has 253.
+    const ORIGIN_MAX: usize = 280;
+
+    /// Creates the label of a server. `address` is given if the endpoint's host name has several addresses.
+    #[must_use]
+    pub fn new(endpoint: &EndpointUri, address: Option<IpAddr>) -> Self {
+        let origin: String = endpoint.origin().to_string().chars().take(Self::ORIGIN_MAX).collect();
+        Self {
+            origin: origin.into(),
+            address,
+        }
+    }
+
+    /// Returns scheme, host and port.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+}
+
+impl fmt::Display for ServerLabel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.origin)?;
+        match self.address {
+            Some(address) => write!(f, " ({address})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Displays a duration without fractions of a millisecond.
+pub(super) struct Rounded(pub(super) Duration);
+
+impl fmt::Display for Rounded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let milliseconds = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
+        write!(f, "{:?}", Duration::from_millis(milliseconds))
     }
 }
 
@@ -172,5 +273,56 @@ mod tests {
             reported(Some(422)),
             UpstreamError::Rejected { status: 422, .. }
         ));
+    }
+
+    #[test]
+    fn an_error_names_its_server_and_its_cause_once_each() {
+        let endpoint = EndpointUri::parse("https://GPU1:8443/secret-path/v1").unwrap();
+        let server = ServerLabel::new(&endpoint, None);
+        let (words, second) = (|words| Cause::new(words), Duration::from_secs(1));
+        for (error, cause) in [
+            (
+                UpstreamError::Dial(DialError::Connect(words("connection refused"))),
+                "connection refused",
+            ),
+            (
+                UpstreamError::Dial(DialError::TimedOut(2 * second)),
+                "timed out after 2s",
+            ),
+            (
+                UpstreamError::Dial(DialError::Untrusted(words("the certificate has expired"))),
+                "the certificate has expired",
+            ),
+            (
+                UpstreamError::Disconnected(words("connection reset")),
+                "connection reset",
+            ),
+            (
+                UpstreamError::Server(Some(503)),
+                "failed to process the request (HTTP status 503)",
+            ),
+            (UpstreamError::FirstTokenTimeout(second / 3), "no answer within 333ms"),
+        ] {
+            let shown = error.at(Some(&server)).to_string();
+            for part in ["https://gpu1:8443", cause] {
+                assert_eq!(shown.matches(part).count(), 1, "{shown}");
+            }
+            assert!(!shown.contains("secret-path"), "{shown}");
+            let hidden = error.to_string();
+            assert_eq!(hidden.matches("the model server").count(), 1, "{hidden}");
+            assert!(!hidden.contains("gpu1"), "{hidden}");
+            assert_eq!(shown.replace("https://gpu1:8443", "the model server"), hidden);
+        }
+    }
+
+    #[test]
+    fn the_label_of_a_server_is_bounded_and_tells_its_addresses_apart() {
+        let endpoint = EndpointUri::parse("http://gpu1:8000/v1").unwrap();
+        let address = Some([10, 0, 0, 2].into());
+        let label = ServerLabel::new(&endpoint, address).to_string();
+        assert_eq!(label, "http://gpu1:8000 (10.0.0.2)");
+        let endless = EndpointUri::parse(&format!("http://{}:8000", "a".repeat(2_000))).unwrap();
+        let label = ServerLabel::new(&endless, None);
+        assert_eq!(label.to_string().len(), ServerLabel::ORIGIN_MAX);
     }
 }

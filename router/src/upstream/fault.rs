@@ -132,7 +132,7 @@ impl UpstreamError {
                 outcome: AttemptOutcome::TimedOut,
                 remedy: "check that the model is loaded and the server is not overloaded, or allow the check more time",
             },
-            Self::Truncated => UpstreamFault {
+            Self::Disconnected(_) | Self::Truncated => UpstreamFault {
                 reason: Reason::UpstreamStreamTruncated,
                 evidence: Evidence::Failed,
                 repeat: Elsewhere(Budget),

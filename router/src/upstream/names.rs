@@ -17,7 +17,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use parking_lot::{Mutex, MutexGuard};
-use switchboard::endpoint::EndpointUri;
+use switchboard::{endpoint::EndpointUri, service::cause::Cause};
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -47,13 +47,26 @@ const SERVERS_MAX: usize = 64;
 pub type Lookup = Box<dyn Fn(Box<str>) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> + Send + Sync>;
 
 /// Why a host name could not be resolved.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("could not resolve the host name")]
-pub struct LookupError(#[source] Arc<io::Error>);
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct LookupError(Cause);
+
+impl LookupError {
+    /// Creates the error for a look-up that took too long.
+    #[must_use]
+    pub fn timed_out() -> Self {
+        Self(Cause::new("the look-up of the host name timed out"))
+    }
+
+    /// Creates the error for a name without an address.
+    fn no_address() -> Self {
+        Self(Cause::new("the host name has no address"))
+    }
+}
 
 impl From<io::Error> for LookupError {
     fn from(error: io::Error) -> Self {
-        Self(Arc::new(error))
+        Self(Cause::of(&error))
     }
 }
 
@@ -174,7 +187,7 @@ impl Names {
             async move {
                 let (mut running, _) = names.look_up(&host);
                 if let Err(error) = running.outcome().await {
-                    tracing::debug!(host = %host, error = %error.0, "could not resolve a host name");
+                    tracing::debug!(host = %host, %error, "could not resolve a host name");
                 }
             }
         };
@@ -226,11 +239,11 @@ impl Names {
         let looking = (self.shared.lookup)(host.clone());
         lookups.spawn(async move {
             let found = match timeout(LOOKUP_TIMEOUT, looking).await {
-                Ok(Ok(found)) if found.is_empty() => Err(io::ErrorKind::NotFound.into()),
-                Ok(found) => found,
-                Err(_elapsed) => Err(io::ErrorKind::TimedOut.into()),
+                Ok(Ok(found)) if found.is_empty() => Err(LookupError::no_address()),
+                Ok(found) => found.map_err(LookupError::from),
+                Err(_elapsed) => Err(LookupError::timed_out()),
             };
-            let outcome = found.map(Good::new).map_err(LookupError::from);
+            let outcome = found.map(Good::new);
             keep(&shared, &host, outcome.as_ref().ok());
             tell.send_replace(Some(outcome.map(|good| good.addresses)));
         });

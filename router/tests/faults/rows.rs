@@ -95,7 +95,7 @@ fn refusals() -> Vec<Row> {
         server("500", 500, &[("upstream_status", "500")]),
         server("501", 501, &[("upstream_status", "501")]),
         server("502", 502, &[("upstream_status", "502")]),
-        server("503", 503, &[("upstream_status", "503")]),
+        server("503", 503, &[("upstream_status", "503")]).says("HTTP status 503"),
         server("504", 504, &[("upstream_status", "504")]),
         server("599", 599, &[("upstream_status", "599")]),
         Row::new(
@@ -154,14 +154,15 @@ fn refusals() -> Vec<Row> {
 fn dials() -> Vec<Row> {
     let connect = "UPSTREAM_CONNECT_FAILED";
     vec![
-        Row::new(2, "connection refused", Fault::Refused, Code::Unavailable, connect),
+        Row::new(2, "connection refused", Fault::Refused, Code::Unavailable, connect).says("connection refused"),
         Row::new(
             3,
             "connection attempt not answered",
             Fault::BlackHole,
             Code::Unavailable,
             connect,
-        ),
+        )
+        .says("timed out after 300ms"),
         // A name must not have a label of this length, so the resolver rejects it without a query.
         Row::new(
             4,
@@ -169,21 +170,24 @@ fn dials() -> Vec<Row> {
             Fault::NoName,
             Code::Unavailable,
             "UPSTREAM_DNS_FAILED",
-        ),
+        )
+        .says("the host name does not resolve"),
         Row::new(
             4,
             "a name that does not resolve in time",
             Fault::SlowName,
             Code::Unavailable,
             "UPSTREAM_DNS_FAILED",
-        ),
+        )
+        .says("the look-up of the host name timed out"),
         Row::new(
             5,
             "a server without TLS",
             Fault::NoTls,
             Code::Unavailable,
             "UPSTREAM_TLS_HANDSHAKE_FAILED",
-        ),
+        )
+        .says("the server does not use TLS on this port"),
     ]
 }
 
@@ -210,8 +214,8 @@ fn before_the_answer() -> Vec<Row> {
             Code::Unavailable,
             silent,
         ),
-        row(8, "a close without a response", Script::closed(), cut),
-        row(8, "a reset without a response", Script::broken(), cut),
+        row(8, "a close without a response", Script::closed(), cut).says("connection closed"),
+        row(8, "a reset without a response", Script::broken(), cut).says("connection reset"),
         row(
             8,
             "a close during the header",

@@ -119,6 +119,8 @@ impl CallEnd {
                     response_bytes = self.bytes,
                     feature = facts.feature,
                     model = facts.model,
+                    endpoint = facts.endpoint,
+                    error = facts.error,
                     attempts = facts.attempts,
                     finish_reason = facts.finish_reason,
                     input_tokens = facts.input_tokens,

@@ -11,6 +11,10 @@ pub struct Facts {
     pub feature: Option<String>,
     /// The selected model.
     pub model: Option<String>,
+    /// The model server that was called last: scheme, host and port.
+    pub endpoint: Option<String>,
+    /// What went wrong at the model server, in words that name the server and the cause.
+    pub error: Option<String>,
     /// The number of attempts at model servers.
     pub attempts: Option<u32>,
     /// Why the answer ended.
