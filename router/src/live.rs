@@ -20,7 +20,7 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
-use switchboard::{names::ModelName, service::metrics::read_gauge};
+use switchboard::{names::ModelName, reason::Reason, service::metrics::read_gauge};
 use tokio::time::{Instant, timeout_at};
 
 pub use self::{in_flight::InFlight, slot::Slot};
@@ -154,6 +154,13 @@ impl LiveModels {
             due.append(&mut self.of(model).servers(now).due_probes(now));
         }
         due
+    }
+
+    /// Records in words why a probe failed, for the state of its server. To be called before [`Self::probed`].
+    pub fn note_probe_error(&self, identity: &ServerIdentity, reason: Reason, error: &str) {
+        if let Some(parts) = self.known(&identity.model) {
+            parts.servers.lock().note_probe_error(identity, reason, error);
+        }
     }
 
     /// Records the result of a probe. A server that is no longer known is ignored.
@@ -300,7 +307,7 @@ impl LiveModels {
             if changed.is_taken_out {
                 self.0.counts.ejections.inc();
                 let reason = changed.worst.reason().map(tracing::field::display);
-                tracing::warn!(model.name = %model, upstream.addr = %server, reason, "a server failed repeatedly: it gets no calls at the moment");
+                tracing::warn!(model.name = %model, upstream.addr = %server, reason, error = changed.error.as_deref(), "a server failed repeatedly: it gets no calls at the moment");
             } else if changed.is_back {
                 tracing::info!(model.name = %model, upstream.addr = %server, "a server answers again: its share of calls grows gradually");
             }

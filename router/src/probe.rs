@@ -26,7 +26,7 @@ use crate::{
     endpoints::{Probed, ServerIdentity},
     rounds,
     upstream::{
-        Upstream, UpstreamError,
+        ServerLabel, Upstream, UpstreamError,
         get::{Question, Reply},
         model_list::{self, ModelList},
     },
@@ -112,17 +112,20 @@ impl Prober {
 
     async fn probe_server(&self, server: &ProbeTarget<'_>) {
         let asked = timeout(TIMEOUT, self.health(server)).await;
-        let (probed, list) = match asked {
-            Ok((probed, list)) => (probed, list),
-            Err(_elapsed) => (failed(&UpstreamError::FirstTokenTimeout(TIMEOUT)), None),
-        };
-        let outcome = match probed {
-            Probed::Passed => "passed",
-            Probed::Failed(_) => "failed",
+        let (health, list) = asked.unwrap_or((Err(UpstreamError::FirstTokenTimeout(TIMEOUT)), None));
+        let (identity, models) = (server.identity, self.upstream.models());
+        let (probed, outcome) = match &health {
+            Ok(()) => (Probed::Passed, "passed"),
+            Err(error) => {
+                let reason = error.fault().reason;
+                let label = ServerLabel::new(&identity.uri, identity.address);
+                models.note_probe_error(identity, reason, &error.at(Some(&label)).to_string());
+                (Probed::Failed(reason), "failed")
+            }
         };
         self.counts.get_or_create_owned(&ProbeLabels { outcome }).inc();
-        self.upstream.models().probed(server.identity, probed);
-        if let Probed::Passed = probed {
+        models.probed(identity, probed);
+        if health.is_ok() {
             // Neither of them is essential, and a late answer is of no use.
             timeout(ASIDE_TIMEOUT, self.name(server, list)).await.ok();
             timeout(ASIDE_TIMEOUT, self.load(server)).await.ok();
@@ -130,18 +133,18 @@ impl Prober {
     }
 
     /// Returns the server's health, and its model list if that was asked for.
-    async fn health(&self, server: &ProbeTarget<'_>) -> (Probed, Option<Reply>) {
+    async fn health(&self, server: &ProbeTarget<'_>) -> (Result<(), UpstreamError>, Option<Reply>) {
         match self.ask(server, HEALTH).await {
-            Err(error) => return (failed(&error), None),
+            Err(error) => return (Err(error), None),
             Ok(reply) => {
-                if let Some(probed) = told(reply.status) {
-                    return (probed, None);
+                if let Some(health) = told(reply.status) {
+                    return (health, None);
                 }
             }
         }
         match self.ask(server, model_list::PATH).await {
-            Err(error) => (failed(&error), None),
-            Ok(list) => (told(list.status).unwrap_or(Probed::Passed), Some(list)),
+            Err(error) => (Err(error), None),
+            Ok(list) => (told(list.status).unwrap_or(Ok(())), Some(list)),
         }
     }
 
@@ -198,16 +201,12 @@ impl Prober {
 }
 
 /// Returns what a status says about a server's health. `None`: only that the server responds.
-fn told(status: StatusCode) -> Option<Probed> {
+fn told(status: StatusCode) -> Option<Result<(), UpstreamError>> {
     if status.is_success() {
-        Some(Probed::Passed)
+        Some(Ok(()))
     } else if status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED {
-        Some(failed(&UpstreamError::Server(Some(status.as_u16()))))
+        Some(Err(UpstreamError::Server(Some(status.as_u16()))))
     } else {
         None
     }
-}
-
-const fn failed(error: &UpstreamError) -> Probed {
-    Probed::Failed(error.fault().reason)
 }

@@ -116,6 +116,41 @@ async fn one_of_two_servers_is_killed_under_load_and_comes_back() {
 }
 
 #[tokio::test]
+async fn the_status_shows_the_newest_error_of_a_server_until_it_answers() {
+    let upstream = FakeUpstream::always(failing()).await;
+    let router = Setup::at(upstream.url()).start().await;
+    let origin = format!("http://{}", upstream.addr());
+    let detail = async || router.endpoints().await.remove(0).detail;
+    assert_eq!(detail().await, "", "the server was not called yet");
+
+    router.ask(prompt("hi")).await.told();
+    let failed = format!("{origin} failed to process the request (HTTP status 500)");
+    assert_eq!(detail().await, failed);
+    let port = upstream.kill().await;
+    router.ask(prompt("hi")).await.told();
+    let refused = format!("could not connect to {origin}: connection refused");
+    assert_eq!(detail().await, refused);
+
+    let back = FakeUpstream::on_port(port, slow()).await;
+    assert_eq!(router.ask(prompt("hi")).await.text, "hello");
+    assert_eq!(detail().await, "", "the server answers");
+    drop(back);
+}
+
+#[tokio::test]
+async fn the_status_shows_the_error_of_a_failed_probe() {
+    let upstream = FakeUpstream::start().await;
+    upstream.probed(Script::response(503, &[], ""));
+    let router = Setup::at(upstream.url()).start().await;
+    router.probe().await;
+    let failed = format!(
+        "http://{} failed to process the request (HTTP status 503)",
+        upstream.addr()
+    );
+    assert_eq!(router.endpoints().await[0].detail, failed);
+}
+
+#[tokio::test]
 async fn a_model_that_is_down_is_passed_over_while_a_fallback_answers() {
     let (m, b) = (FakeUpstream::always(failing()).await, FakeUpstream::start().await);
     let router = Setup::at(m.url()).other("b", b.url()).fallbacks(&["b"]).start().await;

@@ -27,6 +27,7 @@ mod refused_writes;
 
 mod administrator;
 mod answers;
+mod causes;
 mod chaos;
 mod checks;
 mod cold_start;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
     let tests = [
         administrator::tests(),
         answers::tests(),
+        causes::tests(),
         chaos::tests(),
         checks::tests(),
         checks::routers::tests(),

@@ -137,6 +137,7 @@ impl<'a> Attempt<'a> {
         let is_late = self.limits.is_hurried && matches!(error, UpstreamError::FirstTokenTimeout(_));
         let verdict = if is_late { Some(Verdict::Late) } else { error.verdict() };
         if let Some(verdict) = verdict {
+            self.in_flight.note_error(error.fault().reason, &failed.to_string());
             self.in_flight.judge(verdict);
         }
     }

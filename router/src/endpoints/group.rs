@@ -44,11 +44,29 @@ struct KnownServer {
     hash: u64,
     server: ServerRecord,
     hints: Hints,
+    /// The newest error with each reason, in words. It has at most one entry for each reason.
+    errors: Vec<(Reason, Arc<str>)>,
     /// The health that was reported last. `None`: none was reported.
     told: Option<Health>,
     probe_at: Instant,
     probe_asked: Option<Instant>,
     named_at: Instant,
+}
+
+impl KnownServer {
+    fn note_error(&mut self, reason: Reason, error: &str) {
+        match self.errors.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, newest)) => *newest = error.into(),
+            None => self.errors.push((reason, error.into())),
+        }
+    }
+
+    /// Returns the newest error with the reason of the server's health. `None`: the server is not failing.
+    fn error(&self) -> Option<&Arc<str>> {
+        let reason = self.server.health()?.reason()?;
+        let newest = self.errors.iter().find(|(known, _)| *known == reason);
+        newest.map(|(_, error)| error)
+    }
 }
 
 /// A server that the model names.
@@ -69,6 +87,8 @@ pub(crate) struct HealthTransition {
     pub(crate) identity: Arc<ServerIdentity>,
     /// The worst health of all servers behind the same endpoint.
     pub(crate) worst: Health,
+    /// The newest error with the reason of the server's own health, in words. `None`: the server is not failing.
+    pub(crate) error: Option<Arc<str>>,
     pub(crate) is_taken_out: bool,
     pub(crate) is_back: bool,
 }
@@ -90,6 +110,9 @@ pub struct Status {
     pub identity: Arc<ServerIdentity>,
     /// Its health. `None`: no call and no probe has shown it yet.
     pub health: Option<Health>,
+    /// The newest error with the reason of that health, in words that name the server. `None`: the server is not
+    /// failing.
+    pub error: Option<Arc<str>>,
     /// Number of attempts in progress.
     pub in_flight: u32,
     /// How slow it is relative to the other servers of its model; 1 is the average.
@@ -161,6 +184,7 @@ impl ServerGroup {
             server: ServerRecord::new(is_probed(&identity.platform)),
             identity: Arc::new(identity),
             hints: Hints::default(),
+            errors: Vec::new(),
             told: None,
             // At a random time, so that a new catalog does not cause a burst of probes.
             probe_at: now + PROBE_INTERVAL.mul_f64(fastrand::f64()),
@@ -317,6 +341,13 @@ impl ServerGroup {
         }
     }
 
+    /// Records an error of an attempt in words, before its verdict is applied.
+    pub(crate) fn note_error(&mut self, id: ServerId, reason: Reason, error: &str) {
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.id == id) {
+            entry.note_error(reason, error);
+        }
+    }
+
     /// Applies the verdict on an attempt. Returns the change in the server's health, if there is one.
     pub(crate) fn judge(
         &mut self,
@@ -379,6 +410,13 @@ impl ServerGroup {
         due
     }
 
+    /// Records the error of a failed probe in words, before its result is applied.
+    pub(crate) fn note_probe_error(&mut self, identity: &ServerIdentity, reason: Reason, error: &str) {
+        if let Some(entry) = self.known(identity) {
+            entry.note_error(reason, error);
+        }
+    }
+
     /// Applies the result of a probe. Returns the change in the server's health, if there is one.
     pub(crate) fn probed(
         &mut self,
@@ -418,7 +456,7 @@ impl ServerGroup {
     pub(crate) fn status(&self, now: Instant) -> Vec<Status> {
         let members = self.members.iter().filter_map(|member| self.entries.get(member.entry));
         let status = members.map(
-            |KnownServer {
+            |entry @ KnownServer {
                  identity,
                  server,
                  hints,
@@ -428,6 +466,7 @@ impl ServerGroup {
                 Status {
                     identity: Arc::clone(identity),
                     health: server.health(),
+                    error: entry.error().cloned(),
                     in_flight: server.in_flight,
                     slowness: server.slowness.now(now),
                     ramp: server.ramp(now),
@@ -448,7 +487,7 @@ impl ServerGroup {
         if before == Some(health) {
             return None;
         }
-        let identity = Arc::clone(&entry.identity);
+        let (identity, error) = (Arc::clone(&entry.identity), entry.error().cloned());
         let is_out = |health: Health| matches!(health, Health::Ejected(_));
         let others = self.members.iter().filter_map(|member| self.entries.get(member.entry));
         let same = others.filter(|entry| entry.identity.uri == identity.uri);
@@ -458,6 +497,7 @@ impl ServerGroup {
         Some(HealthTransition {
             identity,
             worst,
+            error,
             is_taken_out: is_out(health) && !before.is_some_and(is_out),
             is_back: !is_out(health) && before.is_some_and(is_out),
         })

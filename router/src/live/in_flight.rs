@@ -38,6 +38,11 @@ impl InFlight {
         self.answers(Instant::now());
     }
 
+    /// Records in words why the attempt failed, for the state of its server. To be called before [`Self::judge`].
+    pub fn note_error(&self, reason: Reason, error: &str) {
+        self.live.parts.servers.lock().note_error(self.server, reason, error);
+    }
+
     /// Applies the verdict on the attempt, which is over.
     pub fn judge(&mut self, verdict: Verdict) {
         let now = Instant::now();

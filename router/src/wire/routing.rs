@@ -118,6 +118,7 @@ impl From<&Status> for router::EndpointStatus {
             slowness: status.slowness,
             ramp: status.ramp,
             rest: status.rest.and_then(|rest| rest.try_into().ok()),
+            detail: status.error.as_deref().unwrap_or_default().to_owned(),
         }
     }
 }
