@@ -129,8 +129,7 @@ impl CallEnd {
                 )
             };
         }
-        // Platforms check health every few seconds, so a successful check is logged at `debug` only.
-        if outcome.code == Code::Ok && self.method.starts_with("grpc.health.") {
+        if is_routine(&self.method, outcome.code) {
             line!(debug);
         } else {
             line!(info);
@@ -173,6 +172,19 @@ impl CallEnd {
     }
 }
 
+/// Whether a call is logged at `debug` only.
+///
+/// Platforms check health every few seconds, and tools read the services by reflection before each call. Failures are
+/// logged like those of other calls, but a reflection stream that the tool cancels is not a failure.
+fn is_routine(method: &str, code: Code) -> bool {
+    let is_reflection = method.starts_with("grpc.reflection.");
+    match code {
+        Code::Ok => is_reflection || method.starts_with("grpc.health."),
+        Code::Cancelled => is_reflection,
+        _ => false,
+    }
+}
+
 /// Whether a code is a server error by the rules of OpenTelemetry for spans of servers.
 const fn is_own_fault(code: Code) -> bool {
     matches!(
@@ -184,4 +196,28 @@ const fn is_own_fault(code: Code) -> bool {
             | Code::Unavailable
             | Code::DataLoss
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn health_checks_and_reflection_are_routine_unless_they_fail() {
+        const HEALTH: &str = "grpc.health.v1.Health/Check";
+        const REFLECTION: &str = "grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+        const CALL: &str = "switchboard.router.v1.InferenceService/Infer";
+        for (method, code, is_expected) in [
+            (HEALTH, Code::Ok, true),
+            (HEALTH, Code::NotFound, false),
+            (HEALTH, Code::Cancelled, false),
+            (REFLECTION, Code::Ok, true),
+            (REFLECTION, Code::Cancelled, true),
+            (REFLECTION, Code::Unavailable, false),
+            (CALL, Code::Ok, false),
+            (CALL, Code::Cancelled, false),
+        ] {
+            assert_eq!(is_routine(method, code), is_expected, "{method} {code:?}");
+        }
+    }
 }
