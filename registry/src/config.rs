@@ -152,7 +152,7 @@ pub struct AcceptHistory {
 const OTHERS: &str = "Other subcommands, each with its own --help: health, backup, verify, restore, accept-history";
 
 /// Footer of the help of every command.
-const CODES: &str = "Exit code: 2 if a flag is wrong, 3 if the database or the backup is damaged, 4 if another process holds the database, 1 after any other failure";
+const CODES: &str = "Exit code: 2 if a flag is wrong, 3 if the database or the backup is damaged or is not a registry's database, 4 if another process holds the database, 1 after any other failure";
 
 const DATABASE_URL: &str = "sqlite://switchboard.db";
 

@@ -2,7 +2,7 @@
 
 use crate::store::Kind;
 
-/// The database, or a backup, is damaged.
+/// The database, or a backup, is damaged, or is not a registry's database.
 pub const DAMAGED: u8 = 3;
 
 /// A registry or another process holds the database.

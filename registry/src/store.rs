@@ -12,6 +12,7 @@ mod history;
 mod inspect;
 mod load;
 mod open;
+mod owner;
 mod requests;
 mod round;
 mod rows;
@@ -31,6 +32,7 @@ pub use self::{
     inspect::{DatabaseIdentity, copy_into, inspect, settle},
     load::{Loaded, StoredCredential},
     open::path_of,
+    owner::check_own,
     swap::{folder_of, swap_in},
 };
 use crate::domain::{

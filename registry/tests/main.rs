@@ -3,6 +3,8 @@
 
 #[path = "main/commands.rs"]
 mod commands;
+#[path = "main/foreign.rs"]
+mod foreign;
 #[path = "main/stored.rs"]
 mod stored;
 
@@ -117,17 +119,6 @@ async fn a_second_registry_on_the_same_file_is_refused_through_any_path() {
         let told = in_use(&registry(&path).output().unwrap());
         assert!(told.contains("another registry holds"), "{told}");
     }
-}
-
-#[tokio::test]
-async fn a_file_that_is_not_a_database_is_refused_and_not_changed() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("switchboard.db");
-    let text = "this is no database, and long enough to be looked at as one".repeat(20);
-    std::fs::write(&path, &text).unwrap();
-    let output = registry(&path).output().unwrap();
-    assert_eq!(output.status.code(), Some(3), "{output:?}");
-    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use crate::{
     config::AcceptHistory,
     control::{self, ControlRequest},
     domain::life::{LifeCause, Mark, NewLife},
-    store::StoreError,
+    store::{self, StoreError},
 };
 
 pub(super) async fn run(told: AcceptHistory) -> Result<String, CommandError> {
@@ -19,6 +19,8 @@ pub(super) async fn run(told: AcceptHistory) -> Result<String, CommandError> {
     if !database.exists() {
         return Err(CommandError::Missing(database.display().to_string()));
     }
+    // A start would take an empty file as a new database, whose history nobody can mean.
+    store::check_own(&database).await?;
     let above = above.unwrap_or(Mark::NONE);
     let new = NewLife {
         cause: LifeCause::AcceptHistory,

@@ -70,7 +70,7 @@ async fn prepare(
 ) -> Result<(State, &'static str), CommandError> {
     progress(&format!("copying and verifying `{}`", file.display()));
     duplicate(file, copy)?;
-    let backup = store::settle(copy).await?;
+    let backup = store::settle(copy).await.map_err(|error| error.of_original(file))?;
     let replaced = replaced(database).await?;
     let (known, note) = match (replaced, above) {
         (Replaced::Known(mark), above) => (mark.or_higher(above.unwrap_or(Mark::NONE)), ""),
@@ -102,6 +102,9 @@ async fn replaced(database: &Path) -> Result<Replaced, StoreError> {
     }
     match store::settle(database).await {
         Ok(identity) => Ok(Replaced::Known(identity.mark)),
+        Err(StoreError::Empty(_)) => Ok(Replaced::Nothing),
+        // Another program would lose its database, even though the file is kept.
+        Err(error @ StoreError::Foreign(_)) => Err(error),
         Err(error) if error.kind() == Kind::Busy => Err(error),
         Err(error) => Ok(Replaced::Unreadable(error)),
     }

@@ -37,8 +37,17 @@ pub enum StoreError {
          program"
     )]
     SchemaTooOld(i64),
-    /// The file is not a registry's database.
-    #[error("`{}` holds no configuration of a registry", .0.display())]
+    /// The file has no content.
+    #[error("`{}` is empty: it holds no configuration of a registry", .0.display())]
+    Empty(PathBuf),
+    /// The file does not begin like an SQLite file.
+    #[error(
+        "`{}` is not an SQLite database: name the registry's database, or restore it from a backup if it is damaged",
+        .0.display()
+    )]
+    NotSqlite(PathBuf),
+    /// The file belongs to another program.
+    #[error("`{}` is the SQLite database of another program: name the registry's database, or a new file", .0.display())]
     Foreign(PathBuf),
     /// A process other than a registry has the database open.
     #[error("another process has `{}` open", .0.display())]
@@ -85,7 +94,7 @@ pub enum Kind {
     Full,
     /// Another process holds the database.
     Busy,
-    /// The file is damaged.
+    /// The file is damaged, or is not a registry's database.
     Corrupt,
     /// The file cannot be written.
     ReadOnly,
@@ -121,6 +130,16 @@ impl StoreError {
         }
     }
 
+    /// Names the file itself, if a copy of it was examined and is not a registry's database.
+    pub(crate) fn of_original(self, original: &Path) -> Self {
+        match self {
+            Self::Empty(_) => Self::Empty(original.to_owned()),
+            Self::NotSqlite(_) => Self::NotSqlite(original.to_owned()),
+            Self::Foreign(_) => Self::Foreign(original.to_owned()),
+            other => other,
+        }
+    }
+
     pub(crate) fn damaged(what: impl Into<String>) -> Self {
         Self::Damaged(what.into())
     }
@@ -130,7 +149,7 @@ impl StoreError {
     pub const fn kind(&self) -> Kind {
         match self {
             Self::Sql { kind, .. } => *kind,
-            Self::Damaged(_) | Self::Foreign(_) => Kind::Corrupt,
+            Self::Damaged(_) | Self::Empty(_) | Self::NotSqlite(_) | Self::Foreign(_) => Kind::Corrupt,
             Self::Locked(_) | Self::InUse(_) | Self::CheckpointHeld => Kind::Busy,
             Self::Closed => Kind::Io,
             Self::Address(_)

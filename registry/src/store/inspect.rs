@@ -1,6 +1,6 @@
 //! Reads a database for verification and backups, whether or not a registry runs on it, without changing the content.
 
-use std::{fs::File, io::Read as _, path::Path};
+use std::path::Path;
 
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 use switchboard::names::StoreId;
@@ -10,11 +10,9 @@ use super::{
     file::{companion, sync},
     load,
     open::{BUSY_TIMEOUT, MIGRATOR, quick_check},
+    owner::{check_own, stamp},
 };
 use crate::domain::life::Mark;
-
-/// The first bytes of every SQLite database file.
-const HEADER: &[u8] = b"SQLite format 3\0";
 
 /// The identity of a database, which can be read even if the schema is older or newer than this program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,15 +27,17 @@ pub struct DatabaseIdentity {
 ///
 /// # Errors
 ///
-/// [`StoreError`] if the database is damaged, cannot be read, or does not have this program's schema.
+/// [`StoreError`] if the file is not a registry's database, is damaged, cannot be read, or does not have this program's
+/// schema.
 pub async fn inspect(database: &Path) -> Result<Loaded, StoreError> {
+    check_own(database).await?;
     let mut connection = open_unchanged(database).await?;
     // One transaction for all checks, so that they see one state even if a registry writes at the same time.
     let mut reading = connection
         .begin()
         .await
         .map_err(|error| StoreError::sql("begin a read transaction", error))?;
-    check_schema(database, &mut reading).await?;
+    check_schema(&mut reading).await?;
     integrity_check(&mut reading).await?;
     let loaded = load::load(&mut reading).await?;
     reading
@@ -48,14 +48,16 @@ pub async fn inspect(database: &Path) -> Result<Loaded, StoreError> {
     Ok(loaded)
 }
 
-/// Copies a database, which a registry may be running on, to a new or empty file, and syncs the copy.
+/// Copies a database, which a registry may be running on, to a new or empty file, and syncs the copy. The copy has the
+/// application id even if the database does not have it yet.
 ///
 /// # Errors
 ///
-/// [`StoreError`] if the database cannot be read or the copy cannot be written.
+/// [`StoreError`] if the file is not a registry's database or cannot be read, or the copy cannot be written.
 pub async fn copy_into(database: &Path, copy: &Path) -> Result<(), StoreError> {
+    check_own(database).await?;
     let mut connection = open_as_is(database).await?;
-    check_schema(database, &mut connection).await?;
+    check_schema(&mut connection).await?;
     let target = copy.to_string_lossy().into_owned();
     sqlx::query("VACUUM INTO ?")
         .bind(target)
@@ -63,6 +65,9 @@ pub async fn copy_into(database: &Path, copy: &Path) -> Result<(), StoreError> {
         .await
         .map_err(|error| StoreError::sql("copy the database", error))?;
     close(connection).await?;
+    let mut copied = open_as_is(copy).await?;
+    stamp(&mut copied).await?;
+    close(copied).await?;
     sync(copy)
 }
 
@@ -73,9 +78,10 @@ pub async fn copy_into(database: &Path, copy: &Path) -> Result<(), StoreError> {
 ///
 /// [`StoreError`] if the file is damaged or not a registry's database; of the kind `Busy` if another process uses it.
 pub async fn settle(database: &Path) -> Result<DatabaseIdentity, StoreError> {
+    check_own(database).await?;
     let mut connection = open_as_is(database).await?;
     quick_check(&mut connection).await?;
-    let identity = identity(database, &mut connection).await?;
+    let identity = identity(&mut connection).await.map_err(StoreError::of_schema)?;
     close(connection).await?;
     // The last process to close a database empties its log and removes it.
     if companion(database, "-wal").exists() {
@@ -85,14 +91,18 @@ pub async fn settle(database: &Path) -> Result<DatabaseIdentity, StoreError> {
 }
 
 /// Opens a database for reading only. If it has no log, no process is writing to it, and SQLite must not create a log.
-async fn open_unchanged(database: &Path) -> Result<SqliteConnection, StoreError> {
-    let is_logged = companion(database, "-wal").exists();
-    connect(database, as_is(database).read_only(true).immutable(!is_logged)).await
+pub(super) async fn open_unchanged(database: &Path) -> Result<SqliteConnection, StoreError> {
+    // The log is next to the file itself, whatever link leads to it.
+    let file = database
+        .canonicalize()
+        .map_err(|source| StoreError::file(database, source))?;
+    let is_logged = companion(&file, "-wal").exists();
+    connect(as_is(&file).read_only(true).immutable(!is_logged)).await
 }
 
 /// Opens a database under SQLite's own locking rules, in the journal mode that the file has.
 async fn open_as_is(database: &Path) -> Result<SqliteConnection, StoreError> {
-    connect(database, as_is(database)).await
+    connect(as_is(database)).await
 }
 
 fn as_is(database: &Path) -> SqliteConnectOptions {
@@ -104,25 +114,11 @@ fn as_is(database: &Path) -> SqliteConnectOptions {
         .pragma("cell_size_check", "ON")
 }
 
-async fn connect(database: &Path, options: SqliteConnectOptions) -> Result<SqliteConnection, StoreError> {
-    check_header(database)?;
+async fn connect(options: SqliteConnectOptions) -> Result<SqliteConnection, StoreError> {
     options
         .connect()
         .await
         .map_err(|error| StoreError::sql("open the database", error))
-}
-
-/// Keeps SQLite from opening a file that is not a database, because SQLite may remove the log next to it.
-fn check_header(database: &Path) -> Result<(), StoreError> {
-    let mut begin = Vec::with_capacity(HEADER.len());
-    File::open(database)
-        .and_then(|file| file.take(HEADER.len() as u64).read_to_end(&mut begin))
-        .map_err(|source| StoreError::file(database, source))?;
-    match &*begin {
-        [] => Err(StoreError::Foreign(database.to_owned())),
-        begin if begin == HEADER => Ok(()),
-        _ => Err(StoreError::damaged("the file does not begin like an SQLite database")),
-    }
 }
 
 async fn close(connection: SqliteConnection) -> Result<(), StoreError> {
@@ -132,42 +128,26 @@ async fn close(connection: SqliteConnection) -> Result<(), StoreError> {
         .map_err(|error| StoreError::sql("close the database", error))
 }
 
-async fn check_schema(database: &Path, connection: &mut SqliteConnection) -> Result<(), StoreError> {
-    let newest: Option<i64> = if has_table(connection, "_sqlx_migrations").await? {
-        sqlx::query_scalar("SELECT MAX(version) FROM _sqlx_migrations")
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(|error| StoreError::sql("read the version of the schema", error))?
-    } else {
-        None
-    };
+async fn check_schema(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    let newest: Option<i64> = sqlx::query_scalar("SELECT MAX(version) FROM _sqlx_migrations")
+        .fetch_one(connection)
+        .await
+        .map_err(|error| StoreError::sql("read the version of the schema", error).of_schema())?;
     let known = MIGRATOR.iter().map(|migration| migration.version).max();
     match newest {
-        None => Err(StoreError::Foreign(database.to_owned())),
+        None => Err(StoreError::damaged("the version of the schema is missing")),
         Some(schema) if Some(schema) > known => Err(StoreError::SchemaTooNew(schema)),
         Some(schema) if Some(schema) < known => Err(StoreError::SchemaTooOld(schema)),
         Some(_) => Ok(()),
     }
 }
 
-async fn has_table(connection: &mut SqliteConnection, name: &str) -> Result<bool, StoreError> {
-    let found: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM sqlite_schema WHERE type = 'table' AND name = ?")
-        .bind(name)
-        .fetch_one(connection)
-        .await
-        .map_err(|error| StoreError::sql("read the schema", error))?;
-    Ok(found > 0)
-}
-
-async fn identity(database: &Path, connection: &mut SqliteConnection) -> Result<DatabaseIdentity, StoreError> {
-    if !has_table(connection, "store").await? || !has_table(connection, "revisions").await? {
-        return Err(StoreError::Foreign(database.to_owned()));
-    }
+async fn identity(connection: &mut SqliteConnection) -> Result<DatabaseIdentity, StoreError> {
     let named = sqlx::query!("SELECT store_id, incarnation_number FROM store")
         .fetch_optional(&mut *connection)
         .await
         .map_err(|error| StoreError::sql("read the store's id", error))?
-        .ok_or_else(|| StoreError::Foreign(database.to_owned()))?;
+        .ok_or_else(|| StoreError::damaged("the store's id is missing"))?;
     let head = sqlx::query!("SELECT revision FROM revisions ORDER BY revision DESC LIMIT 1")
         .fetch_optional(connection)
         .await

@@ -2,7 +2,6 @@
 //! whole.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -21,7 +20,9 @@ use switchboard::{
 use super::{
     Head, Kind, Loaded, Store, StoreError, WriteFailure, copy,
     file::{create_private, take_lock},
-    load, rows,
+    load,
+    owner::{self, Content},
+    rows,
 };
 
 pub(super) static MIGRATOR: Migrator = sqlx::migrate!();
@@ -64,10 +65,12 @@ impl Store {
     /// # Errors
     ///
     /// [`StoreError`] if the database cannot be opened, another registry holds it, its schema is newer than this
-    /// program, it belongs to another store, or it is damaged.
+    /// program, it belongs to another store or another program, or it is damaged.
     pub async fn open_as(path: &Path, expected: Option<StoreId>) -> Result<(Self, Loaded), StoreError> {
+        // Before the lock, whose file must not be left next to a file of another program.
+        let is_new = !path.exists() || owner::examine(path).await? == Content::Nothing;
         if let Some(expected) = expected
-            && fs::metadata(path).map_or(0, |metadata| metadata.len()) == 0
+            && is_new
         {
             let found = format!("there is no database at `{}`", path.display());
             return Err(StoreError::OtherStore { expected, found });
@@ -108,7 +111,7 @@ async fn read(connection: &mut SqliteConnection, path: &Path, expected: Option<S
     load::load(connection).await.map_err(StoreError::of_schema)
 }
 
-/// Runs all missing migrations, or none of them.
+/// Sets the application id and runs all missing migrations, or does nothing.
 async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
     let newest = MIGRATOR
         .iter()
@@ -120,6 +123,7 @@ async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<(), S
     }
     let failed = |error| StoreError::sql("migrate the database", error);
     let mut transaction = connection.begin().await.map_err(failed)?;
+    owner::stamp(&mut transaction).await?;
     MIGRATOR.run_direct(None, &mut *transaction, false).await?;
     transaction.commit().await.map_err(failed)
 }

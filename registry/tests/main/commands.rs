@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use super::Running;
 
 /// Runs a subcommand on the database in a folder.
-fn command(folder: &Path, args: &[&str]) -> Output {
+pub(super) fn command(folder: &Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_switchboard-registry"))
         .args(args)
         .arg(format!("--database-url=sqlite://{}", database(folder).display()))
@@ -29,7 +29,7 @@ fn command(folder: &Path, args: &[&str]) -> Output {
 }
 
 /// Runs a subcommand that must succeed, and returns its output, which must be one line.
-fn done(folder: &Path, args: &[&str]) -> String {
+pub(super) fn done(folder: &Path, args: &[&str]) -> String {
     let output = command(folder, args);
     assert_eq!(output.status.code(), Some(0), "{args:?}: {output:?}");
     let told = String::from_utf8(output.stdout).unwrap();
@@ -38,7 +38,7 @@ fn done(folder: &Path, args: &[&str]) -> String {
 }
 
 /// Runs a subcommand that must fail, and returns its exit code and its only error line.
-fn refused(folder: &Path, args: &[&str]) -> (Option<i32>, String) {
+pub(super) fn refused(folder: &Path, args: &[&str]) -> (Option<i32>, String) {
     let output = command(folder, args);
     assert!(output.stdout.is_empty(), "{args:?}: {output:?}");
     let told = String::from_utf8(output.stderr).unwrap();
@@ -49,16 +49,16 @@ fn refused(folder: &Path, args: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), error.to_owned())
 }
 
-fn database(folder: &Path) -> PathBuf {
+pub(super) fn database(folder: &Path) -> PathBuf {
     folder.join("switchboard.db")
 }
 
-fn path(folder: &Path, name: &str) -> String {
+pub(super) fn path(folder: &Path, name: &str) -> String {
     folder.join(name).display().to_string()
 }
 
 /// Returns a hash of the content of every file in a folder, except lock files, which are empty.
-fn files(folder: &Path) -> BTreeMap<String, u64> {
+pub(super) fn files(folder: &Path) -> BTreeMap<String, u64> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
     let named = entries.map(|entry| (entry.file_name().into_string().unwrap(), entry.path()));
     named
@@ -103,7 +103,7 @@ async fn create_model(folder: &Path) {
 }
 
 /// Creates a folder with a database of 12 revisions that no registry has open, and a backup of its revision 2.
-async fn stopped() -> TempDir {
+pub(super) async fn stopped() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let running = Running::start(folder.path()).await;
     create_model(folder.path()).await;
@@ -113,7 +113,7 @@ async fn stopped() -> TempDir {
     folder
 }
 
-async fn execute(file: &Path, sql: &'static str) {
+pub(super) async fn execute(file: &Path, sql: &'static str) {
     let mut connection = SqliteConnectOptions::new()
         .filename(file)
         .create_if_missing(true)
@@ -161,6 +161,10 @@ async fn verify_changes_nothing_and_works_while_a_registry_runs() {
     // The registry was killed as in a power cut, so that the last writes are only in the log.
     assert!(folder.join("switchboard.db-wal").exists());
     assert!(done(folder, &["verify"]).contains("revision 12"));
+    let link = path(folder, "link.db");
+    symlink(database(folder), &link).unwrap();
+    assert!(done(folder, &["verify", &link]).contains("revision 12"));
+    fs::remove_file(link).unwrap();
 
     let running = Running::start(folder).await;
     assert!(done(folder, &["verify"]).contains("revision 12"));
@@ -256,7 +260,7 @@ async fn a_file_that_is_not_a_backup_is_refused_and_changes_nothing() {
         ("empty", 3, "holds no configuration"),
         ("truncated", 3, ""),
         ("newer", 1, "9999"),
-        ("other", 3, "holds no configuration"),
+        ("other", 3, "of another program"),
         ("missing", 1, "missing"),
         ("switchboard.db", 1, "is the database itself"),
     ] {
