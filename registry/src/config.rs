@@ -139,6 +139,10 @@ pub struct AcceptHistory {
     #[arg(long, value_name = "NUMBER,REVISION")]
     pub above: Option<Mark>,
 
+    /// Print what would be done, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
     /// Give the database this store id, so that routers that follow the store with this id accept the database
     #[arg(long, value_name = "ID", value_parser = store_id)]
     pub adopt_store: Option<StoreId>,

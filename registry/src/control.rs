@@ -25,7 +25,10 @@ use switchboard::{names::StoreId, service::chain::Chain};
 
 use crate::{
     commit::{BegunLife, Commit, CommitError},
-    domain::life::{LifeCause, Mark, MarkError, NewLife},
+    domain::{
+        life::{LifeCause, Mark, MarkError, NewLife},
+        state::State,
+    },
     feed::withheld::Withheld,
     store::companion,
 };
@@ -52,6 +55,9 @@ pub enum ControlRequest {
         above: String,
         /// Store id to adopt. `None` keeps the current one.
         adopt_store: Option<String>,
+        /// Only answer what would begin. Left out if false, so that a registry of an earlier release takes the request.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        dry_run: bool,
     },
 }
 
@@ -60,7 +66,17 @@ pub enum ControlRequest {
 #[serde(rename_all = "kebab-case")]
 enum ControlAnswer {
     Begun(LifeReply),
+    Planned(PlanReply),
     Error(String),
+}
+
+/// The answer to a request that succeeded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ControlReply {
+    /// An incarnation has begun.
+    Begun(LifeReply),
+    /// An incarnation would begin, and nothing was changed.
+    Planned(PlanReply),
 }
 
 /// The incarnation that has begun.
@@ -76,6 +92,28 @@ pub struct LifeReply {
     pub revision: i64,
 }
 
+/// The incarnation that a request would begin, and the present one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanReply {
+    /// Id of the store now.
+    pub store: String,
+    /// Number of the present incarnation.
+    pub incarnation_number: i64,
+    /// Id of the present incarnation.
+    pub incarnation: String,
+    /// The newest revision.
+    pub revision: i64,
+    /// Id of the store in the new incarnation.
+    pub new_store: String,
+    /// Number of the new incarnation.
+    pub new_incarnation_number: i64,
+    /// First revision of the new incarnation.
+    pub new_revision: i64,
+    /// The highest incarnation number and the highest revision that routers have reported of histories that the
+    /// database does not have. `None`: they have reported none, or no registry runs that they could report to.
+    pub seen: Option<(i64, i64)>,
+}
+
 impl From<BegunLife> for LifeReply {
     fn from(begun: BegunLife) -> Self {
         Self {
@@ -83,6 +121,24 @@ impl From<BegunLife> for LifeReply {
             incarnation_number: begun.incarnation.number,
             incarnation: begun.incarnation.id.to_string(),
             revision: begun.revision.get(),
+        }
+    }
+}
+
+impl PlanReply {
+    /// Describes what a request would do to a state. `seen` is what routers have reported from other histories.
+    #[must_use]
+    pub fn new(state: &State, new: &NewLife, seen: Mark) -> Self {
+        let (items, life) = (&state.items, state.items.next_life(new));
+        Self {
+            store: items.store().to_string(),
+            incarnation_number: items.incarnation().number,
+            incarnation: items.incarnation().id.to_string(),
+            revision: items.revision().get(),
+            new_store: life.store.to_string(),
+            new_incarnation_number: life.incarnation.number,
+            new_revision: life.first.get(),
+            seen: (seen != Mark::NONE).then(|| (seen.number(), seen.revision().get())),
         }
     }
 }
@@ -194,7 +250,8 @@ impl ControlSocket {
         }
         let (reading, mut writing) = stream.into_split();
         let answer = match handle(reading, commit, withheld).await {
-            Ok(life) => {
+            Ok(ControlReply::Planned(plan)) => ControlAnswer::Planned(plan),
+            Ok(ControlReply::Begun(life)) => {
                 tracing::info!(
                     store = %life.store, incarnation.number = life.incarnation_number, revision = life.revision,
                     "a new incarnation has begun, as requested by `accept-history`"
@@ -220,22 +277,29 @@ async fn handle(
     reading: impl AsyncRead + Unpin,
     commit: &Commit,
     withheld: &Withheld,
-) -> Result<LifeReply, RequestError> {
+) -> Result<ControlReply, RequestError> {
     let line = timeout(LINE_WITHIN, line(reading))
         .await
         .map_err(|_elapsed| RequestError::Late)?
         .map_err(RequestError::Line)?;
-    let ControlRequest::AcceptHistory { above, adopt_store } =
-        serde_json::from_str(&line).map_err(RequestError::Unknown)?;
+    let ControlRequest::AcceptHistory {
+        above,
+        adopt_store,
+        dry_run,
+    } = serde_json::from_str(&line).map_err(RequestError::Unknown)?;
     let above: Mark = above.parse().map_err(RequestError::Above)?;
     let adopt = adopt_store.map(|id| StoreId::parse(&id)).transpose();
+    let seen = withheld.seen();
     let new = NewLife {
         cause: LifeCause::AcceptHistory,
-        above: above.or_higher(withheld.seen()),
+        above: above.or_higher(seen),
         adopt: adopt.map_err(|_malformed| RequestError::Store)?,
     };
+    if dry_run {
+        return Ok(ControlReply::Planned(PlanReply::new(&commit.state(), &new, seen)));
+    }
     let begun = commit.begin_life(new).await.map_err(RequestError::Begin)?;
-    Ok(begun.into())
+    Ok(ControlReply::Begun(begun.into()))
 }
 
 /// Sends a request to the registry that runs on `database`, and returns its answer.
@@ -247,7 +311,7 @@ async fn handle(
 /// # Cancel safety
 ///
 /// If the future is dropped, the request may or may not have been carried out.
-pub async fn ask(database: &Path, request: &ControlRequest) -> Result<LifeReply, ControlError> {
+pub async fn ask(database: &Path, request: &ControlRequest) -> Result<ControlReply, ControlError> {
     let path = path_of(database);
     let asked = async {
         let mut text = serde_json::to_string(request)?;
@@ -264,7 +328,8 @@ pub async fn ask(database: &Path, request: &ControlRequest) -> Result<LifeReply,
             source,
         })?;
     match serde_json::from_str(&line).map_err(ControlError::Unreadable)? {
-        ControlAnswer::Begun(life) => Ok(life),
+        ControlAnswer::Begun(life) => Ok(ControlReply::Begun(life)),
+        ControlAnswer::Planned(plan) => Ok(ControlReply::Planned(plan)),
         ControlAnswer::Error(error) => Err(ControlError::Refused(error)),
     }
 }
@@ -279,4 +344,24 @@ async fn line(reading: impl AsyncRead + Unpin) -> io::Result<String> {
 fn path_of(database: &Path) -> PathBuf {
     let database = fs::canonicalize(database).unwrap_or_else(|_unknown| database.to_owned());
     companion(&database, ".control")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_dry_run_is_a_request_that_earlier_releases_do_not_know() {
+        let request = |dry_run| ControlRequest::AcceptHistory {
+            above: "0,0".to_owned(),
+            adopt_store: None,
+            dry_run,
+        };
+        let known = r#"{"command":"accept-history","above":"0,0","adopt_store":null}"#;
+        assert_eq!(serde_json::to_string(&request(false)).unwrap(), known);
+        assert_eq!(serde_json::from_str::<ControlRequest>(known).unwrap(), request(false));
+        let dry = serde_json::to_string(&request(true)).unwrap();
+        assert_eq!(serde_json::from_str::<ControlRequest>(&dry).unwrap(), request(true));
+        assert!(dry.contains("dry_run"), "an earlier release refuses it");
+    }
 }

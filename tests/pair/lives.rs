@@ -256,6 +256,17 @@ async fn a_router_refuses_a_swapped_database_until_it_is_accepted() {
     assert_eq!(answer(&pair).await, "new");
     assert_eq!(old.requests().len(), asked, "the old server gets no calls");
 
+    let (diverged, seen) = (head(&pair).await, applied(&pair).await);
+    let told = command(&pair, &["accept-history", "--dry-run"]);
+    let reported = format!(
+        "incarnation 2, from revision {} on; routers have reported other histories, up to incarnation 1 and revision {}",
+        diverged.revision + 1,
+        seen.revision
+    );
+    assert!(told.contains(&reported), "{told}");
+    assert_eq!(place(&head(&pair).await), place(&diverged), "nothing has changed");
+    assert_eq!(history(&pair).await, ServingStatus::NotServing);
+
     let told = command(&pair, &["accept-history"]);
     assert!(told.contains("incarnation 2 ("), "{told}");
     converged(&pair).await;

@@ -1,10 +1,12 @@
-//! `accept-history`: declares the content of the database the newest, as a new incarnation.
+//! `accept-history`: declares the content of the database the newest, as a new incarnation, or shows what that would do.
 
-use super::{CommandError, begin_life};
+use std::path::Path;
+
+use super::{CommandError, begin_life, read};
 use crate::{
     commit::OpenError,
     config::AcceptHistory,
-    control::{self, ControlRequest},
+    control::{self, ControlReply, ControlRequest, LifeReply, PlanReply},
     domain::life::{LifeCause, Mark, NewLife},
     store::{self, StoreError},
 };
@@ -12,6 +14,7 @@ use crate::{
 pub(super) async fn run(told: AcceptHistory) -> Result<String, CommandError> {
     let AcceptHistory {
         above,
+        dry_run,
         adopt_store,
         database,
     } = told;
@@ -27,20 +30,71 @@ pub(super) async fn run(told: AcceptHistory) -> Result<String, CommandError> {
         above,
         adopt: adopt_store,
     };
-    let (begun, by) = match begin_life(&database, new).await {
+    let done = if dry_run {
+        plan(&database, &new).await.map(ControlReply::Planned)
+    } else {
+        let begun = begin_life(&database, new).await;
+        begun.map(|begun| ControlReply::Begun(begun.into()))
+    };
+    let (reply, is_running) = match done {
         // Another process holds the database. If that is a running registry, it does this itself.
-        Err(CommandError::Open(OpenError::Store(StoreError::Locked(_)))) => {
+        Err(
+            CommandError::Open(OpenError::Store(StoreError::Locked(_))) | CommandError::Store(StoreError::Locked(_)),
+        ) => {
             let request = ControlRequest::AcceptHistory {
                 above: above.to_string(),
                 adopt_store: adopt_store.map(|store| store.to_string()),
+                dry_run,
             };
-            let answer = control::ask(&database, &request).await?;
-            (answer, "the running registry now serves")
+            (control::ask(&database, &request).await?, true)
         }
-        begun => (begun?.into(), "at its next start the registry serves"),
+        done => (done?, false),
     };
-    Ok(format!(
+    Ok(match reply {
+        ControlReply::Begun(life) => begun_text(&life, is_running),
+        ControlReply::Planned(plan) => plan_text(&plan, is_running),
+    })
+}
+
+/// Returns what would be done to a database that no registry runs on.
+async fn plan(database: &Path, new: &NewLife) -> Result<PlanReply, CommandError> {
+    // A file has one lock, even if different paths lead to the file.
+    let database = database
+        .canonicalize()
+        .map_err(|source| StoreError::file(database, source))?;
+    let _held = store::hold(&database)?;
+    Ok(PlanReply::new(&read(&database).await?, new, Mark::NONE))
+}
+
+fn begun_text(life: &LifeReply, is_running: bool) -> String {
+    let by = if is_running {
+        "the running registry now serves"
+    } else {
+        "at its next start the registry serves"
+    };
+    format!(
         "{by} store {}, incarnation {} ({}), from revision {} on",
-        begun.store, begun.incarnation_number, begun.incarnation, begun.revision
-    ))
+        life.store, life.incarnation_number, life.incarnation, life.revision
+    )
+}
+
+fn plan_text(plan: &PlanReply, is_running: bool) -> String {
+    let seen = match plan.seen {
+        Some((number, revision)) => {
+            format!("routers have reported other histories, up to incarnation {number} and revision {revision}")
+        }
+        None if is_running => "no router has reported another history to the running registry".to_owned(),
+        None => "what routers have seen is unknown, because no registry is running".to_owned(),
+    };
+    format!(
+        "nothing was changed: store {}, incarnation {} ({}), revision {} would become store {}, incarnation {}, from \
+         revision {} on; {seen}",
+        plan.store,
+        plan.incarnation_number,
+        plan.incarnation,
+        plan.revision,
+        plan.new_store,
+        plan.new_incarnation_number,
+        plan.new_revision
+    )
 }

@@ -266,17 +266,7 @@ impl Items {
     /// Tombstones and the history of the earlier life are forgotten, because no stream is ever resumed from a cursor of
     /// that life. Clones that were made earlier still show it.
     pub fn begin_life(&mut self, new: &NewLife, commit_time: SystemTime) -> (Life, Past) {
-        let life = Life {
-            store: new.adopt.unwrap_or(self.store),
-            incarnation: Incarnation {
-                number: self.incarnation.number.max(new.above.number()) + 1,
-                id: IncarnationId::random(),
-            },
-            first: self.head.revision.max(new.above.revision()).next(),
-            parent: self.head.revision,
-            parent_chain: self.head.chain,
-            cause: new.cause,
-        };
+        let life = self.next_life(new);
         (self.store, self.incarnation) = (life.store, life.incarnation);
         self.head = Past {
             revision: life.first,
@@ -291,6 +281,22 @@ impl Items {
         self.floor = life.first;
         self.log = Arc::new(RwLock::new(Log::new(Vec::new(), vec![self.head])));
         (life, self.head)
+    }
+
+    /// Returns the life that a request would begin. The id of the incarnation is random, so it differs each time.
+    #[must_use]
+    pub fn next_life(&self, new: &NewLife) -> Life {
+        Life {
+            store: new.adopt.unwrap_or(self.store),
+            incarnation: Incarnation {
+                number: self.incarnation.number.max(new.above.number()) + 1,
+                id: IncarnationId::random(),
+            },
+            first: self.head.revision.max(new.above.revision()).next(),
+            parent: self.head.revision,
+            parent_chain: self.head.chain,
+            cause: new.cause,
+        }
     }
 
     /// Returns where the history has to be cut now. `None`: nowhere.

@@ -372,6 +372,19 @@ async fn the_database_of_a_running_registry_is_not_replaced() {
 async fn accept_history_works_with_and_without_a_running_registry() {
     let folder = stopped().await;
     let folder = folder.path();
+    execute(&database(folder), "PRAGMA wal_checkpoint(TRUNCATE)").await;
+    let before = files(folder);
+    let told = done(folder, &["accept-history", "--dry-run", "--above=1,20"]);
+    assert!(
+        told.contains("nothing was changed") && told.contains("no registry is running"),
+        "{told}"
+    );
+    assert!(
+        told.contains("incarnation 1 (") && told.contains("revision 12 would become"),
+        "{told}"
+    );
+    assert!(told.contains("incarnation 2, from revision 21 on"), "{told}");
+    assert_eq!(files(folder), before);
     let told = done(folder, &["accept-history"]);
     assert!(
         told.contains("next start") && told.contains("incarnation 2 ("),
@@ -383,6 +396,21 @@ async fn accept_history_works_with_and_without_a_running_registry() {
     let socket = folder.join("switchboard.db.control");
     assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
     let store = "0123456789abcdef0123456789abcdef";
+    let told = done(
+        folder,
+        &["accept-history", "--dry-run", "--above=5,100", "--adopt-store", store],
+    );
+    assert!(told.contains("nothing was changed"), "{told}");
+    assert!(
+        told.contains("incarnation 2 (") && told.contains("revision 13 would become"),
+        "{told}"
+    );
+    let would = format!("store {store}, incarnation 6, from revision 101 on; no router");
+    assert!(told.contains(&would), "{told}");
+    assert!(
+        done(folder, &["verify"]).contains("incarnation 2 ("),
+        "the running registry did not do it"
+    );
     let told = done(folder, &["accept-history", "--above=5,100", "--adopt-store", store]);
     assert!(
         told.contains("running registry") && told.contains("incarnation 6 ("),

@@ -113,6 +113,7 @@ async fn a_file_of_another_program_is_refused_everywhere_and_not_changed() {
             vec!["verify"],
             vec!["backup", "copy"],
             vec!["accept-history"],
+            vec!["accept-history", "--dry-run"],
         ];
         // A file that is not a database may be a damaged one, which a restore does replace.
         if what == OTHER_PROGRAM {
