@@ -102,7 +102,15 @@ fn serve(flags: ServeFlags) -> Result<Serve<Config>, String> {
 fn snapshot(file: PathBuf, key_file: &Path) -> Result<SnapshotFile, String> {
     let sealer = Sealer::read(key_file)
         .map_err(|error| format!("--snapshot-key-file: {} {}", key_file.display(), Chain(&error)))?;
-    Ok(SnapshotFile::new(file, Arc::new(sealer)))
+    let snapshot = SnapshotFile::new(file, Arc::new(sealer));
+    snapshot.check().map_err(|error| {
+        format!(
+            "--snapshot-file: cannot write `{}`: {}; choose a file in a folder that exists and that the router may write to",
+            snapshot.path().display(),
+            Chain(&error)
+        )
+    })?;
+    Ok(snapshot)
 }
 
 fn host_name() -> Result<String, String> {
@@ -167,7 +175,7 @@ struct ServeFlags {
     #[arg(long)]
     pad_messages: bool,
 
-    /// Keep the newest configuration with its API tokens, sealed, in this file, so that the router can start while the registry is unreachable
+    /// Keep the newest configuration with its API tokens, sealed, in this file, so that the router can start while the registry is unreachable; its folder must exist and be writable
     #[arg(long, value_name = "PATH", requires = "snapshot_key_file")]
     snapshot_file: Option<PathBuf>,
 

@@ -27,7 +27,7 @@ use tracing::{debug, error, info, warn};
 
 pub use self::{
     contents::ContentsError,
-    file::{LoadError, SnapshotFile, SnapshotWriteError},
+    file::{LoadError, SnapshotFile, SnapshotPathError, SnapshotWriteError},
 };
 use super::{
     compile::{CredentialsById, Used},

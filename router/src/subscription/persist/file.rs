@@ -72,6 +72,17 @@ pub enum SnapshotWriteError {
     },
 }
 
+/// Why a path cannot be used for a snapshot file.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotPathError {
+    /// The path leads to something other than a file, for example a folder or a device.
+    #[error("it is not a regular file")]
+    NotAFile,
+    /// No file can be created next to the snapshot file, which is how it is replaced.
+    #[error("no file can be created in its folder")]
+    Folder(#[source] io::Error),
+}
+
 impl SnapshotFile {
     /// Creates a handle to a file, which need not exist, and its keys.
     #[must_use]
@@ -83,6 +94,41 @@ impl SnapshotFile {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Checks that the file can be written, which must not only turn out at the first write.
+    ///
+    /// Finds only what is wrong with the path. If the disk is full or fails, the router can still use the file of an
+    /// earlier start, and retries to write until the disk works.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotPathError`] if the path leads to something else, or its folder does not exist or is not writable.
+    pub fn check(&self) -> Result<(), SnapshotPathError> {
+        if fs::metadata(&self.path).is_ok_and(|metadata| !metadata.is_file()) {
+            return Err(SnapshotPathError::NotAFile);
+        }
+        let partial = self.partial();
+        match OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(MODE)
+            .open(&partial)
+        {
+            Ok(_) => {
+                // If it cannot be removed, the next write does so.
+                drop(fs::remove_file(&partial));
+                Ok(())
+            }
+            Err(error) => match error.kind() {
+                io::ErrorKind::NotFound
+                | io::ErrorKind::NotADirectory
+                | io::ErrorKind::PermissionDenied
+                | io::ErrorKind::ReadOnlyFilesystem => Err(SnapshotPathError::Folder(error)),
+                // Including a partial file of a crashed process, which the next write replaces.
+                _ => Ok(()),
+            },
+        }
     }
 
     /// Loads the file. `None`: it does not exist.

@@ -445,6 +445,36 @@ fn the_error_of_an_unusable_file_says_why() {
 }
 
 #[test]
+fn a_path_that_can_never_be_written_is_found_before_the_first_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let (missing, plain) = (folder.path().join("missing"), folder.path().join("plain"));
+    fs::write(&plain, "not a folder").unwrap();
+    // Even root can create no file in /proc.
+    for unusable in [&*missing, &plain, Path::new("/proc")] {
+        let checked = file_in(unusable).check();
+        assert!(
+            matches!(checked, Err(SnapshotPathError::Folder(_))),
+            "{unusable:?}: {checked:?}"
+        );
+    }
+
+    let file = file_in(folder.path());
+    for prepare in [
+        (|_| {}) as fn(&SnapshotFile),
+        |file| fs::write(file.path(), "an older one").unwrap(),
+        |file| fs::write(file.path().with_extension("partial"), "half").unwrap(),
+    ] {
+        prepare(&file);
+        let before = fs::read_dir(folder.path()).unwrap().count();
+        file.check().unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), before, "nothing is left");
+    }
+    fs::remove_file(file.path()).unwrap();
+    fs::create_dir(file.path()).unwrap();
+    assert!(matches!(file.check(), Err(SnapshotPathError::NotAFile)));
+}
+
+#[test]
 fn a_partial_file_of_a_crash_does_no_harm() {
     let folder = tempfile::tempdir().unwrap();
     let file = file_in(folder.path());
