@@ -4,7 +4,7 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode, time
 
 use clap::{Args, Parser};
 use switchboard::{
-    names::StoreId,
+    names::{Revision, StoreId},
     service::{
         flags::{self, SharedFlags},
         health::ask::HealthQuestion,
@@ -39,6 +39,36 @@ pub struct Config {
     pub reflection: bool,
     /// File that receives the bound addresses once the registry serves. `None`: no file is written.
     pub ready_file: Option<PathBuf>,
+}
+
+impl Config {
+    /// Logs that a registry starts with this configuration and with a database at `revision`.
+    pub fn log_start(&self, revision: Revision) {
+        // Every field is named, so that a new one cannot be forgotten here.
+        let Self {
+            listen_addr,
+            admin_addr,
+            database,
+            store_id,
+            drain_timeout,
+            heartbeat,
+            reflection,
+            ready_file,
+        } = self;
+        let ready_file = ready_file.as_ref().map(|path| tracing::field::display(path.display()));
+        tracing::info!(
+            %listen_addr,
+            %admin_addr,
+            database = %database.display(),
+            store_id = store_id.map(tracing::field::display),
+            drain_timeout = %flags::format_duration(*drain_timeout),
+            heartbeat = %flags::format_duration(*heartbeat),
+            reflection,
+            ready_file,
+            %revision,
+            "starting"
+        );
+    }
 }
 
 /// What the command line asks the process to do.

@@ -149,7 +149,7 @@ pub async fn assemble(config: Config, stop: &CancellationToken) -> Result<Regist
             tracing::warn!(error, "could not create the control socket");
         })
         .ok();
-    tracing::info!(?config, revision = %commit.state().items.revision(), "starting");
+    config.log_start(commit.state().items.revision());
 
     // A failure of the writer stops the other parts but does not cancel the caller's token.
     let shutdown = Shutdown::new(stop.child_token(), config.drain_timeout);

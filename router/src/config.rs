@@ -55,6 +55,43 @@ pub struct Config {
     pub ready_file: Option<PathBuf>,
 }
 
+impl Config {
+    /// Logs that a router starts with this configuration.
+    pub fn log_start(&self) {
+        // Every field is named, so that a new one cannot be forgotten here.
+        let Self {
+            listen_addr,
+            admin_addr,
+            registry_addrs,
+            router_id,
+            group,
+            drain_timeout,
+            pad_messages,
+            snapshot,
+            reflection,
+            ready_file,
+        } = self;
+        let registry_addrs: Vec<String> = registry_addrs.iter().map(Uri::to_string).collect();
+        let snapshot_file = snapshot
+            .as_ref()
+            .map(|snapshot| tracing::field::display(snapshot.path().display()));
+        let ready_file = ready_file.as_ref().map(|path| tracing::field::display(path.display()));
+        tracing::info!(
+            %listen_addr,
+            %admin_addr,
+            registry_addr = %registry_addrs.join(","),
+            %router_id,
+            group = Some(group.as_str()).filter(|group| !group.is_empty()),
+            drain_timeout = %flags::format_duration(*drain_timeout),
+            pad_messages,
+            snapshot_file,
+            reflection,
+            ready_file,
+            "starting"
+        );
+    }
+}
+
 /// Parses the flags and environment variables.
 ///
 /// # Errors

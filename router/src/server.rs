@@ -84,7 +84,7 @@ pub fn assemble(config: Config, stop: CancellationToken) -> Result<RouterParts, 
     let names = Names::default();
     let models = LiveModels::new(config.group.as_str(), names.clone());
     let upstream = Upstream::new(CONNECT_TIMEOUT, names.clone(), models.clone()).map_err(StartError::Tls)?;
-    tracing::info!(?config, "starting");
+    config.log_start();
 
     let shutdown = Shutdown::new(stop, config.drain_timeout);
     let current = Arc::new(Current::default());

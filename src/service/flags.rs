@@ -1,6 +1,6 @@
 //! The command line of both services: their shared flags, and error messages for invalid flags.
 
-use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{ffi::OsString, fmt, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, error::ErrorKind};
 
@@ -99,6 +99,11 @@ impl SharedFlags {
 /// A description of what is wrong with the text.
 pub fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
     humantime::parse_duration(text)
+}
+
+/// Formats a duration in the form that [`duration`] parses.
+pub fn format_duration(duration: Duration) -> impl fmt::Display {
+    humantime::format_duration(duration)
 }
 
 /// Parses the URL of another service without TLS, as a value parser for clap.
@@ -209,6 +214,20 @@ mod tests {
             log_format: LogFormat::Text,
             otlp_endpoint: None,
             trace_ratio: 1.0,
+        }
+    }
+
+    #[test]
+    fn a_plain_url_has_a_host_and_no_credentials() {
+        for (url, is_plain) in [
+            ("http://registry:50051", true),
+            ("http://[::1]:50051/", true),
+            ("https://registry:50051", false),
+            ("registry:50051", false),
+            ("http://registry:50051/path", false),
+            ("http://user:password@registry:50051", false),
+        ] {
+            assert_eq!(plain_url(url).is_ok(), is_plain, "{url}");
         }
     }
 
