@@ -261,8 +261,9 @@ struct ServeFlags {
     #[arg(long, value_name = "ADDR", default_value = LISTEN_ADDR)]
     listen_addr: SocketAddr,
 
-    /// Serve liveness (/healthz), readiness (/readyz), metrics (/metrics) and, on loopback only, the log level (GET and
-    /// PUT /log-level) over plain HTTP on this address; port 0 picks a free port
+    /// Serve liveness (/healthz), readiness (/readyz) and metrics (/metrics) over plain HTTP on this address, to all
+    /// callers; if the address is on loopback, and only then, also the log level (GET and PUT /log-level); port 0 picks
+    /// a free port
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9051")]
     admin_addr: SocketAddr,
 

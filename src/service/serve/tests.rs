@@ -38,13 +38,20 @@ struct Running {
 
 impl Running {
     fn start(metrics: Registry) -> Self {
+        Self::start_at(([127, 0, 0, 1], 0).into(), metrics)
+    }
+
+    /// Starts a service whose admin port is on this address.
+    fn start_at(admin_addr: SocketAddr, metrics: Registry) -> Self {
         let runtime = runtime::Builder::new_multi_thread()
             .worker_threads(WORKERS)
             .enable_all()
             .build()
             .unwrap();
         let any = ([127, 0, 0, 1], 0).into();
-        let ports = runtime.block_on(async { Ports::bind(any, any, LIMITS) }).unwrap();
+        let ports = runtime
+            .block_on(async { Ports::bind(any, admin_addr, LIMITS) })
+            .unwrap();
         let admin_addr = ports.admin_addr();
         let services = Services {
             ports,
@@ -92,6 +99,22 @@ fn read(mut stream: TcpStream) -> io::Result<String> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)
+}
+
+#[test]
+fn the_admin_port_serves_the_log_level_on_loopback_only() {
+    for (ip, has_level) in [([127, 0, 0, 1], true), ([0, 0, 0, 0], false)] {
+        let running = Running::start_at((ip, 0).into(), of_service("test"));
+        for path in ["/healthz", "/readyz", "/metrics"] {
+            let answer = running.get(path).unwrap();
+            // Readiness may not be known yet, which is another answer than for an unknown path.
+            assert!(!answer.starts_with("HTTP/1.1 404"), "{ip:?} {path}: {answer}");
+        }
+        // A test has no log level, which an existing path says in its answer.
+        let answer = running.get("/log-level").unwrap();
+        assert_eq!(answer.contains("cannot be changed"), has_level, "{ip:?}: {answer}");
+        running.finish();
+    }
 }
 
 #[test]
