@@ -182,10 +182,7 @@ pub struct AcceptHistory {
     pub database: DatabaseFlag,
 }
 
-/// Footer of the help of `serve`: the default subcommand, whose help users see first.
-const OTHERS: &str = "Other subcommands, each with its own --help: health, backup, verify, restore, accept-history";
-
-/// Footer of the help of every command.
+/// Footer of the help of everything that uses a database.
 const CODES: &str = "Exit code: 2 if a flag is wrong, 3 if the database or the backup is damaged or is not a registry's database, 4 if another process holds the database, 1 after any other failure";
 
 const DATABASE_URL: &str = "sqlite://switchboard.db";
@@ -198,14 +195,16 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 ///
 /// The exit code of the process, after the help, or one line that names the wrong flag, was printed.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<RegistryTask, ExitCode> {
-    let Cli { subcommand } = flags::parse(ENV_PREFIX, args)?;
-    match subcommand {
-        Subcommand::Serve(flags) => serve(*flags)
-            .map(|serve| RegistryTask::Serve(Box::new(serve)))
-            .map_err(|message| flags::usage_error(&message)),
-        Subcommand::Health(question) => Ok(RegistryTask::Health(question)),
-        Subcommand::Command(command) => Ok(RegistryTask::Command(command)),
-    }
+    let Cli { subcommand, flags } = flags::parse(ENV_PREFIX, args)?;
+    let flags = match subcommand {
+        None => flags,
+        Some(Subcommand::Serve(flags)) => *flags,
+        Some(Subcommand::Health(question)) => return Ok(RegistryTask::Health(question)),
+        Some(Subcommand::Command(command)) => return Ok(RegistryTask::Command(command)),
+    };
+    serve(flags)
+        .map(|serve| RegistryTask::Serve(Box::new(serve)))
+        .map_err(|message| flags::usage_error(&message))
 }
 
 fn serve(flags: ServeFlags) -> Result<Serve<Config>, String> {
@@ -228,24 +227,26 @@ fn serve(flags: ServeFlags) -> Result<Serve<Config>, String> {
 /// The Switchboard registry: owns the configuration of models and features, serves it over gRPC, and streams its
 /// changes to routers.
 ///
-/// Every flag can also be set by the environment variable that its help names.
+/// Without a subcommand the registry runs, as with `serve`. Every flag can also be set by the environment variable that
+/// its help names.
 #[derive(Debug, Parser)]
-#[command(name = "switchboard-registry", version)]
+#[command(name = "switchboard-registry", version, args_conflicts_with_subcommands = true, after_help = CODES)]
 struct Cli {
     #[command(subcommand)]
-    subcommand: Subcommand,
+    subcommand: Option<Subcommand>,
+
+    /// The flags of `serve`, for a command line without a subcommand.
+    #[command(flatten)]
+    flags: ServeFlags,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Subcommand {
-    /// The Switchboard registry: owns the configuration of models and features, serves it over gRPC, and streams its
-    /// changes to routers
-    ///
-    /// Runs the registry; this is the default subcommand. The exit code is 2 if a flag is wrong, 3 if the database is
-    /// damaged, 4 if another process holds the database, and 1 after any other failure.
-    #[command(after_help = OTHERS)]
+    /// Run the registry; this is the default
+    #[command(after_help = CODES)]
     Serve(Box<ServeFlags>),
     /// Ask a running registry whether it serves: exits with 0 if it does, with 1 otherwise
+    #[command(mut_arg("listen_addr", |arg| arg.default_value(LISTEN_ADDR)))]
     Health(HealthQuestion),
     #[command(flatten)]
     Command(Command),

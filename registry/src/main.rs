@@ -21,7 +21,7 @@ fn main() -> ExitCode {
                 Ok(parts.supervise().await?)
             })
         }
-        Ok(RegistryTask::Health(question)) => ask(&question, config::LISTEN_ADDR),
+        Ok(RegistryTask::Health(question)) => ask(&question),
         Ok(RegistryTask::Command(command)) => command::run(command),
         Err(code) => code,
     }

@@ -30,6 +30,9 @@ pub const ENV_PREFIX: &str = "SWITCHBOARD_ROUTER_";
 /// Default address of the gRPC port.
 pub const LISTEN_ADDR: &str = "127.0.0.1:50052";
 
+/// Footer of the help of `serve`.
+const CODES: &str = "Exit code: 2 if a flag is wrong or names a file that cannot be used, 1 after any other failure";
+
 /// Configuration of a router process.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -98,13 +101,15 @@ impl Config {
 ///
 /// The exit code, after printing the help, the version, or one line that names the wrong flag.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Task<Config>, ExitCode> {
-    let Cli { command } = flags::parse(ENV_PREFIX, args)?;
-    match command {
-        Subcommand::Serve(flags) => serve(*flags)
-            .map(|serve| Task::Serve(Box::new(serve)))
-            .map_err(|message| flags::usage_error(&message)),
-        Subcommand::Health(question) => Ok(Task::Health(question)),
-    }
+    let Cli { subcommand, flags } = flags::parse(ENV_PREFIX, args)?;
+    let flags = match subcommand {
+        None => flags,
+        Some(Subcommand::Serve(flags)) => *flags,
+        Some(Subcommand::Health(question)) => return Ok(Task::Health(question)),
+    };
+    serve(flags)
+        .map(|serve| Task::Serve(Box::new(serve)))
+        .map_err(|message| flags::usage_error(&message))
 }
 
 fn serve(flags: ServeFlags) -> Result<Serve<Config>, String> {
@@ -156,23 +161,27 @@ fn host_name() -> Result<String, String> {
         .map_err(|_name| "must be given: the host name is not valid UTF-8".to_owned())
 }
 
-/// Router for self-hosted language models: selects a model for each inference call and streams its answer to the caller.
+/// The Switchboard router: selects a self-hosted language model for each inference call and streams its answer to the caller.
 ///
-/// The router receives its configuration from the registry. Every flag can also be set by the environment variable that its help names.
+/// It receives its configuration from the registry. Without a subcommand the router runs, as with `serve`. Every flag can also be set by the environment variable that its help names.
 #[derive(Debug, Parser)]
-#[command(name = "switchboard-router", version)]
+#[command(name = "switchboard-router", version, args_conflicts_with_subcommands = true, after_help = CODES)]
 struct Cli {
     #[command(subcommand)]
-    command: Subcommand,
+    subcommand: Option<Subcommand>,
+
+    /// The flags of `serve`, for a command line without a subcommand.
+    #[command(flatten)]
+    flags: ServeFlags,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Subcommand {
-    /// Run the router, which selects a self-hosted language model for each inference call and streams its answer to the caller
-    ///
-    /// The router receives its configuration from the registry. This is the default command. Every flag can also be set by the environment variable that its help names.
+    /// Run the router; this is the default
+    #[command(after_help = CODES)]
     Serve(Box<ServeFlags>),
-    /// Check the health of a running router: exits with 0 if it serves, with 1 otherwise
+    /// Ask a running router whether it serves: exits with 0 if it does, with 1 otherwise
+    #[command(mut_arg("listen_addr", |arg| arg.default_value(LISTEN_ADDR)))]
     Health(HealthQuestion),
 }
 

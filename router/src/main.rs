@@ -14,7 +14,7 @@ fn main() -> ExitCode {
             let Serve { config, telemetry } = *serve;
             process::run(telemetry, async |stop| Ok(assemble(config, stop)?.supervise().await?))
         }
-        Ok(Task::Health(question)) => ask(&question, config::LISTEN_ADDR),
+        Ok(Task::Health(question)) => ask(&question),
         Err(code) => code,
     }
 }

@@ -142,16 +142,13 @@ fn ratio(text: &str) -> Result<f64, String> {
 /// Parses the command line. Every flag can also be set by an environment variable: `prefix`, then the flag's name in
 /// upper case.
 ///
-/// Without a subcommand, `serve` is used.
-///
 /// # Errors
 ///
 /// The exit code of the process, after printing the help, the version, or one line on standard error about an invalid
 /// value.
 pub fn parse<T: Parser>(prefix: &str, args: impl IntoIterator<Item = OsString>) -> Result<T, ExitCode> {
-    let command = with_environment(T::command(), prefix);
-    let args = with_default_subcommand(&command, args.into_iter().collect());
-    let result = command
+    let args: Vec<OsString> = args.into_iter().collect();
+    let result = command::<T>(prefix, &args)
         .try_get_matches_from(args)
         .and_then(|mut matches| T::from_arg_matches_mut(&mut matches));
     result.map_err(|error| {
@@ -160,14 +157,44 @@ pub fn parse<T: Parser>(prefix: &str, args: impl IntoIterator<Item = OsString>) 
             drop(error.print());
             return ExitCode::SUCCESS;
         }
-        let text = error.to_string();
-        let lines: Vec<&str> = text
-            .lines()
-            .map(str::trim)
-            .take_while(|line| !line.is_empty())
-            .collect();
-        usage_error(lines.join(" ").trim_start_matches("error: "))
+        usage_error(&one_line(&error.to_string()))
     })
+}
+
+/// Returns the command, with an environment variable for each flag that applies to `args`.
+///
+/// If `args` begin with a subcommand, the flags of the program itself have no variables: clap would parse them all the
+/// same, and an invalid one would stop a subcommand that does not use it.
+fn command<T: Parser>(prefix: &str, args: &[OsString]) -> clap::Command {
+    let command = T::command().mut_subcommands(|subcommand| with_variables(subcommand, prefix));
+    match args.get(1).and_then(|first| command.find_subcommand(first)) {
+        Some(_) => command,
+        None => with_variables(command, prefix),
+    }
+}
+
+fn with_variables(command: clap::Command, prefix: &str) -> clap::Command {
+    command.mut_args(|arg| {
+        if arg.get_long().is_none() || matches!(arg.get_id().as_str(), "help" | "version") {
+            return arg;
+        }
+        let name = format!("{prefix}{}", arg.get_id().as_str().to_ascii_uppercase());
+        arg.env(name)
+    })
+}
+
+/// Converts the text of a clap error to one line: the problem and clap's suggestions, without the usage.
+fn one_line(text: &str) -> String {
+    let lines = text.lines().map(str::trim);
+    let wanted = lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
+    let joined: String = wanted
+        .filter(|line| !line.is_empty())
+        .map(|line| {
+            let separator = if line.starts_with("tip:") { "; " } else { " " };
+            format!("{separator}{line}")
+        })
+        .collect();
+    joined.trim_start().trim_start_matches("error: ").to_owned()
 }
 
 /// Prints an error in flags or environment variables as one line, and returns [`USAGE_EXIT_CODE`].
@@ -176,29 +203,6 @@ pub fn parse<T: Parser>(prefix: &str, args: impl IntoIterator<Item = OsString>) 
 pub fn usage_error(message: &str) -> ExitCode {
     eprintln!("error: {message}");
     ExitCode::from(USAGE_EXIT_CODE)
-}
-
-fn with_environment(command: clap::Command, prefix: &str) -> clap::Command {
-    command
-        .mut_args(|arg| {
-            if arg.get_long().is_none() || matches!(arg.get_id().as_str(), "help" | "version") {
-                return arg;
-            }
-            let name = format!("{prefix}{}", arg.get_id().as_str().to_ascii_uppercase());
-            arg.env(name)
-        })
-        .mut_subcommands(|command| with_environment(command, prefix))
-}
-
-fn with_default_subcommand(command: &clap::Command, mut args: Vec<OsString>) -> Vec<OsString> {
-    let first = args.get(1).and_then(|arg| arg.to_str()).unwrap_or_default();
-    let names_one = command
-        .get_subcommands()
-        .any(|subcommand| subcommand.get_name() == first);
-    if !names_one && !matches!(first, "--version" | "-V" | "help") {
-        args.insert(args.len().min(1), OsString::from("serve"));
-    }
-    args
 }
 
 #[cfg(test)]
@@ -214,6 +218,84 @@ mod tests {
             log_format: LogFormat::Text,
             otlp_endpoint: None,
             trace_ratio: 1.0,
+        }
+    }
+
+    #[derive(Debug, Parser)]
+    #[command(name = "program", args_conflicts_with_subcommands = true)]
+    struct Cli {
+        #[command(subcommand)]
+        subcommand: Option<Subcommand>,
+        #[command(flatten)]
+        own: Own,
+    }
+
+    #[derive(Debug, clap::Subcommand)]
+    enum Subcommand {
+        Own(Own),
+        Other {
+            #[arg(long)]
+            file: Option<PathBuf>,
+        },
+    }
+
+    #[derive(Debug, Args)]
+    struct Own {
+        #[arg(long, default_value = "127.0.0.1:1")]
+        listen_addr: SocketAddr,
+        #[arg(long)]
+        log_format: Option<LogFormat>,
+    }
+
+    fn args(args: &[&str]) -> Vec<OsString> {
+        ["program"].iter().chain(args).map(OsString::from).collect()
+    }
+
+    /// The variables that clap would read for these arguments, of the program and of its subcommands.
+    fn variables(arguments: &[&str]) -> Vec<String> {
+        let command = command::<Cli>("X_", &args(arguments));
+        let commands = std::iter::once(&command).chain(command.get_subcommands());
+        let found = commands.flat_map(|command| {
+            let variables = command.get_arguments().filter_map(clap::Arg::get_env);
+            variables.map(|variable| format!("{} {}", command.get_name(), variable.display()))
+        });
+        found.collect()
+    }
+
+    #[test]
+    fn the_programs_own_flags_have_variables_only_if_no_subcommand_follows() {
+        let of_subcommands = ["own X_LISTEN_ADDR", "own X_LOG_FORMAT", "other X_FILE"];
+        let of_program = ["program X_LISTEN_ADDR", "program X_LOG_FORMAT"];
+        for bare in [&[][..], &["--listen-addr", "127.0.0.1:2"], &["--help"], &["elsewhere"]] {
+            assert_eq!(variables(bare), [&of_program[..], &of_subcommands].concat(), "{bare:?}");
+        }
+        for named in [&["own"][..], &["other", "--file", "x"]] {
+            assert_eq!(variables(named), of_subcommands, "{named:?}");
+        }
+    }
+
+    #[test]
+    fn an_error_is_one_line_with_the_suggestions_of_clap() {
+        for (arguments, expected) in [
+            (
+                &["--listen-adr", "127.0.0.1:2"][..],
+                "unexpected argument '--listen-adr' found; tip: a similar argument exists: '--listen-addr'",
+            ),
+            (
+                &["othr"],
+                "unrecognized subcommand 'othr'; tip: a similar subcommand exists: 'other'",
+            ),
+            (
+                &["--log-format", "xml"],
+                "invalid value 'xml' for '--log-format <LOG_FORMAT>' [possible values: text, json]",
+            ),
+            (
+                &["--listen-addr", "127.0.0.1:2", "other"],
+                "the subcommand 'other' cannot be used with '--listen-addr <LISTEN_ADDR>'",
+            ),
+        ] {
+            let error = Cli::try_parse_from(args(arguments)).unwrap_err();
+            assert_eq!(one_line(&error.to_string()), expected);
         }
     }
 

@@ -31,6 +31,7 @@ mod causes;
 mod chaos;
 mod checks;
 mod cold_start;
+mod command_line;
 mod credentials;
 mod data_plane;
 mod disk;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         checks::routers::tests(),
         checks::servers::tests(),
         cold_start::tests(),
+        command_line::tests(),
         credentials::tests(),
         data_plane::tests(),
         disk::damage::tests(),

@@ -322,6 +322,21 @@ async fn the_health_command_reports_by_its_exit_code() {
     let (code, text) = ask("switchboard-registry", registry, inference);
     assert_eq!(code, Some(1));
     assert!(text.contains("SERVICE_UNKNOWN"), "{text}");
+
+    // Without `--addr`, the variable of `--listen-addr` names the service.
+    for (name, variable, addr) in [
+        ("switchboard-router", "SWITCHBOARD_ROUTER_LISTEN_ADDR", router),
+        ("switchboard-registry", "SWITCHBOARD_REGISTRY_LISTEN_ADDR", registry),
+    ] {
+        for listen_addr in [addr.to_string(), format!("0.0.0.0:{}", addr.port())] {
+            let output = Command::new(binary(name))
+                .arg("health")
+                .env(variable, &listen_addr)
+                .output()
+                .unwrap();
+            assert_eq!(output.status.code(), Some(0), "{listen_addr}: {output:?}");
+        }
+    }
     pair.finish().await;
     assert_eq!(ask("switchboard-router", router, "").0, Some(1));
 }

@@ -19,9 +19,9 @@ use tonic_types::StatusExt as _;
 
 use crate::harness::{PATIENCE, Pair, Service, binary};
 
-const BINARIES: [&str; 2] = ["switchboard-registry", "switchboard-router"];
+pub(crate) const BINARIES: [&str; 2] = ["switchboard-registry", "switchboard-router"];
 
-fn run(name: &str, args: &[&str], env: &[(&str, &str)]) -> Output {
+pub(crate) fn run(name: &str, args: &[&str], env: &[(&str, &str)]) -> Output {
     Command::new(binary(name))
         .args(args)
         .envs(env.iter().copied())
@@ -41,11 +41,28 @@ fn an_invalid_flag_prints_one_line_and_exits_with_code_2() {
         (&["--log-level", "a=b=c"], &[], "--log-level"),
         (&["--log-format", "xml"], &[], "--log-format"),
         (&["--unheard-of"], &[], "--unheard-of"),
+        (
+            &["--listen-adr", "127.0.0.1:0"],
+            &[],
+            "; tip: a similar argument exists: '--listen-addr'",
+        ),
         (&["elsewhere"], &[], "elsewhere"),
+        (
+            &["helth"],
+            &[],
+            "; tip: some similar subcommands exist: 'help', 'health'",
+        ),
+        (&["--listen-addr", "127.0.0.1:0", "health"], &[], "'health'"),
+        (&["serve", "--admin-addr", "127.0.0.1"], &[], "--admin-addr"),
     ];
     let registry: &[Wrong<'_>] = &[
         (&["--database-url", "postgres://db"], &[], "--database-url"),
         (&[], &[("SWITCHBOARD_REGISTRY_LISTEN_ADDR", "nowhere")], "--listen-addr"),
+        (
+            &["health"],
+            &[("SWITCHBOARD_REGISTRY_LISTEN_ADDR", "nowhere")],
+            "--listen-addr",
+        ),
     ];
     let router: &[Wrong<'_>] = &[
         (&["--registry-addr", "https://registry:1"], &[], "--registry-addr"),
