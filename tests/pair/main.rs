@@ -48,6 +48,7 @@ mod network;
 mod observability;
 mod outage;
 mod process;
+mod quickstart;
 mod real_model;
 mod refusals;
 mod reports;
@@ -91,6 +92,7 @@ fn main() -> ExitCode {
         observability::tests(),
         outage::tests(),
         process::tests(),
+        quickstart::tests(),
         real_model::tests(),
         refusals::tests(),
         reports::tests(),

@@ -1,12 +1,13 @@
-//! Asks a self-hosted model through Switchboard, and configures one first: the smallest client of both services.
+//! Registers a self-hosted model and asks it a question: the smallest client of both services.
 //!
 //! ```text
-//! cargo run --example ask -- configure --registry 127.0.0.1:50051 --endpoint http://gpu1:8000/v1 --name Llama --family llama3
-//! cargo run --example ask -- --router 127.0.0.1:50052 "What is a telephone switchboard?"
-//! cargo run --example ask -- --feature code_completions --infill "def add(a, b):" "print(add(1, 2))"
+//! cargo run -p switchboard-ask -- configure --endpoint http://gpu1:8000/v1 --name Llama --family llama3
+//! cargo run -p switchboard-ask -- "What is a telephone switchboard?"
+//! cargo run -p switchboard-ask -- --feature code_completions --infill "def add(a, b):" "print(add(1, 2))"
 //! ```
 //!
-//! The answer goes to stdout as it is written; which model was selected, and what it cost, goes to stderr.
+//! The answer is written to stdout piece by piece as it arrives. The selected model, the finish reason and the number of
+//! tokens are written to stderr.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 
@@ -28,7 +29,10 @@ use tonic_types::StatusExt as _;
 
 use switchboard::{
     pb::{
-        registry::{self, feature_service_client::FeatureServiceClient, model_service_client::ModelServiceClient},
+        registry::{
+            self, feature_service_client::FeatureServiceClient, model_service_client::ModelServiceClient,
+            settings_service_client::SettingsServiceClient,
+        },
         router::{
             self, StreamInferResponse, delta::Kind, infer_request::Input,
             inference_service_client::InferenceServiceClient, stream_infer_response::Event,
@@ -40,7 +44,11 @@ use switchboard::{
 
 /// Asks a self-hosted model through Switchboard.
 #[derive(Debug, Parser)]
-#[command(name = "ask", args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(
+    name = "switchboard-ask",
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -50,7 +58,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Registers a model and lets it answer a feature.
+    /// Registers a model and assigns features to it.
     Configure(Configuration),
 }
 
@@ -59,24 +67,27 @@ struct Configuration {
     /// Address of the registry, HOST:PORT.
     #[arg(long, default_value = "127.0.0.1:50051")]
     registry: String,
-    /// Base URL of an OpenAI-compatible server.
+    /// Base URL of the OpenAI-compatible server that serves the model.
     #[arg(long)]
     endpoint: String,
-    /// The name that people see.
+    /// Display name of the model.
     #[arg(long)]
     name: String,
     /// Machine name of the model's family.
     #[arg(long)]
     family: String,
-    /// The name by which the server knows the model. Left out: the model's id.
+    /// Name of the model on its server [default: the only model that the server lists].
     #[arg(long)]
     identifier: Option<String>,
-    /// File that holds the API token that the server wants.
+    /// File with the API token for the server.
     #[arg(long)]
     api_token_file: Option<PathBuf>,
-    /// Machine name of a feature that the model shall answer. May be given several times.
+    /// Machine name of a feature to assign to the model. May be given several times.
     #[arg(long = "feature", default_value = "duo_chat")]
     features: Vec<String>,
+    /// Turn on `beta_enabled` in the registry's settings if the family is not generally available.
+    #[arg(long)]
+    allow_beta: bool,
 }
 
 #[derive(Debug, Args)]
@@ -87,16 +98,19 @@ struct Question {
     /// Machine name of the feature to ask.
     #[arg(long, default_value = "duo_chat")]
     feature: String,
-    /// The most tokens that the answer may have.
+    /// Maximum number of tokens in the answer.
     #[arg(long, default_value_t = 256)]
     max_output_tokens: i32,
-    /// Seconds to wait for the router to learn what was configured a moment ago.
+    /// Text at which the answer ends. May be given several times.
+    #[arg(long)]
+    stop: Vec<String>,
+    /// Seconds to wait until the router has received a configuration that was written a moment ago.
     #[arg(long, default_value_t = 0)]
     wait: u64,
-    /// Ask for the code between these two pieces instead.
+    /// Ask for the code between PREFIX and SUFFIX instead of an answer to a question.
     #[arg(long, num_args = 2, value_names = ["PREFIX", "SUFFIX"], conflicts_with = "question")]
     infill: Vec<String>,
-    /// What to ask.
+    /// The question.
     #[arg(required_unless_present = "infill")]
     question: Option<String>,
 }
@@ -111,18 +125,21 @@ async fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("ask: {error:#}");
+            eprintln!("switchboard-ask: {error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
 async fn configure(configuration: Configuration) -> anyhow::Result<()> {
-    let channel = connect(&configuration.registry).await?;
+    let channel = connect("registry", &configuration.registry).await?;
     let api_token = match &configuration.api_token_file {
         Some(path) => Some(read_token(path).await?),
         None => None,
     };
+    if configuration.allow_beta {
+        enable_beta_for(&configuration.family, &channel).await?;
+    }
     let model = ModelServiceClient::new(channel.clone())
         .create_model(registry::CreateModelRequest {
             model: Some(registry::Model {
@@ -154,15 +171,42 @@ async fn configure(configuration: Configuration) -> anyhow::Result<()> {
             .map_err(readable)?
             .into_inner();
         eprintln!(
-            "{} answers {} from revision {} on",
-            model.name, feature.name, feature.revision
+            "{} is assigned to {} at revision {}",
+            feature.name, model.name, feature.revision
         );
     }
     Ok(())
 }
 
+/// Turns on `beta_enabled` if the registry refuses new models of this family without it.
+async fn enable_beta_for(family: &str, channel: &Channel) -> anyhow::Result<()> {
+    let families = ModelServiceClient::new(channel.clone())
+        .list_model_families(registry::ListModelFamiliesRequest {
+            page_size: 1000,
+            ..Default::default()
+        })
+        .await
+        .map_err(readable)?
+        .into_inner()
+        .families;
+    if families.iter().any(|known| known.family == family && !known.assignable) {
+        SettingsServiceClient::new(channel.clone())
+            .update_settings(registry::UpdateSettingsRequest {
+                settings: Some(registry::Settings {
+                    beta_enabled: Some(true),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            })
+            .await
+            .map_err(readable)?;
+        eprintln!("the family {family} is in beta: beta_enabled is now on");
+    }
+    Ok(())
+}
+
 async fn ask(question: Question) -> anyhow::Result<()> {
-    let mut client = InferenceServiceClient::new(connect(&question.router).await?);
+    let mut client = InferenceServiceClient::new(connect("router", &question.router).await?);
     let input = match question.infill.as_slice() {
         [prefix, suffix] => Some(Input::Infill(router::InfillInput {
             prefix: prefix.clone(),
@@ -176,6 +220,7 @@ async fn ask(question: Question) -> anyhow::Result<()> {
         input,
         options: Some(router::InferOptions {
             max_output_tokens: Some(question.max_output_tokens),
+            stop: question.stop,
             ..Default::default()
         }),
         ..Default::default()
@@ -184,7 +229,7 @@ async fn ask(question: Question) -> anyhow::Result<()> {
     loop {
         match client.stream_infer(request.clone()).await {
             Ok(answer) => return print(answer.into_inner()).await,
-            Err(status) if is_not_known_yet(&status) && Instant::now() < deadline => {
+            Err(status) if may_be_outdated(&status) && Instant::now() < deadline => {
                 sleep(Duration::from_millis(100)).await;
             }
             Err(status) => return Err(readable(status)),
@@ -192,13 +237,13 @@ async fn ask(question: Question) -> anyhow::Result<()> {
     }
 }
 
-/// Prints an answer as it comes.
+/// Prints an answer piece by piece as it arrives.
 async fn print(mut answer: Streaming<StreamInferResponse>) -> anyhow::Result<()> {
     let mut text_seen = false;
     while let Some(message) = answer.message().await.map_err(readable)? {
         match message.event {
             Some(Event::Selection(selection)) => eprintln!(
-                "{} ({}) answers {}: {} by {} at revision {}\n",
+                "{} (family {}) answers {}: {} by {} at revision {}\n",
                 selection.model,
                 selection.family,
                 selection.feature,
@@ -219,37 +264,38 @@ async fn print(mut answer: Streaming<StreamInferResponse>) -> anyhow::Result<()>
                 eprintln!(
                     "\n{}, {} tokens in, {} tokens out",
                     short(completion.finish_reason().as_str_name(), "FINISH_REASON_"),
-                    told(usage.input_tokens),
-                    told(usage.output_tokens),
+                    count(usage.input_tokens),
+                    count(usage.output_tokens),
                 );
                 if !text_seen {
                     bail!("the answer has no text");
                 }
                 return Ok(());
             }
-            // A kind of event that is newer than this program.
+            // An event kind that was added to the contract after this program was built.
             None => {}
         }
     }
     bail!("the answer ended without a completion")
 }
 
-async fn connect(address: &str) -> anyhow::Result<Channel> {
+async fn connect(service: &str, address: &str) -> anyhow::Result<Channel> {
     Endpoint::from_shared(format!("http://{address}"))?
         .connect()
         .await
-        .with_context(|| format!("connect to {address}"))
+        .with_context(|| format!("could not connect to the {service} at {address}"))
 }
 
 async fn read_token(path: &PathBuf) -> anyhow::Result<String> {
     let text = tokio::fs::read_to_string(path)
         .await
-        .with_context(|| format!("read {}", path.display()))?;
+        .with_context(|| format!("could not read {}", path.display()))?;
     Ok(text.trim().to_owned())
 }
 
-/// Whether a router may answer otherwise in a moment: changes reach it after the registry has answered the write.
-fn is_not_known_yet(status: &Status) -> bool {
+/// Whether the call may have failed only because the router has not received the newest configuration yet: a change reaches
+/// the routers after the registry has acknowledged the write.
+fn may_be_outdated(status: &Status) -> bool {
     status.get_details_error_info().is_some_and(|info| {
         [
             Reason::ConfigNotLoaded,
@@ -261,7 +307,7 @@ fn is_not_known_yet(status: &Status) -> bool {
     })
 }
 
-/// A status as a person wants to read it, with the reason that programs match on.
+/// Converts a status into an error: its message, then the reason from its details, or its code if it has no reason.
 fn readable(status: Status) -> anyhow::Error {
     match status.get_details_error_info() {
         Some(info) => anyhow::anyhow!("{} ({})", status.message(), info.reason),
@@ -273,6 +319,6 @@ fn short<'a>(name: &'a str, prefix: &str) -> &'a str {
     name.strip_prefix(prefix).unwrap_or(name)
 }
 
-fn told(count: Option<i32>) -> String {
+fn count(count: Option<i32>) -> String {
     count.map_or_else(|| "unknown".to_owned(), |count| count.to_string())
 }
