@@ -158,14 +158,18 @@ impl Block {
         let mut lines = page.lines().enumerate();
         while let Some((index, line)) = lines.next() {
             if let Some(first_line) = line.trim_start().strip_prefix("```") {
-                let inside = lines
-                    .by_ref()
-                    .map(|(_, line)| line)
-                    .take_while(|line| line.trim() != "```");
+                let rest = lines.by_ref().map(|(_, line)| line);
+                let mut is_closed = false;
+                let inside = rest.take_while(|line| {
+                    is_closed = line.trim() == "```";
+                    !is_closed
+                });
+                let text = inside.collect::<Vec<_>>().join("\n");
+                assert!(is_closed, "the block of line {} is not closed", index + 1);
                 blocks.push(Self {
                     line: index + 1,
                     first_line: first_line.to_owned(),
-                    text: inside.collect::<Vec<_>>().join("\n"),
+                    text,
                     shows: Vec::new(),
                 });
             } else if line == "<!-- shows" {
@@ -327,10 +331,12 @@ impl Reader {
             },
             Check::Output => differs(text, &self.printed),
             Check::Help(program) if env::var_os(UPDATE).is_some() => {
-                let before = format!("```{}\n{text}", block.first_line);
-                let after = format!("```{}\n{}", block.first_line, help(&program));
+                let fenced = |text: &str| match text {
+                    "" => format!("```{}\n```", block.first_line),
+                    text => format!("```{}\n{text}\n```", block.first_line),
+                };
                 let whole = fs::read_to_string(page).unwrap();
-                fs::write(page, whole.replacen(&before, &after, 1)).unwrap();
+                fs::write(page, whole.replacen(&fenced(text), &fenced(&help(&program)), 1)).unwrap();
                 None
             }
             Check::Help(program) => differs(text, &help(&program))
