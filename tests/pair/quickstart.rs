@@ -362,13 +362,25 @@ async fn a_run_that_fails_with_both_services_running_leaves_only_logs() {
     assert_eq!(sandbox.files(), ["build.log", "registry.log", "router.log"]);
 }
 
+/// Takes a port, once the tests that run at the same time have given it back. `None`: another process keeps it, which is as
+/// good.
+async fn take_port(addr: &str) -> Option<TcpListener> {
+    let started = Instant::now();
+    while started.elapsed() < PATIENCE {
+        if let Ok(taken) = TcpListener::bind(addr) {
+            return Some(taken);
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+    None
+}
+
 async fn a_successful_run_leaves_no_files_and_takes_free_ports_if_the_defaults_are_in_use() {
     let sandbox = Sandbox::new();
     let (addr, _tasks) = model_server("sk-good").await;
     sandbox.remove("python3");
     sandbox.stub_build("echo \"$@\" >>\"$CALLS\"");
-    // If another process has this port already, that is as good.
-    let _taken = TcpListener::bind("127.0.0.1:50051");
+    let _taken = take_port("127.0.0.1:50051").await;
     let args = [
         "--once",
         "--endpoint",

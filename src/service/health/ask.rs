@@ -26,7 +26,7 @@ pub struct HealthQuestion {
     #[arg(long, value_name = "ADDR")]
     pub addr: Option<String>,
 
-    /// Listen address of the service; instead of 0.0.0.0 or [::], the loopback address is asked
+    /// Listen address of the service; instead of `0.0.0.0` or `[::]`, the loopback address is asked
     // Each service sets the default of its own `--listen-addr`. The two flags have the same environment variable.
     #[arg(long, value_name = "ADDR", required = false)]
     pub listen_addr: SocketAddr,
